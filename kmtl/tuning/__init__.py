@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kmtl.tuning.dimensions import Choice, Dimension, Float, Int, TaskWeights
 from kmtl.tuning.events import SearchEvent
+from kmtl.tuning.goals import Constraint, Goal, Pareto
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.space import Space
 from kmtl.tuning.tuners import BayesianOptimization, Hyperband, RandomSearch
@@ -11,11 +12,14 @@ from kmtl.tuning.tuners import BayesianOptimization, Hyperband, RandomSearch
 __all__ = [
     "BayesianOptimization",
     "Choice",
+    "Constraint",
     "Dimension",
     "Float",
+    "Goal",
     "HyperModel",
     "Hyperband",
     "Int",
+    "Pareto",
     "RandomSearch",
     "SearchEvent",
     "Space",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -146,24 +145,23 @@ def as_list(callbacks: Any) -> list:
 
 
 def refuse_nan(results: Any, objective: Any) -> None:
-    """Fail a trial whose objective is never a number; pass over epochs where it is not.
-
-    KerasTuner takes a NaN of the first epoch for the best value of all.
-    """
-    name = objective.name
+    """Fail a trial whose objective is never a number. (Single epochs may be NaN.)"""
     if isinstance(results, keras.callbacks.History):
-        values = np.asarray(results.history[name], "float64")
-        finite = np.isfinite(values)
-        worst = -math.inf if objective.direction == "max" else math.inf
-        results.history[name] = np.where(finite, values, worst).tolist()
-        failed = not finite.any()
+        history = results.history
+        epochs = len(history[objective.names[0]])
+        values = [
+            [history[name][epoch] for name in objective.names]
+            for epoch in range(epochs)
+        ]
+        failed = not np.isfinite(np.asarray(values, "float64")).all(axis=1).any()
     else:
-        value = results.get(name, 0.0) if isinstance(results, Mapping) else results
-        failed = not np.isfinite(value).all()
+        if isinstance(results, Mapping):
+            results = [results.get(name, 0.0) for name in objective.names]
+        failed = not np.isfinite(results).all()
     if failed:
         raise keras_tuner.errors.FailedTrialError(
-            f"The objective '{name}' was never a finite number: training diverged, or "
-            "no validation label of that task is present."
+            f"The objective '{objective.name}' was never a finite number: training "
+            "diverged, or no validation label of that task is present."
         )
 
 

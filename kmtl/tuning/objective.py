@@ -2,14 +2,182 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras_tuner
+import numpy as np
+from keras_tuner.engine.trial import TrialStatus
 
 from kmtl._checks import did_you_mean
 from kmtl.evaluation.delta import LOG_NAME
+from kmtl.evaluation.pareto import crowding_distances, non_dominated_ranks
 from kmtl.tasks.base import Task
+from kmtl.tuning.goals import PARETO, Constraint, Goal, Pareto, parse_goal
+
+#: Values of trials that break a constraint are moved this far to the bad side, so that
+#: one number orders all trials: by value if they keep to it, else by how far they are.
+PENALTY = 1e9
+
+
+class SearchObjective(keras_tuner.Objective):
+    """Goals in the order of their priority, and constraints.
+
+    KerasTuner sees one number (`get_value`): the first goal's value, or, where a
+    constraint is broken, one that is worse than any value. It chooses the best epoch of
+    a trial. Trials are ranked by `rank`.
+
+    Args:
+        goals: One or more, the most important first. A later goal decides between
+            trials whose earlier values are within the earlier goal's tolerance.
+        constraints: What a trial must keep to.
+    """
+
+    def __init__(self, goals: Sequence[Goal], constraints: Sequence[Constraint] = ()):
+        self.goals = tuple(goals)
+        self.constraints = tuple(constraints)
+        parts = [goal.name for goal in self.goals]
+        parts += [str(constraint) for constraint in self.constraints]
+        super().__init__(", ".join(parts), self.goals[0].direction)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the logs that are needed."""
+        needed = [part.name for part in (*self.goals, *self.constraints)]
+        return tuple(dict.fromkeys(needed))
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        """`"max"` or `"min"` for each of `values`."""
+        return tuple(goal.direction for goal in self.goals)
+
+    def values(self, logs: Mapping[str, Any]) -> tuple[float, ...]:
+        """The goals' values in an epoch's logs."""
+        return tuple(float(logs[goal.name]) for goal in self.goals)
+
+    def violations(self, logs: Mapping[str, Any]) -> tuple[float, ...]:
+        """How far each constraint is broken; `<= 0` where it is met."""
+        return tuple(part.violation(logs) for part in self.constraints)
+
+    def feasible(self, logs: Mapping[str, Any]) -> bool:
+        """Whether all constraints are met."""
+        return all(violation <= 0 for violation in self.violations(logs))
+
+    def excess(self, logs: Mapping[str, Any]) -> float:
+        """Sum of the broken constraints' violations, each relative to its bound."""
+        return math.fsum(
+            max(0.0, violation) / (abs(part.bound) or 1.0)
+            for part, violation in zip(
+                self.constraints, self.violations(logs), strict=True
+            )
+        )
+
+    # -- KerasTuner's side ------------------------------------------------------------
+
+    def has_value(self, logs: Mapping[str, Any]) -> bool:
+        return all(name in logs for name in self.names)
+
+    def get_value(self, logs: Mapping[str, Any]) -> float:
+        if self.name in logs and not self.has_value(logs):
+            return float(logs[self.name])  # a hypermodel's own `fit` returned it
+        if not all(math.isfinite(float(logs[name])) for name in self.names):
+            return math.nan
+        return self._scalar(logs)
+
+    def better_than(self, a: float, b: float) -> bool:
+        if not math.isfinite(a):
+            return False
+        return not math.isfinite(b) or super().better_than(a, b)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, keras_tuner.Objective):
+            return NotImplemented
+        if type(other) is keras_tuner.Objective:
+            return len(self.names) == 1 and bool(super().__eq__(other))
+        return (
+            type(self) is type(other)
+            and self.goals == other.goals
+            and self.constraints == other.constraints
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.goals, self.constraints))
+
+    def _scalar(self, logs: Mapping[str, Any]) -> float:
+        if not self.feasible(logs):
+            worse = -1.0 if self.direction == "max" else 1.0
+            return worse * PENALTY * (1.0 + self.excess(logs))
+        return self.values(logs)[0]
+
+    # -- trials -----------------------------------------------------------------------
+
+    def rank(self, trials: Sequence[Any]) -> list[Any]:
+        """The completed trials, best first."""
+        done = [trial for trial in trials if trial.status == TrialStatus.COMPLETED]
+        if not self.constraints and len(self.goals) == 1:
+            return sorted(done, key=lambda trial: self._badness(trial.score))
+        logs = {id(trial): trial_logs(trial) for trial in done}
+        known = [trial for trial in done if self.has_value(logs[id(trial)])]
+        kept = [trial for trial in known if self.feasible(logs[id(trial)])]
+        broken = [trial for trial in known if not self.feasible(logs[id(trial)])]
+        broken.sort(key=lambda trial: self.excess(logs[id(trial)]))
+        rest = [trial for trial in done if not self.has_value(logs[id(trial)])]
+        values = {key: self.values(logs[key]) for key in map(id, kept)}
+        return [*self._order(kept, values), *broken, *rest]
+
+    def _badness(self, score: float | None) -> float:
+        if score is None or not math.isfinite(score):
+            return math.inf
+        return -score if self.direction == "max" else score
+
+    def _order(self, trials: list, values: Mapping[int, Sequence[float]]) -> list:
+        return _by_priority(trials, values, self.goals)
+
+
+class ParetoObjective(SearchObjective):
+    """Several goals side by side: trials are compared by dominance alone.
+
+    The last epoch of a trial counts, as no epoch is the best for all tasks. The number
+    that KerasTuner shows is the mean of the values, each with the sign that makes more
+    the better; nothing is decided by it.
+    """
+
+    def __init__(self, goals: Sequence[Goal], constraints: Sequence[Constraint] = ()):
+        super().__init__(goals, constraints)
+        self.name = f"{PARETO}({self.name})"
+        self.direction = "max"
+
+    def better_than(self, a: float, b: float) -> bool:
+        return math.isfinite(a)  # the later one
+
+    def _scalar(self, logs: Mapping[str, Any]) -> float:
+        signs = [1.0 if goal.direction == "max" else -1.0 for goal in self.goals]
+        values = [s * v for s, v in zip(signs, self.values(logs), strict=True)]
+        return math.fsum(values) / len(values)
+
+    def _order(self, trials: list, values: Mapping[int, Sequence[float]]) -> list:
+        """By front, and in a front those with the most room around them first."""
+        if not trials:
+            return []
+        points = np.asarray([values[id(trial)] for trial in trials])
+        ranks = non_dominated_ranks(points, self.directions)
+        room = np.empty(len(trials))
+        for rank in np.unique(ranks):
+            room[ranks == rank] = crowding_distances(points[ranks == rank])
+        return [trials[i] for i in np.lexsort((-room, ranks))]
+
+
+def trial_logs(trial: Any) -> dict[str, float]:
+    """A trial's metrics at the epoch that counts, means over its executions."""
+    logs = {}
+    for name, history in trial.metrics.metrics.items():
+        steps = {item.step: item.mean() for item in history.get_history()}
+        if steps:
+            last = max(steps)
+            step = trial.best_step if trial.best_step in steps else last
+            logs[name] = float(steps[step])
+    return logs
 
 
 def directions(tasks: Sequence[Task]) -> dict[str, str]:
@@ -23,62 +191,59 @@ def directions(tasks: Sequence[Task]) -> dict[str, str]:
     return known
 
 
-def resolve_objective(objective: Any, tasks: Sequence[Task]) -> keras_tuner.Objective:
-    """A checked objective with its direction.
+def resolve_objective(objective: Any, tasks: Sequence[Task]) -> SearchObjective:
+    """A checked objective with its directions.
 
     Args:
-        objective: Name of a validation metric of a task (`"val_<task>_<metric>"`), of
-            its unweighted loss (`"val_<task>_loss"`), or `"val_delta_m"`; or a
-            `keras_tuner.Objective` for a metric added in `compile`.
+        objective: One of:
+
+            - the name of a validation metric of a task (`"val_<task>_<metric>"`), of
+              its unweighted loss (`"val_<task>_loss"`), or `"val_delta_m"`;
+            - a `keras_tuner.Objective` for a metric added in `compile`, or a
+              `kmtl.tuning.Goal`;
+            - a list of those in the order of their priority, and of constraints:
+              `["val_mask_iou", "val_digit_accuracy >= 0.95"]`;
+            - `"pareto"`: the score of every task that is not auxiliary, side by side;
+              or a `kmtl.tuning.Pareto` of chosen ones.
         tasks: The tasks.
 
     Raises:
-        ValueError: for the total loss, training metrics, unknown names, and a direction
-            that is not the metric's own.
-        TypeError: for lists and other objects.
+        ValueError: for the total loss, training metrics, unknown names, a direction
+            that is not the metric's own, names given twice, and constraints alone.
+        TypeError: for other objects.
     """
+    if isinstance(objective, SearchObjective):
+        return objective
     known = directions(tasks)
-    direction = None
-    if type(objective) is keras_tuner.Objective:
-        name, direction = objective.name, objective.direction
-    elif isinstance(objective, str):
-        name = objective
+    kind: type[SearchObjective] = SearchObjective
+    if isinstance(objective, str) and objective == PARETO:
+        objective = Pareto()
+    if isinstance(objective, Pareto):
+        kind = ParetoObjective
+        given = [*(objective.goals or _scores(tasks)), *objective.constraints]
+    elif isinstance(objective, (list, tuple)):
+        given = list(objective)
     else:
-        raise TypeError(
-            "`objective` must be one name or one keras_tuner.Objective: a sum of "
-            "metrics in different units ranks trials by the largest unit. Use "
-            f"'{LOG_NAME}', which averages relative improvements. "
+        given = [objective]
+    parts = [parse_goal(item, known, _scores(tasks)) for item in given]
+    goals = [part for part in parts if isinstance(part, Goal)]
+    constraints = [part for part in parts if isinstance(part, Constraint)]
+    if not goals:
+        raise ValueError(
+            "`objective` must have a goal beside its constraints: a metric to improve. "
             f"Received: objective={objective!r}"
         )
-    if name in ("loss", "val_loss"):
+    names = [goal.name for goal in goals]
+    if len(set(names)) != len(names):
         raise ValueError(
-            f"`objective` may not be the total loss: it is lowest where the task "
-            "weights are smallest, whatever the tasks' scores. Use a task's metric "
-            f"({', '.join(_scores(tasks))}) or '{LOG_NAME}'. "
-            f"Received: objective='{name}'"
+            f"`objective` must name a metric once. Received: objective={objective!r}"
         )
-    if not name.startswith("val_"):
-        hint = f"val_{name}" if f"val_{name}" in known else ""
+    if kind is ParetoObjective and len(goals) < 2:
         raise ValueError(
-            "`objective` must be measured on the validation data: a name that starts "
-            f"with 'val_'.{did_you_mean(hint or name, known)} "
-            f"Received: objective='{name}'"
+            f"'{PARETO}' needs two goals or more; give the one as it is. "
+            f"Received: objective='{names[0]}'"
         )
-    if name in known:
-        if direction not in (None, known[name]):
-            raise ValueError(
-                f"`objective` '{name}' is better when "
-                f"{'higher' if known[name] == 'max' else 'lower'}. "
-                f"Received: direction='{direction}'"
-            )
-        return keras_tuner.Objective(name, known[name])
-    if direction is None:
-        raise ValueError(
-            f"Unknown objective '{name}'.{did_you_mean(name, known)} Expected one of: "
-            f"{', '.join(sorted(known))}. For a metric added in `compile`, say which "
-            f"way is better: keras_tuner.Objective('{name}', direction='max')."
-        )
-    return keras_tuner.Objective(name, direction)
+    return kind(goals, constraints)
 
 
 def check_logged(
@@ -89,12 +254,42 @@ def check_logged(
     Raises:
         keras_tuner.errors.FatalValueError: which ends a search at once.
     """
-    if objective.name not in logs:
-        raise keras_tuner.errors.FatalValueError(
-            f"`objective` '{objective.name}' is not logged {where}."
-            f"{did_you_mean(objective.name, logs)} Received: {', '.join(sorted(logs))}"
-        )
+    for name in getattr(objective, "names", (objective.name,)):
+        if name not in logs:
+            raise keras_tuner.errors.FatalValueError(
+                f"`objective` '{name}' is not logged {where}."
+                f"{did_you_mean(name, logs)} Received: {', '.join(sorted(logs))}"
+            )
+
+
+def _by_priority(
+    trials: list, values: Mapping[int, Sequence[float]], goals: Sequence[Goal]
+) -> list:
+    """Best first; the next goal decides among those within the tolerance of the best.
+
+    The tolerance is measured from the best one that is left, so that no chain of small
+    steps makes far values equal.
+    """
+    if not goals or len(trials) < 2:
+        return trials
+    goal, rest = goals[0], goals[1:]
+    sign = -1.0 if goal.direction == "max" else 1.0
+    position = len(values[id(trials[0])]) - len(goals)
+    left = sorted(trials, key=lambda trial: sign * values[id(trial)][position])
+    ordered: list = []
+    while left:
+        best = sign * values[id(left[0])][position]
+        equal = [
+            trial
+            for trial in left
+            if sign * values[id(trial)][position] <= best + goal.tolerance
+        ]
+        ordered += _by_priority(equal, values, rest)
+        left = left[len(equal) :]
+    return ordered
 
 
 def _scores(tasks: Sequence[Task]) -> list[str]:
-    return [f"'val_{task.name}_{task.score.name}'" for task in tasks]
+    return [
+        f"val_{task.name}_{task.score.name}" for task in tasks if not task.auxiliary
+    ]

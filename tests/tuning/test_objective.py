@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
 import keras_tuner
 import pytest
+from keras_tuner.engine.trial import Trial
+from keras_tuner.src.engine.tuner_utils import get_best_step
 
 import kmtl
-from kmtl.tuning.objective import resolve_objective
+from kmtl.tuning import Constraint, Goal, Pareto
+from kmtl.tuning.objective import PENALTY, resolve_objective, trial_logs
 
 TASKS = (
     kmtl.Classification("digit", classes=10, metrics=("accuracy",)),
@@ -54,8 +58,18 @@ def test_direction_comes_from_the_task(name: str, direction: str) -> None:
         ("digit_accuracy", ValueError, "Did you mean 'val_digit_accuracy'"),
         ("val_digit_acuracy", ValueError, "Did you mean 'val_digit_accuracy'"),
         ("val_digit_f1", ValueError, r"Objective\('val_digit_f1', direction="),
-        (["val_ink_mae", "val_digit_accuracy"], TypeError, "one name.*val_delta_m"),
-        (None, TypeError, "one name"),
+        (["val_ink_mae", "val_ink_mae"], ValueError, "name a metric once"),
+        (["val_digit_accuracy >= 0.9"], ValueError, "must have a goal"),
+        ([], ValueError, "must have a goal"),
+        (["val_ink_mae", "val_digit_acc >= 1"], ValueError, "Did you mean"),
+        (["val_ink_mae", "digit_accuracy >= 1"], ValueError, "validation data"),
+        (["val_ink_mae", "val_loss <= 1"], ValueError, "total loss"),
+        (["val_digit_accuracy", "val_ink_mae >= 0.1"], ValueError, "lower.*'<='"),
+        (["val_ink_mae", "val_digit_accuracy <= 1"], ValueError, "higher.*'>='"),
+        (["val_ink_mae", "val_digit_accuracy >= x"], ValueError, "name >= number"),
+        (Pareto(["val_ink_mae"]), ValueError, "two goals or more"),
+        (None, TypeError, "must be a name"),
+        ([3], TypeError, "must be a name"),
     ],
 )
 def test_refused_objectives(objective: Any, error: type, message: str) -> None:
@@ -66,3 +80,160 @@ def test_refused_objectives(objective: Any, error: type, message: str) -> None:
 def test_metric_of_compile_needs_a_direction() -> None:
     found = resolve_objective(keras_tuner.Objective("val_digit_f1", "max"), TASKS)
     assert (found.name, found.direction) == ("val_digit_f1", "max")
+
+
+# -- several goals, constraints --------------------------------------------------------
+
+LIST = ["val_ink_mae", "val_digit_accuracy >= 0.75"]
+
+
+def trial(name: str, score: float | None = None, **logs: Any) -> Any:
+    """A completed trial whose metrics have these values."""
+    made = Trial(keras_tuner.HyperParameters(), trial_id=name, status="COMPLETED")
+    for key, value in logs.items():
+        made.metrics.register(key, "min")
+        made.metrics.update(key, value, step=4)
+    made.score, made.best_step = score, 4
+    return made
+
+
+def names(trials: list) -> str:
+    return "".join(item.trial_id for item in trials)
+
+
+def test_goal_and_constraint_by_hand() -> None:
+    objective = resolve_objective(LIST, TASKS)
+    assert objective.name == "val_ink_mae, val_digit_accuracy >= 0.75"
+    assert objective.names == ("val_ink_mae", "val_digit_accuracy")
+    assert objective.directions == ("min",)
+    good = {"val_ink_mae": 3.0, "val_digit_accuracy": 0.875, "val_loss": 9.0}
+    bad = {"val_ink_mae": 1.0, "val_digit_accuracy": 0.375, "val_loss": 9.0}
+    assert objective.values(good) == (3.0,)
+    assert objective.violations(good) == (-0.125,)
+    assert objective.violations(bad) == (0.375,)
+    assert objective.get_value(good) == 3.0
+    # (0.75 - 0.375) / 0.75 = 0.5 of the bound is missing
+    assert objective.get_value(bad) == PENALTY * 1.5
+    assert objective.better_than(objective.get_value(good), objective.get_value(bad))
+    assert not objective.has_value({"val_ink_mae": 3.0})
+
+
+def test_values_that_are_no_numbers_are_never_the_best_epoch() -> None:
+    for given in ("val_digit_accuracy", LIST, "pareto"):
+        objective = resolve_objective(given, TASKS)
+        logs = dict.fromkeys(objective.names, 0.5)
+        value = objective.get_value(logs)
+        for wrong in (math.nan, math.inf, -math.inf):
+            logs[objective.names[-1]] = wrong
+            broken = objective.get_value(logs)
+            assert not objective.better_than(broken, value)
+            assert objective.better_than(value, broken)
+
+
+def test_best_epoch_is_one_that_keeps_to_the_constraint() -> None:
+    objective = resolve_objective(LIST, TASKS)
+    history = keras.callbacks.History()
+    history.history = {
+        "val_ink_mae": [math.nan, 1.0, 4.0, 3.0, 2.0],
+        "val_digit_accuracy": [0.9, 0.2, 0.8, 0.8, 0.74],
+    }
+    assert get_best_step(history, objective) == 3
+    assert get_best_step(history, resolve_objective("val_ink_mae", TASKS)) == 1
+    assert get_best_step(history, resolve_objective("pareto", TASKS)) == 4
+    history.history["val_ink_mae"][-1] = math.inf
+    assert get_best_step(history, resolve_objective("pareto", TASKS)) == 3
+
+
+def test_trials_that_break_constraints_come_after_all_others() -> None:
+    objective = resolve_objective(LIST, TASKS)
+    trials = [
+        trial("a", val_ink_mae=1.0, val_digit_accuracy=0.6),
+        trial("b", val_ink_mae=3.0, val_digit_accuracy=0.8),
+        trial("c", val_ink_mae=0.5, val_digit_accuracy=0.1),
+        trial("d", val_ink_mae=2.0, val_digit_accuracy=0.75),
+        trial("e", val_ink_mae=9.0, val_digit_accuracy=0.7),
+        trial("f"),
+    ]
+    trials[5].status = "FAILED"
+    assert names(objective.rank(trials)) == "dbeac"
+
+
+def test_one_goal_ranks_by_score_and_puts_nan_last() -> None:
+    trials = [trial("a", 0.2), trial("b", math.nan), trial("c", 0.9), trial("d", 0.5)]
+    assert names(resolve_objective("val_digit_accuracy", TASKS).rank(trials)) == "cdab"
+    assert names(resolve_objective("val_ink_mae", TASKS).rank(trials)) == "adcb"
+
+
+def test_later_goals_decide_within_the_tolerance_of_the_best() -> None:
+    goals = [Goal("val_digit_accuracy", tolerance=0.02), "val_ink_mae"]
+    objective = resolve_objective(goals, TASKS)
+    assert objective.directions == ("max", "min")
+    values = {"a": (0.90, 5), "b": (0.89, 1), "c": (0.87, 0), "d": (0.86, 2)}
+    trials = [
+        trial(name, val_digit_accuracy=accuracy, val_ink_mae=error)
+        for name, (accuracy, error) in values.items()
+    ]
+    # a and b are equal (b wins by ink); c is 0.03 behind a; d within 0.02 of c
+    assert names(objective.rank(trials)) == "bacd"
+    plain = resolve_objective(["val_digit_accuracy", "val_ink_mae"], TASKS)
+    assert names(plain.rank(trials)) == "abcd"
+
+
+def test_pareto_ranks_by_front_then_by_room() -> None:
+    objective = resolve_objective("pareto", TASKS)
+    assert objective.names == ("val_digit_accuracy", "val_ink_mae")  # not the auxiliary
+    assert objective.directions == ("max", "min")
+    values = {
+        "a": (0.5, 2.5),  # dominated by d
+        "b": (0.9, 4.0),
+        "c": (0.8, 3.9),
+        "d": (0.6, 2.0),
+        "e": (0.1, 1.0),
+    }
+    trials = [
+        trial(name, val_digit_accuracy=accuracy, val_ink_mae=error)
+        for name, (accuracy, error) in values.items()
+    ]
+    # b and e are the ends; room of d: 0.7/0.8 + 2.9/3; of c: 0.3/0.8 + 2/3
+    assert names(objective.rank(trials)) == "bedca"
+    assert objective.rank([]) == []
+
+
+def test_pareto_of_chosen_goals_with_a_constraint() -> None:
+    objective = resolve_objective(
+        Pareto(
+            ["val_ink_mae", Goal("val_tilt_cosine")],
+            constraints=[Constraint("val_digit_accuracy", ">=", 0.5)],
+        ),
+        TASKS,
+    )
+    assert objective.directions == ("min", "max")
+    assert objective.names == ("val_ink_mae", "val_tilt_cosine", "val_digit_accuracy")
+    logs = {"val_ink_mae": 2.0, "val_tilt_cosine": 1.0, "val_digit_accuracy": 0.75}
+    assert objective.get_value(logs) == -0.5  # (1 - 2) / 2
+    trials = [
+        trial("a", **{**logs, "val_digit_accuracy": 0.25}),
+        trial("b", **{**logs, "val_ink_mae": 3.0}),
+    ]
+    assert names(objective.rank(trials)) == "ba"
+
+
+def test_objectives_are_equal_where_their_parts_are() -> None:
+    one = resolve_objective("val_ink_mae", TASKS)
+    assert one == keras_tuner.Objective("val_ink_mae", "min")
+    assert one != keras_tuner.Objective("val_ink_mae", "max")
+    assert resolve_objective(LIST, TASKS) == resolve_objective(LIST, TASKS)
+    assert resolve_objective(LIST, TASKS) != one
+    assert resolve_objective("pareto", TASKS) != resolve_objective(
+        ["val_digit_accuracy", "val_ink_mae"], TASKS
+    )
+    assert resolve_objective(one, TASKS) is one
+
+
+def test_logs_of_a_trial_are_those_of_its_best_epoch() -> None:
+    made = trial("a", 1.0, val_ink_mae=1.0)
+    made.metrics.update("val_ink_mae", 3.0, step=4)  # a second execution
+    made.metrics.update("val_ink_mae", 7.0, step=9)
+    assert trial_logs(made) == {"val_ink_mae": 2.0}
+    made.best_step = 9
+    assert trial_logs(made) == {"val_ink_mae": 7.0}

@@ -1,0 +1,190 @@
+"""Goals and constraints: the parts of an objective, as users write them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras_tuner
+
+from kmtl import _checks
+from kmtl.evaluation.delta import LOG_NAME
+
+#: The objective that keeps all tasks apart.
+PARETO = "pareto"
+
+_CONSTRAINT = re.compile(r"^\s*(?P<name>\S+?)\s*(?P<sign>>=|<=)\s*(?P<bound>\S+)\s*$")
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """A metric to improve.
+
+    Args:
+        name: A validation metric, as for a tuner's `objective`.
+        direction: `"max"` or `"min"`. None: the metric's own, where the task knows it.
+        tolerance: Float >= 0, in the metric's unit: in a list of priorities, trials
+            this close to the best one are left to the next goal. Defaults to 0.
+    """
+
+    name: str
+    direction: str = None  # type: ignore[assignment]  # known once it is resolved
+    _: dataclasses.KW_ONLY
+    tolerance: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.direction is not None:
+            _checks.check_choice("direction", self.direction, ("max", "min"))
+        tolerance = _checks.check_range("tolerance", self.tolerance, 0, 1e30)
+        object.__setattr__(self, "tolerance", tolerance)
+
+
+@dataclasses.dataclass(frozen=True)
+class Constraint:
+    """A bound that a trial's metric must keep to. `"name >= bound"` means the same.
+
+    Args:
+        name: A validation metric, as for a tuner's `objective`.
+        sign: `">="` or `"<="`.
+        bound: Finite number, in the metric's unit.
+
+    Example:
+
+    >>> constraint = kmtl.tuning.Constraint("val_digit_accuracy", ">=", 0.95)
+    >>> str(constraint), round(constraint.violation({"val_digit_accuracy": 0.9}), 6)
+    ('val_digit_accuracy >= 0.95', 0.05)
+    """
+
+    name: str
+    sign: str
+    bound: float
+
+    def __post_init__(self) -> None:
+        _checks.check_choice("sign", self.sign, (">=", "<="))
+        bound = _checks.check_range("bound", self.bound, -1e30, 1e30)
+        object.__setattr__(self, "bound", bound)
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.sign} {self.bound:g}"
+
+    def violation(self, logs: Mapping[str, Any]) -> float:
+        """How far the bound is missed, in the metric's unit; `<= 0` where it is met."""
+        value = float(logs[self.name])
+        if math.isnan(value):
+            return math.inf
+        return self.bound - value if self.sign == ">=" else value - self.bound
+
+
+@dataclasses.dataclass(frozen=True)
+class Pareto:
+    """Several goals side by side, none before the others.
+
+    Args:
+        goals: Names or `Goal`s, two or more. None: the score (first metric) of every
+            task that is not auxiliary.
+        constraints: `"name >= bound"` strings or `Constraint`s. Defaults to none.
+    """
+
+    goals: Sequence[Any] | None = None
+    constraints: Sequence[Any] = ()
+
+
+def parse_goal(
+    given: Any, known: Mapping[str, str], scores: Sequence[str]
+) -> Goal | Constraint:
+    """A checked goal or constraint.
+
+    Args:
+        given: Name, `"name >= bound"`, `Goal`, `Constraint` or `keras_tuner.Objective`.
+        known: Dict name -> direction of what the tasks log.
+        scores: The tasks' scores, for messages.
+    """
+    constraint = direction = None
+    tolerance = 0.0
+    if type(given) is keras_tuner.Objective:
+        name, direction = given.name, given.direction
+    elif isinstance(given, Goal):
+        name, direction, tolerance = given.name, given.direction, given.tolerance
+    elif isinstance(given, Constraint):
+        name, constraint = given.name, given
+    elif isinstance(given, str):
+        found = _CONSTRAINT.match(given)
+        if found:
+            constraint = _parse_constraint(given, found)
+            name = constraint.name
+        else:
+            name = given
+    else:
+        raise TypeError(
+            "`objective` must be a name, a kmtl.tuning.Goal or Constraint, one "
+            "keras_tuner.Objective, a list of them in the order of their priority, or "
+            f"'{PARETO}'. Received: objective={given!r}"
+        )
+    _check_name(name, known, scores)
+    if constraint is not None:
+        if isinstance(given, str) and name not in known:
+            raise ValueError(
+                f"Unknown metric '{name}' in a constraint."
+                f"{_checks.did_you_mean(name, known)} Expected one of: "
+                f"{', '.join(sorted(known))}. For a metric added in `compile`, give a "
+                f"kmtl.tuning.Constraint. Received: objective='{given}'"
+            )
+        _check_side(constraint, known)
+        return constraint
+    if name in known:
+        if direction not in (None, known[name]):
+            raise ValueError(
+                f"`objective` '{name}' is better when "
+                f"{'higher' if known[name] == 'max' else 'lower'}. "
+                f"Received: direction='{direction}'"
+            )
+        return Goal(name, known[name], tolerance=tolerance)
+    if direction is None:
+        raise ValueError(
+            f"Unknown objective '{name}'.{_checks.did_you_mean(name, known)} Expected "
+            f"one of: {', '.join(sorted(known))}. For a metric added in `compile`, say "
+            f"which way is better: keras_tuner.Objective('{name}', direction='max')."
+        )
+    return Goal(name, direction, tolerance=tolerance)
+
+
+def _parse_constraint(given: str, found: re.Match[str]) -> Constraint:
+    try:
+        bound = float(found["bound"])
+    except ValueError:
+        raise ValueError(
+            "a constraint is 'name >= number' or 'name <= number'. "
+            f"Received: objective='{given}'"
+        ) from None
+    return Constraint(found["name"], found["sign"], bound)
+
+
+def _check_name(name: str, known: Mapping[str, str], scores: Sequence[str]) -> None:
+    if name in ("loss", "val_loss"):
+        raise ValueError(
+            f"`objective` may not be the total loss: it is lowest where the task "
+            "weights are smallest, whatever the tasks' scores. Use a task's metric "
+            f"({', '.join(map(repr, scores))}) or '{LOG_NAME}'. "
+            f"Received: objective='{name}'"
+        )
+    if not name.startswith("val_"):
+        hint = f"val_{name}" if f"val_{name}" in known else ""
+        raise ValueError(
+            "`objective` must be measured on the validation data: a name that starts "
+            f"with 'val_'.{_checks.did_you_mean(hint or name, known)} "
+            f"Received: objective='{name}'"
+        )
+
+
+def _check_side(constraint: Constraint, known: Mapping[str, str]) -> None:
+    direction = known.get(constraint.name)
+    if direction is not None and (direction == "max") != (constraint.sign == ">="):
+        right = ">=" if direction == "max" else "<="
+        raise ValueError(
+            f"`objective` '{constraint.name}' is better when "
+            f"{'higher' if direction == 'max' else 'lower'}: its constraint says "
+            f"'{right}'. Received: objective='{constraint}'"
+        )
