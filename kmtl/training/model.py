@@ -406,6 +406,8 @@ class MultiTaskModel(keras.Model):
             data = x if y is None else (x, y, sample_weight)
             shares = sources.label_shares(data, self.tasks)
             self.set_task_weights({name: shares[name] for name in ruled})
+        if self.weighting is not None:
+            self.weighting.on_fit_begin(self, validation_data)
         self._build_optimizer()
         return super().fit(
             x=x,

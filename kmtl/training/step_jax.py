@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import keras
 
+from kmtl.training import look_ahead
 from kmtl.training.ownership import owned_state
 
 
@@ -15,6 +16,8 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
     """One step: Keras' own, except that tasks without labels are left alone."""
     trainable, non_trainable, optimizer_variables, metrics_variables = state
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    if getattr(model.weighting, "looks_ahead", False):
+        non_trainable = _look_ahead(model, state, (x, y, sample_weight))
 
     def loss_and_updates(trainable: list) -> Any:
         loss, aux = model.compute_loss_and_updates(
@@ -48,6 +51,24 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
         metrics_variables, unscaled, x, y, y_pred, sample_weight
     )
     return logs, (new_trainable, non_trainable, new_optimizer, metrics_variables)
+
+
+def _look_ahead(model: Any, state: Any, data: tuple) -> list:
+    """The non-trainable variables after the weighting has learned."""
+    trainable, non_trainable, optimizer_variables, _ = state
+    mapping = [
+        *zip(model.trainable_variables, trainable, strict=True),
+        *zip(model.non_trainable_variables, non_trainable, strict=True),
+        *zip(model.optimizer.variables, optimizer_variables, strict=True),
+    ]
+    with keras.StatelessScope(state_mapping=mapping) as scope:
+        rate = jnp.asarray(model.optimizer.learning_rate, jnp.float32)
+        look_ahead.learn(model, list(trainable), list(non_trainable), rate, data)
+    values = map(scope.get_current_value, model.non_trainable_variables)
+    return [
+        old if new is None else new
+        for old, new in zip(non_trainable, values, strict=True)
+    ]
 
 
 def restore_absent(model: Any, present: Any, old: tuple, new: tuple) -> tuple:

@@ -7,12 +7,21 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kmtl.training import look_ahead
 from kmtl.training.ownership import owned_state
 
 
 def train_step(model: Any, data: Any) -> dict[str, Any]:
     """One step: Keras' own, except that tasks without labels are left alone."""
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    if getattr(model.weighting, "looks_ahead", False):
+        look_ahead.learn(
+            model,
+            [tf.convert_to_tensor(v.value) for v in model.trainable_variables],
+            [tf.convert_to_tensor(v.value) for v in model.non_trainable_variables],
+            tf.cast(model.optimizer.learning_rate, tf.float32),
+            (x, y, sample_weight),
+        )
     with tf.GradientTape() as tape:
         y_pred = model(x, training=True)
         loss = model.compute_loss(x, y, y_pred, sample_weight, training=True)

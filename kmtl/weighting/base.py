@@ -46,6 +46,11 @@ class Weighting(keras.layers.Layer):
     def num_tasks(self) -> int:
         return len(self.task_names)
 
+    @property
+    def state(self) -> list:
+        """Variables that are saved with the model and put back by `reset`."""
+        return self.variables
+
     def add_weight(self, *args: Any, **kwargs: Any) -> Any:
         # Every replica computes the same state from all-reduced losses.
         kwargs.setdefault("aggregation", "only_first_replica")
@@ -72,7 +77,7 @@ class Weighting(keras.layers.Layer):
         self.task_names = tuple(task_names)
         self.num_parameters = num_parameters
         self.setup_state()
-        self._initial_values = tuple(_snapshot(v) for v in self.variables)
+        self._initial_values = tuple(_snapshot(v) for v in self.state)
         self.built = True
 
     def setup_state(self) -> None:
@@ -101,8 +106,11 @@ class Weighting(keras.layers.Layer):
 
     def reset(self) -> None:
         """Put all state back to the value that it had after `setup`."""
-        for variable, value in zip(self.variables, self._initial_values, strict=True):
+        for variable, value in zip(self.state, self._initial_values, strict=True):
             variable.assign(ops.convert_to_tensor(value, dtype=variable.dtype))
+
+    def on_fit_begin(self, model: Any, validation_data: Any) -> None:
+        """Host-side hook, before `fit` trains; the data as given to it, or None."""
 
     def on_epoch_begin(self, epoch: int) -> None:
         """Host-side hook, before the first batch of an epoch (0-based)."""
@@ -117,18 +125,18 @@ class Weighting(keras.layers.Layer):
 
     # Keras leaves the state of seed generators out of a layer's saved variables.
     def save_own_variables(self, store: Any) -> None:
-        for index, variable in enumerate(self.variables):
+        for index, variable in enumerate(self.state):
             store[str(index)] = ops.convert_to_numpy(variable)
 
     def load_own_variables(self, store: Any) -> None:
-        if len(store.keys()) != len(self.variables):
+        if len(store.keys()) != len(self.state):
             raise ValueError(
                 f"The saved {self.name} must have as many variables as this one, "
-                f"{len(self.variables)} for tasks {', '.join(self.task_names)}; were "
+                f"{len(self.state)} for tasks {', '.join(self.task_names)}; were "
                 "the tasks and the weighting the same, and was it set up (compiled)? "
                 f"Received: {len(store.keys())} variables"
             )
-        for index, variable in enumerate(self.variables):
+        for index, variable in enumerate(self.state):
             variable.assign(store[str(index)])
 
     # With the task names, a reloaded weighting has its variables before the weights of
@@ -150,6 +158,8 @@ class LossWeighting(Weighting):
     """A rule that needs only the tasks' losses; runs in Keras' own train step."""
 
     kind = "loss"
+    #: `learn` is called in every step before it, with what a look-ahead step tells.
+    looks_ahead: ClassVar[bool] = False
 
     def combine(self, losses: Any, present: Any, training: bool = True) -> Any:
         """Total loss and the weight each task had in it.
