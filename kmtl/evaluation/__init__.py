@@ -6,6 +6,7 @@ from kmtl.evaluation._baselines import baselines
 from kmtl.evaluation._evaluate import evaluate
 from kmtl.evaluation.best_epoch import BestEpoch
 from kmtl.evaluation.delta import DeltaM, delta_m, relative_improvement
+from kmtl.evaluation.pareto import ParetoFront, hypervolume
 from kmtl.evaluation.results import BaselineRun, Baselines
 from kmtl.evaluation.table import Evaluation, TaskRow
 
@@ -15,9 +16,11 @@ __all__ = [
     "BestEpoch",
     "DeltaM",
     "Evaluation",
+    "ParetoFront",
     "TaskRow",
     "baselines",
     "delta_m",
     "evaluate",
+    "hypervolume",
     "relative_improvement",
 ]

@@ -34,6 +34,9 @@ class SearchObjective(keras_tuner.Objective):
         constraints: What a trial must keep to.
     """
 
+    name: str
+    direction: str
+
     def __init__(self, goals: Sequence[Goal], constraints: Sequence[Constraint] = ()):
         self.goals = tuple(goals)
         self.constraints = tuple(constraints)
@@ -44,7 +47,8 @@ class SearchObjective(keras_tuner.Objective):
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the logs that are needed."""
-        needed = [part.name for part in (*self.goals, *self.constraints)]
+        parts: list[Goal | Constraint] = [*self.goals, *self.constraints]
+        needed = [part.name for part in parts]
         return tuple(dict.fromkeys(needed))
 
     @property
@@ -93,13 +97,10 @@ class SearchObjective(keras_tuner.Objective):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, keras_tuner.Objective):
             return NotImplemented
-        if type(other) is keras_tuner.Objective:
-            return len(self.names) == 1 and bool(super().__eq__(other))
-        return (
-            type(self) is type(other)
-            and self.goals == other.goals
-            and self.constraints == other.constraints
-        )
+        if isinstance(other, SearchObjective):
+            same = self.goals == other.goals and self.constraints == other.constraints
+            return same and type(self) is type(other)
+        return len(self.names) == 1 and bool(super().__eq__(other))
 
     def __hash__(self) -> int:
         return hash((self.goals, self.constraints))
