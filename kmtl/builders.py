@@ -24,7 +24,7 @@ def build(
     backbone: Backbone | str,
     input_shape: Sequence[int | None],
     tasks: Sequence[Task],
-    sharing_depth: int | None = None,
+    sharing_depth: int | Mapping[str, int] | None = None,
     sharing: Sharing | str = "hard",
     loss_weights: Mapping[str, float] | str | None = None,
     input_dtype: str = "float32",
@@ -40,7 +40,8 @@ def build(
         tasks: The tasks; their names are the model's outputs.
         sharing_depth: Number of leading blocks that all tasks share, 0 (nothing) to
             the number of blocks (all, the default). The other blocks are copied per
-            task, so the total depth stays the same.
+            task, so the total depth stays the same. A dict task name -> number lets
+            some tasks leave the shared trunk earlier than others.
         sharing: A `kmtl.sharing` object or name. `sharing_depth` belongs to `"hard"`.
         loss_weights: Dict task name -> weight, replacing the tasks' own for some or
             all; `"uniform"` (1/T each); `"data"` (in proportion to each task's number
@@ -96,7 +97,7 @@ def build(
             )
         scheme = dataclasses.replace(scheme, depth=sharing_depth)
     scale = 1.0 / 255.0 if input_dtype == "uint8" else 1.0
-    tasks, rule = _with_loss_weights(tasks, loss_weights)
+    tasks, rule = with_loss_weights(tasks, loss_weights)
     tasks = tuple(
         task.replace(scale=scale) if task.target_is_input else task for task in tasks
     )
@@ -121,8 +122,8 @@ def build_mlp(
     input_shape: Sequence[int],
     tasks: Sequence[Task],
     units: Sequence[int] = (64, 64),
-    sharing_depth: int | None = None,
-    dropout: float | None = 0.0,
+    sharing_depth: int | Mapping[str, int] | None = None,
+    dropout: float | Sequence[float] | None = 0.0,
     activation: Any = "relu",
     normalization: str | None = None,
     kernel_regularizer: Any = None,
@@ -134,8 +135,10 @@ def build_mlp(
         input_shape: Shape of one input; more than one axis is flattened.
         tasks: The tasks.
         units: Width of each block.
-        sharing_depth: Blocks that all tasks share, 0 to `len(units)` (the default).
-        dropout: Rate in [0, 1) after each block, a variable; None for no such layers.
+        sharing_depth: Blocks that all tasks share, 0 to `len(units)` (the default), or
+            a dict task name -> number.
+        dropout: Rate in [0, 1) after each block, a variable, or one rate per block;
+            None for no such layers.
         activation: Any Keras activation.
         normalization: `"batch"`, `"layer"` or None.
         kernel_regularizer: Keras regulariser of all kernels.
@@ -174,8 +177,8 @@ def build_cnn(
     kernel_size: int = 3,
     convs: int = 1,
     pooling: str | None = "max",
-    sharing_depth: int | None = None,
-    dropout: float | None = 0.0,
+    sharing_depth: int | Mapping[str, int] | None = None,
+    dropout: float | Sequence[float] | None = 0.0,
     activation: Any = "relu",
     normalization: str | None = None,
     kernel_regularizer: Any = None,
@@ -190,8 +193,10 @@ def build_cnn(
         kernel_size: Side of the kernels.
         convs: Convolutions per block.
         pooling: `"max"`, `"avg"`, `"stride"` or None; halves the map per block.
-        sharing_depth: Blocks that all tasks share, 0 to `len(filters)` (the default).
-        dropout: Rate in [0, 1) after each block, a variable; None for no such layers.
+        sharing_depth: Blocks that all tasks share, 0 to `len(filters)` (the default),
+            or a dict task name -> number.
+        dropout: Rate in [0, 1) after each block, a variable, or one rate per block;
+            None for no such layers.
         activation: Any Keras activation.
         normalization: `"batch"`, `"layer"` or None.
         kernel_regularizer: Keras regulariser of all kernels.
@@ -272,7 +277,7 @@ def _check_layer_names(outputs: Mapping[str, Any]) -> None:
             )
 
 
-def _with_loss_weights(
+def with_loss_weights(
     tasks: tuple[Task, ...], loss_weights: Any
 ) -> tuple[tuple[Task, ...], str | None]:
     """Tasks with their weights, and the rule that is still to be applied."""

@@ -26,6 +26,7 @@ CASES: dict[str, Case] = {
     if _registry.get("weighting", name).kind == "loss"
 }
 CASES |= {
+    "auto_lambda": _case("auto_lambda", seed=3),
     "rlw": _case("rlw", seed=3),
     "rlw-dirichlet": _case("rlw", distribution="dirichlet", seed=3),
     "fixed-normalized": _case("fixed", weights={"t0": 3.0}, normalize=True),

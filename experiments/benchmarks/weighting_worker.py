@@ -54,9 +54,12 @@ def compiled(net: str, tasks: int, entry: tuple[str, str], small: bool) -> Any:
     name, level = entry
     if name == "plain":
         return nets.plain(net, tasks, small)
-    options = {} if level == "loss" else {"level": level}
+    options: dict[str, Any] = {} if level == "loss" else {"level": level}
+    cls = _registry.get("weighting", name)
+    if level == "loss" and cls.looks_ahead:
+        options["data"] = nets.data(net, tasks, 2 * nets.BATCH[net])
     model = nets.build(net, tasks, small)
-    model.compile("adam", weighting=_registry.get("weighting", name)(**options))
+    model.compile("adam", weighting=cls(**options))
     return model
 
 

@@ -23,7 +23,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("KERAS_BACKEND", "jax")  # many times faster on small models
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import data
@@ -148,6 +147,9 @@ def train_side(
             if level and cls and cls.kind == "gradient":
                 fixed = level == "features" and cls.parameter_state
                 options = {} if fixed else {"level": level}
+            if cls and cls.kind == "loss" and cls.looks_ahead:
+                # As its authors do: from the training rows, so that no side sees more.
+                options["data"] = train.select(tasks)
             program = net.Program(tasks, method, options, settings)
         program.train(train, seed, rate)
         run = {

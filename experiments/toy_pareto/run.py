@@ -43,8 +43,10 @@ SCALES = (1.0, 0.1)  # of the first loss: CAGrad's problem and Nash-MTL's
 
 def all_methods() -> list[str]:
     """Every registered weighting that says something about two tasks on its own."""
-    # A schedule is given by its user, and without one is equal weights.
-    return [name for name in _registry.names("weighting") if name != "schedule"]
+    # A schedule is given by its user, Auto-Lambda learns on validation data: without
+    # them both are equal weights.
+    silent = ("schedule", "auto_lambda")
+    return [name for name in _registry.names("weighting") if name not in silent]
 
 
 def make_step(name: str, scale: float) -> tuple[Callable, list]:

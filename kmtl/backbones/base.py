@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -17,14 +17,14 @@ class Backbone:
     """Base class of all trunks: `num_blocks` blocks, applied one after another.
 
     Args:
-        dropout: Rate in [0, 1) after every block; a variable, so it can change later.
-            None leaves the dropout layers out. Defaults to 0.
+        dropout: Rate in [0, 1) after every block, or one rate per block; variables, so
+            they can change later. None leaves the dropout layers out. Defaults to 0.
         activation: Any Keras activation. Defaults to `"relu"`.
         normalization: `"batch"`, `"layer"` or None. Defaults to None.
         kernel_regularizer: Keras regulariser of all kernels, or None.
     """
 
-    dropout: float | None = 0.0
+    dropout: float | Sequence[float] | None = 0.0
     activation: Any = "relu"
     normalization: str | None = None
     kernel_regularizer: Any = None
@@ -35,8 +35,7 @@ class Backbone:
 
     def __post_init__(self) -> None:
         if self.dropout is not None:
-            rate = _checks.check_range("dropout", self.dropout, 0, 1, high_open=True)
-            object.__setattr__(self, "dropout", rate)
+            object.__setattr__(self, "dropout", self._check_dropout())
         if self.normalization is not None:
             _checks.check_choice("normalization", self.normalization, NORMALIZATIONS)
         activation = _checks.check_activation(self.activation)
@@ -70,11 +69,27 @@ class Backbone:
             features = make.normalization(self.normalization, "norm")(features)
         return make.activation(self.activation, "activation")(features)
 
-    def drop(self, features: Any, make: LayerMaker) -> Any:
-        """The block's dropout, if it has one."""
+    def drop(self, index: int, features: Any, make: LayerMaker) -> Any:
+        """The dropout of block `index`, if it has one."""
         if self.dropout is None:
             return features
-        return make.dropout(self.dropout, "dropout")(features)
+        rates = self.dropout
+        rate = rates[index] if isinstance(rates, Sequence) else rates
+        return make.dropout(rate, "dropout")(features)
+
+    def _check_dropout(self) -> float | tuple[float, ...]:
+        rates: Any = self.dropout
+        if isinstance(rates, str) or not isinstance(rates, Sequence):
+            return _checks.check_range("dropout", rates, 0, 1, high_open=True)
+        if len(rates) != self.num_blocks:
+            raise ValueError(
+                "`dropout` must be one rate, or one per block: "
+                f"{self.num_blocks} of them. Received: dropout={rates!r}"
+            )
+        return tuple(
+            _checks.check_range(f"dropout[{i}]", rate, 0, 1, high_open=True)
+            for i, rate in enumerate(rates)
+        )
 
     def to_config(self) -> dict[str, Any]:
         """JSON-ready description; `Backbone.from_config` gives an equal backbone."""

@@ -83,4 +83,4 @@ class CNN(Backbone):
                 "avg": keras.layers.AveragePooling2D,
             }[self.pooling]
             features = pool(2, name=make.name("pool"))(features)
-        return self.drop(features, make)
+        return self.drop(index, features, make)

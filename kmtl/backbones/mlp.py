@@ -54,4 +54,4 @@ class MLP(Backbone):
         features = make.dense(
             self.units[index], "dense", use_bias=self.normalization != "batch"
         )(features)
-        return self.drop(self.finish(features, make), make)
+        return self.drop(index, self.finish(features, make), make)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kmtl import _checks
@@ -14,37 +15,76 @@ from kmtl.sharing.base import Sharing
 @register("sharing", "hard")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HardSharing(Sharing):
-    """All tasks share the first `depth` blocks; the rest are copied per task.
+    """Tasks share the first `depth` blocks; the rest are copied per task.
 
     The total depth is the same for every `depth`, so only what is shared changes.
     Depth 0 is independent networks on one input; depth n (all blocks) leaves only the
     heads to the tasks.
 
+    With a depth per task, a task with a smaller one branches off the shared trunk
+    earlier; the others go on together. A block that only one task reaches is its own.
+    Where the tasks part at different depths there is no single seam: gradient-based
+    weightings then act on the parameters that several tasks share, and an export has no
+    `features`.
+
     Args:
-        depth: Number of leading blocks shared, 0 to n. None shares all.
+        depth: Number of leading blocks shared, 0 to n, or a dict task name -> number.
+            None shares all.
+
+    Example:
+
+    >>> tasks = [kmtl.Regression("a"), kmtl.Regression("b"), kmtl.Regression("c")]
+    >>> model = kmtl.build_mlp(input_shape=(4,), tasks=tasks, units=(8, 8),
+    ...                        sharing_depth={"a": 2, "b": 2, "c": 1})
+    >>> [layer.name for layer in model.layers if layer.name.endswith("dense")]
+    ['shared_block1_dense', 'shared_block2_dense', 'c_block2_dense']
 
     Reference: Caruana, Machine Learning 28 (1997).
     """
 
-    depth: int | None = None
+    depth: int | Mapping[str, int] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.depth, Mapping):
+            object.__setattr__(self, "depth", dict(self.depth))
 
     def connect(
         self, backbone: Any, inputs: Any, tasks: Any, make: Any
     ) -> dict[str, Any]:
         blocks = backbone.num_blocks
-        depth = blocks if self.depth is None else self.depth
-        depth = _checks.check_int("sharing_depth", depth, 0, blocks)
-        features = inputs
-        for i in range(depth):
-            part = make.part(f"shared_block{i + 1}", f"block{i + 1}")
-            features = backbone.block(i, features, part)
-        if depth:
-            features = Seam(name="seam")(features)
+        depths = self._depths([task.name for task in tasks], blocks)
+        trunk = inputs
         outputs = {}
-        for task in tasks:
-            own = features
-            for i in range(depth, blocks):
-                part = make.part(f"{task.name}_block{i + 1}", f"block{i + 1}")
-                own = backbone.block(i, own, part)
-            outputs[task.name] = own
-        return outputs
+        for i in range(max(depths.values()) + 1):
+            leaving = [name for name in depths if depths[name] == i]
+            if i and len(leaving) == len(depths):
+                trunk = Seam(name="seam")(trunk)
+            for name in leaving:
+                own = trunk
+                for j in range(i, blocks):
+                    part = make.part(f"{name}_block{j + 1}", f"block{j + 1}")
+                    own = backbone.block(j, own, part)
+                outputs[name] = own
+            if i < max(depths.values()):
+                part = make.part(f"shared_block{i + 1}", f"block{i + 1}")
+                trunk = backbone.block(i, trunk, part)
+        return {task.name: outputs[task.name] for task in tasks}
+
+    def _depths(self, names: Sequence[str], blocks: int) -> dict[str, int]:
+        """Number of shared blocks that each task uses."""
+        if not isinstance(self.depth, Mapping):
+            depth = blocks if self.depth is None else self.depth
+            depth = _checks.check_int("sharing_depth", depth, 0, blocks)
+            return dict.fromkeys(names, depth)
+        _checks.check_task_keys("sharing_depth", self.depth, names)
+        depths = {
+            name: _checks.check_int(
+                f"sharing_depth['{name}']", self.depth[name], 0, blocks
+            )
+            for name in names
+        }
+        # Nobody goes deeper in company than the second deepest.
+        company = (
+            sorted(depths.values())[-2] if len(depths) > 1 else max(depths.values())
+        )
+        return {name: min(depth, company) for name, depth in depths.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 from collections.abc import Mapping
@@ -117,15 +118,19 @@ class MultiTaskModel(keras.Model):
             layer.task_weight.assign(value)
             layer.weight_rule = None
 
-    def set_dropout(self, rate: float | Mapping[str, float]) -> None:
+    def set_dropout(
+        self, rate: float | Sequence[float] | Mapping[str, float]
+    ) -> None:
         """Assign dropout rates on the built model; no retrace, saved with the model.
 
         Args:
             rate: Rate in [0, 1) of all trunk blocks (the heads keep their tasks'
-                rates), or a dict layer name -> rate for single layers.
+                rates), a sequence with the rate of each block, or a dict layer name ->
+                rate for single layers.
 
         Raises:
-            ValueError: if the model was built with `dropout=None` or a name is unknown.
+            ValueError: if the model was built with `dropout=None`, a name is unknown or
+                the number of rates is not that of the blocks.
         """
         found = {
             layer.name: layer for layer in self.layers if isinstance(layer, Dropout)
@@ -151,8 +156,21 @@ class MultiTaskModel(keras.Model):
                 "This model has no dropout layers in its trunk: build it with "
                 "`dropout=0.0` (or any rate) instead of `dropout=None`."
             )
-        for layer in trunk:
-            layer.set_rate(rate)
+        if not isinstance(rate, Sequence):
+            for layer in trunk:
+                layer.set_rate(rate)
+            return
+        # `shared_block2_dropout` and `<task>_block2_dropout` belong to block 2.
+        places = [int(layer.name.split("_")[-2].removeprefix("block")) for layer in trunk]
+        if len(rate) != max(places):
+            raise ValueError(
+                f"`rate` must be one number or one per block: {max(places)} of them. "
+                f"Received: rate={rate!r}"
+            )
+        for i, value in enumerate(rate):
+            _checks.check_range(f"rate[{i}]", value, 0, 1, high_open=True)
+        for layer, place in zip(trunk, places, strict=True):
+            layer.set_rate(rate[place - 1])
 
     @property
     def seam(self) -> Seam | None:
@@ -265,7 +283,8 @@ class MultiTaskModel(keras.Model):
             return {}
         # A file without the optimizer's variables does not load cleanly.
         if self.built:
-            self._build_optimizer()
+            with self._scope():
+                self._build_optimizer()
         return keras.saving.serialize_keras_object(self._state.config)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
@@ -406,9 +425,10 @@ class MultiTaskModel(keras.Model):
             data = x if y is None else (x, y, sample_weight)
             shares = sources.label_shares(data, self.tasks)
             self.set_task_weights({name: shares[name] for name in ruled})
-        if self.weighting is not None:
-            self.weighting.on_fit_begin(self, validation_data)
-        self._build_optimizer()
+        with self._scope():
+            if self.weighting is not None:
+                self.weighting.on_fit_begin(self, validation_data)
+            self._build_optimizer()
         return super().fit(
             x=x,
             y=y,
@@ -427,13 +447,14 @@ class MultiTaskModel(keras.Model):
 
     def _build_optimizer(self) -> None:
         # TensorFlow traces a step a second time if it has made variables.
-        if self.optimizer.built:
-            return
-        if keras.backend.backend() == "tensorflow":
-            with self.distribute_strategy.scope():
-                self.optimizer.build(self.trainable_variables)
-        else:
+        if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
+
+    def _scope(self) -> Any:
+        """Where this model's variables are made."""
+        if keras.backend.backend() == "tensorflow":
+            return self.distribute_strategy.scope()
+        return contextlib.nullcontext()
 
     def evaluate(
         self,

@@ -11,10 +11,20 @@ import numpy as np
 
 from kmtl import _checks
 from kmtl.tasks.base import Task
-from kmtl.training import inputs
-from kmtl.training.batches import ShuffledBatches
 from kmtl.training.model import MultiTaskModel
+from kmtl.tuning.feed import Feed, choose_steps_per_execution, is_arrays
 from kmtl.tuning.space import Space
+
+#: Arguments of `fit` that say what it reads; those that do not change how.
+DATA_ARGUMENTS = (
+    "x",
+    "y",
+    "sample_weight",
+    "batch_size",
+    "validation_data",
+    "validation_batch_size",
+)
+PLAIN_ARGUMENTS = {"epochs", "initial_epoch", "callbacks", "verbose"}
 
 
 class HyperModel(keras_tuner.HyperModel):
@@ -102,6 +112,7 @@ class HyperModel(keras_tuner.HyperModel):
         self.space = Space(builder, self.tasks, space, fixed, settled)
         #: Which training of the same trial this is; it shifts the seed.
         self.execution = 0
+        self._feed: Feed | None = None
 
     # -- KerasTuner's side ------------------------------------------------------------
 
@@ -129,10 +140,11 @@ class HyperModel(keras_tuner.HyperModel):
         """Train the model: `model.fit` with the arguments given to `search`.
 
         With a `seed`, numpy arrays are shuffled by it (Keras would use the global
-        seed). A data set decides its own order.
+        seed). A data set decides its own order. Where nothing looks at single batches,
+        a small model on TensorFlow runs a whole epoch in one call, unless
+        `compile_options` say `steps_per_execution`.
         """
-        if self.seed is not None and kwargs.get("shuffle", True) is True:
-            args, kwargs = self._in_seeded_order(model, args, kwargs)
+        args, kwargs = self._fast_data(model, args, kwargs)
         return model.fit(*args, **kwargs)
 
     # -- the user's side --------------------------------------------------------------
@@ -186,29 +198,39 @@ class HyperModel(keras_tuner.HyperModel):
         )
         return {"optimizer": self._make_optimizer(values), **copies}
 
-    def _in_seeded_order(
+    def _fast_data(
         self, model: MultiTaskModel, args: tuple, kwargs: dict[str, Any]
     ) -> tuple[tuple, dict[str, Any]]:
+        """Arrays as the pipeline that all trials share; anything else as it is."""
         given = {**dict(zip(("x", "y"), args, strict=False)), **kwargs}
+        data = {name: given[name] for name in DATA_ARGUMENTS if name in given}
         parts = [given.get(key) for key in ("x", "y", "sample_weight")]
-        if len(args) > 2 or parts[0] is None or not is_arrays(*parts):
+        others = {name: given[name] for name in given if name not in data}
+        if (
+            len(args) > 2
+            or parts[0] is None
+            or not is_arrays(*parts)
+            or others.pop("shuffle", True) is not True
+            or not others.keys() <= PLAIN_ARGUMENTS
+        ):
             return args, kwargs
-        data = ShuffledBatches(
-            *inputs.prepare(model, *parts),
-            batch_size=given.get("batch_size") or 32,
-            seed=self._shifted_seed or 0,
-            first_epoch=given.get("initial_epoch", 0),
+        if self._feed is None or not self._feed.fits(data):
+            self._feed = Feed(model, data)
+        seed = self._shifted_seed
+        if seed is None:  # Keras would draw the order of rows from the same source
+            seed = int(np.random.randint(2**31))
+        own = self._feed.arguments(
+            model, seed, given.get("epochs", 1), given.get("initial_epoch", 0)
         )
-        kept = {
-            key: value
-            for key, value in kwargs.items()
-            if key not in ("x", "y", "sample_weight", "batch_size", "shuffle")
-        }
-        return (data,), {**kept, "shuffle": False}
+        if self._feed.is_pipeline(model) and (
+            "steps_per_execution" not in self.compile_options
+        ):
+            choose_steps_per_execution(model, self._feed.steps, others.get("callbacks"))
+        return (), {**others, **own, "shuffle": False}
 
+    def forget_data(self) -> None:
+        """Let go of the data of earlier fits, and look at the next anew."""
+        self._feed = None
 
-def is_arrays(*parts: Any) -> bool:
-    """Whether all leaves are numpy arrays, at least one (None counts as nothing)."""
-    leaves = [leaf for part in parts for leaf in keras.tree.flatten(part)]
-    leaves = [leaf for leaf in leaves if leaf is not None]
-    return bool(leaves) and all(isinstance(leaf, np.ndarray) for leaf in leaves)
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_feed": None}

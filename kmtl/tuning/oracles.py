@@ -1,137 +1,32 @@
-"""KerasTuner's oracles with state that survives a kill."""
+"""What each tuner proposes."""
 
 from __future__ import annotations
 
-import logging
-import os
+import itertools
 import warnings
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import keras_tuner
 import numpy as np
-from keras_tuner.engine.trial import Trial, TrialStatus
+import optuna
+from keras_tuner.engine.trial import TrialStatus
 from sklearn.exceptions import ConvergenceWarning
 
-from kmtl.tuning.files import previous, read_json, write_json
-
-logger = logging.getLogger("kmtl")
-
-ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
-
-
-class DurableOracle(keras_tuner.Oracle):
-    """What all our oracles add to KerasTuner's.
-
-    Files are replaced in one step. On reload, the trial files and the oracle's state
-    may be one step apart, wherever a kill fell; they are brought together so that no
-    finished trial is repeated and no unfinished one is forgotten.
-    """
-
-    trials: dict[str, Trial]
-    ongoing_trials: dict[str, Trial]
-
-    @property
-    def expected_trials(self) -> int | None:
-        """Number of trials of the whole search, where it is known."""
-        return self.max_trials
-
-    def get_best_trials(self, num_trials: int = 1) -> list[Trial]:
-        """Completed trials only, best first (KerasTuner's would add failed ones)."""
-        done = [t for t in self.trials.values() if t.status == TrialStatus.COMPLETED]
-        highest_first = self.objective.direction == "max"
-        done.sort(key=lambda trial: trial.score, reverse=highest_first)
-        return done[:num_trials]
-
-    def _check_consecutive_failures(self) -> None:
-        # KerasTuner raises from here, with its lock held and before the failed trial
-        # is saved. The tuner counts instead.
-        return
-
-    # -- files ------------------------------------------------------------------------
-
-    def exists(self) -> bool:
-        """Whether the project folder holds a search."""
-        path = Path(self._get_oracle_fname())
-        return path.exists() or previous(path).exists()
-
-    def save(self) -> None:
-        write_json(self._get_oracle_fname(), self.get_state(), keep_previous=True)
-
-    def _save_trial(self, trial: Trial) -> None:
-        folder = self._get_trial_dir(trial.trial_id)
-        write_json(os.path.join(folder, "trial.json"), trial.get_state())
-
-    def reload(self) -> None:
-        path = Path(self._get_oracle_fname())
-        state = read_json(path) or read_json(previous(path))
-        if state is None:
-            raise ValueError(
-                f"The search in {path.parent} cannot be continued: neither {path.name} "
-                f"nor {previous(path).name} can be read. Pass `overwrite=True` to "
-                "begin again, or choose another `project_name`."
-            )
-        found = self._read_trials(path.parent)
-        self._reconcile(state, found)
-        self.set_state(state)
-        self.ongoing_trials = {}
-
-    def _read_trials(self, folder: Path) -> dict[str, Trial]:
-        found = {}
-        for path in sorted(folder.glob("trial_*/trial.json")):
-            state = read_json(path)
-            if state is not None:
-                trial = Trial.from_state(state)
-                found[trial.trial_id] = trial
-        return found
-
-    def _reconcile(self, state: dict[str, Any], found: dict[str, Trial]) -> None:
-        """Set `self.trials` and bring `state` up to date with the trial files."""
-        order = state["start_order"]
-        ended = state["end_order"]
-        for trial_id, trial in found.items():
-            if trial_id not in order and trial.status in ENDED:
-                order.append(trial_id)
-        self.trials = {}
-        for trial_id in order:  # the order in which Bayesian search reads them
-            if trial_id not in found:
-                found[trial_id] = _lost(trial_id)
-                logger.warning("Trial %s is lost: it counts as failed.", trial_id)
-            self.trials[trial_id] = found[trial_id]
-        retry = list(state["retry_queue"])
-        state["ongoing_trials"] = {}
-        state["retry_queue"] = []
-        for trial_id, trial in self.trials.items():
-            running = trial.status == TrialStatus.RUNNING
-            if running and trial.metrics.exists(self.objective.name):
-                # Trained and measured; only its end was not written.
-                self.score_trial(trial)
-                trial.status = TrialStatus.COMPLETED
-                self._save_trial(trial)
-            if trial.status in ENDED:
-                if trial_id not in ended:
-                    ended.append(trial_id)
-                continue
-            if trial_id in ended:
-                ended.remove(trial_id)
-            trial.metrics = type(trial.metrics)()
-            retry.append(trial_id)
-        waiting = dict.fromkeys(retry)
-        state["retry_queue"] = [
-            trial_id
-            for trial_id in waiting
-            if trial_id in self.trials and self.trials[trial_id].status not in ENDED
-        ]
+from kmtl.tuning import study as studies
+from kmtl.tuning.objective import ParetoObjective
+from kmtl.tuning.oracle import PRUNED, StudyOracle
+from kmtl.tuning.stopping import Brackets
 
 
-class RandomSearchOracle(DurableOracle, keras_tuner.oracles.RandomSearchOracle):
+class RandomSearchOracle(StudyOracle, keras_tuner.oracles.RandomSearchOracle):
     """Random search."""
 
 
 class BayesianOptimizationOracle(
-    DurableOracle, keras_tuner.oracles.BayesianOptimizationOracle
+    StudyOracle, keras_tuner.oracles.BayesianOptimizationOracle
 ):
-    """Gaussian process search that a restart does not change.
+    """A Gaussian process, or a tree of Parzen estimators.
 
     Without `num_initial_points`, a third of the trials are random, at least 3 and at
     most 3 per hyperparameter (KerasTuner's number, which a short search never passes).
@@ -139,43 +34,163 @@ class BayesianOptimizationOracle(
 
     num_initial_points: int | None
 
+    def __init__(self, *args: Any, sampler: str = "auto", **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if sampler == "auto":
+            # The penalty of a broken constraint is no smooth function, and a front has
+            # no one value.
+            plain = not isinstance(self.objective, ParetoObjective)
+            plain = plain and not self.objective.constraints
+            sampler = "gp" if plain else "tpe"
+        self.sampler = sampler
+
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         if self.num_initial_points is None:
             most = max(3, 3 * len(self._nonfixed_space()))
             self.num_initial_points = min(most, max(3, (self.max_trials or 0) // 3))
-        # A function of what has been tried, not of what this process has drawn.
-        seed = (self.seed + len(self.trials)) % 2**32
-        self._random_state = np.random.RandomState(seed)
-        with warnings.catch_warnings():
-            # Of the process's length scale, on few or on equal scores.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            response = super().populate_space(trial_id)
-        values = response["values"]
-        if values is not None and self._duplicate(values):
+        measured = sum(map(_is_measured, self.trials.values()))
+        if measured < self.num_initial_points:
+            return self._random_populate_space()
+        response = self._by_process() if self.sampler == "gp" else self._by_trees()
+        if self._duplicate(response["values"]):
             return self._random_populate_space()
         return response
 
+    def _by_process(self) -> dict[str, Any]:
+        # A function of what has been tried, not of what this process has drawn.
+        self._random_state = np.random.RandomState((self.seed + len(self.trials)) % 2**32)
+        self.gpr = self._make_gpr()
+        with warnings.catch_warnings():
+            # Of the process's length scale, on few or on equal scores.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return keras_tuner.oracles.BayesianOptimizationOracle.populate_space(
+                self, str(len(self.trials))
+            )
 
-class HyperbandOracle(DurableOracle, keras_tuner.oracles.HyperbandOracle):
-    """Successive halving in brackets."""
+    def _vectorize_trials(self) -> tuple[np.ndarray, np.ndarray]:
+        """KerasTuner's, for trials of other processes and pruned ones too."""
+        sign = -1.0 if self.objective.direction == "max" else 1.0
+        measured, running, scores = [], [], []
+        for trial in self.trials.values():
+            if _is_measured(trial):
+                measured.append(self._vector(trial))
+                scores.append(sign * trial.score)
+            elif trial.status == TrialStatus.RUNNING:
+                running.append(self._vector(trial))
+        if running:
+            # A pessimistic guess, so that their neighbours are not proposed.
+            self.gpr.fit(np.asarray(measured), np.asarray(scores))
+            mean, spread = self.gpr.predict(np.asarray(running), return_std=True)
+            scores += list(mean + spread)
+        return np.asarray(measured + running), np.asarray(scores)
+
+    def _vector(self, trial: Any) -> list[float]:
+        values = trial.hyperparameters.values
+        active = {hp.name for hp in studies.active(self.hyperparameters, values)}
+        return [
+            hp.value_to_prob(values[hp.name] if hp.name in active else hp.default)
+            for hp in self._nonfixed_space()
+        ]
+
+    def _by_trees(self) -> dict[str, Any]:
+        with warnings.catch_warnings():
+            # That the sampler's arguments may change: the version is bounded.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = optuna.samplers.TPESampler(
+                n_startup_trials=1,
+                multivariate=True,
+                seed=self._seed_state,
+                warn_independent_sampling=False,
+            )
+        study = self.study.study
+        waiting = optuna.trial.create_trial(state=optuna.trial.TrialState.WAITING)
+        space = sampler.infer_relative_search_space(study, waiting)
+        proposed = sampler.sample_relative(study, waiting, space)
+        hps = keras_tuner.HyperParameters()
+        for hp in self.hyperparameters.space:
+            hps.merge([hp])
+            if not hps.is_active(hp):
+                continue
+            found = studies.distribution(hp)
+            if found is None:
+                hps.values[hp.name] = hp.default
+            elif hp.name in proposed:
+                hps.values[hp.name] = proposed[hp.name]
+            else:
+                hps.values[hp.name] = sampler.sample_independent(
+                    study, waiting, hp.name, found
+                )
+        return {"status": TrialStatus.RUNNING, "values": hps.values}
+
+
+class GridSearchOracle(StudyOracle, keras_tuner.oracles.GridSearchOracle):
+    """Every combination of the values that KerasTuner lists, the defaults first."""
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        for values in self.combinations():
+            _, _, values = studies.encode(self.get_space(), values)
+            if not self._duplicate(values):
+                return {"status": TrialStatus.RUNNING, "values": values}
+        return {"status": TrialStatus.STOPPED, "values": None}
+
+    def end_trial(self, trial: Any) -> None:
+        StudyOracle.end_trial(self, trial)  # KerasTuner's keeps a list of its own
 
     @property
     def expected_trials(self) -> int | None:
-        if self.hyperband_iterations == float("inf"):
-            return None
-        per_iteration = sum(
-            self._get_size(bracket, number)
-            for bracket in range(self._get_num_brackets())
-            for number in range(self._get_num_rounds(bracket))
-        )
-        return per_iteration * self.hyperband_iterations
+        most = self.max_trials or len(self.trials) + 10**6
+        return min(most, sum(1 for _ in itertools.islice(self.combinations(), most)))
+
+    def combinations(self) -> Iterator[dict[str, Any]]:
+        """All points of the grid, the last hyperparameter changing first."""
+        return self._continued(list(self.hyperparameters.space), {})
+
+    def _continued(
+        self, left: list[Any], values: dict[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        if not left:
+            yield values
+            return
+        hp, *rest = left
+        hps = keras_tuner.HyperParameters()
+        hps.values = dict(values)
+        if not hps.is_active(hp):
+            yield from self._continued(rest, values)
+            return
+        if studies.distribution(hp) is None:
+            choices = [hp.default]
+        else:
+            choices = list(dict.fromkeys([hp.default, *hp.values]))
+        for value in choices:
+            yield from self._continued(rest, {**values, hp.name: value})
 
 
-def _lost(trial_id: str) -> Trial:
-    """Stands for a trial whose file cannot be read."""
-    return Trial(
-        hyperparameters=keras_tuner.HyperParameters(),
-        trial_id=trial_id,
-        status=TrialStatus.FAILED,
-        message="The file of this trial could not be read.",
+class HyperbandOracle(StudyOracle, keras_tuner.oracles.HyperbandOracle):
+    """Brackets of random trials, in each of which halving stops the worse ones."""
+
+    rule: Brackets
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.rule = Brackets(self.max_epochs, self.factor, self.hyperband_iterations)
+        sizes = self.rule.sizes() * self.hyperband_iterations
+        self.max_trials = sum(size for size, _ in sizes)
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        values = self._random_values()
+        status = TrialStatus.STOPPED if values is None else TrialStatus.RUNNING
+        return {"status": status, "values": values}
+
+    def end_trial(self, trial: Any) -> None:
+        StudyOracle.end_trial(self, trial)
+
+    def notes_of(self, index: int) -> dict[str, Any]:
+        return {"bracket": self.rule.bracket(index)}
+
+
+def _is_measured(trial: Any) -> bool:
+    return (
+        trial.status in (TrialStatus.COMPLETED, PRUNED)
+        and trial.score is not None
+        and np.isfinite(trial.score)
     )
