@@ -16,7 +16,7 @@ from kmtl.evaluation import baselines as single_task_baselines
 from kmtl.evaluation.delta import LOG_NAME, DeltaM
 from kmtl.training import inputs
 from kmtl.training.model import MultiTaskModel
-from kmtl.tuning import arguments, files
+from kmtl.tuning import arguments, files, reuse
 from kmtl.tuning import objective as objectives
 from kmtl.tuning.events import SearchEvent, failure_reason
 from kmtl.tuning.hypermodel import HyperModel
@@ -75,6 +75,10 @@ class SearchTuner(keras_tuner.Tuner):
         self.seed = seed
         # Not super(): KerasTuner's RandomSearch and its kin would make an oracle.
         keras_tuner.Tuner.__init__(self, oracle, hypermodel, **options)
+        self._pool = reuse.ModelPool()
+        self._against_reuse = reuse.reason_against(
+            self.hypermodel, self.distribution_strategy
+        )
         self._execution = 0
         self._failures = 0
         self._most_failures = given["max_consecutive_failed_trials"]
@@ -168,91 +172,7 @@ class SearchTuner(keras_tuner.Tuner):
         epochs = DEFAULT_EPOCHS if epochs is None else epochs
         return _checks.check_int("epochs", epochs, 1)
 
-    def _check_first(
-        self,
-        x: Any,
-        y: Any,
-        validation_data: Any,
-        fit_options: Mapping[str, Any],
-        callbacks: list,
-    ) -> None:
-        """What would fail in every trial fails here, on the default model."""
-        model = self._build_hypermodel(self.oracle.get_space())
-        inputs.prepare(model, x, y, fit_options.get("sample_weight"))
-        inputs.prepare_validation(model, validation_data)
-        logged = {f"val_{name}" for name in model.get_metrics_result()}
-        if self.baselines is not None:
-            logged.add(LOG_NAME)
-        if not callbacks and self._fits_plainly():  # else `on_epoch_end` will tell
-            objectives.check_logged(
-                self.oracle.objective, dict.fromkeys(logged), "by this model"
-            )
-
-    def _fits_plainly(self) -> bool:
-        plain = (HyperModel.fit, keras_tuner.HyperModel.fit)
-        return type(self.hypermodel).fit in plain
-
-    def _train_baselines(
-        self, x: Any, y: Any, validation_data: Any, epochs: int, fit_options: Any
-    ) -> None:
-        """Replace `baselines="auto"` by those of the space's default values."""
-        if self.baselines != "auto":
-            return
-        values = self.hypermodel.default_values()
-        weight = fit_options.get("sample_weight")
-        train = [part for part in (x, y, weight) if part is not None]
-
-        def progress(task: str, seed: int, epoch: int, epochs: int) -> None:
-            self._emit("baseline_epoch_end", task=task, epoch=epoch, epochs=epochs)
-
-        self._emit("baselines_begin", epochs=epochs)
-        self.baselines = single_task_baselines(
-            self.hypermodel.builder,
-            tasks=self.tasks,
-            train=x if len(train) == 1 else tuple(train),
-            validation=validation_data,
-            epochs=epochs,
-            batch_size=fit_options.get("batch_size"),
-            compile_options=self.hypermodel.compile_arguments(values),
-            cache_dir=Path(self.project_dir) / "baselines",
-            progress=progress,
-            **self.hypermodel.builder_arguments(values),
-        )
-        self._emit("baselines_end")
-
-    def _check_some_completed(self) -> None:
-        trials = list(self.oracle.trials.values())
-        if any(trial.status == TrialStatus.COMPLETED for trial in trials):
-            return
-        reasons = Counter(failure_reason(trial) for trial in trials)
-        raise RuntimeError(
-            f"No trial completed. {len(trials)} failed:\n"
-            + "\n".join(f"  {count} x {why}" for why, count in reasons.most_common())
-            + f"\nThe trials and their messages are in {self.project_dir}."
-        )
-
     # -- one trial --------------------------------------------------------------------
-
-    def on_trial_begin(self, trial: Any) -> None:
-        super().on_trial_begin(trial)
-        self._execution = 0
-        self._emit("trial_begin", trial)
-
-    def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
-        self._reason = None
-        try:
-            return super().run_trial(trial, *args, **kwargs)
-        except Exception as error:
-            text = str(error).strip() or type(error).__name__
-            first = text.splitlines()[0]
-            planned = isinstance(error, keras_tuner.errors.FailedTrialError)
-            self._reason = first if planned else f"{type(error).__name__}: {first}"
-            raise
-
-    def _try_run_and_update_trial(self, trial: Any, *args: Any, **kwargs: Any) -> None:
-        super()._try_run_and_update_trial(trial, *args, **kwargs)
-        if trial.status != TrialStatus.COMPLETED and self._reason:
-            trial.message = f"{self._reason}\n\n{trial.message}"
 
     def _build_and_fit_model(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(self.hypermodel, HyperModel):
@@ -263,13 +183,46 @@ class SearchTuner(keras_tuner.Tuner):
             # First: the callbacks after it may read what it writes.
             delta = DeltaM(self.baselines, self.tasks)
             kwargs["callbacks"] = [delta, *kwargs["callbacks"]]
+        if type(self).on_batch_begin is keras_tuner.Tuner.on_batch_begin and (
+            type(self).on_batch_end is keras_tuner.Tuner.on_batch_end
+        ):
+            kwargs["callbacks"] = reuse.without_batch_hooks(kwargs["callbacks"])
+        model = self._trial_model(trial.hyperparameters)
         try:
-            results = super()._build_and_fit_model(trial, *args, **kwargs)
+            results = self.hypermodel.fit(trial.hyperparameters, model, *args, **kwargs)
+        except BaseException:
+            self._pool.discard(model)  # who knows what state it is in
+            raise
         finally:
             if isinstance(self.hypermodel, HyperModel):
                 self.hypermodel.execution = 0
         arguments.refuse_nan(results, self.oracle.objective)
         return results
+
+    def _trial_model(self, hp: Any) -> MultiTaskModel:
+        """A model to train: one of the pool if that is possible, else a new one."""
+        if self._against_reuse is not None:
+            return self._try_build(hp)
+        model = self._pool.model(self.hypermodel, self.hypermodel.space.values(hp))
+        size = model.count_params()
+        if self.max_model_size and size > self.max_model_size:
+            raise keras_tuner.errors.FailedTrialError(
+                f"Oversized model: {size} parameters, `max_model_size` is "
+                f"{self.max_model_size}."
+            )
+        self._load_promoted(hp, model)
+        return model
+
+    def on_search_begin(self) -> None:
+        super().on_search_begin()
+        if isinstance(self.hypermodel, HyperModel):
+            self.hypermodel.forget_data()  # arrays may have changed since
+
+    def on_search_end(self) -> None:
+        super().on_search_end()
+        self._pool.clear()
+        if isinstance(self.hypermodel, HyperModel):
+            self.hypermodel.forget_data()
 
     def _build_hypermodel(self, hp: Any) -> MultiTaskModel:
         # Not super(): KerasTuner's Hyperband loads weights into a model whose optimizer
@@ -282,60 +235,14 @@ class SearchTuner(keras_tuner.Tuner):
             )
         with keras_tuner.engine.tuner.maybe_distribute(self.distribution_strategy):
             model.optimizer.build(model.trainable_variables)
-            if "tuner/trial_id" in hp.values:  # a promotion goes on from there
-                parent = hp.values["tuner/trial_id"]
-                model.load_weights(self._get_checkpoint_fname(parent))
+            self._load_promoted(hp, model)
         return model
 
-    def on_epoch_end(
-        self, trial: Any, model: Any, epoch: int, logs: Any = None
-    ) -> None:
-        super().on_epoch_end(trial, model, epoch, logs)
-        logs = logs or {}
-        if self._fits_plainly():
-            objectives.check_logged(self.oracle.objective, logs, "by this training")
-        self._emit(
-            "epoch_end",
-            trial,
-            epoch=epoch + 1,
-            epochs=self._epochs,
-            logs={name: float(value) for name, value in logs.items()},
-        )
-
-    def on_trial_end(self, trial: Any) -> None:
-        super().on_trial_end(trial)
-        trial = self.oracle.get_trial(trial.trial_id)
-        if trial.status == TrialStatus.COMPLETED:
-            self._failures = 0
-            self._emit("trial_end", trial)
-            return
-        reason = failure_reason(trial)
-        logger.warning("Trial %s failed: %s", trial.trial_id, reason)
-        self._emit("trial_end", trial, reason=reason)
-        self._failures += trial.status == TrialStatus.FAILED
-        if self._failures >= self._most_failures:
-            raise RuntimeError(
-                f"{self._failures} trials in a row failed, the last one with: {reason} "
-                "(`max_consecutive_failed_trials` sets how many may.) The trials and "
-                f"their messages are in {self.project_dir}."
-            )
-
-    def _emit(self, kind: str, trial: Any = None, **details: Any) -> None:
-        if self.listener is None:
-            return
-        number = None
-        if trial is not None and not self._is_worker():
-            number = list(self.oracle.trials).index(trial.trial_id) + 1
-        total = None if self._is_worker() else self.oracle.expected_trials
-        event = SearchEvent(
-            kind, self, trial=trial, number=number, total=total, **details
-        )
-        try:
-            self.listener(event)
-        except Exception as error:  # not the trial's fault: end the search
-            raise keras_tuner.errors.FatalRuntimeError(
-                f"The `listener` failed on '{kind}': {type(error).__name__}: {error}"
-            ) from error
+    def _load_promoted(self, hp: Any, model: MultiTaskModel) -> None:
+        """A promotion of Hyperband goes on where its trial ended."""
+        if "tuner/trial_id" in hp.values:
+            parent = hp.values["tuner/trial_id"]
+            model.load_weights(self._get_checkpoint_fname(parent))
 
     # -- results ----------------------------------------------------------------------
 

@@ -1,0 +1,321 @@
+"""Compile once: trials of one structure take one built and traced model in turn."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import logging
+import numbers
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from kmtl import _checks, builders
+from kmtl.backbones import Backbone
+from kmtl.training.model import MultiTaskModel
+from kmtl.weighting import base as weighting_base
+
+logger = logging.getLogger("kmtl")
+
+#: Seeds whose initial weights are kept per structure (a trial's executions).
+MOST_SEEDS = 4
+
+
+class ModelPool:
+    """Compiled models that are put back to their beginning instead of built again.
+
+    Building, tracing and compiling take most of a short trial. Two trials that differ
+    only in dropout rates, task weights, learning rate and seed share a structure, and
+    so one compiled step: all four are variables. A model of the pool trains exactly as
+    a freshly built one with the same seed would, and is never traced again.
+
+    Args:
+        size: Integer >= 1, structures kept; the one longest unused goes first.
+            Defaults to 8.
+
+    Example:
+
+    >>> from kmtl.tuning.reuse import ModelPool
+    >>> hypermodel = kmtl.HyperModel(
+    ...     kmtl.build_mlp, input_shape=(4,), units=(8,), seed=0,
+    ...     tasks=[kmtl.Regression("ink"), kmtl.Regression("slant")],
+    ... )
+    >>> pool = ModelPool()
+    >>> values = hypermodel.default_values()
+    >>> first = pool.model(hypermodel, values)
+    >>> again = pool.model(hypermodel, {**values, "dropout": 0.25})
+    >>> again is first, pool.built
+    (True, 1)
+    >>> other = pool.model(hypermodel, {**values, "sharing_depth": 0})
+    >>> other is first, pool.built
+    (False, 2)
+    """
+
+    def __init__(self, size: int = 8):
+        self.size = _checks.check_int("size", size, 1)
+        #: Number of models built and compiled so far.
+        self.built = 0
+        self._entries: OrderedDict[Any, _Entry] = OrderedDict()
+
+    def model(self, hypermodel: Any, values: Mapping[str, Any]) -> MultiTaskModel:
+        """A compiled model, equal to a new one. It is the pool's: take it in turn.
+
+        Args:
+            hypermodel: A `kmtl.HyperModel` for which `reason_against` has none.
+            values: Values of its space.
+        """
+        arguments = hypermodel.builder_arguments(values)
+        options = hypermodel.compile_arguments(values)
+        key = (structure(arguments), compilation(options))
+        entry = self._entries.get(key)
+        if entry is not None and entry.is_intact():
+            self._entries.move_to_end(key)
+            entry.reset(hypermodel, arguments, options)
+            return entry.model
+        model = hypermodel.builder(tasks=hypermodel.tasks, **arguments)
+        model.compile(**options)
+        self.built += 1
+        self._entries[key] = _Entry(model, arguments)
+        while len(self._entries) > self.size:
+            self._entries.popitem(last=False)
+        return model
+
+    def discard(self, model: MultiTaskModel) -> None:
+        """Forget a model, as after a training that failed half-way."""
+        for key, entry in list(self._entries.items()):
+            if entry.model is model:
+                del self._entries[key]
+
+    def clear(self) -> None:
+        """Forget all models."""
+        self._entries.clear()
+
+
+class _Entry:
+    """One structure's model, and what puts it back to its beginning."""
+
+    def __init__(self, model: MultiTaskModel, arguments: Mapping[str, Any]):
+        model.optimizer.build(model.trainable_variables)
+        self.model = model
+        self._optimizer = [_kept(v) for v in model.optimizer.variables]
+        self._trainable = [id(v) for v in model.trainable_variables]
+        self._objects = (model.optimizer, model.weighting)
+        # seed -> (dropout as given, initial values of the layers)
+        self._initial: dict[int, tuple[Any, list[np.ndarray]]] = {}
+        if arguments.get("seed") is not None:
+            self._remember(arguments, [_kept(v) for v in _layer_variables(model)])
+
+    def is_intact(self) -> bool:
+        """Whether no callback has frozen layers or compiled the model anew."""
+        model = self.model
+        return self._objects == (model.optimizer, model.weighting) and (
+            self._trainable == [id(v) for v in model.trainable_variables]
+        )
+
+    def reset(
+        self,
+        hypermodel: Any,
+        arguments: Mapping[str, Any],
+        options: Mapping[str, Any],
+    ) -> None:
+        """Make the model equal to a new one of these arguments."""
+        model = self.model
+        for variable, value in zip(
+            _layer_variables(model), self._start(hypermodel, arguments), strict=True
+        ):
+            variable.assign(value)
+        rate = dropout_of(arguments)
+        if _is_number(rate):
+            model.set_dropout(rate)
+        tasks, rule = builders.with_loss_weights(
+            hypermodel.tasks, arguments.get("loss_weights")
+        )
+        for task in tasks:
+            layer = model.task_outputs[task.name]
+            layer.task = layer.task.replace(weight=task.weight)
+            layer.task_weight.assign(task.weight)
+            layer.weight_rule = rule
+        for variable, value in zip(
+            model.optimizer.variables, self._optimizer, strict=True
+        ):
+            variable.assign(value)
+        rate = _rate(options["optimizer"])
+        if rate is not None:
+            model.optimizer.learning_rate = rate
+        if model.weighting is not None:
+            new = weighting_base.get(options["weighting"])
+            new.setup(model.weighting.task_names, model.weighting.num_parameters)
+            # Not its own: without a seed, a new one begins elsewhere.
+            model.weighting._initial_values = new._initial_values
+            model.weighting.reset()
+            model.balance_log.reset()
+        model.reset_metrics()
+        model.stop_training = False
+
+    def _start(
+        self, hypermodel: Any, arguments: Mapping[str, Any]
+    ) -> list[np.ndarray]:
+        """Initial values of the layers' variables, from memory or from a new model."""
+        seed, rates = arguments.get("seed"), dropout_of(arguments)
+        if seed in self._initial:
+            known, values = self._initial[seed]
+            if _is_number(rates) or frozen(rates) == known:
+                return values
+        new = hypermodel.builder(tasks=hypermodel.tasks, **arguments)
+        values = [_kept(v) for v in _layer_variables(new)]
+        if seed is not None:
+            self._remember(arguments, values)
+        return values
+
+    def _remember(self, arguments: Mapping[str, Any], values: list) -> None:
+        self._initial[arguments["seed"]] = (frozen(dropout_of(arguments)), values)
+        while len(self._initial) > MOST_SEEDS:
+            del self._initial[next(iter(self._initial))]
+
+
+# -- what makes a structure -----------------------------------------------------------
+
+
+def reason_against(hypermodel: Any, distribution_strategy: Any = None) -> str | None:
+    """Why the models of a hypermodel cannot be used again, or None if they can."""
+    from kmtl.tuning.hypermodel import HyperModel
+
+    if not isinstance(hypermodel, HyperModel):
+        return "only the models of a kmtl.HyperModel are known well enough"
+    if type(hypermodel).build is not HyperModel.build:
+        return f"{type(hypermodel).__name__} has a `build` of its own"
+    builder = hypermodel.builder
+    while isinstance(builder, functools.partial):
+        builder = builder.func
+    if getattr(builder, "__module__", "") != builders.__name__:
+        return "`builder` is not one of kmtl's: what it builds may depend on anything"
+    if distribution_strategy is not None or keras.distribution.distribution():
+        return "the variables are distributed"
+    return None
+
+
+def without_batch_hooks(callbacks: Sequence[Any]) -> list[Any]:
+    """KerasTuner's callback without its calls of every batch, which cost time."""
+    return [
+        _EpochHooks(callback.tuner, callback.trial)
+        if type(callback).__name__ == "TunerCallback"
+        else callback
+        for callback in callbacks
+    ]
+
+
+class _EpochHooks(keras.callbacks.Callback):
+    """Calls the tuner at the begin and the end of every epoch."""
+
+    def __init__(self, tuner: Any, trial: Any):
+        super().__init__()
+        self._tuner = tuner
+        self._trial = trial
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._tuner.on_epoch_begin(self._trial, self.model, epoch, logs=logs)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._tuner.on_epoch_end(self._trial, self.model, epoch, logs=logs)
+
+
+def structure(arguments: Mapping[str, Any]) -> Any:
+    """Hashable: equal for builder arguments that give the same compiled step."""
+    kept = {name: value for name, value in arguments.items() if name != "seed"}
+    if not isinstance(kept.get("loss_weights"), str):
+        kept.pop("loss_weights", None)
+    if "dropout" in kept:
+        kept["dropout"] = _without_rates(kept["dropout"])
+    backbone = kept.get("backbone")
+    if isinstance(backbone, Backbone):
+        fields = {f.name: getattr(backbone, f.name) for f in dataclasses.fields(backbone)}
+        fields["dropout"] = _without_rates(fields["dropout"])
+        kept["backbone"] = (type(backbone), frozen(fields))
+    return frozen(kept)
+
+
+def compilation(options: Mapping[str, Any]) -> str:
+    """Equal for arguments of `compile` that give the same compiled step."""
+    config = keras.saving.serialize_keras_object(dict(options))
+    if _rate(options["optimizer"]) is not None:
+        config["optimizer"]["config"].pop("learning_rate")
+    return json.dumps(config, sort_keys=True, default=repr)
+
+
+def dropout_of(arguments: Mapping[str, Any]) -> Any:
+    """The dropout among a builder's arguments, or in its backbone."""
+    if "dropout" in arguments:
+        return arguments["dropout"]
+    return getattr(arguments.get("backbone"), "dropout", None)
+
+
+def frozen(value: Any) -> Any:
+    """Hashable form of an argument; what it does not know equals only itself."""
+    if value is None or isinstance(value, (bool, int, float, str, bytes)):
+        return type(value).__name__, value
+    if isinstance(value, np.generic):
+        return frozen(value.item())
+    if isinstance(value, Mapping):
+        return "dict", tuple((key, frozen(item)) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return "list", tuple(map(frozen, value))
+    if dataclasses.is_dataclass(value) and type(value).__dataclass_params__.frozen:  # type: ignore[union-attr]
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return type(value), frozen(fields)
+    if type(value).__module__.startswith("keras.") and callable(
+        getattr(value, "get_config", None)
+    ):
+        return type(value), frozen(value.get_config())
+    return _Same(value)
+
+
+class _Same:
+    """Equal to what wraps the same object, which it keeps alive."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.value is self.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def _without_rates(dropout: Any) -> Any:
+    """The same with "rate" for every number: None leaves a layer out."""
+    if _is_number(dropout):
+        return "rate"
+    if isinstance(dropout, Mapping):
+        return {key: _without_rates(value) for key, value in dropout.items()}
+    if isinstance(dropout, (list, tuple)):
+        return [_without_rates(value) for value in dropout]
+    return dropout
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _rate(optimizer: Any) -> float | None:
+    """The learning rate of an optimizer that has a variable for it."""
+    rate = optimizer.get_config()["learning_rate"]
+    return float(rate) if _is_number(rate) else None
+
+
+def _layer_variables(model: MultiTaskModel) -> list[Any]:
+    """Variables of the layers alone: not of what `compile` added."""
+    found = {id(v): v for layer in model.layers for v in layer.variables}
+    return list(found.values())
+
+
+def _kept(variable: Any) -> np.ndarray:
+    """A copy of a variable's value; of one number, without its memory."""
+    value = keras.ops.convert_to_numpy(variable.value)
+    if value.size and (value == value.flat[0]).all():
+        return np.broadcast_to(value.flat[:1].reshape(()).copy(), value.shape)
+    return np.array(value)
