@@ -78,6 +78,67 @@ def test_sharing_depth(make, depth: int | None) -> None:
     assert model.task_names == NAMES
 
 
+DEPTHS = {
+    # depths of three tasks -> the blocks each has to itself, and the seam
+    (3, 3, 3): ({}, True),
+    (2, 2, 2): ({"kind": {3}, "size": {3}, "tone": {3}}, True),
+    (3, 3, 1): ({"tone": {2, 3}}, False),
+    (1, 3, 2): ({"kind": {2, 3}, "size": {3}, "tone": {3}}, False),
+    (3, 0, 0): ({"kind": {1, 2, 3}, "size": {1, 2, 3}, "tone": {1, 2, 3}}, False),
+    (3, 1, 1): ({"kind": {2, 3}, "size": {2, 3}, "tone": {2, 3}}, True),
+    (0, 2, 2): ({"kind": {1, 2, 3}, "size": {3}, "tone": {3}}, False),
+}
+
+
+@pytest.mark.parametrize(("depths", "expected"), DEPTHS.items())
+def test_sharing_depth_per_task(depths: tuple, expected: tuple) -> None:
+    tasks = [*TASKS, kmtl.Regression("tone")]
+    names = [task.name for task in tasks]
+    depth = dict(zip(names, depths, strict=True))
+    model = mlp(tasks=tasks, sharing_depth=depth, seed=1)
+    own, seam = expected
+    for name in names:
+        used = [layer.name for layer in ancestors(model, name)]
+        trunk = sorted(n for n in used if n.endswith("_dense"))
+        mine = own.get(name, set())
+        assert trunk == sorted(
+            f"{name if i in mine else 'shared'}_block{i}_dense" for i in (1, 2, 3)
+        )
+    assert (model.seam is not None) == seam
+    assert model.task_names == tuple(names)
+    if len(set(depths)) == 1:
+        plain = mlp(tasks=tasks, sharing_depth=depths[0], seed=1)
+        assert [v.path for v in plain.weights] == [v.path for v in model.weights]
+    sharing = kmtl.sharing.HardSharing(depth=depth)
+    assert kmtl.sharing.Sharing.from_config(sharing.to_config()) == sharing
+
+
+def test_dropout_per_block() -> None:
+    model = mlp(dropout=(0.1, 0.2, 0.4), sharing_depth=1)
+
+    def rates() -> dict[str, float]:
+        return {
+            layer.name: round(layer.current_rate(), 6)
+            for layer in model.layers
+            if isinstance(layer, kmtl.layers.Dropout)
+        }
+
+    expected = {"shared_block1_dropout": 0.1}
+    for name in NAMES:
+        expected |= {f"{name}_block2_dropout": 0.2, f"{name}_block3_dropout": 0.4}
+    assert rates() == expected
+    model.set_dropout([0.5, 0.0, 0.25])
+    table = {"1": 0.5, "2": 0.0, "3": 0.25}
+    assert rates() == {name: table[name.split("_")[-2][-1]] for name in expected}
+    with pytest.raises(ValueError, match="one per block: 3 of them"):
+        model.set_dropout([0.5, 0.0])
+    with pytest.raises(ValueError, match=r"rate\[2\].*=1\.0"):
+        model.set_dropout([0.1, 0.1, 1.0])
+    assert rates()["shared_block1_dropout"] == 0.5  # all or nothing
+    backbone = kmtl.backbones.CNN(filters=(4, 4), dropout=[0.1, 0.2])
+    assert kmtl.backbones.Backbone.from_config(backbone.to_config()) == backbone
+
+
 def test_each_copy_has_as_many_parameters_as_the_block() -> None:
     counts = [mlp(sharing_depth=depth).count_params() for depth in range(4)]
     blocks = [6 * 5 + 5, 5 * 4 + 4, 4 * 3 + 3]
@@ -281,6 +342,27 @@ BAD = {
     "depth": (lambda: mlp(sharing_depth=4), ValueError, "<= 3. Received: sharing_dep"),
     "depth_negative": (lambda: cnn(sharing_depth=-1), ValueError, "sharing_depth=-1"),
     "depth_half": (lambda: mlp(sharing_depth=1.5), TypeError, "sharing_depth=1.5"),
+    "depth_lacks": (
+        lambda: mlp(sharing_depth={"kind": 1}),
+        ValueError,
+        "`sharing_depth` lacks task size",
+    ),
+    "depth_unknown": (
+        lambda: mlp(sharing_depth={"kind": 1, "sise": 1}),
+        ValueError,
+        "Unknown task 'sise'.*Did you mean 'size'",
+    ),
+    "depth_of_task": (
+        lambda: mlp(sharing_depth={"kind": 1, "size": 4}),
+        ValueError,
+        r"<= 3. Received: sharing_depth\['size'\]=4",
+    ),
+    "dropout_blocks": (lambda: mlp(dropout=[0.1]), ValueError, "one per block: 3 of"),
+    "dropout_block": (
+        lambda: mlp(dropout=[0.1, 0.1, 1.0]),
+        ValueError,
+        r"dropout\[2\]=1.0",
+    ),
     "depth_twice": (
         lambda: mlp(sharing_depth=1, sharing=kmtl.sharing.HardSharing(depth=1)),
         ValueError,

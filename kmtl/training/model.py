@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -118,9 +118,7 @@ class MultiTaskModel(keras.Model):
             layer.task_weight.assign(value)
             layer.weight_rule = None
 
-    def set_dropout(
-        self, rate: float | Sequence[float] | Mapping[str, float]
-    ) -> None:
+    def set_dropout(self, rate: float | Sequence[float] | Mapping[str, float]) -> None:
         """Assign dropout rates on the built model; no retrace, saved with the model.
 
         Args:
@@ -161,7 +159,9 @@ class MultiTaskModel(keras.Model):
                 layer.set_rate(rate)
             return
         # `shared_block2_dropout` and `<task>_block2_dropout` belong to block 2.
-        places = [int(layer.name.split("_")[-2].removeprefix("block")) for layer in trunk]
+        places = [
+            int(layer.name.split("_")[-2].removeprefix("block")) for layer in trunk
+        ]
         if len(rate) != max(places):
             raise ValueError(
                 f"`rate` must be one number or one per block: {max(places)} of them. "
