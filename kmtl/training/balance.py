@@ -86,12 +86,19 @@ def make_plan(model: Any, weighting: Any) -> Plan:
     return Plan(level, shared, own, trunk, heads)
 
 
+def samples_twice(plan: Plan, weighting: Any) -> bool:
+    """Whether the rows are those of the two halves of a batch."""
+    twice = weighting.uses_gramian and weighting.double_sampling
+    return plan.level == "parameters" and twice and not weighting.low_memory
+
+
 def aggregate(
     weighting: Any,
     rows: Sequence[Any],
     losses: Any,
     present: Any,
     reduce: Callable[[Any], Any] = lambda value: value,
+    shares: Any = None,
 ) -> tuple[list, Any, Any]:
     """One update from the tasks' gradients.
 
@@ -101,20 +108,32 @@ def aggregate(
         losses: `(T,)`, the tasks' losses.
         present: `(T,)`, 1 where the batch has labels of the task, else 0.
         reduce: Sums the Gramian over replicas that hold different columns.
+        shares: `(2, T)` where the rows are those of two half batches, `(2T, ...)`: the
+            share of each half in the whole. The weights then come from the halves'
+            cross products, which is free of the bias of a squared mean.
 
     Returns:
         `(updates, weights, gramian)`: a tensor per part, in its dtype; `(T,)` weights,
         or None where the method has none; `(T, T)`.
     """
-    tasks = rows[0].shape[0]
-    flat = [ops.cast(ops.reshape(part, (tasks, -1)), "float32") for part in rows]
+    tasks = present.shape[0]
+    count = rows[0].shape[0]
+    flat = [ops.cast(ops.reshape(part, (count, -1)), "float32") for part in rows]
+    cross = None
+    if shares is not None:
+        cross = sum(
+            ops.matmul(part[:tasks], ops.transpose(part[tasks:])) for part in flat
+        )
+        first, second = shares[0][:, None], shares[1][:, None]
+        flat = [first * part[:tasks] + second * part[tasks:] for part in flat]
     # Rows of absent tasks are 0 already: their loss is a masked sum. A mask here would
     # be one more pass over all T copies of the shared gradients.
     gramian = reduce(
         sum(ops.matmul(part, ops.transpose(part)) for part in flat)  # type: ignore
     )
     if weighting.uses_gramian:
-        weights = ops.cast(weighting.row_weights(gramian, losses, present), "float32")
+        basis = gramian if cross is None else cross
+        weights = ops.cast(weighting.row_weights(basis, losses, present), "float32")
         combined = [ops.matmul(weights[None, :], part)[0] for part in flat]
     else:
         jacobian = flat[0] if len(flat) == 1 else ops.concatenate(flat, axis=1)

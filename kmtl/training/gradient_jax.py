@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import keras
 
 from kmtl.training import objective
-from kmtl.training.balance import Plan, aggregate
+from kmtl.training.balance import Plan, aggregate, samples_twice
 from kmtl.training.step_jax import restore_absent
 
 
@@ -43,7 +43,9 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
 
     shared = [trainable[i] for i in shared_at]
     own = [trainable[i] for i in own_at]
-    if plan.trunk is not None:
+    twice = samples_twice(plan, model.weighting)
+    shares = None
+    if plan.trunk is not None and not twice:
         trunk = plan.trunk
 
         def to_features(shared: list) -> Any:
@@ -77,17 +79,24 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
         def from_inputs(shared: list, own: list) -> Any:
             def everything() -> Any:
                 y_pred = model(x, training=True)
-                return (*losses_of(y_pred), y_pred)
+                losses, batch = losses_of(y_pred)
+                total, shares = jnp.sum(losses), None
+                if twice:
+                    losses, shares = objective.half_losses(
+                        model, x, y, y_pred, sample_weight
+                    )
+                    losses = losses * scale
+                return losses, total, shares, batch, y_pred
 
-            (losses, batch, y_pred), fixed = run(
+            (losses, *others), fixed = run(
                 values(shared, own), non_trainable, everything
             )
-            return losses, (batch, y_pred, fixed)
+            return losses, (*others, fixed)
 
-        losses, pull, (batch, y_pred, fixed) = jax.vjp(
+        losses, pull, (_, shares, batch, y_pred, fixed) = jax.vjp(
             lambda shared: from_inputs(shared, own), shared, has_aux=True
         )
-        own_gradients = jax.grad(lambda own: jnp.sum(from_inputs(shared, own)[0]))(own)
+        own_gradients = jax.grad(lambda own: from_inputs(shared, own)[1][0])(own)
         non_trainable = fixed
         stacked = jnp.eye(losses.shape[0], dtype=losses.dtype)
         pull_back = pull
@@ -113,7 +122,11 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
             )
         else:
             updates, weights, gramian = aggregate(
-                model.weighting, parts, batch.global_losses, batch.present
+                model.weighting,
+                parts,
+                batch.global_losses,
+                batch.present,
+                shares=shares,
             )
         factors = model.weighting.head_weights(weights, batch.global_losses)
         return updates, weights, gramian, factors

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from kmtl.losses.masked import all_replicas_sum, replica_count
 from kmtl.training import objective
-from kmtl.training.balance import Plan, aggregate
+from kmtl.training.balance import Plan, aggregate, samples_twice
 from kmtl.training.step_tensorflow import apply_gradients
 
 
@@ -28,12 +28,16 @@ def train_step(model: Any, data: Any) -> dict[str, Any]:
                 name: head(features, training=True) for name, head in plan.heads.items()
             }
         batch = objective.task_losses(model, x, y, y_pred, sample_weight)
-        scaled = tf.unstack(batch.losses * scale)
+        scaled = rowwise = tf.unstack(batch.losses * scale)
+        shares = None
+        if samples_twice(plan, model.weighting):
+            halves, shares = objective.half_losses(model, x, y, y_pred, sample_weight)
+            rowwise = tf.unstack(halves * scale)
         penalty = objective.penalty_of(model)
         scaled_penalty = None if penalty is None else penalty * scale / replica_count()
     own = _own_gradients(model, plan, tape, scaled)
     sources = plan.shared if features is None else [features]
-    cotangents = [_connected(tape, loss, sources) for loss in scaled]
+    cotangents = [_connected(tape, loss, sources) for loss in rowwise]
     if plan.level == "features":
         # Unscaled and in float32: a balance may depend on the size of the gradients.
         part = tf.cast(tf.stack([row[0] for row in cotangents]), tf.float32) / scale
@@ -63,7 +67,7 @@ def train_step(model: Any, data: Any) -> dict[str, Any]:
                 )
             return [all_replicas_sum(tf.cast(g, tf.float32) / scale) for g in found]
 
-        rows = range(len(scaled))
+        rows = range(len(rowwise))
         if model.weighting.low_memory:
             gramian = _paired_gramian(row, len(scaled))
             weights = model.weighting.row_weights(
@@ -93,7 +97,11 @@ def train_step(model: Any, data: Any) -> dict[str, Any]:
         else:
             parts = [tf.stack(part) for part in zip(*map(row, rows), strict=True)]
             updates, weights, gramian = aggregate(
-                model.weighting, parts, batch.global_losses, batch.present
+                model.weighting,
+                parts,
+                batch.global_losses,
+                batch.present,
+                shares=shares,
             )
             # All replicas have the global update; the optimizer will sum over them.
             shared = [update * scale / replica_count() for update in updates]

@@ -63,6 +63,33 @@ def task_losses(model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> 
     )
 
 
+def half_losses(
+    model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any
+) -> tuple[Any, Any]:
+    """The tasks' losses on the first and the second half of a batch's rows.
+
+    Returns:
+        `(losses, shares)`: `(2T,)`, the first half's losses and then the second's, and
+        `(2, T)`, the share of each half in a task's labels: the loss of the whole batch
+        is the sum over halves of share times loss.
+    """
+    middle = ops.shape(keras.tree.flatten(x)[0])[0] // 2
+    labels = user_data.label_dict(y, model.tasks)
+
+    def losses_of(part: slice) -> Batch:
+        def cut(tensor: Any) -> Any:
+            return None if tensor is None else tensor[part]
+
+        given = (x, labels, y_pred, sample_weight)
+        return task_losses(model, *keras.tree.map_structure(cut, given))
+
+    halves = [losses_of(slice(None, middle)), losses_of(slice(middle, None))]
+    counts = ops.stack([half.all_counts for half in halves])
+    everywhere = ops.sum(counts, axis=0)
+    shares = counts / ops.where(everywhere > 0, everywhere, 1.0)
+    return ops.concatenate([half.losses for half in halves]), shares
+
+
 def total(model: Any, batch: Batch, training: bool) -> tuple[Any, ...]:
     """Total of the tasks' losses, each task's factor in it, and the rest."""
     if model.weighting is None or model.weighting.kind == "gradient":

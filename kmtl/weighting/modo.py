@@ -10,12 +10,12 @@ from keras import ops
 from kmtl._checks import check_range
 from kmtl._registry import register
 from kmtl.weighting import _solvers
-from kmtl.weighting.base import GradientWeighting
+from kmtl.weighting._walk import SimplexWalk
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
 @register("weighting", "modo")
-class MoDo(GradientWeighting):
+class MoDo(SimplexWalk):
     """Walks MGDA's weights slowly downhill instead of solving for them in each step.
 
     Choose it over MGDA with small, noisy batches; with two independent halves of a
@@ -27,12 +27,14 @@ class MoDo(GradientWeighting):
     Args:
         gamma: Float > 0, the step of w. Defaults to 0.1.
         rho: Float >= 0, pulls w to equal weights. Defaults to 0.1.
+        double_sampling: At parameters level, take J1 and J2 from the two halves of
+            the batch, for T more backward passes. Defaults to True.
 
     Differs from the official code: it draws three batches a step. Here the update uses
-    the gradient of the whole batch, and J1 J2^T may come from its halves
-    (`double_sampling`); from a single J it is J J^T, which is biased.
+    the gradient of the whole batch, and J1 J2^T that of its two halves; at features
+    level and in `aggregate` there is one J, and J J^T is biased.
 
-    Cost: one projection, T floats of state.
+    Cost: one projection, T floats of state; T more backward passes at parameters level.
 
     Example:
 
@@ -44,19 +46,10 @@ class MoDo(GradientWeighting):
     Reference: Chen et al., NeurIPS 2023, arXiv:2305.20057, eq. 4 (JMLR 25, 2024).
     """
 
-    double_sampling = True
-
     def __init__(self, gamma: float = 0.1, rho: float = 0.1, **kwargs: Any):
         super().__init__(**kwargs)
         self.gamma = check_range("gamma", gamma, 0, low_open=True)
         self.rho = check_range("rho", rho, 0)
-
-    def setup_state(self) -> None:
-        self.simplex_weights = self.add_weight(
-            shape=(self.num_tasks,),
-            initializer=keras.initializers.Constant(1 / self.num_tasks),
-            name="simplex_weights",
-        )
 
     def _row_weights(
         self, gramian: Any, losses: Any, present: Any, resolution: float
@@ -65,7 +58,7 @@ class MoDo(GradientWeighting):
         weights = _solvers.project_simplex(old, present)
         slope = ops.matmul(gramian, weights) + self.rho * weights
         weights = _solvers.project_simplex(weights - self.gamma * slope, present)
-        self._keep(self.simplex_weights, ops.where(present > 0, weights, old))
+        self._keep_weights(weights, present, old)
         return weights
 
     def get_config(self) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from keras import ops
 from kmtl._checks import check_int, check_range
 from kmtl._registry import register
 from kmtl.weighting import _solvers
-from kmtl.weighting.base import GradientWeighting
+from kmtl.weighting._walk import SimplexWalk
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
 @register("weighting", "sdmgrad")
-class SDMGrad(GradientWeighting):
+class SDMGrad(SimplexWalk):
     """MGDA's weights by a few gradient steps, pulled towards the mean gradient.
 
     Choose it as a middle way between MGDA (regularization 0) and the plain mean (a
@@ -31,12 +31,16 @@ class SDMGrad(GradientWeighting):
         num_steps: Int >= 1, steps on w per update. Defaults to 20.
         learning_rate: Float > 0. Defaults to 5.0.
         momentum: Float in [0, 1). Defaults to 0.5.
+        double_sampling: At parameters level, take J1 and J2 from the two halves of
+            the batch, for T more backward passes. Defaults to True.
 
     Differs from the official code: it draws three batches a step. Here the update uses
-    the gradient of the whole batch, and A may come from its halves
-    (`double_sampling`). The projection runs on the device.
+    the gradient of the whole batch, and A those of its two halves; at features level
+    and in `aggregate` there is one J, and A is biased. The projection runs on the
+    device.
 
-    Cost: `num_steps` projections, T floats of state.
+    Cost: `num_steps` projections, T floats of state; T more backward passes at
+    parameters level.
 
     Example:
 
@@ -47,8 +51,6 @@ class SDMGrad(GradientWeighting):
 
     Reference: Xiao, Ban and Ji, NeurIPS 2023, arXiv:2305.18409, algorithm 1.
     """
-
-    double_sampling = True
 
     def __init__(
         self,
@@ -65,13 +67,6 @@ class SDMGrad(GradientWeighting):
             "learning_rate", learning_rate, 0, low_open=True
         )
         self.momentum = check_range("momentum", momentum, 0, 1, high_open=True)
-
-    def setup_state(self) -> None:
-        self.simplex_weights = self.add_weight(
-            shape=(self.num_tasks,),
-            initializer=keras.initializers.Constant(1 / self.num_tasks),
-            name="simplex_weights",
-        )
 
     def _row_weights(
         self, gramian: Any, losses: Any, present: Any, resolution: float
@@ -90,7 +85,7 @@ class SDMGrad(GradientWeighting):
 
         start = (_solvers.project_simplex(old, present), ops.zeros_like(old))
         weights, _ = ops.fori_loop(0, self.num_steps, step, start)
-        self._keep(self.simplex_weights, ops.where(present > 0, weights, old))
+        self._keep_weights(weights, present, old)
         return (weights + self.regularization * mean) / (1 + self.regularization)
 
     def get_config(self) -> dict[str, Any]:

@@ -83,9 +83,10 @@ def single():
 
 
 def options_of(name):
-    """Hyperparameters that make random methods repeatable."""
+    """Hyperparameters that make methods repeatable functions of one Jacobian."""
     config = _registry.get("weighting", name)().get_config()
-    return {"seed": 3} if "seed" in config else {}
+    options = {"seed": 3, "double_sampling": False}
+    return {key: value for key, value in options.items() if key in config}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -243,3 +244,39 @@ def test_another_weighting_can_follow():
     model.compile("sgd", weighting="gradnorm")
     assert len(model.non_trainable_variables) == count
     assert len(model.trainable_variables) == len(build().trainable_variables)
+
+
+@pytest.mark.parametrize("name", ["modo", "sdmgrad"])
+def test_double_sampling_takes_weights_from_the_two_halves_of_a_batch(name):
+    labels = {key: np.array(value, "float64") for key, value in Y.items()}
+    labels["a"][: ROWS // 3] = np.nan  # the halves have uneven numbers of labels
+
+    def jacobian(rows):
+        part = {key: value[rows] for key, value in labels.items()}
+        part = {"a": part["a"], **{k: part[k].astype("int32") for k in "bc"}}
+        found = []
+        for task in TASKS:
+            model = build()
+            weights = {t.name: t.weight if t is task else 0.0 for t in TASKS}
+            model.set_task_weights(weights)
+            found.append(flat(step(model, None, part, X[rows])))
+        return np.stack(found), part
+
+    first, _ = jacobian(slice(None, ROWS // 2))
+    second, _ = jacobian(slice(ROWS // 2, None))
+    whole, part = jacobian(slice(None))
+    rule = _registry.get("weighting", name)()
+    rule.setup([task.name for task in TASKS])
+    weights = rule.row_weights(
+        (first @ second.T).astype("float32"),
+        np.ones(3, "float32"),
+        np.ones(3, "float32"),
+    )
+    expected = np.asarray(weights) @ whole
+    biased = _registry.get("weighting", name)(level="parameters", double_sampling=False)
+    rule = _registry.get("weighting", name)(level="parameters")
+    found = flat(step(build(), rule, part))
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(found / scale, expected / scale, atol=2e-4)
+    other = flat(step(build(), biased, part))
+    assert np.abs(other - expected).max() / scale > 1e-3
