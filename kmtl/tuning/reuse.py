@@ -241,8 +241,10 @@ def structure(arguments: Mapping[str, Any]) -> Any:
 def compilation(options: Mapping[str, Any]) -> str:
     """Equal for arguments of `compile` that give the same compiled step."""
     config = keras.saving.serialize_keras_object(dict(options))
+    optimizer = config["optimizer"]["config"]
+    optimizer.pop("name")  # Keras counts them
     if _rate(options["optimizer"]) is not None:
-        config["optimizer"]["config"].pop("learning_rate")
+        optimizer.pop("learning_rate")
     return json.dumps(config, sort_keys=True, default=repr)
 
 
