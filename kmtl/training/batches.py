@@ -45,9 +45,9 @@ class ShuffledBatches(keras.utils.PyDataset):
         first_epoch: int = 0,
     ):
         super().__init__()
-        self._arrays = (x, y) if sample_weight is None else (x, y, sample_weight)
-        self._arrays = keras.tree.map_structure(np.asarray, self._arrays)
-        leaves = keras.tree.flatten(self._arrays)
+        self.parts = (x, y) if sample_weight is None else (x, y, sample_weight)
+        self.parts = keras.tree.map_structure(np.asarray, self.parts)
+        leaves = keras.tree.flatten(self.parts)
         self.rows = len(leaves[0])
         lengths = {len(leaf) for leaf in leaves}
         if lengths != {self.rows} or not self.rows:
@@ -70,7 +70,7 @@ class ShuffledBatches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> Any:
         start = index * self.batch_size
         rows = self._order[start : start + self.batch_size]
-        return keras.tree.map_structure(lambda array: array[rows], self._arrays)
+        return keras.tree.map_structure(lambda array: array[rows], self.parts)
 
     def on_epoch_begin(self) -> None:
         """Called by `fit`: take the order of the next epoch."""

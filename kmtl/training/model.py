@@ -425,6 +425,7 @@ class MultiTaskModel(keras.Model):
             data = x if y is None else (x, y, sample_weight)
             shares = sources.label_shares(data, self.tasks)
             self.set_task_weights({name: shares[name] for name in ruled})
+        self._expect(not sources.lacks_labels(self.tasks, x, y, sample_weight))
         with self._scope():
             if self.weighting is not None:
                 self.weighting.on_fit_begin(self, validation_data)
@@ -449,6 +450,17 @@ class MultiTaskModel(keras.Model):
         # TensorFlow traces a step a second time if it has made variables.
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
+
+    def _expect(self, complete: bool) -> None:
+        """Trace a step without the care for absent tasks, where there are none."""
+        if complete != self._state.complete:
+            self._state.complete = complete
+            self.train_function = None
+
+    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """One step on a batch, as in Keras; the labels are not checked."""
+        self._expect(False)
+        return super().train_on_batch(*args, **kwargs)
 
     def _scope(self) -> Any:
         """Where this model's variables are made."""
@@ -545,6 +557,10 @@ class _CompileState:
     plan: Any = None
     #: `(T,)` bool tensor of the step being traced: the batch has labels.
     present: Any = None
+    #: Every row that `fit` trains on has a label of every task.
+    complete: bool = False
+    #: Rows of the batch being traced that are data, where it is filled up; else None.
+    rows: Any = None
 
 
 def _last_layer(tensor: Any) -> Any:

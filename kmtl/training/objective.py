@@ -59,7 +59,7 @@ def task_losses(model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> 
         own=own,
         losses=own * shares,
         global_losses=own * all_replicas_sum(shares),
-        rows=ops.shape(keras.tree.flatten(x)[0])[0],
+        rows=_rows(model, x),
     )
 
 
@@ -88,6 +88,11 @@ def half_losses(
     everywhere = ops.sum(counts, axis=0)
     shares = counts / ops.where(everywhere > 0, everywhere, 1.0)
     return ops.concatenate([half.losses for half in halves]), shares
+
+
+def _rows(model: Any, x: Any) -> Any:
+    known = model._state.rows
+    return ops.shape(keras.tree.flatten(x)[0])[0] if known is None else known
 
 
 def total(model: Any, batch: Batch, training: bool) -> tuple[Any, ...]:

@@ -10,9 +10,11 @@ import numpy as np
 from keras import ops
 
 from kmtl.tasks.base import Task
+from kmtl.training.batches import ShuffledBatches
 from kmtl.training.inputs import apply_sample_weight, is_split, is_stream, label_dict
 
 _ROWS_AT_ONCE = 1024
+_VALUES_AT_ONCE = 2**22
 
 
 def is_tf_dataset(data: Any) -> bool:
@@ -128,6 +130,36 @@ def count_labels(data: Any, tasks: Sequence[Task]) -> tuple[int, dict[str, int]]
             present = ops.convert_to_numpy(mask) > 0
             counts[task.name] += int(present.reshape(len(present), -1).any(-1).sum())
     return rows, counts
+
+
+def lacks_labels(tasks: Sequence[Task], x: Any, y: Any, sample_weight: Any) -> bool:
+    """Whether a batch might have no label of some task.
+
+    Only arrays can be looked through: anything else, and sample weights, may.
+    """
+    if y is None and isinstance(x, ShuffledBatches):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(x.parts)
+    labels = label_dict(y, tasks)
+    if (
+        y is None
+        or sample_weight is not None
+        or not all(
+            isinstance(leaf, np.ndarray) for leaf in keras.tree.flatten([x, labels])
+        )
+    ):
+        return True
+    image = keras.tree.flatten(x)[0]
+    for task in tasks:
+        given = labels.get(task.name)
+        values = image if given is None else given
+        step = max(1, _VALUES_AT_ONCE // max(1, values[:1].size))
+        for start in range(0, len(values), step):
+            part = slice(start, start + step)
+            _, mask = task.encode(None if given is None else given[part], image[part])
+            mask = ops.convert_to_numpy(mask)
+            if not mask.reshape(len(mask), -1).any(-1).all():
+                return True
+    return False
 
 
 def label_shares(data: Any, tasks: Sequence[Task]) -> dict[str, float]:

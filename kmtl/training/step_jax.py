@@ -79,8 +79,8 @@ def restore_absent(model: Any, present: Any, old: tuple, new: tuple) -> tuple:
         old: `(trainable variables, optimizer variables)` before the step.
         new: The same after it.
     """
-    if model.optimizer.gradient_accumulation_steps:
-        # The step at hand applies earlier batches' gradients, with labels or without.
+    # Accumulation: the step at hand applies earlier batches' gradients as well.
+    if model.optimizer.gradient_accumulation_steps or model._state.complete:
         return new
     for task, places, slots in owned_state(model):
         for before, after, indices in (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -49,44 +51,35 @@ def apply_gradients(model: Any, gradients: list, variables: list, present: Any) 
     def apply() -> None:
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
-    if optimizer.gradient_accumulation_steps:
-        # The step at hand applies earlier batches' gradients, with labels or without.
+    # Accumulation: the step at hand applies earlier batches' gradients as well.
+    if optimizer.gradient_accumulation_steps or model._state.complete:
         apply()
         return
-    owned = owned_state(model)
-
-    def keep() -> list:
-        return [
-            ([variables[i] for i in places], [optimizer.variables[i] for i in slots])
-            for _, places, slots in owned
-        ]
-
-    def apply_and_restore() -> None:
-        kept = [
-            [tf.identity(v.value) for group in groups for v in group]
-            for groups in keep()
-        ]
+    owned = [
+        (task, [variables[i] for i in places] + [optimizer.variables[i] for i in slots])
+        for task, places, slots in owned_state(model)
+    ]
+    flat = [variable for _, group in owned for variable in group]
+    if not flat:
         apply()
-        for (task, _, _), groups, old in zip(owned, keep(), kept, strict=True):
-            flat = [v for group in groups for v in group]
-            for variable, value in zip(flat, old, strict=True):
-                variable.assign(tf.where(present[task], variable.value, value))
-
+        return
     if not tf.distribute.has_strategy():
-        tf.cond(
-            tf.reduce_all(present),
-            lambda: _nothing(apply),
-            lambda: _nothing(apply_and_restore),
-        )
+        everyone = tf.reduce_all(present)
+        kept = _branch(everyone, lambda: _empty(flat), lambda: _copies(flat))
+        apply()
+
+        def restore() -> Any:
+            values = iter(_parts(kept, flat))
+            for task, group in owned:
+                for variable in group:
+                    old = next(values)
+                    variable.assign(tf.where(present[task], variable.value, old))
+            return tf.constant(0)
+
+        _branch(everyone, lambda: tf.constant(0), restore)
         return
     # Under a strategy no branch may hold an all-reduce: restore after it instead.
-    flat = [v for groups in keep() for group in groups for v in group]
-    tasks = [
-        task
-        for (task, _, _), groups in zip(owned, keep(), strict=True)
-        for group in groups
-        for _ in group
-    ]
+    tasks = [task for task, group in owned for _ in group]
     old = [tf.identity(v.value) for v in flat]
     apply()
 
@@ -101,6 +94,43 @@ def apply_gradients(model: Any, gradients: list, variables: list, present: Any) 
     tf.distribute.get_replica_context().merge_call(restore, args=(old, present))
 
 
-def _nothing(function: Any) -> Any:
-    function()
-    return tf.constant(0)
+def _branch(condition: Any, if_true: Callable, if_false: Callable) -> Any:
+    """`tf.cond` whose untaken branch costs one operation.
+
+    TensorFlow runs both branches' operations, the untaken ones as dead, unless they are
+    calls: for a small model that is a tenth of a step.
+    """
+
+    def call(function: Callable) -> Callable:
+        return tf.function(
+            function, autograph=False, experimental_attributes={"_noinline": True}
+        )
+
+    return tf.cond(condition, call(if_true), call(if_false))
+
+
+def _dtypes(variables: list) -> list[str]:
+    return sorted({variable.dtype for variable in variables})
+
+
+def _empty(variables: list) -> list:
+    return [tf.zeros((0,), dtype) for dtype in _dtypes(variables)]
+
+
+def _copies(variables: list) -> list:
+    """The variables' values: per dtype one flat tensor, since branches give few."""
+    return [
+        tf.concat([tf.reshape(v.value, [-1]) for v in variables if v.dtype == dtype], 0)
+        for dtype in _dtypes(variables)
+    ]
+
+
+def _parts(copies: list, variables: list) -> list:
+    """The values in `_copies(variables)`, in the order of the variables."""
+    found: dict[int, Any] = {}
+    for dtype, copy in zip(_dtypes(variables), copies, strict=True):
+        group = [v for v in variables if v.dtype == dtype]
+        sizes = [math.prod(v.shape) for v in group]
+        for variable, part in zip(group, tf.split(copy, sizes), strict=True):
+            found[id(variable)] = tf.reshape(part, variable.shape)
+    return [found[id(variable)] for variable in variables]

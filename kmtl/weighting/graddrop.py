@@ -82,7 +82,9 @@ class GradDrop(GradientWeighting):
         if isinstance(leak, float):
             leak = [leak] * jacobian.shape[0]
         leak = resolve_vector("leak", leak, self.task_names)
-        uniform = keras.random.uniform((jacobian.shape[1],), seed=self.seed_generator)
+        # The number of columns is not known while TensorFlow traces: a batch's features.
+        columns = ops.shape(jacobian)[1]
+        uniform = keras.random.uniform((columns,), seed=self.seed_generator)
         uniform = ops.cast(uniform, jacobian.dtype)
         return sign_dropout(jacobian, uniform, _solvers.constant(leak, jacobian))
 

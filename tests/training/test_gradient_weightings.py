@@ -280,3 +280,20 @@ def test_double_sampling_takes_weights_from_the_two_halves_of_a_batch(name):
     np.testing.assert_allclose(found / scale, expected / scale, atol=2e-4)
     other = flat(step(build(), biased, part))
     assert np.abs(other - expected).max() / scale > 1e-3
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in METHODS if not _registry.get("weighting", name).uses_gramian],
+)
+def test_compiled_with_a_partial_batch(name):
+    model = build()
+    rule = _registry.get("weighting", name)(**options_of(name))
+    model.compile(keras.optimizers.SGD(0.01), weighting=rule)
+    before = values(model)
+    history = model.fit(X, Y, batch_size=ROWS - 5, verbose=0).history
+    assert np.isfinite(history["loss"][0])
+    after = values(model)
+    assert all(np.isfinite(value).all() for value in after.values())
+    moved = [path for path in before if np.any(before[path] != after[path])]
+    assert {path.split("_")[0] for path in moved} == {"shared", "a", "b", "c"}
