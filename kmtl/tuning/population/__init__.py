@@ -1,0 +1,1 @@
+"""Populations: many trials as one program, on JAX."""

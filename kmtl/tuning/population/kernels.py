@@ -1,0 +1,175 @@
+"""Convolution, pooling and upsampling as XLA runs them fast on a CPU.
+
+XLA's own convolutions take ten times the time of a matrix product of the same size on
+a CPU, above all their gradients, and with one kernel per trial (a grouped convolution)
+more still. The gradient of its pooling is a loop over single numbers. The functions
+here compute the same with matrix products and element-wise operations; sums are taken
+in another order, so results agree within rounding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import keras
+from keras import ops
+
+#: Up to this size all shifted copies of the input of a convolution are one matrix.
+MOST_PATCH_BYTES = 4 * 2**20
+
+
+@contextlib.contextmanager
+def cpu_kernels(model: Any) -> Iterator[None]:
+    """Within it, `model`'s layers are traced with the functions of this module."""
+    changed = []
+    for layer in model._flatten_layers():
+        found = _replacement(layer)
+        if found is not None:
+            name, function = found
+            layer.__dict__[name] = function
+            changed.append((layer, name))
+    try:
+        yield
+    finally:
+        for layer, name in changed:
+            del layer.__dict__[name]
+
+
+def has_convolution(model: Any) -> bool:
+    """Whether the model has layers for which single trials are faster than many."""
+    kinds = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+    return any(isinstance(layer, kinds) for layer in model._flatten_layers())
+
+
+def _replacement(layer: Any) -> tuple[str, Callable[..., Any]] | None:
+    """`(method, function)` for a layer that is exactly what we know how to compute."""
+    if getattr(layer, "data_format", None) != "channels_last":
+        return None
+    if type(layer) is keras.layers.Conv2D:
+        plain = layer.groups == 1 and layer.dilation_rate == (1, 1)
+        if plain and layer.padding in ("same", "valid"):
+            return "convolution_op", _convolution_of(layer)
+    if type(layer) is keras.layers.MaxPooling2D:
+        plain = layer.padding == "valid" and layer.strides == layer.pool_size
+        if plain:
+            return "call", lambda inputs: max_pool(inputs, *layer.pool_size)
+    if type(layer) is keras.layers.AveragePooling2D:
+        plain = layer.padding == "valid" and layer.strides == layer.pool_size
+        if plain:
+            return "call", lambda inputs: average_pool(inputs, *layer.pool_size)
+    if type(layer) is keras.layers.UpSampling2D and layer.interpolation == "nearest":
+        return "call", lambda inputs: upsample(inputs, *layer.size)
+    return None
+
+
+def _convolution_of(layer: Any) -> Callable[..., Any]:
+    return lambda inputs, kernel: convolve(
+        inputs, ops.convert_to_tensor(kernel), layer.strides, layer.padding
+    )
+
+
+def convolve(inputs: Any, kernel: Any, strides: Any, padding: str) -> Any:
+    """Two-dimensional convolution as matrix products.
+
+    Args:
+        inputs: `(N, H, W, C)`.
+        kernel: `(h, w, C, F)`.
+        strides: `(vertical, horizontal)`.
+        padding: `"same"` or `"valid"`.
+
+    Returns:
+        `(N, H', W', F)`.
+    """
+    rows, height, width, channels = inputs.shape
+    high, wide, _, filters = kernel.shape
+    down, right = strides
+    above, below = _padding(height, high, down, padding)
+    before, after = _padding(width, wide, right, padding)
+    if above or below or before or after:
+        inputs = jnp.pad(inputs, ((0, 0), (above, below), (before, after), (0, 0)))
+    tall = (inputs.shape[1] - high) // down + 1
+    broad = (inputs.shape[2] - wide) // right + 1
+    size = rows * tall * broad
+
+    def shifted(i: int, j: int) -> Any:
+        part = inputs[
+            :,
+            i : i + (tall - 1) * down + 1 : down,
+            j : j + (broad - 1) * right + 1 : right,
+        ]
+        return part.reshape(size, channels)
+
+    places = [(i, j) for i in range(high) for j in range(wide)]
+    bytes_of_patches = size * channels * len(places) * inputs.dtype.itemsize
+    if bytes_of_patches <= MOST_PATCH_BYTES:
+        patches = jnp.concatenate([shifted(i, j) for i, j in places], axis=1)
+        outputs = patches @ kernel.reshape(-1, filters)
+    else:
+        outputs = sum(shifted(i, j) @ kernel[i, j] for i, j in places)
+    return outputs.reshape(rows, tall, broad, filters)
+
+
+def _padding(size: int, kernel: int, stride: int, padding: str) -> tuple[int, int]:
+    if padding == "valid":
+        return 0, 0
+    total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def _windows(inputs: Any, high: int, wide: int) -> Any:
+    """`(N, H', high, W', wide, C)`, without what the last windows leave over."""
+    rows, height, width, channels = inputs.shape
+    tall, broad = height // high, width // wide
+    kept = inputs[:, : tall * high, : broad * wide]
+    return kept.reshape(rows, tall, high, broad, wide, channels)
+
+
+def max_pool(inputs: Any, high: int, wide: int) -> Any:
+    """Largest value of each window of `(N, H, W, C)`; windows do not overlap.
+
+    As in XLA, the gradient goes to the first of several equal values.
+    """
+    windows = _windows(inputs, high, wide)
+
+    @jax.custom_vjp
+    def pool(windows: Any) -> Any:
+        return windows.max((2, 4))
+
+    def forward(windows: Any) -> Any:
+        largest = windows.max((2, 4))
+        return largest, (windows, largest)
+
+    def backward(kept: Any, gradient: Any) -> Any:
+        windows, largest = kept
+        free = jnp.ones(largest.shape, bool)
+        parts = []
+        for i in range(high):
+            row = []
+            for j in range(wide):
+                here = (windows[:, :, i, :, j] == largest) & free
+                free = free & ~here
+                row.append(jnp.where(here, gradient, 0))
+            parts.append(jnp.stack(row, axis=3))
+        return (jnp.stack(parts, axis=2),)
+
+    pool.defvjp(forward, backward)
+    return pool(windows)
+
+
+def average_pool(inputs: Any, high: int, wide: int) -> Any:
+    """Mean of each window of `(N, H, W, C)`; windows do not overlap."""
+    return _windows(inputs, high, wide).mean((2, 4))
+
+
+def upsample(inputs: Any, high: int, wide: int) -> Any:
+    """Every value of `(N, H, W, C)` `high` times downwards and `wide` times across."""
+    rows, height, width, channels = inputs.shape
+    wider = jnp.broadcast_to(
+        inputs[:, :, None, :, None], (rows, height, high, width, wide, channels)
+    )
+    return wider.reshape(rows, height * high, width * wide, channels)

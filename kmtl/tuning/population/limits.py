@@ -1,0 +1,156 @@
+"""What can train in a population, and how many at a time."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import keras
+import numpy as np
+import psutil
+
+from kmtl.evaluation.delta import DeltaM
+from kmtl.training.inputs import is_split
+from kmtl.tuning import reuse
+from kmtl.tuning.population.kernels import has_convolution
+from kmtl.weighting.base import Weighting
+
+#: Fit options that a population knows.
+FIT_OPTIONS = ("sample_weight", "batch_size", "validation_batch_size", "verbose")
+#: Activations of one call that a CPU still keeps near by.
+CPU_BYTES = 8 * 2**20
+MOST_WIDTH = 64
+#: Share of the free memory that a population may take.
+MEMORY_SHARE = 0.5
+
+
+def reason_against(
+    hypermodel: Any,
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    *,
+    validation_data: Any = None,
+    fit_options: Sequence[str] = (),
+) -> str | None:
+    """Why trials cannot train in a population, or None if they can.
+
+    Args:
+        hypermodel: What builds the trials' models.
+        x, y, sample_weight, validation_data: As given to `search`.
+        fit_options: Names of further arguments of `fit`.
+
+    Returns:
+        The reason, in words that follow "cannot train in a population:".
+    """
+    if keras.backend.backend() != "jax":
+        return (
+            "populations need the JAX backend (KERAS_BACKEND=jax), and this is "
+            f"{keras.backend.backend()}"
+        )
+    reason = reuse.reason_against(hypermodel)
+    if reason is not None:
+        return reason
+    from kmtl.tuning.hypermodel import HyperModel
+
+    if type(hypermodel).fit is not HyperModel.fit:
+        return f"{type(hypermodel).__name__} has a `fit` of its own"
+    for name in fit_options:
+        if name not in FIT_OPTIONS:
+            return f"`{name}` is not known there"
+    for name, part in (("x", (x, y, sample_weight)), ("validation", validation_data)):
+        if part is not None and not _are_arrays(part):
+            return f"the {name} data are not arrays"
+    return None
+
+
+def reason_against_model(model: Any) -> str | None:
+    """The same for what only the compiled model tells."""
+    weighting = model.weighting
+    if weighting is not None:
+        name = weighting.registered_name
+        looks_ahead = getattr(weighting, "looks_ahead", False)
+        begins = getattr(type(weighting), "on_fit_begin", None)
+        if looks_ahead or begins is not getattr(Weighting, "on_fit_begin", None):
+            return f"weighting '{name}' takes data of its own from `fit`"
+    if model.run_eagerly or model.jit_compile is False:
+        return "the model is compiled with `run_eagerly` or without `jit_compile`"
+    return None
+
+
+def reason_against_callbacks(callbacks: Sequence[Any]) -> str | None:
+    """The same for the callbacks of `search`."""
+    known = (DeltaM, keras.callbacks.EarlyStopping)
+    for callback in callbacks:
+        if not isinstance(callback, known):
+            return f"a {type(callback).__name__} acts on one model at a time"
+    return None
+
+
+def _are_arrays(data: Any) -> bool:
+    if isinstance(data, tuple) and data and is_split(data[0]):
+        return True
+    if is_split(data):
+        return True
+    leaves = [leaf for leaf in keras.tree.flatten(data) if leaf is not None]
+    return bool(leaves) and all(isinstance(leaf, np.ndarray) for leaf in leaves)
+
+
+class _Stub:
+    """In the place of a model, for callbacks that may only stop it."""
+
+    def __init__(self) -> None:
+        self.stop_training = False
+
+
+def copies(callbacks: Sequence[Any]) -> list[Any]:
+    """A trial's own copies. They stop the trial; its best weights are kept anyway."""
+    own = [copy.deepcopy(callback) for callback in callbacks]
+    for callback in own:
+        if isinstance(callback, keras.callbacks.EarlyStopping):
+            callback.restore_best_weights = False
+        callback.set_model(_Stub())
+    return own
+
+
+def activation_bytes(model: Any, batch_size: int) -> int:
+    """Size of all layers' outputs for a batch, roughly."""
+    total = 0
+    for layer in model._flatten_layers(include_self=False):
+        for node in getattr(layer, "_inbound_nodes", ())[:1]:
+            for tensor in node.output_tensors:
+                total += math.prod(size or 1 for size in tensor.shape[1:])
+    return 4 * batch_size * total
+
+
+def member_bytes(model: Any) -> int:
+    """Memory of one trial between steps: its variables, a copy, and its best weights."""
+    own = sum(4 * math.prod(v.shape) for v in model.variables)
+    optimizer = sum(4 * math.prod(v.shape) for v in model.optimizer.variables)
+    return 3 * own + 2 * optimizer
+
+
+def choose_width(model: Any, batch_size: int) -> int:
+    """Trials per call: many where steps are tiny, few where memory or caches are."""
+    size = activation_bytes(model, batch_size)
+    if jax.default_backend() == "cpu":
+        if has_convolution(model):
+            return 1
+        return max(1, min(MOST_WIDTH, CPU_BYTES // max(1, size)))
+    return max(1, min(most_members(model), free_bytes() // (8 * max(1, size))))
+
+
+def most_members(model: Any) -> int:
+    """Trials whose variables fit into a share of the free memory."""
+    return max(1, int(MEMORY_SHARE * free_bytes()) // max(1, member_bytes(model)))
+
+
+def free_bytes() -> int:
+    """Free memory of the device."""
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in statistics:
+        return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
+    return psutil.virtual_memory().available

@@ -1,0 +1,111 @@
+"""What goes into a population, and what comes out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """Values of all variables of one trial at the end of an epoch.
+
+    Attributes:
+        epoch: Number of epochs trained.
+        trainable: Values in the order of `model.trainable_variables`.
+        non_trainable: In that of `model.non_trainable_variables`: dropout rates, task
+            weights, running statistics, states of random generators and of a weighting.
+        optimizer: In that of `model.optimizer.variables`, or None if not kept.
+    """
+
+    epoch: int
+    trainable: tuple[np.ndarray, ...]
+    non_trainable: tuple[np.ndarray, ...]
+    optimizer: tuple[np.ndarray, ...] | None = None
+
+    def restore(self, model: Any) -> None:
+        """Assign these values to a compiled model of the same structure."""
+        parts = [
+            (model.trainable_variables, self.trainable),
+            (model.non_trainable_variables, self.non_trainable),
+        ]
+        if self.optimizer is not None:
+            model.optimizer.build(model.trainable_variables)
+            parts.append((model.optimizer.variables, self.optimizer))
+        for variables, values in parts:
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+
+
+@dataclasses.dataclass
+class Member:
+    """One trial to be trained.
+
+    Attributes:
+        values: Values of the hypermodel's space.
+        execution: Which training of the same values; it shifts the seed, as in
+            `kmtl.HyperModel`.
+        start: Where an earlier training ended, with the optimizer's values. None
+            begins anew.
+        first_epoch: Number of epochs that `start` has seen; the order of rows goes on
+            from there.
+    """
+
+    values: Mapping[str, Any]
+    execution: int = 0
+    start: Snapshot | None = None
+    first_epoch: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class EpochEnd:
+    """What one trial logged in an epoch.
+
+    Attributes:
+        index: Place of the trial in the list given.
+        epoch: Number of epochs trained so far, 1 after the first.
+        logs: What `fit` would log.
+    """
+
+    index: int
+    epoch: int
+    logs: dict[str, float]
+
+
+@dataclasses.dataclass
+class Trained:
+    """The training of one trial.
+
+    Attributes:
+        curves: The logs of every epoch, as `fit` would have them.
+        best: Weights of the best epoch by the objective; without one, of the last.
+        last: Everything at the end of the last epoch, if it was asked for.
+        stopped: Whether it ended before all epochs.
+    """
+
+    curves: list[dict[str, float]]
+    best: Snapshot | None = None
+    last: Snapshot | None = None
+    stopped: bool = False
+
+    @property
+    def history(self) -> dict[str, list[float]]:
+        """Log name -> its value in every epoch, as `keras.callbacks.History`."""
+        names = self.curves[0] if self.curves else ()
+        return {name: [logs[name] for logs in self.curves] for name in names}
+
+
+def values_of(model: Any) -> tuple[list, list, list]:
+    """Copies of a model's variables: trainable, non-trainable, the optimizer's."""
+    parts = (
+        model.trainable_variables,
+        model.non_trainable_variables,
+        model.optimizer.variables,
+    )
+    return tuple(  # type: ignore[return-value]
+        [np.array(ops.convert_to_numpy(v.value)) for v in part] for part in parts
+    )

@@ -1,0 +1,252 @@
+"""One epoch of several trials of one structure, as one compiled program."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+
+from kmtl.tuning.population.kernels import cpu_kernels
+
+#: Rows of validation data in one batch where their number makes no difference.
+VALIDATION_ROWS = 1024
+#: Layers whose output for a row depends on that row (and its random numbers) alone.
+ROWWISE_LAYERS = (
+    "InputLayer", "Dense", "Conv1D", "Conv2D", "Conv3D", "DepthwiseConv2D",
+    "SeparableConv2D", "Conv2DTranspose", "Activation", "ReLU", "LeakyReLU", "Softmax",
+    "Flatten", "Reshape", "Rescaling", "Resizing", "Identity", "LayerNormalization",
+    "MaxPooling1D", "MaxPooling2D", "AveragePooling1D", "AveragePooling2D",
+    "GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalMaxPooling1D",
+    "GlobalMaxPooling2D", "UpSampling2D", "ZeroPadding2D", "Embedding", "Add",
+    "Multiply", "Concatenate", "Average", "Dropout", "SpatialDropout2D",
+    "GaussianNoise", "Seam", "TaskOutput", "MultiTaskModel", "Functional",
+    "BalanceLog",
+)  # fmt: skip
+
+#: Values of the variables that training changes: trainable, non-trainable, optimizer's.
+State = tuple[list, list, list]
+
+
+class Program:
+    """Trains `width` trials for an epoch and validates them, in one call.
+
+    The step is the model's own `train_step`, mapped over trials and scanned over
+    batches, so losses, masks, weightings, regularisers and metrics are those of `fit`.
+
+    Args:
+        model: Compiled model of the structure; its optimizer is built.
+        train: `(x, y, sample_weight)`, arrays on the device, `fit`'s form.
+        validation: The same, or None.
+        batch_size: Rows per step.
+        validation_batch_size: Rows per batch of validation, as in `fit`.
+        shared_order: All trials see the rows in the same order.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        train: tuple,
+        validation: tuple | None,
+        *,
+        batch_size: int,
+        validation_batch_size: int | None,
+        shared_order: bool,
+    ):
+        self.model = model
+        self.shared_order = shared_order
+        self.batch_size = batch_size
+        self.rows = len(keras.tree.flatten(train[0])[0])
+        self.steps, rest = divmod(self.rows, batch_size)
+        # A short last batch, filled up and masked, spares the compiling of a step for
+        # batches of its size; unless rows of a batch act on each other.
+        self.pads = bool(rest) and _rows_are_apart(model)
+        self.steps += self.pads
+        self.rest = 0 if self.pads else rest
+        self._train = train
+        self._validation = validation
+        if validation is not None:
+            rows = len(keras.tree.flatten(validation[0])[0])
+            size = validation_batch_size or batch_size
+            if _any_batches_will_do(model):
+                size = VALIDATION_ROWS
+            parts = math.ceil(rows / size)
+            if size == VALIDATION_ROWS:
+                size = math.ceil(rows / parts)
+            self._validation_rows = _filled(np.arange(rows), parts, size)
+            self._validation_count = rows
+        model.reset_metrics()
+        self._metrics = [jnp.asarray(v.value) for v in model.metrics_variables]
+        self._compiled: Any = None
+
+    def lower(self, states: State, rows: Any) -> Any:
+        """Trace for states with a leading axis of trials; `compile()` comes next."""
+        over_trials = jax.vmap(
+            self._epoch, in_axes=(0, None if self.shared_order else 0)
+        )
+        on_cpu = jax.default_backend() == "cpu"
+        kernels = cpu_kernels(self.model) if on_cpu else contextlib.nullcontext()
+        with kernels:
+            lowered = jax.jit(over_trials, donate_argnums=0).lower(states, rows)
+        self.model._state.present = None  # a tracer by now
+        # Half of a short search is compiling; on a CPU the last touch changes nothing.
+        options = {"xla_backend_optimization_level": 1} if on_cpu else {}
+        return lambda: lowered.compile(options)
+
+    def order(self, seed: int, epoch: int) -> np.ndarray:
+        """Row numbers of an epoch in the order of `ShuffledBatches`, in batches.
+
+        Returns:
+            `(steps, batch_size)`, filled up at the end, plus the rows of a last short
+            batch that is not filled up, `(rest,)`.
+        """
+        rows = np.random.default_rng((seed, epoch)).permutation(self.rows)
+        scanned = _filled(rows[: self.rows - self.rest], self.steps, self.batch_size)
+        return scanned.astype("int32"), rows[self.rows - self.rest :].astype("int32")
+
+    # -- what is traced ---------------------------------------------------------------
+
+    def _epoch(self, state: State, rows: Any) -> tuple[State, dict, dict]:
+        model = self.model
+        scanned, rest = rows
+        trainable, non_trainable, optimizer = state
+        if model.balance_log is not None:
+            with self._holding(model.non_trainable_variables, non_trainable) as scope:
+                model.balance_log.reset()
+            non_trainable = _current(scope, model.non_trainable_variables)
+        carry = (trainable, non_trainable, optimizer, list(self._metrics))
+        kinds = jax.tree.map(lambda leaf: leaf.dtype, carry)
+
+        def step(carry: Any, batch: Any) -> tuple[Any, None]:
+            rows, start = batch
+            data = self._batch(self._train, rows, start, self.rows, self.pads)
+            with self._short_batch(start, self.rows, self.batch_size, self.pads):
+                _, carry = model.train_step(carry, data)
+            carry = tuple(list(part) for part in carry)
+            return jax.tree.map(lambda a, kind: a.astype(kind), carry, kinds), None
+
+        if self.steps:
+            starts = jnp.arange(self.steps) * self.batch_size
+            carry, _ = jax.lax.scan(step, carry, (scanned, starts))
+        if self.rest:
+            data = self._batch(self._train, rest, 0, self.rest, False)
+            _, carry = model.train_step(carry, data)
+            carry = tuple(list(part) for part in carry)
+        trainable, non_trainable, optimizer, metrics = carry
+        logs = self._results(metrics)
+        validation = self._validate(trainable, non_trainable)
+        return (trainable, non_trainable, optimizer), logs, validation
+
+    def _validate(self, trainable: list, non_trainable: list) -> dict:
+        if self._validation is None:
+            return {}
+        model, count = self.model, self._validation_count
+        parts, size = self._validation_rows.shape
+        pads = parts * size > count
+
+        def step(metrics: list, batch: Any) -> tuple[list, None]:
+            rows, start = batch
+            if parts == 1 and not pads:
+                data = self._validation
+            else:
+                data = self._batch(self._validation, rows, start, count, pads)
+            with self._short_batch(start, count, size, pads):
+                _, (_, _, metrics) = model.test_step(
+                    (trainable, non_trainable, metrics), data
+                )
+            return list(metrics), None
+
+        starts = jnp.arange(parts) * size
+        metrics = list(self._metrics)
+        if parts == 1:
+            metrics, _ = step(metrics, (self._validation_rows[0], 0))
+        else:
+            batches = (jnp.asarray(self._validation_rows), starts)
+            metrics, _ = jax.lax.scan(step, metrics, batches)
+        return self._results(metrics)
+
+    def _batch(self, data: tuple, rows: Any, start: Any, count: int, pads: bool) -> Any:
+        x, y, weight = keras.tree.map_structure(
+            lambda array: None if array is None else array[rows], data
+        )
+        if pads:
+            here = (start + jnp.arange(len(rows)) < count).astype("float32")
+            if isinstance(weight, Mapping):
+                weight = {
+                    name: part * here.reshape(-1, *[1] * (part.ndim - 1))
+                    for name, part in weight.items()
+                }
+            else:
+                weight = here
+        return x, y, weight
+
+    @contextlib.contextmanager
+    def _short_batch(
+        self, start: Any, count: int, size: int, pads: bool
+    ) -> Iterator[None]:
+        """Tell the model how many rows of the batch are there."""
+        if pads:
+            self.model._state.rows = jnp.minimum(count - start, size)
+        try:
+            yield
+        finally:
+            self.model._state.rows = None
+
+    def _results(self, metrics: list) -> dict:
+        with self._holding(self.model.metrics_variables, metrics):
+            logs = self.model.get_metrics_result()
+        return {name: jnp.asarray(value) for name, value in logs.items()}
+
+    def _holding(self, variables: list, values: list) -> Any:
+        return keras.StatelessScope(
+            state_mapping=list(zip(variables, values, strict=True))
+        )
+
+
+def _current(scope: Any, variables: list) -> list:
+    found = (scope.get_current_value(variable) for variable in variables)
+    return [
+        variable.value if value is None else value
+        for variable, value in zip(variables, found, strict=True)
+    ]
+
+
+def _filled(rows: np.ndarray, parts: int, size: int) -> np.ndarray:
+    """`(parts, size)`; what is lacking at the end is filled with the first rows."""
+    return np.resize(rows, parts * size).reshape(parts, size)
+
+
+def _rows_are_apart(model: Any) -> bool:
+    """Whether rows of weight 0 leave everything as it would be without them.
+
+    Random numbers are drawn for a whole batch; a longer one begins with the same
+    numbers if JAX makes each from its place alone.
+    """
+    if not jax.config.jax_threefry_partitionable:
+        return False
+    weighting = model.weighting
+    if weighting is not None and weighting.kind == "gradient":
+        return False
+    kinds = {type(layer).__name__ for layer in model._flatten_layers()}
+    known = set(ROWWISE_LAYERS)
+    if weighting is not None:
+        known.add(type(weighting).__name__)
+    own = ("keras.", "kmtl.")
+    modules = {type(layer).__module__ for layer in model._flatten_layers()}
+    return kinds <= known and all(module.startswith(own) for module in modules)
+
+
+def _any_batches_will_do(model: Any) -> bool:
+    """Whether the logs do not depend on how the validation rows are batched."""
+    weighting = model.weighting
+    if weighting is not None and weighting.kind == "loss":
+        return False  # the total is not a sum over rows
+    return all(
+        type(metric).__module__.startswith("kmtl.")
+        for metric in model._state.metrics.objects()
+    )
