@@ -139,14 +139,11 @@ def lacks_labels(tasks: Sequence[Task], x: Any, y: Any, sample_weight: Any) -> b
     """
     if y is None and isinstance(x, ShuffledBatches):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(x.parts)
+    if y is None or sample_weight is not None:  # a data set, for one
+        return True
     labels = label_dict(y, tasks)
-    if (
-        y is None
-        or sample_weight is not None
-        or not all(
-            isinstance(leaf, np.ndarray) for leaf in keras.tree.flatten([x, labels])
-        )
-    ):
+    leaves = keras.tree.flatten([x, labels])
+    if not all(isinstance(leaf, np.ndarray) for leaf in leaves):
         return True
     image = keras.tree.flatten(x)[0]
     for task in tasks:
