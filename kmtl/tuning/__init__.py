@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from kmtl.tuning.dimensions import Choice, Dimension, Float, Int, TaskWeights
+from kmtl.tuning.dimensions import Choice, Dimension, Float, Int
 from kmtl.tuning.events import SearchEvent
 from kmtl.tuning.goals import Constraint, Goal, Pareto
 from kmtl.tuning.hypermodel import HyperModel
+from kmtl.tuning.parts import PerBlock, PerTask
 from kmtl.tuning.space import Space
 from kmtl.tuning.tuners import BayesianOptimization, Hyperband, RandomSearch
+from kmtl.tuning.weights import TaskWeights, UniformWeights, WeightGrid
 
 __all__ = [
     "BayesianOptimization",
@@ -20,8 +22,12 @@ __all__ = [
     "Hyperband",
     "Int",
     "Pareto",
+    "PerBlock",
+    "PerTask",
     "RandomSearch",
     "SearchEvent",
     "Space",
     "TaskWeights",
+    "UniformWeights",
+    "WeightGrid",
 ]

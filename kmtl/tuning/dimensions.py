@@ -1,10 +1,9 @@
-"""What one hyperparameter may be: ranges, choices, and weights on the simplex."""
+"""What one hyperparameter may be: ranges and choices."""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,31 @@ PRIMITIVES = (bool, int, float, str)
 
 @dataclasses.dataclass(frozen=True)
 class Dimension(abc.ABC):
-    """One entry of a search space. Use `Int`, `Float`, `Choice` or `TaskWeights`."""
+    """One entry of a search space. Use `Int`, `Float`, `Choice` or another subclass.
+
+    Args:
+        when: Dict name of another hyperparameter -> value, or list of values, that it
+            must have for this one to count. Elsewhere the builder's default holds.
+            None: always. Every kind of dimension takes it.
+    """
+
+    when: Any = dataclasses.field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.when is None:
+            return
+        if isinstance(self.when, tuple):  # a copy of another dimension
+            return
+        if not isinstance(self.when, Mapping) or not self.when:
+            raise TypeError(
+                "`when` must be a dict: name of another hyperparameter -> value or "
+                f"list of values. Received: when={self.when!r}"
+            )
+        pairs = []
+        for name, values in self.when.items():
+            values = values if isinstance(values, (list, set)) else [values]
+            pairs.append((name, tuple(_frozen(value) for value in values)))
+        object.__setattr__(self, "when", tuple(pairs))
 
     @abc.abstractmethod
     def declare(self, hp: Any, name: str) -> Any:
@@ -47,6 +70,7 @@ class Int(Dimension):
     default: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         low = _checks.check_int("low", self.low, -(2**53))
         object.__setattr__(self, "low", low)
         object.__setattr__(self, "high", _checks.check_int("high", self.high, low))
@@ -89,6 +113,7 @@ class Float(Dimension):
     default: float | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         low = _checks.check_range("low", self.low, -1e300, 1e300)
         object.__setattr__(self, "low", low)
         high = _checks.check_range("high", self.high, low, 1e300)
@@ -131,6 +156,7 @@ class Choice(Dimension):
     objects: tuple[Any, ...] = dataclasses.field(init=False, compare=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if isinstance(self.values, Mapping):
             names, objects = tuple(self.values), tuple(self.values.values())
             if not all(isinstance(name, str) for name in names):
@@ -167,71 +193,14 @@ class Choice(Dimension):
 
     def __repr__(self) -> str:
         # By name: an object's own repr may differ from one process to the next.
-        return f"Choice({list(self.names)})"
+        condition = f", when={dict(self.when)}" if self.when else ""
+        return f"Choice({list(self.names)}{condition})"
 
     def declare(self, hp: Any, name: str) -> Any:
         chosen = hp.Choice(
             name, list(self.names), default=self.default, ordered=_ordered(self.names)
         )
         return self.objects[self.names.index(chosen)]
-
-
-@dataclasses.dataclass(frozen=True)
-class TaskWeights(Dimension):
-    """Weights of the tasks on the simplex, spread evenly over their ratios.
-
-    T tasks have T - 1 hyperparameters: `weight_ratio_<task>`, how many times the weight
-    of the first task each other task has, uniform in the logarithm from `low` to
-    `high`. The weights are then scaled to sum to `total`. One parameter per task would
-    leave a direction along which nothing changes, which a Gaussian process would have
-    to learn from trials.
-
-    Args:
-        low: Smallest ratio, > 0. Defaults to 1/10.
-        high: Largest ratio. Defaults to 10.
-        total: What the weights sum to, > 0. Defaults to 1: equal weights are then
-            the builders' `loss_weights="uniform"`.
-        tasks: The tasks' names; filled in by the search space.
-
-    Example:
-
-    >>> import keras_tuner
-    >>> weights = kmtl.tuning.TaskWeights(tasks=("digit", "mask"))
-    >>> hp = keras_tuner.HyperParameters()
-    >>> weights.declare(hp, "task_weights")
-    {'digit': 0.5, 'mask': 0.5}
-    >>> hp.values["weight_ratio_mask"] = 3.0
-    >>> weights.declare(hp, "task_weights")
-    {'digit': 0.25, 'mask': 0.75}
-    """
-
-    low: float = 0.1
-    high: float = 10.0
-    _: dataclasses.KW_ONLY
-    total: float = 1.0
-    tasks: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        low = _checks.check_range("low", self.low, 0, 1e30, low_open=True)
-        _checks.check_range("high", self.high, low, 1e30)
-        _checks.check_range("total", self.total, 0, 1e30, low_open=True)
-
-    def declare(self, hp: Any, name: str) -> dict[str, float]:
-        ratios = [1.0]
-        default = min(max(1.0, self.low), self.high)
-        for task in self.tasks[1:]:
-            ratio = hp.Float(
-                f"weight_ratio_{task}",
-                float(self.low),
-                float(self.high),
-                sampling="log",
-                default=default,
-            )
-            ratios.append(float(ratio))
-        unit = self.total / math.fsum(ratios)
-        return {
-            task: ratio * unit for task, ratio in zip(self.tasks, ratios, strict=True)
-        }
 
 
 def as_dimension(name: str, given: Any) -> Dimension:

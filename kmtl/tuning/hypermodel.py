@@ -12,7 +12,10 @@ import numpy as np
 from kmtl import _checks
 from kmtl.tasks.base import Task
 from kmtl.training.model import MultiTaskModel
+from kmtl.tuning import components
 from kmtl.tuning.feed import Feed, choose_steps_per_execution, is_arrays
+from kmtl.tuning.schedules import LearningRateSchedule
+from kmtl.tuning.signature import FIT_NAMES
 from kmtl.tuning.space import Space
 
 #: Arguments of `fit` that say what it reads; those that do not change how.
@@ -107,9 +110,15 @@ class HyperModel(keras_tuner.HyperModel):
             settled.add("optimizer")
             if space is None or isinstance(rate, Mapping):  # a schedule
                 settled.add("learning_rate")
+            if isinstance(rate, Mapping):
+                settled.add("learning_rate_schedule")
         settled |= {"weighting"} & set(self.compile_options)
+        chosen = {
+            "optimizer": optimizer,
+            "weighting": self.compile_options.get("weighting"),
+        }
         #: The `kmtl.tuning.Space`.
-        self.space = Space(builder, self.tasks, space, fixed, settled)
+        self.space = Space(builder, self.tasks, space, fixed, settled, chosen)
         #: Which training of the same trial this is; it shifts the seed.
         self.execution = 0
         self._feed: Feed | None = None
@@ -144,6 +153,8 @@ class HyperModel(keras_tuner.HyperModel):
         a small model on TensorFlow runs a whole epoch in one call, unless
         `compile_options` say `steps_per_execution`.
         """
+        if any(name in self.space.dimensions for name in FIT_NAMES):
+            kwargs = self._fit_arguments(self.space.values(hp), args, kwargs)
         args, kwargs = self._fast_data(model, args, kwargs)
         return model.fit(*args, **kwargs)
 
@@ -180,19 +191,49 @@ class HyperModel(keras_tuner.HyperModel):
 
     def _make_optimizer(self, values: Mapping[str, Any]) -> Any:
         """A fresh optimizer: one object cannot train two models."""
-        given = values.get("optimizer", self.optimizer)
+        chosen = values.get("optimizer", self.optimizer)
+        given = components.with_arguments("optimizer", chosen, values)
         if isinstance(given, keras.optimizers.Optimizer):
             given = keras.optimizers.serialize(given)
         optimizer = keras.optimizers.get(given)
-        if "learning_rate" in values:
+        # An optimizer's own range, `"sgd.learning_rate"`, goes before the common one.
+        if "learning_rate" in values and f"{chosen}.learning_rate" not in values:
             optimizer.learning_rate = values["learning_rate"]
         return optimizer
+
+    def _fit_arguments(
+        self, values: Mapping[str, Any], args: tuple, kwargs: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """`fit`'s arguments with the batch size and the schedule of a trial."""
+        found = dict(kwargs)
+        if "batch_size" in values:
+            data = args[0] if args else kwargs.get("x")
+            if kwargs.get("batch_size") is not None or not is_arrays(data):
+                raise keras_tuner.errors.FatalValueError(
+                    "`batch_size` is searched: give arrays to `search`, and no "
+                    f"`batch_size`. Received: batch_size={kwargs.get('batch_size')} "
+                    f"and data of type {type(data).__name__}"
+                )
+            found["batch_size"] = values["batch_size"]
+        schedule = values.get("learning_rate_schedule", "constant")
+        if schedule != "constant":
+            rate = float(
+                keras.ops.convert_to_numpy(self._make_optimizer(values).learning_rate)
+            )
+            found["callbacks"] = [
+                LearningRateSchedule(schedule, rate),
+                *(kwargs.get("callbacks") or ()),
+            ]
+        return found
 
     def compile_arguments(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments of `compile`, new objects: metrics and weightings have state."""
         options = dict(self.compile_options)
-        if "weighting" in values:
-            options["weighting"] = values["weighting"]
+        chosen = values.get("weighting", options.get("weighting"))
+        if chosen is not None or "weighting" in values:
+            options["weighting"] = components.with_arguments(
+                "weighting", chosen, values
+            )
         copies = keras.saving.deserialize_keras_object(
             keras.saving.serialize_keras_object(options)
         )

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from kmtl import _checks, _registry, builders
-from kmtl.backbones import Backbone
+from kmtl import _checks
 from kmtl.sharing import HardSharing
 from kmtl.tasks.base import Task
-from kmtl.tuning.dimensions import Dimension, Float, Int, TaskWeights, as_dimension
+from kmtl.tuning import components, defaults
+from kmtl.tuning.conditions import active_names, check_conditions
+from kmtl.tuning.dimensions import Dimension, Float, Int, as_dimension
+from kmtl.tuning.parts import PerBlock, PerTask
+from kmtl.tuning.signature import (
+    BLOCK_ARGUMENTS,
+    STANDS_FOR,
+    TASK_WEIGHTS,
+    Signature,
+)
+from kmtl.tuning.weights import WeightDimension, WeightGrid
 
-#: Name of the simplex in a space; it becomes the builder's `loss_weights`.
-TASK_WEIGHTS = "task_weights"
-#: Names that belong to `compile` and not to the builder.
-COMPILE_NAMES = ("learning_rate", "optimizer", "weighting")
-#: Dimensions with a default range, in the order they are tried and shown.
+#: Dimensions that a space has by default, in the order they are tried and shown.
 DEFAULT_NAMES = ("sharing_depth", "dropout", TASK_WEIGHTS, "learning_rate")
-#: Arguments whose length is the number of blocks.
-BLOCK_ARGUMENTS = ("units", "filters")
 
 
 class Space:
@@ -36,21 +37,42 @@ class Space:
 
             - `(low, high)` or `(low, high, "log")`: whole numbers if both are;
             - `[value, ...]` or `{name: object}`: one of them;
-            - a `kmtl.tuning.Int`, `Float`, `Choice` or `TaskWeights`;
-            - `"default"`: the default range of that name.
+            - a `kmtl.tuning.Int`, `Float`, `Choice`, `TaskWeights`, `UniformWeights`,
+              `WeightGrid`, `PerBlock` or `PerTask`. With `when={"other": value}` it
+              counts only where another hyperparameter has that value;
+            - `"default"`: the default range of that name; `"per_block"` for dropout,
+              `"per_task"` for the sharing depth, `"uniform"` for the task weights.
 
-            Names are arguments of the builder (or of its fixed `backbone`),
-            `"task_weights"`, and `"learning_rate"`, `"optimizer"`, `"weighting"`.
+            Names are arguments of the builder (or of its fixed `backbone`), those
+            below, and `"dwa.temperature"` or `"sgd.momentum"`: arguments of a
+            weighting, optimizer or sharing scheme, which count where it is chosen.
         fixed: The builder's other arguments. What is fixed leaves the default space.
-        fixed_compile: Names of `COMPILE_NAMES` that are settled.
+        fixed_compile: Names of `compile` and `fit` that are settled.
+        chosen: Dict `"optimizer"` and `"weighting"` -> what is used unless searched.
 
-    Default ranges:
+    In the space by default:
         - `sharing_depth`: every whole number from 0 (nothing shared) to the number of
           blocks (all shared), where there are two tasks or more.
         - `dropout`: 0 to 0.5, linear.
         - `task_weights`: on the simplex (they sum to 1), each task's weight 1/10 to 10
           times the first task's, log-uniform, where there are two tasks or more.
         - `learning_rate`: 1e-4 to 1e-2, log-uniform.
+
+    On request, with the range of `"default"`:
+        - `sharing_depth="per_task"`: 0 to all blocks for each task; `dropout=
+          "per_block"`: 0 to 0.5 for each block; `task_weights="uniform"`: uniform on
+          the simplex.
+        - `width`: 16 to 256 units in every block, or 8 to 64 filters in the first one,
+          doubled from block to block; log. `blocks`: 1 to 4.
+        - `activation`: relu, gelu, silu, tanh. `normalization`: none, batch, layer.
+        - `l2`: 1e-6 to 1e-2, log: L2 regularisation of all kernels.
+        - `optimizer`: adam, adamw, nadam, rmsprop, which one range of learning rates
+          fits. For SGD add `"sgd.learning_rate"` (1e-3 to 1, log) and
+          `"sgd.momentum"` (0 to 0.99).
+        - `learning_rate_schedule`: constant, linear, cosine, step, warmup_cosine over
+          the epochs of a trial. `batch_size`: 16, 32, 64, 128.
+        - `weighting`: equal, uncertainty, dwa, rlw, famo, with `dwa.temperature` (0.5
+          to 8, log) and `famo.learning_rate` (0.0025 to 0.25, log).
 
     Raises:
         ValueError, TypeError: for names the builder does not know, bad ranges, names
@@ -64,19 +86,84 @@ class Space:
         space: Mapping[str, Any] | Sequence[str] | None = None,
         fixed: Mapping[str, Any] | None = None,
         fixed_compile: Iterable[str] = (),
+        chosen: Mapping[str, Any] | None = None,
     ):
         self.builder = builder
         self.tasks = _checks.check_unique_tasks(tasks)
         self.fixed = dict(fixed or {})
-        self._arguments, self._open = builder_arguments(builder)
-        backbone = self.fixed.get("backbone")
-        if isinstance(backbone, str):
-            backbone = _registry.get("backbone", backbone)()
-        self._backbone = backbone if isinstance(backbone, Backbone) else None
-        self._check_fixed()
+        self.signature = Signature(builder, self.fixed)
+        self._chosen = {
+            "optimizer": "adam",
+            "sharing": self.signature.default("sharing"),
+            **(chosen or {}),
+        }
         settled = {*self.fixed, *fixed_compile}
-        if "loss_weights" in settled:
-            settled.add(TASK_WEIGHTS)
+        settled |= {
+            name for name, filled in STANDS_FOR.items() if settled.intersection(filled)
+        }
+        space = self._as_dict(space, settled)
+        for name in space:
+            self._check_name(name, space, settled)
+        #: Dict name -> `Dimension`, in the order of the space.
+        self.dimensions: dict[str, Dimension] = {}
+        # Ranges given by the user first: the depth depends on the blocks.
+        for name, given in space.items():
+            given = defaults.from_word(name, given)
+            if name == TASK_WEIGHTS and isinstance(given, list):
+                given = WeightGrid(given)
+            if not (isinstance(given, str) and given == "default"):
+                self.dimensions[name] = as_dimension(name, given)
+        for name in space:
+            if name not in self.dimensions and name != "sharing_depth":
+                self.dimensions[name] = self._default(name)
+        if "sharing_depth" in space and "sharing_depth" not in self.dimensions:
+            self.dimensions["sharing_depth"] = self._default("sharing_depth")
+        self.dimensions = {
+            name: self._checked(name, self.dimensions[name]) for name in space
+        }
+        check_conditions(self.dimensions)
+        lacking = self.signature.lacking({*self.fixed, *self.dimensions, "tasks"})
+        if lacking:
+            given = sorted({*self.fixed, *self.dimensions})
+            raise ValueError(
+                f"The builder needs `{'`, `'.join(lacking)}`: give it to HyperModel, "
+                f"or in `space`. Received: {', '.join(given)}"
+            )
+
+    # -- use --------------------------------------------------------------------------
+
+    def values(self, hp: Any) -> dict[str, Any]:
+        """Declare the space in `hp` and return the values that count there.
+
+        All hyperparameters are declared, flat; those whose `when` does not hold are
+        left out of the values.
+
+        Args:
+            hp: `keras_tuner.HyperParameters`.
+        """
+        values = {
+            name: dimension.declare(hp, name)
+            for name, dimension in self.dimensions.items()
+        }
+        active = active_names(self.dimensions, values, hp)
+        kept = {name: value for name, value in values.items() if name in active}
+        return self.signature.fitted(kept)
+
+    def builder_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The builder's keyword arguments, without the tasks, for some values."""
+        return self.signature.builder_values(values)
+
+    def takes(self, name: str) -> bool:
+        """Whether the builder, or its backbone, has an argument of that name."""
+        return self.signature.takes(name)
+
+    def describe(self) -> dict[str, str]:
+        """Dict name -> its range in words, for files and messages."""
+        return {name: repr(item) for name, item in self.dimensions.items()}
+
+    # -- defaults ---------------------------------------------------------------------
+
+    def _as_dict(self, space: Any, settled: set[str]) -> dict[str, Any]:
         if space is None:
             space = [name for name in DEFAULT_NAMES if self._applies(name, settled)]
         elif isinstance(space, Mapping):
@@ -88,88 +175,38 @@ class Space:
                     f"Received: space={space!r}"
                 )
             space = dict.fromkeys(space, "default")
-        for name in space:
-            self._check_name(name, settled)
-        #: Dict name -> `Dimension`, in the order of the space.
-        self.dimensions: dict[str, Dimension] = {}
-        # Ranges given by the user first: the depth depends on the blocks.
-        for name, given in space.items():
-            if not (isinstance(given, str) and given == "default"):
-                self.dimensions[name] = as_dimension(name, given)
-        for name in space:
-            if name not in self.dimensions:
-                self.dimensions[name] = self._default(name)
-        self.dimensions = {
-            name: self._checked(name, self.dimensions[name]) for name in space
-        }
-        self._check_complete()
-
-    # -- use --------------------------------------------------------------------------
-
-    def values(self, hp: Any) -> dict[str, Any]:
-        """Declare the space in `hp` and return the values it has there.
-
-        Args:
-            hp: `keras_tuner.HyperParameters`.
-        """
-        values = {
-            name: dimension.declare(hp, name)
-            for name, dimension in self.dimensions.items()
-        }
-        if "sharing_depth" in values:
-            blocks = self._count_blocks(values)
-            if blocks is not None:  # a trial with fewer blocks shares all it has
-                values["sharing_depth"] = min(values["sharing_depth"], blocks)
-        return values
-
-    def builder_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The builder's keyword arguments, without the tasks, for some values."""
-        arguments = {**self.fixed}
-        parts = {}
-        for name, value in values.items():
-            if name in COMPILE_NAMES:
-                continue
-            if name == TASK_WEIGHTS:
-                arguments["loss_weights"] = value
-            elif self._in_backbone(name):
-                parts[name] = value
-            else:
-                arguments[name] = value
-        if parts:
-            arguments["backbone"] = dataclasses.replace(self._backbone, **parts)  # type: ignore[type-var]
-        return arguments
-
-    def describe(self) -> dict[str, str]:
-        """Dict name -> its range in words, for files and messages."""
-        return {name: repr(item) for name, item in self.dimensions.items()}
-
-    # -- defaults ---------------------------------------------------------------------
+        for name, companions in defaults.COMPANIONS.items():
+            given = space.get(name)
+            if isinstance(given, str) and given == "default":
+                space |= {item: "default" for item in companions if item not in space}
+        return space
 
     def _applies(self, name: str, settled: set[str]) -> bool:
         if name in settled:
             return False
+        signature = self.signature
         if name == "learning_rate":
             return True
         if name == TASK_WEIGHTS:
-            return len(self.tasks) > 1 and self.takes("loss_weights")
-        if name == "dropout" and self._backbone is not None:
-            return self._backbone.dropout is not None
+            return len(self.tasks) > 1 and signature.filled_by(name) is not None
+        if name == "dropout" and signature.backbone is not None:
+            return signature.backbone.dropout is not None
         if name == "sharing_depth":
             return (
                 len(self.tasks) > 1
-                and self.takes(name)
-                and self._count_blocks({}) is not None
+                and signature.takes(name)
+                and signature.count_blocks({}) is not None
                 and _is_open_hard_sharing(self.fixed.get("sharing", "hard"))
             )
-        return self.takes(name) and (not self._open or name in self._arguments)
+        return signature.takes(name) and (
+            not signature.open or name in signature.arguments
+        )
 
     def _default(self, name: str) -> Dimension:
-        if name == "dropout":
-            return Float(0.0, 0.5)
-        if name == "learning_rate":
-            return Float(1e-4, 1e-2, log=True, default=1e-3)
-        if name == TASK_WEIGHTS:
-            return TaskWeights()
+        if name in defaults.RANGES:
+            return defaults.RANGES[name]
+        if name == "width":
+            return defaults.WIDTHS[str(self.signature.filled_by(name))]
         if name == "sharing_depth":
             blocks = self._most_blocks()
             if blocks is None:
@@ -179,142 +216,113 @@ class Space:
                     "{'sharing_depth': (0, n), ...}` with n, the number of blocks."
                 )
             return Int(0, blocks, default=blocks)
+        known = [*DEFAULT_NAMES[:1], *defaults.RANGES, "width"]
         raise ValueError(
             f"`{name}` has no default range: give one in `space`. Names that have one: "
-            f"{', '.join(DEFAULT_NAMES)}."
+            f"{', '.join(known)}."
         )
 
     def _checked(self, name: str, dimension: Dimension) -> Dimension:
-        """The dimension, bound to the tasks, if its range can be right."""
-        if (name == TASK_WEIGHTS) != isinstance(dimension, TaskWeights):
+        """The dimension, bound to tasks and blocks, if its range can be right."""
+        if components.split(name):
+            return components.with_condition(
+                name, dimension, self.dimensions, self._chosen
+            )
+        if (name == TASK_WEIGHTS) != isinstance(dimension, WeightDimension):
             raise TypeError(
                 f"`space['{TASK_WEIGHTS}']` and nothing else must be a "
-                f"kmtl.tuning.TaskWeights or 'default'. Received: {name}={dimension!r}"
+                "kmtl.tuning.TaskWeights, UniformWeights, WeightGrid, 'uniform' or "
+                f"'default'. Received: {name}={dimension!r}"
             )
-        if isinstance(dimension, TaskWeights):
+        if isinstance(dimension, WeightDimension):
             if len(self.tasks) < 2:
                 raise ValueError(
                     f"`{TASK_WEIGHTS}` needs two tasks or more. Received: "
                     f"{self.tasks[0].name}"
                 )
+            return dimension.bound_to(tuple(task.name for task in self.tasks))
+        for kind, where in ((PerBlock, "dropout"), (PerTask, "sharing_depth")):
+            if isinstance(dimension, kind) and name != where:
+                raise TypeError(
+                    f"A kmtl.tuning.{kind.__name__} is for `space['{where}']`. "
+                    f"Received: {name}={dimension!r}"
+                )
+        if isinstance(dimension, PerBlock):
+            blocks = self._most_blocks()
+            if blocks is None:
+                raise ValueError(
+                    "`dropout` per block needs a builder whose number of blocks is "
+                    "known, by `units`, `filters` or `backbone`."
+                )
+            return dataclasses.replace(dimension, blocks=blocks)
+        if isinstance(dimension, PerTask):
+            most = self._most_blocks()
+            high = most if dimension.high is None else dimension.high
+            high = _checks.check_int("space['sharing_depth'] high", high, 0, most)
             names = tuple(task.name for task in self.tasks)
-            return dataclasses.replace(dimension, tasks=names)
+            dimension = dataclasses.replace(dimension, high=high, tasks=names)
         if isinstance(dimension, (Int, Float)):
-            low, high = dimension.low, dimension.high
-            if name == "dropout":
-                _checks.check_range("space['dropout'] low", low, 0, 1)
-                _checks.check_range("space['dropout'] high", high, 0, 1, high_open=True)
-            if name == "learning_rate":
-                _checks.check_range("space['learning_rate'] low", low, 0, low_open=True)
-            if name == "sharing_depth":
-                _checks.check_int("space['sharing_depth'] low", low, 0)
-                most = self._most_blocks()
-                _checks.check_int("space['sharing_depth'] high", high, 0, most)
+            self._check_range(name, dimension)
+        searched = name == "sharing_depth" and "sharing" in self.dimensions
+        if searched and not dimension.when:  # other schemes have no such argument
+            hard = {"sharing": HardSharing.registered_name}
+            dimension = dataclasses.replace(dimension, when=hard)
         return dimension
+
+    def _check_range(self, name: str, dimension: Int | Float) -> None:
+        low, high = dimension.low, dimension.high
+        where = f"space['{name}']"
+        if name == "dropout":
+            _checks.check_range(f"{where} low", low, 0, 1)
+            _checks.check_range(f"{where} high", high, 0, 1, high_open=True)
+        if name == "learning_rate":
+            _checks.check_range(f"{where} low", low, 0, low_open=True)
+        if name in ("batch_size", "width", "blocks"):
+            _checks.check_int(f"{where} low", low, 1)
+        if name == "l2":
+            _checks.check_range(f"{where} low", low, 0)
+        if name == "sharing_depth":
+            _checks.check_int(f"{where} low", low, 0)
+            most = self._most_blocks()
+            _checks.check_int(f"{where} high", high, 0, most)
 
     def _most_blocks(self) -> int | None:
         """The largest number of blocks that the space can build."""
+        blocks = self.dimensions.get("blocks")
+        if blocks is not None:
+            return max(getattr(blocks, "objects", [getattr(blocks, "high", 1)]))
         for name in BLOCK_ARGUMENTS:
             values = getattr(self.dimensions.get(name), "objects", ())
             lengths = [len(value) for value in values if isinstance(value, tuple)]
             if lengths:
                 return max(lengths)
-        return self._count_blocks({})
-
-    def _count_blocks(self, values: Mapping[str, Any]) -> int | None:
-        """Number of blocks of the model with these values, if it can be told."""
-        backbone = values.get("backbone", self._backbone)
-        if isinstance(backbone, Backbone):
-            parts = {n: values[n] for n in values if self._in_backbone(n)}
-            return dataclasses.replace(backbone, **parts).num_blocks
-        for name in BLOCK_ARGUMENTS:
-            found = values.get(name, self.fixed.get(name))
-            if found is None and name in self._arguments:
-                found = self._arguments[name].default
-            if isinstance(found, Sequence) and not isinstance(found, str):
-                return len(found)
-        return None
+        return self.signature.count_blocks({})
 
     # -- checks -----------------------------------------------------------------------
 
-    def _in_backbone(self, name: str) -> bool:
-        if self._backbone is None or name in self._arguments:
-            return False
-        return name in {field.name for field in dataclasses.fields(self._backbone)}
-
-    def takes(self, name: str) -> bool:
-        """Whether the builder, or its backbone, has an argument of that name."""
-        return self._open or name in self._arguments or self._in_backbone(name)
-
-    def _check_fixed(self) -> None:
-        if "tasks" not in self._arguments and not self._open:
-            raise TypeError(
-                "`builder` must take `tasks` as a keyword argument, as kmtl.build_mlp "
-                f"does. Received: builder={self.builder!r}"
-            )
-        for name in self.fixed:
-            if not self._open and name not in self._arguments:
-                known = set(self._arguments) - {"tasks"}
-                raise ValueError(
-                    _checks.unknown_name("argument of the builder", name, known)
-                )
-
-    def _check_name(self, name: Any, settled: set[str]) -> None:
+    def _check_name(
+        self, name: Any, space: Mapping[str, Any], settled: set[str]
+    ) -> None:
         if name in settled:
             raise ValueError(
                 f"`{name}` is fixed and in `space`. Give it once. "
-                f"Received: {name}={self.fixed.get(name, 'in compile')!r}"
+                f"Received: {name}={self.fixed.get(name, 'fixed')!r}"
             )
         if name == "loss_weights":
             raise ValueError(f"Search the task weights as `space['{TASK_WEIGHTS}']`.")
         if name in ("tasks", "seed"):
             raise ValueError(f"`{name}` cannot be searched; give it to HyperModel.")
-        extra = (
-            (*COMPILE_NAMES, TASK_WEIGHTS)
-            if self.takes("loss_weights")
-            else (COMPILE_NAMES)
-        )
-        if name not in extra and not self.takes(name):
-            known = {*self._arguments, *extra} - {"tasks", "seed", "loss_weights"}
-            if self._backbone is not None:
-                known |= {field.name for field in dataclasses.fields(self._backbone)}
+        filled = set(STANDS_FOR.get(name, ())) & set(space)
+        if filled:
+            raise ValueError(
+                f"`{name}` and `{filled.pop()}` are one thing: search one of them."
+            )
+        known = self.signature.known_names()
+        usual = name in known or (self.signature.open and name not in STANDS_FOR)
+        if not usual and not components.split(name):
             raise ValueError(
                 _checks.unknown_name("hyperparameter in `space`:", name, known)
             )
-
-    def _check_complete(self) -> None:
-        given = {*self.fixed, *self.dimensions, "tasks"}
-        lacking = [
-            name
-            for name, parameter in self._arguments.items()
-            if parameter.default is inspect.Parameter.empty and name not in given
-        ]
-        if lacking:
-            raise ValueError(
-                f"The builder needs `{'`, `'.join(lacking)}`: give it to HyperModel, "
-                f"or in `space`. Received: {', '.join(sorted(given - {'tasks'}))}"
-            )
-
-
-def builder_arguments(
-    builder: Callable[..., Any],
-) -> tuple[dict[str, inspect.Parameter], bool]:
-    """A builder's keyword arguments, and whether it takes any others too."""
-    if not callable(builder):
-        raise TypeError(f"`builder` must be callable. Received: builder={builder!r}")
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    parameters = inspect.signature(builder).parameters
-    named = {name: item for name, item in parameters.items() if item.kind in kinds}
-    others = any(
-        item.kind is inspect.Parameter.VAR_KEYWORD for item in parameters.values()
-    )
-    function = builder.func if isinstance(builder, functools.partial) else builder
-    if others and getattr(function, "__module__", "") == builders.__name__:
-        # build_mlp and its kin pass the rest on to `build`.
-        rest = dict(inspect.signature(builders.build).parameters)
-        del rest["backbone"]
-        return {**rest, **named}, False
-    return named, others
 
 
 def _is_open_hard_sharing(sharing: Any) -> bool:
