@@ -82,10 +82,10 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
                 losses, batch = losses_of(y_pred)
                 total, shares = jnp.sum(losses), None
                 if twice:
-                    losses, shares = objective.half_losses(
+                    parts, shares = objective.half_losses(
                         model, x, y, y_pred, sample_weight
                     )
-                    losses = losses * scale
+                    losses = jnp.stack(parts) * scale
                 return losses, total, shares, batch, y_pred
 
             (losses, *others), fixed = run(

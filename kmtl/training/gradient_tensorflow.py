@@ -19,25 +19,42 @@ def train_step(model: Any, data: Any) -> dict[str, Any]:
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     scale = tf.cast(model.optimizer.scale_loss(tf.ones(())), tf.float32)
     features: Any = None
+    copies: dict[str, Any] = {}
     with tf.GradientTape(persistent=True) as tape:
         if plan.trunk is None:
             y_pred = model(x, training=True)
         else:
             features = plan.trunk(x, training=True)
+            # A copy per task: one backward pass gives all cotangents.
+            copies = {name: tf.identity(features) for name in plan.heads}
             y_pred = {
-                name: head(features, training=True) for name, head in plan.heads.items()
+                name: head(copies[name], training=True)
+                for name, head in plan.heads.items()
             }
         batch = objective.task_losses(model, x, y, y_pred, sample_weight)
-        scaled = rowwise = tf.unstack(batch.losses * scale)
+        # Not of `batch.losses`: its gradients would run back through every task.
+        scaled = rowwise = [part * scale for part in batch.parts]
         shares = None
         if samples_twice(plan, model.weighting):
             halves, shares = objective.half_losses(model, x, y, y_pred, sample_weight)
-            rowwise = tf.unstack(halves * scale)
+            rowwise = [part * scale for part in halves]
+        everything = tf.add_n(scaled)
         penalty = objective.penalty_of(model)
         scaled_penalty = None if penalty is None else penalty * scale / replica_count()
-    own = _own_gradients(model, plan, tape, scaled)
-    sources = plan.shared if features is None else [features]
-    cotangents = [_connected(tape, loss, sources) for loss in rowwise]
+    mine = [variable for name in model.task_names for variable in plan.own[name]]
+    sources = [*mine, *copies.values()]
+    found = _connected(tape, everything, sources)
+    own = {id(v): g for v, g in zip(mine, found, strict=False)}
+    if shares is None and copies:
+        cotangents = [[gradient] for gradient in found[len(mine) :]]
+    elif copies:
+        at = [*copies.values()] * 2
+        cotangents = [
+            _connected(tape, loss, [copy])
+            for loss, copy in zip(rowwise, at, strict=True)
+        ]
+    else:
+        cotangents = [_connected(tape, loss, plan.shared) for loss in rowwise]
     if plan.level == "features":
         # Unscaled and in float32: a balance may depend on the size of the gradients.
         part = tf.cast(tf.stack([row[0] for row in cotangents]), tf.float32) / scale
@@ -122,15 +139,6 @@ def train_step(model: Any, data: Any) -> dict[str, Any]:
     objective.record(model, batch, penalty, weights, gramian)
     apply_gradients(model, gradients, variables, batch.present > 0)
     return model.compute_metrics(x, y, y_pred, sample_weight)
-
-
-def _own_gradients(model: Any, plan: Plan, tape: Any, losses: list) -> dict[int, Any]:
-    """Gradient of each task's loss by its own variables, by variable id."""
-    own: dict[int, Any] = {}
-    for name, loss in zip(model.task_names, losses, strict=True):
-        found = _connected(tape, loss, plan.own[name])
-        own.update((id(v), g) for v, g in zip(plan.own[name], found, strict=True))
-    return own
 
 
 def _connected(tape: Any, loss: Any, sources: list) -> list:

@@ -15,6 +15,9 @@ from kmtl.training import inputs as user_data
 class Batch(NamedTuple):
     """Losses of one batch; vectors are `(T,)`, in the model's task order.
 
+    `parts` are the entries of `losses` before they became one tensor: a gradient of an
+    entry would run back through every task.
+
     Under `tf.distribute` a replica sees its own part: `sums`, `counts`, `losses` and
     `rows` are local, where `losses` is the local share of the global mean times the
     task's own weight; `all_counts`, `present` and `global_losses` are of all replicas.
@@ -25,6 +28,7 @@ class Batch(NamedTuple):
     all_counts: Any
     present: Any
     own: Any
+    parts: tuple
     losses: Any
     global_losses: Any
     rows: Any
@@ -43,13 +47,10 @@ def task_losses(model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> 
         shares.append(share)
         counts.append(count)
         sums.append(ops.sum(values * weights))
-    own = ops.stack(
-        [
-            layer.task_weight * 1.0  # a tensor: tf.stack takes no variables
-            for layer in model.task_outputs.values()
-        ]
-    )
-    shares, counts = ops.stack(shares), ops.stack(counts)
+    # Tensors: tf.stack takes no variables.
+    own = [layer.task_weight * 1.0 for layer in model.task_outputs.values()]
+    parts = tuple(weight * share for weight, share in zip(own, shares, strict=True))
+    own, shares, counts = ops.stack(own), ops.stack(shares), ops.stack(counts)
     labels = all_replicas_sum(counts)
     return Batch(
         sums=ops.stack(sums),
@@ -57,6 +58,7 @@ def task_losses(model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> 
         all_counts=labels,
         present=ops.cast(labels > 0, "float32"),
         own=own,
+        parts=parts,
         losses=own * shares,
         global_losses=own * all_replicas_sum(shares),
         rows=_rows(model, x),
@@ -69,9 +71,9 @@ def half_losses(
     """The tasks' losses on the first and the second half of a batch's rows.
 
     Returns:
-        `(losses, shares)`: `(2T,)`, the first half's losses and then the second's, and
-        `(2, T)`, the share of each half in a task's labels: the loss of the whole batch
-        is the sum over halves of share times loss.
+        `(parts, shares)`: 2T scalars, the first half's losses and then the second's,
+        and `(2, T)`, the share of each half in a task's labels: the loss of the whole
+        batch is the sum over halves of share times loss.
     """
     middle = ops.shape(keras.tree.flatten(x)[0])[0] // 2
     labels = user_data.label_dict(y, model.tasks)
@@ -87,7 +89,7 @@ def half_losses(
     counts = ops.stack([half.all_counts for half in halves])
     everywhere = ops.sum(counts, axis=0)
     shares = counts / ops.where(everywhere > 0, everywhere, 1.0)
-    return ops.concatenate([half.losses for half in halves]), shares
+    return [part for half in halves for part in half.parts], shares
 
 
 def _rows(model: Any, x: Any) -> Any:
