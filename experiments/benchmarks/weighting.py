@@ -5,8 +5,8 @@
 For each backend, net and number of tasks one process: plain Keras (`to_keras()` of the
 same model, same losses and metrics, equal weights) and one method in turn, epoch by
 epoch; the ratio is the median over pairs of neighbouring epochs, after two epochs of
-warm-up. Every method at T = 4 and on the convolutional net; at other T one method of
-each kind, unless `--every`. Writes weighting.json and WEIGHTING.md to `--out`. With
+warm-up. Every method on the MLP with T = 4; on the convolutional net, at other T and
+for memory one method of each kind, unless `--every`. Writes weighting.json and WEIGHTING.md to `--out`. With
 `--torch-python PATH` it also runs weighting_torch.py, with TorchJD and LibMTL, in that
 environment.
 """
@@ -28,8 +28,8 @@ import weighting_report as report
 HERE = Path(__file__).resolve().parent
 MEMORY_STEPS = 4
 CORE = (
-    "equal", "uncertainty", "dwa", "famo", "pcgrad", "mgda", "cagrad", "nash_mtl",
-    "imtl_g", "upgrad", "gradnorm", "graddrop", "moco",
+    "equal", "uncertainty", "famo", "pcgrad", "mgda", "cagrad", "nash_mtl", "upgrad",
+    "graddrop", "moco",
 )  # fmt: skip
 ALL_AT = 4  # tasks
 TORCH_METHODS = ("pcgrad", "mgda", "upgrad", "cagrad")
@@ -66,7 +66,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--methods", nargs="*", help="names; default: all")
-    parser.add_argument("--every", action="store_true", help="all methods at each T")
+    parser.add_argument("--every", action="store_true", help="all methods everywhere")
     parser.add_argument("--resume", action="store_true", help="keep what --out has")
     parser.add_argument("--nets", nargs="*", choices=("mlp", "conv"))
     parser.add_argument("--tasks", nargs="*", type=int, help="of net mlp")
@@ -120,7 +120,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
                 if any(where.items() <= done.items() for done in record["time"]):
                     continue
                 job = {**common, **where, "kind": "time"}
-                if net == "mlp" and tasks != ALL_AT and not options.every:
+                if (net, tasks) != ("mlp", ALL_AT) and not options.every:
                     job["methods"] = options.methods or CORE
                 answer = child(sys.executable, "weighting_worker.py", job, backend)
                 record["versions"] |= answer["versions"]
@@ -128,10 +128,12 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
                 report.write(record, options.out)  # an interrupted run leaves these
     if options.memory and not record["memory"]:
         measure_memory(options, common, record)
-    if options.torch_python and not record["torch"]:
+    if options.torch_python:
         for net in options.nets:
             for tasks in options.tasks if net == "mlp" else [3]:
                 where = {"net": net, "tasks": tasks}
+                if any(where.items() <= done.items() for done in record["torch"]):
+                    continue
                 job = {**common, **where, "methods": TORCH_METHODS}
                 answer = child(options.torch_python, "weighting_torch.py", job)
                 record["versions"] |= answer["versions"]
@@ -147,7 +149,8 @@ def measure_memory(
 ) -> None:
     """A process per entry; of the MLP only its largest number of tasks up to 8."""
     for backend in options.backends:
-        job = {"kind": "entries", "methods": options.methods}
+        methods = options.methods or (None if options.every else CORE)
+        job = {"kind": "entries", "methods": methods}
         listed = child(sys.executable, "weighting_worker.py", job, backend)["result"]
         for net in options.nets:
             fitting = [t for t in options.tasks if t <= 8] or options.tasks[:1]
