@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl.tasks import Task as Task
     from kmtl.training.model import MultiTaskModel as MultiTaskModel
     from kmtl.tuning import BayesianOptimization as BayesianOptimization
+    from kmtl.tuning import GridSearch as GridSearch
     from kmtl.tuning import Hyperband as Hyperband
     from kmtl.tuning import HyperModel as HyperModel
     from kmtl.tuning import RandomSearch as RandomSearch
@@ -66,6 +67,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "RandomSearch",
         "BayesianOptimization",
         "Hyperband",
+        "GridSearch",
     ),
     "kmtl.evaluation": ("evaluate", "baselines", "Baselines", "DeltaM"),
     "kmtl.export": ("verify_export",),

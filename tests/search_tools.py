@@ -52,15 +52,19 @@ class Planted:
         callbacks: Any = (),
         **__: Any,
     ) -> Any:
-        self.fits.append((*self._at, initial_epoch, epochs))
+        self._model.stop_training = False
         run = keras.callbacks.CallbackList(
             callbacks, add_history=True, model=self._model
         )
         run.on_train_begin()
+        self.fits.append((*self._at, initial_epoch, initial_epoch))
         for epoch in range(initial_epoch, epochs):
             value = self.score(*self._at, epoch)
             logs = {"val_kind_accuracy": value, "val_size_mae": 1 - value}
+            self.fits[-1] = (*self._at, initial_epoch, epoch + 1)
             run.on_epoch_end(epoch, logs)
+            if self._model.stop_training:
+                break
         run.on_train_end()
         return self._model.history
 
@@ -83,7 +87,7 @@ def make_tuner(
         **options,
     }
     kind = kind or kmtl.RandomSearch
-    if kind is not kmtl.Hyperband:
+    if kind not in (kmtl.Hyperband, kmtl.GridSearch):
         settings.setdefault("max_trials", 3)
     hypermodel = kmtl.HyperModel(builder, tasks=TASKS, space=RANGES)
     return kind(hypermodel, **settings)

@@ -8,19 +8,28 @@ from kmtl.tuning.goals import Constraint, Goal, Pareto
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.parts import PerBlock, PerTask
 from kmtl.tuning.space import Space
-from kmtl.tuning.tuners import BayesianOptimization, Hyperband, RandomSearch
+from kmtl.tuning.stopping import Asha, Median
+from kmtl.tuning.tuners import (
+    BayesianOptimization,
+    GridSearch,
+    Hyperband,
+    RandomSearch,
+)
 from kmtl.tuning.weights import TaskWeights, UniformWeights, WeightGrid
 
 __all__ = [
+    "Asha",
     "BayesianOptimization",
     "Choice",
     "Constraint",
     "Dimension",
     "Float",
     "Goal",
+    "GridSearch",
     "HyperModel",
     "Hyperband",
     "Int",
+    "Median",
     "Pareto",
     "PerBlock",
     "PerTask",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -20,6 +20,14 @@ from kmtl.tuning.hypermodel import HyperModel, is_arrays
 # Options of KerasTuner that compile the model again and lose its loss weights.
 RECOMPILING = ("optimizer", "loss", "metrics")
 TUNER_OPTIONS = (
+    "objective",
+    "baselines",
+    "seed",
+    "listener",
+    "storage",
+    "pruner",
+    "max_minutes",
+    "keep_checkpoints",
     "directory",
     "project_name",
     "overwrite",
@@ -144,21 +152,9 @@ def as_list(callbacks: Any) -> list:
     return list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
 
 
-def refuse_nan(results: Any, objective: Any) -> None:
+def refuse_nan(values: Sequence[float], objective: Any) -> None:
     """Fail a trial whose objective is never a number. (Single epochs may be NaN.)"""
-    if isinstance(results, keras.callbacks.History):
-        history = results.history
-        epochs = len(history[objective.names[0]])
-        values = [
-            [history[name][epoch] for name in objective.names]
-            for epoch in range(epochs)
-        ]
-        failed = not np.isfinite(np.asarray(values, "float64")).all(axis=1).any()
-    else:
-        if isinstance(results, Mapping):
-            results = [results.get(name, 0.0) for name in objective.names]
-        failed = not np.isfinite(results).all()
-    if failed:
+    if not np.isfinite(values).any():
         raise keras_tuner.errors.FailedTrialError(
             f"The objective '{objective.name}' was never a finite number: training "
             "diverged, or no validation label of that task is present."

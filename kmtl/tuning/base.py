@@ -3,40 +3,45 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+import math
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import keras_tuner
-from keras_tuner.engine.trial import TrialStatus
 
 from kmtl import _checks
-from kmtl.evaluation import baselines as single_task_baselines
-from kmtl.evaluation.delta import LOG_NAME, DeltaM
-from kmtl.training import inputs
+from kmtl.evaluation.delta import DeltaM
 from kmtl.training.model import MultiTaskModel
-from kmtl.tuning import arguments, files, reuse
+from kmtl.tuning import arguments, files, preparation, reuse
 from kmtl.tuning import objective as objectives
-from kmtl.tuning.events import SearchEvent, failure_reason
+from kmtl.tuning.events import SearchEvent
 from kmtl.tuning.hypermodel import HyperModel
+from kmtl.tuning.ownership import Owner
 from kmtl.tuning.quiet import no_retracing_warnings
+from kmtl.tuning.results import SearchResults
+from kmtl.tuning.running import TrialRunner
+from kmtl.tuning.stopping import make_rule
+from kmtl.tuning.storage import check_storage, open_storage
+from kmtl.tuning.study import SearchStudy, delete_study
 
 logger = logging.getLogger("kmtl")
 
 DEFAULT_EPOCHS = 10
 
 
-class SearchTuner(keras_tuner.Tuner):
-    """Base class of `RandomSearch`, `BayesianOptimization` and `Hyperband`.
+class SearchTuner(SearchResults, TrialRunner):
+    """Base class of `RandomSearch`, `BayesianOptimization`, `GridSearch`, `Hyperband`.
 
     Args:
-        oracle_class: The `DurableOracle` that proposes trials.
+        oracle_class: The `StudyOracle` that proposes trials.
         settings: Arguments of that oracle alone.
         fixed_settings: Names of those that may not change when a search goes on.
         hypermodel: A `kmtl.HyperModel`, or a function or `keras_tuner.HyperModel` that
             builds a compiled `kmtl.MultiTaskModel` from `hp`.
-        objective, baselines, seed, listener, **options: See `kmtl.RandomSearch`.
+        objective, baselines, seed, listener, storage, pruner, max_minutes,
+        keep_checkpoints, **options: See `kmtl.RandomSearch`.
     """
 
     def __init__(
@@ -50,10 +55,13 @@ class SearchTuner(keras_tuner.Tuner):
         baselines: Any,
         seed: int | None,
         listener: Callable[[SearchEvent], None] | None,
+        storage: Any = None,
+        pruner: Any = None,
+        max_minutes: float | None = None,
+        keep_checkpoints: int = 3,
         **options: Any,
     ):
-        own = ("objective", "baselines", "seed", "listener", *settings)
-        arguments.check_options(options, own)
+        arguments.check_options(options, settings)
         if hypermodel is None:
             raise TypeError("`hypermodel` must be a kmtl.HyperModel. Received: None")
         self.tasks = arguments.tasks_of(hypermodel)
@@ -72,6 +80,8 @@ class SearchTuner(keras_tuner.Tuner):
         oracle = oracle_class(
             objective=found, seed=arguments.spread_seed(seed), **settings, **given
         )
+        rule = make_rule(pruner, found)
+        self.storage = check_storage(storage)
         self.seed = seed
         # Not super(): KerasTuner's RandomSearch and its kin would make an oracle.
         keras_tuner.Tuner.__init__(self, oracle, hypermodel, **options)
@@ -79,14 +89,16 @@ class SearchTuner(keras_tuner.Tuner):
         self._against_reuse = reuse.reason_against(
             self.hypermodel, self.distribution_strategy
         )
-        self._execution = 0
-        self._failures = 0
-        self._most_failures = given["max_consecutive_failed_trials"]
-        self._reason: str | None = None
-        self._epochs: int | None = None
+        self.max_minutes = max_minutes
+        if max_minutes is not None:
+            _checks.check_range("max_minutes", max_minutes, 0, low_open=True)
+        self.keep_checkpoints = _checks.check_int(
+            "keep_checkpoints", keep_checkpoints, 1
+        )
+        self._begin_running(given["max_consecutive_failed_trials"])
         if self._is_worker():
-            return  # the chief keeps the files
-        started = self.oracle.exists()
+            return  # the chief keeps the study
+        self.oracle.rule = rule or self.oracle.rule
         record = {
             "tuner": type(self).__name__,
             "objective": [found.name, found.direction],
@@ -99,10 +111,7 @@ class SearchTuner(keras_tuner.Tuner):
             else dict(getattr(self.baselines, "scores", self.baselines)),
             "model": arguments.describe(self.hypermodel),
         }
-        files.check_project(Path(self.project_dir), files.plain(record), started)
-        if started:
-            logger.info("Going on with the search in %s.", self.project_dir)
-            self.reload()
+        self._open_study(files.plain(record), bool(options.get("overwrite")))
 
     # -- searching --------------------------------------------------------------------
 
@@ -145,28 +154,43 @@ class SearchTuner(keras_tuner.Tuner):
         epochs = self._check_epochs(epochs)
         callbacks = arguments.as_list(callbacks)
         if not self._is_worker():
-            self._check_first(x, y, validation_data, fit_options, callbacks)
+            preparation.check_first(self, x, y, validation_data, fit_options, callbacks)
             training = (x, y, fit_options.get("sample_weight"))
-            files.check_same_data(
-                Path(self.project_dir), training, validation_data, epochs
-            )
+            files.check_same_data(self._study, training, validation_data, epochs)
             arguments.check_measured_on(self.baselines, validation_data)
             self._emit("search_begin")
-        self._train_baselines(x, y, validation_data, epochs, fit_options)
-        self._failures = 0
+        preparation.train_baselines(self, x, y, validation_data, epochs, fit_options)
         data = [part for part in (x, y) if part is not None]
-        with no_retracing_warnings():
-            super().search(
-                *data,
-                validation_data=validation_data,
-                epochs=epochs,
-                callbacks=callbacks,
-                verbose=verbose,
-                **fit_options,
-            )
+        self._run_trials(
+            *data,
+            validation_data=validation_data,
+            epochs=epochs,
+            callbacks=callbacks,
+            verbose=verbose,
+            **fit_options,
+        )
         if not self._is_worker():
-            self._check_some_completed()
+            preparation.check_some_completed(self)
             self._emit("search_end")
+
+    def _run_trials(self, *data: Any, **fit_options: Any) -> None:
+        """KerasTuner's loop, which leaves no trial behind that others would miss."""
+        self._failures = 0
+        minutes = math.inf if self.max_minutes is None else self.max_minutes
+        self._deadline = time.monotonic() + 60 * minutes
+        if self._is_worker():
+            super().search(*data, **fit_options)
+            return
+        self.oracle.deadline = self._deadline
+        try:
+            with no_retracing_warnings():
+                super().search(*data, **fit_options)
+        except BaseException:
+            for trial in list(self.oracle.ongoing_trials.values()):
+                self.oracle.give_back(trial.trial_id)
+            raise
+        finally:
+            self.oracle.close()
 
     def _check_epochs(self, epochs: Any) -> int:
         epochs = DEFAULT_EPOCHS if epochs is None else epochs
@@ -177,8 +201,6 @@ class SearchTuner(keras_tuner.Tuner):
     def _build_and_fit_model(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(self.hypermodel, HyperModel):
             self.hypermodel.execution = self._execution
-        self._execution += 1
-        self._epochs = kwargs.get("epochs")
         if self.baselines is not None:
             # First: the callbacks after it may read what it writes.
             delta = DeltaM(self.baselines, self.tasks)
@@ -196,7 +218,6 @@ class SearchTuner(keras_tuner.Tuner):
         finally:
             if isinstance(self.hypermodel, HyperModel):
                 self.hypermodel.execution = 0
-        arguments.refuse_nan(results, self.oracle.objective)
         return results
 
     def _trial_model(self, hp: Any) -> MultiTaskModel:
@@ -210,7 +231,6 @@ class SearchTuner(keras_tuner.Tuner):
                 f"Oversized model: {size} parameters, `max_model_size` is "
                 f"{self.max_model_size}."
             )
-        self._load_promoted(hp, model)
         return model
 
     def on_search_begin(self) -> None:
@@ -235,14 +255,7 @@ class SearchTuner(keras_tuner.Tuner):
             )
         with keras_tuner.engine.tuner.maybe_distribute(self.distribution_strategy):
             model.optimizer.build(model.trainable_variables)
-            self._load_promoted(hp, model)
         return model
-
-    def _load_promoted(self, hp: Any, model: MultiTaskModel) -> None:
-        """A promotion of Hyperband goes on where its trial ended."""
-        if "tuner/trial_id" in hp.values:
-            parent = hp.values["tuner/trial_id"]
-            model.load_weights(self._get_checkpoint_fname(parent))
 
     # -- results ----------------------------------------------------------------------
 
@@ -252,7 +265,7 @@ class SearchTuner(keras_tuner.Tuner):
         Raises:
             RuntimeError: if no trial has completed.
         """
-        self._check_some_completed()
+        preparation.check_some_completed(self)
         return super().get_best_models(num_models)
 
     def get_best_hyperparameters(self, num_trials: int = 1) -> list[Any]:
@@ -261,7 +274,7 @@ class SearchTuner(keras_tuner.Tuner):
         Raises:
             RuntimeError: if no trial has completed.
         """
-        self._check_some_completed()
+        preparation.check_some_completed(self)
         return super().get_best_hyperparameters(num_trials)
 
     def best_arguments(self) -> dict[str, Any]:
@@ -278,6 +291,20 @@ class SearchTuner(keras_tuner.Tuner):
         return self.hypermodel.arguments(self.get_best_hyperparameters()[0])
 
     # -- files ------------------------------------------------------------------------
+
+    def _open_study(self, record: Mapping[str, Any], overwrite: bool) -> None:
+        """Begin the study, or go on with it if it is of the same search."""
+        folder = Path(self.project_dir)
+        files.refuse_kerastuner(folder)
+        storage = open_storage(self.storage, folder)
+        if overwrite:
+            delete_study(storage, self.project_name)
+        directions = self.oracle.objective.directions
+        self._study = SearchStudy(storage, self.project_name, directions)
+        files.check_project(self._study, record, folder)
+        self.oracle.open(self._study, Owner(folder))
+        if self.oracle.trials:
+            logger.info("Going on with the search in %s.", folder)
 
     def _populate_initial_space(self) -> None:
         if type(self.hypermodel).build is HyperModel.build:  # all of it is declared

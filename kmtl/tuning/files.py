@@ -1,101 +1,48 @@
-"""Files of a search that a kill at any moment leaves readable."""
+"""What the folder and the study of a search may be continued with."""
 
 from __future__ import annotations
 
 import json
-import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kmtl import _files
 from kmtl.data.hashing import fingerprint
 from kmtl.tuning.hypermodel import is_arrays
-
-logger = logging.getLogger("kmtl")
-
-#: Beside KerasTuner's oracle.json: what the project was made for.
-RECORD = "kmtl.json"
+from kmtl.tuning.study import RECORD
 
 
-def write_json(path: str | Path, content: Any, *, keep_previous: bool = False) -> str:
-    """Write JSON whole, as KerasTuner does: with the NaN that metrics may be.
-
-    Args:
-        path: The file.
-        content: JSON-ready data.
-        keep_previous: Keep the old file under `previous(path)`.
-
-    Returns:
-        The text written.
-    """
-    path = Path(path)
-    text = json.dumps(content)
-    if keep_previous and path.exists():
-        os.replace(path, previous(path))
-    _files.write_text(path, text)
-    return text
-
-
-def previous(path: str | Path) -> Path:
-    """Where `write_json` keeps the file before the last."""
-    path = Path(path)
-    return path.with_name(f"{path.stem}.previous{path.suffix}")
-
-
-def read_json(path: str | Path) -> Any:
-    """Content of a JSON file; None, with a warning in the log, if it is unreadable."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        logger.warning("%s cannot be read (%s).", path, error)
-        return None
-
-
-def check_project(folder: Path, record: Mapping[str, Any], started: bool) -> None:
-    """Refuse to continue a search with other settings; record those of a new one.
-
-    Args:
-        folder: The project folder.
-        record: JSON-ready dict of what must stay the same.
-        started: Whether the folder holds a search already.
-
-    Raises:
-        ValueError: naming what differs.
-    """
-    path = folder / RECORD
-    if started and not path.exists():
+def refuse_kerastuner(folder: Path) -> None:
+    """Refuse the project folder of a tuner of KerasTuner itself."""
+    if (folder / "oracle.json").exists():
         raise ValueError(
             f"{folder} holds a search of another tuner. Choose another `directory` or "
             "`project_name`, or pass `overwrite=True` to delete it."
         )
-    check_record(folder, record, read_json(path) if started else None)
 
 
-def check_record(folder: Path, record: Mapping[str, Any], found: Any) -> None:
-    """Compare what is known of both, and write down what is new."""
-    record = json.loads(json.dumps(record))
-    known = found if isinstance(found, dict) else {}
-    differences = [
-        f"{key} was {_short(known[key])} and is now {_short(record[key])}"
-        for key in record
-        if key in known and known[key] != record[key]
-    ]
-    if differences:
+def check_project(study: Any, record: Mapping[str, Any], folder: Path) -> None:
+    """Refuse to continue a search with other settings; record those of a new one.
+
+    Args:
+        study: The `SearchStudy`.
+        record: JSON-ready dict of what must stay the same.
+        folder: The project folder, for messages.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    found = study.note(RECORD)
+    if found is None and study.trials():
         raise ValueError(
-            f"{folder} holds a search with other settings, whose trials cannot be "
-            f"compared with new ones: {'; '.join(differences)}. Choose another "
-            "`directory` or `project_name`, or pass `overwrite=True` to delete it."
+            f"The study '{study.study.study_name}' in this `storage` is not of a "
+            "tuner of kmtl. Choose another `project_name`, or pass `overwrite=True` to "
+            "delete it."
         )
-    if known.keys() != record.keys() | known.keys():
-        write_json(folder / RECORD, {**known, **record})
+    _check_record(study, record, f"{folder} holds a search")
 
 
-def check_same_data(folder: Path, training: Any, validation: Any, epochs: int) -> None:
+def check_same_data(study: Any, training: Any, validation: Any, epochs: int) -> None:
     """Refuse to go on with other arrays or epochs than the trials so far had.
 
     Data sets are not compared: they may be augmented, or without end.
@@ -104,7 +51,26 @@ def check_same_data(folder: Path, training: Any, validation: Any, epochs: int) -
     for name, data in (("training", training), ("validation", validation)):
         if is_arrays(data):
             record[f"{name} data"] = fingerprint(data)
-    check_record(folder, record, read_json(folder / RECORD))
+    _check_record(study, record, "This is a search")
+
+
+def _check_record(study: Any, record: Mapping[str, Any], what: str) -> None:
+    """Compare what is known of both, and write down what is new."""
+    record = json.loads(json.dumps(record))
+    known = study.note(RECORD) or {}
+    differences = [
+        f"{key} was {_short(known[key])} and is now {_short(record[key])}"
+        for key in record
+        if key in known and known[key] != record[key]
+    ]
+    if differences:
+        raise ValueError(
+            f"{what} with other settings, whose trials cannot be "
+            f"compared with new ones: {'; '.join(differences)}. Choose another "
+            "`directory` or `project_name`, or pass `overwrite=True` to delete it."
+        )
+    if known.keys() != record.keys() | known.keys():
+        study.set_note(RECORD, {**known, **record})
 
 
 def check_local(directory: Any) -> None:

@@ -11,12 +11,14 @@ import keras_tuner
 import numpy as np
 import optuna
 from keras_tuner.engine.trial import TrialStatus
+from optuna.distributions import CategoricalDistribution, IntDistribution
 from sklearn.exceptions import ConvergenceWarning
 
 from kmtl.tuning import study as studies
 from kmtl.tuning.objective import ParetoObjective
-from kmtl.tuning.oracle import PRUNED, StudyOracle
+from kmtl.tuning.oracle import StudyOracle
 from kmtl.tuning.stopping import Brackets
+from kmtl.tuning.trials import PRUNED
 
 
 class RandomSearchOracle(StudyOracle, keras_tuner.oracles.RandomSearchOracle):
@@ -58,7 +60,9 @@ class BayesianOptimizationOracle(
 
     def _by_process(self) -> dict[str, Any]:
         # A function of what has been tried, not of what this process has drawn.
-        self._random_state = np.random.RandomState((self.seed + len(self.trials)) % 2**32)
+        self._random_state = np.random.RandomState(
+            (self.seed + len(self.trials)) % 2**32
+        )
         self.gpr = self._make_gpr()
         with warnings.catch_warnings():
             # Of the process's length scale, on few or on equal scores.
@@ -100,26 +104,20 @@ class BayesianOptimizationOracle(
                 n_startup_trials=1,
                 multivariate=True,
                 seed=self._seed_state,
-                warn_independent_sampling=False,
             )
-        study = self.study.study
-        waiting = optuna.trial.create_trial(state=optuna.trial.TrialState.WAITING)
-        space = sampler.infer_relative_search_space(study, waiting)
-        proposed = sampler.sample_relative(study, waiting, space)
+        # On a copy, where it may leave a proposal that is not taken.
+        study = optuna.create_study(
+            sampler=sampler, directions=self.study.study.directions
+        )
+        study.add_trials(
+            trial for trial in self.study.trials() if studies.started(trial)
+        )
+        trial = study.ask()
         hps = keras_tuner.HyperParameters()
         for hp in self.hyperparameters.space:
             hps.merge([hp])
-            if not hps.is_active(hp):
-                continue
-            found = studies.distribution(hp)
-            if found is None:
-                hps.values[hp.name] = hp.default
-            elif hp.name in proposed:
-                hps.values[hp.name] = proposed[hp.name]
-            else:
-                hps.values[hp.name] = sampler.sample_independent(
-                    study, waiting, hp.name, found
-                )
+            if hps.is_active(hp):
+                hps.values[hp.name] = _suggested(trial, hp)
         return {"status": TrialStatus.RUNNING, "values": hps.values}
 
 
@@ -186,6 +184,21 @@ class HyperbandOracle(StudyOracle, keras_tuner.oracles.HyperbandOracle):
 
     def notes_of(self, index: int) -> dict[str, Any]:
         return {"bracket": self.rule.bracket(index)}
+
+
+def _suggested(trial: Any, hp: Any) -> Any:
+    found = studies.distribution(hp)
+    if found is None:
+        return hp.default
+    if isinstance(found, CategoricalDistribution):
+        return trial.suggest_categorical(hp.name, found.choices)
+    if isinstance(found, IntDistribution):
+        return trial.suggest_int(
+            hp.name, found.low, found.high, step=found.step, log=found.log
+        )
+    return trial.suggest_float(
+        hp.name, found.low, found.high, step=found.step, log=found.log
+    )
 
 
 def _is_measured(trial: Any) -> bool:

@@ -13,6 +13,7 @@ from kmtl.tuning.base import SearchTuner
 from kmtl.tuning.events import SearchEvent
 from kmtl.tuning.oracles import (
     BayesianOptimizationOracle,
+    GridSearchOracle,
     HyperbandOracle,
     RandomSearchOracle,
 )
@@ -41,16 +42,34 @@ class RandomSearch(SearchTuner, keras_tuner.RandomSearch):
             time. (The models have the seed of their HyperModel.)
         listener: Callable that receives a `kmtl.tuning.SearchEvent` when the search,
             a trial or an epoch begins or ends, for displays.
-        **options: `directory`, `project_name`, `overwrite`, `executions_per_trial`,
-            `max_model_size`, `distribution_strategy`, `tuner_id`, `hyperparameters`,
-            `tune_new_entries`, `allow_new_entries`, `max_retries_per_trial`, as in
-            KerasTuner, and `max_consecutive_failed_trials`: that many failures in a row
-            end the search. Defaults to 5. `optimizer`, `loss` and `metrics` are
-            refused: they would drop the loss weights.
+        **options: The options below, and KerasTuner's `directory`, `project_name`,
+            `overwrite`, `executions_per_trial`, `max_model_size`,
+            `distribution_strategy`, `tuner_id`, `hyperparameters`, `tune_new_entries`,
+            `allow_new_entries`, `max_retries_per_trial` and
+            `max_consecutive_failed_trials`: that many failures in a row end the search.
+            Defaults to 5. `optimizer`, `loss` and `metrics` are refused: they would
+            drop the loss weights.
+
+    Options:
+        - `storage`: where the trials are written: None for a journal file in the
+          project folder, the path of a journal file, or a database URL
+          (`"sqlite:///search.db"`, `"postgresql://..."`, `"mysql://..."`). It is an
+          Optuna study of the project's name, which `optuna-dashboard` shows as it is:
+          `optuna-dashboard FOLDER/study.journal`, or with the URL. Programs with the
+          same storage and `project_name` work on one search, on any machine.
+        - `pruner`: what stops hopeless trials early, as `PRUNED`, which is no failure:
+          `"asha"`, `"median"`, a `kmtl.tuning.Asha` or `Median`, or for one objective
+          any pruner of Optuna. Defaults to None.
+        - `max_minutes`: number > 0: after so many minutes `search` begins no trial, and
+          the one that trains stops after its epoch; the next `search` goes on with it.
+          Defaults to None.
+        - `keep_checkpoints`: integer >= 1: the weights of so many of the best trials
+          stay on the disk (of `"pareto"`, those of the whole front too). Defaults to 3.
 
     A search is continued by running the same program again, also after a kill: finished
-    trials are kept, an interrupted one begins again. A folder of a search with another
-    space, objective, tasks, model or seed is refused.
+    trials are kept, an interrupted one goes on from its checkpoint, written every 30
+    seconds. A project of a search with another space, objective, tasks, model or seed
+    is refused. Values of a trial that failed are not proposed again.
 
     Raises:
         ValueError, TypeError: for the above, before anything is trained.
@@ -107,6 +126,10 @@ class BayesianOptimization(SearchTuner, keras_tuner.BayesianOptimization):
         alpha: Float > 0, variance of the noise of a score, relative to the spread of
             all scores. Defaults to 1e-4.
         beta: Float >= 0: the larger, the more is explored. Defaults to 2.6.
+        sampler: `"gp"`, KerasTuner's Gaussian process; `"tpe"`, Optuna's tree of Parzen
+            estimators, which takes several objectives and constraints; or `"auto"`:
+            `"tpe"` for those, else `"gp"`. Both search task weights along the T - 1
+            logarithms of their ratios. Defaults to `"auto"`.
 
     Raises:
         ValueError, TypeError: as for `kmtl.RandomSearch`.
@@ -121,6 +144,7 @@ class BayesianOptimization(SearchTuner, keras_tuner.BayesianOptimization):
         alpha: float = 1e-4,
         beta: float = 2.6,
         *,
+        sampler: str = "auto",
         baselines: Any = None,
         seed: int | None = None,
         listener: Callable[[SearchEvent], None] | None = None,
@@ -135,12 +159,56 @@ class BayesianOptimization(SearchTuner, keras_tuner.BayesianOptimization):
             "num_initial_points": num_initial_points,
             "alpha": _checks.check_range("alpha", alpha, 0, low_open=True),
             "beta": _checks.check_range("beta", beta, 0),
+            "sampler": _checks.check_choice("sampler", sampler, ("auto", "gp", "tpe")),
         }
         SearchTuner.__init__(
             self,
             BayesianOptimizationOracle,
             settings,
-            ("num_initial_points", "alpha", "beta"),
+            ("num_initial_points", "alpha", "beta", "sampler"),
+            hypermodel=hypermodel,
+            objective=objective,
+            baselines=baselines,
+            seed=seed,
+            listener=listener,
+            **options,
+        )
+
+
+class GridSearch(SearchTuner, keras_tuner.GridSearch):
+    """KerasTuner's grid search for multi-task models, which can be continued.
+
+    Every combination of values is tried once, the defaults first, the last
+    hyperparameter changing fastest. Ranges without steps have 10 values each. Several
+    processes share the grid.
+
+    Args:
+        hypermodel, objective, baselines, seed, listener, **options: As for
+            `kmtl.RandomSearch`.
+        max_trials: Integer >= 1, trials in all. None: the whole grid. Defaults to None.
+
+    Raises:
+        ValueError, TypeError: as for `kmtl.RandomSearch`.
+    """
+
+    def __init__(
+        self,
+        hypermodel: Any = None,
+        objective: Any = None,
+        max_trials: int | None = None,
+        *,
+        baselines: Any = None,
+        seed: int | None = None,
+        listener: Callable[[SearchEvent], None] | None = None,
+        **options: Any,
+    ):
+        if max_trials is not None:
+            max_trials = _checks.check_int("max_trials", max_trials, 1)
+        SearchTuner.__init__(
+            self,
+            GridSearchOracle,
+            {"max_trials": max_trials},
+            (),
             hypermodel=hypermodel,
             objective=objective,
             baselines=baselines,
@@ -153,14 +221,16 @@ class BayesianOptimization(SearchTuner, keras_tuner.BayesianOptimization):
 class Hyperband(SearchTuner, keras_tuner.Hyperband):
     """KerasTuner's Hyperband for multi-task models.
 
-    Many trials train for few epochs, the best go on for longer, from their weights and
-    the state of their optimizer (which KerasTuner's own promotions lose).
+    Many trials begin, and at every rung one in `factor` trains on: the live model, with
+    its optimizer (whose state KerasTuner's own promotions lose). The others end there,
+    as `PRUNED`. A trial is compared with those of its bracket that have come as far, so
+    none waits for others, in one process or many.
 
     Args:
         hypermodel, objective, baselines, seed, listener, **options: As for
-            `kmtl.RandomSearch`.
+            `kmtl.RandomSearch`, but for `pruner`.
         max_epochs: Integer >= 1, epochs of the longest trials. Defaults to 27, which is
-            70 trials of 1 to 27 epochs.
+            49 trials with rungs at 1, 3 and 9 epochs.
         factor: Integer >= 2: one in `factor` trials goes on, for `factor` times the
             epochs. Defaults to 3.
         hyperband_iterations: Integer >= 1, repetitions of the whole. Defaults to 1.
@@ -182,6 +252,11 @@ class Hyperband(SearchTuner, keras_tuner.Hyperband):
         listener: Callable[[SearchEvent], None] | None = None,
         **options: Any,
     ):
+        if options.get("pruner") is not None:
+            raise ValueError(
+                "`pruner` is not taken here: Hyperband stops trials by its own rule. "
+                f"Received: pruner={options['pruner']!r}"
+            )
         iterations = _checks.check_int("hyperband_iterations", hyperband_iterations, 1)
         settings = {
             "max_epochs": _checks.check_int("max_epochs", max_epochs, 1),

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 import kmtl
 from kmtl.training.batches import ShuffledBatches
-from kmtl.tuning import SearchEvent
+from kmtl.tuning import SearchEvent, progress
 
 pytestmark = pytest.mark.backend
 
@@ -56,54 +56,65 @@ def test_the_best_model_scores_what_its_trial_did(
     found = model.evaluate(*validation, verbose=0, return_dict=True)
     assert found["digit_accuracy"] == pytest.approx(best.score)
     assert sum(model.task_weights.values()) == pytest.approx(1.0)
-    # The optimizer came along, and Keras had nothing to warn of.
-    assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) > 0
     assert not caplog.records or "Skipping variable" not in caplog.text
     # The winner can be built again and trained from the start.
     again = hypermodel.build(tuner.get_best_hyperparameters()[0])
     assert again.task_weights == pytest.approx(model.task_weights)
 
 
-class Enough(BaseException):
+class Killed(BaseException):
     pass
 
 
-def stop_after_three(event: SearchEvent) -> None:
-    if event.kind == "trial_end" and event.number == 3:
-        raise Enough
-
-
-def test_hyperband_goes_on_with_the_optimizer(tmp_path: Path) -> None:
-    """Two epochs in one go equal one epoch, a promotion, and another."""
+def test_an_interrupted_trial_goes_on_from_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Optimizer, dropout, order of rows and callbacks are where they were."""
+    monkeypatch.setattr(progress, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "CHECKPOINT_SHARE", 1e9)
     (x, y), validation = digits()
     hypermodel = kmtl.HyperModel(
-        kmtl.build_mlp,
-        tasks=TASKS,
-        input_shape=(64,),
-        units=(4,),
-        seed=0,
-        space=["learning_rate"],
+        kmtl.build_mlp, tasks=TASKS, input_shape=(64,), units=(4,), dropout=0.3, seed=0
     )
-    tuner = kmtl.Hyperband(
-        hypermodel,
-        "val_digit_loss",
-        max_epochs=2,
-        factor=2,
-        seed=0,
-        directory=tmp_path,
-        listener=stop_after_three,
-    )
-    with pytest.raises(Enough):
-        tuner.search(x, y, validation_data=validation, verbose=0)
-    *_, promoted = tuner.oracle.trials.values()
-    assert "tuner/trial_id" in promoted.hyperparameters.values
-    model = hypermodel.build(promoted.hyperparameters)
-    hypermodel.fit(promoted.hyperparameters, model, x, y, epochs=1, verbose=0)
-    hypermodel.fit(
-        promoted.hyperparameters, model, x, y, epochs=2, initial_epoch=1, verbose=0
-    )
-    loss = model.evaluate(*validation, verbose=0, return_dict=True)["digit_loss"]
-    assert promoted.score == pytest.approx(loss, rel=1e-5)
+    epochs: list[int] = []
+
+    def search(folder: Path, dies_at: int = 0) -> Any:
+        def listener(event: SearchEvent) -> None:
+            if event.kind == "epoch_end":
+                epochs.append(event.epoch)
+                if event.epoch == dies_at:
+                    raise Killed
+
+        tuner = kmtl.RandomSearch(
+            hypermodel, "val_digit_loss", 1, seed=0, directory=folder, listener=listener
+        )
+        stopping = keras.callbacks.EarlyStopping(
+            "val_digit_loss", mode="min", patience=2, min_delta=1e9
+        )
+        tuner.search(
+            x,
+            y,
+            validation_data=validation,
+            epochs=9,
+            callbacks=[stopping],
+            batch_size=16,
+            verbose=0,
+        )
+        return tuner
+
+    whole = search(tmp_path / "whole")
+    assert epochs == [1, 2, 3]  # the first epoch is the best, then two without
+    epochs.clear()
+    with pytest.raises(Killed):
+        search(tmp_path / "cut", dies_at=2)
+    tuner = search(tmp_path / "cut")
+    assert epochs == [1, 2, 2, 3]
+    for row, expected in zip(tuner.curves("0"), whole.curves("0"), strict=True):
+        assert row == pytest.approx(expected, rel=1e-6)
+    assert not list(tmp_path.glob("cut/*/trial_0/resume.npz"))
+    one, two = tuner.get_best_models()[0], whole.get_best_models()[0]
+    for left, right in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-6)
 
 
 def test_dataset_of_batches(tmp_path: Path) -> None:

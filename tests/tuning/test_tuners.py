@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 
 def test_tuners_are_kerastuners() -> None:
-    for name in ("RandomSearch", "BayesianOptimization", "Hyperband"):
+    for name in ("RandomSearch", "BayesianOptimization", "GridSearch", "Hyperband"):
         assert issubclass(getattr(kmtl, name), getattr(keras_tuner, name))
 
 
@@ -40,24 +39,32 @@ def test_a_lower_error_wins(tmp_path: Path) -> None:
 
 
 def test_bayesian_search_finds_the_planted_optimum(tmp_path: Path) -> None:
-    tuner = run(make_tuner(tmp_path, kind=kmtl.BayesianOptimization, max_trials=8))
+    options = {"kind": kmtl.BayesianOptimization, "max_trials": 10, "seed": 4}
+    tuner = run(make_tuner(tmp_path, **options))
     trials = list(tuner.oracle.trials.values())
     assert tuner.oracle.num_initial_points == 3  # and not 3 x 2, of KerasTuner
     assert max(trial.score for trial in trials[:3]) < 0.9
     assert max(trial.score for trial in trials) > 0.99
-    assert len({tuple(t.hyperparameters.values.values()) for t in trials}) == 8
+    assert len({tuple(t.hyperparameters.values.values()) for t in trials}) == 10
 
 
-def test_hyperband_promotes_the_best_from_their_epochs(tmp_path: Path) -> None:
+def test_hyperband_trains_on_with_the_best_of_a_bracket(tmp_path: Path) -> None:
     builder = Planted(lambda a, b, epoch: valley(a, b) + 0.1 * epoch)
     tuner = make_tuner(tmp_path, builder, kmtl.Hyperband, max_epochs=3)
-    total = tuner.oracle.expected_trials
+    # Brackets of 3 trials with a rung at 1 epoch, and of 2 trials without.
+    assert tuner.oracle.expected_trials == 5
     run(tuner, epochs=3)
-    assert len(tuner.oracle.trials) == total == 6
-    first, promoted = builder.fits[:3], builder.fits[3]
-    assert [fit[2:] for fit in first] == [(0, 1)] * 3
-    a, b, *_ = max(first, key=lambda fit: valley(*fit[:2]))
-    assert promoted == (a, b, 1, 3)
+    statuses, best = [], 0.0
+    for a, b, first, last in builder.fits[:3]:
+        goes_on = valley(a, b) > best
+        best = max(best, valley(a, b))
+        assert (first, last) == (0, 3 if goes_on else 1)  # in one training
+        statuses.append("COMPLETED" if goes_on else "PRUNED")
+    assert "PRUNED" in statuses
+    assert [fit[2:] for fit in builder.fits[3:]] == [(0, 3)] * 2
+    statuses += ["COMPLETED"] * 2
+    assert [trial.status for trial in tuner.oracle.trials.values()] == statuses
+    assert len(tuner.oracle.get_best_trials(9)) == statuses.count("COMPLETED")
 
 
 def test_hyperband_says_that_it_decides_the_epochs(
@@ -148,8 +155,11 @@ def test_a_failed_trial_is_recorded_and_passed_over(tmp_path: Path) -> None:
     reasons = [event.reason for event in seen if event.kind == "trial_end"]
     assert reasons == [None, "MemoryError: out of memory", None, None]
     assert len(tuner.oracle.get_best_trials(4)) == 3
-    record = json.loads((tmp_path / "search" / "trial_1" / "trial.json").read_text())
-    assert record["message"].startswith("MemoryError: out of memory\n")
+    again = make_tuner(tmp_path, score, max_trials=4).oracle.trials["1"]
+    assert again.message.startswith("MemoryError: out of memory\n")
+    assert (
+        again.hyperparameters.values == tuner.oracle.trials["1"].hyperparameters.values
+    )
 
 
 def test_failures_in_a_row_end_the_search_with_the_last_reason(tmp_path: Path) -> None:

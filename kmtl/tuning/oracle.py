@@ -1,0 +1,345 @@
+"""A KerasTuner oracle whose trials are those of an Optuna study."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import keras_tuner
+import numpy as np
+from keras_tuner.engine.trial import Trial, TrialStatus
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState
+
+from kmtl.tuning import study as studies
+from kmtl.tuning.ownership import Owner
+from kmtl.tuning.stopping import Rule
+from kmtl.tuning.study import SearchStudy, noted
+from kmtl.tuning.trials import PRUNED, StudyTrials
+
+logger = logging.getLogger("kmtl")
+
+#: A trial whose process is killed so often, without an epoch in between, has failed.
+MOST_KILLS = 3
+POLL_SECONDS = 0.5
+MOST_MESSAGE = 20_000  # characters; MySQL's text ends at 65535 bytes
+
+
+class StudyOracle(StudyTrials):
+    """What all our oracles are: KerasTuner's interface, Optuna's storage.
+
+    Every trial is written to the study when it begins, after every epoch and when it
+    ends, so any process can go on from there, and several can search at once. What is
+    proposed depends on the seed and on the trials so far alone.
+
+    Subclasses say what to propose, in KerasTuner's `populate_space`.
+    """
+
+    owner: Owner
+    #: When no trial may begin any more, on `time.monotonic`'s clock.
+    deadline: float = math.inf
+    #: What stops hopeless trials.
+    rule: Rule | None = None
+
+    @property
+    def expected_trials(self) -> int | None:
+        """Number of trials of the whole search, where it is known."""
+        return self.max_trials
+
+    def open(self, study: SearchStudy, owner: Owner) -> None:
+        """Go on with a study."""
+        self.study = study
+        self.owner = owner
+        self._curves = {}
+        self.refresh()
+
+    def close(self) -> None:
+        """Own no trial any more; the next search, here or elsewhere, goes on."""
+        self.owner.end(finished=not self.ongoing_trials)
+        self.ongoing_trials = {}
+
+    # -- beginning a trial ------------------------------------------------------------
+
+    @keras_tuner.synchronized
+    def create_trial(self, tuner_id: str) -> Trial:
+        if tuner_id in self.ongoing_trials:
+            return self.ongoing_trials[tuner_id]
+        self.tuner_ids.add(tuner_id)
+        self.owner.begin(self.study, self._numbers)
+        with self.owner.alone():
+            self._rescue()
+            trial = self._next_trial()
+        if trial.status == TrialStatus.RUNNING:
+            self.ongoing_trials[tuner_id] = trial
+            self._display.on_trial_begin(trial)
+        elif trial.status == TrialStatus.STOPPED:
+            self.tuner_ids.discard(tuner_id)
+        elif trial.status == TrialStatus.IDLE:
+            time.sleep(POLL_SECONDS)
+        return trial
+
+    def _numbers(self) -> list[int]:
+        """The trials that this process trains."""
+        return [int(trial.trial_id) for trial in list(self.ongoing_trials.values())]
+
+    def _next_trial(self) -> Trial:
+        if time.monotonic() >= self.deadline:
+            return self._no_trial(TrialStatus.STOPPED)
+        found = self.refresh()
+        full = bool(self.max_trials) and len(found) >= (self.max_trials or 0)
+        for frozen in self.study.trials():
+            if frozen.state != TrialState.WAITING:
+                continue
+            if full and not studies.started(frozen):
+                continue
+            if self.study.claim(frozen.number, self.owner.record):
+                return self._begun(frozen.number)
+        if full:
+            return self._last()
+        # Drawn from what has been tried, not from what this process has drawn.
+        entropy = [self.seed, len(found)]
+        state = np.random.SeedSequence(entropy).generate_state(1)[0]
+        self._seed_state = int(state) % (2**31 - 2**20)
+        response = self.populate_space(str(len(found)))
+        if response["status"] == TrialStatus.STOPPED:
+            return self._last()
+        if response["status"] != TrialStatus.RUNNING:
+            return self._no_trial(response["status"])
+        number = self._enter_trial(response["values"] or {}, len(found))
+        if self._is_surplus(number):  # other machines proposed at the same time
+            self.study.set(number, "surplus", True)
+            self.study.finish(number, TrialState.FAIL)
+            return self._no_trial(TrialStatus.IDLE)
+        return self._begun(number)
+
+    def _enter_trial(
+        self, values: Mapping[str, Any], index: int, waiting: bool = False
+    ) -> int:
+        params, distributions, values = studies.encode(self.get_space(), values)
+        notes: dict[str, Any] = {**self.notes_of(index)}
+        rest = {name: value for name, value in values.items() if name not in params}
+        if rest:
+            notes["values"] = rest
+        if not waiting:
+            notes["owner"] = self.owner.record
+        return self.study.create(params, distributions, waiting=waiting, **notes)
+
+    def notes_of(self, index: int) -> dict[str, Any]:
+        """What to note of the trial that is the `index`-th to begin."""
+        return {}
+
+    def _is_surplus(self, number: int) -> bool:
+        found = [trial for trial in self.study.trials() if studies.started(trial)]
+        numbers = [trial.number for trial in found]
+        earlier = found[: numbers.index(number)]
+        mine = found[len(earlier)]
+        if self.max_trials and len(earlier) >= self.max_trials:
+            return True
+        return bool(mine.params) and any(
+            trial.params == mine.params
+            and noted(trial, "values") == noted(mine, "values")
+            for trial in earlier
+        )
+
+    def _begun(self, number: int) -> Trial:
+        self.refresh()
+        return self.trials[str(number)]
+
+    def _last(self) -> Trial:
+        """No trial is left to begin: wait for those of others, who may die."""
+        mine = {trial.trial_id for trial in self.ongoing_trials.values()}
+        others = any(
+            trial.status == TrialStatus.RUNNING and trial_id not in mine
+            for trial_id, trial in self.trials.items()
+        )
+        return self._no_trial(TrialStatus.IDLE if others else TrialStatus.STOPPED)
+
+    def _no_trial(self, status: str) -> Trial:
+        return Trial(self.get_space(), str(len(self.trials)), status)
+
+    def _rescue(self) -> None:
+        """Let trials wait again whose processes are dead."""
+        mine = set(self._numbers())
+        for frozen in self.study.trials():
+            if frozen.state != TrialState.RUNNING or frozen.number in mine:
+                continue
+            record = noted(frozen, "owner")
+            if self.owner.lives(frozen.number, record, noted(frozen, "beat")):
+                continue
+            self.rescue(frozen)
+            self.owner.forget(record)
+
+    def rescue(self, frozen: FrozenTrial) -> None:
+        """Let one trial wait again, or end it, if its end alone was not written."""
+        number = frozen.number
+        result = noted(frozen, "result")
+        if result and result["end"]:
+            self._finish(number, result)
+            return
+        epochs = sum(map(len, studies.read_curves(frozen).values()))
+        before, kills = noted(frozen, "kills") or (0, 0)
+        kills = kills + 1 if epochs == before else 1
+        try:
+            if kills >= MOST_KILLS:
+                reason = f"Its process was killed {kills} times."
+                self.study.set(number, "message", reason)
+                self.study.finish(number, TrialState.FAIL)
+                return
+            self.study.set(number, "kills", (epochs, kills))
+            self.study.give_back(number)
+            logger.info("Trial %s was interrupted and goes on.", number)
+        except UpdateFinishedTrialError:
+            return  # another process was faster
+
+    # -- during a trial ---------------------------------------------------------------
+
+    def is_mine(self, trial_id: str) -> bool:
+        """Whether no other process has taken the trial over."""
+        frozen = self.study.trial(int(trial_id))
+        return (
+            frozen.state == TrialState.RUNNING
+            and noted(frozen, "owner") == self.owner.record
+        )
+
+    def report(
+        self, trial_id: str, epoch: int, logs: Mapping[str, Any], execution: int = 0
+    ) -> bool:
+        """Keep an epoch's logs.
+
+        Args:
+            trial_id: The trial.
+            epoch: Its epoch, from 0.
+            logs: Dict name -> number.
+            execution: Which training of the trial this is, from 0.
+
+        Returns:
+            Whether the trial may go on: no other process has taken it over.
+        """
+        number = int(trial_id)
+        row = {name: float(value) for name, value in logs.items()}
+        try:
+            if not self.is_mine(trial_id):
+                return False
+            self.study.set(number, f"epoch:{execution}:{epoch}", row)
+            single = len(self.objective.directions) == 1
+            if execution == 0 and single and self.objective.has_value(row):
+                self.study.report(number, epoch, self.objective.values(row)[0])
+        except UpdateFinishedTrialError:
+            return False
+        return True
+
+    def should_stop(self, trial_id: str) -> bool:
+        """Whether the rule gives the trial no hope, after its last reported epoch."""
+        return self.rule is not None and self.rule.stops(self, trial_id)
+
+    @keras_tuner.synchronized
+    def update_trial(
+        self, trial_id: str, metrics: Mapping[str, float], step: int = 0
+    ) -> Trial:
+        trial = self.trials[trial_id]
+        trial.metrics = type(trial.metrics)()
+        self._enter(trial, metrics, step)
+        return trial
+
+    # -- ending a trial ---------------------------------------------------------------
+
+    @keras_tuner.synchronized
+    def end_trial(self, trial: Trial) -> None:
+        known = self.trials[trial.trial_id]
+        known.hyperparameters = trial.hyperparameters
+        known.status, known.message = trial.status, trial.message
+        trial = known
+        self.update_space(trial.hyperparameters)
+        number = int(trial.trial_id)
+        metrics = {}
+        if trial.status in (TrialStatus.COMPLETED, PRUNED):
+            self.score_trial(trial)
+            metrics = {
+                name: float(history.get_history()[-1].mean())
+                for name, history in trial.metrics.metrics.items()
+            }
+            if math.isnan(trial.score):
+                trial.status = TrialStatus.INVALID
+        if not self.is_mine(trial.trial_id):
+            logger.warning("Trial %s was taken over by another process.", number)
+            self._forget(trial.trial_id)
+            self.refresh()
+            return
+        if trial.message:
+            self.study.set(number, "message", trial.message[:MOST_MESSAGE])
+        if not self._retried(trial):
+            curves = studies.read_curves(self.study.trial(number))
+            result = {
+                "end": trial.status,
+                "metrics": metrics,
+                "step": int(trial.best_step or 0),
+                "lengths": getattr(trial, "lengths", None)
+                or {str(key): len(curve) for key, curve in curves.items()},
+            }
+            self._finish(number, result)
+        self._display.on_trial_end(trial)
+        self._forget(trial.trial_id)
+        self.refresh()
+
+    def _finish(self, number: int, result: Mapping[str, Any]) -> None:
+        """Write the result, then the end: a kill between them loses nothing."""
+        metrics, end = result["metrics"], result["end"]
+        values = None
+        try:
+            self.study.set(number, "result", dict(result))
+            if end == TrialStatus.COMPLETED:
+                logs = self._complete_logs(metrics)
+                values = self.objective.values(logs)
+                names = [str(part) for part in self.objective.constraints]
+                violations = self.objective.violations(logs)
+                self.study.set_constraints(
+                    number, dict(zip(names, violations, strict=True))
+                )
+        except UpdateFinishedTrialError:
+            return
+        states = {TrialStatus.COMPLETED: TrialState.COMPLETE, PRUNED: TrialState.PRUNED}
+        self.study.finish(number, states.get(end, TrialState.FAIL), values)
+
+    def _complete_logs(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """A hypermodel's own `fit` may return one number for the objective."""
+        value = metrics.get(self.objective.name, math.nan)
+        return {**dict.fromkeys(self.objective.names, value), **metrics}
+
+    def _retried(self, trial: Trial) -> bool:
+        if trial.status != TrialStatus.INVALID:
+            return False
+        number = int(trial.trial_id)
+        runs = (noted(self.study.trial(number), "runs") or 0) + 1
+        left = self.max_retries_per_trial + 1 - runs
+        if left <= 0:
+            trial.status = TrialStatus.FAILED
+            return False
+        logger.warning("Trial %s failed, %d retries are left.", number, left)
+        self.study.set(number, "runs", runs)
+        self.study.give_back(number)
+        return True
+
+    def give_back(self, trial_id: str) -> None:
+        """Let a trial wait that this process trains no further."""
+        if self.is_mine(trial_id):
+            self.study.give_back(int(trial_id))
+        self._forget(trial_id)
+        self.refresh()
+
+    def _forget(self, trial_id: str) -> None:
+        self.ongoing_trials = {
+            tuner_id: trial
+            for tuner_id, trial in self.ongoing_trials.items()
+            if trial.trial_id != trial_id
+        }
+
+    # -- KerasTuner's files: there are none -------------------------------------------
+
+    def save(self) -> None:
+        """Nothing is left to be saved."""
+
+    def reload(self) -> None:
+        self.refresh()

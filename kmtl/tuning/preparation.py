@@ -1,0 +1,90 @@
+"""What a search does before its first trial and after its last."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from keras_tuner.engine.trial import TrialStatus
+
+from kmtl.evaluation import baselines as single_task_baselines
+from kmtl.evaluation.delta import LOG_NAME
+from kmtl.training import inputs
+from kmtl.tuning import objective as objectives
+from kmtl.tuning.events import failure_reason
+from kmtl.tuning.trials import PRUNED
+
+
+def check_first(
+    tuner: Any,
+    x: Any,
+    y: Any,
+    validation_data: Any,
+    fit_options: Mapping[str, Any],
+    callbacks: list,
+) -> None:
+    """What would fail in every trial fails here, on the default model."""
+    model = tuner._build_hypermodel(tuner.oracle.get_space())
+    inputs.prepare(model, x, y, fit_options.get("sample_weight"))
+    inputs.prepare_validation(model, validation_data)
+    logged = {f"val_{name}" for name in model.get_metrics_result()}
+    if tuner.baselines is not None:
+        logged.add(LOG_NAME)
+    if not callbacks and tuner._fits_plainly():  # else `on_epoch_end` will tell
+        objectives.check_logged(
+            tuner.oracle.objective, dict.fromkeys(logged), "by this model"
+        )
+
+
+def train_baselines(
+    tuner: Any, x: Any, y: Any, validation_data: Any, epochs: int, fit_options: Any
+) -> None:
+    """Replace `baselines="auto"` by those of the space's default values."""
+    if tuner.baselines != "auto":
+        return
+    values = tuner.hypermodel.default_values()
+    weight = fit_options.get("sample_weight")
+    train = [part for part in (x, y, weight) if part is not None]
+
+    def progress(task: str, seed: int, epoch: int, epochs: int) -> None:
+        tuner._emit("baseline_epoch_end", task=task, epoch=epoch, epochs=epochs)
+
+    tuner._emit("baselines_begin", epochs=epochs)
+    tuner.baselines = single_task_baselines(
+        tuner.hypermodel.builder,
+        tasks=tuner.tasks,
+        train=x if len(train) == 1 else tuple(train),
+        validation=validation_data,
+        epochs=epochs,
+        batch_size=fit_options.get("batch_size"),
+        compile_options=tuner.hypermodel.compile_arguments(values),
+        cache_dir=Path(tuner.project_dir) / "baselines",
+        progress=progress,
+        **tuner.hypermodel.builder_arguments(values),
+    )
+    tuner._emit("baselines_end")
+
+
+def check_some_completed(tuner: Any) -> None:
+    """Raise, with the reasons, where no trial completed."""
+    trials = list(tuner.oracle.trials.values())
+    if any(trial.status == TrialStatus.COMPLETED for trial in trials):
+        return
+    failed = [trial for trial in trials if trial.status == TrialStatus.FAILED]
+    reasons = Counter(failure_reason(trial) for trial in failed)
+    others = {
+        "were stopped by the rule": sum(t.status == PRUNED for t in trials),
+        "are unfinished": sum(t.status == TrialStatus.RUNNING for t in trials),
+    }
+    raise RuntimeError(
+        "No trial completed. "
+        + ", ".join(
+            [f"{len(failed)} failed"]
+            + [f"{count} {what}" for what, count in others.items() if count]
+        )
+        + ":\n"
+        + "\n".join(f"  {count} x {why}" for why, count in reasons.most_common())
+        + f"\nThe search is in {tuner.project_dir}."
+    )

@@ -1,0 +1,203 @@
+"""One trial while it trains: its curve, its best epoch, when it stops."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import keras_tuner
+import numpy as np
+
+from kmtl.tuning import arguments
+from kmtl.tuning.checkpoints import Progress, weights_of
+
+#: Seconds between two checkpoints of a trial that trains. What a kill loses at most.
+CHECKPOINT_SECONDS = 30.0
+#: And at most this part of the time goes into writing them.
+CHECKPOINT_SHARE = 0.05
+
+
+class TrialRun:
+    """A trial in this process.
+
+    Args:
+        tuner: The tuner.
+        trial: The KerasTuner trial.
+    """
+
+    def __init__(self, tuner: Any, trial: Any):
+        self.tuner = tuner
+        self.trial = trial
+        self.best: list[np.ndarray] | None = None
+        self.best_value: float | None = None
+        #: Metrics and best epoch of each finished training.
+        self.results: list[tuple[dict[str, float], int]] = []
+        #: Logs per epoch of the training that runs.
+        self.rows: list[dict[str, float]] = []
+        #: Epochs of a training, where they are known.
+        self.epochs: int | None = None
+        self.lengths: dict[str, int] = {}
+        self.pruned = False
+        #: Put off for a later search, or another process.
+        self.interrupted = False
+        #: Another process has it.
+        self.lost = False
+        self.progress: Progress | None = None
+        if not tuner._is_worker():
+            self.progress = tuner.checkpoints.progress(trial.trial_id)
+        if self.progress is not None:
+            self._go_on(self.progress)
+
+    def _go_on(self, progress: Progress) -> None:
+        meta = progress.meta
+        self.best, self.best_value = progress.best, meta["best_value"]
+        self.results = [(metrics, step) for metrics, step in meta["results"]]
+        self.lengths = dict(meta["lengths"])
+        curves = self.tuner.oracle.curves(self.trial.trial_id)
+        self.rows = curves.get(self.execution, [])[: meta["epoch"]]
+        if len(self.rows) < meta["epoch"]:  # the study is of another time
+            self.progress = None
+            self.best = self.best_value = None
+            self.results, self.rows, self.lengths = [], [], {}
+
+    @property
+    def execution(self) -> int:
+        """Which training of the trial runs, from 0."""
+        return len(self.results)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the trial trains no further here."""
+        return self.pruned or self.interrupted or self.lost
+
+    def finish_execution(self, results: Any) -> None:
+        """Take in what `HyperModel.fit` returned."""
+        objective = self.tuner.oracle.objective
+        if isinstance(results, keras.callbacks.History):
+            rows = self.rows or _rows(results)
+            values = [objective.get_value(row) for row in rows]
+            arguments.refuse_nan(values, objective)
+            step = best_index(values, objective)
+            outcome = (dict(rows[step]), step)
+        elif isinstance(results, Mapping):
+            arguments.refuse_nan([objective.get_value(results)], objective)
+            outcome = ({name: float(value) for name, value in results.items()}, 0)
+        else:
+            values = [float(value) for value in np.ravel(results)]
+            arguments.refuse_nan(values, objective)
+            outcome = ({objective.name: statistics.fmean(values)}, 0)
+        self.lengths[str(self.execution)] = len(self.rows)
+        self.results.append(outcome)
+        self.rows = []
+        self.progress = None
+
+    def outcome(self) -> tuple[dict[str, float], int]:
+        """Means over the trainings: metrics at the best epochs, and their number."""
+        names = dict.fromkeys(name for metrics, _ in self.results for name in metrics)
+        means = {
+            name: statistics.fmean(
+                metrics[name] for metrics, _ in self.results if name in metrics
+            )
+            for name in names
+        }
+        return means, int(statistics.mean(step for _, step in self.results))
+
+
+class TrialCallback(keras.callbacks.Callback):
+    """Reports a training epoch by epoch. The last of the callbacks.
+
+    Args:
+        run: The `TrialRun`.
+        callbacks: The other callbacks, whose counters a checkpoint keeps.
+    """
+
+    def __init__(self, run: TrialRun, callbacks: Sequence[Any]):
+        super().__init__()
+        self.run = run
+        self.callbacks = list(callbacks)
+        self._saved = time.monotonic()
+        self._cost = 0.0
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        # Now: the callbacks before this one have reset themselves here.
+        if self.run.progress is not None:
+            self.run.progress.restore(self.model, self.callbacks)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.run.tuner.on_epoch_begin(self.run.trial, self.model, epoch, logs)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        run = self.run
+        tuner, trial = run.tuner, run.trial
+        row = {name: float(value) for name, value in (logs or {}).items()}
+        run.rows.append(row)
+        self._keep_best(row)
+        if not tuner._is_worker():
+            run.lost = not tuner.oracle.report(
+                trial.trial_id, epoch, row, run.execution
+            )
+        tuner.on_epoch_end(trial, self.model, epoch, logs)
+        if not (run.lost or tuner._is_worker()):
+            last = run.epochs is not None and epoch + 1 >= run.epochs
+            if not last and run.execution == 0:
+                run.pruned = tuner.oracle.should_stop(trial.trial_id)
+            if not (last or run.pruned) and tuner.must_pause():
+                run.interrupted = True
+            self._save(epoch)
+        if run.stopped:
+            self.model.stop_training = True
+
+    def _keep_best(self, row: dict[str, float]) -> None:
+        objective = self.run.tuner.oracle.objective
+        if objective.has_value(row):
+            value = objective.get_value(row)
+            known = self.run.best_value
+            if known is not None and not objective.better_than(value, known):
+                return
+            self.run.best_value = value
+        self.run.best = weights_of(self.model)
+
+    def _save(self, epoch: int) -> None:
+        since = time.monotonic() - self._saved
+        pause = max(CHECKPOINT_SECONDS, self._cost / CHECKPOINT_SHARE)
+        if since < pause and not self.run.interrupted:
+            return
+        began = time.monotonic()
+        run = self.run
+        meta = {
+            "epoch": epoch + 1,
+            "best_value": run.best_value,
+            "results": run.results,
+            "lengths": run.lengths,
+        }
+        run.tuner.checkpoints.save_progress(
+            run.trial.trial_id, self.model, run.best, self.callbacks, meta
+        )
+        self._saved = time.monotonic()
+        self._cost = self._saved - began
+
+
+def best_index(values: Sequence[float], objective: Any) -> int:
+    """Position of the best value, the first of equal ones."""
+    best = 0
+    for index, value in enumerate(values):
+        if index and objective.better_than(value, values[best]):
+            best = index
+    return best
+
+
+def _rows(history: keras.callbacks.History) -> list[dict[str, float]]:
+    epochs = max(map(len, history.history.values()), default=0)
+    if not epochs:
+        raise keras_tuner.errors.FailedTrialError("Training had no epoch.")
+    return [
+        {
+            name: float(values[epoch])
+            for name, values in history.history.items()
+            if epoch < len(values)
+        }
+        for epoch in range(epochs)
+    ]

@@ -1,0 +1,187 @@
+"""How a tuner trains one trial, and what it keeps of it."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras_tuner
+from keras_tuner.engine.trial import TrialStatus
+
+from kmtl.training.model import MultiTaskModel
+from kmtl.tuning import objective as objectives
+from kmtl.tuning.checkpoints import Checkpoints
+from kmtl.tuning.events import SearchEvent, failure_reason
+from kmtl.tuning.hypermodel import HyperModel
+from kmtl.tuning.progress import TrialCallback, TrialRun
+from kmtl.tuning.trials import PRUNED
+
+logger = logging.getLogger("kmtl")
+
+
+class TrialRunner(keras_tuner.Tuner):
+    """The part of `SearchTuner` that knows one trial."""
+
+    listener: Callable[[SearchEvent], None] | None = None
+    #: How many checkpoints of ended trials stay.
+    keep_checkpoints: int = 3
+    #: When a search pauses, on `time.monotonic`'s clock.
+    _deadline: float = math.inf
+    _run: TrialRun
+
+    def _begin_running(self, most_failures: int) -> None:
+        self.checkpoints = Checkpoints(self.get_trial_dir, lambda: self.project_dir)
+        self._execution = 0
+        self._failures = 0
+        self._most_failures = most_failures
+        self._reason: str | None = None
+
+    def must_pause(self) -> bool:
+        """Whether a training stops after its epoch, to go on in a later search."""
+        return time.monotonic() >= self._deadline
+
+    # -- one trial --------------------------------------------------------------------
+
+    def on_trial_begin(self, trial: Any) -> None:
+        super().on_trial_begin(trial)
+        self._emit("trial_begin", trial)
+
+    def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
+        """Train a trial as often as `executions_per_trial` says.
+
+        Returns:
+            The metrics at the best epoch, and its number, means over the trainings.
+            None if the trial goes on elsewhere or later.
+        """
+        self._reason = None
+        self._run = run = TrialRun(self, trial)
+        run.epochs = kwargs.get("epochs")
+        original = kwargs.pop("callbacks", [])
+        try:
+            while run.execution < self.executions_per_trial and not run.stopped:
+                callbacks = self._deepcopy_callbacks(original)
+                self._configure_tensorboard_dir(callbacks, trial, run.execution)
+                options = copy.copy(kwargs)
+                options["callbacks"] = [*callbacks, TrialCallback(run, callbacks)]
+                if run.progress is not None:
+                    options["initial_epoch"] = run.progress.meta["epoch"]
+                self._execution = run.execution
+                results = self._build_and_fit_model(trial, *args, **options)
+                if run.interrupted or run.lost:
+                    return None
+                run.finish_execution(results)
+        except Exception as error:
+            text = str(error).strip() or type(error).__name__
+            first = text.splitlines()[0]
+            planned = isinstance(error, keras_tuner.errors.FailedTrialError)
+            self._reason = first if planned else f"{type(error).__name__}: {first}"
+            raise
+        if run.best is not None and not run.pruned:
+            self.checkpoints.save(trial.trial_id, run.best)
+        return run.outcome()
+
+    def _run_and_update_trial(self, trial: Any, *args: Any, **kwargs: Any) -> None:
+        outcome = self.run_trial(trial, *args, **kwargs)
+        if outcome is not None:
+            metrics, step = outcome
+            trial.lengths = self._run.lengths
+            self.oracle.update_trial(trial.trial_id, metrics, step=step)
+
+    def _try_run_and_update_trial(self, trial: Any, *args: Any, **kwargs: Any) -> None:
+        super()._try_run_and_update_trial(trial, *args, **kwargs)
+        if trial.status != TrialStatus.COMPLETED:
+            if self._reason:
+                trial.message = f"{self._reason}\n\n{trial.message}"
+        elif self._run.pruned:
+            trial.status = PRUNED
+
+    def on_epoch_end(
+        self, trial: Any, model: Any, epoch: int, logs: Any = None
+    ) -> None:
+        super().on_epoch_end(trial, model, epoch, logs)
+        logs = logs or {}
+        if self._fits_plainly():
+            objectives.check_logged(self.oracle.objective, logs, "by this training")
+        self._emit(
+            "epoch_end",
+            trial,
+            epoch=epoch + 1,
+            epochs=self._run.epochs,
+            logs={name: float(value) for name, value in logs.items()},
+        )
+
+    def _fits_plainly(self) -> bool:
+        plain = (HyperModel.fit, keras_tuner.HyperModel.fit)
+        return type(self.hypermodel).fit in plain
+
+    def on_trial_end(self, trial: Any) -> None:
+        if self._run.interrupted or self._run.lost:
+            self.oracle.give_back(trial.trial_id)
+            reason = "interrupted" if self._run.interrupted else "taken over"
+            self._emit("trial_end", trial, reason=f"{reason}: it goes on later")
+            return
+        if not self._is_worker():
+            # Its end first: where it was matters no more once that is written.
+            super().on_trial_end(trial)
+            self.checkpoints.drop_progress(trial.trial_id)
+            self.checkpoints.keep(self._kept_trials())
+        else:
+            super().on_trial_end(trial)
+        trial = self.oracle.get_trial(trial.trial_id)
+        if trial.status in (TrialStatus.COMPLETED, PRUNED):
+            self._failures = 0
+            self._emit("trial_end", trial)
+            return
+        reason = failure_reason(trial)
+        logger.warning("Trial %s failed: %s", trial.trial_id, reason)
+        self._emit("trial_end", trial, reason=reason)
+        self._failures += trial.status == TrialStatus.FAILED
+        if self._failures >= self._most_failures:
+            raise RuntimeError(
+                f"{self._failures} trials in a row failed, the last one with: {reason} "
+                "(`max_consecutive_failed_trials` sets how many may.) The trials and "
+                f"their messages are in {self.project_dir}."
+            )
+
+    def _kept_trials(self) -> set[str]:
+        """The trials whose checkpoints stay: the best, the front, those that run."""
+        kept = {
+            trial_id
+            for trial_id, trial in self.oracle.trials.items()
+            if trial.status == TrialStatus.RUNNING
+        }
+        best = self.oracle.get_best_trials(self.keep_checkpoints)
+        return kept | {trial.trial_id for trial in [*best, *self.oracle.front()]}
+
+    def load_model(self, trial: Any) -> MultiTaskModel:
+        """A trial's model with the weights of its best epoch.
+
+        Raises:
+            FileNotFoundError: if they were not kept.
+        """
+        model = self._try_build(trial.hyperparameters)
+        self.checkpoints.load(trial.trial_id, model)
+        return model
+
+    # -- telling ----------------------------------------------------------------------
+
+    def _emit(self, kind: str, trial: Any = None, **details: Any) -> None:
+        if self.listener is None:
+            return
+        number = None
+        if trial is not None and not self._is_worker():
+            number = list(self.oracle.trials).index(trial.trial_id) + 1
+        total = None if self._is_worker() else self.oracle.expected_trials
+        event = SearchEvent(
+            kind, self, trial=trial, number=number, total=total, **details
+        )
+        try:
+            self.listener(event)
+        except Exception as error:  # not the trial's fault: end the search
+            raise keras_tuner.errors.FatalRuntimeError(
+                f"The `listener` failed on '{kind}': {type(error).__name__}: {error}"
+            ) from error

@@ -1,0 +1,260 @@
+"""Rules that stop hopeless trials, for one objective and for several."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+
+from kmtl import _checks
+from kmtl.evaluation.pareto import non_dominated_ranks
+from kmtl.tuning.objective import ParetoObjective
+from kmtl.tuning.study import noted
+
+
+class Rule(abc.ABC):
+    """Decides after an epoch whether a trial stops."""
+
+    @abc.abstractmethod
+    def stops(self, oracle: Any, trial_id: str) -> bool:
+        """Whether the trial is hopeless, after its last epoch.
+
+        Args:
+            oracle: The `StudyOracle`, with the curves of all trials.
+            trial_id: The trial.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Asha(Rule):
+    """Asynchronous successive halving.
+
+    At `min_epochs`, `min_epochs * factor`, ... epochs a trial goes on only if it is
+    among the best 1/`factor` of all trials that have come so far (and if it is the best
+    one). A trial's best epoch so far is compared; several objectives are compared by
+    the front that their last epoch is on.
+
+    Args:
+        min_epochs: Integer >= 1, epochs before the first comparison. Defaults to 1.
+        factor: Integer >= 2. Defaults to 3.
+
+    Reference: Li et al., MLSys 2020, arXiv:1810.05934, algorithm 2, in the variant that
+    stops trials instead of promoting them.
+    """
+
+    min_epochs: int = 1
+    factor: int = 3
+
+    def __post_init__(self) -> None:
+        _checks.check_int("min_epochs", self.min_epochs, 1)
+        _checks.check_int("factor", self.factor, 2)
+
+    def stops(self, oracle: Any, trial_id: str) -> bool:
+        epochs = len(first_curve(oracle, trial_id))
+        rung = self.min_epochs
+        while rung < epochs:
+            rung *= self.factor
+        if rung != epochs:
+            return False
+        return not among_best(oracle, trial_id, epochs, self.factor, oracle.trials)
+
+
+@dataclasses.dataclass(frozen=True)
+class Median(Rule):
+    """Stop a trial that is worse than half of the others were at the same epoch.
+
+    A trial's best epoch so far is compared; several objectives are compared by the
+    front that their last epoch is on.
+
+    Args:
+        startup_trials: Integer >= 1, trials that must have come as far before one is
+            stopped. Defaults to 5.
+        warmup_epochs: Integer >= 0, epochs of a trial in which it is not stopped.
+            Defaults to 0.
+
+    Reference: Golovin et al., KDD 2017 (Google Vizier), section 3.2.2.
+    """
+
+    startup_trials: int = 5
+    warmup_epochs: int = 0
+
+    def __post_init__(self) -> None:
+        _checks.check_int("startup_trials", self.startup_trials, 1)
+        _checks.check_int("warmup_epochs", self.warmup_epochs, 0)
+
+    def stops(self, oracle: Any, trial_id: str) -> bool:
+        epochs = len(first_curve(oracle, trial_id))
+        if epochs <= self.warmup_epochs:
+            return False
+        others, mine = _reached(oracle, trial_id, epochs, oracle.trials)
+        if len(others) < self.startup_trials:
+            return False
+        return 2 * ahead(oracle.objective, mine, others) > len(others)
+
+
+@dataclasses.dataclass(frozen=True)
+class Brackets(Rule):
+    """Hyperband's rule: halving among the trials of one bracket.
+
+    Args:
+        max_epochs: Integer >= 1, epochs of a trial that is never stopped.
+        factor: Integer >= 2.
+        iterations: Integer >= 1, how often all brackets are run.
+
+    Reference: Li et al., JMLR 2018, arXiv:1603.06560, algorithm 1, with halving that
+    does not wait for the whole rung.
+    """
+
+    max_epochs: int
+    factor: int
+    iterations: int = 1
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """Per bracket, its number of trials and the epochs of its first rung."""
+        most, left = 0, self.max_epochs
+        while left >= self.factor:
+            left //= self.factor
+            most += 1
+        return [
+            (
+                -(-(most + 1) * self.factor**s // (s + 1)),  # rounded up
+                max(1, round(self.max_epochs / self.factor**s)),
+            )
+            for s in range(most, -1, -1)
+        ]
+
+    def bracket(self, index: int) -> int:
+        """Bracket of the trial that is the `index`-th to begin."""
+        sizes = [size for size, _ in self.sizes()] * self.iterations
+        for number, size in enumerate(sizes):
+            if index < size:
+                return number
+            index -= size
+        return len(sizes) - 1
+
+    def rungs(self, bracket: int) -> list[int]:
+        """Epochs at which trials of a bracket are compared."""
+        sizes = self.sizes()
+        rung = sizes[bracket % len(sizes)][1]
+        found = []
+        while rung < self.max_epochs:
+            found.append(rung)
+            rung *= self.factor
+        return found
+
+    def stops(self, oracle: Any, trial_id: str) -> bool:
+        epochs = len(first_curve(oracle, trial_id))
+        brackets = {
+            str(frozen.number): noted(frozen, "bracket")
+            for frozen in oracle.study.trials()
+        }
+        mine = brackets[trial_id]
+        if epochs not in self.rungs(mine):
+            return False
+        group = [other for other in oracle.trials if brackets.get(other) == mine]
+        return not among_best(oracle, trial_id, epochs, self.factor, group)
+
+
+class OptunaRule(Rule):
+    """A pruner of Optuna, for one objective.
+
+    Args:
+        pruner: The `optuna.pruners.BasePruner`.
+    """
+
+    def __init__(self, pruner: Any):
+        self.pruner = pruner
+
+    def stops(self, oracle: Any, trial_id: str) -> bool:
+        study, frozen = oracle.study.study, oracle.study.trial(int(trial_id))
+        return self.pruner.prune(study, frozen)
+
+
+def make_rule(pruner: Any, objective: Any) -> Rule | None:
+    """The rule for a tuner's `pruner` argument."""
+    names = {"asha": Asha, "median": Median}
+    if pruner is None or isinstance(pruner, Rule):
+        return pruner
+    if isinstance(pruner, str):
+        return names[_checks.check_choice("pruner", pruner, tuple(names))]()  # type: ignore[abstract]
+    if isinstance(pruner, optuna.pruners.BasePruner):
+        if len(objective.directions) > 1:
+            raise ValueError(
+                "`pruner` must be 'asha' or 'median' for several objectives: Optuna's "
+                f"compare one number. Received: pruner={pruner!r}"
+            )
+        return OptunaRule(pruner)
+    raise TypeError(
+        "`pruner` must be 'asha', 'median', None, a kmtl.tuning.Asha or Median, or an "
+        f"Optuna pruner. Received: pruner={pruner!r}"
+    )
+
+
+# -- comparing -------------------------------------------------------------------------
+
+
+def first_curve(oracle: Any, trial_id: str) -> list[dict[str, float]]:
+    """Logs per epoch of a trial's first training."""
+    return oracle.curves(trial_id).get(0, [])
+
+
+def among_best(
+    oracle: Any, trial_id: str, epochs: int, factor: int, group: Any
+) -> bool:
+    """Whether a trial is among the best 1/factor of a group at this epoch."""
+    others, mine = _reached(oracle, trial_id, epochs, group)
+    kept = max(1, (len(others) + 1) // factor)
+    return ahead(oracle.objective, mine, others) < kept
+
+
+def ahead(
+    objective: Any, mine: Mapping[str, float], others: Sequence[Mapping[str, float]]
+) -> int:
+    """How many others are better."""
+    if isinstance(objective, ParetoObjective):
+        logs = [mine, *others]
+        numbers = np.asarray([objective.values(row) for row in logs], "float64")
+        excess = np.asarray([objective.excess(row) for row in logs])
+        whole = np.isfinite(numbers).all(axis=1) & np.isfinite(excess)
+        if not whole[0]:
+            return int(whole.sum())
+        met = whole & (excess <= 0)
+        if not met[0]:
+            return int((whole & (excess < excess[0])).sum())
+        ranks = non_dominated_ranks(numbers[met], objective.directions)
+        return int((ranks < ranks[0]).sum())
+    value = objective.get_value(mine)
+    return sum(better(objective, objective.get_value(other), value) for other in others)
+
+
+def better(objective: Any, one: float, other: float) -> bool:
+    """Whether one value is strictly better; what is no number is the worst."""
+    return objective.better_than(one, other) and one != other
+
+
+def _reached(
+    oracle: Any, trial_id: str, epochs: int, group: Any
+) -> tuple[list[dict[str, float]], dict[str, float]]:
+    """What the others of a group, and the trial itself, had after so many epochs."""
+    objective = oracle.objective
+    others = []
+    for other in group:
+        if other == trial_id:
+            continue
+        curve = first_curve(oracle, other)
+        if len(curve) >= epochs:
+            others.append(_so_far(curve[:epochs], objective))
+    return others, _so_far(first_curve(oracle, trial_id)[:epochs], objective)
+
+
+def _so_far(curve: Sequence[dict[str, float]], objective: Any) -> dict[str, float]:
+    """The logs that count among these epochs, as they will for the whole trial."""
+    best = curve[0]
+    for logs in curve[1:]:
+        if objective.better_than(objective.get_value(logs), objective.get_value(best)):
+            best = logs
+    return best

@@ -1,0 +1,250 @@
+"""One search as an Optuna study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras_tuner
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+#: What kmtl notes in a study begins with this. Trials have: `owner`, who trains it;
+#: `beat`, which that process counts up; `runs`, finished trainings that are retried;
+#: `values`, hyperparameters that are not Optuna's parameters; `epoch:N:E`, the logs of
+#: epoch E of training N; `result`; `message`; `surplus`, if it is not to be counted.
+PREFIX = "kmtl:"
+RECORD = f"{PREFIX}record"
+FATAL = f"{PREFIX}fatal"
+
+
+class SearchStudy:
+    """Reads and writes a study. A trial is known by its number in the study.
+
+    Args:
+        storage: The Optuna storage.
+        name: Name of the study; made when it is not there.
+        directions: `"min"` or `"max"` per objective.
+    """
+
+    def __init__(self, storage: BaseStorage, name: str, directions: Sequence[str]):
+        names = {"min": "minimize", "max": "maximize"}
+        self.storage = storage
+        self.study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            directions=[names[direction] for direction in directions],  # type: ignore[misc]
+            load_if_exists=True,
+        )
+        self._id = storage.get_study_id_from_name(name)
+        self._ids: dict[int, int] = {}
+
+    # -- the study --------------------------------------------------------------------
+
+    def note(self, key: str) -> Any:
+        """What was noted of the whole search under a key; None if nothing was."""
+        return self.storage.get_study_user_attrs(self._id).get(key)
+
+    def set_note(self, key: str, value: Any) -> None:
+        self.storage.set_study_user_attr(self._id, key, value)
+
+    # -- trials -----------------------------------------------------------------------
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials that count, oldest first. Not to be changed."""
+        found = self.storage.get_all_trials(self._id, deepcopy=False)
+        self._ids.update({trial.number: trial._trial_id for trial in found})
+        return [trial for trial in found if not noted(trial, "surplus")]
+
+    def trial(self, number: int) -> FrozenTrial:
+        return self.storage.get_trial(self._id_of(number))
+
+    def create(
+        self,
+        params: Mapping[str, Any],
+        distributions: Mapping[str, BaseDistribution],
+        *,
+        waiting: bool = False,
+        **notes: Any,
+    ) -> int:
+        """Enter a trial, whole, and return its number."""
+        template = create_trial(
+            state=TrialState.WAITING if waiting else TrialState.RUNNING,
+            params=dict(params),
+            distributions=dict(distributions),
+            system_attrs={f"{PREFIX}{key}": value for key, value in notes.items()},
+        )
+        trial_id = self.storage.create_new_trial(self._id, template_trial=template)
+        number = self.storage.get_trial_number_from_id(trial_id)
+        self._ids[number] = trial_id
+        return number
+
+    def set(self, number: int, key: str, value: Any) -> None:
+        """Note something of a trial.
+
+        Raises:
+            optuna.exceptions.UpdateFinishedTrialError: if it has ended.
+        """
+        self.storage.set_trial_system_attr(self._id_of(number), f"{PREFIX}{key}", value)
+
+    def set_constraints(self, number: int, violations: Mapping[str, float]) -> None:
+        """Note by how much constraints are violated, where Optuna looks for it."""
+        for name, value in violations.items():
+            self.storage.set_trial_system_attr(
+                self._id_of(number), f"constraints:{name}", value
+            )
+
+    def report(self, number: int, epoch: int, value: float) -> None:
+        """An epoch's objective, for Optuna's pruners and dashboard."""
+        self.storage.set_trial_intermediate_value(self._id_of(number), epoch, value)
+
+    def claim(self, number: int, owner: Mapping[str, Any]) -> bool:
+        """Begin a trial that waits, unless another process is faster."""
+        try:
+            self.set(number, "owner", dict(owner))  # before: a kill leaves a trace
+            if not self.storage.set_trial_state_values(
+                self._id_of(number), TrialState.RUNNING
+            ):
+                return False
+            if noted(self.trial(number), "owner") != owner:
+                self.set(number, "owner", dict(owner))
+        except UpdateFinishedTrialError:
+            return False
+        return True
+
+    def give_back(self, number: int) -> None:
+        """Let a trial that runs wait again."""
+        self.storage.set_trial_state_values(self._id_of(number), TrialState.WAITING)
+
+    def finish(
+        self, number: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """End a trial; False if it has ended already."""
+        try:
+            self.storage.set_trial_state_values(self._id_of(number), state, values)
+        except UpdateFinishedTrialError:
+            return False
+        return True
+
+    def _id_of(self, number: int) -> int:
+        if number not in self._ids:
+            self._ids[number] = self.storage.get_trial_id_from_study_id_trial_number(
+                self._id, number
+            )
+        return self._ids[number]
+
+
+def delete_study(storage: BaseStorage, name: str) -> None:
+    """Remove a study; nothing happens where there is none."""
+    names = [study.study_name for study in storage.get_all_studies()]
+    if name in names:
+        optuna.delete_study(study_name=name, storage=storage)
+
+
+def noted(trial: FrozenTrial, key: str) -> Any:
+    """What was noted of a trial under a key; None if nothing was."""
+    return trial.system_attrs.get(f"{PREFIX}{key}")
+
+
+def started(trial: FrozenTrial) -> bool:
+    """Whether a trial was ever begun (an enqueued one waits for it)."""
+    return trial.state != TrialState.WAITING or noted(trial, "owner") is not None
+
+
+def read_curves(trial: FrozenTrial) -> dict[int, list[dict[str, float]]]:
+    """Logs per epoch of each training of a trial, without the epochs that it lost."""
+    prefix = f"{PREFIX}epoch:"
+    rows: dict[int, dict[int, dict[str, float]]] = {}
+    for key, logs in trial.system_attrs.items():
+        if key.startswith(prefix):
+            execution, epoch = key[len(prefix) :].split(":")
+            rows.setdefault(int(execution), {})[int(epoch)] = logs
+    lengths = (noted(trial, "result") or {}).get("lengths", {})
+    curves = {}
+    for execution, epochs in sorted(rows.items()):
+        length = lengths.get(str(execution), len(epochs))
+        curves[execution] = [
+            epochs[epoch] for epoch in sorted(epochs) if epoch < length
+        ]
+    return curves
+
+
+# -- hyperparameters -------------------------------------------------------------------
+
+
+def active(space: Any, values: Mapping[str, Any]) -> list[Any]:
+    """The hyperparameters of a KerasTuner space that these values make active."""
+    hps = keras_tuner.HyperParameters()
+    found = []
+    for hp in space.space:
+        hps.merge([hp])
+        if hp.name in values and hps.is_active(hp):
+            hps.values[hp.name] = values[hp.name]
+            found.append(hp)
+    return found
+
+
+def distribution(hp: Any) -> BaseDistribution | None:
+    """Optuna's form of a KerasTuner hyperparameter; None for one that is fixed."""
+    parameters = keras_tuner.engine.hyperparameters
+    if isinstance(hp, parameters.Fixed):
+        return None
+    if isinstance(hp, parameters.Boolean):
+        return CategoricalDistribution([False, True])
+    if isinstance(hp, parameters.Choice):
+        return CategoricalDistribution(list(hp.values))
+    low, high, step = hp.min_value, hp.max_value, hp.step
+    whole = isinstance(hp, parameters.Int)
+    if hp.sampling != "linear" and step not in (None, 1 if whole else None):
+        return CategoricalDistribution(list(hp.values))  # a geometric sequence
+    log = hp.sampling == "log"  # Optuna has no reverse_log: only its samplers miss it
+    if whole:
+        step = 1 if log else int(step or 1)
+        return IntDistribution(low, low + (high - low) // step * step, log, step)
+    if step is not None:
+        high = low + int((high - low) / step + 1e-9) * step
+    return FloatDistribution(float(low), float(high), log, step)
+
+
+def encode(
+    space: Any, values: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, BaseDistribution], dict[str, Any]]:
+    """KerasTuner's values as Optuna's parameters.
+
+    Returns:
+        The parameters, their distributions, and all values that a trial has: plain
+        Python, within their bounds, which rounding may have left.
+    """
+    params: dict[str, Any] = {}
+    distributions: dict[str, BaseDistribution] = {}
+    cleaned = {name: _plain(value) for name, value in values.items()}
+    for hp in active(space, cleaned):
+        found = distribution(hp)
+        if found is None:
+            continue
+        value = cleaned[hp.name]
+        if isinstance(found, (IntDistribution, FloatDistribution)):
+            value = min(max(value, found.low), found.high)
+            value = int(value) if isinstance(found, IntDistribution) else float(value)
+        params[hp.name] = cleaned[hp.name] = value
+        distributions[hp.name] = found
+    return params, distributions, cleaned
+
+
+def decode(space: Any, trial: FrozenTrial) -> dict[str, Any]:
+    """KerasTuner's values of a trial, in the order of the space."""
+    values = {**(noted(trial, "values") or {}), **trial.params}
+    order = {hp.name: None for hp in space.space}
+    return {name: values[name] for name in {**order, **values} if name in values}
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value

@@ -1,0 +1,110 @@
+"""An Optuna study's trials as KerasTuner's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras_tuner
+from keras_tuner.engine.trial import Trial, TrialStatus
+from optuna.trial import FrozenTrial, TrialState
+
+from kmtl.evaluation.pareto import non_dominated_ranks
+from kmtl.tuning import study as studies
+from kmtl.tuning.objective import ParetoObjective, trial_logs
+from kmtl.tuning.study import SearchStudy, noted
+
+#: Status of a trial that a rule stopped: neither completed nor failed.
+PRUNED = "PRUNED"
+ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED, PRUNED)
+_STATUSES = {
+    TrialState.RUNNING: TrialStatus.RUNNING,
+    TrialState.WAITING: TrialStatus.RUNNING,  # interrupted: it goes on
+    TrialState.COMPLETE: TrialStatus.COMPLETED,
+    TrialState.PRUNED: PRUNED,
+    TrialState.FAIL: TrialStatus.FAILED,
+}
+
+
+class StudyTrials(keras_tuner.Oracle):
+    """The part of `StudyOracle` that reads the study."""
+
+    study: SearchStudy
+    trials: dict[str, Trial]
+    ongoing_trials: dict[str, Trial]
+    _curves: dict[str, dict[int, list[dict[str, float]]]]
+
+    def refresh(self) -> list[FrozenTrial]:
+        """Read what other processes have done."""
+        mine = {trial.trial_id for trial in self.ongoing_trials.values()}
+        found = [trial for trial in self.study.trials() if studies.started(trial)]
+        known, self.trials = self.trials, {}
+        for frozen in found:
+            trial_id = str(frozen.number)
+            trial = known.get(trial_id)
+            if trial is None:
+                trial = Trial(self.get_space(), trial_id)
+            if trial_id not in mine and trial.status not in ENDED:
+                self._read(frozen, trial)
+            self.trials[trial_id] = trial
+        ended = [frozen for frozen in found if frozen.state.is_finished()]
+        ended.sort(key=lambda frozen: frozen.datetime_complete)
+        self.start_order = list(self.trials)
+        self.end_order = [str(frozen.number) for frozen in ended]
+        self._tried_so_far = {
+            self._compute_values_hash(trial.hyperparameters.values)
+            for trial in self.trials.values()
+        }
+        return found
+
+    def _read(self, frozen: FrozenTrial, trial: Trial) -> None:
+        trial.hyperparameters = self.get_space()
+        trial.hyperparameters.values = studies.decode(trial.hyperparameters, frozen)
+        trial.status = _STATUSES[frozen.state]
+        trial.message = noted(frozen, "message")
+        result = noted(frozen, "result")
+        trial.metrics = type(trial.metrics)()
+        if result and result["metrics"]:
+            self._enter(trial, result["metrics"], result["step"])
+            self.score_trial(trial)
+
+    def _enter(self, trial: Trial, metrics: Mapping[str, float], step: int) -> None:
+        directions = dict(
+            zip(self.objective.names, self.objective.directions, strict=False)
+        )
+        for name, value in metrics.items():
+            trial.metrics.register(name, directions.get(name, "min"))
+            trial.metrics.update(name, value, step=step)
+        trial.best_step = step
+
+    def score_trial(self, trial: Trial) -> None:
+        metrics = {
+            name: history.get_history()[-1].mean()
+            for name, history in trial.metrics.metrics.items()
+        }
+        trial.score = float(self.objective.get_value(metrics))
+
+    def get_best_trials(self, num_trials: int = 1) -> list[Trial]:
+        """Completed trials only, best first (KerasTuner's would add failed ones)."""
+        return self.objective.rank(list(self.trials.values()))[:num_trials]
+
+    def front(self) -> list[Trial]:
+        """Of several objectives side by side, the trials that none dominates."""
+        if not isinstance(self.objective, ParetoObjective):
+            return []
+        done = [t for t in self.trials.values() if t.status == TrialStatus.COMPLETED]
+        logs = {trial.trial_id: trial_logs(trial) for trial in done}
+        done = [t for t in done if self.objective.feasible(logs[t.trial_id])]
+        if not done:
+            return []
+        values = [self.objective.values(logs[trial.trial_id]) for trial in done]
+        ranks = non_dominated_ranks(values, self.objective.directions)
+        return [trial for trial, rank in zip(done, ranks, strict=True) if rank == 0]
+
+    def curves(self, trial_id: str) -> dict[int, list[dict[str, float]]]:
+        """Logs per epoch of each training of a trial."""
+        if trial_id not in self._curves:
+            curves = studies.read_curves(self.study.trial(int(trial_id)))
+            if self.trials[trial_id].status not in ENDED:
+                return curves
+            self._curves[trial_id] = curves
+        return self._curves[trial_id]
