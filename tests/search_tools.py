@@ -24,7 +24,8 @@ def data(rows: int = 8) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 class Planted:
     """A builder of models that do not train: `score(a, b, epoch)` is their accuracy.
 
-    `size` has a mean absolute error of 1 - that score. Every training is noted in
+    `size` has a mean absolute error of 1 - that score, unless `score` returns a dict
+    of all logs. Every training is noted in
     `fits` as `(a, b, first epoch, last epoch)`.
     """
 
@@ -60,7 +61,11 @@ class Planted:
         self.fits.append((*self._at, initial_epoch, initial_epoch))
         for epoch in range(initial_epoch, epochs):
             value = self.score(*self._at, epoch)
-            logs = {"val_kind_accuracy": value, "val_size_mae": 1 - value}
+            logs = (
+                value
+                if isinstance(value, dict)
+                else {"val_kind_accuracy": value, "val_size_mae": 1 - value}
+            )
             self.fits[-1] = (*self._at, initial_epoch, epoch + 1)
             run.on_epoch_end(epoch, logs)
             if self._model.stop_training:

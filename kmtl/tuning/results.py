@@ -1,0 +1,276 @@
+"""What a search has found, as tables and fronts."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from keras_tuner.engine.trial import TrialStatus
+
+from kmtl.evaluation.pareto import ParetoFront
+from kmtl.tuning import objective as objectives
+from kmtl.tuning.dimensions import Choice
+from kmtl.tuning.events import failure_reason
+from kmtl.tuning.hypermodel import HyperModel
+from kmtl.tuning.parts import PerBlock
+from kmtl.tuning.progress import best_index
+from kmtl.tuning.space import Space
+from kmtl.tuning.weights import WeightDimension
+
+if TYPE_CHECKING:
+    import pandas
+
+    from kmtl.training.model import MultiTaskModel
+
+#: Columns of a table of results before the hyperparameters.
+LEADING = ("status", "rank", "score", "feasible", "on_front", "epochs", "executions")
+
+
+class SearchResults:
+    """The part of `SearchTuner` that reads a search, while it runs or afterwards."""
+
+    oracle: Any
+    hypermodel: Any
+    tasks: tuple
+
+    def results(self) -> pandas.DataFrame:
+        """All trials, one row each, in the order in which they began.
+
+        Returns:
+            A DataFrame with the trial's name as index and the columns
+
+            - `status`; `rank`, 1 for the best completed trial; `score`, the number that
+              the search compares; `feasible`, whether the constraints are met;
+              `on_front`, whether no other trial is better in one goal and as good in
+              the others; `epochs` and `executions` that were trained;
+            - every hyperparameter that counts in the trial, the task weights as
+              `weight_<task>`;
+            - every log at the epoch that counts, mean over the executions, and, with
+              two executions or more, its standard deviation as `<log>_std`;
+            - `reason`, why the trial failed.
+
+            `attrs` has `hyperparameters`, `objectives`, `directions`, `constraints`
+            and `scores` (log of each task's score), which `kmtl.plotting` reads.
+        """
+        import pandas
+
+        trials = list(self.oracle.trials.values())
+        objective = self.oracle.objective
+        ranked = objective.rank(trials)
+        places = {trial.trial_id: i for i, trial in enumerate(ranked, 1)}
+        front = set(self.pareto_front().members)
+        rows, parameters, logs = [], {}, {}
+        for trial in trials:
+            trained = self._executions(trial.trial_id)
+            chosen = parameters_of(self.hypermodel, trial.hyperparameters)
+            found = self._logs(trial, trained)
+            parameters |= dict.fromkeys(chosen)
+            logs |= dict.fromkeys(found)
+            failed = trial.status in (TrialStatus.FAILED, TrialStatus.INVALID)
+            known = objective.has_value(found)
+            rows.append(
+                {
+                    "trial": trial.trial_id,
+                    "status": trial.status,
+                    "rank": places.get(trial.trial_id),
+                    "score": trial.score,
+                    "feasible": objective.feasible(found) if known else None,
+                    "on_front": trial.trial_id in front,
+                    "epochs": sum(map(len, trained)),
+                    "executions": len(trained),
+                    **chosen,
+                    **found,
+                    "reason": failure_reason(trial) if failed else None,
+                }
+            )
+        columns = [*LEADING, *parameters, *logs, "reason"]
+        table = pandas.DataFrame(rows, columns=["trial", *columns]).set_index("trial")
+        table["rank"] = table["rank"].astype("Int64")
+        table["feasible"] = table["feasible"].astype("boolean")
+        table.attrs = {
+            "hyperparameters": list(parameters),
+            "objectives": [goal.name for goal in objective.goals],
+            "constraints": [str(part) for part in objective.constraints],
+            "directions": objectives.directions(self.tasks)
+            | {goal.name: goal.direction for goal in objective.goals},
+            "scores": {
+                task.name: f"val_{task.name}_{task.score.name}" for task in self.tasks
+            },
+        }
+        return table
+
+    def curve_table(self) -> pandas.DataFrame:
+        """The logs of every epoch of every trial: one row per epoch.
+
+        Returns:
+            A DataFrame with the columns `trial`, `status`, `rank` (1 is the best),
+            `execution` (from 0), `epoch` (from 1), and the logs.
+        """
+        import pandas
+
+        ranked = self.oracle.objective.rank(list(self.oracle.trials.values()))
+        places = {trial.trial_id: i for i, trial in enumerate(ranked, 1)}
+        rows = [
+            {
+                "trial": trial.trial_id,
+                "status": trial.status,
+                "rank": places.get(trial.trial_id),
+                **row,
+            }
+            for trial in self.oracle.trials.values()
+            for row in self.curves(trial.trial_id)
+        ]
+        leading = ["trial", "status", "rank", "execution", "epoch"]
+        names = dict.fromkeys(leading) | {name: None for row in rows for name in row}
+        table = pandas.DataFrame(rows, columns=list(names))
+        table["rank"] = table["rank"].astype("Int64")
+        return table
+
+    def curves(self, trial_id: str) -> list[dict[str, float]]:
+        """A trial's logs, epoch by epoch.
+
+        Args:
+            trial_id: The trial.
+
+        Returns:
+            A dict per epoch: `"execution"`, which training of the trial it belongs to,
+            from 0; `"epoch"`, from 1; and the logs.
+        """
+        return [
+            {"execution": execution, "epoch": epoch, **logs}
+            for execution, curve in self.oracle.curves(trial_id).items()
+            for epoch, logs in enumerate(curve, 1)
+        ]
+
+    # -- fronts -----------------------------------------------------------------------
+
+    def pareto_front(self, names: Sequence[str] | None = None) -> ParetoFront:
+        """The completed trials that keep to the constraints, and their front.
+
+        Args:
+            names: Logs to compare by, with a known direction. None: the goals of a
+                search with several, else the score of every task that is not auxiliary.
+
+        Returns:
+            A `kmtl.evaluation.ParetoFront` whose labels are the trials' names:
+            `front.members`, `front.hypervolume(...)`, `front.prefer(...)`.
+        """
+        objective = self.oracle.objective
+        known = objectives.directions(self.tasks)
+        known |= {goal.name: goal.direction for goal in objective.goals}
+        if names is None:
+            if len(objective.goals) > 1:
+                names = [goal.name for goal in objective.goals]
+            else:
+                names = [
+                    f"val_{task.name}_{task.score.name}"
+                    for task in self.tasks
+                    if not task.auxiliary
+                ]
+        goals = [objectives.parse_goal(name, known, names) for name in names]
+        values, labels = [], []
+        for trial in self.oracle.trials.values():
+            if trial.status != TrialStatus.COMPLETED:
+                continue
+            logs = objectives.trial_logs(trial)
+            met = not objective.has_value(logs) or objective.feasible(logs)
+            if met and all(goal.name in logs for goal in goals):
+                values.append([logs[goal.name] for goal in goals])
+                labels.append(trial.trial_id)
+        return ParetoFront(
+            tuple(goal.name for goal in goals),
+            tuple(known[goal.name] for goal in goals),
+            values,  # type: ignore[arg-type]
+            tuple(labels),
+        )
+
+    def get_pareto_trials(
+        self,
+        preference: Mapping[str, float] | None = None,
+        bounds: Mapping[str, float] | None = None,
+    ) -> list[Any]:
+        """The front's trials, the preferred one first; nothing is trained.
+
+        Args:
+            preference: Dict goal -> weight, as for `ParetoFront.prefer`. None weighs
+                all alike.
+            bounds: Dict goal -> value that a trial must reach.
+        """
+        chosen = self.pareto_front().prefer(preference, bounds=bounds)
+        return [self.oracle.get_trial(trial_id) for trial_id in chosen]
+
+    def get_pareto_models(
+        self,
+        preference: Mapping[str, float] | None = None,
+        bounds: Mapping[str, float] | None = None,
+        num_models: int | None = None,
+    ) -> list[MultiTaskModel]:
+        """The models of the front's trials, the preferred one first.
+
+        Args:
+            preference, bounds: As for `get_pareto_trials`.
+            num_models: Integer >= 1, at most so many. None: all. (A search on
+                `"pareto"` keeps the checkpoints of its whole front.)
+
+        Raises:
+            FileNotFoundError: for a trial whose checkpoint was not kept.
+        """
+        trials = self.get_pareto_trials(preference, bounds)[:num_models]
+        return [self.load_model(trial) for trial in trials]  # type: ignore[attr-defined]
+
+    # -- parts ------------------------------------------------------------------------
+
+    def _executions(self, trial_id: str) -> list[list[dict[str, float]]]:
+        """The curves of a trial's executions that have an epoch."""
+        curves = self.oracle.curves(trial_id)
+        return [curves[execution] for execution in sorted(curves) if curves[execution]]
+
+    def _logs(
+        self, trial: Any, executions: Sequence[Sequence[Mapping[str, float]]]
+    ) -> dict[str, float]:
+        """Logs that count, with their spread over the executions."""
+        logs = objectives.trial_logs(trial)
+        if self.oracle.objective.name not in self.oracle.objective.names:
+            logs.pop(self.oracle.objective.name, None)  # the score, of several goals
+        best = [self._best(curve) for curve in executions]
+        if not logs and best:  # a trial that has not ended
+            logs = dict(best[-1])
+        if len(best) > 1:
+            for name in list(logs):
+                values = [row[name] for row in best if name in row]
+                if len(values) > 1:
+                    logs[f"{name}_std"] = statistics.stdev(values)
+        return logs
+
+    def _best(self, curve: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+        """The epoch of a training that counts."""
+        objective = self.oracle.objective
+        known = [row for row in curve if objective.has_value(row)]
+        if not known:
+            return curve[-1]
+        values = [objective.get_value(row) for row in known]
+        return known[best_index(values, objective)]
+
+
+def parameters_of(hypermodel: Any, hyperparameters: Any) -> dict[str, Any]:
+    """The hyperparameters that count in a trial, one name per number."""
+    space = getattr(hypermodel, "space", None)
+    if not (isinstance(hypermodel, HyperModel) and isinstance(space, Space)):
+        values = hyperparameters.values.items()
+        return {name: value for name, value in values if not name.startswith("tuner/")}
+    hp = hyperparameters.copy()
+    found: dict[str, Any] = {}
+    for name, value in space.values(hp).items():
+        dimension = space.dimensions[name]
+        if isinstance(dimension, WeightDimension):
+            found |= {f"weight_{task}": part for task, part in value.items()}
+        elif isinstance(value, dict):
+            found |= {f"{name}_{task}": part for task, part in value.items()}
+        elif isinstance(dimension, PerBlock):
+            found |= {f"{name}_block{i}": rate for i, rate in enumerate(value, 1)}
+        elif isinstance(dimension, Choice):
+            found[name] = hp.values[name]
+        else:
+            found[name] = value
+    return found

@@ -1,0 +1,194 @@
+"""Tables and fronts of a search whose scores are known functions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras_tuner
+import pytest
+from search_tools import TASKS, Planted, make_tuner, run
+
+import kmtl
+from kmtl.tuning import PerTask, WeightGrid
+from kmtl.tuning.results import parameters_of
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+def rising(a: float, b: float, epoch: int) -> float:
+    """Best in the second of three epochs."""
+    return a * (0.5, 1.0, 0.75)[epoch]
+
+
+def opposed(a: float, b: float, epoch: int) -> dict[str, float]:
+    """`kind` is good at a = 1, `size` at a = 0."""
+    return {"val_kind_accuracy": a, "val_size_mae": a + b}
+
+
+def test_results_have_a_row_per_trial(tmp_path: Path) -> None:
+    tuner = run(make_tuner(tmp_path, rising, max_trials=4), epochs=3)
+    table = tuner.results()
+    assert list(table.index) == list(tuner.oracle.trials)
+    assert list(table["status"]) == ["COMPLETED"] * 4
+    assert table.attrs["hyperparameters"] == ["a", "b"]
+    assert table.attrs["scores"] == {
+        "kind": "val_kind_accuracy",
+        "size": "val_size_mae",
+    }
+    for trial_id, row in table.iterrows():
+        values = tuner.oracle.trials[trial_id].hyperparameters.values
+        assert (row["a"], row["b"]) == (values["a"], values["b"])
+        assert row["val_kind_accuracy"] == row["score"] == pytest.approx(values["a"])
+        assert row["val_size_mae"] == pytest.approx(1 - values["a"])
+        assert (row["epochs"], row["executions"]) == (3, 1)
+    assert list(table.sort_values("rank")["a"]) == sorted(table["a"], reverse=True)
+    assert table["feasible"].all()
+    assert table["reason"].isna().all()
+    # One value decides both tasks here, so one trial beats all others.
+    assert table["on_front"].sum() == 1
+    assert table["on_front"][table["score"].idxmax()]
+
+
+def test_curves_keep_every_epoch(tmp_path: Path) -> None:
+    tuner = run(make_tuner(tmp_path, rising, max_trials=2), epochs=3)
+    table = tuner.curve_table()
+    assert len(table) == 6
+    for trial_id, rows in table.groupby("trial"):
+        a = tuner.oracle.trials[trial_id].hyperparameters.values["a"]
+        assert list(rows["epoch"]) == [1, 2, 3]
+        assert list(rows["val_kind_accuracy"]) == pytest.approx([a / 2, a, 0.75 * a])
+    again = make_tuner(tmp_path, rising, max_trials=2)  # from the disk
+    assert again.curve_table().equals(table)
+    assert again.results().equals(tuner.results())
+
+
+def test_several_executions_have_a_mean_and_a_spread(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def noisy(a: float, b: float, epoch: int) -> float:
+        seen.append(1)
+        return a / 2 + (0.0, 0.2, 0.1)[(len(seen) - 1) % 3]
+
+    tuner = make_tuner(tmp_path, noisy, max_trials=2, executions_per_trial=3)
+    table = run(tuner).results()
+    assert list(table["executions"]) == [3, 3]
+    assert table["val_kind_accuracy"].to_list() == pytest.approx(
+        (table["a"] / 2 + 0.1).to_list()
+    )
+    assert table["val_kind_accuracy_std"].to_list() == pytest.approx([0.1, 0.1])
+
+
+def test_failed_trials_have_a_reason_and_no_rank(tmp_path: Path) -> None:
+    def breaking(a: float, b: float, epoch: int) -> float:
+        if a > 0.5:
+            raise MemoryError("too large")
+        return a
+
+    table = run(make_tuner(tmp_path, breaking, max_trials=6)).results()
+    failed = table["a"] > 0.5
+    assert 0 < failed.sum() < 6
+    assert set(table["status"][failed]) == {"FAILED"}
+    assert set(table["reason"][failed]) == {"MemoryError: too large"}
+    assert table["rank"][failed].isna().all()
+    assert table["feasible"][failed].isna().all()
+    assert table["val_kind_accuracy"][failed].isna().all()
+    assert sorted(table["rank"][~failed]) == list(range(1, int((~failed).sum()) + 1))
+
+
+def test_constraints_decide_ranks(tmp_path: Path) -> None:
+    tuner = make_tuner(
+        tmp_path,
+        lambda a, b, epoch: a,
+        objective=["val_kind_accuracy", "val_size_mae <= 0.5"],
+        max_trials=6,
+    )
+    table = run(tuner).results()
+    kept = table["a"] >= 0.5
+    assert 0 < kept.sum() < 6
+    assert (table["feasible"] == kept).all()
+    assert table["rank"][kept].max() < table["rank"][~kept].min()
+    assert table.attrs["constraints"] == ["val_size_mae <= 0.5"]
+
+
+def test_front_and_preferences_without_training(tmp_path: Path) -> None:
+    builder = Planted(opposed)
+    tuner = make_tuner(tmp_path, builder, objective="pareto", max_trials=6)
+    run(tuner)
+    fits = len(builder.fits)
+    front = tuner.pareto_front()
+    assert front.names == ("val_kind_accuracy", "val_size_mae")
+    values = {
+        trial_id: trial.hyperparameters.values
+        for trial_id, trial in tuner.oracle.trials.items()
+    }
+    expected = {
+        one
+        for one, mine in values.items()
+        if not any(
+            other["a"] >= mine["a"]
+            and other["a"] + other["b"] <= mine["a"] + mine["b"]
+            and other != mine
+            for other in values.values()
+        )
+    }
+    assert set(front.members) == expected
+    assert len(expected) > 1
+    table = tuner.results()
+    assert set(table.index[table["on_front"]]) == expected
+    best = tuner.get_pareto_trials({"val_kind_accuracy": 1.0})
+    assert [trial.trial_id for trial in best] == sorted(
+        expected, key=lambda one: -values[one]["a"]
+    )
+    low = sorted(value["a"] + value["b"] for value in values.values())[0]
+    bounded = tuner.get_pareto_trials(bounds={"val_size_mae": low})
+    assert len(bounded) == 1
+    assert front.hypervolume({"val_kind_accuracy": 0.0, "val_size_mae": 2.0}) > 0
+    assert len(tuner.get_pareto_models(num_models=2)) == 2
+    assert len(builder.fits) == fits
+
+
+def test_front_of_other_logs(tmp_path: Path) -> None:
+    tuner = run(make_tuner(tmp_path, rising, max_trials=3), epochs=2)
+    front = tuner.pareto_front(["val_size_mae"])
+    assert front.directions == ("min",)
+    assert len(front.members) == 1
+    with pytest.raises(ValueError, match="Did you mean 'val_size_mae'"):
+        tuner.pareto_front(["val_size_mea"])
+
+
+def parameters(space: Any, **chosen: Any) -> dict[str, Any]:
+    model = kmtl.HyperModel(
+        kmtl.build_mlp, tasks=TASKS, input_shape=(2,), units=(2, 2), space=space
+    )
+    hp = keras_tuner.HyperParameters()
+    model.declare_hyperparameters(hp)
+    hp.values.update(chosen)
+    return parameters_of(model, hp)
+
+
+def test_parameters_are_one_column_per_number() -> None:
+    found = parameters(
+        {
+            "task_weights": WeightGrid(4),
+            "sharing_depth": PerTask(),
+            "dropout": "per_block",
+            "activation": {"soft": "softplus", "hard": "relu"},
+            "weighting": ["equal", "dwa"],
+            "dwa.temperature": (1.0, 2.0),
+        },
+        task_weights="0.25/0.75",
+        activation="hard",
+        dropout_block2=0.25,
+        sharing_depth_kind=1,
+    )
+    assert found == {
+        "weight_kind": 0.25,
+        "weight_size": 0.75,
+        "sharing_depth_kind": 1,
+        "sharing_depth_size": 1,
+        "dropout_block1": 0.0,
+        "dropout_block2": 0.25,
+        "activation": "hard",
+        "weighting": "equal",
+    }
