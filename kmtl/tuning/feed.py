@@ -35,13 +35,11 @@ class Feed:
 
     Args:
         model: A model of the search, for the checks.
-        given: `fit`'s arguments: `x`, `y`, `sample_weight`, `validation_data`,
-            `batch_size`, `validation_batch_size`.
+        given: `fit`'s arguments: `x`, `y`, `sample_weight`, `validation_data`.
     """
 
     def __init__(self, model: Any, given: Mapping[str, Any]):
         self._given = dict(given)
-        self.batch_size = given.get("batch_size") or 32
         arrays = inputs.prepare(
             model, given["x"], given.get("y"), given.get("sample_weight")
         )
@@ -52,8 +50,10 @@ class Feed:
         if self._validation is not None:
             self._validation = inputs.prepare_validation(model, self._validation)
         self.rows = len(keras.tree.flatten(self._train)[0])
-        self.steps = math.ceil(self.rows / self.batch_size)
-        self._pipelines: Any = None
+        self._tensors: Any = None
+        #: By batch size.
+        self._training: dict[int, tuple[Any, Any]] = {}
+        self._validating: dict[int, Any] = {}
 
     def fits(self, given: Mapping[str, Any]) -> bool:
         """Whether this was made of these very objects."""
@@ -69,74 +69,83 @@ class Feed:
             model.distribute_strategy is tf.distribute.get_strategy()  # the default
         )
 
+    def steps(self, batch_size: int) -> int:
+        """Number of batches in an epoch."""
+        return math.ceil(self.rows / batch_size)
+
     def arguments(
-        self, model: Any, seed: int, epochs: int, first_epoch: int
+        self,
+        model: Any,
+        *,
+        seed: int,
+        batch_size: int,
+        validation_batch_size: int,
+        epochs: int,
+        first_epoch: int,
     ) -> dict[str, Any]:
         """Arguments of `fit` in the place of those given.
 
         Args:
             model: The model that will be trained.
             seed: Integer >= 0, decides the order of rows.
+            batch_size, validation_batch_size: Rows per batch.
             epochs: Number of the last epoch.
             first_epoch: Number of the first epoch, 0-based.
         """
-        order = ShuffledBatches(
-            *self._train,
-            batch_size=self.batch_size,
-            seed=seed,
-            first_epoch=first_epoch,
+        batches = ShuffledBatches(
+            *self._train, batch_size=batch_size, seed=seed, first_epoch=first_epoch
         )
         if not self.is_pipeline(model):
-            return {"x": order, "validation_data": self._validation}
-        if self._pipelines is None:
-            self._pipelines = self._make_pipelines()
-        train, orders, validation = self._pipelines
-        orders.assign([order.order(epoch) for epoch in range(first_epoch, epochs)])
+            return {
+                "x": batches,
+                "validation_data": self._validation,
+                "validation_batch_size": validation_batch_size,
+            }
+        if batch_size not in self._training:
+            self._training[batch_size] = self._training_pipeline(batch_size)
+        pipeline, orders = self._training[batch_size]
+        # All epochs at once: reading ahead over the end of one is harmless.
+        orders.assign([batches.order(epoch) for epoch in range(first_epoch, epochs)])
+        return {
+            "x": pipeline,
+            "steps_per_epoch": self.steps(batch_size),
+            **self._validation_arguments(model, validation_batch_size),
+        }
+
+    def _training_pipeline(self, batch_size: int) -> tuple[Any, Any]:
+        """Batches of epochs without end, and the variable with the rows' orders."""
+        import tensorflow as tf
+
+        with tf.device("CPU:0"):
+            if self._tensors is None:
+                self._tensors = keras.tree.map_structure(tf.constant, self._train)
+            nothing = tf.zeros((1, self.rows), tf.int32)
+            orders = tf.Variable(nothing, shape=(None, self.rows))
+        tensors, steps = self._tensors, self.steps(batch_size)
+
+        def batch(number: Any) -> Any:
+            start = number % steps * batch_size
+            rows = orders[number // steps, start : start + batch_size]
+            return keras.tree.map_structure(lambda t: tf.gather(t, rows), tensors)
+
+        return tf.data.Dataset.range(_ENDLESS).map(batch).prefetch(1), orders
+
+    def _validation_arguments(self, model: Any, batch_size: int) -> dict[str, Any]:
+        import tensorflow as tf
+
         weighting = Weighting if model.weighting is None else type(model.weighting)
-        if weighting.on_fit_begin is not Weighting.on_fit_begin:
-            validation = {"validation_data": self._validation}  # it takes arrays
-        return {"x": train, "steps_per_epoch": self.steps, **validation}
-
-    def _make_pipelines(self) -> tuple[Any, Any, dict[str, Any]]:
-        import tensorflow as tf
-
-        with tf.device("CPU:0"):
-            # All epochs' orders at once: reading ahead over the end of one is harmless.
-            orders = tf.Variable(
-                tf.zeros((1, self.rows), tf.int32), shape=(None, self.rows)
-            )
-            train = keras.tree.map_structure(tf.constant, self._train)
-        size, steps = self.batch_size, self.steps
-
-        def batch(number: Any) -> Any:
-            start = number % steps * size
-            rows = orders[number // steps, start : start + size]
-            return keras.tree.map_structure(lambda array: tf.gather(array, rows), train)
-
-        pipeline = tf.data.Dataset.range(_ENDLESS).map(batch)
-        return pipeline.prefetch(1), orders, self._validation_pipeline()
-
-    def _validation_pipeline(self) -> dict[str, Any]:
-        import tensorflow as tf
-
-        given = self._validation
-        if not isinstance(given, tuple):
-            return {"validation_data": given}
-        size = self._given.get("validation_batch_size") or self.batch_size
-        with tf.device("CPU:0"):
-            arrays = keras.tree.map_structure(tf.constant, given)
-        steps = math.ceil(len(keras.tree.flatten(given)[0]) / size)
-
-        def batch(number: Any) -> Any:
-            start = number * size
-            return keras.tree.map_structure(
-                lambda array: array[start : start + size], arrays
-            )
-
-        # Of no known length, so that Keras makes one iterator per epoch and not two.
-        numbers = tf.data.Dataset.range(_ENDLESS).take_while(lambda n: n < steps)
-        pipeline = numbers.map(batch).prefetch(1)
-        return {"validation_data": pipeline, "validation_steps": steps}
+        takes_arrays = weighting.on_fit_begin is not Weighting.on_fit_begin
+        if takes_arrays or not isinstance(self._validation, tuple):
+            return {
+                "validation_data": self._validation,
+                "validation_batch_size": batch_size,
+            }
+        if batch_size not in self._validating:
+            with tf.device("CPU:0"):
+                # No function of ours: iterators of such take ten times as long.
+                slices = tf.data.Dataset.from_tensor_slices(self._validation)
+            self._validating[batch_size] = slices.batch(batch_size)
+        return {"validation_data": self._validating[batch_size]}
 
 
 def choose_steps_per_execution(model: Any, steps: int, callbacks: Any) -> None:

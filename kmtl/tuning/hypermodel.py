@@ -19,14 +19,8 @@ from kmtl.tuning.signature import FIT_NAMES
 from kmtl.tuning.space import Space
 
 #: Arguments of `fit` that say what it reads; those that do not change how.
-DATA_ARGUMENTS = (
-    "x",
-    "y",
-    "sample_weight",
-    "batch_size",
-    "validation_data",
-    "validation_batch_size",
-)
+ARRAY_ARGUMENTS = ("x", "y", "sample_weight", "validation_data")
+DATA_ARGUMENTS = (*ARRAY_ARGUMENTS, "batch_size", "validation_batch_size")
 PLAIN_ARGUMENTS = {"epochs", "initial_epoch", "callbacks", "verbose"}
 
 
@@ -244,9 +238,8 @@ class HyperModel(keras_tuner.HyperModel):
     ) -> tuple[tuple, dict[str, Any]]:
         """Arrays as the pipeline that all trials share; anything else as it is."""
         given = {**dict(zip(("x", "y"), args, strict=False)), **kwargs}
-        data = {name: given[name] for name in DATA_ARGUMENTS if name in given}
         parts = [given.get(key) for key in ("x", "y", "sample_weight")]
-        others = {name: given[name] for name in given if name not in data}
+        others = {name: given[name] for name in given if name not in DATA_ARGUMENTS}
         if (
             len(args) > 2
             or parts[0] is None
@@ -255,18 +248,26 @@ class HyperModel(keras_tuner.HyperModel):
             or not others.keys() <= PLAIN_ARGUMENTS
         ):
             return args, kwargs
+        data = {name: given[name] for name in ARRAY_ARGUMENTS if name in given}
         if self._feed is None or not self._feed.fits(data):
             self._feed = Feed(model, data)
         seed = self._shifted_seed
         if seed is None:  # Keras would draw the order of rows from the same source
             seed = int(np.random.randint(2**31))
+        size = given.get("batch_size") or 32
         own = self._feed.arguments(
-            model, seed, given.get("epochs", 1), given.get("initial_epoch", 0)
+            model,
+            seed=seed,
+            batch_size=size,
+            validation_batch_size=given.get("validation_batch_size") or size,
+            epochs=given.get("epochs", 1),
+            first_epoch=given.get("initial_epoch", 0),
         )
         if self._feed.is_pipeline(model) and (
             "steps_per_execution" not in self.compile_options
         ):
-            choose_steps_per_execution(model, self._feed.steps, others.get("callbacks"))
+            callbacks = others.get("callbacks")
+            choose_steps_per_execution(model, self._feed.steps(size), callbacks)
         return (), {**others, **own, "shuffle": False}
 
     def forget_data(self) -> None:

@@ -70,7 +70,8 @@ class ModelPool:
         """
         arguments = hypermodel.builder_arguments(values)
         options = hypermodel.compile_arguments(values)
-        key = (structure(arguments), compilation(options))
+        # A batch size has its own number of steps per execution, which is traced.
+        key = structure(arguments), compilation(options), values.get("batch_size")
         entry = self._entries.get(key)
         if entry is not None and entry.is_intact():
             self._entries.move_to_end(key)
@@ -128,9 +129,9 @@ class _Entry:
             _layer_variables(model), self._start(hypermodel, arguments), strict=True
         ):
             variable.assign(value)
-        rate = dropout_of(arguments)
-        if _is_number(rate):
-            model.set_dropout(rate)
+        rates = dropout_of(arguments)
+        if _are_rates(rates):
+            model.set_dropout(rates)
         tasks, rule = builders.with_loss_weights(
             hypermodel.tasks, arguments.get("loss_weights")
         )
@@ -156,14 +157,12 @@ class _Entry:
         model.reset_metrics()
         model.stop_training = False
 
-    def _start(
-        self, hypermodel: Any, arguments: Mapping[str, Any]
-    ) -> list[np.ndarray]:
+    def _start(self, hypermodel: Any, arguments: Mapping[str, Any]) -> list[np.ndarray]:
         """Initial values of the layers' variables, from memory or from a new model."""
         seed, rates = arguments.get("seed"), dropout_of(arguments)
         if seed in self._initial:
             known, values = self._initial[seed]
-            if _is_number(rates) or frozen(rates) == known:
+            if _are_rates(rates) or frozen(rates) == known:
                 return values
         new = hypermodel.builder(tasks=hypermodel.tasks, **arguments)
         values = [_kept(v) for v in _layer_variables(new)]
@@ -232,7 +231,9 @@ def structure(arguments: Mapping[str, Any]) -> Any:
         kept["dropout"] = _without_rates(kept["dropout"])
     backbone = kept.get("backbone")
     if isinstance(backbone, Backbone):
-        fields = {f.name: getattr(backbone, f.name) for f in dataclasses.fields(backbone)}
+        fields = {
+            f.name: getattr(backbone, f.name) for f in dataclasses.fields(backbone)
+        }
         fields["dropout"] = _without_rates(fields["dropout"])
         kept["backbone"] = (type(backbone), frozen(fields))
     return frozen(kept)
@@ -261,18 +262,24 @@ def frozen(value: Any) -> Any:
         return type(value).__name__, value
     if isinstance(value, np.generic):
         return frozen(value.item())
+    if isinstance(value, type):
+        return value
     if isinstance(value, Mapping):
         return "dict", tuple((key, frozen(item)) for key, item in value.items())
     if isinstance(value, (list, tuple)):
         return "list", tuple(map(frozen, value))
     if dataclasses.is_dataclass(value) and type(value).__dataclass_params__.frozen:  # type: ignore[union-attr]
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        return type(value), frozen(fields)
+        return type(value), frozen(_fields(value))
     if type(value).__module__.startswith("keras.") and callable(
         getattr(value, "get_config", None)
     ):
         return type(value), frozen(value.get_config())
     return _Same(value)
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    names = [field.name for field in dataclasses.fields(value)]
+    return {name: getattr(value, name) for name in names}
 
 
 class _Same:
@@ -297,6 +304,13 @@ def _without_rates(dropout: Any) -> Any:
     if isinstance(dropout, (list, tuple)):
         return [_without_rates(value) for value in dropout]
     return dropout
+
+
+def _are_rates(dropout: Any) -> bool:
+    """Whether `set_dropout` takes it: one rate, or one per block."""
+    if isinstance(dropout, (list, tuple)):
+        return bool(dropout) and all(map(_is_number, dropout))
+    return _is_number(dropout)
 
 
 def _is_number(value: Any) -> bool:
