@@ -4,5 +4,22 @@ from __future__ import annotations
 
 from kmtl.plotting.comparison import comparison
 from kmtl.plotting.curves import curves
+from kmtl.plotting.search import (
+    depth_weight,
+    hyperparameters,
+    importances,
+    learning_curves,
+    parallel_coordinates,
+    pareto,
+)
 
-__all__ = ["comparison", "curves"]
+__all__ = [
+    "comparison",
+    "curves",
+    "depth_weight",
+    "hyperparameters",
+    "importances",
+    "learning_curves",
+    "parallel_coordinates",
+    "pareto",
+]

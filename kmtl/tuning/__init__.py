@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kmtl.plotting._importance import importance
 from kmtl.tuning.dimensions import Choice, Dimension, Float, Int
 from kmtl.tuning.events import SearchEvent
 from kmtl.tuning.goals import Constraint, Goal, Pareto
@@ -39,4 +40,5 @@ __all__ = [
     "TaskWeights",
     "UniformWeights",
     "WeightGrid",
+    "importance",
 ]

@@ -1,0 +1,105 @@
+"""How much each hyperparameter mattered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kmtl import _checks
+
+if TYPE_CHECKING:
+    import pandas
+
+#: Trials below which a forest says nothing.
+FEWEST = 8
+_TREES = 200
+_REPEATS = 10
+
+
+def importance(table: pandas.DataFrame, metric: str | None = None) -> pandas.Series:
+    """Share of the variation of a metric that each hyperparameter explains.
+
+    A random forest learns the metric from the hyperparameters of the completed trials;
+    the importance of one is how much worse the forest fits when its column is shuffled.
+    A hyperparameter that does not count in a trial is a value of its own.
+
+    Args:
+        table: What `tuner.results()` returned.
+        metric: Name of a log. None: the search's first objective.
+
+    Returns:
+        A Series by hyperparameter, largest first, that sums to 1 (all 0 where nothing
+        explains anything).
+
+    Raises:
+        ValueError: for fewer than 8 completed trials with the metric.
+
+    Reference: Breiman, Machine Learning 45 (2001), section 10.
+    """
+    import pandas
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.inspection import permutation_importance
+
+    metric, names, rows = completed(table, metric)
+    names = [name for name in names if rows[name].nunique(dropna=False) > 1]
+    if len(rows) < FEWEST:
+        raise ValueError(
+            f"Importance needs {FEWEST} completed trials or more. Received: {len(rows)}"
+        )
+    found = pandas.Series(0.0, index=names, name=metric)
+    if names and rows[metric].nunique() > 1:
+        columns = np.column_stack([_numbers(rows[name]) for name in names])
+        forest = RandomForestRegressor(_TREES, random_state=0)
+        forest.fit(columns, rows[metric])
+        shuffled = permutation_importance(
+            forest, columns, rows[metric], n_repeats=_REPEATS, random_state=0
+        )
+        gains = np.maximum(shuffled.importances_mean, 0.0)
+        if gains.sum() > 0:
+            found[:] = gains / gains.sum()
+    return found.sort_values(ascending=False, kind="stable")
+
+
+def completed(
+    table: pandas.DataFrame, metric: str | None = None
+) -> tuple[str, list[str], pandas.DataFrame]:
+    """The metric, the hyperparameters, and the completed trials that have the metric.
+
+    Raises:
+        ValueError: for a table that is not `tuner.results()`, and an unknown metric.
+    """
+    names = table.attrs.get("hyperparameters")
+    if names is None:
+        raise ValueError(
+            "`table` must be what `tuner.results()` returned, with its `attrs`. "
+            f"Received: a table with the columns {', '.join(map(str, table.columns))}"
+        )
+    if metric is None:
+        metric = table.attrs["objectives"][0]
+    if metric not in table.columns:
+        logs = [name for name in table.columns if str(name).startswith("val_")]
+        raise ValueError(_checks.unknown_name("metric", metric, logs))
+    rows = table[(table["status"] == "COMPLETED") & table[metric].notna()]
+    return metric, list(names), rows
+
+
+def is_numeric(column: pandas.Series) -> bool:
+    """Whether a hyperparameter is a number in every trial in which it counts."""
+    values = column.dropna()
+    return all(
+        isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+        for value in values
+    )
+
+
+def _numbers(column: pandas.Series) -> Any:
+    """A column as floats; what does not count is below everything else."""
+    if is_numeric(column):
+        numbers = column.astype("float64")
+        spread = numbers.max() - numbers.min()
+        return numbers.fillna(numbers.min() - (spread or 1.0)).to_numpy()
+    kinds = sorted(map(str, column.dropna().unique()))
+    return np.array(
+        [kinds.index(str(value)) if value == value else -1 for value in column], float
+    )

@@ -1,0 +1,210 @@
+"""Figures of a search, tested on the data they draw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas
+import pytest
+from matplotlib import pyplot as plt
+
+from kmtl.plotting import (
+    depth_weight,
+    hyperparameters,
+    importances,
+    learning_curves,
+    parallel_coordinates,
+    pareto,
+)
+from kmtl.tuning import importance
+
+DIRECTIONS = {"val_kind_accuracy": "max", "val_size_mae": "min"}
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+def table(rows: int = 40, **columns: Any) -> pandas.DataFrame:
+    """As `tuner.results()` makes it; accuracy depends on the depth alone."""
+    random = np.random.default_rng(0)
+    depth = random.integers(0, 3, rows)
+    weight = random.uniform(0.1, 0.9, rows)
+    found = pandas.DataFrame(
+        {
+            "status": "COMPLETED",
+            "feasible": True,
+            "sharing_depth": depth,
+            "dropout": random.uniform(0, 0.5, rows),
+            "weight_kind": weight,
+            "weight_size": 1 - weight,
+            "activation": random.choice(["relu", "tanh"], rows),
+            "val_kind_accuracy": 0.5 + depth / 10,
+            "val_size_mae": 1.0 - weight + depth / 10,
+            **columns,
+        },
+        index=pandas.Index([str(i) for i in range(rows)], name="trial"),
+    )
+    names = ["sharing_depth", "dropout", "weight_kind", "weight_size", "activation"]
+    found.attrs = {
+        "hyperparameters": names,
+        "objectives": ["val_kind_accuracy"],
+        "directions": DIRECTIONS,
+        "scores": {"kind": "val_kind_accuracy", "size": "val_size_mae"},
+    }
+    return found
+
+
+def points(ax: Any, which: int = 0) -> list[tuple[float, float]]:
+    return [tuple(point) for point in ax.collections[which].get_offsets().tolist()]
+
+
+def test_importance_finds_what_the_metric_depends_on() -> None:
+    found = importance(table())
+    assert found.index[0] == "sharing_depth"
+    assert found.iloc[0] > 0.95
+    assert found.sum() == pytest.approx(1.0)
+    other = importance(table(), "val_size_mae")
+    assert set(other.index[:3]) == {"weight_kind", "weight_size", "sharing_depth"}
+    ax = importances(table())
+    assert [bar.get_width() for bar in ax.patches] == list(found)
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(found.index)
+
+
+def test_importance_of_what_does_not_always_count() -> None:
+    counts = np.arange(40) % 2 == 0
+    rate = np.where(counts, 0.3, np.nan)
+    made = table(dropout=rate, val_kind_accuracy=np.where(counts, 0.9, 0.1))
+    assert importance(made).index[0] == "dropout"
+    flat = importance(table(val_kind_accuracy=0.5))
+    assert list(flat) == [0.0] * 5
+    with pytest.raises(ValueError, match=r"8 completed trials.*Received: 7"):
+        importance(table(7))
+
+
+def test_parallel_coordinates_are_scaled_per_column() -> None:
+    made = table(
+        3,
+        sharing_depth=[0, 1, 2],
+        dropout=[0.1, 0.1, 0.1],
+        weight_kind=[0.001, 0.1, 0.01],
+        weight_size=[0.5, 0.25, 0.0],
+        activation=["relu", "tanh", "relu"],
+        val_kind_accuracy=[0.6, 0.9, 0.8],
+    )
+    ax = parallel_coordinates(made)
+    names = [label.get_text() for label in ax.get_xticklabels()]
+    # The dropout does not vary; a factor of 100 is drawn in logarithms.
+    assert names == [
+        "sharing_depth",
+        "weight_kind",
+        "weight_size",
+        "activation",
+        "val_kind_accuracy",
+    ]
+    lines = {line.get_label(): line.get_ydata() for line in ax.get_lines()}
+    lines = {name: list(y) for name, y in lines.items() if name in made.index}
+    assert list(lines) == ["0", "2", "1"]  # the best on top
+    assert lines["0"] == pytest.approx([0, 0, 1, 0, 0])
+    assert lines["1"] == pytest.approx([0.5, 1, 0.5, 1, 1])
+    assert lines["2"] == pytest.approx([1, 0.5, 0, 0, 2 / 3])
+    ax = parallel_coordinates(made, "val_size_mae", hyperparameters=["dropout"])
+    assert len(ax.get_xticks()) == 2
+    with pytest.raises(ValueError, match="Did you mean 'dropout'"):
+        parallel_coordinates(made, hyperparameters=["dropuot"])
+
+
+def test_every_hyperparameter_against_every_tasks_score() -> None:
+    made = table(6)
+    made.loc["3", "status"] = "FAILED"
+    axes = hyperparameters(made)
+    assert axes.shape == (2, 5)
+    done = made.drop(index="3")
+    np.testing.assert_allclose(points(axes[1, 1]), done[["dropout", "val_size_mae"]])
+    best = done["val_size_mae"].idxmin()
+    marked = done.loc[[best], ["dropout", "val_size_mae"]]
+    np.testing.assert_allclose(points(axes[1, 1], 1), marked)
+    assert axes[0, 0].get_ylabel() == "val_kind_accuracy"
+    assert [ax.get_xlabel() for ax in axes[1]] == made.attrs["hyperparameters"]
+
+
+def test_pareto_draws_the_front_of_two_metrics() -> None:
+    made = table(
+        4,
+        val_kind_accuracy=[0.9, 0.8, 0.7, 0.95],
+        val_size_mae=[4.0, 2.0, 3.0, 1.0],
+        feasible=[True, True, True, False],
+    )
+    ax = pareto(made)
+    assert len(points(ax)) == 3
+    line = ax.get_lines()[0]
+    assert list(zip(*line.get_data(), strict=True)) == [(0.8, 2.0), (0.9, 4.0)]
+    assert line.get_drawstyle() == "steps-pre"  # (0.85, 2) is not reached
+    ax = pareto(made, "val_size_mae", "val_kind_accuracy")
+    assert ax.get_lines()[0].get_drawstyle() == "steps-post"
+    made.attrs["scores"] = {"kind": "val_kind_accuracy"}
+    with pytest.raises(ValueError, match="must be given"):
+        pareto(made)
+
+
+def test_learning_curves_are_means_over_executions() -> None:
+    curves = pandas.DataFrame(
+        {
+            "trial": ["0", "0", "0", "0", "1"],
+            "status": ["COMPLETED"] * 4 + ["PRUNED"],
+            "rank": pandas.array([1, 1, 1, 1, None], dtype="Int64"),
+            "execution": [0, 0, 1, 1, 0],
+            "epoch": [1, 2, 1, 2, 1],
+            "val_size_mae": [4.0, 2.0, 6.0, 3.0, 9.0],
+        }
+    )
+    ax = learning_curves(curves, "val_size_mae")
+    first, second = ax.get_lines()
+    assert list(first.get_ydata()) == [5.0, 2.5]
+    assert (first.get_label(), first.get_linestyle()) == ("trial 0", "-")
+    assert list(second.get_ydata()) == [9.0]
+    assert second.get_linestyle() == "--"
+    with pytest.raises(ValueError, match="Did you mean 'val_size_mae'"):
+        learning_curves(curves, "val_size_mea")
+
+
+def test_heat_map_of_depth_and_weight() -> None:
+    made = table(
+        5,
+        sharing_depth=[0, 0, 2, 2, 2],
+        weight_kind=[0.2, 0.8, 0.2, 0.2, 0.8],
+        val_kind_accuracy=[0.5, 0.6, 0.7, 0.9, 0.8],
+    )
+    ax = depth_weight(made)
+    cells = ax.images[0].get_array()
+    assert cells.tolist() == [[0.5, 0.6], [0.9, 0.8]]
+    assert [text.get_text() for text in ax.texts] == [
+        "0.5\n(1)",
+        "0.6\n(1)",
+        "0.9\n(2)",
+        "0.8\n(1)",
+    ]
+    lower = depth_weight(made.assign(val_size_mae=[5.0, 4, 3, 2, 1]), "val_size_mae")
+    assert lower.images[0].get_array().tolist() == [[5.0, 4.0], [2.0, 1.0]]
+    wide = depth_weight(table(40), bins=4, weight="weight_size")
+    labels = [label.get_text() for label in wide.get_xticklabels()]
+    assert len(labels) == 4
+    assert wide.get_xlabel() == "weight_size"
+    with pytest.raises(ValueError, match="Did you mean 'weight_kind'"):
+        depth_weight(made, weight="weight_kin")
+    made.attrs["hyperparameters"] = ["dropout"]
+    with pytest.raises(ValueError, match="must have varied `sharing_depth`"):
+        depth_weight(made)
+
+
+def test_tables_and_metrics_that_cannot_be_drawn_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"what `tuner.results\(\)` returned"):
+        parallel_coordinates(pandas.DataFrame({"a": [1]}))
+    with pytest.raises(ValueError, match="Did you mean 'val_size_mae'"):
+        importances(table(), "val_size_mea")
+    with pytest.raises(ValueError, match="no direction that is known"):
+        depth_weight(table(val_other=1.0), "val_other")
