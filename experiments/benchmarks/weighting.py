@@ -5,10 +5,11 @@
 For each backend, net and number of tasks one process: plain Keras (`to_keras()` of the
 same model, same losses and metrics, equal weights) and one method in turn, epoch by
 epoch; the ratio is the median over pairs of neighbouring epochs, after two epochs of
-warm-up. Every method on the MLP with T = 4; on the convolutional net, at other T and
-for memory one method of each kind, unless `--every`. Writes weighting.json and WEIGHTING.md to `--out`. With
-`--torch-python PATH` it also runs weighting_torch.py, with TorchJD and LibMTL, in that
-environment.
+warm-up. Epochs of loss-based methods, whose bar is 3 %, are five times as long. Every
+method on the MLP with T = 4; on the convolutional net, at other T and for memory one
+method of each kind, unless `--every`. Writes weighting.json and WEIGHTING.md to
+`--out`. With `--torch-python PATH` it also runs weighting_torch.py, with TorchJD and
+LibMTL, in that environment.
 """
 
 from __future__ import annotations
@@ -117,14 +118,15 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         for net in options.nets:
             for tasks in options.tasks if net == "mlp" else [3]:
                 where = {"backend": backend, "net": net, "tasks": tasks}
-                if any(where.items() <= done.items() for done in record["time"]):
-                    continue
-                job = {**common, **where, "kind": "time"}
+                part = section(record, where)
+                done = [[entry["method"], entry["level"]] for entry in part["entries"]]
+                job = {**common, **where, "kind": "time", "done": done}
                 if (net, tasks) != ("mlp", ALL_AT) and not options.every:
                     job["methods"] = options.methods or CORE
                 answer = child(sys.executable, "weighting_worker.py", job, backend)
                 record["versions"] |= answer["versions"]
-                record["time"].append({**where, **answer["result"]})
+                part["entries"] += answer["result"]["entries"]
+                part["load"] = answer["result"]["load"]
                 report.write(record, options.out)  # an interrupted run leaves these
     if options.memory and not record["memory"]:
         measure_memory(options, common, record)
@@ -142,6 +144,15 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     report.write(record, options.out)
     print(report.markdown(record))
     return record
+
+
+def section(record: dict[str, Any], where: dict[str, Any]) -> dict[str, Any]:
+    """What is measured so far of a backend, net and number of tasks."""
+    for part in record["time"]:
+        if where.items() <= part.items():
+            return part
+    record["time"].append({**where, "entries": [], "load": [0.0]})
+    return record["time"][-1]
 
 
 def measure_memory(

@@ -52,7 +52,8 @@ def markdown(record: dict[str, Any]) -> str:
         f"{machine['cores']} cores, {machine['system']}; {versions}.",
         "A ratio is the median over "
         f"{record['pairs_of_epochs']} pairs of neighbouring epochs "
-        f"({record['steps_per_epoch']} steps each) of the same process, one of plain "
+        f"({record['steps_per_epoch']} steps each, five times as many for loss-based "
+        "methods) of the same process, one of plain "
         "Keras with equal weights and one with the method; the quartiles are in "
         "brackets. Float32. Bars: loss-based "
         f"{LOSS_BAR}, features {FEATURES_BAR}, parameters (1 + 2T)/3.",
