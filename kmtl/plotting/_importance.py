@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 #: Trials below which a forest says nothing.
 FEWEST = 8
-_TREES = 200
+#: What the tasks' weights are called together.
+WEIGHTS = "task_weights"
+_TREES = 100
 _REPEATS = 10
 
 
@@ -30,7 +32,8 @@ def importance(table: pandas.DataFrame, metric: str | None = None) -> pandas.Ser
 
     Returns:
         A Series by hyperparameter, largest first, that sums to 1 (all 0 where nothing
-        explains anything).
+        explains anything). The tasks' weights are one, `task_weights`: each of them
+        follows from the others.
 
     Raises:
         ValueError: for fewer than 8 completed trials with the metric.
@@ -39,26 +42,35 @@ def importance(table: pandas.DataFrame, metric: str | None = None) -> pandas.Ser
     """
     import pandas
     from sklearn.ensemble import RandomForestRegressor
-    from sklearn.inspection import permutation_importance
 
     metric, names, rows = completed(table, metric)
-    names = [name for name in names if rows[name].nunique(dropna=False) > 1]
     if len(rows) < FEWEST:
         raise ValueError(
             f"Importance needs {FEWEST} completed trials or more. Received: {len(rows)}"
         )
-    found = pandas.Series(0.0, index=names, name=metric)
-    if names and rows[metric].nunique() > 1:
-        columns = np.column_stack([_numbers(rows[name]) for name in names])
-        forest = RandomForestRegressor(_TREES, random_state=0)
-        forest.fit(columns, rows[metric])
-        shuffled = permutation_importance(
-            forest, columns, rows[metric], n_repeats=_REPEATS, random_state=0
-        )
-        gains = np.maximum(shuffled.importances_mean, 0.0)
-        if gains.sum() > 0:
-            found[:] = gains / gains.sum()
-    return found.sort_values(ascending=False, kind="stable")
+    groups: dict[str, list[int]] = {}
+    columns: list[Any] = []
+    for name in names:
+        if rows[name].nunique(dropna=False) > 1:
+            group = WEIGHTS if name.startswith("weight_") else name
+            groups.setdefault(group, []).append(len(columns))
+            columns.append(_numbers(rows[name]))
+    gains = pandas.Series(0.0, index=list(groups), name=metric)
+    if columns and rows[metric].nunique() > 1:
+        values, inputs = rows[metric].to_numpy("float64"), np.column_stack(columns)
+        forest = RandomForestRegressor(_TREES, random_state=0).fit(inputs, values)
+        fitted = forest.score(inputs, values)
+        random = np.random.default_rng(0)
+        for group, places in groups.items():
+            losses = []
+            for _ in range(_REPEATS):
+                shuffled = inputs.copy()
+                order = random.permutation(len(inputs))
+                shuffled[:, places] = inputs[order][:, places]
+                losses.append(fitted - forest.score(shuffled, values))
+            gains[group] = max(float(np.mean(losses)), 0.0)
+        gains /= gains.sum() or 1.0
+    return gains.sort_values(ascending=False, kind="stable")
 
 
 def completed(

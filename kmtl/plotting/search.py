@@ -269,7 +269,8 @@ def depth_weight(
             if inside.any():
                 cells[i, j] = choose(rows[metric].to_numpy()[inside])
                 text = f"{cells[i, j]:.3g}\n({inside.sum()})"
-                ax.text(j, i, text, ha="center", va="center", fontsize=7, color="white")
+                box = {"color": "white", "alpha": 0.6, "linewidth": 0}
+                ax.text(j, i, text, ha="center", va="center", fontsize=7, bbox=box)
     image = ax.imshow(cells, aspect="auto", origin="lower", cmap=COLORS)
     ax.figure.colorbar(image, ax=ax, label=f"best {metric}")
     ax.set_xticks(range(len(labels)), labels)
@@ -350,9 +351,12 @@ def _best(table: pandas.DataFrame, rows: pandas.DataFrame, metric: str) -> Any:
 
 
 def _is_logarithmic(column: pandas.Series) -> bool:
-    """Whether positive numbers spread over more than a factor of 50."""
+    """Whether positive numbers spread over a factor of 50, most of them low."""
     values = column.dropna().to_numpy("float64")
-    return len(values) > 0 and values.min() > 0 and values.max() > 50 * values.min()
+    if not len(values) or values.min() <= 0 or values.max() <= 50 * values.min():
+        return False
+    # A uniform sample also spreads so far; its median is in the middle.
+    return bool(np.median(values) < 0.8 * values.min() + 0.2 * values.max())
 
 
 def _binned(values: np.ndarray, bins: int) -> tuple[np.ndarray, list[str]]:
