@@ -94,7 +94,12 @@ def make_tuner(
     kind = kind or kmtl.RandomSearch
     if kind not in (kmtl.Hyperband, kmtl.GridSearch):
         settings.setdefault("max_trials", 3)
-    hypermodel = kmtl.HyperModel(builder, tasks=TASKS, space=RANGES)
+    hypermodel = kmtl.HyperModel(
+        builder,
+        tasks=TASKS,
+        space=RANGES,
+        optimizer="sgd",  # no slots to build
+    )
     return kind(hypermodel, **settings)
 
 

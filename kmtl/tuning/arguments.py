@@ -27,6 +27,7 @@ TUNER_OPTIONS = (
     "storage",
     "pruner",
     "max_minutes",
+    "warm_start",
     "keep_checkpoints",
     "directory",
     "project_name",

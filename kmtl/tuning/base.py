@@ -14,7 +14,7 @@ import keras_tuner
 from kmtl import _checks
 from kmtl.evaluation.delta import DeltaM
 from kmtl.training.model import MultiTaskModel
-from kmtl.tuning import arguments, files, preparation, reuse
+from kmtl.tuning import arguments, files, points, preparation, reuse
 from kmtl.tuning import objective as objectives
 from kmtl.tuning.events import SearchEvent
 from kmtl.tuning.hypermodel import HyperModel
@@ -24,7 +24,7 @@ from kmtl.tuning.results import SearchResults
 from kmtl.tuning.running import TrialRunner
 from kmtl.tuning.stopping import make_rule
 from kmtl.tuning.storage import check_storage, open_storage
-from kmtl.tuning.study import SearchStudy, delete_study
+from kmtl.tuning.study import WARM, SearchStudy, delete_study
 
 logger = logging.getLogger("kmtl")
 
@@ -40,7 +40,7 @@ class SearchTuner(SearchResults, TrialRunner):
         fixed_settings: Names of those that may not change when a search goes on.
         hypermodel: A `kmtl.HyperModel`, or a function or `keras_tuner.HyperModel` that
             builds a compiled `kmtl.MultiTaskModel` from `hp`.
-        objective, baselines, seed, listener, storage, pruner, max_minutes,
+        objective, baselines, seed, listener, storage, pruner, max_minutes, warm_start,
         keep_checkpoints, **options: See `kmtl.RandomSearch`.
     """
 
@@ -58,6 +58,7 @@ class SearchTuner(SearchResults, TrialRunner):
         storage: Any = None,
         pruner: Any = None,
         max_minutes: float | None = None,
+        warm_start: Any = None,
         keep_checkpoints: int = 3,
         **options: Any,
     ):
@@ -112,6 +113,28 @@ class SearchTuner(SearchResults, TrialRunner):
             "model": arguments.describe(self.hypermodel),
         }
         self._open_study(files.plain(record), bool(options.get("overwrite")))
+        if warm_start is not None and not self._study.note(WARM):
+            for values in points.warm_points(warm_start, self.oracle.get_space()):
+                points.enqueue(self.oracle, values)
+            self._study.set_note(WARM, True)
+
+    def enqueue(self, values: Mapping[str, Any]) -> int | None:
+        """Try these values before any that are proposed. They count as a trial.
+
+        Args:
+            values: Dict of hyperparameters, or of what the builder of a
+                `kmtl.HyperModel` receives: `{"units": (32, 32), "dropout": 0.1,
+                "task_weights": {"digit": 0.2, "ink": 0.8}}`. The rest is random.
+
+        Returns:
+            The trial's number in the study; None if these values are there already.
+
+        Raises:
+            ValueError: for unknown names, and values outside their range.
+        """
+        space = self.oracle.get_space()
+        found = points.hyperparameters_of(self.hypermodel, space, values)
+        return points.enqueue(self.oracle, found)
 
     # -- searching --------------------------------------------------------------------
 

@@ -108,16 +108,17 @@ class StudyOracle(StudyTrials):
             return self._last()
         if response["status"] != TrialStatus.RUNNING:
             return self._no_trial(response["status"])
-        number = self._enter_trial(response["values"] or {}, len(found))
+        number = self.enter(response["values"] or {}, len(found))
         if self._is_surplus(number):  # other machines proposed at the same time
             self.study.set(number, "surplus", True)
             self.study.finish(number, TrialState.FAIL)
             return self._no_trial(TrialStatus.IDLE)
         return self._begun(number)
 
-    def _enter_trial(
+    def enter(
         self, values: Mapping[str, Any], index: int, waiting: bool = False
     ) -> int:
+        """Write a new trial into the study and return its number."""
         params, distributions, values = studies.encode(self.get_space(), values)
         notes: dict[str, Any] = {**self.notes_of(index)}
         rest = {name: value for name, value in values.items() if name not in params}

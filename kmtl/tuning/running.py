@@ -96,6 +96,8 @@ class TrialRunner(keras_tuner.Tuner):
         if trial.status != TrialStatus.COMPLETED:
             if self._reason:
                 trial.message = f"{self._reason}\n\n{trial.message}"
+        elif self._run.interrupted or self._run.lost:
+            trial.status = TrialStatus.RUNNING
         elif self._run.pruned:
             trial.status = PRUNED
 

@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 #: epoch E of training N; `result`; `message`; `surplus`, if it is not to be counted.
 PREFIX = "kmtl:"
 RECORD = f"{PREFIX}record"
+WARM = f"{PREFIX}warm"
 FATAL = f"{PREFIX}fatal"
 
 

@@ -63,6 +63,9 @@ class RandomSearch(SearchTuner, keras_tuner.RandomSearch):
         - `max_minutes`: number > 0: after so many minutes `search` begins no trial, and
           the one that trains stops after its epoch; the next `search` goes on with it.
           Defaults to None.
+        - `warm_start`: an earlier tuner, or its project folder: the values of its 5
+          best trials, as far as this space has them, are tried first. (`enqueue` takes
+          any other known points.) Defaults to None.
         - `keep_checkpoints`: integer >= 1: the weights of so many of the best trials
           stay on the disk (of `"pareto"`, those of the whole front too). Defaults to 3.
 

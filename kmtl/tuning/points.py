@@ -1,0 +1,207 @@
+"""Known points: what users enqueue, and what an earlier search found."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras_tuner
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from kmtl import _checks
+from kmtl.tuning import study as studies
+from kmtl.tuning.dimensions import Choice
+from kmtl.tuning.hypermodel import HyperModel
+from kmtl.tuning.parts import PerBlock, PerTask
+from kmtl.tuning.storage import JOURNAL, open_storage
+from kmtl.tuning.weights import TaskWeights, UniformWeights, WeightGrid
+
+#: Trials of an earlier search that a warm start begins with.
+WARM_TRIALS = 5
+
+
+def hyperparameters_of(
+    hypermodel: Any, space: Any, values: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Values of a space as those of its hyperparameters.
+
+    Args:
+        hypermodel: The hypermodel.
+        space: Its KerasTuner hyperparameters.
+        values: Dict of hyperparameters or, for a `kmtl.HyperModel`, of what its builder
+            receives: `{"units": (32, 32), "task_weights": {"digit": 0.2, ...}}`.
+
+    Raises:
+        ValueError: for unknown names, and values outside their range.
+    """
+    known = {hp.name: hp for hp in space.space}
+    dimensions: Mapping[str, Any] = {}
+    if isinstance(hypermodel, HyperModel):
+        dimensions = hypermodel.space.dimensions
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in dimensions:
+            found |= _parts(name, dimensions[name], value)
+        else:
+            found[name] = value
+    for name, value in found.items():
+        if name not in known:
+            names = {*known, *dimensions}
+            raise ValueError(_checks.unknown_name("hyperparameter", name, names))
+        if not _contains(known[name], value):
+            raise ValueError(
+                f"`{name}` must be within the space: {known[name]}. "
+                f"Received: {name}={value!r}"
+            )
+    return found
+
+
+def enqueue(oracle: Any, values: Mapping[str, Any]) -> int | None:
+    """Let a trial wait with these values; the rest is drawn at random.
+
+    Returns:
+        Its number; None if there is a trial of these values already.
+    """
+    every = oracle.study.trials()
+    oracle.refresh()
+    drawn = keras_tuner.HyperParameters()
+    state = oracle.seed + 7919 * (len(every) + 1)  # another draw for each
+    for hp in oracle.get_space().space:
+        drawn.merge([hp])
+        if drawn.is_active(hp):
+            state += 1
+            value = values.get(hp.name, hp.random_sample(state))
+            drawn.values[hp.name] = value
+    params, _, _ = studies.encode(oracle.get_space(), drawn.values)
+    if any(_same(trial.params, params) for trial in every):
+        return None
+    return oracle.enter(drawn.values, len(every), waiting=True)
+
+
+def warm_points(source: Any, space: Any) -> list[dict[str, Any]]:
+    """The best points of an earlier search that this space has too, best first.
+
+    Args:
+        source: A tuner of kmtl, or the project folder of one.
+        space: The KerasTuner hyperparameters of the new search.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        folder = Path(source)
+        if not (folder / JOURNAL).is_file():
+            raise ValueError(
+                f"`warm_start` must be a tuner, or a project folder with {JOURNAL}. "
+                f"Received: warm_start='{folder}'"
+            )
+        found = _best_of_storage(open_storage(None, folder))
+    elif hasattr(source, "oracle") and hasattr(source.oracle, "get_best_trials"):
+        best = source.oracle.get_best_trials(WARM_TRIALS)
+        found = [trial.hyperparameters.values for trial in best]
+    else:
+        raise TypeError(
+            "`warm_start` must be a tuner, or the project folder of one. "
+            f"Received: {type(source).__name__}"
+        )
+    known = {hp.name: hp for hp in space.space}
+    points = []
+    for values in found:
+        shared = {
+            name: value
+            for name, value in values.items()
+            if name in known and _contains(known[name], value)
+        }
+        if shared:
+            points.append(shared)
+    return points
+
+
+def _best_of_storage(storage: Any) -> list[dict[str, Any]]:
+    """Values of the best trials of the only study of a journal."""
+    (frozen,) = storage.get_all_studies()
+    signs = [1.0 if d.name == "MINIMIZE" else -1.0 for d in frozen.directions]
+    done = [
+        trial
+        for trial in storage.get_all_trials(frozen._study_id, deepcopy=False)
+        if trial.state == TrialState.COMPLETE
+    ]
+
+    def badness(trial: FrozenTrial) -> tuple[float, ...]:
+        broken = sum(max(0.0, value) for value in trial.constraints.values())
+        values = [s * v for s, v in zip(signs, trial.values or (), strict=True)]
+        return (broken, *values)
+
+    done.sort(key=badness)
+    return [dict(trial.params) for trial in done[:WARM_TRIALS]]
+
+
+def _contains(hp: Any, value: Any) -> bool:
+    found = studies.distribution(hp)
+    if found is None:
+        return value == hp.default
+    if isinstance(found, CategoricalDistribution):
+        return value in found.choices
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return hasattr(value, "item") and _contains(hp, value.item())
+    if not found.low <= value <= found.high:
+        return False
+    steps = (value - found.low) / (found.step or 1)
+    whole = math.isclose(steps, round(steps), abs_tol=1e-8)
+    return whole or (isinstance(found, FloatDistribution) and found.step is None)
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return bool(one) and dict(one) == dict(other)
+
+
+def _parts(name: str, dimension: Any, value: Any) -> dict[str, Any]:
+    """The hyperparameters of one dimension, at the value that they stand for."""
+    if isinstance(dimension, Choice):
+        frozen = tuple(value) if isinstance(value, list) else value
+        for known, item in zip(dimension.names, dimension.objects, strict=True):
+            alike = type(frozen) is type(item) and frozen == item
+            if frozen is item or alike:
+                return {name: known}
+        return {name: value}
+    if isinstance(dimension, PerBlock) and isinstance(value, Sequence):
+        return {f"{name}_block{i}": item for i, item in enumerate(value, 1)}
+    if not isinstance(value, Mapping):
+        return {name: value}
+    if isinstance(dimension, PerTask):
+        return {f"{name}_{task}": item for task, item in value.items()}
+    if not isinstance(dimension, (TaskWeights, UniformWeights, WeightGrid)):
+        return {name: value}
+    _checks.check_task_keys(name, value, dimension.tasks)
+    weights = [float(value[task]) for task in dimension.tasks]
+    if isinstance(dimension, WeightGrid):
+        scale = math.fsum(weights)
+        for known, point in zip(dimension.names, dimension.weights, strict=True):
+            total = math.fsum(point.values())
+            if all(
+                math.isclose(weight / scale, part / total, rel_tol=1e-6)
+                for weight, part in zip(weights, point.values(), strict=True)
+            ):
+                return {name: known}
+        return {name: value}
+    if isinstance(dimension, TaskWeights):
+        return {
+            f"weight_ratio_{task}": weight / weights[0]
+            for task, weight in zip(dimension.tasks[1:], weights[1:], strict=True)
+        }
+    return _sticks(dimension, weights)
+
+
+def _sticks(dimension: UniformWeights, weights: Sequence[float]) -> dict[str, float]:
+    """The quantiles from which `UniformWeights` makes these weights."""
+    scale = dimension.total / math.fsum(weights)
+    parts = [weight * scale - dimension.low for weight in weights]
+    left, found = math.fsum(parts), {}
+    for place, task in enumerate(dimension.tasks[:-1]):
+        others = len(parts) - 1 - place
+        rest = left - parts[place]
+        quantile = 1.0 - (rest / left) ** others if left > 0 else 0.0
+        found[f"weight_stick_{task}"] = min(max(quantile, 0.0), 1.0)
+        left = rest
+    return found

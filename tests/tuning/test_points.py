@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import keras_tuner
+import pytest
+from search_tools import Planted, make_tuner, outcome, run, valley
+
+import kmtl
+from kmtl.tuning import Choice, TaskWeights, UniformWeights, WeightGrid
+from kmtl.tuning.points import hyperparameters_of
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+THREE = (
+    kmtl.Classification("digit", classes=10),
+    kmtl.Regression("ink"),
+    kmtl.Regression("tilt"),
+)
+
+
+def test_enqueued_values_come_first(tmp_path: Path) -> None:
+    builder = Planted(valley)
+    tuner = make_tuner(tmp_path, builder, max_trials=3)
+    assert tuner.enqueue({"a": 0.7, "b": 0.2}) == 0
+    assert tuner.enqueue({"a": 0.7, "b": 0.2}) is None  # it is there
+    assert tuner.enqueue({"b": 1}) == 1
+    assert not tuner.oracle.trials
+    run(tuner)
+    values = [t.hyperparameters.values for t in tuner.oracle.trials.values()]
+    assert values[0] == {"a": 0.7, "b": 0.2}
+    assert values[1]["b"] == 1.0
+    assert 0 < values[1]["a"] < 1  # drawn
+    assert len(values) == 3  # the third is proposed
+    assert tuner.oracle.get_best_trials()[0].score == pytest.approx(1.0)
+    assert outcome(make_tuner(tmp_path, builder)) == outcome(tuner)
+
+
+def test_more_are_enqueued_than_are_tried(tmp_path: Path) -> None:
+    tuner = make_tuner(tmp_path, max_trials=2)
+    for a in (0.1, 0.2, 0.3):
+        tuner.enqueue({"a": a})
+    run(tuner)
+    tried = [t.hyperparameters.values["a"] for t in tuner.oracle.trials.values()]
+    assert tried == [0.1, 0.2]
+    more = run(make_tuner(tmp_path, max_trials=3))
+    assert more.oracle.trials["2"].hyperparameters.values["a"] == 0.3
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"a": 1.5}, r"`a` must be within the space.*Received: a=1.5"),
+        ({"aa": 0.5}, "Unknown hyperparameter 'aa'. Did you mean 'a'"),
+        ({"a": "high"}, "within the space"),
+        ({"a": math.nan}, "within the space"),
+    ],
+)
+def test_bad_points(tmp_path: Path, values: dict, message: str) -> None:
+    tuner = make_tuner(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        tuner.enqueue(values)
+
+
+@pytest.mark.parametrize(
+    ("space", "values"),
+    [
+        (TaskWeights(), {"digit": 0.2, "ink": 0.5, "tilt": 0.3}),
+        (UniformWeights(), {"digit": 0.2, "ink": 0.5, "tilt": 0.3}),
+        (UniformWeights(low=0.1), {"digit": 0.1, "ink": 0.6, "tilt": 0.3}),
+        (WeightGrid(4), {"digit": 0.25, "ink": 0.5, "tilt": 0.25}),
+    ],
+    ids=["ratios", "sticks", "low sticks", "grid"],
+)
+def test_task_weights_are_found_again(space: Any, values: dict) -> None:
+    hypermodel = kmtl.HyperModel(
+        kmtl.build_mlp,
+        tasks=THREE,
+        input_shape=(2,),
+        space={
+            "task_weights": space,
+            "units": Choice([(4,), (4, 4)]),
+            "sharing_depth": (0, 2),
+        },
+    )
+    hp = keras_tuner.HyperParameters()
+    hypermodel.declare_hyperparameters(hp)
+    given = {"task_weights": values, "units": [4, 4], "sharing_depth": 1}
+    hp.values.update(hyperparameters_of(hypermodel, hp, given))
+    found = hypermodel.space.values(hp)
+    assert found["task_weights"] == pytest.approx(values, rel=1e-6)
+    assert (found["units"], found["sharing_depth"]) == ((4, 4), 1)
+    with pytest.raises(ValueError, match="task_weights"):
+        hyperparameters_of(hypermodel, hp, {"task_weights": {"digit": 1.0}})
+
+
+def test_a_warm_start_begins_with_the_best_of_before(tmp_path: Path) -> None:
+    before = run(make_tuner(tmp_path / "before", max_trials=8))
+    best = [t.hyperparameters.values for t in before.oracle.get_best_trials(5)]
+    for name, source in [
+        ("tuner", before),
+        ("folder", tmp_path / "before" / "search"),
+    ]:
+        options = {"max_trials": 6, "seed": 5, "warm_start": source}
+        tuner = run(make_tuner(tmp_path / name, **options))
+        values = [t.hyperparameters.values for t in tuner.oracle.trials.values()]
+        assert values[:5] == best
+        assert values[5] not in best
+        again = make_tuner(tmp_path / name, **options)  # goes on, not again
+        assert outcome(again) == outcome(tuner)
+    with pytest.raises(ValueError, match=r"project folder with study\.journal"):
+        make_tuner(tmp_path / "other", warm_start=tmp_path)
+    with pytest.raises(TypeError, match="must be a tuner"):
+        make_tuner(tmp_path / "other", warm_start=3)
