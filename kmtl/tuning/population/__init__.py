@@ -1,1 +1,27 @@
-"""Populations: many trials as one program, on JAX."""
+"""Populations: trials of one structure train side by side as one program, on JAX."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kmtl.tuning.population.limits import reason_against
+from kmtl.tuning.population.members import EpochEnd, Member, Snapshot, Trained
+
+__all__ = [
+    "EpochEnd",
+    "Member",
+    "Population",
+    "Snapshot",
+    "Trained",
+    "reason_against",
+    "run_population",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Importing the rest needs JAX, which is not there on every backend.
+    if name in ("Population", "run_population"):
+        from kmtl.tuning.population import run
+
+        return getattr(run, name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

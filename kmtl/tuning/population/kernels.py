@@ -40,12 +40,6 @@ def cpu_kernels(model: Any) -> Iterator[None]:
             del layer.__dict__[name]
 
 
-def has_convolution(model: Any) -> bool:
-    """Whether the model has layers for which single trials are faster than many."""
-    kinds = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
-    return any(isinstance(layer, kinds) for layer in model._flatten_layers())
-
-
 def _replacement(layer: Any) -> tuple[str, Callable[..., Any]] | None:
     """`(method, function)` for a layer that is exactly what we know how to compute."""
     if getattr(layer, "data_format", None) != "channels_last":

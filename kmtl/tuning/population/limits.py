@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import keras
 import numpy as np
 import psutil
@@ -15,7 +14,6 @@ import psutil
 from kmtl.evaluation.delta import DeltaM
 from kmtl.training.inputs import is_split
 from kmtl.tuning import reuse
-from kmtl.tuning.population.kernels import has_convolution
 from kmtl.weighting.base import Weighting
 
 #: Fit options that a population knows.
@@ -127,14 +125,22 @@ def activation_bytes(model: Any, batch_size: int) -> int:
 
 
 def member_bytes(model: Any) -> int:
-    """Memory of one trial between steps: its variables, a copy, and its best weights."""
+    """Memory of one trial between steps: variables, a copy, its best weights."""
     own = sum(4 * math.prod(v.shape) for v in model.variables)
     optimizer = sum(4 * math.prod(v.shape) for v in model.optimizer.variables)
     return 3 * own + 2 * optimizer
 
 
+def has_convolution(model: Any) -> bool:
+    """Whether the model has layers for which single trials are faster than many."""
+    kinds = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+    return any(isinstance(layer, kinds) for layer in model._flatten_layers())
+
+
 def choose_width(model: Any, batch_size: int) -> int:
     """Trials per call: many where steps are tiny, few where memory or caches are."""
+    import jax
+
     size = activation_bytes(model, batch_size)
     if jax.default_backend() == "cpu":
         if has_convolution(model):
@@ -150,6 +156,8 @@ def most_members(model: Any) -> int:
 
 def free_bytes() -> int:
     """Free memory of the device."""
+    import jax
+
     statistics = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in statistics:
         return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)

@@ -1,0 +1,220 @@
+"""Trials of one structure that train in step with each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from keras import ops
+
+from kmtl.tuning.population import limits
+from kmtl.tuning.population.chunks import Between, Chunk, make_chunks
+from kmtl.tuning.population.members import (
+    EpochEnd,
+    Member,
+    Snapshot,
+    Trained,
+    values_of,
+)
+from kmtl.tuning.population.program import State
+from kmtl.tuning.schedules import factor
+from kmtl.weighting.base import Weighting
+
+if TYPE_CHECKING:
+    from kmtl.tuning.population.run import Population
+
+
+class Group:
+    """One training of members of one structure, in step with each other."""
+
+    def __init__(
+        self,
+        population: Population,
+        key: Any,
+        members: Sequence[Member],
+        places: Sequence[int],
+        epochs: int,
+        objective: Any,
+        callbacks: Sequence[Any],
+    ):
+        self.members = {place: members[place] for place in places}
+        self.epochs = epochs
+        self.objective = objective
+        self.done = {p: member.first_epoch for p, member in self.members.items()}
+        self.results = {place: Trained([]) for place in places}
+        self.best_values: dict[int, float] = {}
+        self.seeds = {p: population.order_seed(m) for p, m in self.members.items()}
+        self.callbacks = {p: limits.copies(callbacks) for p in places}
+        #: Schedule and first learning rate of the trials that have one.
+        self.schedules: dict[int, tuple[str, float]] = {}
+        initial: dict[int, State] = {}
+        for place, member in self.members.items():
+            model = population.model(member)
+            schedule = member.values.get("learning_rate_schedule", "constant")
+            if schedule != "constant":
+                rate = float(ops.convert_to_numpy(model.optimizer.learning_rate))
+                self.schedules[place] = schedule, rate
+            if member.start is not None:
+                member.start.restore(model)
+            population.apply_label_shares(model)
+            initial[place] = values_of(model)
+        self.model = model
+        orders = {(self.seeds[p], self.done[p]) for p in places}
+        shared = len(orders) == 1
+        self.program, self.width, self.call = population.program(
+            key, model, shared, len(places), initial[places[0]]
+        )
+        self.chunks = make_chunks(list(places), self.width, initial)
+
+    def train(
+        self,
+        on_epoch_end: Callable[[list[EpochEnd]], Collection[int] | None] | None,
+        keep_last: bool,
+    ) -> dict[int, Trained]:
+        running = [p for p in self.members if self.done[p] < self.epochs]
+        for place in self.members:
+            if place not in running:
+                self._finish(place, keep_last)
+        for callbacks in self.callbacks.values():
+            for callback in callbacks:
+                callback.on_train_begin()
+        self._drop(running)
+        while running:
+            ended = self._epoch(running)
+            stop = set(on_epoch_end(ended) or ()) if on_epoch_end else set()
+            for report in ended:
+                self._keep_best(report)
+                if any(c.model.stop_training for c in self.callbacks[report.index]):
+                    stop.add(report.index)
+            left = []
+            for place in running:
+                if place in stop or self.done[place] == self.epochs:
+                    self._finish(place, keep_last)
+                else:
+                    left.append(place)
+            running = left
+            self._drop(running)
+        return self.results
+
+    def _epoch(self, running: list[int]) -> list[EpochEnd]:
+        """Train all chunks for an epoch; reports of the running members."""
+        outputs = []
+        for chunk in self.chunks:
+            self._begin_epoch(chunk)
+            # Calls return at once; the next chunk's begins while this one computes.
+            chunk.states, *logs = self.call(chunk.states, self._rows(chunk))
+            outputs.append(logs)
+        wanted, reports = set(running), []
+        for chunk, (logs, validation) in zip(self.chunks, outputs, strict=True):
+            found = {name: np.asarray(value) for name, value in logs.items()}
+            found |= {f"val_{name}": np.asarray(v) for name, v in validation.items()}
+            rows = [
+                {name: float(value[at]) for name, value in found.items()}
+                for at in range(len(chunk.places))
+            ]
+            self._end_epoch(chunk, rows)
+            for place, row in zip(chunk.places, rows, strict=True):
+                if place not in wanted:
+                    continue
+                for callback in self.callbacks[place]:
+                    callback.on_epoch_end(self.done[place], row)
+                self.done[place] += 1
+                self.results[place].curves.append(row)
+                reports.append(EpochEnd(place, self.done[place], row))
+        return sorted(reports, key=lambda report: report.index)
+
+    # A weighting may have a say between epochs. Its hooks act on variables, so each
+    # trial's values are put into the model for it.
+
+    def _begin_epoch(self, chunk: Chunk) -> None:
+        if self.schedules:
+            rate = self.model.optimizer._learning_rate
+            with Between(self.model, [rate], chunk) as trial:
+                for at, place in enumerate(chunk.places):
+                    if place in self.schedules:
+                        schedule, first = self.schedules[place]
+                        with trial(at):
+                            scale = factor(schedule, self.done[place], self.epochs)
+                            rate.assign(first * scale)
+        weighting = self.model.weighting
+        if weighting is None or _is_own("on_epoch_begin", weighting):
+            return
+        with Between(self.model, weighting.variables, chunk) as trial:
+            for at, place in enumerate(chunk.places):
+                with trial(at):
+                    weighting.on_epoch_begin(self.done[place])
+
+    def _end_epoch(self, chunk: Chunk, rows: list[dict[str, float]]) -> None:
+        weighting, log = self.model.weighting, self.model.balance_log
+        if weighting is None:
+            return
+        variables = [*weighting.variables, *log.variables]
+        with Between(self.model, variables, chunk) as trial:
+            for at, place in enumerate(chunk.places):
+                with trial(at):
+                    rows[at].update(log.logs())
+                    losses = {n: rows[at][f"{n}_loss"] for n in self.model.task_names}
+                    weighting.on_epoch_end(self.done[place], losses)
+
+    def _rows(self, chunk: Chunk) -> Any:
+        orders = [
+            self.program.order(self.seeds[place], self.done[place])
+            for place in chunk.places[: 1 if self.program.shared_order else None]
+        ]
+        if self.program.shared_order:
+            return orders[0]
+        orders += [orders[-1]] * (self.width - len(orders))
+        return tuple(np.stack(part) for part in zip(*orders, strict=True))
+
+    def _keep_best(self, report: EpochEnd) -> None:
+        """Take a snapshot if this is the trial's best epoch so far."""
+        place, objective = report.index, self.objective
+        if objective is None or not objective.has_value(report.logs):
+            return
+        value = objective.get_value(report.logs)
+        if not np.isfinite(value):
+            value = -np.inf if objective.direction == "max" else np.inf
+        known = self.best_values.get(place)
+        if known is None or objective.better_than(value, known):
+            self.best_values[place] = value
+            self.results[place].best = self._snapshot(place, False)
+
+    def _finish(self, place: int, keep_last: bool) -> None:
+        result = self.results[place]
+        result.stopped = self.done[place] < self.epochs
+        if keep_last:
+            result.last = self._snapshot(place, True)
+        if result.best is None:
+            result.best = self._snapshot(place, False)
+
+    def _snapshot(self, place: int, optimizer: bool) -> Snapshot:
+        chunk = next(chunk for chunk in self.chunks if place in chunk.places)
+        at = chunk.places.index(place)
+        parts = [
+            tuple(np.array(np.asarray(leaf)[at]) for leaf in part)
+            for part in chunk.states[: 3 if optimizer else 2]
+        ]
+        return Snapshot(self.done[place], *parts)
+
+    def _drop(self, running: list[int]) -> None:
+        """Close the gaps that stopped trials leave, where that saves a call."""
+        if -(-len(running) // self.width) == len(self.chunks):
+            return
+        wanted = set(running)
+        if self.width == 1:
+            self.chunks = [c for c in self.chunks if c.places[0] in wanted]
+            return
+        states: dict[int, State] = {}
+        for chunk in self.chunks:
+            arrays = jax.tree.map(np.asarray, chunk.states)
+            for at, place in enumerate(chunk.places):
+                if place in wanted:
+                    states[place] = jax.tree.map(lambda a, at=at: a[at], arrays)
+        self.chunks = make_chunks(running, self.width, states)
+
+
+def _is_own(name: str, weighting: Any) -> bool:
+    """Whether a hook is the base class's, which does nothing."""
+    return getattr(type(weighting), name) is getattr(Weighting, name)

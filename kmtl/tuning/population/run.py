@@ -1,0 +1,327 @@
+"""Trains populations: trials of one structure side by side on JAX."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+
+from kmtl import _checks
+from kmtl.training import inputs, sources
+from kmtl.tuning.population import limits
+from kmtl.tuning.population.group import Group
+from kmtl.tuning.population.members import EpochEnd, Member, Snapshot, Trained
+from kmtl.tuning.population.program import Program
+from kmtl.tuning.reuse import ModelPool, compilation, structure
+
+logger = logging.getLogger("kmtl")
+
+MOST_STRUCTURES = 32
+
+
+class Population:
+    """Trials of a search that train side by side, each as `fit` would train it alone.
+
+    Trials that share a structure (all but dropout rates, task weights, learning rate
+    and seed) become one program: compiled once, with the data on the device, an epoch
+    of all of them per call. Programs are kept for later calls of `train`.
+
+    Only on JAX. Losses and metrics equal those of one `fit` after another but for the
+    rounding of float32.
+
+    Args:
+        hypermodel: A `kmtl.HyperModel`. With a `seed`, arrays are shuffled by it.
+        x, y, sample_weight: Training arrays, as for `MultiTaskModel.fit`, or a
+            `kmtl.data.Split` as `x`.
+        validation_data: `(x, y)`, `(x, y, sample_weight)` or a `kmtl.data.Split`.
+        batch_size: Rows per step, where the space has none. Defaults to 32.
+        validation_batch_size: Rows per step of validation. Defaults to `batch_size`.
+        width: Number of trials in one program call. None chooses it by the size of
+            the model and by memory: many for small dense models, one for
+            convolutional ones on a CPU.
+        population: Most trials that train at the same time; the next begin when they
+            are done. None: as many as fit into half of the free memory.
+        pool: `kmtl.tuning.reuse.ModelPool` to take models from.
+
+    Raises:
+        ValueError: if this cannot train in a population; `limits.reason_against` says
+            so without raising.
+
+    Example (on JAX):
+
+    ```python
+    population = Population(hypermodel, x, y, validation_data=validation)
+    trained = population.train(
+        [Member({"dropout": rate}) for rate in (0.1, 0.3)], epochs=10
+    )
+    trained[0].history["val_digit_accuracy"]
+    ```
+    """
+
+    def __init__(
+        self,
+        hypermodel: Any,
+        x: Any,
+        y: Any = None,
+        *,
+        sample_weight: Any = None,
+        validation_data: Any = None,
+        batch_size: int | None = None,
+        validation_batch_size: int | None = None,
+        width: int | None = None,
+        population: int | None = None,
+        pool: ModelPool | None = None,
+    ):
+        reason = limits.reason_against(
+            hypermodel, x, y, sample_weight, validation_data=validation_data
+        )
+        if reason is not None:
+            raise ValueError(f"These trials cannot train in a population: {reason}.")
+        self.hypermodel = hypermodel
+        self.batch_size = _checks.check_int("batch_size", batch_size or 32, 1)
+        self.validation_batch_size = validation_batch_size
+        self.width = None if width is None else _checks.check_int("width", width, 1)
+        self.population = (
+            None
+            if population is None
+            else _checks.check_int("population", population, 1)
+        )
+        self.pool = ModelPool(MOST_STRUCTURES) if pool is None else pool
+        self._given = (x, y, sample_weight, validation_data)
+        self._data: tuple | None = None
+        self._shares: dict[str, float] = {}
+        self._programs: dict[Any, tuple[Program, int, Callable[..., Any]]] = {}
+
+    @property
+    def compiled(self) -> int:
+        """Number of programs compiled so far."""
+        return len(self._programs)
+
+    def train(
+        self,
+        members: Sequence[Member],
+        *,
+        epochs: int,
+        objective: Any = None,
+        callbacks: Sequence[Any] = (),
+        on_epoch_end: Callable[[list[EpochEnd]], Collection[int] | None] | None = None,
+        keep_last: bool = False,
+    ) -> list[Trained]:
+        """Train every member to `epochs` epochs.
+
+        Args:
+            members: The trials, of any structures.
+            epochs: Number of the last epoch, also of members that begin later.
+            objective: `keras_tuner.Objective` that chooses each trial's best epoch.
+                None: the last is the best.
+            callbacks: `kmtl.evaluation.DeltaM` and Keras' `EarlyStopping` (or
+                `BestEpoch`); every trial gets its own copies.
+            on_epoch_end: Called with what each running trial logged, whenever those
+                that train side by side have finished an epoch; returns the places of
+                trials to stop.
+            keep_last: Also return everything at the end of training, with the
+                optimizer's values, to go on from (`Member.start`).
+
+        Returns:
+            One `Trained` per member, in their order.
+        """
+        epochs = _checks.check_int("epochs", epochs, 1)
+        reason = limits.reason_against_callbacks(callbacks)
+        if reason is not None:
+            raise ValueError(f"These trials cannot train in a population: {reason}.")
+        results: list[Trained | None] = [None] * len(members)
+        groups: dict[Any, list[int]] = {}
+        for index, member in enumerate(members):
+            groups.setdefault(self._key(member), []).append(index)
+        for key, places in groups.items():
+            most = self.population or limits.most_members(
+                self.model(members[places[0]])
+            )
+            for start in range(0, len(places), most):
+                wave = places[start : start + most]
+                run = Group(self, key, members, wave, epochs, objective, callbacks)
+                for place, trained in run.train(on_epoch_end, keep_last).items():
+                    results[place] = trained
+        return results  # type: ignore[return-value]
+
+    # -- parts ------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _execution(self, member: Member) -> Iterator[None]:
+        """Within it the hypermodel's seeds are those of the member."""
+        before = self.hypermodel.execution
+        self.hypermodel.execution = member.execution
+        try:
+            yield
+        finally:
+            self.hypermodel.execution = before
+
+    def _key(self, member: Member) -> Any:
+        with self._execution(member):
+            arguments = self.hypermodel.builder_arguments(member.values)
+            options = self.hypermodel.compile_arguments(member.values)
+        return structure(arguments), compilation(options), self._batch(member)
+
+    def _batch(self, member: Member) -> int:
+        return int(member.values.get("batch_size") or self.batch_size)
+
+    def model(self, member: Member) -> Any:
+        """The structure's model, as new for this member."""
+        with self._execution(member):
+            model = self.pool.model(self.hypermodel, member.values)
+        reason = limits.reason_against_model(model)
+        if reason is not None:
+            raise ValueError(f"These trials cannot train in a population: {reason}.")
+        model.optimizer.build(model.trainable_variables)
+        return model
+
+    def order_seed(self, member: Member) -> int:
+        if self.hypermodel.seed is None:
+            return int(np.random.randint(2**31))
+        return self.hypermodel.seed + member.execution
+
+    def _arrays(self, model: Any) -> tuple:
+        """Checked training and validation data on the device, `(x, y, weight)` each."""
+        if self._data is None:
+            x, y, weight, validation = self._given
+            train = inputs.prepare(model, x, y, weight)
+            if validation is not None:
+                validation = inputs.prepare_validation(model, validation)
+                validation = keras.utils.unpack_x_y_sample_weight(validation)
+            self._data = (_on_device(train), _on_device(validation))
+        return self._data
+
+    def apply_label_shares(self, model: Any) -> None:
+        """`loss_weights="data"`, as `fit` does it."""
+        ruled = [n for n, layer in model.task_outputs.items() if layer.weight_rule]
+        if not ruled:
+            return
+        if not self._shares:
+            arrays = inputs.prepare(model, *self._given[:3])
+            self._shares = sources.label_shares(arrays, model.tasks)
+        model.set_task_weights({name: self._shares[name] for name in ruled})
+
+    def program(
+        self, key: Any, model: Any, shared: bool, members: int, states: Any
+    ) -> tuple[Program, int, Callable[..., Any]]:
+        """The structure's program, its width, and the compiled call."""
+        key = (*key, shared)
+        if key in self._programs and self._programs[key][0].model is model:
+            return self._programs[key]
+        batch_size = key[2]
+        train, validation = self._arrays(model)
+        program = Program(
+            model,
+            train,
+            validation,
+            batch_size=batch_size,
+            validation_batch_size=self.validation_batch_size,
+            shared_order=shared,
+        )
+        width = self.width or limits.choose_width(model, batch_size)
+        width = min(width, members)
+        first = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct((width, *a.shape), a.dtype), states
+        )
+        order = program.order(0, 0)
+        if not shared:
+            order = jax.tree.map(lambda a: np.stack([a] * width), order)
+        call = program.lower(first, order)()
+        logger.debug("Compiled a population of %d trials per call.", width)
+        self._programs[key] = (program, width, call)
+        return self._programs[key]
+
+
+def _on_device(data: Any) -> Any:
+    return keras.tree.map_structure(
+        lambda part: None if part is None else jnp.asarray(part), data
+    )
+
+
+def run_population(
+    hypermodel: Any,
+    hyperparameters: Sequence[Any],
+    x: Any,
+    y: Any = None,
+    *,
+    epochs: int,
+    validation_data: Any = None,
+    sample_weight: Any = None,
+    batch_size: int | None = None,
+    objective: Any = None,
+    callbacks: Sequence[Any] = (),
+    on_epoch_end: Callable[[list[EpochEnd]], Collection[int] | None] | None = None,
+    executions: Sequence[int] | None = None,
+    starts: Sequence[Snapshot | None] | None = None,
+    keep_last: bool = False,
+    population: Population | int | None = None,
+) -> list[Trained]:
+    """Train trials with these hyperparameters, of any structures, in populations.
+
+    Args:
+        hypermodel: A `kmtl.HyperModel`.
+        hyperparameters: Per trial a `keras_tuner.HyperParameters`, or a dict with
+            values of the hypermodel's space.
+        x, y, sample_weight, validation_data, batch_size: See `Population`.
+        epochs, objective, callbacks, on_epoch_end, keep_last: See `Population.train`.
+        executions: Per trial, which training of the same values it is; shifts the seed.
+            Defaults to 0 for all.
+        starts: Per trial None, or where an earlier training ended (`Trained.last`).
+        population: A `Population` made of the same data, whose compiled programs are
+            used again; or the most trials that train at the same time.
+
+    Returns:
+        One `Trained` per trial, in their order.
+
+    Raises:
+        ValueError: if this cannot train in a population; `reason_against` tells.
+
+    Example (on JAX):
+
+    ```python
+    trained = run_population(
+        hypermodel, [{"dropout": 0.1}, {"dropout": 0.3}], x, y,
+        validation_data=validation, epochs=10,
+    )
+    trained[0].history["val_digit_accuracy"]
+    ```
+    """
+    if not isinstance(population, Population):
+        population = Population(
+            hypermodel,
+            x,
+            y,
+            sample_weight=sample_weight,
+            validation_data=validation_data,
+            batch_size=batch_size,
+            population=population,
+        )
+    count = len(hyperparameters)
+    members = [
+        Member(
+            values if isinstance(values, Mapping) else hypermodel.space.values(values),
+            execution,
+            start,
+            0 if start is None else start.epoch,
+        )
+        for values, execution, start in zip(
+            hyperparameters,
+            executions or [0] * count,
+            starts or [None] * count,
+            strict=True,
+        )
+    ]
+    return population.train(
+        members,
+        epochs=epochs,
+        objective=objective,
+        callbacks=callbacks,
+        on_epoch_end=on_epoch_end,
+        keep_last=keep_last,
+    )

@@ -1,0 +1,103 @@
+"""The CPU's convolution and pooling equal Keras', gradients too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+pytestmark = pytest.mark.backend
+if keras.backend.backend() != "jax":
+    pytest.skip("these functions are for JAX alone", allow_module_level=True)
+
+import jax  # noqa: E402
+
+from kmtl.tuning.population import kernels  # noqa: E402
+
+
+def _numbers(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def _same_with_gradients(own: Any, keras_own: Any, *arguments: np.ndarray) -> None:
+    found, pull = jax.vjp(own, *arguments)
+    expected, pull_expected = jax.vjp(keras_own, *arguments)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    cotangent = _numbers(*expected.shape, seed=9)
+    for a, b in zip(pull(cotangent), pull_expected(cotangent), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("patches", [True, False])
+@pytest.mark.parametrize(
+    ("size", "kernel", "strides", "padding"),
+    [
+        ((5, 6), (3, 3), (1, 1), "same"),
+        ((7, 6), (3, 2), (2, 2), "same"),
+        ((7, 8), (4, 3), (2, 3), "valid"),
+        ((4, 4), (1, 1), (1, 1), "valid"),
+        ((1, 1), (3, 3), (1, 1), "same"),
+    ],
+)
+def test_convolution(
+    monkeypatch: pytest.MonkeyPatch,
+    size: tuple,
+    kernel: tuple,
+    strides: tuple,
+    padding: str,
+    patches: bool,
+) -> None:
+    if not patches:
+        monkeypatch.setattr(kernels, "MOST_PATCH_BYTES", 0)
+    _same_with_gradients(
+        lambda x, k: kernels.convolve(x, k, strides, padding),
+        lambda x, k: ops.conv(x, k, strides, padding),
+        _numbers(2, *size, 3),
+        _numbers(*kernel, 3, 4, seed=1),
+    )
+
+
+@pytest.mark.parametrize("size", [(4, 6), (5, 7)])
+def test_pooling(size: tuple) -> None:
+    x = _numbers(2, *size, 3)
+    _same_with_gradients(
+        lambda x: kernels.max_pool(x, 2, 2), lambda x: ops.max_pool(x, 2, 2), x
+    )
+    _same_with_gradients(
+        lambda x: kernels.average_pool(x, 2, 3),
+        lambda x: ops.average_pool(x, (2, 3), (2, 3)),
+        x,
+    )
+
+
+def test_first_of_equal_values_takes_the_gradient() -> None:
+    x = np.zeros((1, 2, 2, 1), "float32")
+    gradient = jax.grad(lambda x: kernels.max_pool(x, 2, 2).sum())(x)
+    np.testing.assert_array_equal(gradient[0, :, :, 0], [[1, 0], [0, 0]])
+    expected = jax.grad(lambda x: ops.max_pool(x, 2, 2).sum())(x)
+    np.testing.assert_array_equal(gradient, expected)
+
+
+def test_upsampling() -> None:
+    layer = keras.layers.UpSampling2D((2, 3))
+    _same_with_gradients(
+        lambda x: kernels.upsample(x, 2, 3), layer.call, _numbers(2, 3, 2, 2)
+    )
+
+
+def test_layers_get_their_own_back() -> None:
+    inputs = keras.Input((6, 6, 2))
+    x = keras.layers.Conv2D(3, 3, strides=2, padding="same")(inputs)
+    x = keras.layers.MaxPooling2D(2, padding="same")(x)  # left as it is
+    model = keras.Model(inputs, keras.layers.UpSampling2D(2)(x))
+    x = _numbers(2, 6, 6, 2)
+    before = np.asarray(model(x))
+    with kernels.cpu_kernels(model):
+        assert "convolution_op" in model.layers[1].__dict__
+        assert "call" not in model.layers[2].__dict__
+        np.testing.assert_allclose(model(x), before, rtol=1e-4, atol=1e-5)
+    assert not {"convolution_op", "call"} & set(model.layers[1].__dict__)
+    assert "call" not in model.layers[3].__dict__
