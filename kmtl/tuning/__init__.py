@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kmtl.plotting._importance import importance
 from kmtl.tuning.dimensions import Choice, Dimension, Float, Int
+from kmtl.tuning.display import SearchTable
 from kmtl.tuning.events import SearchEvent
 from kmtl.tuning.goals import Constraint, Goal, Pareto
 from kmtl.tuning.hypermodel import HyperModel
@@ -36,6 +37,7 @@ __all__ = [
     "PerTask",
     "RandomSearch",
     "SearchEvent",
+    "SearchTable",
     "Space",
     "TaskWeights",
     "UniformWeights",

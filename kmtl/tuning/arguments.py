@@ -142,6 +142,21 @@ def check_measured_on(baselines: Any, validation_data: Any) -> None:
         )
 
 
+def refuse_test_split(*parts: Any) -> None:
+    """Refuse a `kmtl.data.Split` called `"test"`: what is chosen on it is not tested.
+
+    Raises:
+        ValueError: saying what to give instead.
+    """
+    for data in parts:
+        if is_split(data) and getattr(data, "name", "") == "test":
+            raise ValueError(
+                "The test split stays out of a search: the winner's scores on it would "
+                "be too good. Give the training and the validation split. "
+                f"Received: {data!r}"
+            )
+
+
 def plain_data(data: Any) -> Any:
     """A `kmtl.data.Split` as its arrays; anything else as it is."""
     return tuple(data.arrays()) if is_split(data) else data

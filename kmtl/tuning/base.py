@@ -16,7 +16,9 @@ from kmtl.evaluation.delta import DeltaM
 from kmtl.training.model import MultiTaskModel
 from kmtl.tuning import arguments, files, points, preparation, reuse
 from kmtl.tuning import objective as objectives
+from kmtl.tuning.display import shown
 from kmtl.tuning.events import SearchEvent
+from kmtl.tuning.folds import Folds, check_folds
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.ownership import Owner
 from kmtl.tuning.quiet import no_retracing_warnings
@@ -43,6 +45,8 @@ class SearchTuner(SearchResults, TrialRunner):
         objective, baselines, seed, listener, storage, pruner, max_minutes, warm_start,
         keep_checkpoints, **options: See `kmtl.RandomSearch`.
     """
+
+    _folds: Folds | None = None
 
     def __init__(
         self,
@@ -145,6 +149,7 @@ class SearchTuner(SearchResults, TrialRunner):
         *,
         validation_data: Any = None,
         epochs: int | None = None,
+        folds: int | None = None,
         callbacks: Any = None,
         verbose: Any = "auto",
         **fit_options: Any,
@@ -156,8 +161,12 @@ class SearchTuner(SearchResults, TrialRunner):
             validation_data: `(x, y)`, a data set or a `kmtl.data.Split`: the trials are
                 compared on it. Keep the test split out of it.
             epochs: Epochs of each trial. Defaults to 10. (Hyperband decides itself.)
+            folds: Integer >= 2, instead of `validation_data`, for little data: each
+                trial trains that many times, every time without another part of the
+                rows, and its score is the mean over those parts.
             callbacks: Keras callbacks; each trial gets its own deep copies.
-            verbose: 0 for silence, as for `fit`. Defaults to KerasTuner's display.
+            verbose: 0 for silence. Defaults to a `kmtl.tuning.SearchTable` (one line
+                per trial where there is no terminal), unless there is a `listener`.
             **fit_options: Further arguments of `fit`, such as `batch_size`.
 
         Raises:
@@ -166,7 +175,7 @@ class SearchTuner(SearchResults, TrialRunner):
             RuntimeError: if no trial completed, or too many in a row failed, with
                 their reasons.
         """
-        arguments.check_fit_options(validation_data, fit_options)
+        arguments.refuse_test_split(x, validation_data)
         validation_data = arguments.plain_data(validation_data)
         if y is None:
             x = arguments.plain_data(x)
@@ -174,27 +183,38 @@ class SearchTuner(SearchResults, TrialRunner):
                 x, y, *weight = x
                 if weight:
                     fit_options["sample_weight"] = weight[0]
+        if folds is not None:
+            self.executions_per_trial = check_folds(self, folds, validation_data)
+            weight = fit_options.get("sample_weight")
+            self._folds = Folds(folds, x, y, weight, self.seed)
+            validation_data = self._folds.part(0)[1]
+        arguments.check_fit_options(validation_data, fit_options)
         epochs = self._check_epochs(epochs)
         callbacks = arguments.as_list(callbacks)
-        if not self._is_worker():
-            preparation.check_first(self, x, y, validation_data, fit_options, callbacks)
-            training = (x, y, fit_options.get("sample_weight"))
-            files.check_same_data(self._study, training, validation_data, epochs)
-            arguments.check_measured_on(self.baselines, validation_data)
-            self._emit("search_begin")
-        preparation.train_baselines(self, x, y, validation_data, epochs, fit_options)
-        data = [part for part in (x, y) if part is not None]
-        self._run_trials(
-            *data,
-            validation_data=validation_data,
-            epochs=epochs,
-            callbacks=callbacks,
-            verbose=verbose,
-            **fit_options,
-        )
-        if not self._is_worker():
-            preparation.check_some_completed(self)
-            self._emit("search_end")
+        with shown(self, verbose) as verbose:
+            if not self._is_worker():
+                preparation.check_first(
+                    self, x, y, validation_data, fit_options, callbacks
+                )
+                training = (x, y, fit_options.get("sample_weight"))
+                files.check_same_data(self._study, training, validation_data, epochs)
+                arguments.check_measured_on(self.baselines, validation_data)
+                self._emit("search_begin")
+            preparation.train_baselines(
+                self, x, y, validation_data, epochs, fit_options
+            )
+            data = [part for part in (x, y) if part is not None]
+            self._run_trials(
+                *data,
+                validation_data=validation_data,
+                epochs=epochs,
+                callbacks=callbacks,
+                verbose=verbose,
+                **fit_options,
+            )
+            if not self._is_worker():
+                preparation.check_some_completed(self)
+                self._emit("search_end")
 
     def _run_trials(self, *data: Any, **fit_options: Any) -> None:
         """KerasTuner's loop, which leaves no trial behind that others would miss."""
@@ -222,6 +242,8 @@ class SearchTuner(SearchResults, TrialRunner):
     # -- one trial --------------------------------------------------------------------
 
     def _build_and_fit_model(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
+        if self._folds is not None:
+            args, kwargs = self._folds.arguments(self._execution, kwargs)
         if isinstance(self.hypermodel, HyperModel):
             self.hypermodel.execution = self._execution
         if self.baselines is not None:

@@ -10,6 +10,7 @@ from keras_tuner.engine.trial import TrialStatus
 
 from kmtl.evaluation.pareto import ParetoFront
 from kmtl.tuning import objective as objectives
+from kmtl.tuning.confirm import Confirmation, confirm
 from kmtl.tuning.dimensions import Choice
 from kmtl.tuning.events import failure_reason
 from kmtl.tuning.hypermodel import HyperModel
@@ -142,6 +143,51 @@ class SearchResults:
             for execution, curve in self.oracle.curves(trial_id).items()
             for epoch, logs in enumerate(curve, 1)
         ]
+
+    # -- winners ----------------------------------------------------------------------
+
+    def confirm(
+        self,
+        x: Any = None,
+        y: Any = None,
+        *,
+        validation_data: Any = None,
+        num_trials: int = 3,
+        seeds: int = 3,
+        epochs: int | None = None,
+        callbacks: Any = None,
+        **fit_options: Any,
+    ) -> Confirmation:
+        """Train the best trials again on seeds that the search has not seen.
+
+        The best of many noisy scores is too good; the winner is the trial whose mean
+        over fresh seeds is best. What was trained is kept in the study: a call that was
+        killed goes on.
+
+        Args:
+            x, y, validation_data, callbacks, **fit_options: As for `search`; other
+                validation data than the search's make the scores free of its choice.
+            num_trials: Integer >= 1, number of the best trials. Defaults to 3.
+            seeds: Integer >= 1, trainings of each. Defaults to 3.
+            epochs: Integer >= 1. None: as many as the longest of these trials had.
+
+        Returns:
+            A `Confirmation`: `winner`, `hyperparameters`, `summary`, `runs`.
+
+        Raises:
+            RuntimeError: if no trial has completed.
+        """
+        return confirm(
+            self,
+            x,
+            y,
+            validation_data=validation_data,
+            num_trials=num_trials,
+            seeds=seeds,
+            epochs=epochs,
+            callbacks=callbacks,
+            **fit_options,
+        )
 
     # -- fronts -----------------------------------------------------------------------
 

@@ -1,0 +1,218 @@
+"""Winners on fresh seeds, k-fold trials, and the test split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from search_tools import TASKS, data, make_tuner, run
+
+import kmtl
+from kmtl.tuning.confirm import FIRST_FRESH
+from kmtl.tuning.folds import Folds
+
+quick = pytest.mark.usefixtures("quick")
+
+
+class Lucky:
+    """Scores of a search and of fresh seeds that disagree about the best."""
+
+    def __init__(self) -> None:
+        self.fresh = False
+        self.calls = 0
+
+    def __call__(self, a: float, b: float, epoch: int) -> float:
+        self.calls += 1
+        # In the search large `a` wins; on fresh seeds small `a` does, with noise.
+        return 0.5 - a / 4 + 0.01 * (self.calls % 2) if self.fresh else 0.5 + a / 4
+
+
+@quick
+def test_the_winner_is_the_best_on_fresh_seeds(tmp_path: Path) -> None:
+    lucky = Lucky()
+    tuner = run(make_tuner(tmp_path, lucky, max_trials=5))
+    best = [trial.trial_id for trial in tuner.oracle.get_best_trials(3)]
+    lucky.fresh, lucky.calls = True, 0
+    x, y = data()
+    found = tuner.confirm(x, y, validation_data=(x, y), num_trials=3, seeds=2)
+    a = {i: tuner.oracle.trials[i].hyperparameters.values["a"] for i in best}
+    assert list(found.summary.index) == sorted(best, key=a.__getitem__)
+    assert found.winner == best[-1]
+    assert found.hyperparameters.values["a"] == a[best[-1]]
+    assert lucky.calls == 6
+    for trial_id, row in found.summary.iterrows():
+        assert row["search_rank"] == best.index(trial_id) + 1
+        assert row["search_score"] == pytest.approx(0.5 + a[trial_id] / 4)
+        assert row["val_kind_accuracy"] == pytest.approx(0.505 - a[trial_id] / 4)
+        assert row["val_kind_accuracy_std"] == pytest.approx(0.01 / np.sqrt(2))
+    assert found.runs["seed"].tolist() == [0, 1] * 3
+    # A second call, and one of another process, trains only what is new.
+    again = make_tuner(tmp_path, lucky, max_trials=5)
+    more = again.confirm(x, y, validation_data=(x, y), num_trials=3, seeds=3)
+    assert lucky.calls == 9
+    pairs = more.runs[more.runs["seed"] < 2]
+    assert pairs["val_kind_accuracy"].tolist() == (
+        found.runs["val_kind_accuracy"].tolist()
+    )
+    again.confirm(x, y, validation_data=(x + 1, y), num_trials=1, seeds=1)
+    assert lucky.calls == 10  # other data
+
+
+def small_tuner(folder: Path, **options: Any) -> Any:
+    hypermodel = kmtl.HyperModel(
+        kmtl.build_mlp,
+        tasks=TASKS,
+        input_shape=(2,),
+        units=(3,),
+        space={"learning_rate": (1e-3, 1e-1, "log")},
+        seed=5,
+    )
+    settings = {"max_trials": 2, "seed": 0, "directory": folder, **options}
+    return kmtl.RandomSearch(hypermodel, "val_size_mae", **settings)
+
+
+def test_fresh_seeds_are_those_of_no_execution(tmp_path: Path) -> None:
+    tuner = run(small_tuner(tmp_path), epochs=2)
+    x, y = data()
+    found = tuner.confirm(x, y, validation_data=(x, y), num_trials=1, seeds=2)
+    hypermodel = tuner.hypermodel
+    assert hypermodel.execution == 0
+    for seed, score in enumerate(found.runs["val_size_mae"]):
+        hypermodel.execution = FIRST_FRESH + seed
+        model = hypermodel.build(found.hyperparameters)
+        history = hypermodel.fit(
+            found.hyperparameters,
+            model,
+            x,
+            y,
+            validation_data=(x, y),
+            epochs=2,  # as the search had
+            verbose=0,
+        )
+        assert min(history.history["val_size_mae"]) == pytest.approx(score, rel=1e-6)
+    assert len(set(found.runs["val_size_mae"])) == 2
+
+
+@quick
+def test_nothing_to_confirm(tmp_path: Path) -> None:
+    tuner = make_tuner(tmp_path)
+    x, y = data()
+    with pytest.raises(RuntimeError, match="nothing to confirm"):
+        tuner.confirm(x, y, validation_data=(x, y))
+    with pytest.raises(ValueError, match="`seeds` must be an integer >= 1"):
+        tuner.confirm(x, y, validation_data=(x, y), seeds=0)
+
+
+# -- folds -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_folds_divide_the_rows(count: int) -> None:
+    x = {"image": np.arange(20).reshape(10, 2), "age": np.arange(10)}
+    y = {"size": np.arange(10) * 1.0}
+    weight = np.arange(10) / 10
+    folds = Folds(count, x, y, weight, seed=3)
+    seen = []
+    for i in range(count):
+        training, validation = folds.part(i)
+        inside, outside = validation[0]["age"], training[0]["age"]
+        assert sorted([*inside, *outside]) == list(range(10))
+        assert len(inside) in (10 // count, 10 // count + 1)
+        for (px, py, pw), rows in ((training, outside), (validation, inside)):
+            np.testing.assert_array_equal(px["image"], x["image"][rows])
+            np.testing.assert_array_equal(py["size"], y["size"][rows])
+            np.testing.assert_array_equal(pw, weight[rows])
+        seen += list(inside)
+    assert sorted(seen) == list(range(10))
+    same = Folds(count, x, y, seed=3)
+    assert all((a == b).all() for a, b in zip(folds.rows, same.rows, strict=True))
+    other = Folds(count, x, y, seed=4)
+    assert not all((a == b).all() for a, b in zip(folds.rows, other.rows, strict=True))
+
+
+def test_a_trial_is_scored_on_every_fold(tmp_path: Path) -> None:
+    x, y = data(12)
+    tuner = small_tuner(tmp_path, max_trials=1)
+    tuner.search(x, y, folds=3, epochs=2, batch_size=4, verbose=0)
+    table = tuner.results()
+    assert table["executions"].tolist() == [3]
+    folds = Folds(3, x, y, seed=0)
+    hypermodel = tuner.hypermodel
+    hp = tuner.get_best_hyperparameters()[0]
+    scores = []
+    for i in range(3):
+        (fold_x, fold_y, _), validation = folds.part(i)
+        hypermodel.execution = i
+        history = hypermodel.fit(
+            hp,
+            hypermodel.build(hp),
+            fold_x,
+            fold_y,
+            validation_data=validation,
+            epochs=2,
+            batch_size=4,
+            verbose=0,
+        )
+        scores.append(min(history.history["val_size_mae"]))
+    assert table["val_size_mae"].iloc[0] == pytest.approx(np.mean(scores), rel=1e-6)
+    spread = table["val_size_mae_std"].iloc[0]
+    assert spread == pytest.approx(np.std(scores, ddof=1), rel=1e-5)
+
+
+@quick
+@pytest.mark.parametrize(
+    ("options", "search", "error", "message"),
+    [
+        ({}, {"folds": 1}, ValueError, ">= 2"),
+        ({}, {"folds": 9}, ValueError, "number of rows, 8"),
+        ({}, {"folds": 2, "validation_data": data()}, ValueError, "once"),
+        ({"executions_per_trial": 3}, {"folds": 2}, ValueError, "multiple of"),
+        (
+            {"objective": "val_delta_m", "baselines": "auto"},
+            {"folds": 2},
+            ValueError,
+            "one division",
+        ),
+    ],
+)
+def test_folds_that_cannot_be_are_refused(
+    tmp_path: Path, options: Any, search: Any, error: type, message: str
+) -> None:
+    tuner = make_tuner(tmp_path, **options)
+    with pytest.raises(error, match=message):
+        tuner.search(*data(), epochs=1, verbose=0, **search)
+    assert not tuner.oracle.trials
+
+
+def test_folds_need_arrays() -> None:
+    with pytest.raises(TypeError, match="needs numpy arrays"):
+        Folds(2, keras.ops.zeros((4, 2)), {"size": np.zeros(4)})
+    with pytest.raises(ValueError, match="3, 4 rows"):
+        Folds(2, np.zeros((4, 2)), {"size": np.zeros(3)})
+
+
+# -- leakage ---------------------------------------------------------------------------
+
+
+@quick
+def test_the_test_split_is_refused(tmp_path: Path) -> None:
+    x, y = data()
+    parts = {
+        name: kmtl.data.Split(x, y, list(TASKS), name)
+        for name in ("train", "validation", "test")
+    }
+    tuner = make_tuner(tmp_path)
+    for given in (("test", "validation"), ("train", "test")):
+        with pytest.raises(ValueError, match="test split stays out"):
+            tuner.search(
+                parts[given[0]], validation_data=parts[given[1]], epochs=1, verbose=0
+            )
+    assert not tuner.oracle.trials
+    tuner.search(
+        parts["train"], validation_data=parts["validation"], epochs=1, verbose=0
+    )
+    with pytest.raises(ValueError, match="test split stays out"):
+        tuner.confirm(parts["train"], validation_data=parts["test"])
