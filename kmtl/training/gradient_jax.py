@@ -109,9 +109,7 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
     elif plan.level == "features":
         parts = [stacked.astype(jnp.float32) / scale]
     else:
-        parts = [
-            part.astype(jnp.float32) / scale for part in jax.vmap(pull_back)(stacked)[0]
-        ]
+        parts = [part.astype(jnp.float32) / scale for part in _rows(pull_back, stacked)]
 
     def balance() -> Any:
         if low_memory:
@@ -203,6 +201,14 @@ def _current(scope: Any, variables: list) -> list:
         variable.value if value is None else value
         for variable, value in zip(variables, found, strict=True)
     ]
+
+
+def _rows(pull_back: Callable[[Any], Any], stacked: Any) -> list:
+    """Every task's gradient of the shared parameters, a tensor `(T, ...)` for each."""
+    if jax.default_backend() == "cpu":
+        # One after another: batched over tasks, every weight gradient is transposed.
+        return jax.lax.map(lambda cotangent: pull_back(cotangent)[0], stacked)
+    return jax.vmap(pull_back)(stacked)[0]
 
 
 def _paired_gramian(pull_back: Callable[[Any], Any], stacked: Any) -> Any:

@@ -82,7 +82,7 @@ class GradDrop(GradientWeighting):
         if isinstance(leak, float):
             leak = [leak] * jacobian.shape[0]
         leak = resolve_vector("leak", leak, self.task_names)
-        # The number of columns is not known while TensorFlow traces: a batch's features.
+        # Not known while TensorFlow traces: the rows of a batch, at features level.
         columns = ops.shape(jacobian)[1]
         uniform = keras.random.uniform((columns,), seed=self.seed_generator)
         uniform = ops.cast(uniform, jacobian.dtype)
