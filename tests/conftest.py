@@ -45,8 +45,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The run on JAX is by far the longest test: it starts first."""
-    items.sort(key=lambda item: item.path.name != "test_jax_backend.py")
+    """The runs on JAX are by far the longest tests: they start first."""
+    items.sort(key=lambda item: not item.path.name.startswith("test_jax_backend"))
 
 
 @pytest.fixture(autouse=True)

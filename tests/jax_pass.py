@@ -1,0 +1,71 @@
+"""Runs tests marked `backend` a second time, on JAX.
+
+The backend is chosen when Keras is imported, so this takes a process of its own.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import pytest
+
+import kmtl
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+MOST_LINES = 400
+#: Two passes of about the same length, which a run with workers has side by side.
+PASSES = 2
+FIRST = [
+    "tests/weighting",
+    "tests/contract",
+    "tests/training/test_gradient_weightings.py",
+]
+
+skip_where_impossible = [
+    pytest.mark.skipif(
+        importlib.util.find_spec("jax") is None,
+        reason="JAX is not installed: pip install '.[jax]'",
+    ),
+    pytest.mark.skipif(
+        keras.backend.backend() == "jax", reason="these tests run on JAX already"
+    ),
+]
+
+
+def run_on_jax(arguments: Sequence[str], request: pytest.FixtureRequest) -> None:
+    """Fails with the end of the other process's output, if a test fails there."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTEST_", "TF_NUM_", "OMP_NUM_"))
+    }
+    environment["KERAS_BACKEND"] = "jax"
+    # In a run of N workers this one stands for its share of the cores only.
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")) // (2 * PASSES)
+    command = [sys.executable, "-P", "-m", "pytest", "-m", "backend", *arguments]
+    command += ["-n", str(workers if workers > 1 else 0), "-q", "--color=no"]
+    command += ["-p", "no:cacheprovider"]
+    if request.config.option.markexpr == "not slow":
+        command[command.index("backend")] = "backend and not slow"
+    if Path(kmtl.__file__).parents[1] == REPOSITORY:  # not installed, but on the path
+        paths = [str(REPOSITORY), environment.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    finished = subprocess.run(
+        command,
+        cwd=REPOSITORY,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    lines = finished.stdout.splitlines()
+    if finished.returncode:
+        pytest.fail("\n".join(lines[-MOST_LINES:]), pytrace=False)
+    assert "passed" in lines[-1]
