@@ -103,6 +103,11 @@ class Population:
         """Number of programs compiled so far."""
         return len(self._programs)
 
+    @property
+    def widths(self) -> list[int]:
+        """Trials per call of each program compiled so far."""
+        return [width for _, width, _ in self._programs.values()]
+
     def train(
         self,
         members: Sequence[Member],
