@@ -46,6 +46,23 @@ def run(script: str, *arguments: object) -> str:
 # -- toy problem ----------------------------------------------------------------------
 
 
+def claims() -> dict[str, tuple[str, str]]:
+    sys.path.insert(0, str(EXPERIMENTS / "toy_pareto"))
+    try:
+        return load("toy_pareto/report.py").CLAIMS
+    finally:
+        sys.path.remove(str(EXPERIMENTS / "toy_pareto"))
+        sys.modules.pop("problem", None)
+
+
+def test_toy_result_agrees_with_the_papers():
+    file = EXPERIMENTS / "toy_pareto" / "results.json"
+    methods = json.loads(file.read_text("utf-8"))["methods"]
+    for name, (claim, _) in claims().items():
+        for result in methods[name].values():
+            assert (result["reached"] == 5) == (claim == "reaches"), name
+
+
 def test_toy_losses_at_points_worked_by_hand():
     problem = load("toy_pareto/problem.py")
     # At (7, -8) the first bowl is at its lowest, -20; the second has 14^2 / 10 more.
