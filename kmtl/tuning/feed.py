@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kmtl.training import inputs
+from kmtl.training import inputs, sources
 from kmtl.training.batches import ShuffledBatches
 from kmtl.weighting.base import Weighting
 
@@ -50,6 +50,7 @@ class Feed:
         if self._validation is not None:
             self._validation = inputs.prepare_validation(model, self._validation)
         self.rows = len(keras.tree.flatten(self._train)[0])
+        self._shares: dict[str, float] | None = None
         self._tensors: Any = None
         #: By batch size.
         self._training: dict[int, tuple[Any, Any]] = {}
@@ -95,7 +96,10 @@ class Feed:
         batches = ShuffledBatches(
             *self._train, batch_size=batch_size, seed=seed, first_epoch=first_epoch
         )
-        if not self.is_pipeline(model):
+        self._set_ruled_weights(model)
+        steps = self.steps(batch_size)
+        # An endless pipeline does not end with the epoch in the middle of a call.
+        if not self.is_pipeline(model) or steps % model.steps_per_execution:
             return {
                 "x": batches,
                 "validation_data": self._validation,
@@ -108,9 +112,18 @@ class Feed:
         orders.assign([batches.order(epoch) for epoch in range(first_epoch, epochs)])
         return {
             "x": pipeline,
-            "steps_per_epoch": self.steps(batch_size),
+            "steps_per_epoch": steps,
             **self._validation_arguments(model, validation_batch_size),
         }
+
+    def _set_ruled_weights(self, model: Any) -> None:
+        """`loss_weights="data"`: `fit` would count labels, for every trial again."""
+        ruled = [n for n, layer in model.task_outputs.items() if layer.weight_rule]
+        if not ruled:
+            return
+        if self._shares is None:
+            self._shares = sources.label_shares(self._train, model.tasks)
+        model.set_task_weights({name: self._shares[name] for name in ruled})
 
     def _training_pipeline(self, batch_size: int) -> tuple[Any, Any]:
         """Batches of epochs without end, and the variable with the rows' orders."""
@@ -125,7 +138,9 @@ class Feed:
 
         def batch(number: Any) -> Any:
             start = number % steps * batch_size
-            rows = orders[number // steps, start : start + batch_size]
+            # Prefetching asks for more than the last epoch.
+            epoch = tf.minimum(number // steps, tf.shape(orders, tf.int64)[0] - 1)
+            rows = orders[epoch, start : start + batch_size]
             return keras.tree.map_structure(lambda t: tf.gather(t, rows), tensors)
 
         return tf.data.Dataset.range(_ENDLESS).map(batch).prefetch(1), orders

@@ -255,6 +255,11 @@ class HyperModel(keras_tuner.HyperModel):
         if seed is None:  # Keras would draw the order of rows from the same source
             seed = int(np.random.randint(2**31))
         size = given.get("batch_size") or 32
+        if self._feed.is_pipeline(model) and (
+            "steps_per_execution" not in self.compile_options
+        ):
+            callbacks = others.get("callbacks")
+            choose_steps_per_execution(model, self._feed.steps(size), callbacks)
         own = self._feed.arguments(
             model,
             seed=seed,
@@ -263,11 +268,6 @@ class HyperModel(keras_tuner.HyperModel):
             epochs=given.get("epochs", 1),
             first_epoch=given.get("initial_epoch", 0),
         )
-        if self._feed.is_pipeline(model) and (
-            "steps_per_execution" not in self.compile_options
-        ):
-            callbacks = others.get("callbacks")
-            choose_steps_per_execution(model, self._feed.steps(size), callbacks)
         return (), {**others, **own, "shuffle": False}
 
     def forget_data(self) -> None:

@@ -300,7 +300,7 @@ def test_a_model_that_a_callback_changed_is_not_used_again() -> None:
     values = hypermodel.default_values()
     pool = ModelPool()
     model = pool.model(hypermodel, values)
-    model.layers[2].trainable = False
+    model.get_layer("shared_block1_dense").trainable = False
     other = pool.model(hypermodel, values)
     assert other is not model
     other.compile("sgd")
