@@ -90,10 +90,10 @@ def check_options(options: Mapping[str, Any], own: Collection[str]) -> None:
     files.check_local(options.get("directory"))
 
 
-def check_baselines(baselines: Any, objective: str, tasks: Any, model: Any) -> Any:
-    """The baselines, if they fit the tasks and the objective."""
+def check_baselines(baselines: Any, objective: Any, tasks: Any, model: Any) -> Any:
+    """The baselines, if they fit the tasks and the `SearchObjective`."""
     if baselines is None:
-        if objective == LOG_NAME:
+        if LOG_NAME in getattr(objective, "names", (objective,)):
             raise ValueError(
                 f"`objective='{LOG_NAME}'` needs `baselines`: 'auto' (single-task "
                 "models are trained before the first trial), the result of "

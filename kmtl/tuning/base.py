@@ -72,7 +72,7 @@ class SearchTuner(SearchResults, TrialRunner):
         self.tasks = arguments.tasks_of(hypermodel)
         found = objectives.resolve_objective(objective, self.tasks)
         self.baselines = arguments.check_baselines(
-            baselines, found.name, self.tasks, hypermodel
+            baselines, found, self.tasks, hypermodel
         )
         if listener is not None and not callable(listener):
             raise TypeError(f"`listener` must be callable. Received: {listener!r}")

@@ -58,7 +58,7 @@ def train_baselines(
         train=x if len(train) == 1 else tuple(train),
         validation=validation_data,
         epochs=epochs,
-        batch_size=fit_options.get("batch_size"),
+        batch_size=fit_options.get("batch_size", values.get("batch_size")),
         compile_options=tuner.hypermodel.compile_arguments(values),
         cache_dir=Path(tuner.project_dir) / "baselines",
         progress=progress,

@@ -11,6 +11,7 @@ from keras_tuner.src.engine.tuner_utils import get_best_step
 
 import kmtl
 from kmtl.tuning import Constraint, Goal, Pareto
+from kmtl.tuning.arguments import check_baselines
 from kmtl.tuning.objective import PENALTY, resolve_objective, trial_logs
 
 TASKS = (
@@ -237,3 +238,22 @@ def test_logs_of_a_trial_are_those_of_its_best_epoch() -> None:
     assert trial_logs(made) == {"val_ink_mae": 2.0}
     made.best_step = 9
     assert trial_logs(made) == {"val_ink_mae": 7.0}
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        "val_delta_m",
+        ["val_ink_mae", "val_delta_m >= 0"],
+        Pareto(["val_ink_mae", "val_delta_m"]),
+    ],
+)
+def test_delta_m_among_others_needs_baselines(objective: Any) -> None:
+    found = resolve_objective(objective, TASKS)
+    with pytest.raises(ValueError, match="needs `baselines`"):
+        check_baselines(None, found, TASKS, None)
+    given = {"digit": 0.9, "ink": 1.0}
+    assert check_baselines(given, found, TASKS, None) == given
+    assert (
+        check_baselines(None, resolve_objective("pareto", TASKS), TASKS, None) is None
+    )
