@@ -6,6 +6,7 @@ from typing import Any
 
 from kmtl.tuning.population.limits import reason_against
 from kmtl.tuning.population.members import EpochEnd, Member, Snapshot, Trained
+from kmtl.tuning.population.replay import replay
 
 __all__ = [
     "EpochEnd",
@@ -14,6 +15,7 @@ __all__ = [
     "Snapshot",
     "Trained",
     "reason_against",
+    "replay",
     "run_population",
 ]
 

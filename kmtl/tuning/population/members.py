@@ -49,16 +49,18 @@ class Member:
         values: Values of the hypermodel's space.
         execution: Which training of the same values; it shifts the seed, as in
             `kmtl.HyperModel`.
-        start: Where an earlier training ended, with the optimizer's values. None
-            begins anew.
-        first_epoch: Number of epochs that `start` has seen; the order of rows goes on
-            from there.
+        start: Where an earlier training ended, with the optimizer's values; the order
+            of rows goes on from there. None begins anew.
     """
 
     values: Mapping[str, Any]
     execution: int = 0
     start: Snapshot | None = None
-    first_epoch: int = 0
+
+    @property
+    def first_epoch(self) -> int:
+        """Number of epochs trained before."""
+        return 0 if self.start is None else self.start.epoch
 
 
 @dataclasses.dataclass(frozen=True)

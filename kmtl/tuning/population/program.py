@@ -98,7 +98,7 @@ class Program:
         options = {"xla_backend_optimization_level": 1} if on_cpu else {}
         return lambda: lowered.compile(options)
 
-    def order(self, seed: int, epoch: int) -> np.ndarray:
+    def order(self, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Row numbers of an epoch in the order of `ShuffledBatches`, in batches.
 
         Returns:
@@ -119,7 +119,7 @@ class Program:
             with self._holding(model.non_trainable_variables, non_trainable) as scope:
                 model.balance_log.reset()
             non_trainable = _current(scope, model.non_trainable_variables)
-        carry = (trainable, non_trainable, optimizer, list(self._metrics))
+        carry: Any = (trainable, non_trainable, optimizer, list(self._metrics))
         kinds = jax.tree.map(lambda leaf: leaf.dtype, carry)
 
         def step(carry: Any, batch: Any) -> tuple[Any, None]:
@@ -170,7 +170,7 @@ class Program:
             metrics, _ = jax.lax.scan(step, metrics, batches)
         return self._results(metrics)
 
-    def _batch(self, data: tuple, rows: Any, start: Any, count: int, pads: bool) -> Any:
+    def _batch(self, data: Any, rows: Any, start: Any, count: int, pads: bool) -> Any:
         x, y, weight = keras.tree.map_structure(
             lambda array: None if array is None else array[rows], data
         )

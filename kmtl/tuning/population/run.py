@@ -245,7 +245,7 @@ class Population:
 
 def _on_device(data: Any) -> Any:
     return keras.tree.map_structure(
-        lambda part: None if part is None else jnp.asarray(part), data
+        lambda part: None if part is None else jnp.array(part), data
     )
 
 
@@ -313,7 +313,6 @@ def run_population(
             values if isinstance(values, Mapping) else hypermodel.space.values(values),
             execution,
             start,
-            0 if start is None else start.epoch,
         )
         for values, execution, start in zip(
             hyperparameters,
