@@ -297,3 +297,24 @@ def test_compiled_with_a_partial_batch(name):
     assert all(np.isfinite(value).all() for value in after.values())
     moved = [path for path in before if np.any(before[path] != after[path])]
     assert {path.split("_")[0] for path in moved} == {"shared", "a", "b", "c"}
+
+
+@pytest.mark.parametrize("level", ["features", "parameters"])
+def test_accumulated_steps_apply_the_mean_of_their_updates(level):
+    halves = [slice(None, ROWS // 2), slice(ROWS // 2, None)]
+    alone = []
+    for rows in halves:
+        part = {name: labels[rows] for name, labels in Y.items()}
+        rule = _registry.get("weighting", "mgda")(level=level)
+        alone.append(step(build(), rule, part, X[rows]))
+    model = build()
+    before = values(model)
+    rule = _registry.get("weighting", "mgda")(level=level)
+    optimizer = keras.optimizers.SGD(1.0, gradient_accumulation_steps=2)
+    model.compile(optimizer, weighting=rule)
+    model.fit(X, Y, batch_size=ROWS // 2, shuffle=False, verbose=0)
+    for path, value in values(model).items():
+        expected = (alone[0][path] + alone[1][path]) / 2
+        np.testing.assert_allclose(
+            before[path] - value, expected, rtol=1e-3, atol=1e-5, err_msg=path
+        )
