@@ -46,6 +46,10 @@ class HyperModel(keras_tuner.HyperModel):
             to `fit` depend on nothing else, the same for every trial. None is
             different every time.
         name: Name of the hypermodel.
+        reuse: Whether kmtl's tuners train trials of one structure on one model, put
+            back to its beginning, instead of building and tracing each. Scores are the
+            same. Defaults to True; see `kmtl.tuning.reuse.reason_against` for when it
+            cannot be.
         **fixed: The builder's other arguments. What is fixed is not searched.
 
     Raises:
@@ -80,9 +84,11 @@ class HyperModel(keras_tuner.HyperModel):
         compile_options: Mapping[str, Any] | None = None,
         seed: int | None = None,
         name: str | None = None,
+        reuse: bool = True,
         **fixed: Any,
     ):
         super().__init__(name=name)
+        self.reuse = bool(reuse)
         self.builder = builder
         self.tasks = _checks.check_unique_tasks(tasks)
         self.seed = None if seed is None else _checks.check_int("seed", seed, 0)

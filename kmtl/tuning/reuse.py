@@ -185,6 +185,8 @@ def reason_against(hypermodel: Any, distribution_strategy: Any = None) -> str | 
 
     if not isinstance(hypermodel, HyperModel):
         return "only the models of a kmtl.HyperModel are known well enough"
+    if not hypermodel.reuse:
+        return "`reuse=False`"
     if type(hypermodel).build is not HyperModel.build:
         return f"{type(hypermodel).__name__} has a `build` of its own"
     builder = hypermodel.builder

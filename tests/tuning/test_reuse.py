@@ -316,6 +316,7 @@ def test_reasons_against() -> None:
         return kmtl.build_mlp(input_shape=(4,), tasks=tasks, seed=seed)
 
     assert reuse.reason_against(make()) is None
+    assert "`reuse=False`" in reuse.reason_against(make(reuse=False))
     assert "Own has a `build`" in reuse.reason_against(
         Own(kmtl.build_mlp, tasks=TASKS, input_shape=(4,))
     )
