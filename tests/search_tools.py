@@ -35,6 +35,9 @@ class Planted:
         self._model: kmtl.MultiTaskModel | None = None
         self._at = (0.0, 0.0)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_model": None}  # for other processes
+
     def __call__(
         self, *, tasks: Any, a: float = 0.0, b: float = 0.0, seed: int | None = None
     ) -> kmtl.MultiTaskModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,8 @@ TUNER_OPTIONS = (
     "max_minutes",
     "warm_start",
     "keep_checkpoints",
+    "workers",
+    "recycle_after",
     "directory",
     "project_name",
     "overwrite",
@@ -160,6 +163,11 @@ def refuse_test_split(*parts: Any) -> None:
 def plain_data(data: Any) -> Any:
     """A `kmtl.data.Split` as its arrays; anything else as it is."""
     return tuple(data.arrays()) if is_split(data) else data
+
+
+def made(data: Any) -> Any:
+    """What a function without arguments makes; anything else as it is."""
+    return data() if inspect.isroutine(data) else data
 
 
 def as_list(callbacks: Any) -> list:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,12 @@ from kmtl.tuning.events import SearchEvent
 from kmtl.tuning.folds import Folds, check_folds
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.ownership import Owner
-from kmtl.tuning.quiet import no_retracing_warnings
 from kmtl.tuning.results import SearchResults
 from kmtl.tuning.running import TrialRunner
 from kmtl.tuning.stopping import make_rule
 from kmtl.tuning.storage import check_storage, open_storage
 from kmtl.tuning.study import WARM, SearchStudy, delete_study
+from kmtl.tuning.workers import Workers, job_of
 
 logger = logging.getLogger("kmtl")
 
@@ -43,7 +42,7 @@ class SearchTuner(SearchResults, TrialRunner):
         hypermodel: A `kmtl.HyperModel`, or a function or `keras_tuner.HyperModel` that
             builds a compiled `kmtl.MultiTaskModel` from `hp`.
         objective, baselines, seed, listener, storage, pruner, max_minutes, warm_start,
-        keep_checkpoints, **options: See `kmtl.RandomSearch`.
+        keep_checkpoints, workers, recycle_after, **options: See `kmtl.RandomSearch`.
     """
 
     _folds: Folds | None = None
@@ -64,8 +63,20 @@ class SearchTuner(SearchResults, TrialRunner):
         max_minutes: float | None = None,
         warm_start: Any = None,
         keep_checkpoints: int = 3,
+        workers: int = 1,
+        recycle_after: int = 20,
         **options: Any,
     ):
+        self._made_with = {
+            "hypermodel": hypermodel,
+            "objective": objective,
+            "seed": seed,
+            "storage": storage,
+            "pruner": pruner,
+            "keep_checkpoints": keep_checkpoints,
+            **settings,
+            **options,
+        }
         arguments.check_options(options, settings)
         if hypermodel is None:
             raise TypeError("`hypermodel` must be a kmtl.HyperModel. Received: None")
@@ -97,6 +108,8 @@ class SearchTuner(SearchResults, TrialRunner):
         self.max_minutes = max_minutes
         if max_minutes is not None:
             _checks.check_range("max_minutes", max_minutes, 0, low_open=True)
+        self.workers = _checks.check_int("workers", workers, 1)
+        self.recycle_after = _checks.check_int("recycle_after", recycle_after, 1)
         self.keep_checkpoints = _checks.check_int(
             "keep_checkpoints", keep_checkpoints, 1
         )
@@ -157,9 +170,11 @@ class SearchTuner(SearchResults, TrialRunner):
         """Run trials until the search is complete; go on where an earlier call ended.
 
         Args:
-            x, y: Training data, as for `MultiTaskModel.fit`, or a `kmtl.data.Split`.
-            validation_data: `(x, y)`, a data set or a `kmtl.data.Split`: the trials are
-                compared on it. Keep the test split out of it.
+            x, y: Training data, as for `MultiTaskModel.fit`, or a `kmtl.data.Split`;
+                or as `x` a function without arguments that makes a data set.
+            validation_data: `(x, y)`, a data set, a `kmtl.data.Split`, or a function
+                that makes a data set: the trials are compared on it. Keep the test
+                split out of it.
             epochs: Epochs of each trial. Defaults to 10. (Hyperband decides itself.)
             folds: Integer >= 2, instead of `validation_data`, for little data: each
                 trial trains that many times, every time without another part of the
@@ -176,18 +191,20 @@ class SearchTuner(SearchResults, TrialRunner):
                 their reasons.
         """
         arguments.refuse_test_split(x, validation_data)
-        validation_data = arguments.plain_data(validation_data)
+        given_validation = validation_data = arguments.plain_data(validation_data)
         if y is None:
             x = arguments.plain_data(x)
             if isinstance(x, tuple):
                 x, y, *weight = x
                 if weight:
                     fit_options["sample_weight"] = weight[0]
+        given = [part for part in (x, y) if part is not None]
+        x, validation_data = arguments.made(x), arguments.made(validation_data)
         if folds is not None:
             self.executions_per_trial = check_folds(self, folds, validation_data)
             weight = fit_options.get("sample_weight")
             self._folds = Folds(folds, x, y, weight, self.seed)
-            validation_data = self._folds.part(0)[1]
+            given_validation = validation_data = self._folds.part(0)[1]
         arguments.check_fit_options(validation_data, fit_options)
         epochs = self._check_epochs(epochs)
         callbacks = arguments.as_list(callbacks)
@@ -203,37 +220,20 @@ class SearchTuner(SearchResults, TrialRunner):
             preparation.train_baselines(
                 self, x, y, validation_data, epochs, fit_options
             )
-            data = [part for part in (x, y) if part is not None]
-            self._run_trials(
-                *data,
-                validation_data=validation_data,
-                epochs=epochs,
-                callbacks=callbacks,
-                verbose=verbose,
-                **fit_options,
-            )
+            fit_options |= {"epochs": epochs, "callbacks": callbacks}
+            if self.workers > 1 and not self._is_worker():
+                self.oracle.verbose = verbose
+                search = {"data": given, "validation_data": given_validation}
+                job = job_of(self, {**search, **fit_options})
+                Workers(self, self.workers, job).run()
+            else:
+                minutes = math.inf if self.max_minutes is None else self.max_minutes
+                fit_options |= {"validation_data": validation_data, "verbose": verbose}
+                data = [part for part in (x, y) if part is not None]
+                self._run_trials(minutes, *data, **fit_options)
             if not self._is_worker():
                 preparation.check_some_completed(self)
                 self._emit("search_end")
-
-    def _run_trials(self, *data: Any, **fit_options: Any) -> None:
-        """KerasTuner's loop, which leaves no trial behind that others would miss."""
-        self._failures = 0
-        minutes = math.inf if self.max_minutes is None else self.max_minutes
-        self._deadline = time.monotonic() + 60 * minutes
-        if self._is_worker():
-            super().search(*data, **fit_options)
-            return
-        self.oracle.deadline = self._deadline
-        try:
-            with no_retracing_warnings():
-                super().search(*data, **fit_options)
-        except BaseException:
-            for trial in list(self.oracle.ongoing_trials.values()):
-                self.oracle.give_back(trial.trial_id)
-            raise
-        finally:
-            self.oracle.close()
 
     def _check_epochs(self, epochs: Any) -> int:
         epochs = DEFAULT_EPOCHS if epochs is None else epochs
@@ -280,6 +280,8 @@ class SearchTuner(SearchResults, TrialRunner):
 
     def on_search_begin(self) -> None:
         super().on_search_begin()
+        if self._against_reuse is not None:
+            logger.info("Every trial builds its model: %s.", self._against_reuse)
         if isinstance(self.hypermodel, HyperModel):
             self.hypermodel.forget_data()  # arrays may have changed since
 

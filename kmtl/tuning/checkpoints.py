@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import zipfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +69,12 @@ class Checkpoints:
         with np.load(path, allow_pickle=False) as content:
             set_weights(model, list(_items("weight", content)), path)
 
-    def keep(self, trial_ids: Collection[str]) -> None:
-        """Delete the checkpoints of all ended trials but these.
-
-        Args:
-            trial_ids: The trials to keep; those that still run among them.
-        """
-        for path in Path(self._project()).glob(f"trial_*/{BEST}"):
-            if path.parent.name.removeprefix("trial_") not in trial_ids:
-                self.drop(path.parent.name.removeprefix("trial_"))
+    def drop_all(self, trial_ids: Iterable[str]) -> None:
+        """Delete the checkpoints of these trials, where there are any."""
+        found = Path(self._project()).glob(f"trial_*/{BEST}")
+        there = {path.parent.name.removeprefix("trial_") for path in found}
+        for trial_id in there.intersection(trial_ids):
+            self.drop(trial_id)
 
     def drop(self, trial_id: str) -> None:
         """Delete what is kept of a trial."""

@@ -21,6 +21,10 @@ from kmtl.tuning.stopping import Brackets
 from kmtl.tuning.trials import PRUNED
 
 
+#: A larger grid is not counted.
+MOST_POINTS = 100_000
+
+
 class RandomSearchOracle(StudyOracle, keras_tuner.oracles.RandomSearchOracle):
     """Random search."""
 
@@ -124,6 +128,8 @@ class BayesianOptimizationOracle(
 class GridSearchOracle(StudyOracle, keras_tuner.oracles.GridSearchOracle):
     """Every combination of the values that KerasTuner lists, the defaults first."""
 
+    _size: tuple[int | None, int] | None = None  # for which `max_trials`, how many
+
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         for values in self.combinations():
             _, _, values = studies.encode(self.get_space(), values)
@@ -136,8 +142,12 @@ class GridSearchOracle(StudyOracle, keras_tuner.oracles.GridSearchOracle):
 
     @property
     def expected_trials(self) -> int | None:
-        most = self.max_trials or len(self.trials) + 10**6
-        return min(most, sum(1 for _ in itertools.islice(self.combinations(), most)))
+        if self._size is None or self._size[0] != self.max_trials:
+            most = self.max_trials or MOST_POINTS + 1
+            points = itertools.islice(self.combinations(), most)
+            self._size = (self.max_trials, sum(1 for _ in points))
+        size = self._size[1]
+        return None if not self.max_trials and size > MOST_POINTS else size
 
     def combinations(self) -> Iterator[dict[str, Any]]:
         """All points of the grid, the last hyperparameter changing first."""

@@ -5,20 +5,23 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras_tuner
 from keras_tuner.engine.trial import TrialStatus
 
 from kmtl.training.model import MultiTaskModel
+from kmtl.tuning import arguments
 from kmtl.tuning import objective as objectives
 from kmtl.tuning.checkpoints import Checkpoints
 from kmtl.tuning.events import SearchEvent, failure_reason
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.progress import TrialCallback, TrialRun
-from kmtl.tuning.trials import PRUNED
+from kmtl.tuning.quiet import no_retracing_warnings
+from kmtl.tuning.trials import ENDED, PRUNED
 
 logger = logging.getLogger("kmtl")
 
@@ -31,6 +34,11 @@ class TrialRunner(keras_tuner.Tuner):
     keep_checkpoints: int = 3
     #: When a search pauses, on `time.monotonic`'s clock.
     _deadline: float = math.inf
+    _folds: Any = None
+    #: The process that leads the search, where this one works for it.
+    _parent: int | None = None
+    #: Trials until a worker is replaced.
+    _trials_left: int | None = None
     _run: TrialRun
 
     def _begin_running(self, most_failures: int) -> None:
@@ -42,9 +50,54 @@ class TrialRunner(keras_tuner.Tuner):
 
     def must_pause(self) -> bool:
         """Whether a training stops after its epoch, to go on in a later search."""
+        if self._parent is not None and os.getppid() != self._parent:
+            self._deadline = -math.inf  # the search was killed
         return time.monotonic() >= self._deadline
 
+    def work(self, job: Mapping[str, Any], parent: int) -> bool:
+        """Train trials of a search that another process leads.
+
+        Args:
+            job: As `kmtl.tuning.workers.job_of` makes it.
+            parent: Identifier of that process.
+
+        Returns:
+            Whether nothing is left to begin; False after `job["recycle_after"]` trials.
+        """
+        self._parent = parent
+        self._trials_left = job["recycle_after"]
+        self._folds = job["folds"]
+        self.executions_per_trial = job["executions_per_trial"]
+        search = dict(job["search"])
+        data = [arguments.made(part) for part in search.pop("data")]
+        search["validation_data"] = arguments.made(search["validation_data"])
+        minutes = (job["until"] - time.time()) / 60
+        self._run_trials(minutes, *data, **search)
+        return self._trials_left != 0
+
     # -- one trial --------------------------------------------------------------------
+
+    def _run_trials(self, minutes: float, *data: Any, **fit_options: Any) -> None:
+        """KerasTuner's loop, which leaves no trial behind that others would miss."""
+        self._failures = 0
+        self._deadline = time.monotonic() + 60 * minutes
+        if self._is_worker():
+            super().search(*data, **fit_options)
+            return
+        self.oracle.deadline = self._deadline
+        try:
+            with no_retracing_warnings():
+                super().search(*data, **fit_options)
+        except BaseException:
+            for trial in list(self.oracle.ongoing_trials.values()):
+                self.oracle.give_back(trial.trial_id)
+            raise
+        finally:
+            self.oracle.close()
+
+    def pre_create_trial(self) -> None:
+        if self._trials_left == 0 or self.must_pause():
+            self.oracle.deadline = -math.inf
 
     def on_trial_begin(self, trial: Any) -> None:
         super().on_trial_begin(trial)
@@ -121,6 +174,8 @@ class TrialRunner(keras_tuner.Tuner):
         return type(self.hypermodel).fit in plain
 
     def on_trial_end(self, trial: Any) -> None:
+        if self._trials_left is not None:
+            self._trials_left -= 1
         if self._run.interrupted or self._run.lost:
             self.oracle.give_back(trial.trial_id)
             reason = "interrupted" if self._run.interrupted else "taken over"
@@ -130,7 +185,7 @@ class TrialRunner(keras_tuner.Tuner):
             # Its end first: where it was matters no more once that is written.
             super().on_trial_end(trial)
             self.checkpoints.drop_progress(trial.trial_id)
-            self.checkpoints.keep(self._kept_trials())
+            self._drop_checkpoints()
         else:
             super().on_trial_end(trial)
         trial = self.oracle.get_trial(trial.trial_id)
@@ -149,15 +204,16 @@ class TrialRunner(keras_tuner.Tuner):
                 f"their messages are in {self.project_dir}."
             )
 
-    def _kept_trials(self) -> set[str]:
-        """The trials whose checkpoints stay: the best, the front, those that run."""
-        kept = {
+    def _drop_checkpoints(self) -> None:
+        """Delete those of ended trials that are neither the best nor on the front."""
+        best = self.oracle.get_best_trials(self.keep_checkpoints)
+        kept = {trial.trial_id for trial in [*best, *self.oracle.front()]}
+        # Of no others: a trial that another process has just begun is not known yet.
+        self.checkpoints.drop_all(
             trial_id
             for trial_id, trial in self.oracle.trials.items()
-            if trial.status == TrialStatus.RUNNING
-        }
-        best = self.oracle.get_best_trials(self.keep_checkpoints)
-        return kept | {trial.trial_id for trial in [*best, *self.oracle.front()]}
+            if trial.status in ENDED and trial_id not in kept
+        )
 
     def load_model(self, trial: Any) -> MultiTaskModel:
         """A trial's model with the weights of its best epoch.

@@ -66,6 +66,13 @@ class RandomSearch(SearchTuner, keras_tuner.RandomSearch):
         - `warm_start`: an earlier tuner, or its project folder: the values of its 5
           best trials, as far as this space has them, are tried first. (`enqueue` takes
           any other known points.) Defaults to None.
+        - `workers`: integer >= 1: so many processes of this machine train trials side
+          by side, each on a GPU of its own where there are enough. One that dies is
+          replaced, and its trial goes on. What they print is in the project's folder
+          `workers`. The hypermodel, the data and the callbacks are pickled for them.
+          Defaults to 1: this process.
+        - `recycle_after`: integer >= 1: a worker is replaced after so many trials, so
+          that its memory stays small. Defaults to 20.
         - `keep_checkpoints`: integer >= 1: the weights of so many of the best trials
           stay on the disk (of `"pareto"`, those of the whole front too). Defaults to 3.
 

@@ -87,7 +87,7 @@ def test_conditional_hyperparameters_are_kept_apart(tmp_path: Path) -> None:
             b = hp.Int("depth", 1, 2) if kind == "two" else 0
         hp.Fixed("fixed", 3)
         hp.Boolean("flag")
-        rate = hp.Float("rate", 0.1, 10.0, sampling="log", step=10)
+        rate = hp.Float("rate", 0.1, 1.0, sampling="log", step=10)
         model = planted(tasks=TASKS, a=hp.Float("a", 0, 1, step=1.0), b=b / 2 + rate)
         model.compile("sgd")
         return model
@@ -96,7 +96,7 @@ def test_conditional_hyperparameters_are_kept_apart(tmp_path: Path) -> None:
         build, "val_size_mae", seed=0, directory=tmp_path, project_name="grid"
     )
     run(grid)
-    assert len(grid.oracle.trials) == (1 + 2) * 2 * 3 * 2
+    assert len(grid.oracle.trials) == (1 + 2) * 2 * 2 * 2
     for sampler in ("gp", "tpe"):
         options = {"seed": 0, "directory": tmp_path, "project_name": sampler}
         tuner = kmtl.BayesianOptimization(
@@ -107,7 +107,7 @@ def test_conditional_hyperparameters_are_kept_apart(tmp_path: Path) -> None:
             values = trial.hyperparameters.values
             assert values["fixed"] == 3
             assert ("depth" in values) == (values["kind"] == "two")
-            assert values["rate"] in (0.1, 1.0, 10.0)
+            assert values["rate"] in (0.1, 1.0)
         again = kmtl.BayesianOptimization(
             build, "val_size_mae", 6, num_initial_points=3, sampler=sampler, **options
         )
@@ -182,7 +182,7 @@ def test_a_time_budget_pauses_the_search(
     # The second goes on after its first epoch.
     assert [fit[2:] for fit in builder.fits[2:]] == [(1, 2), (0, 2)]
     assert len(tuner.oracle.get_best_trials(3)) == 3
-    with pytest.raises(ValueError, match="`max_minutes` must be > 0"):
+    with pytest.raises(ValueError, match="`max_minutes` must be a number"):
         make_tuner(tmp_path, max_minutes=0)
 
 

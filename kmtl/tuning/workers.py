@@ -1,0 +1,264 @@
+"""Starts and watches the processes that train a search's trials."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import keras
+from keras_tuner.engine.trial import TrialStatus
+
+from kmtl.tuning.events import failure_reason
+from kmtl.tuning.ownership import FOLDER
+from kmtl.tuning.trials import ENDED
+from kmtl.tuning.worker import RECYCLED
+
+logger = logging.getLogger("kmtl")
+
+POLL_SECONDS = 0.2
+#: Seconds that a worker has to end in order.
+END_SECONDS = 10.0
+#: Workers that may die one after another without a trial that ends in between.
+MOST_DEATHS = 6
+LOG_LINES = 20
+
+
+class Workers:
+    """The workers of one call of `search`.
+
+    Args:
+        tuner: The tuner.
+        count: How many processes.
+        job: What they do, as `kmtl.tuning.worker` reads it.
+    """
+
+    def __init__(self, tuner: Any, count: int, job: Mapping[str, Any]):
+        self.tuner = tuner
+        self.count = count
+        self.folder = Path(tuner.project_dir).absolute() / FOLDER
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._job = self.folder / f"job-{uuid.uuid4().hex[:12]}.pkl"
+        self._processes: dict[int, subprocess.Popen] = {}
+        self._deaths = 0
+        self._watch = Watch(tuner, job["search"].get("epochs"))
+        self._write(job)
+
+    def _write(self, job: Mapping[str, Any]) -> None:
+        paths = [path or os.getcwd() for path in sys.path]
+        with open(self._job, "wb") as file:
+            pickle.dump({"path": paths}, file)
+            try:
+                cloudpickle.dump(dict(job), file)
+            except (TypeError, pickle.PicklingError, AttributeError) as error:
+                self._job.unlink()
+                raise TypeError(
+                    "With `workers`, the hypermodel, the data and the callbacks go to "
+                    "other processes. Give arrays, or a function without arguments "
+                    "that makes the data set there. What cannot be sent: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
+
+    def run(self) -> None:
+        """Work until the search ends.
+
+        Raises:
+            RuntimeError: with the reason, if a worker ends the search, or workers die
+                again and again.
+        """
+        try:
+            for number in range(self.count):
+                self._start(number)
+            while self._processes:
+                time.sleep(POLL_SECONDS)
+                if self._watch.look():
+                    self._deaths = 0
+                for number, process in list(self._processes.items()):
+                    if process.poll() is not None:
+                        self._ended(number, process.returncode)
+            self._watch.look()
+        finally:
+            self._stop()
+            for path in self.folder.glob(f"{self._job.name}*"):
+                path.unlink(missing_ok=True)
+
+    def _start(self, number: int) -> None:
+        log = self._log(number)
+        with open(log, "ab") as file:
+            self._processes[number] = subprocess.Popen(
+                [sys.executable, "-m", "kmtl.tuning.worker", self._job, str(number)],
+                env=environment(number, self.count),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for this process, which ends them
+            )
+
+    def _log(self, number: int) -> Path:
+        return self.folder / f"worker-{number}.log"
+
+    def _ended(self, number: int, status: int) -> None:
+        del self._processes[number]
+        error = Path(f"{self._job}.error-{number}")
+        if error.exists():
+            reason, _, trace = error.read_text("utf-8").partition("\n\n")
+            raise RuntimeError(f"Worker {number} ended the search. {reason}\n\n{trace}")
+        if status == 0:  # nothing is left to begin
+            return
+        if status != RECYCLED:
+            self._deaths += 1
+            logger.warning(
+                "Worker %s died (status %s); its trial goes on in another.",
+                number,
+                status,
+            )
+        if self._deaths > MOST_DEATHS:
+            lines = self._log(number).read_text("utf-8", "replace").splitlines()
+            raise RuntimeError(
+                f"{self._deaths} workers died without a trial that ended. The last "
+                f"lines of {self._log(number)}:\n" + "\n".join(lines[-LOG_LINES:])
+            )
+        self._start(number)
+
+    def _stop(self) -> None:
+        for process in self._processes.values():
+            process.terminate()
+        for process in self._processes.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(END_SECONDS)
+                continue
+            process.kill()
+            process.wait()
+        self._processes.clear()
+
+
+class Watch:
+    """Tells a tuner's listener and display what the study says of its workers.
+
+    Args:
+        tuner: The tuner.
+        epochs: Epochs of a trial.
+    """
+
+    def __init__(self, tuner: Any, epochs: int | None):
+        self.tuner = tuner
+        self.epochs = epochs
+        self._told: dict[str, int] = {}
+        self._over = {
+            trial_id
+            for trial_id, trial in tuner.oracle.trials.items()
+            if trial.status in ENDED
+        }
+
+    def look(self) -> bool:
+        """Tell what is new.
+
+        Returns:
+            Whether a trial has ended.
+        """
+        tuner, ended = self.tuner, False
+        tuner.oracle.refresh()
+        for trial_id, trial in list(tuner.oracle.trials.items()):
+            if trial_id in self._over:
+                continue
+            if trial_id not in self._told:
+                self._told[trial_id] = 0
+                tuner.oracle._display.on_trial_begin(trial)
+                tuner._emit("trial_begin", trial)
+            for epoch, logs in self._news(trial_id):
+                tuner._emit(
+                    "epoch_end", trial, epoch=epoch, epochs=self.epochs, logs=logs
+                )
+            if trial.status in ENDED:
+                ended = True
+                self._over.add(trial_id)
+                tuner.oracle._display.on_trial_end(trial)
+                failed = trial.status == TrialStatus.FAILED
+                reason = failure_reason(trial) if failed else None
+                if reason:
+                    logger.warning("Trial %s failed: %s", trial_id, reason)
+                tuner._emit("trial_end", trial, reason=reason)
+        return ended
+
+    def _news(self, trial_id: str) -> Iterator[tuple[int, dict[str, float]]]:
+        rows = [
+            (epoch, logs)
+            for curve in self.tuner.oracle.curves(trial_id).values()
+            for epoch, logs in enumerate(curve, 1)
+        ]
+        told = self._told[trial_id]
+        self._told[trial_id] = max(told, len(rows))
+        yield from rows[told:]
+
+
+def job_of(tuner: Any, search: Mapping[str, Any]) -> dict[str, Any]:
+    """What workers need to know.
+
+    Args:
+        tuner: The tuner.
+        search: Arguments of KerasTuner's loop: `data`, and those of `fit`.
+    """
+    given = dict(tuner._made_with)
+    for name in ("overwrite", "warm_start", "listener", "workers", "max_minutes"):
+        given.pop(name, None)  # the search's, not a worker's
+    given["directory"] = str(Path(tuner.project_dir).absolute().parent)
+    given["project_name"] = tuner.project_name
+    given["baselines"] = tuner.baselines  # those that "auto" stood for
+    minutes = math.inf if tuner.max_minutes is None else tuner.max_minutes
+    return {
+        "kind": type(tuner),
+        "arguments": given,
+        "search": {**search, "verbose": 0},
+        "folds": tuner._folds,
+        "executions_per_trial": tuner.executions_per_trial,
+        "recycle_after": tuner.recycle_after,
+        "until": time.time() + 60 * minutes,
+        "dtype_policy": keras.config.dtype_policy().name,
+    }
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that workers may have, as `CUDA_VISIBLE_DEVICES` names them."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [name for name in given.split(",") if name not in ("", "-1")]
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    query = [program, "--query-gpu=uuid", "--format=csv,noheader"]
+    answer = subprocess.run(query, capture_output=True, text=True, check=False)
+    if answer.returncode:
+        logger.warning("nvidia-smi failed: %s", answer.stderr.strip() or "no reason")
+        return []
+    return answer.stdout.split()
+
+
+def environment(number: int, count: int) -> dict[str, str]:
+    """Environment of a worker: its GPU, its share of the cores."""
+    env = dict(os.environ)
+    env["KERAS_BACKEND"] = keras.backend.backend()
+    # Where the package itself is found; the rest of the path is in the job.
+    root = str(Path(__file__).resolve().parents[2])
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [root, env.get("PYTHONPATH")]))
+    gpus = visible_gpus()
+    if gpus:
+        env["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+    if count > max(1, len(gpus)):  # several on one device
+        env.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    env.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    share = str(max(1, (cores or os.cpu_count() or 1) // count))
+    for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
+        env.setdefault(name, share)
+    return env

@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import pytest
+from search_tools import Planted, make_tuner, outcome, run, valley
+
+import kmtl
+from kmtl.tuning import SearchEvent, worker, workers
+
+TESTS = Path(__file__).resolve().parents[1]
+
+
+def deadly(folder: Path) -> Callable[[float, float, int], float]:
+    """Kills the process in the second epoch of its first trial, once."""
+
+    def score(a: float, b: float, epoch: int) -> float:
+        if epoch == 1:
+            try:
+                (folder / "killed").touch(exist_ok=False)
+            except FileExistsError:
+                return valley(a, b)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return valley(a, b)
+
+    return score
+
+
+@pytest.mark.slow
+def test_workers_share_a_search_and_may_die(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[SearchEvent] = []
+    tuner = make_tuner(
+        tmp_path,
+        deadly(tmp_path),
+        max_trials=4,
+        workers=2,
+        recycle_after=2,
+        listener=seen.append,
+    )
+    run(tuner, epochs=2)
+    assert "died (status -9)" in caplog.text
+    trials = tuner.oracle.trials
+    assert [trial.status for trial in trials.values()] == ["COMPLETED"] * 4
+    for trial_id, trial in trials.items():
+        values = trial.hyperparameters.values
+        assert trial.score == pytest.approx(valley(values["a"], values["b"]))
+        assert [row["epoch"] for row in tuner.curves(trial_id)] == [1, 2]
+    kinds = [event.kind for event in seen]
+    assert kinds[0] == "search_begin"
+    assert kinds[-1] == "search_end"
+    for kind in ("trial_begin", "trial_end"):
+        numbers = [event.number for event in seen if event.kind == kind]
+        assert sorted(numbers) == [1, 2, 3, 4]
+    assert kinds.count("epoch_end") == 8
+    assert tuner.get_best_models()
+    logs = sorted(path.name for path in (tmp_path / "search/workers").glob("*"))
+    assert logs == ["propose.lock", "worker-0.log", "worker-1.log"]
+    # It goes on in this process.
+    more = run(make_tuner(tmp_path, max_trials=5), epochs=2)
+    assert outcome(more)[:4] == outcome(tuner)
+
+
+def stand_ins(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Processes that run this code instead of a worker's."""
+
+    def start(self: workers.Workers, number: int) -> None:
+        command = [sys.executable, "-S", "-c", code, str(self._job), str(number)]
+        with open(self._log(number), "ab") as log:
+            self._processes[number] = subprocess.Popen(command, stderr=log)
+
+    monkeypatch.setattr(workers.Workers, "_start", start)
+
+
+def test_an_error_in_a_worker_ends_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = """if True:
+        import sys, time
+        job, number = sys.argv[1:]
+        if number == "0":
+            time.sleep(600)  # is ended by the search
+        open(f"{job}.error-{number}", "w").write("KeyError: column\\n\\nTrace")
+        sys.exit(1)
+    """
+    stand_ins(monkeypatch, code)
+    tuner = make_tuner(tmp_path, max_trials=9, workers=2)
+    with pytest.raises(RuntimeError, match=r"Worker 1 ended.*KeyError: column"):
+        run(tuner)
+    assert not list(tmp_path.glob("search/workers/job-*"))
+
+
+def test_workers_that_die_again_and_again_end_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import os, sys; print('no memory', file=sys.stderr); os._exit(9)"
+    stand_ins(monkeypatch, code)
+    tuner = make_tuner(tmp_path, max_trials=9, workers=2)
+    with pytest.raises(RuntimeError, match=r"(?s)7 workers died.*no memory"):
+        run(tuner)
+
+
+def test_what_cannot_be_sent_is_said(tmp_path: Path) -> None:
+    tuner = make_tuner(tmp_path, workers=2)
+
+    class Holding(keras.callbacks.Callback):
+        def __deepcopy__(self, memo: Any) -> Any:
+            return self
+
+        def __reduce__(self) -> Any:
+            raise TypeError("an open file")
+
+    with pytest.raises(TypeError, match=r"With `workers`.*sent: TypeError: an open"):
+        run(tuner, callbacks=[Holding()])
+    with pytest.raises(ValueError, match=">= 1"):
+        make_tuner(tmp_path, workers=0)
+
+
+class Parent:
+    """Stands for the process that leads a search, in this one."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.number = 17
+        monkeypatch.setattr(os, "getppid", lambda: self.number)
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_orphan_stops_after_its_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = Parent(monkeypatch)
+
+    def score(a: float, b: float, epoch: int) -> float:
+        parent.number = 1  # the parent dies, and another process takes its children
+        return valley(a, b)
+
+    builder = Planted(score)
+    tuner = make_tuner(tmp_path, builder, max_trials=3)
+    search = {"data": [], "validation_data": None, "epochs": 4, "callbacks": []}
+    job = workers.job_of(tuner, search)
+    assert tuner.work(job, parent=17)
+    assert [fit[2:] for fit in builder.fits] == [(0, 1)]
+    assert [trial.status for trial in tuner.oracle.trials.values()] == ["RUNNING"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_worker_trains_its_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Parent(monkeypatch)
+    builder = Planted(valley)
+    job = {}
+    for left in (False, True):
+        tuner = make_tuner(tmp_path, builder, max_trials=3, recycle_after=2)
+        search = {"data": [], "validation_data": None, "epochs": 1, "callbacks": []}
+        job = workers.job_of(tuner, search)
+        assert tuner.work(job, parent=17) is left
+    assert len(builder.fits) == 3
+    assert job["arguments"]["project_name"] == "search"
+    assert "listener" not in job["arguments"]
+
+
+def test_the_main_of_a_worker_says_what_went_wrong(tmp_path: Path) -> None:
+    job = tmp_path / "job.pkl"
+    job.write_bytes(b"no pickle")
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        assert worker.main([str(job), "3"]) == 1
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert "UnpicklingError" in (tmp_path / "job.pkl.error-3").read_text()
+
+
+def test_the_environment_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    found = [workers.environment(number, 3) for number in range(3)]
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in found] == ["2", "5", "2"]
+    assert found[0]["KERAS_BACKEND"] == keras.backend.backend()
+    assert int(found[0]["OMP_NUM_THREADS"]) >= 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert workers.visible_gpus() == []
+
+
+# -- KerasTuner's own chief and workers ------------------------------------------------
+
+CHIEF = """
+import json, sys
+import keras_tuner, kmtl
+from search_tools import TASKS, data
+hypermodel = kmtl.HyperModel(
+    kmtl.build_mlp, tasks=TASKS, input_shape=(2,), units=(3,), seed=0, optimizer="sgd"
+)
+tuner = keras_tuner.RandomSearch(
+    hypermodel,
+    keras_tuner.Objective("val_kind_accuracy", "max"),
+    max_trials=2,
+    directory=sys.argv[1],
+)
+x, y = data()
+tuner.search(x, y, validation_data=(x, y), epochs=1, verbose=0)
+"""
+
+
+@pytest.mark.slow
+def test_kerastuners_own_chief_and_worker_take_our_hypermodel(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    root = Path(kmtl.__file__).resolve().parents[1]
+    paths = [str(TESTS), str(root), os.environ.get("PYTHONPATH", "")]
+    shared = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "KERASTUNER_ORACLE_IP": "127.0.0.1",
+        "KERASTUNER_ORACLE_PORT": str(port),
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", CHIEF, str(tmp_path)],
+            env={**shared, "KERASTUNER_TUNER_ID": name},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for name in ("chief", "tuner0")
+    ]
+    try:
+        texts = [process.communicate(timeout=300)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], texts
+    files = sorted(tmp_path.glob("untitled_project/trial_*/trial.json"))
+    assert [json.loads(file.read_text())["status"] for file in files] == [
+        "COMPLETED",
+        "COMPLETED",
+    ]
