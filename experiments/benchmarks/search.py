@@ -1,0 +1,215 @@
+"""Trials per minute: KerasTuner with plain Keras, and kmtl's compile-once trials.
+
+    python experiments/benchmarks/search.py
+
+Both sides train the same trials (dropout rate, three task weights, learning rate) of
+the same nets on scikit-learn's digits, each search in a process of its own, the sides
+in turn, on TensorFlow and on JAX. "stock" is KerasTuner's GridSearch over the trials
+with the net in plain Keras; "reuse" is `kmtl.RandomSearch`; "new" is the same without
+reuse, for a few trials, whose scores have to be equal bit for bit. Then "reuse" alone
+with larger nets and more trials. Writes search.json and SEARCH.md to `--out`. Seconds
+are wall time from the first trial on, and processor time, which neighbours on the
+machine disturb less. (Populations on JAX: search_population.py.)
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+BAR = 3  # on TensorFlow
+SIZES = {"mlp": [64, 64], "cnn": [16, 32]}
+LARGER = {"mlp": [[256, 256], [1024, 1024]], "cnn": [[64, 128]]}
+
+
+def child(job: dict[str, Any]) -> dict[str, Any]:
+    """Result of a process of its own."""
+    done = subprocess.run(
+        [sys.executable, str(HERE / "search_worker.py"), json.dumps(job)],
+        env={
+            **os.environ,
+            "KERAS_BACKEND": job["backend"],
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+        },
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--backends", nargs="*", default=["tensorflow", "jax"])
+    parser.add_argument("--nets", nargs="*", default=["mlp", "cnn"])
+    parser.add_argument("--trials", type=int, default=30)
+    parser.add_argument(
+        "--new-trials", type=int, default=5, help="built each, to compare"
+    )
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=2, help="searches per side")
+    parser.add_argument("--no-scaling", action="store_true", help="the ratios alone")
+    parser.add_argument("--out", type=Path, default=HERE)
+    parser.add_argument("--fast", action="store_true", help="seconds; means nothing")
+    options = parser.parse_args(arguments)
+    if options.fast:
+        options.backends, options.nets = options.backends[:1], options.nets[:1]
+        options.trials, options.new_trials, options.epochs = 2, 1, 1
+        options.rounds, options.no_scaling = 1, True
+    return options
+
+
+def jobs(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """What is measured, the ratios first."""
+    common = {"epochs": options.epochs, "small": options.fast, "seed": 0}
+    found: list[dict[str, Any]] = []
+    for backend in options.backends:
+        for net in options.nets:
+            sizes = [4] if options.fast else SIZES[net]
+            at = {**common, "backend": backend, "net": net, "sizes": sizes}
+            found.append({**at, "side": "new", "trials": options.new_trials})
+            for _ in range(options.rounds):
+                for side in ("stock", "reuse"):
+                    found.append({**at, "side": side, "trials": options.trials})
+    if options.no_scaling:
+        return found
+    for backend in options.backends:
+        for net in options.nets:
+            at = {**common, "backend": backend, "net": net}
+            few = max(2, options.trials // 5)
+            for sizes in LARGER[net]:
+                for side in ("stock", "reuse"):
+                    found.append({**at, "sizes": sizes, "side": side, "trials": few})
+            for trials in (3, 10, 200):  # 200: is memory flat?
+                at["sizes"] = SIZES[net]
+                found.append({**at, "side": "reuse", "trials": trials})
+    return found
+
+
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    options = parse(arguments)
+    record: dict[str, Any] = {
+        "date": datetime.date.today().isoformat(),
+        "machine": {
+            "processor": processor(),
+            "cores": len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count(),
+            "system": platform.system(),
+        },
+        "versions": {"python": platform.python_version()},
+        "runs": [],
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    for job in jobs(options):
+        answer = child(job)
+        record["versions"] |= answer["versions"]
+        record["runs"].append({**job, **answer["result"]})
+        write(record, options.out)  # an interrupted run leaves these
+    print(markdown(record))
+    return record
+
+
+def processor() -> str:
+    if Path("/proc/cpuinfo").exists():
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+            if "model name" in line:
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def grouped(record: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    """Runs of the same job together, in the order they were begun."""
+    found: dict[tuple, list[dict[str, Any]]] = {}
+    for run in record["runs"]:
+        key = (run["backend"], run["net"], *run["sizes"], run["side"], run["trials"])
+        found.setdefault(key, []).append(run)
+    return list(found.values())
+
+
+def seconds(runs: list[dict[str, Any]], kind: str) -> float:
+    """Per trial, the median of the runs."""
+    return statistics.median(run[kind] / run["trials"] for run in runs)
+
+
+def beside(record: dict[str, Any], run: dict[str, Any], side: str) -> list[dict]:
+    """Runs of another side on the same net, with as many trials unless side "new"."""
+    same = ("backend", "net", "sizes", "epochs")
+    if side == "stock":
+        same = (*same, "trials")
+    return [
+        other
+        for other in record["runs"]
+        if other["side"] == side and all(other[key] == run[key] for key in same)
+    ]
+
+
+def equal(record: dict[str, Any], run: dict[str, Any]) -> str:
+    """Whether the scores are those of models built anew."""
+    new = beside(record, run, "new")
+    if not new or run["side"] != "reuse":
+        return ""
+    expected = new[0]["scores"][: run["trials"]]
+    return "yes" if run["scores"][: len(expected)] == expected else "NO"
+
+
+def write(record: dict[str, Any], out: Path) -> None:
+    text = json.dumps(record, indent=1)
+    (out / "search.json").write_text(text + "\n", "utf-8")
+    (out / "SEARCH.md").write_text(markdown(record), "utf-8")
+
+
+def markdown(record: dict[str, Any]) -> str:
+    machine = record["machine"]
+    versions = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
+    lines = [
+        "# Trials per minute of a search",
+        "",
+        "Written by `search.py`; do not edit.",
+        "",
+        f"{record['date']}; {machine['processor']}, {machine['cores']} cores, "
+        f"{machine['system']}; {versions}. scikit-learn digits, three tasks, batch 32, "
+        f"{record['runs'][0]['epochs']} epochs. Bar on TensorFlow: {BAR} times "
+        "KerasTuner for the first MLP and CNN. Medians over the searches of a side. "
+        "'Equal': the first scores are bit for bit those of models built anew. Memory: "
+        "what the process grew by, per trial after the fifth.",
+        "",
+        "| backend | net | side | trials | searches | trials/min | ... processor | "
+        "ratio | ... processor | equal | mean score | MB per trial | load |",
+        "|---|---|---|--:|--:|--:|--:|--:|--:|---|--:|--:|--:|",
+    ]
+    for runs in grouped(record):
+        run = runs[0]
+        wall, cpu = (seconds(runs, kind) for kind in ("wall", "processor"))
+        other = beside(record, run, "stock") if run["side"] != "stock" else []
+        ratios = ["", ""]
+        if other:
+            ratios = [
+                f"{seconds(other, 'wall') / wall:.2f}",
+                f"{seconds(other, 'processor') / cpu:.2f}",
+            ]
+        score = sum(run["scores"]) / len(run["scores"])
+        memory = statistics.median(run["mebibytes_per_trial"] for run in runs)
+        load = statistics.median(run["load"] for run in runs)
+        lines.append(
+            f"| {run['backend']} | {run['net']} {'-'.join(map(str, run['sizes']))} | "
+            f"{run['side']} | {run['trials']} | {len(runs)} | {60 / wall:.1f} | "
+            f"{60 / cpu:.1f} | {ratios[0]} | {ratios[1]} | {equal(record, run)} | "
+            f"{score:.4f} | {memory:.2f} | {load:.1f} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    main()
