@@ -50,10 +50,12 @@ def test_weights_really_move_and_outputs_are_float32(policy):
 @pytest.mark.parametrize(
     "options", [{"jit_compile": True}, {"steps_per_execution": 3}], ids=str
 )
-def test_execution_options_change_no_number(options):
+@pytest.mark.parametrize("weighting", [None, "dwa", "cagrad"])
+def test_execution_options_change_no_number(options, weighting):
     def run(**options):
         model = build()
-        model.compile(keras.optimizers.SGD(0.05, momentum=0.9), **options)
+        optimizer = keras.optimizers.SGD(0.05, momentum=0.9)
+        model.compile(optimizer, weighting=weighting, **options)
         return model.fit(
             X, Y, epochs=2, batch_size=16, shuffle=False, verbose=0
         ).history
