@@ -16,7 +16,7 @@ FEWEST = 8
 #: What the tasks' weights are called together.
 WEIGHTS = "task_weights"
 _TREES = 100
-_REPEATS = 10
+_REPEATS = 5
 
 
 def importance(table: pandas.DataFrame, metric: str | None = None) -> pandas.Series:
@@ -52,7 +52,7 @@ def importance(table: pandas.DataFrame, metric: str | None = None) -> pandas.Ser
     columns: list[Any] = []
     for name in names:
         if rows[name].nunique(dropna=False) > 1:
-            group = WEIGHTS if name.startswith("weight_") else name
+            group = WEIGHTS if name.startswith("task_weight_") else name
             groups.setdefault(group, []).append(len(columns))
             columns.append(_numbers(rows[name]))
     gains = pandas.Series(0.0, index=list(groups), name=metric)

@@ -237,7 +237,7 @@ def depth_weight(
         table: What `tuner.results()` returned.
         metric: Name of a log. None: the search's first objective.
         ax: Axes to draw on. None makes a figure.
-        weight: A column `weight_<task>`. None: that of the first task.
+        weight: A column `task_weight_<task>`. None: that of the first task.
         bins: Integer >= 1: number of ranges of the weight. Fewer values than that are
             drawn as they are.
 
@@ -246,7 +246,7 @@ def depth_weight(
         number of trials.
     """
     metric, names, rows = completed(table, metric)
-    weights = [name for name in names if name.startswith("weight_")]
+    weights = [name for name in names if name.startswith("task_weight_")]
     if "sharing_depth" not in names or not weights:
         raise ValueError(
             "The search must have varied `sharing_depth` (one for all tasks) and "

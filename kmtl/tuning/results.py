@@ -46,7 +46,7 @@ class SearchResults:
               `on_front`, whether no other trial is better in one goal and as good in
               the others; `epochs` and `executions` that were trained;
             - every hyperparameter that counts in the trial, the task weights as
-              `weight_<task>`;
+              `task_weight_<task>`;
             - every log at the epoch that counts, mean over the executions, and, with
               two executions or more, its standard deviation as `<log>_std`;
             - `reason`, why the trial failed.
@@ -310,7 +310,7 @@ def parameters_of(hypermodel: Any, hyperparameters: Any) -> dict[str, Any]:
     for name, value in space.values(hp).items():
         dimension = space.dimensions[name]
         if isinstance(dimension, WeightDimension):
-            found |= {f"weight_{task}": part for task, part in value.items()}
+            found |= {f"task_weight_{task}": part for task, part in value.items()}
         elif isinstance(value, dict):
             found |= {f"{name}_{task}": part for task, part in value.items()}
         elif isinstance(dimension, PerBlock):

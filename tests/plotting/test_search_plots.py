@@ -40,8 +40,8 @@ def table(rows: int = 40, **columns: Any) -> pandas.DataFrame:
             "feasible": True,
             "sharing_depth": depth,
             "dropout": random.uniform(0, 0.5, rows),
-            "weight_kind": weight,
-            "weight_size": 1 - weight,
+            "task_weight_kind": weight,
+            "task_weight_size": 1 - weight,
             "activation": random.choice(["relu", "tanh"], rows),
             "val_kind_accuracy": 0.5 + depth / 10,
             "val_size_mae": 1.0 - weight + depth / 10,
@@ -49,7 +49,13 @@ def table(rows: int = 40, **columns: Any) -> pandas.DataFrame:
         },
         index=pandas.Index([str(i) for i in range(rows)], name="trial"),
     )
-    names = ["sharing_depth", "dropout", "weight_kind", "weight_size", "activation"]
+    names = [
+        "sharing_depth",
+        "dropout",
+        "task_weight_kind",
+        "task_weight_size",
+        "activation",
+    ]
     found.attrs = {
         "hyperparameters": names,
         "objectives": ["val_kind_accuracy"],
@@ -93,8 +99,8 @@ def test_parallel_coordinates_are_scaled_per_column() -> None:
         3,
         sharing_depth=[0, 1, 2],
         dropout=[0.1, 0.1, 0.1],
-        weight_kind=[0.001, 0.1, 0.01],
-        weight_size=[0.5, 0.25, 0.0],
+        task_weight_kind=[0.001, 0.1, 0.01],
+        task_weight_size=[0.5, 0.25, 0.0],
         activation=["relu", "tanh", "relu"],
         val_kind_accuracy=[0.6, 0.9, 0.8],
     )
@@ -103,8 +109,8 @@ def test_parallel_coordinates_are_scaled_per_column() -> None:
     # The dropout does not vary; a factor of 100 is drawn in logarithms.
     assert names == [
         "sharing_depth",
-        "weight_kind",
-        "weight_size",
+        "task_weight_kind",
+        "task_weight_size",
         "activation",
         "val_kind_accuracy",
     ]
@@ -178,7 +184,7 @@ def test_heat_map_of_depth_and_weight() -> None:
     made = table(
         5,
         sharing_depth=[0, 0, 2, 2, 2],
-        weight_kind=[0.2, 0.8, 0.2, 0.2, 0.8],
+        task_weight_kind=[0.2, 0.8, 0.2, 0.2, 0.8],
         val_kind_accuracy=[0.5, 0.6, 0.7, 0.9, 0.8],
     )
     ax = depth_weight(made)
@@ -192,12 +198,12 @@ def test_heat_map_of_depth_and_weight() -> None:
     ]
     lower = depth_weight(made.assign(val_size_mae=[5.0, 4, 3, 2, 1]), "val_size_mae")
     assert lower.images[0].get_array().tolist() == [[5.0, 4.0], [2.0, 1.0]]
-    wide = depth_weight(table(40), bins=4, weight="weight_size")
+    wide = depth_weight(table(40), bins=4, weight="task_weight_size")
     labels = [label.get_text() for label in wide.get_xticklabels()]
     assert len(labels) == 4
-    assert wide.get_xlabel() == "weight_size"
-    with pytest.raises(ValueError, match="Did you mean 'weight_kind'"):
-        depth_weight(made, weight="weight_kin")
+    assert wide.get_xlabel() == "task_weight_size"
+    with pytest.raises(ValueError, match="Did you mean 'task_weight_kind'"):
+        depth_weight(made, weight="task_weight_kin")
     made.attrs["hyperparameters"] = ["dropout"]
     with pytest.raises(ValueError, match="must have varied `sharing_depth`"):
         depth_weight(made)

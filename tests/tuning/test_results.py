@@ -79,6 +79,27 @@ def test_several_executions_have_a_mean_and_a_spread(tmp_path: Path) -> None:
     assert table["val_kind_accuracy_std"].to_list() == pytest.approx([0.1, 0.1])
 
 
+def test_logs_of_weights_are_not_the_weights_searched(tmp_path: Path) -> None:
+    hypermodel = kmtl.HyperModel(
+        kmtl.build_mlp,
+        tasks=TASKS,
+        input_shape=(2,),
+        units=(2,),
+        seed=0,
+        space=["task_weights"],
+        compile_options={"weighting": "uncertainty"},
+    )
+    tuner = kmtl.RandomSearch(
+        hypermodel, "val_size_mae", max_trials=1, seed=0, directory=tmp_path
+    )
+    table = run(tuner).results()
+    assert table.columns.is_unique
+    chosen = hypermodel.space.values(tuner.get_best_hyperparameters()[0])
+    for task, weight in chosen["task_weights"].items():
+        assert table[f"task_weight_{task}"].iloc[0] == weight
+    assert "weight_size" in table  # the weighting's own log
+
+
 def test_failed_trials_have_a_reason_and_no_rank(tmp_path: Path) -> None:
     def breaking(a: float, b: float, epoch: int) -> float:
         if a > 0.5:
@@ -183,8 +204,8 @@ def test_parameters_are_one_column_per_number() -> None:
         sharing_depth_kind=1,
     )
     assert found == {
-        "weight_kind": 0.25,
-        "weight_size": 0.75,
+        "task_weight_kind": 0.25,
+        "task_weight_size": 0.75,
         "sharing_depth_kind": 1,
         "sharing_depth_size": 1,
         "dropout_block1": 0.0,
