@@ -7,12 +7,14 @@ from typing import Any
 from kmtl.tuning.population.limits import reason_against
 from kmtl.tuning.population.members import EpochEnd, Member, Snapshot, Trained
 from kmtl.tuning.population.replay import replay
+from kmtl.tuning.population.search import TogetherTrials
 
 __all__ = [
     "EpochEnd",
     "Member",
     "Population",
     "Snapshot",
+    "TogetherTrials",
     "Trained",
     "reason_against",
     "replay",
