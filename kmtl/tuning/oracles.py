@@ -20,7 +20,6 @@ from kmtl.tuning.oracle import StudyOracle
 from kmtl.tuning.stopping import Brackets
 from kmtl.tuning.trials import PRUNED
 
-
 #: A larger grid is not counted.
 MOST_POINTS = 100_000
 

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,10 @@ def open_storage(storage: str | os.PathLike[str] | None, folder: Path) -> BaseSt
             options: dict[str, Any] = {"connect_args": {"timeout": SQLITE_TIMEOUT}}
         else:
             options = {"pool_pre_ping": True}  # a server may close idle connections
-        return get_storage(RDBStorage(url, engine_kwargs=options))
+        database = RDBStorage(url, engine_kwargs=options)
+        opened = get_storage(database)
+        weakref.finalize(opened, database.engine.dispose)  # close its connections
+        return opened
     path = folder / JOURNAL if storage is None else Path(storage)
     path.parent.mkdir(parents=True, exist_ok=True)
     return JournalStorage(DurableJournal(path))

@@ -166,15 +166,13 @@ def read_curves(trial: FrozenTrial) -> dict[int, list[dict[str, float]]]:
     rows: dict[int, dict[int, dict[str, float]]] = {}
     for key, logs in trial.system_attrs.items():
         if key.startswith(prefix):
-            execution, epoch = key[len(prefix) :].split(":")
-            rows.setdefault(int(execution), {})[int(epoch)] = logs
+            execution, epoch = map(int, key[len(prefix) :].split(":"))
+            rows.setdefault(execution, {})[epoch] = logs
     lengths = (noted(trial, "result") or {}).get("lengths", {})
     curves = {}
     for execution, epochs in sorted(rows.items()):
         length = lengths.get(str(execution), len(epochs))
-        curves[execution] = [
-            epochs[epoch] for epoch in sorted(epochs) if epoch < length
-        ]
+        curves[execution] = [epochs[at] for at in sorted(epochs) if at < length]
     return curves
 
 
@@ -193,7 +191,10 @@ def active(space: Any, values: Mapping[str, Any]) -> list[Any]:
     return found
 
 
-def distribution(hp: Any) -> BaseDistribution | None:
+Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
+
+
+def distribution(hp: Any) -> Distribution | None:
     """Optuna's form of a KerasTuner hyperparameter; None for one that is fixed."""
     parameters = keras_tuner.engine.hyperparameters
     if isinstance(hp, parameters.Fixed):

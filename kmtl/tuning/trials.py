@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
 import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
@@ -47,7 +48,7 @@ class StudyTrials(keras_tuner.Oracle):
                 self._read(frozen, trial)
             self.trials[trial_id] = trial
         ended = [frozen for frozen in found if frozen.state.is_finished()]
-        ended.sort(key=lambda frozen: frozen.datetime_complete)
+        ended.sort(key=lambda frozen: frozen.datetime_complete or datetime.min)
         self.start_order = list(self.trials)
         self.end_order = [str(frozen.number) for frozen in ended]
         self._tried_so_far = {
