@@ -213,3 +213,40 @@ def test_parameters_are_one_column_per_number() -> None:
         "activation": "hard",
         "weighting": "equal",
     }
+
+
+@pytest.mark.parametrize(
+    "objective", ["pareto", ["val_kind_accuracy", "val_size_mae <= 1"]], ids=str
+)
+@pytest.mark.parametrize(
+    "kind",
+    [kmtl.RandomSearch, kmtl.BayesianOptimization, kmtl.GridSearch, kmtl.Hyperband],
+)
+def test_every_tuner_takes_several_goals(
+    tmp_path: Path, kind: Any, objective: Any
+) -> None:
+    options = {"max_trials": 7, "num_initial_points": 3}
+    if kind is kmtl.Hyperband:
+        options = {"max_epochs": 4, "factor": 2}
+    elif kind is not kmtl.BayesianOptimization:
+        options.pop("num_initial_points")
+    tuner = make_tuner(tmp_path, opposed, kind, objective=objective, **options)
+    table = run(tuner).results()
+    done = table[table["status"] == "COMPLETED"]
+    assert len(done) >= 3
+    assert set(table["status"]) <= {"COMPLETED", "PRUNED"}
+    assert sorted(done["rank"]) == list(range(1, len(done) + 1))
+    values = done[["val_kind_accuracy", "val_size_mae"]].to_numpy()
+    first = done["rank"].to_numpy() == 1
+    if objective == "pareto":
+        better = (values[:, None] - values[None]) * [1.0, -1.0]
+        beaten = ((better >= 0).all(-1) & (better > 0).any(-1)).any(0)
+        assert (done["on_front"].to_numpy() == ~beaten).all()
+        assert not beaten[first].any()
+    else:
+        kept = values[:, 1] <= 1
+        assert (done["feasible"].to_numpy() == kept).all()
+        assert values[first, 0] == values[kept, 0].max()
+    best = tuner.get_best_hyperparameters()[0].values
+    assert best["a"] == done["a"][first].iloc[0]
+    assert len(tuner.get_best_models()) == 1

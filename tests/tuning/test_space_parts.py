@@ -137,6 +137,7 @@ def compiled(model: kmtl.HyperModel, **chosen: Any) -> dict[str, Any]:
     return model.compile_arguments(values_of(model.space, **chosen))
 
 
+@pytest.mark.backend
 def test_weighting_with_its_own_hyperparameters() -> None:
     model = hypermodel(
         {
@@ -385,6 +386,7 @@ class Watch(keras.callbacks.Callback):
         self.seen.append((round(self.rate, 6), steps))
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("first", [0, 2])
 def test_schedule_and_batch_size_of_a_trial(first: int) -> None:
     model = hypermodel(
