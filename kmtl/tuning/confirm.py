@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
-import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from kmtl import _checks
@@ -187,5 +186,4 @@ def _summarised(
     summary = pandas.DataFrame.from_dict(lines, orient="index").loc[order]
     summary.index.name = "trial"
     winner = next(trial for trial in chosen if trial.trial_id == order[0])
-    values: keras_tuner.HyperParameters = winner.hyperparameters.copy()
-    return Confirmation(order[0], values, summary, runs)
+    return Confirmation(order[0], winner.hyperparameters.copy(), summary, runs)

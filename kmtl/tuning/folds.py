@@ -30,7 +30,7 @@ class Folds:
     >>> from kmtl.tuning.folds import Folds
     >>> folds = Folds(2, np.arange(4), {"size": np.arange(4)})
     >>> training, validation = folds.part(0)
-    >>> sorted([*training[0], *validation[0]])
+    >>> sorted([*training[0].tolist(), *validation[0].tolist()])
     [0, 1, 2, 3]
     """
 

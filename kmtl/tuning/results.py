@@ -61,7 +61,9 @@ class SearchResults:
         ranked = objective.rank(trials)
         places = {trial.trial_id: i for i, trial in enumerate(ranked, 1)}
         front = set(self.pareto_front().members)
-        rows, parameters, logs = [], {}, {}
+        rows: list[dict[str, Any]] = []
+        parameters: dict[str, None] = {}
+        logs: dict[str, None] = {}
         for trial in trials:
             trained = self._executions(trial.trial_id)
             chosen = parameters_of(self.hypermodel, trial.hyperparameters)
