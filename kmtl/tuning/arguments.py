@@ -32,6 +32,7 @@ TUNER_OPTIONS = (
     "keep_checkpoints",
     "workers",
     "recycle_after",
+    "population",
     "directory",
     "project_name",
     "overwrite",

@@ -20,6 +20,7 @@ from kmtl.tuning.events import SearchEvent
 from kmtl.tuning.folds import Folds, check_folds
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.ownership import Owner
+from kmtl.tuning.population import TogetherTrials
 from kmtl.tuning.results import SearchResults
 from kmtl.tuning.running import TrialRunner
 from kmtl.tuning.stopping import make_rule
@@ -42,7 +43,8 @@ class SearchTuner(SearchResults, TrialRunner):
         hypermodel: A `kmtl.HyperModel`, or a function or `keras_tuner.HyperModel` that
             builds a compiled `kmtl.MultiTaskModel` from `hp`.
         objective, baselines, seed, listener, storage, pruner, max_minutes, warm_start,
-        keep_checkpoints, workers, recycle_after, **options: See `kmtl.RandomSearch`.
+        keep_checkpoints, workers, recycle_after, population, **options: See
+            `kmtl.RandomSearch`.
     """
 
     _folds: Folds | None = None
@@ -65,6 +67,7 @@ class SearchTuner(SearchResults, TrialRunner):
         keep_checkpoints: int = 3,
         workers: int = 1,
         recycle_after: int = 20,
+        population: int = 1,
         **options: Any,
     ):
         self._made_with = {
@@ -74,6 +77,7 @@ class SearchTuner(SearchResults, TrialRunner):
             "storage": storage,
             "pruner": pruner,
             "keep_checkpoints": keep_checkpoints,
+            "population": population,
             **settings,
             **options,
         }
@@ -110,6 +114,9 @@ class SearchTuner(SearchResults, TrialRunner):
             _checks.check_range("max_minutes", max_minutes, 0, low_open=True)
         self.workers = _checks.check_int("workers", workers, 1)
         self.recycle_after = _checks.check_int("recycle_after", recycle_after, 1)
+        self.population = _checks.check_int("population", population, 1)
+        if self.population > 1:
+            self._together = TogetherTrials(self, self.population)
         self.keep_checkpoints = _checks.check_int(
             "keep_checkpoints", keep_checkpoints, 1
         )
@@ -255,6 +262,10 @@ class SearchTuner(SearchResults, TrialRunner):
         ):
             kwargs["callbacks"] = reuse.without_batch_hooks(kwargs["callbacks"])
         model = self._trial_model(trial.hyperparameters)
+        if self._together is not None:
+            replayed = self._together.fit(trial, model, self._execution, kwargs)
+            if replayed is not None:
+                return replayed
         try:
             results = self.hypermodel.fit(trial.hyperparameters, model, *args, **kwargs)
         except BaseException:

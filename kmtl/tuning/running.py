@@ -19,6 +19,7 @@ from kmtl.tuning import objective as objectives
 from kmtl.tuning.checkpoints import Checkpoints
 from kmtl.tuning.events import SearchEvent, failure_reason
 from kmtl.tuning.hypermodel import HyperModel
+from kmtl.tuning.population import TogetherTrials
 from kmtl.tuning.progress import TrialCallback, TrialRun
 from kmtl.tuning.quiet import no_retracing_warnings
 from kmtl.tuning.trials import ENDED, PRUNED
@@ -32,6 +33,8 @@ class TrialRunner(keras_tuner.Tuner):
     listener: Callable[[SearchEvent], None] | None = None
     #: How many checkpoints of ended trials stay.
     keep_checkpoints: int = 3
+    #: Trains several trials as one program, where that was asked for.
+    _together: TogetherTrials | None = None
     #: When a search pauses, on `time.monotonic`'s clock.
     _deadline: float = math.inf
     _folds: Any = None
@@ -85,9 +88,10 @@ class TrialRunner(keras_tuner.Tuner):
             super().search(*data, **fit_options)
             return
         self.oracle.deadline = self._deadline
+        search = super().search if self._together is None else self._together.search
         try:
             with no_retracing_warnings():
-                super().search(*data, **fit_options)
+                search(*data, **fit_options)
         except BaseException:
             for trial in list(self.oracle.ongoing_trials.values()):
                 self.oracle.give_back(trial.trial_id)

@@ -73,6 +73,11 @@ class RandomSearch(SearchTuner, keras_tuner.RandomSearch):
           Defaults to 1: this process.
         - `recycle_after`: integer >= 1: a worker is replaced after so many trials, so
           that its memory stays small. Defaults to 20.
+        - `population`: integer >= 1, on JAX: so many trials are begun at once, and
+          those of one structure train as one program (`kmtl.tuning.population`), with
+          the results of one after another. What cannot, trains one at a time, and the
+          log says why. Proposals do not know the results of trials begun with them.
+          Defaults to 1.
         - `keep_checkpoints`: integer >= 1: the weights of so many of the best trials
           stay on the disk (of `"pareto"`, those of the whole front too). Defaults to 3.
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import keras
 import keras_tuner
 import numpy as np
 import pytest
+from search_tools import make_tuner, outcome, run
 
 import kmtl
 from kmtl.evaluation import DeltaM
@@ -332,6 +334,41 @@ def test_structures_are_told_apart_and_compiled_once() -> None:
     assert trained[0].history != trained[2].history
 
 
+@on_jax
+def test_a_search_in_populations_is_that_search(plain: Any, tmp_path: Path) -> None:
+    """Trials, scores, best epochs and kept weights are those of one at a time."""
+    seen: list[tuple] = []
+    tuner = kmtl.RandomSearch(
+        hypermodel(),
+        objective="val_size_mae",
+        max_trials=5,
+        seed=0,
+        directory=tmp_path,
+        population=3,
+        listener=lambda event: seen.append((event.kind, event.epoch)),
+    )
+    tuner.search(
+        *data(ROWS), validation_data=data(VALIDATION, 1), epochs=3, batch_size=8
+    )
+    trials = list(tuner.oracle.trials.values())
+    given = [tuner.hypermodel.space.values(trial.hyperparameters) for trial in trials]
+    trained = plain.train(
+        [Member(v) for v in given], epochs=3, objective=tuner.oracle.objective
+    )
+    for trial, result in zip(trials, trained, strict=True):
+        curve = result.history["val_size_mae"]
+        assert trial.status == "COMPLETED"
+        assert trial.score == pytest.approx(min(curve), rel=1e-4)
+        assert trial.best_step == int(np.argmin(curve))
+    assert seen.count(("trial_end", None)) == 5
+    assert [epoch for kind, epoch in seen if kind == "epoch_end"] == [1, 2, 3] * 5
+    best = min(trials, key=lambda trial: trial.score)
+    logs = tuner.get_best_models(1)[0].evaluate(
+        *data(VALIDATION, 1), return_dict=True, verbose=0
+    )
+    assert logs["size_mae"] == pytest.approx(best.score, rel=1e-4)
+
+
 # -- what cannot ----------------------------------------------------------------------
 
 
@@ -355,6 +392,16 @@ def test_the_reason_is_told() -> None:
         lambda tasks: kmtl.build_mlp(input_shape=(5,), tasks=tasks), tasks=TASKS
     )
     assert "not one of kmtl's" in reason_against(custom, x, y)
+
+
+def test_what_cannot_trains_one_at_a_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = outcome(run(make_tuner(tmp_path / "one")))
+    with caplog.at_level("INFO", "kmtl"):
+        tuner = run(make_tuner(tmp_path / "several", population=2))
+    assert outcome(tuner) == expected
+    assert "Trials train one at a time: " in caplog.text
 
 
 @on_jax

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -60,13 +62,25 @@ class TogetherTrials:
         self._population = None
 
     def fit(
-        self, trial: Any, model: Any, execution: int, callbacks: list, first_epoch: int
+        self, trial: Any, model: Any, execution: int, options: Mapping[str, Any]
     ) -> keras.callbacks.History | None:
-        """The history of a trial that has trained; None if it has not."""
+        """The history of a trial that has trained; None if it has not.
+
+        Args:
+            trial: The KerasTuner trial.
+            model: Compiled model of it; its variables are replaced.
+            execution: Which training of the trial.
+            options: Arguments of `fit`: `callbacks` and `initial_epoch` count.
+        """
         trained = self._trained.pop((trial.trial_id, execution), None)
-        if trained is None or first_epoch:
+        if trained is None or options.get("initial_epoch"):
             return None
-        return replay(trained, model, callbacks)
+        # No pause here: the model has no weights of the epochs in between.
+        deadline, self.tuner._deadline = self.tuner._deadline, math.inf
+        try:
+            return replay(trained, model, options.get("callbacks") or ())
+        finally:
+            self.tuner._deadline = deadline
 
     # -- parts ------------------------------------------------------------------------
 
@@ -79,7 +93,8 @@ class TogetherTrials:
         others = set(fit_options) - {"validation_data", "epochs", "callbacks"}
         return limits.reason_against_callbacks(callbacks) or limits.reason_against(
             tuner.hypermodel,
-            *data,
+            data[0],
+            data[1] if len(data) > 1 else None,
             sample_weight=fit_options.get("sample_weight"),
             validation_data=fit_options.get("validation_data"),
             fit_options=sorted(others),
@@ -87,7 +102,8 @@ class TogetherTrials:
 
     def _take(self, size: int) -> tuple[list[Any], bool]:
         """Up to `size` new trials, and whether there may be more after them."""
-        oracle, trials = self.tuner.oracle, []
+        oracle = self.tuner.oracle
+        trials: list[Any] = []
         for place in range(size):
             self.tuner.pre_create_trial()
             name = (
@@ -112,9 +128,9 @@ class TogetherTrials:
         if not new or (len(new) < 2 and self._population is None):
             return  # nothing to share the compiling with
         if self._population is None:
-            names = ("sample_weight", "validation_data", "batch_size")
-            names += ("validation_batch_size",)
+            names = [*limits.FIT_OPTIONS, "validation_data"]
             options = {n: fit_options[n] for n in names if n in fit_options}
+            options.pop("verbose", None)
             self._population = Population(hypermodel, *data, **options)
         if tuner.baselines is not None:
             callbacks = [DeltaM(tuner.baselines, tuner.tasks), *callbacks]
