@@ -251,6 +251,19 @@ class MultiTaskModel(TaskAccess):
         logs.update(self._state.metrics.results())
         return logs
 
+    def _get_metrics_result_or_logs(self, logs: Any) -> Any:
+        # Keras would compute every result once more, operation by operation; the last
+        # step has computed them from the same state. Replicas have parts of it each.
+        own = type(self).train_step is MultiTaskModel.train_step
+        if logs and own and not self._has_replicas():
+            return logs
+        return super()._get_metrics_result_or_logs(logs)
+
+    def _has_replicas(self) -> bool:
+        if keras.backend.backend() != "tensorflow":
+            return keras.distribution.distribution() is not None
+        return self.distribute_strategy.num_replicas_in_sync > 1
+
     # -- training ---------------------------------------------------------------------
 
     def fit(
