@@ -19,7 +19,10 @@ from kmtl.weighting import RLW
 
 pytestmark = pytest.mark.backend
 
-ROWS, BATCH, EPOCHS = 20, 8, 2  # the last batch is a part of one
+# On TensorFlow the last batch is a part of one; JAX compiles each shape for seconds.
+ROWS = 20 if keras.backend.backend() == "tensorflow" else 16
+BATCH, EPOCHS = 8, 2
+STEPS = -(-ROWS // BATCH)
 TASKS = (kmtl.Classification("kind", classes=3), kmtl.Regression("size"))
 RATES = ["dropout", "task_weights", "learning_rate"]
 
@@ -161,7 +164,7 @@ def test_steps_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     model = ModelPool().model(hypermodel, hypermodel.default_values())
     fit(hypermodel, model, *data())
     assert {"train_step", "test_step"} == set(calls)
-    assert len(calls) < 2 * EPOCHS * 3  # once per shape, not per step
+    assert len(calls) <= 8  # once per shape, not per step
 
 
 def test_rate_per_block_and_executions() -> None:
@@ -215,7 +218,9 @@ def test_the_weights_by_data_are_counted_again() -> None:
     model = pool.model(hypermodel, {"dropout": 0.0})
     fit(hypermodel, model, x, y)
     counted = model.task_weights
-    assert counted == pytest.approx({"kind": 16 / 36, "size": 20 / 36})
+    labels = int((y["kind"] >= 0).sum())
+    total = labels + ROWS
+    assert counted == pytest.approx({"kind": labels / total, "size": ROWS / total})
     again = pool.model(hypermodel, {"dropout": 0.2})
     assert again is model
     fit(hypermodel, again, x, {**y, "kind": np.full(ROWS, 1, "int32")})
@@ -363,10 +368,10 @@ def test_one_step_per_call_where_a_callback_sees_batches() -> None:
     model = hypermodel.build(_defaults(hypermodel))
     fit(hypermodel, model, x, y)
     on_tensorflow = keras.backend.backend() == "tensorflow"
-    assert model.steps_per_execution == (3 if on_tensorflow else 1)
+    assert model.steps_per_execution == (STEPS if on_tensorflow else 1)
     callback = Batches()
     fit(hypermodel, model, x, y, callbacks=[callback])
-    assert callback.seen == [0, 1, 2] * EPOCHS
+    assert callback.seen == [*range(STEPS)] * EPOCHS
     hypermodel = make(compile_options={"steps_per_execution": 2})
     model = hypermodel.build(_defaults(hypermodel))
     fit(hypermodel, model, x, y)
