@@ -209,8 +209,8 @@ class SearchTuner(SearchResults, TrialRunner):
         x, validation_data = arguments.made(x), arguments.made(validation_data)
         if folds is not None:
             self.executions_per_trial = check_folds(self, folds, validation_data)
-            weight = fit_options.get("sample_weight")
-            self._folds = Folds(folds, x, y, weight, self.seed)
+            weights = fit_options.get("sample_weight")
+            self._folds = Folds(folds, x, y, weights, self.seed)
             given_validation = validation_data = self._folds.part(0)[1]
         arguments.check_fit_options(validation_data, fit_options)
         epochs = self._check_epochs(epochs)
