@@ -68,14 +68,15 @@ def task_losses(model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> 
 def half_losses(
     model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any
 ) -> tuple[Any, Any]:
-    """The tasks' losses on the first and the second half of a batch's rows.
+    """The tasks' losses on two halves of a batch: every other row, and the rest.
+
+    So that the halves of replicas' batches make up those of the global one.
 
     Returns:
         `(parts, shares)`: 2T scalars, the first half's losses and then the second's,
         and `(2, T)`, the share of each half in a task's labels: the loss of the whole
         batch is the sum over halves of share times loss.
     """
-    middle = ops.shape(keras.tree.flatten(x)[0])[0] // 2
     labels = user_data.label_dict(y, model.tasks)
 
     def losses_of(part: slice) -> Batch:
@@ -85,7 +86,7 @@ def half_losses(
         given = (x, labels, y_pred, sample_weight)
         return task_losses(model, *keras.tree.map_structure(cut, given))
 
-    halves = [losses_of(slice(None, middle)), losses_of(slice(middle, None))]
+    halves = [losses_of(slice(start, None, 2)) for start in (0, 1)]
     counts = ops.stack([half.all_counts for half in halves])
     everywhere = ops.sum(counts, axis=0)
     shares = counts / ops.where(everywhere > 0, everywhere, 1.0)

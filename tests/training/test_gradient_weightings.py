@@ -249,7 +249,7 @@ def test_another_weighting_can_follow():
 @pytest.mark.parametrize("name", ["modo", "sdmgrad"])
 def test_double_sampling_takes_weights_from_the_two_halves_of_a_batch(name):
     labels = {key: np.array(value, "float64") for key, value in Y.items()}
-    labels["a"][: ROWS // 3] = np.nan  # the halves have uneven numbers of labels
+    labels["a"][: ROWS // 2 : 2] = np.nan  # the halves have uneven numbers of labels
 
     def jacobian(rows):
         part = {key: value[rows] for key, value in labels.items()}
@@ -262,8 +262,8 @@ def test_double_sampling_takes_weights_from_the_two_halves_of_a_batch(name):
             found.append(flat(step(model, None, part, X[rows])))
         return np.stack(found), part
 
-    first, _ = jacobian(slice(None, ROWS // 2))
-    second, _ = jacobian(slice(ROWS // 2, None))
+    first, _ = jacobian(slice(0, None, 2))
+    second, _ = jacobian(slice(1, None, 2))
     whole, part = jacobian(slice(None))
     rule = _registry.get("weighting", name)()
     rule.setup([task.name for task in TASKS])
