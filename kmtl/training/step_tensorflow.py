@@ -68,7 +68,7 @@ def apply_gradients(model: Any, gradients: list, variables: list, present: Any) 
         kept = _branch(everyone, lambda: _empty(flat), lambda: _copies(flat))
         apply()
 
-        def restore() -> Any:
+        def put_back() -> Any:
             values = iter(_parts(kept, flat))
             for task, group in owned:
                 for variable in group:
@@ -76,7 +76,7 @@ def apply_gradients(model: Any, gradients: list, variables: list, present: Any) 
                     variable.assign(tf.where(present[task], variable.value, old))
             return tf.constant(0)
 
-        _branch(everyone, lambda: tf.constant(0), restore)
+        _branch(everyone, lambda: tf.constant(0), put_back)
         return
     # Under a strategy no branch may hold an all-reduce: restore after it instead.
     tasks = [task for task, group in owned for _ in group]

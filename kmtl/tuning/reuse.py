@@ -147,13 +147,14 @@ class _Entry:
         rate = _rate(options["optimizer"])
         if rate is not None:
             model.optimizer.learning_rate = rate
-        if model.weighting is not None:
-            new = weighting_base.get(options["weighting"])
-            new.setup(model.weighting.task_names, model.weighting.num_parameters)
+        weighting, log = model.weighting, model.balance_log
+        new = weighting_base.get(options.get("weighting"))
+        if weighting is not None and new is not None and log is not None:
+            new.setup(weighting.task_names, weighting.num_parameters)
             # Not its own: without a seed, a new one begins elsewhere.
-            model.weighting._initial_values = new._initial_values
-            model.weighting.reset()
-            model.balance_log.reset()
+            weighting._initial_values = new._initial_values
+            weighting.reset()
+            log.reset()
         model.reset_metrics()
         model.stop_training = False
 
