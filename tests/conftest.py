@@ -47,6 +47,16 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The runs on JAX are by far the longest tests: they start first."""
     items.sort(key=lambda item: not item.path.name.startswith("test_jax_backend"))
+    if os.environ.get("KMTL_THOROUGH"):
+        return
+    import keras
+
+    skip = pytest.mark.skip(reason="takes long; set KMTL_THOROUGH=1 to run it")
+    for item in items:
+        mark = item.get_closest_marker("thorough")
+        on = mark.kwargs.get("on") if mark else None
+        if mark and on in (None, keras.backend.backend()):
+            item.add_marker(skip)
 
 
 @pytest.fixture(autouse=True)

@@ -21,3 +21,17 @@ class WeightingHooks(keras.callbacks.Callback):
         logs.update(self.model.balance_log.logs())
         losses = {name: logs[f"{name}_loss"] for name in self.model.task_names}
         self.model.weighting.on_epoch_end(epoch, losses)
+
+
+def with_hooks(model: Any, callbacks: Any) -> Any:
+    """`fit`'s callbacks, with the one that tells the weighting about epochs."""
+    if model.weighting is None:
+        return callbacks
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks.append(WeightingHooks())
+        return callbacks
+    if callbacks is None:
+        callbacks = []
+    elif isinstance(callbacks, keras.callbacks.Callback):
+        callbacks = [callbacks]
+    return [WeightingHooks(), *callbacks]

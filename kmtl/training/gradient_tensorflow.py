@@ -65,23 +65,15 @@ def train_step(model: Any, data: Any) -> dict[str, Any]:
             batch.present,
             all_replicas_sum,
         )
-        shared = tape.gradient(
-            features,
-            plan.shared,
-            output_gradients=tf.cast(updates[0] * scale, features.dtype),
-            unconnected_gradients="zero",
+        shared = _connected(
+            tape, features, plan.shared, tf.cast(updates[0] * scale, features.dtype)
         )
     else:
 
         def row(t: int) -> list:
             found = cotangents[t]
             if features is not None:
-                found = tape.gradient(
-                    features,
-                    plan.shared,
-                    output_gradients=found[0],
-                    unconnected_gradients="zero",
-                )
+                found = _connected(tape, features, plan.shared, found[0])
             return [all_replicas_sum(tf.cast(g, tf.float32) / scale) for g in found]
 
         rows = range(len(rowwise))
@@ -104,12 +96,7 @@ def train_step(model: Any, data: Any) -> dict[str, Any]:
             shared = (
                 mixed
                 if features is None
-                else tape.gradient(
-                    features,
-                    plan.shared,
-                    output_gradients=mixed[0],
-                    unconnected_gradients="zero",
-                )
+                else _connected(tape, features, plan.shared, mixed[0])
             )
         else:
             parts = [tf.stack(part) for part in zip(*map(row, rows), strict=True)]
@@ -141,10 +128,18 @@ def train_step(model: Any, data: Any) -> dict[str, Any]:
     return model.compute_metrics(x, y, y_pred, sample_weight)
 
 
-def _connected(tape: Any, loss: Any, sources: list) -> list:
-    """Gradients of a loss, 0 for sources it does not depend on."""
-    found = tape.gradient(loss, sources, unconnected_gradients="zero")
-    return [tf.convert_to_tensor(gradient) for gradient in found]
+def _connected(
+    tape: Any, target: Any, sources: list, output_gradients: Any = None
+) -> list:
+    """Gradients of a target, 0 for sources it does not depend on."""
+    # TensorFlow's own zeros need a dtype that variables of Keras do not have.
+    found = tape.gradient(target, sources, output_gradients=output_gradients)
+    return [
+        tf.zeros_like(tf.convert_to_tensor(source))
+        if gradient is None
+        else tf.convert_to_tensor(gradient)
+        for source, gradient in zip(sources, found, strict=True)
+    ]
 
 
 def _paired_gramian(row: Any, tasks: int) -> Any:

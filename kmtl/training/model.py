@@ -16,6 +16,7 @@ from kmtl.training import inputs as user_data
 from kmtl.training import objective, sources
 from kmtl.training.balance import make_plan
 from kmtl.training.balance_log import BalanceLog
+from kmtl.training.callbacks import with_hooks
 from kmtl.training.metrics import TaskMetrics
 from kmtl.training.task_access import TaskAccess
 from kmtl.training.trackers import LossTerms
@@ -323,7 +324,7 @@ class MultiTaskModel(TaskAccess):
             batch_size=batch_size,
             epochs=epochs,
             verbose=verbose,
-            callbacks=self._with_hooks(callbacks),
+            callbacks=with_hooks(self, callbacks),
             validation_split=validation_split,
             validation_data=validation_data,
             # Keras warns about its own default where the data set has the say.
@@ -376,21 +377,6 @@ class MultiTaskModel(TaskAccess):
             sample_weight=sample_weight,
             **kwargs,
         )
-
-    def _with_hooks(self, callbacks: Any) -> Any:
-        """Add the callback that tells the weighting about epochs."""
-        if self.weighting is None:
-            return callbacks
-        from kmtl.training.callbacks import WeightingHooks
-
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks.append(WeightingHooks())
-            return callbacks
-        if callbacks is None:
-            callbacks = []
-        elif isinstance(callbacks, keras.callbacks.Callback):
-            callbacks = [callbacks]
-        return [WeightingHooks(), *callbacks]
 
 
 @dataclasses.dataclass

@@ -152,8 +152,10 @@ def lacks_labels(tasks: Sequence[Task], x: Any, y: Any, sample_weight: Any) -> b
         step = max(1, _VALUES_AT_ONCE // max(1, values[:1].size))
         for start in range(0, len(values), step):
             part = slice(start, start + step)
-            _, mask = task.encode(None if given is None else given[part], image[part])
-            mask = ops.convert_to_numpy(mask)
+            raw = None if given is None else given[part]
+            mask = ops.convert_to_numpy(
+                task.label_weights(*task.encode(raw, image[part]))
+            )
             if not mask.reshape(len(mask), -1).any(-1).all():
                 return True
     return False

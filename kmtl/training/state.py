@@ -10,12 +10,18 @@ import numpy as np
 from keras import ops
 
 
+def lasting(model: keras.Model, found: list[Any]) -> list[Any]:
+    """Those variables of a model that are not data held for a weighting."""
+    held = {id(v) for v in getattr(getattr(model, "weighting", None), "held", ())}
+    return [variable for variable in found if id(variable) not in held]
+
+
 def variables(model: keras.Model) -> list[Any]:
     """All that training changes, in a fixed order."""
     optimizer = model.optimizer
     if not optimizer.built:
         optimizer.build(model.trainable_variables)
-    return [*model.variables, *optimizer.variables]
+    return [*lasting(model, model.variables), *optimizer.variables]
 
 
 def array_of(variable: Any) -> np.ndarray:

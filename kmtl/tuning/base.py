@@ -105,6 +105,9 @@ class SearchTuner(SearchResults, TrialRunner):
         self.seed = seed
         # Not super(): KerasTuner's RandomSearch and its kin would make an oracle.
         keras_tuner.Tuner.__init__(self, oracle, hypermodel, **options)
+        self._asked_executions = (
+            self.executions_per_trial
+        )  # folds change it for a search
         self._pool = reuse.ModelPool()
         self._against_reuse = reuse.reason_against(
             self.hypermodel, self.distribution_strategy
@@ -207,6 +210,7 @@ class SearchTuner(SearchResults, TrialRunner):
                     fit_options["sample_weight"] = weight[0]
         given = [part for part in (x, y) if part is not None]
         x, validation_data = arguments.made(x), arguments.made(validation_data)
+        self.executions_per_trial, self._folds = self._asked_executions, None
         if folds is not None:
             self.executions_per_trial = check_folds(self, folds, validation_data)
             weights = fit_options.get("sample_weight")
@@ -221,7 +225,9 @@ class SearchTuner(SearchResults, TrialRunner):
                     self, x, y, validation_data, fit_options, callbacks
                 )
                 training = (x, y, fit_options.get("sample_weight"))
-                files.check_same_data(self._study, training, validation_data, epochs)
+                files.check_same_data(
+                    self._study, training, validation_data, epochs, fit_options
+                )
                 arguments.check_measured_on(self.baselines, validation_data)
                 self._emit("search_begin")
             preparation.train_baselines(

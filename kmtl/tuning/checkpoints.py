@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from kmtl import _files
-from kmtl.training.state import array_of, callback_state, variables
+from kmtl.training.state import array_of, callback_state, lasting, variables
 
 logger = logging.getLogger("kmtl")
 
@@ -26,12 +26,12 @@ BUILD_CONFIG = "build_config.json"  # KerasTuner's
 
 def weights_of(model: Any) -> list[np.ndarray]:
     """Copies of a model's weights (backends may hand out views that they overwrite)."""
-    return [np.array(array_of(variable)) for variable in model.weights]
+    return [np.array(array_of(variable)) for variable in lasting(model, model.weights)]
 
 
 def set_weights(model: Any, arrays: Sequence[np.ndarray], where: Any) -> None:
     """Put saved arrays into a model's weights."""
-    _assign(model.weights, arrays, where)
+    _assign(lasting(model, model.weights), arrays, where)
 
 
 class Checkpoints:

@@ -73,6 +73,7 @@ def confirm(
             x, y, *weight = x
             if weight:
                 fit_options["sample_weight"] = weight[0]
+    x, validation_data = arguments.made(x), arguments.made(validation_data)
     ranked = tuner.oracle.objective.rank(list(tuner.oracle.trials.values()))
     chosen = ranked[:num_trials]
     if not chosen:

@@ -109,7 +109,9 @@ class Feed:
             self._training[batch_size] = self._training_pipeline(batch_size)
         pipeline, orders = self._training[batch_size]
         # All epochs at once: reading ahead over the end of one is harmless.
-        orders.assign([batches.order(epoch) for epoch in range(first_epoch, epochs)])
+        rows = [batches.order(epoch) for epoch in range(first_epoch, epochs)]
+        if rows:  # a trial may go on after its last epoch
+            orders.assign(rows)
         return {
             "x": pipeline,
             "steps_per_epoch": steps,

@@ -42,12 +42,21 @@ def check_project(study: Any, record: Mapping[str, Any], folder: Path) -> None:
     _check_record(study, record, f"{folder} holds a search")
 
 
-def check_same_data(study: Any, training: Any, validation: Any, epochs: int) -> None:
-    """Refuse to go on with other arrays or epochs than the trials so far had.
+def check_same_data(
+    study: Any,
+    training: Any,
+    validation: Any,
+    epochs: int,
+    fit_options: Mapping[str, Any],
+) -> None:
+    """Refuse to go on with other arrays, epochs or batches than the trials so far had.
 
     Data sets are not compared: they may be augmented, or without end.
     """
     record: dict[str, Any] = {"epochs": epochs}
+    for name in ("batch_size", "steps_per_epoch", "shuffle"):
+        if fit_options.get(name) is not None:
+            record[name] = plain(fit_options[name])
     for name, data in (("training", training), ("validation", validation)):
         if is_arrays(data):
             record[f"{name} data"] = fingerprint(data)

@@ -237,6 +237,9 @@ class HyperModel(keras_tuner.HyperModel):
         copies = keras.saving.deserialize_keras_object(
             keras.saving.serialize_keras_object(options)
         )
+        data = getattr(options.get("weighting"), "data", None)
+        if data is not None:  # Auto-Lambda's, which no config holds
+            copies["weighting"].data = data
         return {"optimizer": self._make_optimizer(values), **copies}
 
     def _fast_data(

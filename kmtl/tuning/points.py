@@ -175,6 +175,15 @@ def _parts(name: str, dimension: Any, value: Any) -> dict[str, Any]:
         return {name: value}
     _checks.check_task_keys(name, value, dimension.tasks)
     weights = [float(value[task]) for task in dimension.tasks]
+    if (
+        min(weights) < 0
+        or math.fsum(weights) <= 0
+        or (isinstance(dimension, TaskWeights) and min(weights) == 0)
+    ):
+        raise ValueError(
+            f"`{name}` must be > 0 in all (`TaskWeights`: for every task). "
+            f"Received: {name}={dict(value)!r}"
+        )
     if isinstance(dimension, WeightGrid):
         scale = math.fsum(weights)
         for known, point in zip(dimension.names, dimension.weights, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ from kmtl.training import inputs
 from kmtl.tuning import objective as objectives
 from kmtl.tuning.events import failure_reason
 from kmtl.tuning.trials import PRUNED
+
+logger = logging.getLogger("kmtl")
 
 
 def check_first(
@@ -78,6 +81,12 @@ def check_some_completed(tuner: Any) -> None:
         "were stopped by the rule": sum(t.status == PRUNED for t in trials),
         "are unfinished": sum(t.status == TrialStatus.RUNNING for t in trials),
     }
+    if not failed and others["are unfinished"] and tuner.max_minutes is not None:
+        logger.warning(
+            "No trial has ended within %s minutes; run it again to go on.",
+            tuner.max_minutes,
+        )
+        return
     raise RuntimeError(
         "No trial completed. "
         + ", ".join(

@@ -24,7 +24,6 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 PREFIX = "kmtl:"
 RECORD = f"{PREFIX}record"
 WARM = f"{PREFIX}warm"
-FATAL = f"{PREFIX}fatal"
 
 
 class SearchStudy:

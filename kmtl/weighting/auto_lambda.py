@@ -16,8 +16,7 @@ from kmtl.weighting import _masking as masking
 from kmtl.weighting.base import LossWeighting
 
 FIRST_DECAY, SECOND_DECAY, EPSILON = 0.9, 0.999, 1e-8  # of Adam, its defaults
-#: Names of this layer's variables that are data, not state.
-DATA = "validation_part"
+DATA = "validation_part"  # name of the variables that hold data
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -98,7 +97,8 @@ class AutoLambda(LossWeighting):
         )
         self.seed = None if seed is None else _checks.check_int("seed", seed, 0)
         self.generator = keras.random.SeedGenerator(self.seed)
-        self._held: list = []
+        #: Variables that hold the validation data; not state.
+        self.held: list = []
 
     def setup_state(self) -> None:
         names = self.task_names if self.primary is None else self.primary
@@ -124,19 +124,28 @@ class AutoLambda(LossWeighting):
     # -- the validation stream --------------------------------------------------------
 
     def on_fit_begin(self, model: Any, validation_data: Any) -> None:
-        if self._held:
-            return
         data = validation_data if self.data is None else self.data
         if data is None:
+            if self.held:
+                return  # those of an earlier `fit`
             raise ValueError(
                 "`weighting='auto_lambda'` learns its weights on validation data: give "
                 "AutoLambda(data=(x, y)), or `validation_data` to `fit`. Received: none"
             )
         arrays = self._arrays(model, data)
+        parts = [np.asarray(array) for array in keras.tree.flatten(arrays)]
+        kinds = [(part.shape, _dtype(part)) for part in parts]
+        if kinds == [(tuple(v.shape), v.dtype) for v in self.held]:
+            for variable, part in zip(self.held, parts, strict=True):
+                variable.assign(part)
+            return
+        for variable in self.held:
+            self._untrack_variable(variable)
         form = keras.tree.map_structure(lambda array: 0, arrays)
         # A function: Keras wraps containers that are attributes of a layer.
         self._packed = lambda parts: keras.tree.pack_sequence_as(form, parts)
-        self._held = [self._hold(array) for array in keras.tree.flatten(arrays)]
+        self.held = [self._hold(part) for part in parts]
+        model.train_function = None
 
     def _arrays(self, model: Any, data: Any) -> Any:
         from kmtl.training import inputs, sources
@@ -153,12 +162,10 @@ class AutoLambda(LossWeighting):
         return (x, y) if weight is None else (x, y, weight)
 
     def _hold(self, array: Any) -> Any:
-        array = np.asarray(array)
-        dtype = "float32" if array.dtype.kind == "f" else str(array.dtype)
         return self.add_weight(
             name=DATA,
             shape=array.shape,
-            dtype="int32" if dtype == "int64" else dtype,
+            dtype=_dtype(array),
             initializer=lambda shape, dtype=None: ops.convert_to_tensor(array, dtype),
             trainable=False,
             autocast=False,
@@ -170,17 +177,17 @@ class AutoLambda(LossWeighting):
         Raises:
             ValueError: before `fit` has said where they come from.
         """
-        if not self._held:
+        if not self.held:
             raise ValueError(
                 "AutoLambda learns its weights in `fit`, which gives it validation "
                 "data. Received: a training step outside of it"
             )
-        rows = self._held[0].shape[0]
+        rows = self.held[0].shape[0]
         chosen = keras.random.randint(
             (self.batch_size,), 0, rows, dtype="int32", seed=self.generator
         )
         parts = [
-            ops.take(ops.convert_to_tensor(part), chosen, axis=0) for part in self._held
+            ops.take(ops.convert_to_tensor(part), chosen, axis=0) for part in self.held
         ]
         return keras.utils.unpack_x_y_sample_weight(self._packed(parts))
 
@@ -225,7 +232,8 @@ class AutoLambda(LossWeighting):
 
     @property
     def state(self) -> list:
-        return [v for v in super().state if v.name != DATA]
+        held = {id(variable) for variable in self.held}
+        return [v for v in super().state if id(v) not in held]
 
     def get_config(self) -> dict[str, Any]:
         return {  # data are not part of a description
@@ -236,3 +244,9 @@ class AutoLambda(LossWeighting):
             "initial": self.initial,
             "seed": self.seed,
         }
+
+
+def _dtype(array: np.ndarray) -> str:
+    if array.dtype.kind == "f":
+        return "float32"
+    return "int32" if array.dtype == "int64" else str(array.dtype)

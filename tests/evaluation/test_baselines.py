@@ -154,6 +154,7 @@ def test_best_epoch_is_kept(tmp_path: Path) -> None:
     assert run.metrics["validation"]["mae"] == pytest.approx(min(maes), rel=1e-5)
 
 
+@pytest.mark.thorough(on="jax")
 def test_seeds_are_averaged_and_kept_apart(tmp_path: Path) -> None:
     singles = train(tmp_path, tasks=[SIZE], seeds=(1, 2), epochs=1)
     one, two = (run.metrics["validation"]["mae"] for run in singles.runs)
@@ -310,6 +311,7 @@ def test_damaged_model_is_trained_again(copied) -> None:
     assert not BUILT
 
 
+@pytest.mark.thorough(on="jax")
 def test_interruption_keeps_finished_tasks(tmp_path: Path) -> None:
     def interrupt(task: str, seed: int, epoch: int, epochs: int) -> None:
         if (task, epoch) == ("size", 2):
@@ -352,6 +354,7 @@ def test_damaged_test_scores_are_computed_again(
 # -- forms of data --------------------------------------------------------------------
 
 
+@pytest.mark.thorough(on="jax")
 def test_tf_data_with_masks_and_a_split(tmp_path: Path) -> None:
     """Labels that miss in one task only are left out of its loss alone."""
     pytest.importorskip("tensorflow")

@@ -25,6 +25,7 @@ def run(out: Path) -> str:
     return finished.stdout
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_fast_plan_runs_resumes_and_reports(tmp_path: Path) -> None:
     assert "0 runs finished, 3 to go" in run(tmp_path)

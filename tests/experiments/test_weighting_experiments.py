@@ -140,6 +140,7 @@ def test_multimnist_interval_and_verdict():
     assert report.verdict("x", {"over_equal": (-0.3, 0.2)}).startswith("worse")
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_multimnist_fast_mode_goes_on_where_it_stopped(tmp_path):
     pytest.importorskip("jax")
@@ -173,6 +174,7 @@ def test_benchmark_bars_and_command():
     assert hidden.endswith("weighting.py --fast --out PATH")
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_benchmark_fast_mode(tmp_path):
     pytest.importorskip("jax")

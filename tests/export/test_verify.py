@@ -40,6 +40,7 @@ def test_export_gives_the_same_numbers_without_kmtl(
     assert "max abs difference" in str(report)
 
 
+@pytest.mark.thorough(on="jax")
 def test_other_weights_are_noticed_task_by_task(exported: Path) -> None:
     other = export_tools.cnn()
     kernel = other.get_layer("ink_head_logits").kernel
@@ -64,6 +65,7 @@ def test_the_process_refuses_where_kmtl_can_be_imported(
         kmtl.verify_export(exported, model, export_tools.images())
 
 
+@pytest.mark.thorough(on="jax")
 def test_half_precision_has_its_own_tolerance(tmp_path: Path) -> None:
     keras.config.set_dtype_policy("mixed_bfloat16")
     model = export_tools.cnn(filters=(4,), tasks=[kmtl.Regression("ink")])

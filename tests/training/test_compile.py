@@ -103,6 +103,7 @@ def test_loss_weights() -> None:
     assert sum(model.task_weights.values()) == pytest.approx(1.0)  # as they are
 
 
+@pytest.mark.thorough(on="jax")
 def test_the_arguments_of_keras_in_their_order() -> None:
     model = table_model()
     # optimizer, loss, loss_weights, metrics, weighted_metrics, run_eagerly, ...

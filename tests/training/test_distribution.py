@@ -99,11 +99,14 @@ SCRIPT = textwrap.dedent(
     "weightings",
     [
         [None],
-        [
-            ["uncertainty", {}],
-            ["mgda", {"level": "features"}],
-            ["imtl_g", {"level": "parameters"}],
-        ],
+        pytest.param(
+            [
+                ["uncertainty", {}],
+                ["mgda", {"level": "features"}],
+                ["imtl_g", {"level": "parameters"}],
+            ],
+            marks=pytest.mark.thorough(on="jax"),
+        ),
     ],
     ids=["none", "weightings"],
 )
@@ -112,9 +115,7 @@ def test_two_replicas_equal_one(weightings):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    "KMTL_SLOW" not in os.environ, reason="minutes; set KMTL_SLOW=1 to run"
-)
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", _registry.names("weighting"))
 def test_every_deterministic_weighting(name):
     rule = _registry.get("weighting", name)

@@ -282,6 +282,7 @@ def test_double_sampling_takes_weights_from_the_two_halves_of_a_batch(name):
     assert np.abs(other - expected).max() / scale > 1e-3
 
 
+@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize(
     "name",
     [name for name in METHODS if not _registry.get("weighting", name).uses_gramian],
@@ -299,6 +300,7 @@ def test_compiled_with_a_partial_batch(name):
     assert {path.split("_")[0] for path in moved} == {"shared", "a", "b", "c"}
 
 
+@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("level", ["features", "parameters"])
 def test_accumulated_steps_apply_the_mean_of_their_updates(level):
     halves = [slice(None, ROWS // 2), slice(ROWS // 2, None)]

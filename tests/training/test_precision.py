@@ -47,6 +47,7 @@ def test_weights_really_move_and_outputs_are_float32(policy):
     assert np.isfinite(history["size_loss"]).all()
 
 
+@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize(
     "options", [{"jit_compile": True}, {"steps_per_execution": 3}], ids=str
 )

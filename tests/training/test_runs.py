@@ -113,6 +113,7 @@ def test_more_epochs_continue_a_finished_run(tmp_path: Path, reference: tuple) -
     assert_same(reference, run(tmp_path))
 
 
+@pytest.mark.thorough(on="jax")
 @pytest.mark.filterwarnings(
     "ignore:Your input ran out of data"
 )  # Keras, unknown length
@@ -136,6 +137,7 @@ def test_seeded_tf_data_continues_in_the_same_order(
     assert_same(reference, run(tmp_path / "parts", data=data()))
 
 
+@pytest.mark.thorough(on="jax")
 def test_early_stopping_keeps_its_counters_and_best_weights(tmp_path: Path) -> None:
     def stopping() -> Any:
         return keras.callbacks.EarlyStopping(
@@ -154,6 +156,7 @@ def test_early_stopping_keeps_its_counters_and_best_weights(tmp_path: Path) -> N
     assert last.best == whole.best
 
 
+@pytest.mark.thorough(on="jax")
 def test_failure_while_saving_leaves_the_checkpoint_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: tuple
 ) -> None:
@@ -283,6 +286,7 @@ t.run(folder, t.Interrupt(epoch, batch, kill=True))
 """
 
 
+@pytest.mark.thorough(on="jax")
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 def test_killed_process_loses_nothing(tmp_path: Path, reference: tuple) -> None:

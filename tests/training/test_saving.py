@@ -85,6 +85,7 @@ def test_without_compiling(trained) -> None:
     assert "kind_top2" not in loaded.evaluate(X, Y, return_dict=True, verbose=0)
 
 
+@pytest.mark.thorough(on="jax")
 def test_untrained_and_uncompiled(tmp_path: Path) -> None:
     for compiled in (False, True):
         model = table_model(loss_weights="data")
@@ -184,6 +185,7 @@ def test_plain_keras_copy(trained) -> None:
     assert dropout.rate == pytest.approx(0.4)
 
 
+@pytest.mark.thorough(on="jax")
 def test_fresh_processes(trained, tmp_path: Path) -> None:
     """The plain copy loads where kmtl cannot be imported, the model with kmtl alone."""
     model, _ = trained

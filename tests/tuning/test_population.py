@@ -124,6 +124,7 @@ def test_trials_are_those_of_fit(plain: Any) -> None:
 
 
 @on_jax
+@pytest.mark.thorough(on="jax")
 def test_seeds_of_their_own_and_a_schedule() -> None:
     """Initial weights, masks and order follow the execution; so do learning rates.
 
@@ -156,6 +157,7 @@ def test_seeds_of_their_own_and_a_schedule() -> None:
 
 
 @on_jax
+@pytest.mark.thorough(on="jax")
 def test_convolutions_and_maps() -> None:
     tasks = (
         kmtl.Classification("kind", classes=2),
@@ -179,6 +181,7 @@ def test_convolutions_and_maps() -> None:
 
 
 @on_jax
+@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("weighting", ["dwa", "pcgrad"])
 def test_weightings(weighting: str) -> None:
     """One with a hook between epochs, one that acts on gradients."""
@@ -215,6 +218,7 @@ def test_best_epoch_is_kept_and_restored(plain: Any) -> None:
 
 
 @on_jax
+@pytest.mark.thorough(on="jax")
 def test_training_goes_on_from_its_end(plain: Any) -> None:
     model = plain.hypermodel
     given = [values(model, number) for number in range(2)]
@@ -231,6 +235,7 @@ def test_training_goes_on_from_its_end(plain: Any) -> None:
 
 
 @on_jax
+@pytest.mark.thorough(on="jax")
 def test_callbacks_hear_of_a_training_afterwards(plain: Any) -> None:
     model = plain.hypermodel
     member = Member(values(model, 1, learning_rate=0.3))
@@ -282,6 +287,7 @@ def test_stopped_trials_leave_the_others_alone(plain: Any) -> None:
 
 
 @on_jax
+@pytest.mark.thorough(on="jax")
 def test_callbacks_that_read_logs(plain: Any) -> None:
     model = plain.hypermodel
     members = [Member(values(model, n, learning_rate=1e-7)) for n in range(2)]
@@ -303,6 +309,7 @@ def test_callbacks_that_read_logs(plain: Any) -> None:
 
 
 @on_jax
+@pytest.mark.thorough(on="jax")
 def test_structures_are_told_apart_and_compiled_once() -> None:
     model = kmtl.HyperModel(
         kmtl.build_mlp,

@@ -167,6 +167,7 @@ def test_steps_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(calls) <= 8  # once per shape, not per step
 
 
+@pytest.mark.thorough(on="jax")
 def test_rate_per_block_and_executions() -> None:
     hypermodel = make(space={"dropout": {"a": (0.5, 0.0), "b": (0.0, 0.4)}})
     x, y = data()
@@ -185,6 +186,7 @@ def test_rate_per_block_and_executions() -> None:
     assert pool.built == 1
 
 
+@pytest.mark.thorough(on="jax")
 def test_after_a_training_that_diverged() -> None:
     hypermodel = make()
     x, y = data()
@@ -197,6 +199,7 @@ def test_after_a_training_that_diverged() -> None:
     assert_same(found, fit_new(hypermodel, values, x, y))
 
 
+@pytest.mark.thorough(on="jax")
 def test_without_a_seed_every_model_begins_elsewhere() -> None:
     hypermodel = make(seed=None)
     pool = ModelPool()
@@ -211,6 +214,7 @@ def test_without_a_seed_every_model_begins_elsewhere() -> None:
     assert not np.array_equal(starts[1], starts[2])
 
 
+@pytest.mark.thorough(on="jax")
 def test_the_weights_by_data_are_counted_again() -> None:
     hypermodel = make(loss_weights="data", space=["dropout"])
     x, y = data()
@@ -230,6 +234,7 @@ def test_the_weights_by_data_are_counted_again() -> None:
 # -- the pool -------------------------------------------------------------------------
 
 
+@pytest.mark.thorough(on="jax")
 def test_what_makes_a_structure() -> None:
     def of(**arguments: Any) -> Any:
         return reuse.structure({"units": (4,), "dropout": 0.1, **arguments})
@@ -259,6 +264,7 @@ def test_what_makes_a_structure() -> None:
     assert of(kernel_regularizer=l2(0.1)) != of(kernel_regularizer=l2(0.2))
 
 
+@pytest.mark.thorough(on="jax")
 def test_compile_arguments_that_are_traced_make_another_model() -> None:
     hypermodel = make(
         space={
@@ -280,6 +286,7 @@ def test_compile_arguments_that_are_traced_make_another_model() -> None:
     assert pool.built == 4
 
 
+@pytest.mark.thorough(on="jax")
 def test_the_longest_unused_goes_first() -> None:
     hypermodel = make(space=["sharing_depth", "dropout"])
     pool = ModelPool(size=2)
@@ -300,6 +307,7 @@ def test_the_longest_unused_goes_first() -> None:
         ModelPool(size=0)
 
 
+@pytest.mark.thorough(on="jax")
 def test_a_model_that_a_callback_changed_is_not_used_again() -> None:
     hypermodel = make()
     values = hypermodel.default_values()
@@ -333,6 +341,7 @@ def test_reasons_against() -> None:
 # -- data -----------------------------------------------------------------------------
 
 
+@pytest.mark.thorough(on="jax")
 def test_first_epoch_and_batch_size_of_the_data() -> None:
     """A search's pipeline gives the batches of `ShuffledBatches`, epoch by epoch."""
     hypermodel = make()
@@ -354,6 +363,7 @@ def test_first_epoch_and_batch_size_of_the_data() -> None:
             np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.thorough(on="jax")
 def test_one_step_per_call_where_a_callback_sees_batches() -> None:
     class Batches(keras.callbacks.Callback):
         def __init__(self) -> None:

@@ -144,6 +144,7 @@ def test_dataset_of_batches(tmp_path: Path) -> None:
     assert np.isfinite(tuner.oracle.get_best_trials()[0].score)
 
 
+@pytest.mark.thorough(on="jax")
 def test_val_delta_m_against_baselines_trained_once(tmp_path: Path) -> None:
     """`baselines="auto"`: single-task models first, stored, and a split as data."""
     (x, y), validation = digits()

@@ -125,6 +125,7 @@ def test_the_step_uses_the_new_weights_and_nothing_else_changes() -> None:
     assert history["weight_a"] == pytest.approx([learned[0]])
 
 
+@pytest.mark.thorough(on="jax")
 def test_the_primary_task_gains_and_noise_stays_behind() -> None:
     x = np.random.default_rng(1).normal(size=(256, 3)).astype("float32")
     target = x @ np.array([1.0, -1.0, 0.5])
@@ -159,6 +160,7 @@ def test_missing_labels_keep_a_weight() -> None:
     assert weights_of(model)[0] != pytest.approx(INITIAL)
 
 
+@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize(
     "options",
     [{"jit_compile": True}, {"steps_per_execution": 2}, {"run_eagerly": True}],
@@ -217,3 +219,39 @@ def test_refusals() -> None:
         fit(model)
     with pytest.raises(ValueError, match="in `fit`"):
         model.train_on_batch(X.astype("float32"), Y)
+
+
+def test_every_fit_takes_its_own_validation_data() -> None:
+    model = build()
+    model.compile("sgd", weighting=AutoLambda(seed=0))
+    first = (X_VALIDATION.astype("float32"), Y_VALIDATION)
+    other = (X.astype("float32"), Y)
+    fit(model, validation_data=first)
+    before = len(model.variables)
+    fit(model, validation_data=(first[0] + 1, Y_VALIDATION))
+    np.testing.assert_allclose(model.weighting.held[0], first[0] + 1)
+    fit(model, validation_data=other)
+    np.testing.assert_allclose(model.weighting.held[0], other[0])
+    assert len(model.variables) == before
+
+
+def test_a_hypermodel_keeps_its_data_and_checkpoints_do_not() -> None:
+    from kmtl.tuning.checkpoints import set_weights, weights_of
+
+    data = (X_VALIDATION.astype("float32"), Y_VALIDATION)
+    hypermodel = kmtl.HyperModel(
+        kmtl.build_mlp,
+        tasks=[kmtl.Regression("a"), kmtl.Regression("b")],
+        input_shape=(3,),
+        units=(4,),
+        compile_options={"weighting": AutoLambda(data=data)},
+        seed=0,
+    )
+    options = hypermodel.compile_arguments(hypermodel.default_values())
+    np.testing.assert_array_equal(options["weighting"].data[0], data[0])
+    model, fresh = build(), build()
+    for each in (model, fresh):
+        each.compile("sgd", weighting=rule())
+    fit(model)
+    set_weights(fresh, weights_of(model), "memory")
+    np.testing.assert_array_equal(weights_of(fresh)[0], weights_of(model)[0])

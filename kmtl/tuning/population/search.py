@@ -45,21 +45,24 @@ class TogetherTrials:
         callbacks = list(fit_options.get("callbacks") or ())
         reason = self._reason_against(data, fit_options, callbacks)
         if reason is not None:
-            logger.info("Trials train one at a time: %s.", reason)
+            logger.warning("Trials train one at a time: %s.", reason)
         tuner.oracle.verbose = fit_options.get("verbose", "auto")
         tuner.on_search_begin()
-        more = True
-        while more:
-            trials, more = self._take(self.size if reason is None else 1)
-            if reason is None:
-                self._train(trials, data, fit_options, callbacks)
-            for trial in trials:
-                tuner.on_trial_begin(trial)
-                tuner._try_run_and_update_trial(trial, *data, **fit_options)
-                tuner.on_trial_end(trial)
+        try:
+            more = True
+            while more:
+                trials, more = self._take(self.size if reason is None else 1)
+                if reason is None:
+                    self._train(trials, data, fit_options, callbacks)
+                for trial in trials:
+                    tuner.on_trial_begin(trial)
+                    tuner._try_run_and_update_trial(trial, *data, **fit_options)
+                    tuner.on_trial_end(trial)
+                self._trained.clear()
+        finally:  # the next search may have other data and options
             self._trained.clear()
+            self._population = None
         tuner.on_search_end()
-        self._population = None
 
     def fit(
         self, trial: Any, model: Any, execution: int, options: Mapping[str, Any]
@@ -147,7 +150,7 @@ class TogetherTrials:
                 objective=tuner.oracle.objective,
                 callbacks=callbacks,
             )
-        except (ValueError, RuntimeError) as error:  # memory, or one trial's values
+        except Exception as error:  # memory, or one trial's values: it fails alone
             logger.warning("Trials train one at a time: %s", error)
             return
         self._trained = dict(zip(keys, trained, strict=True))
