@@ -364,6 +364,20 @@ def test_first_epoch_and_batch_size_of_the_data() -> None:
 
 
 @pytest.mark.thorough(on="jax")
+def test_nothing_is_left_to_train_after_the_last_epoch() -> None:
+    """As where a search was killed between a trial's last epoch and its end."""
+    hypermodel = make()
+    x, y = data()
+    model = ModelPool().model(hypermodel, hypermodel.default_values())
+    fit(hypermodel, model, x, y, epochs=2)
+    before = state(model)
+    history = fit(hypermodel, model, x, y, epochs=2, initial_epoch=2)
+    assert history == {}
+    for ours, theirs in zip(before, state(model), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.thorough(on="jax")
 def test_one_step_per_call_where_a_callback_sees_batches() -> None:
     class Batches(keras.callbacks.Callback):
         def __init__(self) -> None:
