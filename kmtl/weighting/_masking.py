@@ -6,6 +6,7 @@ one, and stay finite, gradients included, when no task is present.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from keras import ops
 from kmtl import _checks
 from kmtl.weighting.base import LOSS_FLOOR
 
+FIRST_DECAY, SECOND_DECAY = 0.9, 0.999  # of Adam, its defaults
 FAR_BELOW = -1e30  # a logit that is never the largest, and finite
 
 
@@ -153,3 +155,27 @@ class Bounded(keras.constraints.Constraint):
 # exp(40) * 1e12 and exp(-40) are finite and normal in float32, and the fixed points for
 # losses from 1e-12 to 1e12, +-log(1e12) = +-27.6, lie well inside.
 LOG_SCALE_LIMIT = 40.0
+
+
+def adam_direction(rule: Any, gradient: Any, mask: Any) -> Any:
+    """Adam's step of length about 1, 0 for tasks not in `mask`, which keep their state.
+
+    Args:
+        rule: Weighting with the `(T,)` states `momentum`, `velocity` and `updates`.
+        gradient: `(T,)` float32.
+        mask: `(T,)` float32.
+    """
+    momentum, velocity, updates = (
+        ops.convert_to_tensor(variable)
+        for variable in (rule.momentum, rule.velocity, rule.updates)
+    )
+    moment = FIRST_DECAY * momentum + (1 - FIRST_DECAY) * gradient
+    square = SECOND_DECAY * velocity + (1 - SECOND_DECAY) * gradient**2
+    updates = updates + mask
+    # expm1: 1 - 0.999**t cancels in float32.
+    first = moment / -ops.expm1(ops.maximum(updates, 1) * math.log(FIRST_DECAY))
+    second = square / -ops.expm1(ops.maximum(updates, 1) * math.log(SECOND_DECAY))
+    rule.momentum.assign(ops.where(mask > 0, moment, momentum))
+    rule.velocity.assign(ops.where(mask > 0, square, velocity))
+    rule.updates.assign(updates)
+    return first / (ops.sqrt(second) + 1e-8) * mask

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +14,6 @@ from kmtl._registry import register
 from kmtl.weighting import _masking as masking
 from kmtl.weighting.base import LossWeighting
 
-FIRST_DECAY, SECOND_DECAY, EPSILON = 0.9, 0.999, 1e-8  # of Adam, its defaults
 DATA = "validation_part"  # name of the variables that hold data
 
 
@@ -207,26 +205,9 @@ class AutoLambda(LossWeighting):
         mask = ops.cast(present > 0, "float32")
         mask = mask * ops.cast(ops.all(ops.isfinite(gradient)), "float32")
         gradient = ops.where(mask > 0, gradient, 0)
-        weights, momentum, velocity, updates = (
-            ops.convert_to_tensor(variable)
-            for variable in (
-                self.weights_of_tasks,
-                self.momentum,
-                self.velocity,
-                self.updates,
-            )
-        )
-        moment = FIRST_DECAY * momentum + (1 - FIRST_DECAY) * gradient
-        square = SECOND_DECAY * velocity + (1 - SECOND_DECAY) * gradient**2
-        updates = updates + mask
-        steps = ops.maximum(updates, 1)
-        first = moment / -ops.expm1(steps * math.log(FIRST_DECAY))
-        second = square / -ops.expm1(steps * math.log(SECOND_DECAY))
-        step = self.learning_rate * first / (ops.sqrt(second) + EPSILON)
-        self.weights_of_tasks.assign(weights - step * mask)
-        self.momentum.assign(ops.where(mask > 0, moment, momentum))
-        self.velocity.assign(ops.where(mask > 0, square, velocity))
-        self.updates.assign(updates)
+        direction = masking.adam_direction(self, gradient, mask)
+        weights = ops.convert_to_tensor(self.weights_of_tasks)
+        self.weights_of_tasks.assign(weights - self.learning_rate * direction)
 
     # -- saving -----------------------------------------------------------------------
 

@@ -15,7 +15,6 @@ from kmtl.weighting import _masking as masking
 from kmtl.weighting.base import LossWeighting
 
 EPSILON = 1e-8  # the official code's, in the loss's unit
-FIRST_DECAY, SECOND_DECAY = 0.9, 0.999  # of Adam, as in the official code
 
 
 @register("weighting", "famo")
@@ -121,25 +120,13 @@ class FAMO(LossWeighting):
             log_decrease: `(T,)` float32, log of the loss before over the loss after.
             mask: `(T,)` float32, 1 for the tasks that have both losses.
         """
-        logits, momentum, velocity, updates = (
-            ops.convert_to_tensor(variable)
-            for variable in (self.logits, self.momentum, self.velocity, self.updates)
-        )
+        logits = ops.convert_to_tensor(self.logits)
         log_decrease = ops.where(mask > 0, log_decrease, 0)
         shares = masking.softmax(logits, mask)
         gradient = shares * (log_decrease - ops.sum(shares * log_decrease))
         gradient = gradient + self.gamma * logits
-        moment = FIRST_DECAY * momentum + (1 - FIRST_DECAY) * gradient
-        square = SECOND_DECAY * velocity + (1 - SECOND_DECAY) * gradient**2
-        updates = updates + mask
-        # expm1: 1 - 0.999**t cancels in float32.
-        first = moment / -ops.expm1(ops.maximum(updates, 1) * math.log(FIRST_DECAY))
-        second = square / -ops.expm1(ops.maximum(updates, 1) * math.log(SECOND_DECAY))
-        step = self.learning_rate * first / (ops.sqrt(second) + 1e-8)
-        self.logits.assign(logits - step * mask)
-        self.momentum.assign(ops.where(mask > 0, moment, momentum))
-        self.velocity.assign(ops.where(mask > 0, square, velocity))
-        self.updates.assign(updates)
+        direction = masking.adam_direction(self, gradient, mask)
+        self.logits.assign(logits - self.learning_rate * direction)
 
     def get_config(self) -> dict[str, Any]:
         minimum = self.minimum_losses
