@@ -108,11 +108,16 @@ def build(
         x = keras.layers.Rescaling(scale, name="rescale")(x)
     make = LayerMaker(seed=seed, kernel_regularizer=trunk.kernel_regularizer)
     features = scheme.connect(trunk, x, tasks, make)
-    outputs = {}
-    for task in tasks:
-        head = HeadContext(make.part(f"{task.name}_head"), shape, scale)
-        logits = task.build_head(features[task.name], head)
-        outputs[task.name] = TaskOutput(task, weight_rule=rule)(logits)
+
+    def head(task: Task, features: Any) -> Any:
+        context = HeadContext(make.part(f"{task.name}_head"), shape, scale)
+        return task.build_head(features, context)
+
+    logits = scheme.outputs(features, head, tasks, make)
+    outputs = {
+        task.name: TaskOutput(task, weight_rule=rule)(logits[task.name])
+        for task in tasks
+    }
     _check_layer_names(outputs)
     return MultiTaskModel(inputs, outputs, name=name)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import keras
-
 from kmtl import _checks
 from kmtl._registry import register
 from kmtl.backbones.base import Backbone
@@ -78,9 +76,5 @@ class CNN(Backbone):
             )(features)
             features = self.finish(features, part)
         if halve and self.pooling in ("max", "avg"):
-            pool = {
-                "max": keras.layers.MaxPooling2D,
-                "avg": keras.layers.AveragePooling2D,
-            }[self.pooling]
-            features = pool(2, name=make.name("pool"))(features)
+            features = make.pooling(self.pooling, 2, "pool")(features)
         return self.drop(index, features, make)

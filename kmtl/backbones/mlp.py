@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import keras
-
 from kmtl import _checks
 from kmtl._registry import register
 from kmtl.backbones.base import Backbone
@@ -50,7 +48,7 @@ class MLP(Backbone):
 
     def block(self, index: int, features: Any, make: Any) -> Any:
         if len(features.shape) > 2:
-            features = keras.layers.Flatten(name=make.name("flatten"))(features)
+            features = make.flatten("flatten")(features)
         features = make.dense(
             self.units[index], "dense", use_bias=self.normalization != "batch"
         )(features)

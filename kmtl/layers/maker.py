@@ -65,34 +65,49 @@ class LayerMaker:
         if regularizer is not None:
             regularizer = type(regularizer).from_config(regularizer.get_config())
         return {
-            "name": self.name(name),
             "kernel_initializer": keras.initializers.GlorotUniform(
                 seed=self.layer_seed(name)
             ),
             "kernel_regularizer": regularizer,
         }
 
+    def layer(self, kind: type, name: str, **arguments: Any) -> keras.layers.Layer:
+        """A layer of this part. All layers are made here, so that another maker (one
+        that gives the same layer twice, say) changes this one method."""
+        return kind(name=self.name(name), **arguments)
+
     def dense(self, units: int, name: str, **kwargs: Any) -> keras.layers.Layer:
-        return keras.layers.Dense(int(units), **self._kernel(name), **kwargs)
+        return self.layer(
+            keras.layers.Dense, name, units=int(units), **self._kernel(name), **kwargs
+        )
 
     def conv(
         self, filters: int, kernel_size: Any, name: str, **kwargs: Any
     ) -> keras.layers.Layer:
-        kwargs.setdefault("padding", "same")
-        return keras.layers.Conv2D(
-            int(filters), kernel_size, **self._kernel(name), **kwargs
-        )
+        kwargs = {"padding": "same", **self._kernel(name), **kwargs}
+        kwargs |= {"filters": int(filters), "kernel_size": kernel_size}
+        return self.layer(keras.layers.Conv2D, name, **kwargs)
 
     def activation(self, activation: Any, name: str) -> keras.layers.Layer:
-        return keras.layers.Activation(
-            keras.activations.get(activation), name=self.name(name)
-        )
+        activation = keras.activations.get(activation)
+        return self.layer(keras.layers.Activation, name, activation=activation)
 
     def dropout(self, rate: float, name: str) -> keras.layers.Layer:
-        return Dropout(rate, seed=self.layer_seed(name), name=self.name(name))
+        return self.layer(Dropout, name, rate=rate, seed=self.layer_seed(name))
 
     def normalization(self, kind: str, name: str) -> keras.layers.Layer:
         check_choice("normalization", kind, NORMALIZATIONS)
         if kind == "batch":
-            return keras.layers.BatchNormalization(name=self.name(name))
-        return keras.layers.LayerNormalization(name=self.name(name))
+            return self.layer(keras.layers.BatchNormalization, name)
+        return self.layer(keras.layers.LayerNormalization, name)
+
+    def flatten(self, name: str) -> keras.layers.Layer:
+        return self.layer(keras.layers.Flatten, name)
+
+    def pooling(self, kind: str, size: int, name: str) -> keras.layers.Layer:
+        """`kind`: `"max"` or `"avg"` over windows of `size` x `size`."""
+        layer = {
+            "max": keras.layers.MaxPooling2D,
+            "avg": keras.layers.AveragePooling2D,
+        }[kind]
+        return self.layer(layer, name, pool_size=size)

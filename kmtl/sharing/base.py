@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from kmtl import _registry
@@ -36,6 +36,28 @@ class Sharing:
             ValueError: when the scheme cannot use this backbone, saying what to change.
         """
         raise NotImplementedError
+
+    def outputs(
+        self,
+        features: dict[str, Any],
+        head: Callable[[Task, Any], Any],
+        tasks: tuple[Task, ...],
+        make: LayerMaker,
+    ) -> dict[str, Any]:
+        """From each task's features to its logits or values.
+
+        A scheme in which a head reads another one overrides this.
+
+        Args:
+            features: What `connect` returned.
+            head: `head(task, features)` builds a task's head, once per task.
+            tasks: The tasks, in order.
+            make: Maker of further layers.
+
+        Returns:
+            Dict task name -> KerasTensor, the logits or values of the task.
+        """
+        return {task.name: head(task, features[task.name]) for task in tasks}
 
     def to_config(self) -> dict[str, Any]:
         """JSON-ready description; `Sharing.from_config` gives an equal scheme."""
