@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from kmtl.layers.recorded import Recorded
 from kmtl.layers.task_output import TaskOutput
 
 
@@ -32,5 +33,8 @@ def to_keras(model: Any, activated: bool) -> keras.Model:
     for layer in copy.layers:
         source = model.get_layer(layer.name)
         if layer.weights and not isinstance(layer, keras.layers.Dropout):
-            layer.set_weights(source.get_weights())
+            recorded = isinstance(source, Recorded)
+            layer.set_weights(
+                source.plain_weights() if recorded else source.get_weights()
+            )
     return copy
