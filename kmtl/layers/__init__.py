@@ -3,7 +3,8 @@
 from kmtl.layers.dropout import Dropout
 from kmtl.layers.maker import LayerMaker
 from kmtl.layers.recorded import Recorded
+from kmtl.layers.reusing import ReusingMaker
 from kmtl.layers.seam import Seam
 from kmtl.layers.task_output import TaskOutput
 
-__all__ = ["Dropout", "LayerMaker", "Recorded", "Seam", "TaskOutput"]
+__all__ = ["Dropout", "LayerMaker", "Recorded", "ReusingMaker", "Seam", "TaskOutput"]
