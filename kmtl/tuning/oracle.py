@@ -163,7 +163,7 @@ class StudyOracle(StudyTrials):
 
     def _rescue(self) -> None:
         """Let trials wait again whose processes are dead."""
-        mine = set(self._numbers())
+        mine, dead = set(self._numbers()), []
         for frozen in self.study.trials():
             if frozen.state != TrialState.RUNNING or frozen.number in mine:
                 continue
@@ -171,6 +171,8 @@ class StudyOracle(StudyTrials):
             if self.owner.lives(frozen.number, record, noted(frozen, "beat")):
                 continue
             self.rescue(frozen)
+            dead.append(record)
+        for record in dead:  # now: one process may have had several trials
             self.owner.forget(record)
 
     def rescue(self, frozen: FrozenTrial) -> None:
@@ -194,6 +196,10 @@ class StudyOracle(StudyTrials):
             logger.info("Trial %s was interrupted and goes on.", number)
         except UpdateFinishedTrialError:
             return  # another process was faster
+
+    def kills(self, trial_id: str) -> int:
+        """How often the process of a trial was killed without an epoch in between."""
+        return (noted(self.study.trial(int(trial_id)), "kills") or (0, 0))[1]
 
     # -- during a trial ---------------------------------------------------------------
 

@@ -141,11 +141,9 @@ class TrialCallback(keras.callbacks.Callback):
             )
         tuner.on_epoch_end(trial, self.model, epoch, logs)
         if not (run.lost or tuner._is_worker()):
-            last = run.epochs is not None and epoch + 1 >= run.epochs
-            if not last and run.execution == 0:
-                run.pruned = tuner.oracle.should_stop(trial.trial_id)
-            if not (last or run.pruned) and tuner.must_pause():
-                run.interrupted = True
+            if run.epochs is None or epoch + 1 < run.epochs:
+                verdict = tuner.verdict(trial.trial_id, epoch, run.execution)
+                run.pruned, run.interrupted = verdict == "prune", verdict == "pause"
             self._save(epoch)
         if run.stopped:
             self.model.stop_training = True
@@ -163,10 +161,13 @@ class TrialCallback(keras.callbacks.Callback):
     def _save(self, epoch: int) -> None:
         since = time.monotonic() - self._saved
         pause = max(CHECKPOINT_SECONDS, self._cost / CHECKPOINT_SHARE)
-        if since < pause and not self.run.interrupted:
+        run = self.run
+        # What has trained with others has no weights of the epochs in between.
+        if not run.interrupted and (
+            since < pause or run.tuner.replays(run.trial.trial_id)
+        ):
             return
         began = time.monotonic()
-        run = self.run
         meta = {
             "epoch": epoch + 1,
             "best_value": run.best_value,

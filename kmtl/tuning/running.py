@@ -51,6 +51,11 @@ class TrialRunner(keras_tuner.Tuner):
         self._most_failures = most_failures
         self._reason: str | None = None
 
+    @property
+    def may_pause(self) -> bool:
+        """Whether `must_pause` can be true in this search."""
+        return self._parent is not None or math.isfinite(self._deadline)
+
     def must_pause(self) -> bool:
         """Whether a training stops after its epoch, to go on in a later search."""
         if self._parent is not None and os.getppid() != self._parent:
@@ -165,13 +170,36 @@ class TrialRunner(keras_tuner.Tuner):
         logs = logs or {}
         if self._fits_plainly():
             objectives.check_logged(self.oracle.objective, logs, "by this training")
+        if not self.replays(trial.trial_id):
+            self.emit_epoch(trial, epoch, logs, self._run.epochs)
+
+    def emit_epoch(
+        self, trial: Any, epoch: int, logs: Mapping[str, Any], epochs: int | None
+    ) -> None:
+        """Tell the listener of an epoch (from 0) of a training of `epochs` epochs."""
         self._emit(
             "epoch_end",
             trial,
             epoch=epoch + 1,
-            epochs=self._run.epochs,
+            epochs=epochs,
             logs={name: float(value) for name, value in logs.items()},
         )
+
+    def replays(self, trial_id: str) -> bool:
+        """Whether a trial has trained with others, and its epochs are told again."""
+        return self._together is not None and self._together.trained(trial_id)
+
+    def verdict(self, trial_id: str, epoch: int, execution: int) -> str | None:
+        """Whether a training ends after an epoch (from 0) that is not its last.
+
+        Returns:
+            `"prune"` for a hopeless trial, `"pause"` if it goes on in a later search.
+        """
+        if self._together is not None and self.replays(trial_id):
+            return self._together.verdict(trial_id, epoch)
+        if execution == 0 and self.oracle.should_stop(trial_id):
+            return "prune"
+        return "pause" if self.must_pause() else None
 
     def _fits_plainly(self) -> bool:
         plain = (HyperModel.fit, keras_tuner.HyperModel.fit)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ from keras_tuner.engine.trial import TrialStatus
 
 from kmtl.evaluation.delta import DeltaM
 from kmtl.tuning.population import limits
-from kmtl.tuning.population.members import Member, Trained
+from kmtl.tuning.population.members import EpochEnd, Member, Trained
 from kmtl.tuning.population.replay import replay
 
 logger = logging.getLogger("kmtl")
@@ -24,9 +23,12 @@ DEFAULT_SIZE = 32
 class TogetherTrials:
     """Takes several trials of a tuner's oracle at a time and trains them together.
 
-    Everything else (reports, rules that stop, checkpoints, events, failures) is the
-    tuner's, which is told of each trial's epochs afterwards, as if `fit` ran. What
+    While they train, every epoch goes into the study, to the listener and to the rule
+    that stops hopeless trials. Everything else (best epochs, checkpoints, failures) is
+    the tuner's, which is told of each trial's epochs afterwards, as if `fit` ran. What
     cannot train together trains one at a time.
+
+    A kill loses the epochs of the trials that were training together: they begin again.
 
     Args:
         tuner: A `SearchTuner`, whose `_build_and_fit_model` asks `fit` first.
@@ -38,6 +40,9 @@ class TogetherTrials:
         self.size = size
         self._population: Any = None
         self._trained: dict[tuple[str, int], Trained] = {}
+        #: Per trial that has trained, what ended it: `"prune"`, `"pause"` or None, and
+        #: its last epoch. Decided while it trained, and not again afterwards.
+        self._ends: dict[str, tuple[str | None, int]] = {}
 
     def search(self, *data: Any, **fit_options: Any) -> None:
         """What KerasTuner's `search` does, with several trials at a time."""
@@ -52,15 +57,16 @@ class TogetherTrials:
             more = True
             while more:
                 trials, more = self._take(self.size if reason is None else 1)
+                for trial in trials:
+                    tuner.on_trial_begin(trial)
                 if reason is None:
                     self._train(trials, data, fit_options, callbacks)
                 for trial in trials:
-                    tuner.on_trial_begin(trial)
                     tuner._try_run_and_update_trial(trial, *data, **fit_options)
                     tuner.on_trial_end(trial)
-                self._trained.clear()
+                self._forget()
         finally:  # the next search may have other data and options
-            self._trained.clear()
+            self._forget()
             self._population = None
         tuner.on_search_end()
 
@@ -78,12 +84,16 @@ class TogetherTrials:
         trained = self._trained.pop((trial.trial_id, execution), None)
         if trained is None or options.get("initial_epoch"):
             return None
-        # No pause here: the model has no weights of the epochs in between.
-        deadline, self.tuner._deadline = self.tuner._deadline, math.inf
-        try:
-            return replay(trained, model, options.get("callbacks") or ())
-        finally:
-            self.tuner._deadline = deadline
+        return replay(trained, model, options.get("callbacks") or ())
+
+    def trained(self, trial_id: str) -> bool:
+        """Whether a trial's epochs are over, and told of for the second time."""
+        return trial_id in self._ends
+
+    def verdict(self, trial_id: str, epoch: int) -> str | None:
+        """What ended a trial after this epoch (from 0): "prune", "pause" or None."""
+        kind, last = self._ends[trial_id]
+        return kind if epoch + 1 == last else None
 
     # -- parts ------------------------------------------------------------------------
 
@@ -117,8 +127,24 @@ class TogetherTrials:
                 return trials, False
             if trial.status == TrialStatus.IDLE:
                 break
+            if self._goes_alone(trial):
+                if not trials:
+                    return [trial], True
+                oracle.give_back(trial.trial_id)
+                break
             trials.append(trial)
         return trials, True
+
+    def _goes_alone(self, trial: Any) -> bool:
+        """One that goes on from its checkpoint, or may be what killed its process."""
+        tuner = self.tuner
+        if tuner.checkpoints.progress(trial.trial_id) is not None:
+            return True
+        return tuner.oracle.kills(trial.trial_id) > 1
+
+    def _forget(self) -> None:
+        self._trained.clear()
+        self._ends.clear()
 
     def _train(
         self, trials: list, data: tuple, fit_options: dict[str, Any], callbacks: list
@@ -126,9 +152,9 @@ class TogetherTrials:
         from kmtl.tuning.population.run import Population
 
         tuner, hypermodel = self.tuner, self.tuner.hypermodel
-        # One that was interrupted goes on from its checkpoint.
-        new = [t for t in trials if tuner.checkpoints.progress(t.trial_id) is None]
-        if not new or (len(new) < 2 and self._population is None):
+        if not trials or self._goes_alone(trials[0]):
+            return
+        if len(trials) < 2 and self._population is None:
             return  # nothing to share the compiling with
         if self._population is None:
             names = [*limits.FIT_OPTIONS, "validation_data"]
@@ -138,7 +164,7 @@ class TogetherTrials:
         if tuner.baselines is not None:
             callbacks = [DeltaM(tuner.baselines, tuner.tasks), *callbacks]
         keys, members = [], []
-        for trial in new:
+        for trial in trials:
             values = hypermodel.space.values(trial.hyperparameters)
             for execution in range(tuner.executions_per_trial):
                 keys.append((trial.trial_id, execution))
@@ -149,8 +175,48 @@ class TogetherTrials:
                 epochs=fit_options["epochs"],
                 objective=tuner.oracle.objective,
                 callbacks=callbacks,
+                on_epoch_end=lambda ended: self._epoch_end(
+                    [(keys[report.index], report) for report in ended],
+                    keys,
+                    fit_options["epochs"],
+                ),
+                # To go on from, where the time may run out.
+                keep_last=tuner.may_pause,
             )
         except Exception as error:  # memory, or one trial's values: it fails alone
             logger.warning("Trials train one at a time: %s", error)
+            self._forget()
             return
         self._trained = dict(zip(keys, trained, strict=True))
+        for (trial_id, execution), result in self._trained.items():
+            if execution == 0:
+                kind, _ = self._ends.get(trial_id, (None, 0))
+                self._ends[trial_id] = (kind, len(result.curves))
+
+    def _epoch_end(
+        self,
+        ended: list[tuple[tuple[str, int], EpochEnd]],
+        keys: list[tuple[str, int]],
+        epochs: int,
+    ) -> set[int]:
+        """Tell the tuner of an epoch; places of trainings that stop."""
+        tuner, oracle = self.tuner, self.tuner.oracle
+        running = {}
+        for (trial_id, execution), report in ended:
+            epoch = report.epoch - 1
+            mine = oracle.report(trial_id, epoch, report.logs, execution)
+            tuner.emit_epoch(oracle.trials[trial_id], epoch, report.logs, epochs)
+            if not mine:  # another process has it
+                self._ends[trial_id] = ("lost", report.epoch)
+            elif execution == 0 and report.epoch < epochs:
+                running[trial_id] = report.epoch
+        # After all have reported: trials that train together are compared together.
+        for trial_id, epoch in running.items():
+            if oracle.should_stop(trial_id):
+                self._ends[trial_id] = ("prune", epoch)
+        if tuner.must_pause():
+            for trial_id, epoch in running.items():
+                self._ends.setdefault(trial_id, ("pause", epoch))
+        return {
+            place for place, (trial_id, _) in enumerate(keys) if trial_id in self._ends
+        }

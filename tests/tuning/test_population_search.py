@@ -1,0 +1,150 @@
+"""A tuner's trials in populations: rules that stop them, pauses, kills."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import kmtl
+from kmtl.tuning.oracle import MOST_KILLS
+from kmtl.tuning.population.run import Population
+
+pytestmark = [
+    pytest.mark.backend,
+    pytest.mark.skipif(
+        keras.backend.backend() != "jax", reason="populations train on JAX alone"
+    ),
+]
+
+EPOCHS = 4
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of ours may handle it."""
+
+
+def data(seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    x = np.random.default_rng(seed).normal(size=(24, 3)).astype("float32")
+    return x, {"sum": x.sum(1), "first": x[:, 0]}
+
+
+def make(folder: Path, **options: Any) -> Any:
+    hypermodel = kmtl.HyperModel(
+        kmtl.build_mlp,
+        tasks=[kmtl.Regression("sum"), kmtl.Regression("first")],
+        input_shape=(3,),
+        units=(4,),
+        seed=1,
+        space={"learning_rate": (1e-4, 1e-1, "log")},
+    )
+    settings = {"max_trials": 6, "seed": 0, "objective": "val_sum_mae", **options}
+    kind = settings.pop("kind", kmtl.RandomSearch)
+    if kind is kmtl.Hyperband:
+        del settings["max_trials"]
+    return kind(hypermodel, directory=folder, population=6, **settings)
+
+
+def search(tuner: Any) -> Any:
+    tuner.search(*data(0), validation_data=data(1), epochs=EPOCHS, batch_size=8)
+    return tuner
+
+
+def epochs_trained(tuner: Any) -> dict[str, int]:
+    return {
+        trial_id: sum(map(len, tuner.oracle.curves(trial_id).values()))
+        for trial_id in tuner.oracle.trials
+    }
+
+
+def test_a_rule_stops_trials_while_they_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[int] = []
+    train = Population.train
+
+    def counted(self: Population, *args: Any, **kwargs: Any) -> Any:
+        found = train(self, *args, **kwargs)
+        trained.extend(len(one.curves) for one in found)
+        return found
+
+    monkeypatch.setattr(Population, "train", counted)
+    tuner = search(make(tmp_path, pruner=kmtl.tuning.Asha(min_epochs=1, factor=2)))
+    statuses = [trial.status for trial in tuner.oracle.trials.values()]
+    # Six trials in step: three go on after the first epoch, one after the second.
+    assert sorted(trained) == [1, 1, 1, 2, 2, EPOCHS]
+    assert statuses.count("PRUNED") == 5
+    assert list(epochs_trained(tuner).values()) == trained
+    whole = statuses.index("COMPLETED")
+    curves = [
+        [row["val_sum_mae"] for row in tuner.oracle.curves(trial_id)[0]]
+        for trial_id in tuner.oracle.trials
+    ]
+    going_on = [curve[0] for curve in curves if len(curve) > 1]
+    assert sorted(going_on) == sorted(curve[0] for curve in curves)[:3]
+    assert min(curves[whole][:2]) == min(min(curve[:2]) for curve in curves)
+
+
+def test_hyperbands_brackets_are_fed_by_populations(tmp_path: Path) -> None:
+    tuner = make(tmp_path, kind=kmtl.Hyperband, max_epochs=EPOCHS, factor=2)
+    tuner.search(*data(0), validation_data=data(1), batch_size=8)
+    statuses = [trial.status for trial in tuner.oracle.trials.values()]
+    assert set(statuses) == {"COMPLETED", "PRUNED"}
+    lengths = epochs_trained(tuner)
+    for trial_id, trial in tuner.oracle.trials.items():
+        assert (lengths[trial_id] == EPOCHS) == (trial.status == "COMPLETED")
+
+
+def test_a_pause_keeps_what_was_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trials stop in the middle and go on later, with the results of one go."""
+    expected = search(make(tmp_path / "whole"))
+    tuner = make(tmp_path / "parts", max_minutes=60)
+    report = tuner.oracle.report
+
+    def late(trial_id: str, epoch: int, *args: Any) -> bool:
+        if epoch == 1:
+            tuner._deadline = tuner.oracle.deadline = -np.inf
+        return report(trial_id, epoch, *args)
+
+    monkeypatch.setattr(tuner.oracle, "report", late)
+    search(tuner)
+    assert set(epochs_trained(tuner).values()) == {2}
+    assert all(trial.score is None for trial in tuner.oracle.trials.values())
+    again = search(make(tmp_path / "parts"))
+    for trial_id, trial in expected.oracle.trials.items():
+        other = again.oracle.trials[trial_id]
+        assert other.status == "COMPLETED"
+        assert other.score == pytest.approx(trial.score, rel=1e-4)
+    assert set(epochs_trained(again).values()) == {EPOCHS}
+
+
+def test_kills_of_a_population_do_not_fail_its_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After two kills the trials train one at a time; only the culprit fails."""
+    culprit = "2"
+    alone = kmtl.RandomSearch._build_and_fit_model
+
+    def die(tuner: Any) -> None:
+        tuner.oracle.owner.end(finished=False)
+        raise Killed
+
+    def run(tuner: Any, trial: Any, *args: Any, **kwargs: Any) -> Any:
+        if trial.trial_id == culprit:
+            die(tuner)
+        return alone(tuner, trial, *args, **kwargs)
+
+    monkeypatch.setattr(kmtl.RandomSearch, "_build_and_fit_model", run)
+    for _ in range(MOST_KILLS):
+        tuner = make(tmp_path)
+        monkeypatch.setattr(Population, "train", lambda *a, t=tuner, **k: die(t))
+        with pytest.raises(Killed):
+            search(tuner)
+    statuses = {i: t.status for i, t in search(make(tmp_path)).oracle.trials.items()}
+    assert statuses.pop(culprit) == "FAILED"
+    assert list(statuses.values()) == ["COMPLETED"] * 5
