@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -406,3 +407,27 @@ def _defaults(hypermodel: HyperModel) -> Any:
     hp = keras_tuner.HyperParameters()
     hypermodel.declare_hyperparameters(hp)
     return hp
+
+
+@pytest.mark.thorough(on="jax")
+def test_a_search_with_reuse_is_the_search_without(tmp_path: Path) -> None:
+    """Equal scores, bit for bit, of trials of two structures."""
+    x, y = data()
+    scores = []
+    for reuse_models in (True, False):
+        tuner = kmtl.RandomSearch(
+            make(space=[*RATES, "sharing_depth"], reuse=reuse_models),
+            objective="val_size_mae",
+            max_trials=4,
+            seed=0,
+            directory=tmp_path,
+            project_name=f"reuse_{reuse_models}",
+        )
+        tuner.search(
+            x, y, validation_data=(x, y), epochs=EPOCHS, batch_size=BATCH, verbose=0
+        )
+        trials = tuner.oracle.trials.values()
+        depths = {trial.hyperparameters.values["sharing_depth"] for trial in trials}
+        assert len(depths) > 1
+        scores.append([trial.score for trial in trials])
+    assert scores[0] == scores[1]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,22 @@ def test_a_lower_error_wins(tmp_path: Path) -> None:
 
 
 def test_bayesian_search_finds_the_planted_optimum(tmp_path: Path) -> None:
-    options = {"kind": kmtl.BayesianOptimization, "max_trials": 10, "seed": 4}
-    tuner = run(make_tuner(tmp_path, **options))
-    trials = list(tuner.oracle.trials.values())
-    assert tuner.oracle.num_initial_points == 3  # and not 3 x 2, of KerasTuner
-    assert max(trial.score for trial in trials[:3]) < 0.9
-    assert max(trial.score for trial in trials) > 0.99
-    assert len({tuple(t.hyperparameters.values.values()) for t in trials}) == 10
+    """Over seeds: in the median it comes close, and closer than chance does."""
+    best: dict[Any, list[float]] = {
+        kmtl.BayesianOptimization: [],
+        kmtl.RandomSearch: [],
+    }
+    for seed in range(5):
+        for kind, found in best.items():
+            folder = tmp_path / f"{kind.__name__}{seed}"
+            tuner = run(make_tuner(folder, kind=kind, max_trials=10, seed=seed))
+            trials = list(tuner.oracle.trials.values())
+            found.append(max(trial.score for trial in trials))
+            assert len({tuple(t.hyperparameters.values.values()) for t in trials}) == 10
+        assert getattr(tuner.oracle, "num_initial_points", 3) == 3  # not 3 x 2
+    model, chance = (statistics.median(found) for found in best.values())
+    assert model > 0.99
+    assert model > chance
 
 
 def test_hyperband_trains_on_with_the_best_of_a_bracket(tmp_path: Path) -> None:
