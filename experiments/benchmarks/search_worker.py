@@ -12,6 +12,7 @@ import resource
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -117,7 +118,14 @@ def main() -> None:
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         scores = SIDES[job["side"]](job, trials, folder, clock)
-    result = {**clock.result(), "scores": scores, "load": os.getloadavg()[0]}
+        files = [path for path in Path(folder).rglob("*") if path.is_file()]
+        disk = sum(path.stat().st_size for path in files) / 2**20
+    result = {
+        **clock.result(),
+        "mebibytes_on_disk": disk,
+        "scores": scores,
+        "load": os.getloadavg()[0],
+    }
     packages = ("keras", "keras-tuner", "tensorflow", "jax", "optuna")
     versions = {name: metadata.version(name) for name in packages}
     print(json.dumps({"result": result, "versions": versions}))
