@@ -1,15 +1,17 @@
-"""Trials per minute: KerasTuner with plain Keras, and kmtl's compile-once trials.
+"""Trials per minute: KerasTuner with plain Keras, and kmtl's tuners.
 
     python experiments/benchmarks/search.py
 
 Both sides train the same trials (dropout rate, three task weights, learning rate) of
 the same nets on scikit-learn's digits, each search in a process of its own, the sides
 in turn, on TensorFlow and on JAX. "stock" is KerasTuner's GridSearch over the trials
-with the net in plain Keras; "reuse" is `kmtl.RandomSearch`; "new" is the same without
-reuse, for a few trials, whose scores have to be equal bit for bit. Then "reuse" alone
-with larger nets and more trials. Writes search.json and SEARCH.md to `--out`. Seconds
-are wall time from the first trial on, and processor time, which neighbours on the
-machine disturb less. (Populations on JAX: search_population.py.)
+with the net in plain Keras; "reuse" is `kmtl.RandomSearch`, which compiles once per
+structure; "population" the same on JAX with `population=`, which trains many trials as
+one program; "new" is without reuse, for a few trials, whose scores have to be equal bit
+for bit to those of "reuse". Then kmtl's sides with larger nets, other numbers of trials
+and other seeds of the weights. Writes search.json and SEARCH.md to `--out`; runs that
+are there are kept, so that an interrupted benchmark goes on. Seconds are wall time from
+the first trial on, and processor time, which neighbours on the machine disturb less.
 """
 
 from __future__ import annotations
@@ -17,16 +19,19 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import math
 import os
 import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-BAR = 3  # on TensorFlow
+BARS = {"tensorflow": 3, "jax": 20}
+TOGETHER = 30  # trials of a population
 SIZES = {"mlp": [64, 64], "cnn": [16, 32]}
 LARGER = {"mlp": [[256, 256], [1024, 1024]], "cnn": [[64, 128]]}
 
@@ -67,6 +72,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         options.backends, options.nets = options.backends[:1], options.nets[:1]
         options.trials, options.new_trials, options.epochs = 2, 1, 1
         options.rounds, options.no_scaling = 1, True
+        if options.out == HERE:
+            options.out = Path(tempfile.mkdtemp())
     return options
 
 
@@ -80,8 +87,8 @@ def jobs(options: argparse.Namespace) -> list[dict[str, Any]]:
             at = {**common, "backend": backend, "net": net, "sizes": sizes}
             found.append({**at, "side": "new", "trials": options.new_trials})
             for _ in range(options.rounds):
-                for side in ("stock", "reuse"):
-                    found.append({**at, "side": side, "trials": options.trials})
+                for side in ("stock", "reuse", *together(backend)):
+                    found.append({**at, **side_of(side), "trials": options.trials})
     if options.no_scaling:
         return found
     for backend in options.backends:
@@ -91,10 +98,28 @@ def jobs(options: argparse.Namespace) -> list[dict[str, Any]]:
             for sizes in LARGER[net]:
                 for side in ("stock", "reuse"):
                     found.append({**at, "sizes": sizes, "side": side, "trials": few})
+                for side in together(backend):
+                    more = {"sizes": sizes, "trials": options.trials}
+                    found.append({**at, **side_of(side), **more})
+            at["sizes"] = SIZES[net]
             for trials in (3, 10, 200):  # 200: is memory flat?
-                at["sizes"] = SIZES[net]
                 found.append({**at, "side": "reuse", "trials": trials})
+            for side in together(backend):
+                for trials, size in ((3, 3), (10, 10), (30, 10), (60, 60), (200, 60)):
+                    more = {"trials": trials, "population": size}
+                    found.append({**at, "side": side, **more})
+            for seed in range(1, 5):
+                more = {"trials": options.trials, "weights_seed": seed}
+                found.append({**at, "side": "reuse", **more})
     return found
+
+
+def together(backend: str) -> tuple[str, ...]:
+    return ("population",) if backend == "jax" else ()
+
+
+def side_of(side: str) -> dict[str, Any]:
+    return {"side": side} | ({"population": TOGETHER} if side == "population" else {})
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
@@ -112,13 +137,28 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         "runs": [],
     }
     options.out.mkdir(parents=True, exist_ok=True)
+    known = []
+    if (options.out / "search.json").exists():
+        earlier = json.loads((options.out / "search.json").read_text("utf-8"))
+        known, record["versions"] = earlier["runs"], earlier["versions"]
     for job in jobs(options):
+        same = [run for run in known if is_run(run, job)]
+        if same:
+            known.remove(same[0])
+            record["runs"].append(same[0])
+            continue
         answer = child(job)
         record["versions"] |= answer["versions"]
         record["runs"].append({**job, **answer["result"]})
         write(record, options.out)  # an interrupted run leaves these
     print(markdown(record))
     return record
+
+
+def is_run(run: dict[str, Any], job: dict[str, Any]) -> bool:
+    """Whether a run is one of this job."""
+    vary = {"population", "weights_seed"} & (set(run) | set(job))
+    return all(run.get(name) == job.get(name) for name in {*job, *vary})
 
 
 def processor() -> str:
@@ -134,6 +174,7 @@ def grouped(record: dict[str, Any]) -> list[list[dict[str, Any]]]:
     found: dict[tuple, list[dict[str, Any]]] = {}
     for run in record["runs"]:
         key = (run["backend"], run["net"], *run["sizes"], run["side"], run["trials"])
+        key += (run.get("population"), "weights_seed" in run)
         found.setdefault(key, []).append(run)
     return list(found.values())
 
@@ -144,10 +185,8 @@ def seconds(runs: list[dict[str, Any]], kind: str) -> float:
 
 
 def beside(record: dict[str, Any], run: dict[str, Any], side: str) -> list[dict]:
-    """Runs of another side on the same net, with as many trials unless side "new"."""
+    """Runs of another side on the same net."""
     same = ("backend", "net", "sizes", "epochs")
-    if side == "stock":
-        same = (*same, "trials")
     return [
         other
         for other in record["runs"]
@@ -158,10 +197,13 @@ def beside(record: dict[str, Any], run: dict[str, Any], side: str) -> list[dict]
 def equal(record: dict[str, Any], run: dict[str, Any]) -> str:
     """Whether the scores are those of models built anew."""
     new = beside(record, run, "new")
-    if not new or run["side"] != "reuse":
+    if not new or run["side"] in ("new", "stock") or "weights_seed" in run:
         return ""
     expected = new[0]["scores"][: run["trials"]]
-    return "yes" if run["scores"][: len(expected)] == expected else "NO"
+    found = run["scores"][: len(expected)]
+    if run["side"] == "population":
+        return f"{max(abs(a - b) for a, b in zip(found, expected, strict=True)):.1g}"
+    return "yes" if found == expected else "NO"
 
 
 def write(record: dict[str, Any], out: Path) -> None:
@@ -180,14 +222,19 @@ def markdown(record: dict[str, Any]) -> str:
         "",
         f"{record['date']}; {machine['processor']}, {machine['cores']} cores, "
         f"{machine['system']}; {versions}. scikit-learn digits, three tasks, batch 32, "
-        f"{record['runs'][0]['epochs']} epochs. Bar on TensorFlow: {BAR} times "
-        "KerasTuner for the first MLP and CNN. Medians over the searches of a side. "
-        "'Equal': the first scores are bit for bit those of models built anew. Memory: "
-        "what the process grew by, per trial after the fifth.",
+        f"{record['runs'][0]['epochs']} epochs. Bars, for the first MLP and CNN: "
+        f'{BARS["tensorflow"]} times KerasTuner for "reuse" on TensorFlow, '
+        f'{BARS["jax"]} times for "population" on JAX. Medians over the searches of '
+        "a side. 'Equal': the first scores are bit for bit those of models built anew "
+        "(of a population: the largest difference). Mean score: the lowest and the "
+        "highest of the searches; all trials of a search of kmtl begin with the same "
+        "weights, so its mean moves from seed to seed ('other seeds'). Memory: what "
+        "the process grew by, per trial after the fifth (of a population: in all).",
         "",
-        "| backend | net | side | trials | searches | trials/min | ... processor | "
-        "ratio | ... processor | equal | mean score | MB per trial | load |",
-        "|---|---|---|--:|--:|--:|--:|--:|--:|---|--:|--:|--:|",
+        "| backend | net | side | trials | together | searches | trials/min | "
+        "... processor | ratio | ... processor | equal | mean score | MB per trial | "
+        "MB on disk | load |",
+        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|---|--:|--:|--:|--:|",
     ]
     for runs in grouped(record):
         run = runs[0]
@@ -199,14 +246,18 @@ def markdown(record: dict[str, Any]) -> str:
                 f"{seconds(other, 'wall') / wall:.2f}",
                 f"{seconds(other, 'processor') / cpu:.2f}",
             ]
-        score = sum(run["scores"]) / len(run["scores"])
-        memory = statistics.median(run["mebibytes_per_trial"] for run in runs)
-        load = statistics.median(run["load"] for run in runs)
+        means = [statistics.fmean(one["scores"]) for one in runs]
+        score = " to ".join(f"{m:.3f}" for m in sorted({min(means), max(means)}))
+        memory = statistics.median(one["mebibytes_per_trial"] for one in runs)
+        load = statistics.median(one["load"] for one in runs)
+        side = run["side"] + (", other seeds" if "weights_seed" in run else "")
+        disk = max(one.get("mebibytes_on_disk", math.nan) for one in runs)
         lines.append(
             f"| {run['backend']} | {run['net']} {'-'.join(map(str, run['sizes']))} | "
-            f"{run['side']} | {run['trials']} | {len(runs)} | {60 / wall:.1f} | "
-            f"{60 / cpu:.1f} | {ratios[0]} | {ratios[1]} | {equal(record, run)} | "
-            f"{score:.4f} | {memory:.2f} | {load:.1f} |"
+            f"{side} | {run['trials']} | {run.get('population', '')} | {len(runs)} | "
+            f"{60 / wall:.1f} | {60 / cpu:.1f} | {ratios[0]} | {ratios[1]} | "
+            f"{equal(record, run)} | {score} | {memory:.2f} | "
+            f"{'' if math.isnan(disk) else f'{disk:.1f}'} | {load:.1f} |"
         )
     return "\n".join([*lines, ""])
 

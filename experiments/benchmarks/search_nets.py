@@ -83,7 +83,9 @@ def plain(net: str, sizes: list[int], values: dict[str, float]) -> keras.Model:
     return model
 
 
-def hypermodel(net: str, sizes: list[int], reuse: bool) -> kmtl.HyperModel:
+def hypermodel(
+    net: str, sizes: list[int], reuse: bool, seed: int = 0
+) -> kmtl.HyperModel:
     """The same net of kmtl, with the default ranges of what varies."""
     builder, shape = (
         (kmtl.build_mlp, {"units": sizes, "input_shape": (64,)})
@@ -98,7 +100,7 @@ def hypermodel(net: str, sizes: list[int], reuse: bool) -> kmtl.HyperModel:
             kmtl.Regression("ink", metrics=["mae"], pooling="flatten"),
         ],
         space=["dropout", "task_weights", "learning_rate"],
-        seed=0,
+        seed=seed,
         reuse=reuse,
         **shape,
     )

@@ -85,15 +85,22 @@ def stock(job: dict[str, Any], trials: list, folder: str, clock: Clock) -> list[
 
 
 def ours(job: dict[str, Any], trials: list, folder: str, clock: Clock) -> list[float]:
-    """kmtl's tuner. Side "reuse" compiles once, side "new" builds every trial."""
+    """kmtl's tuner. Side "reuse" compiles once, "new" builds every trial,
+    "population" (JAX) trains many as one program."""
     train, validation = nets.data(job["net"], job["small"])
-    model = nets.hypermodel(job["net"], job["sizes"], reuse=job["side"] == "reuse")
+    model = nets.hypermodel(
+        job["net"],
+        job["sizes"],
+        reuse=job["side"] != "new",
+        seed=job.get("weights_seed", 0),
+    )
     tuner = kmtl.RandomSearch(
         model,
         objective=nets.METRIC,
         max_trials=len(trials),
         seed=0,
         directory=folder,
+        population=job.get("population", 1),
     )
     for values in trials:
         tuner.enqueue(values)
@@ -109,7 +116,7 @@ def ours(job: dict[str, Any], trials: list, folder: str, clock: Clock) -> list[f
 
 # A new way of searching enters here: a function `(job, trials, folder, clock)` that
 # returns the best value of `nets.METRIC` of every trial, in their order.
-SIDES = {"stock": stock, "reuse": ours, "new": ours}
+SIDES = {"stock": stock, "reuse": ours, "new": ours, "population": ours}
 
 
 def main() -> None:
