@@ -2,5 +2,10 @@
 
 from kmtl.sharing.base import Sharing
 from kmtl.sharing.hard import HardSharing
+from kmtl.sharing.tree import TreeSharing
 
-__all__ = ["HardSharing", "Sharing"]
+__all__ = [
+    "HardSharing",
+    "Sharing",
+    "TreeSharing",
+]

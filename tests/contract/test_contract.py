@@ -48,23 +48,40 @@ OTHER = kmtl.Regression("second")
 TASKS = _registry.names("task")
 BACKBONES = _registry.names("backbone")
 SCHEMES = _registry.names("sharing")
+# Schemes that need arguments or a trunk of their own:
+# name -> (scheme of the task names, fields of the backbone that differ from `SMALL`).
+SCHEME_EXAMPLES = {
+    "tree": (
+        lambda names: kmtl.sharing.TreeSharing(groups=[[names], [[n] for n in names]]),
+        {},
+    ),
+}
 SMALL = {"units": (4, 3), "filters": (3, 4), "kernel_size": 3}
 
 
-def backbone(name: str):
+def backbone(name: str, scheme: str = "hard"):
     """A small backbone of that kind, with everything that it can have."""
     cls = _registry.get("backbone", name)
     fields = {field.name for field in dataclasses.fields(cls)}
-    options = {key: value for key, value in SMALL.items() if key in fields}
+    _, changes = SCHEME_EXAMPLES.get(scheme, (None, {}))
+    options = {k: v for k, v in (SMALL | changes).items() if k in fields}
     return cls(dropout=0.1, normalization="batch", kernel_regularizer="l2", **options)
 
 
-def build(tasks, trunk: str = "cnn", scheme: str = "hard"):
+def sharing(name: str, tasks):
+    """The scheme of that name, with its defaults where it has them."""
+    if name not in SCHEME_EXAMPLES:
+        return _registry.get("sharing", name)()
+    return SCHEME_EXAMPLES[name][0]([task.name for task in tasks])
+
+
+def build(tasks, trunk: str = "cnn", scheme="hard"):
+    named = isinstance(scheme, str)
     return kmtl.build(
-        backbone=backbone(trunk),
+        backbone=backbone(trunk, scheme if named else "hard"),
         input_shape=(SIDE, SIDE, 1),
         tasks=tasks,
-        sharing=scheme,
+        sharing=sharing(scheme, tasks) if named else scheme,
         seed=0,
     )
 
@@ -204,11 +221,11 @@ def test_backbone(name: str) -> None:
 
 @pytest.mark.parametrize("name", SCHEMES)
 def test_sharing_scheme(name: str) -> None:
-    scheme = _registry.get("sharing", name)()
-    config = json.loads(json.dumps(scheme.to_config()))
-    assert kmtl.sharing.Sharing.from_config(config) == scheme
     # The order of the tasks does not matter to their outputs.
     tasks = [OTHER, kmtl.Regression("more"), EXAMPLES["classification"][0]]
+    scheme = sharing(name, tasks)
+    config = json.loads(json.dumps(scheme.to_config()))
+    assert kmtl.sharing.Sharing.from_config(config) == scheme
     one, two = build(tasks, "mlp", name), build(tasks[::-1], "mlp", name)
     for task, output in one(IMAGES).items():
         np.testing.assert_allclose(output, two(IMAGES)[task], rtol=1e-5, atol=1e-6)
