@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl import data as data
     from kmtl import evaluation as evaluation
     from kmtl import export as export
+    from kmtl import inspection as inspection
     from kmtl import layers as layers
     from kmtl import losses as losses
     from kmtl import metrics as metrics
@@ -33,6 +34,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl.evaluation import baselines as baselines
     from kmtl.evaluation import evaluate as evaluate
     from kmtl.export import verify_export as verify_export
+    from kmtl.inspection import summary as summary
     from kmtl.tasks import BinaryClassification as BinaryClassification
     from kmtl.tasks import Classification as Classification
     from kmtl.tasks import Metric as Metric
@@ -71,6 +73,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     ),
     "kmtl.evaluation": ("evaluate", "baselines", "Baselines", "DeltaM"),
     "kmtl.export": ("verify_export",),
+    "kmtl.inspection": ("summary",),
     "kmtl._devices": ("devices",),
     "kmtl._serialization": ("load_model",),
 }
@@ -81,6 +84,7 @@ _SUBPACKAGES: tuple[str, ...] = (
     "data",
     "evaluation",
     "export",
+    "inspection",
     "layers",
     "losses",
     "metrics",

@@ -1,0 +1,321 @@
+"""The parts of a model (blocks, banks of experts, gates, heads), from its graph.
+
+The builders name every layer `<part>_<layer>`, so a part is what shares a prefix. Who
+uses a part is not read from its name but from the graph: a task uses what its output
+depends on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from kmtl.layers.recorded import Recorded
+from kmtl.layers.task_output import TaskOutput
+
+# The words up to the first number: `experts_block2` of `experts_block2_conv1_conv`.
+_NUMBERED = re.compile(r"^(?:[A-Za-z]+_)*?[A-Za-z]+\d+(?=_|$)")
+_HEAD = re.compile(r"head(_|$)")
+_TRAILING_NUMBER = re.compile(r"\d+$")
+SHARED = "shared"
+#: Kinds of part that hold the weights of a backbone or a head; all others decide who
+#: gets what: gates, stitches, attention.
+PLAIN_KINDS = ("input", "block", "bank", "head", "layer")
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A block, bank of experts, gate or head.
+
+    Args:
+        name: Such as `"shared_block1"` or `"digit_gate2"`.
+        kind: `"input"`, `"block"`, `"bank"` (parallel experts), `"head"`, `"layer"`
+            (anything without a number in its name), else the word before the number:
+            `"gate"`, `"stitch"`, `"attention"` ...
+        tasks: Names of the tasks whose output depends on it, in the model's order.
+        owner: The task whose name it begins with, or None. Other tasks may depend on it
+            too, as on the experts that a task has in the first of several levels.
+        number: Number at the end of the part's name, or None.
+        copies: Parallel copies of a bank, else 1.
+        shape: Shape of its output, without the batch.
+        layers: Its layers, from the input on.
+        nodes: Every call of one of its layers.
+        recorded: It has a layer that tells its state (`kmtl.layers.Recorded`).
+    """
+
+    name: str
+    kind: str
+    tasks: tuple[str, ...]
+    owner: str | None
+    number: int | None
+    copies: int
+    shape: tuple[int | None, ...]
+    layers: tuple[Any, ...]
+    nodes: tuple[Any, ...]
+    recorded: bool = False
+
+    @property
+    def connects(self) -> bool:
+        """It decides who gets what, instead of being backbone or head."""
+        return self.kind not in PLAIN_KINDS
+
+    @property
+    def weights(self) -> list[Any]:
+        return [weight for layer in self.layers for weight in layer_weights(layer)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Connection:
+    """One part reads another one.
+
+    Args:
+        source, target: Names of parts.
+        tasks: Tasks whose output depends on the source through this connection.
+    """
+
+    source: str
+    target: str
+    tasks: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Structure:
+    """Parts and connections of a model.
+
+    Args:
+        tasks: Names of the tasks, in the model's order.
+        parts: From the inputs to the heads.
+        connections: Which part reads which.
+    """
+
+    tasks: tuple[str, ...]
+    parts: tuple[Part, ...]
+    connections: tuple[Connection, ...]
+
+    def __getitem__(self, name: str) -> Part:
+        """The part of a name."""
+        found = {part.name: part for part in self.parts}
+        if name not in found:
+            from kmtl._checks import unknown_name
+
+            raise KeyError(unknown_name("part", name, found))
+        return found[name]
+
+    def readers(self, name: str) -> list[str]:
+        """Names of the parts that read a part."""
+        return [c.target for c in self.connections if c.source == name]
+
+    def without_plain_layers(self) -> Structure:
+        """Without layers that are no part of anything and hold no weights (a rescaling,
+        the seam): what reads them reads what they read."""
+        removable = {
+            part.name
+            for part in self.parts
+            if part.kind == "layer" and not part.weights and not part.recorded
+        }
+        edges = {(c.source, c.target): set(c.tasks) for c in self.connections}
+        for name in removable:
+            into = [(s, t) for s, t in edges if t == name]
+            out = [(s, t) for s, t in edges if s == name]
+            for source, _ in into:
+                for _, target in out:
+                    through = edges[source, name] & edges[name, target]
+                    if source != target:
+                        edges.setdefault((source, target), set()).update(through)
+            for edge in into + out:
+                del edges[edge]
+        return dataclasses.replace(
+            self,
+            parts=tuple(part for part in self.parts if part.name not in removable),
+            connections=_connections(edges, self.tasks),
+        )
+
+
+def structure(model: Any) -> Structure:
+    """Parts of a model and their connections.
+
+    Args:
+        model: A `kmtl.MultiTaskModel`.
+
+    Returns:
+        A `Structure`. Its parts come in the order of the graph; a layer that is called
+        several times (once per task) belongs to one part.
+
+    Raises:
+        TypeError: for something that is not a functional model with tasks.
+
+    Example:
+
+    >>> tasks = [kmtl.Regression("a"), kmtl.Regression("b")]
+    >>> model = kmtl.build_mlp(
+    ...     input_shape=(4,), tasks=tasks, units=(8, 8), sharing_depth=1
+    ... )
+    >>> for part in kmtl.inspection.structure(model).without_plain_layers().parts:
+    ...     print(part.name, part.kind, part.tasks)
+    inputs input ('a', 'b')
+    shared_block1 block ('a', 'b')
+    a_block2 block ('a',)
+    a_head head ('a',)
+    b_block2 block ('b',)
+    b_head head ('b',)
+    """
+    if not hasattr(model, "task_names") or not hasattr(model, "_outputs_struct"):
+        raise TypeError(
+            "`model` must be a kmtl.MultiTaskModel. "
+            f"Received: model={model!r} of type {type(model).__name__}"
+        )
+    tasks = tuple(model.task_names)
+    users = users_of_nodes(model)
+    nodes = in_order(users)
+    names = _part_names(nodes, tasks)
+    members: dict[str, list[Any]] = {}
+    for node in nodes:
+        members.setdefault(names[node], []).append(node)
+    edges: dict[tuple[str, str], set[str]] = {}
+    for node in nodes:
+        for parent in node.parent_nodes:
+            if names[parent] != names[node]:
+                edge = edges.setdefault((names[parent], names[node]), set())
+                edge.update(users[node])
+    parts = [_part(name, found, users, tasks) for name, found in members.items()]
+    return Structure(tasks, tuple(parts), _connections(edges, tasks))
+
+
+def users_of_nodes(model: Any) -> dict[Any, frozenset[str]]:
+    """Node (a call of a layer) -> names of the tasks that depend on it."""
+    found: dict[Any, set[str]] = {}
+    for name, tensor in model._outputs_struct.items():
+        pending = [node_of(tensor)]
+        seen = set(pending)
+        while pending:
+            node = pending.pop()
+            found.setdefault(node, set()).add(name)
+            for parent in node.parent_nodes:
+                if parent not in seen:
+                    seen.add(parent)
+                    pending.append(parent)
+    return {node: frozenset(names) for node, names in found.items()}
+
+
+def node_of(tensor: Any) -> Any:
+    """The call that made a KerasTensor."""
+    history = tensor._keras_history
+    return history.operation._inbound_nodes[history.node_index]
+
+
+def in_order(nodes: Iterable[Any]) -> list[Any]:
+    """Nodes with everything before what reads it."""
+    done: dict[Any, None] = {}
+    for node in nodes:
+        stack = [(node, iter(node.parent_nodes))]
+        while stack:
+            current, parents = stack[-1]
+            parent = next((p for p in parents if p not in done), None)
+            if current in done:
+                stack.pop()
+            elif parent is None:
+                done[current] = None
+                stack.pop()
+            else:
+                stack.append((parent, iter(parent.parent_nodes)))
+    return list(done)
+
+
+def layer_weights(layer: Any) -> list[Any]:
+    """Variables of a layer that are learned or learned once (a frozen trunk's), or
+    statistics of normalisation: not rates, task weights, or records of gates."""
+    sums = layer._reading_variables() if isinstance(layer, Recorded) else []
+    records = {id(variable) for variable in sums}
+    return [
+        weight
+        for weight in getattr(layer, "weights", ())
+        if weight.trainable or (len(weight.shape) and id(weight) not in records)
+    ]
+
+
+def _connections(
+    edges: dict[tuple[str, str], set[str]], tasks: Sequence[str]
+) -> tuple[Connection, ...]:
+    return tuple(
+        Connection(*edge, tuple(task for task in tasks if task in users))
+        for edge, users in edges.items()
+    )
+
+
+def _part_names(nodes: Sequence[Any], tasks: Sequence[str]) -> dict[Any, str]:
+    """Node -> name of its part."""
+    return {node: part_name(node.operation, tasks) for node in nodes}
+
+
+def part_name(operation: Any, tasks: Sequence[str]) -> str:
+    """Name of the part to which a layer belongs, from the layer's name."""
+    name = operation.name
+    if isinstance(operation, TaskOutput):
+        return f"{name}_head"
+    owner, rest = _split(name, tasks)
+    if owner and _HEAD.match(rest):
+        return f"{owner}_head"
+    numbered = _NUMBERED.match(rest)
+    prefix = f"{owner}_" if owner else ""
+    return prefix + (numbered.group() if numbered else rest)
+
+
+def _split(name: str, tasks: Sequence[str]) -> tuple[str | None, str]:
+    """Task whose name a layer's name begins with, and the rest."""
+    fitting = [task for task in tasks if name.startswith(f"{task}_")]
+    splits = [(t, name[len(t) + 1 :]) for t in sorted(fitting, key=len, reverse=True)]
+    for owner, rest in splits:
+        if _HEAD.match(rest) or _NUMBERED.match(rest):  # else a longer task's name
+            return owner, rest
+    return splits[0] if splits else (None, name)
+
+
+def _part(name: str, nodes: Sequence[Any], users: Any, tasks: Sequence[str]) -> Part:
+    layers = tuple(dict.fromkeys(node.operation for node in nodes))
+    used = frozenset().union(*(users[node] for node in nodes))
+    owner, rest = _split(name, tasks)
+    if rest.startswith("and_"):  # `a_and_b_block2` is no task's own
+        owner = None
+    copies = max((copies_of(layer) for layer in layers), default=1)
+    number = _TRAILING_NUMBER.search(rest)
+    recorded = any(isinstance(layer, Recorded) for layer in layers)
+    return Part(
+        name=name,
+        kind=_kind(rest, owner, nodes, copies, recorded),
+        tasks=tuple(task for task in tasks if task in used),
+        owner=owner,
+        number=int(number.group()) if number else None,
+        copies=copies,
+        shape=tuple(nodes[-1].outputs[0].shape[1:]),
+        layers=layers,
+        nodes=tuple(nodes),
+        recorded=recorded,
+    )
+
+
+def _kind(
+    rest: str, owner: str | None, nodes: Sequence[Any], copies: int, recorded: bool
+) -> str:
+    if all(node.is_input for node in nodes):
+        return "input"
+    if owner and rest == "head":
+        return "head"
+    number = _TRAILING_NUMBER.search(rest)
+    if number is None:
+        return rest.rpartition("_")[2] if recorded else "layer"
+    word = rest[: number.start()].rpartition("_")[2]
+    if word != "block":
+        return word
+    return "bank" if copies > 1 or rest.startswith("experts") else "block"
+
+
+def copies_of(layer: Any) -> int:
+    """Parallel copies of a block that a layer of a bank holds, else 1."""
+    copies = getattr(layer, "copies", 1)
+    if isinstance(copies, int) and copies > 1:
+        return copies
+    # A plain layer whose channels are those of several copies side by side.
+    initializer = getattr(layer, "kernel_initializer", None)
+    return len(getattr(initializer, "initializers", [None]))
