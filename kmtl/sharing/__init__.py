@@ -1,11 +1,15 @@
 """Sharing schemes: which blocks of the trunk a task shares with which others."""
 
 from kmtl.sharing.base import Sharing
+from kmtl.sharing.cross_stitch import CrossStitch
 from kmtl.sharing.hard import HardSharing
+from kmtl.sharing.independent import Independent
 from kmtl.sharing.tree import TreeSharing
 
 __all__ = [
+    "CrossStitch",
     "HardSharing",
+    "Independent",
     "Sharing",
     "TreeSharing",
 ]
