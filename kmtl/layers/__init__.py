@@ -6,6 +6,7 @@ from kmtl.layers.recorded import Recorded
 from kmtl.layers.reusing import ReusingMaker
 from kmtl.layers.seam import Seam
 from kmtl.layers.stitch import Stitch
+from kmtl.layers.subspaces import SubspaceOrthogonality
 from kmtl.layers.task_output import TaskOutput
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "ReusingMaker",
     "Seam",
     "Stitch",
+    "SubspaceOrthogonality",
     "TaskOutput",
 ]
