@@ -4,12 +4,14 @@ from kmtl.sharing.base import Sharing
 from kmtl.sharing.cross_stitch import CrossStitch
 from kmtl.sharing.hard import HardSharing
 from kmtl.sharing.independent import Independent
+from kmtl.sharing.mmoe import MMoE
 from kmtl.sharing.tree import TreeSharing
 
 __all__ = [
     "CrossStitch",
     "HardSharing",
     "Independent",
+    "MMoE",
     "Sharing",
     "TreeSharing",
 ]

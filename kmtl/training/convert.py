@@ -6,7 +6,8 @@ from typing import Any
 
 import keras
 
-from kmtl.layers.recorded import Recorded
+from kmtl.layers.grouped import plain_initializers
+from kmtl.layers.subspaces import plain_regularizers
 from kmtl.layers.task_output import TaskOutput
 
 
@@ -26,15 +27,14 @@ def to_keras(model: Any, activated: bool) -> keras.Model:
             return layer.to_keras()
         if hasattr(layer, "to_keras"):
             return layer.to_keras()
-        return layer.__class__.from_config(layer.get_config())
+        config = plain_regularizers(plain_initializers(layer.get_config()))
+        return layer.__class__.from_config(config)
 
     plain = keras.Model(model._inputs_struct, model._outputs_struct, name=model.name)
     copy = keras.models.clone_model(plain, clone_function=replace)
     for layer in copy.layers:
         source = model.get_layer(layer.name)
         if layer.weights and not isinstance(layer, keras.layers.Dropout):
-            recorded = isinstance(source, Recorded)
-            layer.set_weights(
-                source.plain_weights() if recorded else source.get_weights()
-            )
+            values = getattr(source, "plain_weights", source.get_weights)()
+            layer.set_weights(values)
     return copy

@@ -1,0 +1,270 @@
+"""Several copies of a backbone's blocks, run side by side as one."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+
+from kmtl.layers.dropout import Dropout
+from kmtl.layers.grouped import (
+    GroupedDense,
+    GroupedFlatten,
+    GroupedLayerNormalization,
+    PerCopy,
+)
+from kmtl.layers.maker import LayerMaker, _join
+
+CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+#: Treat every channel alike and have neither parameters nor randomness.
+CHANNELWISE = (
+    keras.layers.Activation,
+    keras.layers.AveragePooling1D,
+    keras.layers.AveragePooling2D,
+    keras.layers.GlobalAveragePooling1D,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalMaxPooling1D,
+    keras.layers.GlobalMaxPooling2D,
+    keras.layers.MaxPooling1D,
+    keras.layers.MaxPooling2D,
+    keras.layers.ReLU,
+    keras.layers.UpSampling2D,
+    keras.layers.ZeroPadding2D,
+)
+#: Treat every channel by itself, with parameters or randomness of its own.
+PER_CHANNEL = (
+    Dropout,
+    keras.layers.BatchNormalization,
+    keras.layers.Dropout,
+    keras.layers.SpatialDropout2D,
+)
+MERGES = (keras.layers.Add, keras.layers.Multiply, keras.layers.Maximum)
+#: Activations that look across channels, and so would mix the copies.
+ACROSS_CHANNELS = ("softmax", "log_softmax", "sparsemax", "glu")
+#: Regularisers of a folded kernel that are the sum of those of its copies.
+ADDITIVE = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
+
+
+@dataclasses.dataclass(frozen=True)
+class BankMaker(LayerMaker):
+    """Makes layers that hold `copies` copies of what was asked for.
+
+    The copies lie side by side in the channels ("folded"): a convolution becomes one
+    with `groups=copies`, a dense layer one batched product, layer normalisation acts
+    per copy, and what acts on every channel by itself stays what it is. The first
+    layer with parameters reads the common input of all copies. Copy number 1 begins
+    with the weights that the plain block has for the same seed, the others with weights
+    of their own.
+
+    A block that combines tensors by operators (`x + y`) must have all of them folded;
+    `keras.layers.Add` from the maker folds by itself.
+
+    Args:
+        copies: Number of copies, >= 1.
+        first: Number of the first copy, which decides the seeds. Defaults to 1.
+
+    Example:
+
+    >>> make = kmtl.layers.BankMaker(seed=0, copies=3)
+    >>> inputs = keras.Input((4,))
+    >>> outputs = kmtl.backbones.MLP(units=(5,)).block(0, inputs, make.part("block1"))
+    >>> outputs.shape
+    (None, 15)
+    """
+
+    copies: int = 1
+    first: int = 1
+    # Whether a tensor is folded, by its id; the tensors are kept so that ids stay.
+    _known: dict[int, tuple[Any, bool]] = dataclasses.field(
+        default_factory=dict, compare=False, repr=False
+    )
+
+    def layer(self, kind: type, name: str, **arguments: Any) -> Any:
+        """What applies copies of a layer; called like the layer."""
+        self._check(kind, name, arguments)
+        if self.copies == 1:
+            arguments = self._with_seeds(name, arguments, axis=-1)
+            return super().layer(kind, name, **arguments)
+        for kinds, apply in (
+            (keras.layers.Dense, self._dense),
+            (CONVOLUTIONS, self._convolution),
+            (keras.layers.LayerNormalization, self._layer_normalization),
+            (keras.layers.Flatten, self._flatten),
+            (CHANNELWISE, self._channelwise),
+            (PER_CHANNEL, self._per_channel),
+            (MERGES, self._merge),
+        ):
+            if issubclass(kind, kinds):
+                return _Call(self, apply, kind, name, arguments)
+        raise ValueError(
+            "Experts are made of dense layers, convolutions, normalisations, "
+            "activations, dropout, pooling, flattening and sums, so that all of them "
+            "run as one; take another backbone or another sharing scheme. Received: "
+            f"layer '{self.name(name)}' of type {kind.__name__}"
+        )
+
+    def fold(self, tensor: Any) -> Any:
+        """The tensor, repeated for every copy if it is common to all."""
+        if self.copies == 1 or self.is_folded(tensor):
+            return tensor
+        repeated = keras.layers.Concatenate()([tensor] * self.copies)
+        return self._note(repeated, True)
+
+    def is_folded(self, tensor: Any) -> bool:
+        """Whether the copies' channels lie side by side in it."""
+        if id(tensor) in self._known:
+            return self._known[id(tensor)][1]
+        # Not made by this maker: an operation on something folded, or the input.
+        history = tensor._keras_history
+        node = history.operation._inbound_nodes[history.node_index]
+        folded = any(self.is_folded(parent) for parent in node.input_tensors)
+        self._note(tensor, folded)
+        return folded
+
+    def _note(self, tensor: Any, folded: bool) -> Any:
+        self._known[id(tensor)] = (tensor, folded)
+        return tensor
+
+    def _plain(self, kind: type, name: str, arguments: dict, axis: int = -1) -> Any:
+        arguments = self._with_seeds(name, arguments, axis)
+        return super().layer(kind, name, **arguments)
+
+    def _dense(self, kind: type, name: str, arguments: dict, inputs: Any) -> Any:
+        if self.is_folded(inputs):
+            activation = arguments.pop("activation", None)
+            arguments |= {"copies": self.copies}
+            outputs = self._plain(GroupedDense, name, arguments, axis=0)(inputs)
+            if activation is not None:
+                outputs = self.activation(activation, f"{name}_activation")(outputs)
+        else:
+            arguments["units"] *= self.copies
+            outputs = self._plain(kind, name, arguments)(inputs)
+        return self._note(outputs, True)
+
+    def _convolution(self, kind: type, name: str, arguments: dict, inputs: Any) -> Any:
+        groups = arguments.get("groups", 1)
+        if groups > 1:
+            inputs = self.fold(inputs)
+        if self.is_folded(inputs):
+            arguments["groups"] = groups * self.copies
+        arguments["filters"] *= self.copies
+        return self._note(self._plain(kind, name, arguments)(inputs), True)
+
+    def _layer_normalization(
+        self, kind: type, name: str, arguments: dict, inputs: Any
+    ) -> Any:
+        arguments |= {"copies": self.copies}
+        layer = self._plain(GroupedLayerNormalization, name, arguments)
+        return self._note(layer(self.fold(inputs)), True)
+
+    def _flatten(self, kind: type, name: str, arguments: dict, inputs: Any) -> Any:
+        folded = self.is_folded(inputs)
+        if folded and len(inputs.shape) > 2:
+            kind, arguments = GroupedFlatten, {"copies": self.copies}
+        return self._note(self._plain(kind, name, arguments)(inputs), folded)
+
+    def _channelwise(self, kind: type, name: str, arguments: dict, inputs: Any) -> Any:
+        folded = self.is_folded(inputs)
+        return self._note(self._plain(kind, name, arguments)(inputs), folded)
+
+    def _per_channel(self, kind: type, name: str, arguments: dict, inputs: Any) -> Any:
+        layer = self._plain(kind, name, arguments)
+        return self._note(layer(self.fold(inputs)), True)
+
+    def _merge(self, kind: type, name: str, arguments: dict, inputs: Any) -> Any:
+        folded = any(self.is_folded(tensor) for tensor in inputs)
+        if folded:
+            inputs = [self.fold(tensor) for tensor in inputs]
+        return self._note(self._plain(kind, name, arguments)(inputs), folded)
+
+    def _check(self, kind: type, name: str, arguments: dict) -> None:
+        activation = arguments.get("activation")
+        called = getattr(keras.activations.get(activation), "__name__", "")
+        if self.copies > 1 and called in ACROSS_CHANNELS:
+            raise ValueError(
+                f"The `activation` of experts must act on every channel by itself. "
+                f"Received: layer '{self.name(name)}' with activation '{called}'"
+            )
+        regularizer = arguments.get("kernel_regularizer")
+        if self.copies > 1 and not isinstance(regularizer, (type(None), *ADDITIVE)):
+            raise ValueError(
+                "The `kernel_regularizer` of experts must be L1, L2 or L1L2, because "
+                "all experts share one kernel. Received: layer "
+                f"'{self.name(name)}' with {type(regularizer).__name__}"
+            )
+
+    def _with_seeds(self, name: str, arguments: dict, axis: int) -> dict[str, Any]:
+        """The arguments, with initializers that draw for every copy by itself."""
+        changed = dict(arguments)
+        for key, value in arguments.items():
+            if not key.endswith("_initializer"):
+                continue
+            initializer = keras.initializers.get(value)
+            if "seed" not in initializer.get_config():
+                continue
+            own = [
+                self._seeded(initializer, name, self.first + copy)
+                for copy in range(self.copies)
+            ]
+            changed[key] = PerCopy(own, axis=axis) if self.copies > 1 else own[0]
+        return changed
+
+    def _seeded(self, initializer: Any, name: str, number: int) -> Any:
+        if number == 1:
+            return initializer
+        seed = None
+        if self.seed is not None:
+            scoped = f"{self.seed}/{_join(self.seed_scope, name)}/expert{number}"
+            seed = zlib.crc32(scoped.encode()) & 0x7FFFFFFF
+        config = {**initializer.get_config(), "seed": seed}
+        return type(initializer).from_config(config)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """A layer to be, made when it is known whether its input is folded."""
+
+    make: BankMaker
+    apply: Callable[..., Any]
+    kind: type
+    name: str
+    arguments: dict[str, Any]
+
+    def __call__(self, inputs: Any) -> Any:
+        return self.apply(self.kind, self.name, dict(self.arguments), inputs)
+
+
+def run_bank(
+    backbone: Any,
+    blocks: Iterable[int],
+    inputs: Any,
+    make: LayerMaker,
+    prefix: str,
+    copies: int,
+    first: int = 1,
+) -> Any:
+    """Apply blocks of a backbone in several copies to a common input.
+
+    Args:
+        backbone: The `kmtl.backbones` object.
+        blocks: 0-based numbers of the blocks, applied one after another.
+        inputs: KerasTensor.
+        make: Maker of the model's layers.
+        prefix: Layers are called `<prefix>_block<i>_<layer>`.
+        copies: Number of copies.
+        first: Number of the first copy, which decides the seeds.
+
+    Returns:
+        KerasTensor with the copies' channels side by side.
+    """
+    fields = {f.name: getattr(make, f.name) for f in dataclasses.fields(LayerMaker)}
+    bank = BankMaker(**fields, copies=copies, first=first)
+    bank._note(inputs, False)
+    features = inputs
+    for i in blocks:
+        part = bank.part(f"{prefix}_block{i + 1}", f"block{i + 1}")
+        features = backbone.block(i, features, part)
+    return bank.fold(features)

@@ -1,0 +1,77 @@
+"""What the schemes that mix experts have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from kmtl import _checks
+from kmtl.layers.bank import run_bank
+from kmtl.layers.gates import SoftmaxGate
+from kmtl.layers.mixture import Mixture
+from kmtl.sharing.base import Sharing
+
+
+def check_depth(depth: Any, backbone: Any) -> int:
+    """Number of leading blocks shared plainly; one block at least is left."""
+    return _checks.check_int("depth", depth, 0, backbone.num_blocks - 1)
+
+
+def shared_blocks(backbone: Any, inputs: Any, depth: int, make: Any) -> Any:
+    """The first `depth` blocks, for all tasks."""
+    features = inputs
+    for i in range(depth):
+        part = make.part(f"shared_block{i + 1}", f"block{i + 1}")
+        features = backbone.block(i, features, part)
+    return features
+
+
+def gate_kernel(name: str, make: Any) -> dict[str, Any]:
+    """Initializer and regulariser of a gate's kernel, as of every other kernel."""
+    return make._kernel(name)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OneBank(Sharing):
+    """Base of the schemes with one bank of experts and a gate per task."""
+
+    experts: int = 4
+    depth: int = 0
+
+    def __post_init__(self) -> None:
+        self._set("experts", _checks.check_int("experts", self.experts, 1))
+        self._set("depth", _checks.check_int("depth", self.depth, 0))
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def gate(self, name: str, make: Any, **arguments: Any) -> Any:
+        """A task's gate, with the arguments of `kmtl.layers.gates.Gate`."""
+        raise NotImplementedError
+
+    def connect(
+        self, backbone: Any, inputs: Any, tasks: Any, make: Any
+    ) -> dict[str, Any]:
+        depth = check_depth(self.depth, backbone)
+        trunk = shared_blocks(backbone, inputs, depth, make)
+        blocks = range(depth, backbone.num_blocks)
+        bank = run_bank(backbone, blocks, trunk, make, "experts", self.experts)
+        if self.experts == 1:  # nothing to choose from
+            return {task.name: bank for task in tasks}
+        features = {}
+        for task in tasks:
+            name = f"{task.name}_gate{depth + 1}"
+            pool = len(bank.shape) > 2
+            gate = self.gate(
+                name, make, experts=self.experts, task=task.name, pool=pool
+            )
+            mixture = make.layer(
+                Mixture, f"{task.name}_mixture{depth + 1}", copies=self.experts
+            )
+            features[task.name] = mixture([gate(trunk), bank])
+        return features
+
+
+def softmax_gate(name: str, make: Any, **arguments: Any) -> Any:
+    """A `SoftmaxGate` of that name, seeded by it."""
+    return make.layer(SoftmaxGate, name, **gate_kernel(name, make), **arguments)
