@@ -218,7 +218,10 @@ def check_activation(value: Any, argument: str = "activation") -> Any:
         raise ValueError(
             f"`{argument}` must be a Keras activation. Received: {argument}={value!r}"
         ) from error
-    if getattr(activation, "__name__", "") != "<lambda>":
+    name = getattr(activation, "__name__", "")
+    if getattr(keras.activations, name, None) is activation:
+        return name  # what `serialize` returns, which imports TensorFlow for it
+    if name != "<lambda>":
         config = keras.activations.serialize(activation)
         try:
             keras.activations.get(config)

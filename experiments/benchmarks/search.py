@@ -151,6 +151,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         record["versions"] |= answer["versions"]
         record["runs"].append({**job, **answer["result"]})
         write(record, options.out)  # an interrupted run leaves these
+    record["runs"] += known  # of other options
+    write(record, options.out)
     print(markdown(record))
     return record
 

@@ -135,7 +135,7 @@ class TrialCallback(keras.callbacks.Callback):
         row = {name: float(value) for name, value in (logs or {}).items()}
         run.rows.append(row)
         self._keep_best(row)
-        if not tuner._is_worker():
+        if not (tuner._is_worker() or tuner.replays(trial.trial_id)):
             run.lost = not tuner.oracle.report(
                 trial.trial_id, epoch, row, run.execution
             )
@@ -144,6 +144,7 @@ class TrialCallback(keras.callbacks.Callback):
             if run.epochs is None or epoch + 1 < run.epochs:
                 verdict = tuner.verdict(trial.trial_id, epoch, run.execution)
                 run.pruned, run.interrupted = verdict == "prune", verdict == "pause"
+                run.lost = verdict == "lost"
             self._save(epoch)
         if run.stopped:
             self.model.stop_training = True

@@ -244,12 +244,21 @@ def structure(arguments: Mapping[str, Any]) -> Any:
 
 def compilation(options: Mapping[str, Any]) -> str:
     """Equal for arguments of `compile` that give the same compiled step."""
-    config = keras.saving.serialize_keras_object(dict(options))
-    optimizer = config["optimizer"]["config"]
-    optimizer.pop("name")  # Keras counts them
-    if _rate(options["optimizer"]) is not None:
-        optimizer.pop("learning_rate")
-    return json.dumps(config, sort_keys=True, default=repr)
+    optimizer = options["optimizer"]
+    config = optimizer.get_config()
+    config.pop("name")  # Keras counts them
+    if _rate(optimizer) is not None:
+        config.pop("learning_rate")
+    parts = {**options, "optimizer": [type(optimizer).__qualname__, config]}
+    return json.dumps(parts, sort_keys=True, default=_described)
+
+
+def _described(value: Any) -> Any:
+    """Not by Keras' serialization, which imports TensorFlow on every backend."""
+    if callable(getattr(value, "get_config", None)):
+        kind = type(value)
+        return [f"{kind.__module__}.{kind.__qualname__}", value.get_config()]
+    return value.tolist() if isinstance(value, np.ndarray) else repr(value)
 
 
 def dropout_of(arguments: Mapping[str, Any]) -> Any:

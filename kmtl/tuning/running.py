@@ -193,7 +193,8 @@ class TrialRunner(keras_tuner.Tuner):
         """Whether a training ends after an epoch (from 0) that is not its last.
 
         Returns:
-            `"prune"` for a hopeless trial, `"pause"` if it goes on in a later search.
+            `"prune"` for a hopeless trial, `"pause"` if it goes on in a later search,
+            `"lost"` if another process has taken it over.
         """
         if self._together is not None and self.replays(trial_id):
             return self._together.verdict(trial_id, epoch)

@@ -40,8 +40,8 @@ class TogetherTrials:
         self.size = size
         self._population: Any = None
         self._trained: dict[tuple[str, int], Trained] = {}
-        #: Per trial that has trained, what ended it: `"prune"`, `"pause"` or None, and
-        #: its last epoch. Decided while it trained, and not again afterwards.
+        #: Per trial that has trained, what ended it (see `TrialRunner.verdict`) and its
+        #: last epoch. Decided while it trained, and not again afterwards.
         self._ends: dict[str, tuple[str | None, int]] = {}
 
     def search(self, *data: Any, **fit_options: Any) -> None:
@@ -91,7 +91,7 @@ class TogetherTrials:
         return trial_id in self._ends
 
     def verdict(self, trial_id: str, epoch: int) -> str | None:
-        """What ended a trial after this epoch (from 0): "prune", "pause" or None."""
+        """What ended a trial after this epoch (from 0), if that did."""
         kind, last = self._ends[trial_id]
         return kind if epoch + 1 == last else None
 
