@@ -3,6 +3,7 @@
 from kmtl.layers.bank import BankMaker, run_bank
 from kmtl.layers.dropout import Dropout
 from kmtl.layers.dselect_k_gate import DSelectKGate
+from kmtl.layers.fusion import Fusion
 from kmtl.layers.gates import SoftmaxGate
 from kmtl.layers.grouped import GroupedDense, GroupedFlatten, GroupedLayerNormalization
 from kmtl.layers.maker import LayerMaker
@@ -19,6 +20,7 @@ __all__ = [
     "BankMaker",
     "DSelectKGate",
     "Dropout",
+    "Fusion",
     "GroupedDense",
     "GroupedFlatten",
     "GroupedLayerNormalization",

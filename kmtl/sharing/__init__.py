@@ -5,6 +5,7 @@ from kmtl.sharing.cross_stitch import CrossStitch
 from kmtl.sharing.hard import HardSharing
 from kmtl.sharing.independent import Independent
 from kmtl.sharing.mmoe import MMoE
+from kmtl.sharing.nddr import NDDR
 from kmtl.sharing.tree import TreeSharing
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "HardSharing",
     "Independent",
     "MMoE",
+    "NDDR",
     "Sharing",
     "TreeSharing",
 ]
