@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl.inspection import summary as summary
     from kmtl.tasks import BinaryClassification as BinaryClassification
     from kmtl.tasks import Classification as Classification
+    from kmtl.tasks import DenseRegression as DenseRegression
     from kmtl.tasks import Metric as Metric
     from kmtl.tasks import MultiLabel as MultiLabel
     from kmtl.tasks import Reconstruction as Reconstruction
@@ -60,6 +61,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "MultiLabel",
         "Regression",
         "Segmentation",
+        "DenseRegression",
         "Reconstruction",
     ),
     "kmtl.builders": ("build", "build_mlp", "build_cnn"),

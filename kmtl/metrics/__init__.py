@@ -20,6 +20,7 @@ from kmtl.metrics.masked import (
     SquaredError,
     TopKAccuracy,
 )
+from kmtl.metrics.relative import RelativeError, WithinFactor
 
 __all__ = [
     "AUC",
@@ -35,7 +36,9 @@ __all__ = [
     "MeanIoU",
     "Precision",
     "Recall",
+    "RelativeError",
     "RootMeanSquaredError",
     "SquaredError",
     "TopKAccuracy",
+    "WithinFactor",
 ]

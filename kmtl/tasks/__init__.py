@@ -3,6 +3,7 @@
 from kmtl.tasks.base import Task
 from kmtl.tasks.binary import BinaryClassification, MultiLabel
 from kmtl.tasks.classification import Classification
+from kmtl.tasks.dense_regression import DenseRegression
 from kmtl.tasks.metric import Metric
 from kmtl.tasks.reconstruction import Reconstruction
 from kmtl.tasks.regression import Regression
@@ -11,6 +12,7 @@ from kmtl.tasks.segmentation import Segmentation
 __all__ = [
     "BinaryClassification",
     "Classification",
+    "DenseRegression",
     "Metric",
     "MultiLabel",
     "Reconstruction",

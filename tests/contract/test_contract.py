@@ -42,6 +42,10 @@ EXAMPLES = {
         kmtl.Segmentation("t", classes=3),
         RNG.integers(0, 3, (ROWS, SIDE, SIDE)),
     ),
+    "dense_regression": (
+        kmtl.DenseRegression("t"),
+        RNG.normal(size=(ROWS, SIDE, SIDE)),
+    ),
     "reconstruction": (kmtl.Reconstruction("t"), IMAGES),
 }
 OTHER = kmtl.Regression("second")
@@ -51,6 +55,10 @@ SCHEMES = _registry.names("sharing")
 # Schemes that need arguments or a trunk of their own:
 # name -> (scheme of the task names, fields of the backbone that differ from `SMALL`).
 SCHEME_EXAMPLES = {
+    "sluice": (  # mixes the features of all blocks
+        lambda names: kmtl.sharing.Sluice(),
+        {"units": (4, 4), "filters": (4, 4), "pooling": None},
+    ),
     "tree": (
         lambda names: kmtl.sharing.TreeSharing(groups=[[names], [[n] for n in names]]),
         {},

@@ -26,6 +26,7 @@ def tasks(**options) -> list:
         kmtl.Regression("size", units=2, **options),
         kmtl.Segmentation("mask", classes=2, **options),
         kmtl.Segmentation("parts", classes=3, **options),
+        kmtl.DenseRegression("depth", channels=2, **options),
         kmtl.Reconstruction("image", **options),
     ]
 
@@ -37,6 +38,7 @@ EXPECTED = {
     "size": (2,),
     "mask": (7, 5, 1),
     "parts": (7, 5, 3),
+    "depth": (7, 5, 2),
     "image": (7, 5, 2),
 }
 

@@ -55,6 +55,7 @@ TASKS = [
         "mask", classes=4, metrics=("iou",), decoder="dense", missing=255
     ),
     kmtl.Reconstruction("image", loss="binary_cross_entropy", metrics=("psnr",)),
+    kmtl.DenseRegression("depth", size=(3, 4), missing=0, metrics=("delta1",)),
 ]
 
 

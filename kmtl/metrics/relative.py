@@ -1,0 +1,78 @@
+"""Errors in proportion to the label, as for depth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from kmtl.metrics.masked import MaskedMean
+
+
+class _Proportional(MaskedMean):
+    """Mean over the labels for which a proportion is defined."""
+
+    def defined(self, labels: Any) -> Any:
+        """Bool tensor of the labels' shape."""
+        raise NotImplementedError
+
+    def update_state(
+        self, labels: Any, outputs: Any, sample_weight: Any = None
+    ) -> None:
+        labels = ops.cast(labels, self.dtype)
+        weight = ops.cast(self.defined(labels), self.dtype)
+        if sample_weight is not None:
+            weight = weight * ops.cast(sample_weight, self.dtype)
+        super().update_state(labels, outputs, weight)
+
+
+@keras.saving.register_keras_serializable(package="kmtl")
+class RelativeError(_Proportional):
+    """Mean of `|output - label| / |label|`; labels of 0 are left out.
+
+    Example:
+
+    >>> metric = kmtl.metrics.RelativeError()
+    >>> metric.update_state([2.0, 4.0, 0.0], [3.0, 4.0, 1.0])
+    >>> float(metric.result())
+    0.25
+    """
+
+    def defined(self, labels: Any) -> Any:
+        return labels != 0
+
+    def values(self, labels: Any, outputs: Any) -> Any:
+        labels = ops.cast(labels, self.dtype)
+        error = ops.abs(ops.cast(outputs, self.dtype) - labels)
+        return ops.divide_no_nan(error, ops.abs(labels))
+
+
+@keras.saving.register_keras_serializable(package="kmtl")
+class WithinFactor(_Proportional):
+    """Share of outputs within a factor: `max(output/label, label/output) < factor`.
+
+    Only labels above 0 count; an output of 0 or less is outside.
+
+    Args:
+        factor: Float > 1. 1.25 gives the δ1 of depth estimation.
+    """
+
+    def __init__(
+        self, factor: float = 1.25, name: str | None = None, dtype: Any = "float32"
+    ):
+        super().__init__(name=name, dtype=dtype)
+        self.factor = factor
+
+    def defined(self, labels: Any) -> Any:
+        return labels > 0
+
+    def values(self, labels: Any, outputs: Any) -> Any:
+        labels = ops.cast(labels, self.dtype)
+        outputs = ops.cast(outputs, self.dtype)
+        return ops.logical_and(
+            outputs < self.factor * labels, labels < self.factor * outputs
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "factor": self.factor}
