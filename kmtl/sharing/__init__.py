@@ -6,6 +6,7 @@ from kmtl.sharing.hard import HardSharing
 from kmtl.sharing.independent import Independent
 from kmtl.sharing.mmoe import MMoE
 from kmtl.sharing.nddr import NDDR
+from kmtl.sharing.sluice import Sluice
 from kmtl.sharing.tree import TreeSharing
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "MMoE",
     "NDDR",
     "Sharing",
+    "Sluice",
     "TreeSharing",
 ]
