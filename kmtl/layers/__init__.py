@@ -7,6 +7,7 @@ from kmtl.layers.fusion import Fusion
 from kmtl.layers.gates import SoftmaxGate
 from kmtl.layers.grouped import GroupedDense, GroupedFlatten, GroupedLayerNormalization
 from kmtl.layers.maker import LayerMaker
+from kmtl.layers.mask import SoftMask
 from kmtl.layers.mixture import Mixture
 from kmtl.layers.recorded import Recorded
 from kmtl.layers.reusing import ReusingMaker
@@ -29,6 +30,7 @@ __all__ = [
     "Recorded",
     "ReusingMaker",
     "Seam",
+    "SoftMask",
     "SoftmaxGate",
     "Stitch",
     "SubspaceOrthogonality",

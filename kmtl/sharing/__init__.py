@@ -5,6 +5,7 @@ from kmtl.sharing.cross_stitch import CrossStitch
 from kmtl.sharing.hard import HardSharing
 from kmtl.sharing.independent import Independent
 from kmtl.sharing.mmoe import MMoE
+from kmtl.sharing.mtan import MTAN
 from kmtl.sharing.nddr import NDDR
 from kmtl.sharing.sluice import Sluice
 from kmtl.sharing.tree import TreeSharing
@@ -14,6 +15,7 @@ __all__ = [
     "HardSharing",
     "Independent",
     "MMoE",
+    "MTAN",
     "NDDR",
     "Sharing",
     "Sluice",
