@@ -10,7 +10,7 @@ from typing import Any
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """' Did you mean 'x'?' when something close exists, else ''."""
-    close = difflib.get_close_matches(str(name), list(known), n=1)
+    close = difflib.get_close_matches(str(name), map(str, known), n=1)
     return f" Did you mean '{close[0]}'?" if close else ""
 
 

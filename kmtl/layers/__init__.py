@@ -3,9 +3,11 @@
 from kmtl.layers.bank import BankMaker, run_bank
 from kmtl.layers.dropout import Dropout
 from kmtl.layers.dselect_k_gate import DSelectKGate
+from kmtl.layers.film import FiLM
 from kmtl.layers.fusion import Fusion
 from kmtl.layers.gates import SoftmaxGate
 from kmtl.layers.grouped import GroupedDense, GroupedFlatten, GroupedLayerNormalization
+from kmtl.layers.low_rank import LowRankMaker
 from kmtl.layers.maker import LayerMaker
 from kmtl.layers.mask import SoftMask
 from kmtl.layers.mixture import Mixture
@@ -19,16 +21,19 @@ from kmtl.layers.top_k_gate import TopKGate
 
 __all__ = [
     "BankMaker",
-    "DSelectKGate",
     "Dropout",
+    "DSelectKGate",
+    "FiLM",
     "Fusion",
     "GroupedDense",
     "GroupedFlatten",
     "GroupedLayerNormalization",
     "LayerMaker",
+    "LowRankMaker",
     "Mixture",
     "Recorded",
     "ReusingMaker",
+    "run_bank",
     "Seam",
     "SoftMask",
     "SoftmaxGate",
@@ -36,5 +41,4 @@ __all__ = [
     "SubspaceOrthogonality",
     "TaskOutput",
     "TopKGate",
-    "run_bank",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from typing import Any
+from typing import Any, Self
 
 import keras
 
@@ -38,7 +38,7 @@ class LayerMaker:
     kernel_regularizer: Any = None
     seed_scope: str = ""
 
-    def part(self, prefix: str, seed_scope: str | None = None) -> LayerMaker:
+    def part(self, prefix: str, seed_scope: str | None = None) -> Self:
         """Maker for a part of this part."""
         return dataclasses.replace(
             self,
@@ -77,9 +77,8 @@ class LayerMaker:
         return kind(name=self.name(name), **arguments)
 
     def dense(self, units: int, name: str, **kwargs: Any) -> keras.layers.Layer:
-        return self.layer(
-            keras.layers.Dense, name, units=int(units), **self._kernel(name), **kwargs
-        )
+        kwargs = {**self._kernel(name), **kwargs}
+        return self.layer(keras.layers.Dense, name, units=int(units), **kwargs)
 
     def conv(
         self, filters: int, kernel_size: Any, name: str, **kwargs: Any

@@ -1,19 +1,27 @@
 """Sharing schemes: which blocks of the trunk a task shares with which others."""
 
+from kmtl.sharing.adapters import Adapters
 from kmtl.sharing.base import Sharing
 from kmtl.sharing.cross_stitch import CrossStitch
+from kmtl.sharing.film import FiLM
 from kmtl.sharing.hard import HardSharing
 from kmtl.sharing.independent import Independent
+from kmtl.sharing.lora import LoRA
 from kmtl.sharing.mmoe import MMoE
 from kmtl.sharing.mtan import MTAN
 from kmtl.sharing.nddr import NDDR
 from kmtl.sharing.sluice import Sluice
 from kmtl.sharing.tree import TreeSharing
+from kmtl.sharing.trunk import load_trunk
 
 __all__ = [
+    "Adapters",
     "CrossStitch",
+    "FiLM",
     "HardSharing",
     "Independent",
+    "load_trunk",
+    "LoRA",
     "MMoE",
     "MTAN",
     "NDDR",

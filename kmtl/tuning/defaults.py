@@ -51,6 +51,8 @@ RANGES: Mapping[str, Dimension] = {
     "sparse_moe.experts": Int(2, 8, default=4),
     "sparse_moe.selected": Int(1, 2, default=2),
     "sparse_moe.balance": Float(1e-4, 0.1, log=True, default=0.01),
+    "adapters.bottleneck": Int(2, 64, log=True, default=8),
+    "lora.rank": Int(1, 16, log=True, default=4),
     "sgd.learning_rate": Float(1e-3, 1.0, log=True, default=0.1),
     "sgd.momentum": Float(0.0, 0.99, default=0.9),
     "adamw.weight_decay": Float(1e-5, 0.1, log=True, default=4e-3),
