@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl.evaluation import baselines as baselines
     from kmtl.evaluation import evaluate as evaluate
     from kmtl.export import verify_export as verify_export
+    from kmtl.inspection import gates as gates
     from kmtl.inspection import summary as summary
     from kmtl.tasks import BinaryClassification as BinaryClassification
     from kmtl.tasks import Classification as Classification
@@ -75,7 +76,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     ),
     "kmtl.evaluation": ("evaluate", "baselines", "Baselines", "DeltaM"),
     "kmtl.export": ("verify_export",),
-    "kmtl.inspection": ("summary",),
+    "kmtl.inspection": ("gates", "summary"),
     "kmtl._devices": ("devices",),
     "kmtl._serialization": ("load_model",),
 }

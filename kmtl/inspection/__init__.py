@@ -5,14 +5,20 @@ from __future__ import annotations
 from kmtl.inspection.costs import Cost, Summary, summary
 from kmtl.inspection.flops import flops_rule, node_flops
 from kmtl.inspection.parts import Connection, Part, Structure, structure
+from kmtl.inspection.readings import Gates, Usage, gates
+from kmtl.inspection.recording import GateRecorder
 
 __all__ = [
     "Connection",
     "Cost",
+    "GateRecorder",
+    "Gates",
     "Part",
     "Structure",
     "Summary",
+    "Usage",
     "flops_rule",
+    "gates",
     "node_flops",
     "structure",
     "summary",

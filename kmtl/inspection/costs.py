@@ -272,7 +272,7 @@ def summary(model: Any) -> Summary:
     """
     made = structure(model)
     rows = tuple(
-        row for row in map(_row, made.parts) if row.cost != Cost() or row.tells
+        row for row in map(_row, made.by_depth()) if row.cost != Cost() or row.tells
     )
     groups = {SHARED: Cost(), CONNECTING: Cost(), **dict.fromkeys(made.tasks, Cost())}
     for row in rows:

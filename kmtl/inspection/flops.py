@@ -85,7 +85,9 @@ def _unfolded(node: Any) -> tuple[int, list[str]]:
         plain = layer.to_keras()
         if _graph_of(plain) is not None:
             return _graph_flops(plain)
-        if type(plain) in _rules:
+        if type(plain) in _rules and len(node.input_tensors) == 1:
+            if not plain.built:
+                plain.build(node.input_tensors[0].shape)
             return node_flops(_Call(plain, node))
     return 0, [f"{layer.name} ({type(layer).__name__})"]
 
@@ -227,8 +229,8 @@ def _einsum_dense(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape])
 
 def _after(layer: Any, outputs: Sequence[Shape]) -> int:
     """Bias and activation."""
-    bias = _elements(outputs) if getattr(layer, "use_bias", layer.bias) else 0
-    return bias + _activated(layer.activation, outputs)
+    used = layer.bias_axes if hasattr(layer, "bias_axes") else layer.use_bias
+    return bool(used) * _elements(outputs) + _activated(layer.activation, outputs)
 
 
 @flops_rule(_L.Conv1D, _L.Conv2D, _L.Conv3D)

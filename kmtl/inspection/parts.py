@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import keras
+
 from kmtl.layers.recorded import Recorded
 from kmtl.layers.task_output import TaskOutput
 
@@ -20,6 +22,13 @@ _NUMBERED = re.compile(r"^(?:[A-Za-z]+_)*?[A-Za-z]+\d+(?=_|$)")
 _HEAD = re.compile(r"head(_|$)")
 _TRAILING_NUMBER = re.compile(r"\d+$")
 SHARED = "shared"
+#: Layers that compute nothing.
+MOVES = (
+    keras.layers.Concatenate,
+    keras.layers.Flatten,
+    keras.layers.Identity,
+    keras.layers.Reshape,
+)
 #: Kinds of part that hold the weights of a backbone or a head; all others decide who
 #: gets what: gates, stitches, attention.
 PLAIN_KINDS = ("input", "block", "bank", "head", "layer")
@@ -107,14 +116,27 @@ class Structure:
         """Names of the parts that read a part."""
         return [c.target for c in self.connections if c.source == name]
 
+    def depths(self) -> dict[str, int]:
+        """Name of a part -> number of parts on the longest way to it. Where parts read
+        each other in turn, the later ones in the model's order come after."""
+        order = {part.name: i for i, part in enumerate(self.parts)}
+        found = dict.fromkeys(order, 0)
+        for part in self.parts:
+            for c in self.connections:
+                if c.source == part.name and order[c.source] < order[c.target]:
+                    found[c.target] = max(found[c.target], found[c.source] + 1)
+        return found
+
+    def by_depth(self) -> list[Part]:
+        """Parts from the input on, heads last."""
+        depths = self.depths()
+        return sorted(self.parts, key=lambda p: (p.kind == "head", depths[p.name]))
+
     def without_plain_layers(self) -> Structure:
         """Without layers that are no part of anything and hold no weights (a rescaling,
-        the seam): what reads them reads what they read."""
-        removable = {
-            part.name
-            for part in self.parts
-            if part.kind == "layer" and not part.weights and not part.recorded
-        }
+        the seam), and parts that only move numbers (a concatenation): what reads them
+        reads what they read."""
+        removable = {part.name for part in self.parts if _is_plain(part)}
         edges = {(c.source, c.target): set(c.tasks) for c in self.connections}
         for name in removable:
             into = [(s, t) for s, t in edges if t == name]
@@ -233,6 +255,14 @@ def layer_weights(layer: Any) -> list[Any]:
         for weight in getattr(layer, "weights", ())
         if weight.trainable or (len(weight.shape) and id(weight) not in records)
     ]
+
+
+def _is_plain(part: Part) -> bool:
+    if part.weights or part.recorded:
+        return False
+    return part.kind == "layer" or (
+        part.connects and all(isinstance(layer, MOVES) for layer in part.layers)
+    )
 
 
 def _connections(

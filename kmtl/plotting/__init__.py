@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from kmtl.plotting.comparison import comparison
 from kmtl.plotting.curves import curves
+from kmtl.plotting.drawing import architecture
+from kmtl.plotting.gates import gates
 from kmtl.plotting.search import (
     depth_weight,
     hyperparameters,
@@ -14,9 +16,11 @@ from kmtl.plotting.search import (
 )
 
 __all__ = [
+    "architecture",
     "comparison",
     "curves",
     "depth_weight",
+    "gates",
     "hyperparameters",
     "importances",
     "learning_curves",

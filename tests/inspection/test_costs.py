@@ -214,7 +214,7 @@ def test_tables() -> None:
     found = kmtl.summary(mlp(1))
     frame = found.to_frame()
     assert list(frame.index) == [
-        "shared_block1", "a_block2", "a_head", "b_block2", "b_head"
+        "shared_block1", "a_block2", "b_block2", "a_head", "b_head"
     ]  # fmt: skip
     assert frame.loc["a_block2"].to_dict() == {
         "kind": "block",
