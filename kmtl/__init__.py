@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl import losses as losses
     from kmtl import metrics as metrics
     from kmtl import plotting as plotting
+    from kmtl import relations as relations
     from kmtl import sharing as sharing
     from kmtl import tasks as tasks
     from kmtl import tuning as tuning
@@ -92,6 +93,7 @@ _SUBPACKAGES: tuple[str, ...] = (
     "losses",
     "metrics",
     "plotting",
+    "relations",
     "sharing",
     "tasks",
     "tuning",

@@ -1,4 +1,4 @@
-"""Names to classes: one registry per kind (task, backbone, sharing, weighting).
+"""Names to classes: one registry per kind (task, sharing, weighting ...).
 
 A file registers what it defines with ``@register(kind, name)``; looking a name up
 imports every file of that kind's folder first, so adding a method means adding a file
@@ -19,6 +19,7 @@ FOLDERS = {
     "backbone": "kmtl.backbones",
     "sharing": "kmtl.sharing",
     "weighting": "kmtl.weighting",
+    "relations": "kmtl.relations",
 }
 
 _classes: dict[str, dict[str, type]] = {kind: {} for kind in FOLDERS}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import keras
 
 # Packages of which every module may register classes, and single modules.
-PACKAGES = ("kmtl.layers", "kmtl.metrics", "kmtl.weighting")
+PACKAGES = ("kmtl.layers", "kmtl.metrics", "kmtl.relations", "kmtl.weighting")
 MODULES = ("kmtl.training.model",)
 
 

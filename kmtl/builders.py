@@ -107,13 +107,12 @@ def build(
     if input_dtype == "uint8":
         x = keras.layers.Rescaling(scale, name="rescale")(x)
     make = LayerMaker(seed=seed, kernel_regularizer=trunk.kernel_regularizer)
-    features = scheme.connect(trunk, x, tasks, make)
 
-    def head(task: Task, features: Any) -> Any:
-        context = HeadContext(make.part(f"{task.name}_head"), shape, scale)
+    def head(task: Task, features: Any, part: str = "head") -> Any:
+        context = HeadContext(make.part(f"{task.name}_{part}"), shape, scale)
         return task.build_head(features, context)
 
-    logits = scheme.outputs(features, head, tasks, make)
+    logits = scheme.assemble(trunk, x, tasks, head, make)
     outputs = {
         task.name: TaskOutput(task, weight_rule=rule)(logits[task.name])
         for task in tasks

@@ -1,44 +1,55 @@
 """Keras layers that the builders use."""
 
 from kmtl.layers.bank import BankMaker, run_bank
+from kmtl.layers.deep_supervision import DeepSupervision
 from kmtl.layers.dropout import Dropout
 from kmtl.layers.dselect_k_gate import DSelectKGate
 from kmtl.layers.film import FiLM
 from kmtl.layers.fusion import Fusion
 from kmtl.layers.gates import SoftmaxGate
 from kmtl.layers.grouped import GroupedDense, GroupedFlatten, GroupedLayerNormalization
+from kmtl.layers.joint import JointLogits
 from kmtl.layers.low_rank import LowRankMaker
 from kmtl.layers.maker import LayerMaker
 from kmtl.layers.mask import SoftMask
 from kmtl.layers.mixture import Mixture
+from kmtl.layers.own_losses import OwnLosses
 from kmtl.layers.recorded import Recorded
 from kmtl.layers.reusing import ReusingMaker
 from kmtl.layers.seam import Seam
 from kmtl.layers.stitch import Stitch
+from kmtl.layers.stop_gradient import StopGradient
 from kmtl.layers.subspaces import SubspaceOrthogonality
 from kmtl.layers.task_output import TaskOutput
 from kmtl.layers.top_k_gate import TopKGate
+from kmtl.layers.transfer import Calibrator, InformationTransfer
 
 __all__ = [
     "BankMaker",
-    "Dropout",
+    "Calibrator",
     "DSelectKGate",
+    "DeepSupervision",
+    "Dropout",
     "FiLM",
     "Fusion",
     "GroupedDense",
     "GroupedFlatten",
     "GroupedLayerNormalization",
+    "InformationTransfer",
+    "JointLogits",
     "LayerMaker",
     "LowRankMaker",
     "Mixture",
+    "OwnLosses",
     "Recorded",
     "ReusingMaker",
-    "run_bank",
     "Seam",
     "SoftMask",
     "SoftmaxGate",
     "Stitch",
+    "StopGradient",
     "SubspaceOrthogonality",
     "TaskOutput",
     "TopKGate",
+    "run_bank",
 ]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
+from kmtl.layers.own_losses import OwnLosses
 
-class Recorded(keras.layers.Layer):
+
+class Recorded(OwnLosses):
     """Base class of layers whose inner workings are recorded over training.
 
     The protocol, which plots and recording callbacks use and nothing else:

@@ -6,6 +6,7 @@ from kmtl.plotting.comparison import comparison
 from kmtl.plotting.curves import curves
 from kmtl.plotting.drawing import architecture
 from kmtl.plotting.gates import gates
+from kmtl.plotting.relations import relations
 from kmtl.plotting.search import (
     depth_weight,
     hyperparameters,
@@ -26,4 +27,5 @@ __all__ = [
     "learning_curves",
     "parallel_coordinates",
     "pareto",
+    "relations",
 ]

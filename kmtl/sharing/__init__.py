@@ -1,10 +1,13 @@
 """Sharing schemes: which blocks of the trunk a task shares with which others."""
 
 from kmtl.sharing.adapters import Adapters
+from kmtl.sharing.aitm import AITM
 from kmtl.sharing.base import Sharing
 from kmtl.sharing.cross_stitch import CrossStitch
+from kmtl.sharing.esmm import ESMM
 from kmtl.sharing.film import FiLM
 from kmtl.sharing.hard import HardSharing
+from kmtl.sharing.hierarchical import Hierarchical
 from kmtl.sharing.independent import Independent
 from kmtl.sharing.lora import LoRA
 from kmtl.sharing.mmoe import MMoE
@@ -15,17 +18,20 @@ from kmtl.sharing.tree import TreeSharing
 from kmtl.sharing.trunk import load_trunk
 
 __all__ = [
+    "AITM",
+    "ESMM",
+    "MTAN",
+    "NDDR",
     "Adapters",
     "CrossStitch",
     "FiLM",
     "HardSharing",
+    "Hierarchical",
     "Independent",
-    "load_trunk",
     "LoRA",
     "MMoE",
-    "MTAN",
-    "NDDR",
     "Sharing",
     "Sluice",
     "TreeSharing",
+    "load_trunk",
 ]

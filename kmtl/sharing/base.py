@@ -11,6 +11,9 @@ from kmtl.backbones.base import Backbone
 from kmtl.layers.maker import LayerMaker
 from kmtl.tasks.base import Task
 
+#: Key of a scheme inside a scheme's config; no task can have this name.
+NESTED = "kmtl.sharing"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sharing:
@@ -59,11 +62,80 @@ class Sharing:
         """
         return {task.name: head(task, features[task.name]) for task in tasks}
 
+    def assemble(
+        self,
+        backbone: Backbone,
+        inputs: Any,
+        tasks: tuple[Task, ...],
+        head: Callable[..., Any],
+        make: LayerMaker,
+    ) -> dict[str, Any]:
+        """From the inputs to each task's logits: `connect`, then `outputs`.
+
+        A scheme whose trunk reads the tasks' predictions overrides this.
+
+        Args:
+            backbone: The blocks.
+            inputs: KerasTensor.
+            tasks: The tasks, in order.
+            head: `head(task, features)` builds a task's head; `head(task, features,
+                "head_<name>")` a further one of the same kind, for a scheme with
+                several predictions per task.
+            make: Maker of layers.
+
+        Returns:
+            Dict task name -> KerasTensor, the logits or values of the task.
+        """
+        features = self.connect(backbone, inputs, tasks, make)
+        return self.outputs(features, head, tasks, make)
+
     def to_config(self) -> dict[str, Any]:
         """JSON-ready description; `Sharing.from_config` gives an equal scheme."""
-        return {"kind": self.registered_name, **dataclasses.asdict(self)}
+        fields = {
+            field.name: _plain(getattr(self, field.name))
+            for field in dataclasses.fields(self)
+        }
+        return {"kind": self.registered_name, **fields}
 
     @staticmethod
     def from_config(config: Mapping[str, Any]) -> Sharing:
-        config = dict(config)
-        return _registry.get("sharing", config.pop("kind"))(**config)
+        fields = {name: _rich(value) for name, value in config.items()}
+        return _registry.get("sharing", fields.pop("kind"))(**fields)
+
+
+def _plain(value: Any) -> Any:
+    """A field's value in JSON's types, schemes inside it included."""
+    if isinstance(value, Sharing):
+        return {NESTED: value.to_config()}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _rich(value: Any) -> Any:
+    """What `_plain` was made from, but for tuples, which stay lists."""
+    if isinstance(value, Mapping):
+        if set(value) == {NESTED}:
+            return Sharing.from_config(value[NESTED])
+        return {key: _rich(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rich(item) for item in value]
+    return value
+
+
+def resolve(sharing: Any, argument: str = "sharing") -> Sharing:
+    """A scheme from a scheme or a name.
+
+    Raises:
+        TypeError, ValueError: for anything else, naming the argument.
+    """
+    if isinstance(sharing, Sharing):
+        return sharing
+    if isinstance(sharing, str):
+        return _registry.get("sharing", sharing)()
+    raise TypeError(
+        f"`{argument}` must be one of {_registry.names('sharing')} or a kmtl.sharing "
+        f"object. Received: {argument}={sharing!r}"
+    )

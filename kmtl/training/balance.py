@@ -56,10 +56,13 @@ def make_plan(model: Any, weighting: Any) -> Plan:
             "model shares none: build it with `sharing_depth` >= 1."
         )
     seam = model.seam
+    trunk = None
     if seam is not None:
-        own_ids = {id(v) for variables in own.values() for v in variables}
-        if any(id(v) in own_ids for v in shared):
-            seam = None
+        trunk = keras.Model(model._inputs_struct, seam.output)
+        # Beyond the seam a task may read another's head; it is then not the only place.
+        before = {id(variable) for variable in trunk.trainable_variables}
+        if any(id(variable) not in before for variable in shared):
+            seam = trunk = None
     level = weighting.level
     if level is None:
         features = seam is not None and not weighting.parameter_state
@@ -75,12 +78,10 @@ def make_plan(model: Any, weighting: Any) -> Plan:
             f"Weighting '{name}' keeps a gradient per shared parameter and so has no "
             "features level: use level='parameters'."
         )
-    trunk, heads = None, {}
+    heads = {}
     if seam is not None:
-        features = seam.output
-        trunk = keras.Model(model._inputs_struct, features)
         heads = {
-            task: keras.Model(features, tensor)
+            task: keras.Model(seam.output, tensor)
             for task, tensor in model._outputs_struct.items()
         }
     return Plan(level, shared, own, trunk, heads)

@@ -37,9 +37,10 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
         """`function()` with these values in the model's variables."""
         return _stateless(model, variables, fixed, function)
 
-    def losses_of(y_pred: dict) -> tuple[Any, Any]:
-        batch = objective.task_losses(model, x, y, y_pred, sample_weight)
-        return batch.losses * scale, batch
+    def losses_of(y_pred: dict) -> tuple[Any, Any, Any]:
+        kept = objective.kept_predictions(model)
+        batch = objective.task_losses(model, x, y, y_pred, sample_weight, kept)
+        return batch.losses * scale, batch, kept
 
     shared = [trainable[i] for i in shared_at]
     own = [trainable[i] for i in own_at]
@@ -61,7 +62,7 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
                     name: plan.heads[name](copy, training=True)
                     for name, copy in zip(model.task_names, copies, strict=True)
                 }
-                return (*losses_of(y_pred), y_pred)
+                return (*losses_of(y_pred)[:2], y_pred)
 
             (losses, batch, y_pred), fixed = run(
                 values(shared, own), non_trainable, heads
@@ -79,11 +80,11 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
         def from_inputs(shared: list, own: list) -> Any:
             def everything() -> Any:
                 y_pred = model(x, training=True)
-                losses, batch = losses_of(y_pred)
+                losses, batch, kept = losses_of(y_pred)
                 total, shares = jnp.sum(losses), None
                 if twice:
                     parts, shares = objective.half_losses(
-                        model, x, y, y_pred, sample_weight
+                        model, x, y, y_pred, sample_weight, kept
                     )
                     losses = jnp.stack(parts) * scale
                 return losses, total, shares, batch, y_pred
@@ -152,13 +153,27 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
         ]
     gradients = values(shared_gradients, own_gradients)
 
+    def added_losses() -> Any:
+        if model._state.adds_losses:  # layers add them when they are called
+            model(x, training=True)
+        return objective.added_losses(model)
+
     def penalty_of(variables: list) -> Any:
-        penalty, _ = run(variables, non_trainable, lambda: objective.penalty_of(model))
-        return penalty if penalty is None else penalty * scale
+        # The same random numbers as before; what the call changes has been changed.
+        added, _ = run(variables, state[1], added_losses)
+        related, fixed = run(
+            variables,
+            non_trainable,
+            lambda: objective.relation_penalty(model, training=True),
+        )
+        terms = [term * scale for term in (added, related) if term is not None]
+        return (sum(terms[1:], terms[0]) if terms else None), fixed
 
     penalty = None
-    if penalty_of(trainable) is not None:
-        penalty, extra = jax.value_and_grad(penalty_of)(trainable)
+    if penalty_of(trainable)[0] is not None:
+        (penalty, non_trainable), extra = jax.value_and_grad(penalty_of, has_aux=True)(
+            trainable
+        )
         penalty = penalty / scale
         gradients = [a + b for a, b in zip(gradients, extra, strict=True)]
 
@@ -190,8 +205,9 @@ def _stateless(
         *zip(model.trainable_variables, trainable, strict=True),
         *zip(model.non_trainable_variables, non_trainable, strict=True),
     ]
-    with keras.StatelessScope(state_mapping=mapping) as scope:
+    with keras.StatelessScope(collect_losses=True, state_mapping=mapping) as scope:
         result = function()
+        model._state.adds_losses |= bool(scope.losses)
     return result, _current(scope, model.non_trainable_variables)
 
 

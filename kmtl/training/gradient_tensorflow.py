@@ -31,15 +31,18 @@ def train_step(model: Any, data: Any) -> dict[str, Any]:
                 name: head(copies[name], training=True)
                 for name, head in plan.heads.items()
             }
-        batch = objective.task_losses(model, x, y, y_pred, sample_weight)
+        kept = objective.kept_predictions(model)
+        penalty = objective.penalty_of(model, training=True)
+        batch = objective.task_losses(model, x, y, y_pred, sample_weight, kept)
         # Not of `batch.losses`: its gradients would run back through every task.
         scaled = rowwise = [part * scale for part in batch.parts]
         shares = None
         if samples_twice(plan, model.weighting):
-            halves, shares = objective.half_losses(model, x, y, y_pred, sample_weight)
+            halves, shares = objective.half_losses(
+                model, x, y, y_pred, sample_weight, kept
+            )
             rowwise = [part * scale for part in halves]
         everything = tf.add_n(scaled)
-        penalty = objective.penalty_of(model)
         scaled_penalty = None if penalty is None else penalty * scale / replica_count()
     mine = [variable for name in model.task_names for variable in plan.own[name]]
     sources = [*mine, *copies.values()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib
 from collections.abc import Mapping
 from typing import Any
@@ -11,12 +10,13 @@ from typing import Any
 import keras
 
 from kmtl import _checks
-from kmtl.tasks.base import Task
+from kmtl.relations import base as relations_base
 from kmtl.training import inputs as user_data
 from kmtl.training import objective, sources
 from kmtl.training.balance import make_plan
 from kmtl.training.balance_log import BalanceLog
 from kmtl.training.callbacks import with_hooks
+from kmtl.training.compile_state import CompileState
 from kmtl.training.metrics import TaskMetrics
 from kmtl.training.task_access import TaskAccess
 from kmtl.training.trackers import LossTerms
@@ -50,8 +50,9 @@ class MultiTaskModel(TaskAccess):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.weighting: weighting_base.Weighting | None = None
+        self.relations: relations_base.Relations | None = None
         self.balance_log: BalanceLog | None = None
-        self._state = _CompileState()
+        self._state = CompileState()
 
     # -- compile ----------------------------------------------------------------------
 
@@ -68,6 +69,7 @@ class MultiTaskModel(TaskAccess):
         auto_scale_loss: bool = True,
         *,
         weighting: Any = None,
+        relations: Any = None,
     ) -> None:
         """Make the model ready to train. Only the optimizer is needed.
 
@@ -84,6 +86,8 @@ class MultiTaskModel(TaskAccess):
                 `keras.Model.compile`.
             weighting: Name or object of `kmtl.weighting`: a rule that balances the
                 tasks on top of their weights. None sums the weighted losses.
+            relations: Name or object of `kmtl.relations`: a regulariser of the heads'
+                weights that learns how the tasks are related. Defaults to none.
 
         Raises:
             ValueError: for names that are not tasks, or unknown losses and metrics.
@@ -98,6 +102,7 @@ class MultiTaskModel(TaskAccess):
         }
         task_metrics = TaskMetrics(tasks, metrics, weighted_metrics)
         new_weighting = weighting_base.get(weighting)
+        new_relations = relations_base.get(relations)
         new_weights = _checks.check_loss_weights(loss_weights, names)
         super().compile(
             optimizer=optimizer,
@@ -107,7 +112,8 @@ class MultiTaskModel(TaskAccess):
             auto_scale_loss=auto_scale_loss,
         )
         plan = self._set_weighting(new_weighting)
-        self._state = _CompileState(
+        self._set_relations(new_relations)
+        self._state = CompileState(
             plan=plan,
             tasks=tasks,
             terms=LossTerms(names),
@@ -124,6 +130,7 @@ class MultiTaskModel(TaskAccess):
                 "jit_compile": jit_compile,
                 "auto_scale_loss": auto_scale_loss,
                 "weighting": new_weighting,
+                "relations": new_relations,
             },
         )
         if new_weights is not None:
@@ -152,6 +159,13 @@ class MultiTaskModel(TaskAccess):
                 self._tracker.untrack(old)
         self.weighting, self.balance_log = weighting, log
         return plan
+
+    def _set_relations(self, relations: Any) -> None:
+        if relations is not None:
+            relations.setup(self)
+        if self.relations is not None and self.relations is not relations:
+            self._tracker.untrack(self.relations)
+        self.relations = relations
 
     def get_compile_config(self) -> dict[str, Any]:
         if not self.compiled:
@@ -377,21 +391,3 @@ class MultiTaskModel(TaskAccess):
             sample_weight=sample_weight,
             **kwargs,
         )
-
-
-@dataclasses.dataclass
-class _CompileState:
-    """What `compile` made; a plain object, which Keras neither tracks nor saves."""
-
-    tasks: dict[str, Task] = dataclasses.field(default_factory=dict)
-    terms: Any = None
-    metrics: Any = None
-    config: dict[str, Any] = dataclasses.field(default_factory=dict)
-    #: What a gradient-based weighting acts on; None for all others.
-    plan: Any = None
-    #: `(T,)` bool tensor of the step being traced: the batch has labels.
-    present: Any = None
-    #: Every row that `fit` trains on has a label of every task.
-    complete: bool = False
-    #: Rows of the batch being traced that are data, where it is filled up; else None.
-    rows: Any = None

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from kmtl import losses
+from kmtl.layers.deep_supervision import DeepSupervision
 from kmtl.losses.masked import all_replicas_sum, replica_count
 from kmtl.training import inputs as user_data
 
@@ -19,7 +20,8 @@ class Batch(NamedTuple):
     entry would run back through every task.
 
     Under `tf.distribute` a replica sees its own part: `sums`, `counts`, `losses` and
-    `rows` are local, where `losses` is the local share of the global mean times the
+    `rows` are local, as is `deep` (what predictions inside the model add to `sums`, or
+    None), where `losses` is the local share of the global mean times the
     task's own weight; `all_counts`, `present` and `global_losses` are of all replicas.
     """
 
@@ -32,21 +34,46 @@ class Batch(NamedTuple):
     losses: Any
     global_losses: Any
     rows: Any
+    deep: Any = None
 
 
-def task_losses(model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> Batch:
-    """The tasks' losses on a batch."""
+def kept_predictions(model: Any) -> dict[str, list]:
+    """Task name -> `(weight, tensor)` of the predictions inside the model.
+
+    They are taken out: to be called once after the model, in the same trace.
+    """
+    found: dict[str, list] = {}
+    for layer in model.layers:
+        if isinstance(layer, DeepSupervision):
+            tensor = layer.take()
+            if tensor is not None:
+                found.setdefault(layer.task, []).append((layer.weight, tensor))
+    return found
+
+
+def task_losses(
+    model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any, kept: Any = None
+) -> Batch:
+    """The tasks' losses on a batch; `kept` is what `kept_predictions` gave."""
+    kept = kept_predictions(model) if kept is None else kept
     y = user_data.label_dict(y, model.tasks)
-    shares, sums, counts = [], [], []
+    shares, sums, counts, deep = [], [], [], []
     for name, task in model._state.tasks.items():
         labels, mask = user_data.encode(task, x, y, y_pred[name])
         weights = task.label_weights(labels, mask)
         weights = user_data.apply_sample_weight(weights, sample_weight, name)
         values = task.loss_values(labels, y_pred[name])
-        share, count = losses.masked_mean(values, weights)
+        sums.append(ops.sum(values * weights))
+        extra = sum(
+            weight * task.loss_values(labels, inside)
+            for weight, inside in kept.get(name, ())
+        )
+        deep.append(ops.sum(extra * weights) if name in kept else ops.zeros(()))
+        share, count = losses.masked_mean(
+            values + extra if name in kept else values, weights
+        )
         shares.append(share)
         counts.append(count)
-        sums.append(ops.sum(values * weights))
     # Tensors: tf.stack takes no variables.
     own = [layer.task_weight * 1.0 for layer in model.task_outputs.values()]
     parts = tuple(weight * share for weight, share in zip(own, shares, strict=True))
@@ -62,11 +89,12 @@ def task_losses(model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> 
         losses=own * shares,
         global_losses=own * all_replicas_sum(shares),
         rows=_rows(model, x),
+        deep=ops.stack(deep) if kept else None,
     )
 
 
 def half_losses(
-    model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any
+    model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any, kept: Any
 ) -> tuple[Any, Any]:
     """The tasks' losses on two halves of a batch: every other row, and the rest.
 
@@ -84,7 +112,11 @@ def half_losses(
             return None if tensor is None else tensor[part]
 
         given = (x, labels, y_pred, sample_weight)
-        return task_losses(model, *keras.tree.map_structure(cut, given))
+        inside = {
+            name: [(weight, cut(tensor)) for weight, tensor in pairs]
+            for name, pairs in kept.items()
+        }
+        return task_losses(model, *keras.tree.map_structure(cut, given), inside)
 
     halves = [losses_of(slice(start, None, 2)) for start in (0, 1)]
     counts = ops.stack([half.all_counts for half in halves])
@@ -112,10 +144,25 @@ def total(model: Any, batch: Batch, training: bool) -> tuple[Any, ...]:
     return total / replica_count(), factors * batch.own, other
 
 
-def penalty_of(model: Any) -> Any:
-    """Sum of the regularisation losses, or None where there are none."""
+def added_losses(model: Any) -> Any:
+    """Sum of the regularisers' losses and those that layers add, None without any."""
     extras = [ops.sum(ops.cast(extra, "float32")) for extra in model.losses]
     return sum(extras[1:], extras[0]) if extras else None
+
+
+def relation_penalty(model: Any, training: bool) -> Any:
+    """Penalty of the task relations, None without any; while training they learn."""
+    return None if model.relations is None else model.relations.penalty(training)
+
+
+def penalty_of(model: Any, training: bool) -> Any:
+    """Sum of all regularisation losses, or None where there are none.
+
+    To be called before the tasks' losses: there replicas wait for each other.
+    """
+    found = [added_losses(model), relation_penalty(model, training)]
+    terms = [term for term in found if term is not None]
+    return sum(terms[1:], terms[0]) if terms else None
 
 
 def record(model: Any, batch: Batch, penalty: Any, weights: Any, gramian: Any) -> None:
@@ -130,19 +177,23 @@ def _book(model: Any, batch: Batch, factors: Any, other: Any, penalty: Any) -> N
     terms = model._state.terms
     terms.has_regularization |= penalty is not None
     penalty = ops.zeros(()) if penalty is None else penalty
-    terms.update_state(batch.sums, batch.counts, factors, penalty, other, batch.rows)
+    terms.has_deep |= batch.deep is not None
+    terms.update_state(
+        batch.sums, batch.counts, factors, penalty, other, batch.rows, batch.deep
+    )
 
 
 def compute(
     model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool
 ) -> Any:
     """Total loss to minimise; books its terms. What `compute_loss` returns."""
-    batch = task_losses(model, x, y, y_pred, sample_weight)
+    kept = kept_predictions(model)
+    penalty = penalty_of(model, training)
+    batch = task_losses(model, x, y, y_pred, sample_weight, kept)
     model._state.present = batch.present > 0
     loss, factors, other = total(model, batch, training)
     if training and model.balance_log is not None:
         model.balance_log.add_weights(factors)
-    penalty = penalty_of(model)
     _book(model, batch, factors, other, penalty)
     return loss if penalty is None else loss + penalty / replica_count()
 
@@ -153,7 +204,7 @@ def report(model: Any, x: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
     outputs = model(x, training=False)
     batch = task_losses(model, x, y, outputs, sample_weight)
     loss, factors, other = total(model, batch, training=False)
-    penalty = penalty_of(model)
+    penalty = penalty_of(model, training=False)
     penalty = 0.0 if penalty is None else float(penalty)
     sums, counts, factors = map(
         ops.convert_to_numpy, (batch.sums, batch.counts, factors)

@@ -15,16 +15,19 @@ class LossTerms(keras.metrics.Metric):
     (Keras' own per-output losses average batch means on TensorFlow.) The raw loss of a
     task is the mean over its labels. `loss` is the sum of the weighted losses, the
     regularisation, and what a weighting adds beyond weighted losses, so the terms add
-    up: `loss = sum_t weight_t * <t>_loss + regularization_loss` for fixed weights.
+    up: `loss = sum_t weight_t * <t>_loss + regularization_loss` for fixed weights, plus
+    `deep_supervision_loss`, what `kmtl.layers.DeepSupervision` adds in training.
     """
 
     def __init__(self, task_names: Sequence[str], name: str = "loss_terms"):
         super().__init__(name=name, dtype="float32")
         self.task_names = tuple(task_names)
         self.has_regularization = False
+        self.has_deep = False
         tasks = len(self.task_names)
         self.raw = self.add_variable((tasks,), "zeros", name="raw")
         self.weighted = self.add_variable((tasks,), "zeros", name="weighted")
+        self.deep = self.add_variable((tasks,), "zeros", name="deep")
         self.labels = self.add_variable((tasks,), "zeros", name="labels")
         self.regularization = self.add_variable((), "zeros", name="regularization")
         self.other = self.add_variable((), "zeros", name="other")
@@ -38,6 +41,7 @@ class LossTerms(keras.metrics.Metric):
         regularization: Any,
         other: Any,
         rows: Any,
+        deep: Any = None,
     ) -> None:
         """Add a batch.
 
@@ -48,10 +52,13 @@ class LossTerms(keras.metrics.Metric):
             regularization: Scalar, regularisation loss.
             other: Scalar, the rest of the total.
             rows: Scalar, number of examples in the batch.
+            deep: `(T,)`, like `sums`, of the predictions inside the model; or None.
         """
         rows = ops.cast(rows, "float32")
         self.raw.assign_add(sums)
         self.weighted.assign_add(sums * weights)
+        if deep is not None:
+            self.deep.assign_add(deep * weights)
         self.labels.assign_add(labels)
         self.regularization.assign_add(regularization * rows)
         self.other.assign_add(other * rows)
@@ -62,9 +69,13 @@ class LossTerms(keras.metrics.Metric):
         weighted = ops.divide_no_nan(self.weighted, self.labels)
         regularization = ops.divide_no_nan(self.regularization, self.rows)
         other = ops.divide_no_nan(self.other, self.rows)
-        results = {"loss": ops.sum(weighted) + regularization + other}
+        deep = ops.sum(ops.divide_no_nan(self.deep, self.labels))
+        total = ops.sum(weighted) + regularization + other
+        results = {"loss": total + deep if self.has_deep else total}
         for i, name in enumerate(self.task_names):
             results[f"{name}_loss"] = raw[i]
         if self.has_regularization:
             results["regularization_loss"] = regularization
+        if self.has_deep:
+            results["deep_supervision_loss"] = deep
         return results

@@ -55,6 +55,15 @@ SCHEMES = _registry.names("sharing")
 # Schemes that need arguments or a trunk of their own:
 # name -> (scheme of the task names, fields of the backbone that differ from `SMALL`).
 SCHEME_EXAMPLES = {
+    "aitm": (lambda names: kmtl.sharing.AITM(after={"second": "t"}), {}),
+    "esmm": (lambda names: kmtl.sharing.ESMM(after={"second": "t"}), {}),
+    "hierarchical": (
+        lambda names: kmtl.sharing.Hierarchical(
+            levels={name: 1 if name == "t" else 2 for name in names},
+            hand_over="predictions",
+        ),
+        {},
+    ),
     "sluice": (  # mixes the features of all blocks
         lambda names: kmtl.sharing.Sluice(),
         {"units": (4, 4), "filters": (4, 4), "pooling": None},
@@ -64,6 +73,14 @@ SCHEME_EXAMPLES = {
         {},
     ),
 }
+# The kind of the tasks of schemes that do not take any, and their trunk.
+SCHEME_TASKS = {
+    "aitm": "binary_classification",
+    "esmm": "binary_classification",
+    "mti_net": "segmentation",
+    "pad_net": "segmentation",
+}
+SCHEME_TRUNKS = {"mti_net": "cnn", "pad_net": "cnn"}
 SMALL = {"units": (4, 3), "filters": (3, 4), "kernel_size": 3}
 
 
@@ -203,9 +220,19 @@ def test_training_a_task(kind: str, tmp_path) -> None:
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("trunk", BACKBONES)
 def test_training_a_trunk(trunk: str, scheme: str, tmp_path) -> None:
+    if trunk != SCHEME_TRUNKS.get(scheme, trunk):
+        pytest.skip("the scheme refuses this trunk")
+    tasks, labels = scheme_tasks(scheme)
+    exercise(build(tasks, trunk, scheme), labels, tmp_path)
+
+
+def scheme_tasks(scheme: str):
+    """Two tasks for a scheme, and labels."""
+    if scheme in SCHEME_TASKS:
+        task, labels = EXAMPLES[SCHEME_TASKS[scheme]]
+        return [task, task.replace(name="second")], {"t": labels, "second": labels}
     task, labels = EXAMPLES["classification"]
-    model = build([task, OTHER], trunk, scheme)
-    exercise(model, {"t": labels, "second": IMAGES[:, 0, 0, 0]}, tmp_path)
+    return [task, OTHER], {"t": labels, "second": IMAGES[:, 0, 0, 0]}
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -230,11 +257,13 @@ def test_backbone(name: str) -> None:
 @pytest.mark.parametrize("name", SCHEMES)
 def test_sharing_scheme(name: str) -> None:
     # The order of the tasks does not matter to their outputs.
-    tasks = [OTHER, kmtl.Regression("more"), EXAMPLES["classification"][0]]
+    first, second = scheme_tasks(name)[0]
+    tasks = [second, second.replace(name="more"), first]
     scheme = sharing(name, tasks)
     config = json.loads(json.dumps(scheme.to_config()))
     assert kmtl.sharing.Sharing.from_config(config) == scheme
-    one, two = build(tasks, "mlp", name), build(tasks[::-1], "mlp", name)
+    trunk = SCHEME_TRUNKS.get(name, "mlp")
+    one, two = build(tasks, trunk, name), build(tasks[::-1], trunk, name)
     for task, output in one(IMAGES).items():
         np.testing.assert_allclose(output, two(IMAGES)[task], rtol=1e-5, atol=1e-6)
 

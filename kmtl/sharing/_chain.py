@@ -1,0 +1,81 @@
+"""What schemes in which a task's head reads another task's have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from kmtl import _checks
+from kmtl.sharing.base import Sharing, resolve
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeadChain(Sharing):
+    """Tasks that come after other tasks, on top of any other scheme.
+
+    Args:
+        after: Dict task name -> name of the task whose head it reads. A task reads at
+            most one other; several may read the same one.
+        base: Scheme (or its name) that makes the tasks' features. Defaults to
+            `"hard"`.
+    """
+
+    after: Mapping[str, str]
+    base: Sharing | str = "hard"
+
+    def __post_init__(self) -> None:
+        after = self.after
+        if not isinstance(after, Mapping) or not all(
+            isinstance(name, str) for pair in after.items() for name in pair
+        ):
+            raise TypeError(
+                "`after` must be a dict task name -> name of the task before it, such "
+                f"as {{'buy': 'click'}}. Received: after={after!r}"
+            )
+        if not after:
+            raise ValueError(
+                "`after` must name at least one task. Without a chain use its base "
+                "alone. Received: after={}"
+            )
+        object.__setattr__(self, "after", dict(after))
+        for name in after:
+            circle = [name]
+            while (before := after.get(circle[-1])) is not None:
+                if before in circle:
+                    circle = [*circle[circle.index(before) :], before]
+                    raise ValueError(
+                        "`after` must not lead back to a task: "
+                        f"{' after '.join(circle)}. Received: after={dict(after)}"
+                    )
+                circle.append(before)
+        resolve(self.base, "base")
+
+    @property
+    def scheme(self) -> Sharing:
+        """The scheme that makes the tasks' features."""
+        return resolve(self.base, "base")
+
+    def ordered(self, tasks: Any) -> list[Any]:
+        """The tasks with one before them, each after the one that it reads.
+
+        Raises:
+            ValueError: for names in `after` that are not tasks.
+        """
+        known = {task.name: task for task in tasks}
+        for name in [name for pair in self.after.items() for name in pair]:
+            if name not in known:
+                raise ValueError(_checks.unknown_name("task in `after`", name, known))
+        done: list[str] = [name for name in known if name not in self.after]
+        found = []
+        while len(done) < len(known):
+            for name in known:
+                if name not in done and self.after[name] in done:
+                    done.append(name)
+                    found.append(known[name])
+        return found
+
+    def connect(
+        self, backbone: Any, inputs: Any, tasks: Any, make: Any
+    ) -> dict[str, Any]:
+        return self.scheme.connect(backbone, inputs, tasks, make)

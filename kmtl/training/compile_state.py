@@ -1,0 +1,28 @@
+"""What `compile` makes of a model."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from kmtl.tasks.base import Task
+
+
+@dataclasses.dataclass
+class CompileState:
+    """What `compile` made; a plain object, which Keras neither tracks nor saves."""
+
+    tasks: dict[str, Task] = dataclasses.field(default_factory=dict)
+    terms: Any = None
+    metrics: Any = None
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    #: What a gradient-based weighting acts on; None for all others.
+    plan: Any = None
+    #: `(T,)` bool tensor of the step being traced: the batch has labels.
+    present: Any = None
+    #: Every row that `fit` trains on has a label of every task.
+    complete: bool = False
+    #: Rows of the batch being traced that are data, where it is filled up; else None.
+    rows: Any = None
+    #: Layers call `add_loss` in a step (seen while tracing it on JAX).
+    adds_losses: bool = False
