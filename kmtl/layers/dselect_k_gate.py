@@ -30,7 +30,7 @@ class DSelectKGate(Gate):
     selectors off the codes that are nobody's.
 
     Args:
-        experts, task, labels, pool: See `Gate`; at least 2 experts.
+        experts, task, labels, pool: See `Gate`.
         selected: Number k of selectors, 1 to E. Defaults to 2.
         gamma: Width of the smooth step, > 0. Defaults to 1.
         entropy: Float >= 0. Defaults to 1e-3.
@@ -58,7 +58,6 @@ class DSelectKGate(Gate):
         **kwargs: Any,
     ):
         super().__init__(experts, task, labels, pool, **kwargs)
-        _checks.check_int("experts", experts, 2)
         self.selected = _checks.check_int("selected", selected, 1, self.experts)
         self.gamma = _checks.check_range("gamma", gamma, 0, low_open=True)
         self.entropy = _checks.check_range("entropy", entropy, 0)
@@ -78,20 +77,26 @@ class DSelectKGate(Gate):
 
     def make_weights(self, width: int) -> None:
         codes = self.selected * self.bits
-        for name, shape, initializer in (
+        variables = [
             ("selector_kernel", (width, codes), self.selector_initializer),
             ("selector_bias", (codes,), self.selector_initializer),
-            ("weight_kernel", (width, self.selected), self.weight_initializer),
-            ("weight_bias", (self.selected,), self.weight_initializer),
-        ):
+        ]
+        if self.selected > 1:  # a single selector has all the weight
+            variables += [
+                ("weight_kernel", (width, self.selected), self.weight_initializer),
+                ("weight_bias", (self.selected,), self.weight_initializer),
+            ]
+        for name, shape, initializer in variables:
             variable = self.add_weight(name=name, shape=shape, initializer=initializer)
             setattr(self, name, variable)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         x = self._vectors(inputs)
         z = ops.matmul(x, self.selector_kernel) + self.selector_bias
-        logits = ops.matmul(x, self.weight_kernel) + self.weight_bias
         selectors = self._selectors(z)
+        logits = None
+        if self.selected > 1:
+            logits = ops.matmul(x, self.weight_kernel) + self.weight_bias
         weights = _combine(logits, selectors)
         if training:
             self.record(**{self.task: weights})
@@ -124,9 +129,11 @@ class DSelectKGate(Gate):
         codes = self.selected * self.bits
 
         def weigh(x: Any) -> Any:
-            selectors = keras.layers.Dense(codes, dtype="float32")(x)
-            logits = keras.layers.Dense(self.selected, dtype="float32")(x)
-            return _combine(logits, self._selectors(selectors))
+            z = keras.layers.Dense(codes, dtype="float32")(x)
+            logits = None
+            if self.selected > 1:
+                logits = keras.layers.Dense(self.selected, dtype="float32")(x)
+            return _combine(logits, self._selectors(z))
 
         return self._plain(weigh)
 
@@ -145,6 +152,8 @@ class DSelectKGate(Gate):
 
 
 def _combine(logits: Any, selectors: Any) -> Any:
+    if logits is None:
+        return selectors[:, 0]
     weights = ops.expand_dims(ops.softmax(logits), -1)
     return ops.sum(weights * selectors, axis=1)
 

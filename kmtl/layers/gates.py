@@ -20,7 +20,7 @@ class Gate(Recorded):
     expert.
 
     Args:
-        experts: Number E of experts, >= 1.
+        experts: Number E of experts, >= 2.
         task: Whose gate it is: the name of its reading.
         labels: Names of the experts, for pictures. Defaults to `expert 1` and so on.
         pool: Whether a map is averaged over its places; else it is flattened.
@@ -42,7 +42,7 @@ class Gate(Recorded):
     ):
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
-        self.experts = _checks.check_int("experts", experts, 1)
+        self.experts = _checks.check_int("experts", experts, 2)
         self.task = task
         numbered = [f"expert {i + 1}" for i in range(self.experts)]
         self.labels = tuple(numbered if labels is None else labels)

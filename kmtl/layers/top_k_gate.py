@@ -105,7 +105,8 @@ class TopKGate(SoftmaxGate):
             store["seed"] = ops.convert_to_numpy(self.seed_generator.state)
 
     def load_own_variables(self, store: Any) -> None:
-        super().load_own_variables({key: store[key] for key in store if key != "seed"})
+        own = [key for key in store.keys() if key != "seed"]  # noqa: SIM118
+        super().load_own_variables({key: store[key] for key in own})
         if self.noise and "seed" in store:
             self.seed_generator.state.assign(store["seed"])
 

@@ -3,7 +3,9 @@
 from kmtl.sharing.adapters import Adapters
 from kmtl.sharing.aitm import AITM
 from kmtl.sharing.base import Sharing
+from kmtl.sharing.cgc import CGC
 from kmtl.sharing.cross_stitch import CrossStitch
+from kmtl.sharing.dselect_k import DSelectK
 from kmtl.sharing.esmm import ESMM
 from kmtl.sharing.film import FiLM
 from kmtl.sharing.hard import HardSharing
@@ -13,17 +15,22 @@ from kmtl.sharing.lora import LoRA
 from kmtl.sharing.mmoe import MMoE
 from kmtl.sharing.mtan import MTAN
 from kmtl.sharing.nddr import NDDR
+from kmtl.sharing.ple import PLE
 from kmtl.sharing.sluice import Sluice
+from kmtl.sharing.sparse_moe import SparseMoE
 from kmtl.sharing.tree import TreeSharing
 from kmtl.sharing.trunk import load_trunk
 
 __all__ = [
     "AITM",
+    "CGC",
     "ESMM",
     "MTAN",
     "NDDR",
+    "PLE",
     "Adapters",
     "CrossStitch",
+    "DSelectK",
     "FiLM",
     "HardSharing",
     "Hierarchical",
@@ -32,6 +39,7 @@ __all__ = [
     "MMoE",
     "Sharing",
     "Sluice",
+    "SparseMoE",
     "TreeSharing",
     "load_trunk",
 ]
