@@ -73,7 +73,7 @@ class ModelPool:
         # A batch size has its own number of steps per execution, which is traced.
         key = structure(arguments), compilation(options), values.get("batch_size")
         entry = self._entries.get(key)
-        if entry is not None and entry.is_intact():
+        if entry is not None and entry.is_intact() and entry.takes(arguments):
             self._entries.move_to_end(key)
             entry.reset(hypermodel, arguments, options)
             return entry.model
@@ -105,6 +105,8 @@ class _Entry:
         self._optimizer = [_kept(v) for v in model.optimizer.variables]
         self._trainable = [id(v) for v in model.trainable_variables]
         self._objects = (model.optimizer, model.weighting)
+        rates = frozen(dropout_of(arguments)) if fixed_dropout(model) else None
+        self._fixed_rates = rates
         # seed -> (dropout as given, initial values of the layers)
         self._initial: dict[int, tuple[Any, list[np.ndarray]]] = {}
         if arguments.get("seed") is not None:
@@ -116,6 +118,11 @@ class _Entry:
         return self._objects == (model.optimizer, model.weighting) and (
             self._trainable == [id(v) for v in model.trainable_variables]
         )
+
+    def takes(self, arguments: Mapping[str, Any]) -> bool:
+        """Whether the model can have the dropout of these arguments."""
+        fixed = self._fixed_rates
+        return fixed is None or fixed == frozen(dropout_of(arguments))
 
     def reset(
         self,
@@ -130,7 +137,7 @@ class _Entry:
         ):
             variable.assign(value)
         rates = dropout_of(arguments)
-        if _are_rates(rates):
+        if _are_rates(rates) and self._fixed_rates is None:
             model.set_dropout(rates)
         tasks, rule = builders.with_loss_weights(
             hypermodel.tasks, arguments.get("loss_weights")
@@ -266,6 +273,17 @@ def dropout_of(arguments: Mapping[str, Any]) -> Any:
     if "dropout" in arguments:
         return arguments["dropout"]
     return getattr(arguments.get("backbone"), "dropout", None)
+
+
+def fixed_dropout(model: MultiTaskModel) -> str | None:
+    """Name of a layer whose dropout rate is no variable, as in a user's backbone."""
+    kinds = (
+        keras.layers.Dropout,  # and the spatial ones
+        keras.layers.AlphaDropout,
+        keras.layers.GaussianDropout,
+    )
+    fixed = (layer.name for layer in model.layers if isinstance(layer, kinds))
+    return next(fixed, None)
 
 
 def frozen(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from kmtl.training.batches import ShuffledBatches
 from kmtl.training.model import MultiTaskModel
 from kmtl.tuning import reuse
 from kmtl.tuning.hypermodel import HyperModel
+from kmtl.tuning.population import limits
 from kmtl.tuning.reuse import ModelPool
 from kmtl.weighting import RLW
 
@@ -319,6 +321,39 @@ def test_a_model_that_a_callback_changed_is_not_used_again() -> None:
     assert other is not model
     other.compile("sgd")
     assert pool.model(hypermodel, values) is not other
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KerasDropout(kmtl.backbones.MLP):
+    """A user's backbone whose dropout is Keras' own: its rate is no variable."""
+
+    def block(self, index: int, features: Any, make: Any) -> Any:
+        features = make.dense(self.units[index], "dense")(features)
+        return keras.layers.Dropout(self.dropout, name=make.name("drop"))(features)
+
+
+KerasDropout.registered_name = "test_reuse_keras_dropout"
+
+
+def test_a_rate_that_is_no_variable_makes_another_model() -> None:
+    hypermodel = make(
+        kmtl.build,
+        backbone=KerasDropout(units=(3,)),
+        input_shape=(4,),
+        space=["dropout", "learning_rate"],
+    )
+    pool = ModelPool()
+    values = values_of(hypermodel, dropout=0.5)
+    model = pool.model(hypermodel, values)
+    assert pool.model(hypermodel, {**values, "learning_rate": 0.01}) is model
+    other = pool.model(hypermodel, {**values, "dropout": 0.25})
+    assert other is not model
+    assert other.get_layer("shared_block1_drop").rate == 0.25
+    assert pool.model(hypermodel, values).get_layer("shared_block1_drop").rate == 0.5
+    reason = limits.reason_against_model(model, hypermodel.space.dimensions)
+    assert "'shared_block1_drop' is no variable" in reason
+    others = limits.reason_against_model(model, ["learning_rate"]) or ""
+    assert "dropout" not in others
 
 
 def test_reasons_against() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import keras
@@ -65,8 +65,14 @@ def reason_against(
     return None
 
 
-def reason_against_model(model: Any) -> str | None:
-    """The same for what only the compiled model tells."""
+def reason_against_model(model: Any, searched: Collection[str] = ()) -> str | None:
+    """The same for what only the compiled model tells; `searched` are dimensions."""
+    fixed = reuse.fixed_dropout(model)
+    if fixed is not None and "dropout" in searched:
+        return (
+            f"`dropout` is searched, and the rate of layer '{fixed}' is no variable: "
+            "give the backbone kmtl's dropout, `self.drop(index, features, make)`"
+        )
     weighting = model.weighting
     if weighting is not None:
         name = weighting.registered_name

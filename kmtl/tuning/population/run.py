@@ -180,7 +180,8 @@ class Population:
         """The structure's model, as new for this member."""
         with self._execution(member):
             model = self.pool.model(self.hypermodel, member.values)
-        reason = limits.reason_against_model(model)
+        searched = self.hypermodel.space.dimensions
+        reason = limits.reason_against_model(model, searched)
         if reason is not None:
             raise ValueError(f"These trials cannot train in a population: {reason}.")
         model.optimizer.build(model.trainable_variables)
