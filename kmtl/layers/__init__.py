@@ -1,6 +1,7 @@
 """Keras layers that the builders use."""
 
 from kmtl.layers.bank import BankMaker, run_bank
+from kmtl.layers.branch import Branch
 from kmtl.layers.deep_supervision import DeepSupervision
 from kmtl.layers.dropout import Dropout
 from kmtl.layers.dselect_k_gate import DSelectKGate
@@ -26,10 +27,11 @@ from kmtl.layers.transfer import Calibrator, InformationTransfer
 
 __all__ = [
     "BankMaker",
+    "Branch",
     "Calibrator",
-    "DSelectKGate",
     "DeepSupervision",
     "Dropout",
+    "DSelectKGate",
     "FiLM",
     "Fusion",
     "GroupedDense",
@@ -43,6 +45,7 @@ __all__ = [
     "OwnLosses",
     "Recorded",
     "ReusingMaker",
+    "run_bank",
     "Seam",
     "SoftMask",
     "SoftmaxGate",
@@ -51,5 +54,4 @@ __all__ = [
     "SubspaceOrthogonality",
     "TaskOutput",
     "TopKGate",
-    "run_bank",
 ]

@@ -9,8 +9,10 @@ from kmtl.sharing.dselect_k import DSelectK
 from kmtl.sharing.esmm import ESMM
 from kmtl.sharing.film import FiLM
 from kmtl.sharing.hard import HardSharing
+from kmtl.sharing.hardening import harden
 from kmtl.sharing.hierarchical import Hierarchical
 from kmtl.sharing.independent import Independent
+from kmtl.sharing.learning_to_branch import LearningToBranch
 from kmtl.sharing.lora import LoRA
 from kmtl.sharing.mmoe import MMoE
 from kmtl.sharing.mtan import MTAN
@@ -22,24 +24,26 @@ from kmtl.sharing.tree import TreeSharing
 from kmtl.sharing.trunk import load_trunk
 
 __all__ = [
+    "Adapters",
     "AITM",
     "CGC",
-    "ESMM",
-    "MTAN",
-    "NDDR",
-    "PLE",
-    "Adapters",
     "CrossStitch",
     "DSelectK",
+    "ESMM",
     "FiLM",
+    "harden",
     "HardSharing",
     "Hierarchical",
     "Independent",
+    "LearningToBranch",
+    "load_trunk",
     "LoRA",
     "MMoE",
+    "MTAN",
+    "NDDR",
+    "PLE",
     "Sharing",
     "Sluice",
     "SparseMoE",
     "TreeSharing",
-    "load_trunk",
 ]

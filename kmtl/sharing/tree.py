@@ -54,7 +54,7 @@ class TreeSharing(Sharing):
     Reference: Vandenhende et al., BMVC 2020, arXiv:1904.02920 (trees from affinities).
     """
 
-    groups: Partitions
+    groups: Sequence[Sequence[Sequence[str]]]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "groups", _check_groups(self.groups))
@@ -75,22 +75,37 @@ class TreeSharing(Sharing):
             )
         features = dict.fromkeys(names, inputs)
         together = True
-        for i, partition in enumerate(self.groups):
-            # Groups in the order of the tasks, so that it decides nothing.
-            groups = [[n for n in names if n in group] for group in partition]
-            groups.sort(key=lambda group: names.index(group[0]))
-            if i and together and len(groups) == len(names) > 1:
+        for i, parts in enumerate(self.parts(names)):
+            if i and together and len(parts) == len(names) > 1:
                 features = dict.fromkeys(names, Seam(name="seam")(features[names[0]]))
-            together = len(groups) == 1
-            for group in groups:
-                part = make.part(
-                    f"{_owner(group, groups)}_block{i + 1}", f"block{i + 1}"
-                )
+            together = len(parts) == 1
+            for prefix, group in parts.items():
+                part = make.part(f"{prefix}_block{i + 1}", f"block{i + 1}")
                 output = backbone.block(i, features[group[0]], part)
                 features.update(dict.fromkeys(group, output))
         if self.groups and together:
             features = dict.fromkeys(names, Seam(name="seam")(features[names[0]]))
         return features
+
+    def parts(self, names: Sequence[str]) -> list[dict[str, list[str]]]:
+        """Per block: dict prefix of its copies' names -> tasks that share the copy.
+
+        Args:
+            names: All tasks, in order.
+        """
+        found = []
+        for partition in self.groups:
+            # Groups in the order of the tasks, so that it decides nothing.
+            groups = [[n for n in names if n in group] for group in partition]
+            groups.sort(key=lambda group: names.index(group[0]))
+            owners = [_owner(group, groups) for group in groups]
+            if len(set(owners)) < len(owners):
+                raise ValueError(
+                    "Two groups' blocks would have one name, because a task is called "
+                    f"as one of them. Rename it. Received: tasks {', '.join(names)}"
+                )
+            found.append(dict(zip(owners, groups, strict=True)))
+        return found
 
 
 def _owner(group: Sequence[str], groups: Sequence[Sequence[str]]) -> str:

@@ -52,6 +52,7 @@ RANGES: Mapping[str, Dimension] = {
     "sparse_moe.selected": Int(1, 2, default=2),
     "sparse_moe.balance": Float(1e-4, 0.1, log=True, default=0.01),
     "adapters.bottleneck": Int(2, 64, log=True, default=8),
+    "learning_to_branch.width": Int(2, 6, default=3),
     "lora.rank": Int(1, 16, log=True, default=4),
     "sgd.learning_rate": Float(1e-3, 1.0, log=True, default=0.1),
     "sgd.momentum": Float(0.0, 0.99, default=0.9),

@@ -92,10 +92,7 @@ def test_order_of_names_decides_nothing() -> None:
 
 
 def test_trains_and_survives(tmp_path) -> None:
-    def build(**options):
-        return tree(ALL, FORK, ALONE, normalization="batch", dropout=0.1, **options)
-
-    model = build()
+    model = tree(ALL, FORK, ALONE, dropout=0.1)
     x, labels = tools.data(model)
     labels |= dict.fromkeys("abc", labels["size"])
     model.compile("adam", weighting="pcgrad")

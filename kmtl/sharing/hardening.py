@@ -1,0 +1,103 @@
+"""From a model that learned what to share to one that shares just that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from kmtl.backbones.base import Backbone
+from kmtl.sharing.base import Sharing
+
+
+def harden(model: Any, weights: bool = True) -> Any:
+    """The model that a learned sharing pattern has come to.
+
+    Of a model built with `sharing="learning_to_branch"` or `"adashare"` this builds the
+    one with the likeliest choices alone: a tree of blocks (`TreeSharing`), or each
+    task's blocks (`SelectedBlocks`). It computes what the model computes at inference,
+    in a fraction of its size, trains, saves and exports like any other, and is not
+    compiled.
+
+    Args:
+        model: A `kmtl.MultiTaskModel`. It stays as it is.
+        weights: Take the learned weights over. False starts anew with the pattern
+            alone, which is what the papers do. Defaults to True.
+
+    Returns:
+        A `kmtl.MultiTaskModel`.
+
+    Raises:
+        ValueError: if nothing in the model was learned to be shared.
+
+    Example:
+
+    >>> tasks = [kmtl.Regression("a"), kmtl.Regression("b")]
+    >>> model = kmtl.build_mlp(
+    ...     input_shape=(4,), tasks=tasks, units=(8,), sharing="learning_to_branch"
+    ... )
+    >>> x = np.ones((2, 4))
+    >>> hard = kmtl.sharing.harden(model)
+    >>> bool(np.allclose(hard(x)["b"], model(x)["b"]))
+    True
+    """
+    from kmtl.builders import build  # which imports the schemes
+
+    recipes = [layer.recipe for layer in model.layers if getattr(layer, "recipe", None)]
+    if not recipes:
+        raise ValueError(
+            "`model` must be built with a sharing scheme that learns choices: "
+            "sharing='learning_to_branch' with a width of 2 or more, or 'adashare'. "
+            f"Received: model '{model.name}', which has none"
+        )
+    recipe = recipes[0]
+    backbone = Backbone.from_config(recipe["backbone"])
+    learned: Any = Sharing.from_config(recipe["sharing"])
+    scheme, copies = learned.hardened(model, backbone)
+    inputs = model.inputs[0]
+    hard = build(
+        backbone=backbone,
+        input_shape=inputs.shape[1:],
+        tasks=model.tasks,
+        sharing=scheme,
+        input_dtype=inputs.dtype,
+        input_name=inputs.name,
+        seed=recipe["seed"],
+        name=model.name,
+    )
+    for name, layer in hard.task_outputs.items():
+        layer.weight_rule = model.task_outputs[name].weight_rule
+        layer.set_weights(model.task_outputs[name].get_weights())
+    if weights:
+        _take_weights(hard, model, copies)
+    return hard
+
+
+def _take_weights(hard: Any, model: Any, copies: dict[str, tuple[str, int]]) -> None:
+    sources = {layer.name: layer for layer in model.layers}
+    for layer in hard.layers:
+        if not layer.weights:
+            continue
+        name, copy = layer.name, 0
+        for prefix, (bank, number) in copies.items():
+            if name.startswith(prefix):
+                name, copy = bank + name.removeprefix(prefix), number
+                break
+        values = [
+            _of_copy(np.asarray(ops.convert_to_numpy(source)), variable.shape, copy)
+            for source, variable in zip(
+                sources[name].weights, layer.weights, strict=True
+            )
+        ]
+        layer.set_weights(values)
+
+
+def _of_copy(value: np.ndarray, shape: Any, copy: int) -> np.ndarray:
+    """The part of a bank's variable that is the variable of one copy."""
+    shape = tuple(shape)
+    if value.shape == shape:
+        return value
+    if value.shape[1:] == shape:  # stacked
+        return value[copy]
+    return value[..., copy * shape[-1] : (copy + 1) * shape[-1]]  # side by side
