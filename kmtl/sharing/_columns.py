@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kmtl import _checks
@@ -22,7 +22,7 @@ def check_after(after: Any) -> tuple[int, ...] | None:
 
 
 def linked_blocks(
-    kind: str, after: tuple[int, ...] | None, depth: int, blocks: int
+    kind: str, after: Sequence[int] | None, depth: int, blocks: int
 ) -> tuple[int, ...]:
     """Numbers of the blocks after which the columns meet.
 
@@ -44,7 +44,7 @@ def linked_blocks(
                 f"`after` must hold numbers of blocks that each task has to itself: "
                 f"{depth + 1} to {blocks} of this backbone. Received: after={after}"
             )
-    return after
+    return tuple(after)
 
 
 def shared_blocks(backbone: Any, features: Any, depth: int, make: Any) -> Any:

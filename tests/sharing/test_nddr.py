@@ -15,7 +15,6 @@ from column_tools import (
     outputs,
     searched,
     survives,
-    train,
     value,
 )
 
@@ -107,14 +106,12 @@ def test_where_it_fuses() -> None:
 
 
 @pytest.mark.parametrize("build", [mlp, cnn])
-def test_training_and_saving(build, tmp_path) -> None:
-    if build is mlp:
-        train(mlp(sharing=NDDR(activation="tanh")), "pcgrad")
+def test_saving(build, tmp_path) -> None:
     scheme = NDDR(normalization="batch" if build is cnn else "layer")
     survives(build(sharing=scheme), tmp_path)
 
 
-def test_half_precision() -> None:
+def test_training_in_half_precision() -> None:
     half_precision(mlp, sharing=NDDR(activation=None))
 
 

@@ -15,7 +15,6 @@ from column_tools import (
     outputs,
     searched,
     survives,
-    train,
     value,
 )
 
@@ -128,15 +127,14 @@ def test_readings() -> None:
 
 
 @pytest.mark.parametrize("build", [mlp, cnn])
-def test_training_and_saving(build, tmp_path) -> None:
+def test_saving(build, tmp_path) -> None:
     if build is mlp:
-        train(mlp(sharing="sluice"), "pcgrad")
         survives(mlp(sharing="sluice", kernel_regularizer="l2"), tmp_path)
     else:
         survives(cnn(sharing="sluice", pooling=None), tmp_path)
 
 
-def test_half_precision() -> None:
+def test_training_in_half_precision() -> None:
     half_precision(mlp, sharing="sluice")
 
 
