@@ -5,10 +5,13 @@ The backend is chosen when Keras is imported, so this takes a process of its own
 
 from __future__ import annotations
 
+import getpass
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +22,7 @@ import kmtl
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MOST_LINES = 400
+CACHE_BYTES = 500 * 2**20
 #: Two passes of about the same length, which a run with workers has side by side.
 PASSES = 2
 FIRST = [
@@ -46,6 +50,14 @@ def run_on_jax(arguments: Sequence[str], request: pytest.FixtureRequest) -> None
         if not name.startswith(("PYTEST_", "TF_NUM_", "OMP_NUM_"))
     }
     environment["KERAS_BACKEND"] = "jax"
+    # Most of the time goes into compiling: nothing is compiled twice, here or in the
+    # next run.
+    cache = Path(tempfile.gettempdir()) / f"kmtl-tests-jax-{getpass.getuser()}"
+    if sum(file.stat().st_size for file in cache.glob("*")) > CACHE_BYTES:
+        shutil.rmtree(cache, ignore_errors=True)
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(cache)
+    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    environment["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
     # In a run of N workers this one stands for its share of the cores only.
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")) // (2 * PASSES)
     command = [sys.executable, "-P", "-m", "pytest", "-m", "backend", *arguments]
