@@ -18,6 +18,7 @@ from kmtl.layers.own_losses import OwnLosses
 from kmtl.layers.recorded import Recorded
 from kmtl.layers.reusing import ReusingMaker
 from kmtl.layers.seam import Seam
+from kmtl.layers.selection import Selection
 from kmtl.layers.stitch import Stitch
 from kmtl.layers.stop_gradient import StopGradient
 from kmtl.layers.subspaces import SubspaceOrthogonality
@@ -47,6 +48,7 @@ __all__ = [
     "ReusingMaker",
     "run_bank",
     "Seam",
+    "Selection",
     "SoftMask",
     "SoftmaxGate",
     "Stitch",

@@ -1,6 +1,7 @@
 """Sharing schemes: which blocks of the trunk a task shares with which others."""
 
 from kmtl.sharing.adapters import Adapters
+from kmtl.sharing.adashare import AdaShare
 from kmtl.sharing.aitm import AITM
 from kmtl.sharing.base import Sharing
 from kmtl.sharing.cgc import CGC
@@ -18,6 +19,7 @@ from kmtl.sharing.mmoe import MMoE
 from kmtl.sharing.mtan import MTAN
 from kmtl.sharing.nddr import NDDR
 from kmtl.sharing.ple import PLE
+from kmtl.sharing.selected_blocks import SelectedBlocks
 from kmtl.sharing.sluice import Sluice
 from kmtl.sharing.sparse_moe import SparseMoE
 from kmtl.sharing.tree import TreeSharing
@@ -25,6 +27,7 @@ from kmtl.sharing.trunk import load_trunk
 
 __all__ = [
     "Adapters",
+    "AdaShare",
     "AITM",
     "CGC",
     "CrossStitch",
@@ -42,6 +45,7 @@ __all__ = [
     "MTAN",
     "NDDR",
     "PLE",
+    "SelectedBlocks",
     "Sharing",
     "Sluice",
     "SparseMoE",

@@ -55,12 +55,22 @@ SCHEMES = _registry.names("sharing")
 # Schemes that need arguments or a trunk of their own:
 # name -> (scheme of the task names, fields of the backbone that differ from `SMALL`).
 SCHEME_EXAMPLES = {
+    "adashare": (  # skips blocks
+        lambda names: kmtl.sharing.AdaShare(),
+        {"units": (4, 4), "filters": (4, 4), "pooling": None},
+    ),
     "aitm": (lambda names: kmtl.sharing.AITM(after={"second": "t"}), {}),
     "esmm": (lambda names: kmtl.sharing.ESMM(after={"second": "t"}), {}),
     "hierarchical": (
         lambda names: kmtl.sharing.Hierarchical(
             levels={name: 1 if name == "t" else 2 for name in names},
             hand_over="predictions",
+        ),
+        {},
+    ),
+    "selected_blocks": (
+        lambda names: kmtl.sharing.SelectedBlocks(
+            blocks={name: [1, 2] if name == "t" else [1] for name in names}
         ),
         {},
     ),
