@@ -75,7 +75,8 @@ def schemes(net: str, count: int) -> dict[str, Any]:
             and field.default_factory is dataclasses.MISSING
             and field.name not in options
         ]
-        # Chains and dense distillation are for tasks of other kinds.
+        # Chains and dense distillation are for tasks of other kinds; what has no
+        # defaults otherwise is what a search or training leaves behind.
         if not required and name not in DENSE:
             found[name] = cls(**options)
     return found
@@ -83,8 +84,8 @@ def schemes(net: str, count: int) -> dict[str, Any]:
 
 #: Schemes of tasks that predict maps; not measured here.
 DENSE = ("pad_net", "mti_net")
-#: Schemes that mix features of all blocks, which must then be alike.
-ALIKE = ("sluice",)
+#: Schemes that mix or skip blocks, which must then be alike.
+ALIKE = ("adashare", "sluice")
 
 
 def build(

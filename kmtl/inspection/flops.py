@@ -170,9 +170,9 @@ def _each_output(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) 
 
 
 @flops_rule(
-    "Sum", "Mean", "Max", "Min", "Prod", "Any", "All", "CountNonzero", "Cumsum",
-    _L.GlobalAveragePooling1D, _L.GlobalAveragePooling2D, _L.GlobalMaxPooling1D,
-    _L.GlobalMaxPooling2D,
+    "Sum", "Mean", "Max", "Min", "Prod", "Logsumexp", "Any", "All", "CountNonzero",
+    "Cumsum", _L.GlobalAveragePooling1D, _L.GlobalAveragePooling2D,
+    _L.GlobalMaxPooling1D, _L.GlobalMaxPooling2D,
 )  # fmt: skip
 def _each_input(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
     return _elements(inputs)

@@ -20,14 +20,20 @@ from kmtl.layers.task_output import TaskOutput
 # The words up to the first number: `experts_block2` of `experts_block2_conv1_conv`.
 _NUMBERED = re.compile(r"^(?:[A-Za-z]+_)*?[A-Za-z]+\d+(?=_|$)")
 _HEAD = re.compile(r"head(_|$)")
+# The head of a first prediction, which later layers read, is part of what makes it.
+_INITIAL = re.compile(r"^head_(initial\d*)(_|$)")
 _TRAILING_NUMBER = re.compile(r"\d+$")
 SHARED = "shared"
-#: Layers that compute nothing.
+#: First words of parts without a number, where there is one per task.
+STAGES = ("initial", "distillation", "scales", "transfer", "handover")
+#: Layers that bring numbers into another shape.
 MOVES = (
     keras.layers.Concatenate,
     keras.layers.Flatten,
     keras.layers.Identity,
     keras.layers.Reshape,
+    keras.layers.Resizing,
+    keras.layers.UpSampling2D,
 )
 #: Kinds of part that hold the weights of a backbone or a head; all others decide who
 #: gets what: gates, stitches, attention.
@@ -258,7 +264,7 @@ def layer_weights(layer: Any) -> list[Any]:
 
 
 def _is_plain(part: Part) -> bool:
-    if part.weights or part.recorded:
+    if part.weights or part.recorded or part.kind in ("input", "head"):
         return False
     return part.kind == "layer" or (
         part.connects and all(isinstance(layer, MOVES) for layer in part.layers)
@@ -285,11 +291,17 @@ def part_name(operation: Any, tasks: Sequence[str]) -> str:
     if isinstance(operation, TaskOutput):
         return f"{name}_head"
     owner, rest = _split(name, tasks)
+    prefix = f"{owner}_" if owner else ""
+    initial = _INITIAL.match(rest)
+    if owner and initial:
+        return prefix + initial.group(1)
     if owner and _HEAD.match(rest):
         return f"{owner}_head"
     numbered = _NUMBERED.match(rest)
-    prefix = f"{owner}_" if owner else ""
-    return prefix + (numbered.group() if numbered else rest)
+    if numbered:
+        return prefix + numbered.group()
+    first = rest.partition("_")[0]
+    return prefix + (first if first in STAGES else rest)
 
 
 def _split(name: str, tasks: Sequence[str]) -> tuple[str | None, str]:
@@ -334,7 +346,8 @@ def _kind(
         return "head"
     number = _TRAILING_NUMBER.search(rest)
     if number is None:
-        return rest.rpartition("_")[2] if recorded else "layer"
+        last = rest.rpartition("_")[2]
+        return last if recorded or last in STAGES else "layer"
     word = rest[: number.start()].rpartition("_")[2]
     if word != "block":
         return word

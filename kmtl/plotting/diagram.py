@@ -229,7 +229,7 @@ def _label(part: Part) -> str:
     if part.kind == "head":
         return part.owner or part.name
     if part.number is None:
-        return part.name
+        return part.kind if part.connects else part.name
     words = part.name
     if part.owner:
         words = words[len(part.owner) + 1 :]

@@ -9,6 +9,7 @@ from keras import layers
 
 import kmtl
 from kmtl.inspection import Cost, structure
+from kmtl.inspection.parts import part_name
 
 pytestmark = pytest.mark.backend
 
@@ -241,3 +242,16 @@ def test_only_models_with_tasks() -> None:
     plain = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
     with pytest.raises(TypeError, match=r"`model` must be a kmtl.MultiTaskModel"):
         kmtl.summary(plain)
+
+
+def test_first_predictions_and_transfers_are_parts_of_their_own() -> None:
+    names = [
+        "a_initial_conv", "a_head_initial_logits", "a_initial2_conv",
+        "a_head_initial2_conv1_conv", "a_head_conv1", "a_transfer_attention",
+        "b_distillation_sum", "seam", "experts_block2_conv1_conv", "a_dense",
+    ]  # fmt: skip
+    found = [part_name(layers.Identity(name=name), ["a", "b"]) for name in names]
+    assert found == [
+        "a_initial", "a_initial", "a_initial2", "a_initial2", "a_head", "a_transfer",
+        "b_distillation", "seam", "experts_block2", "a_dense",
+    ]  # fmt: skip
