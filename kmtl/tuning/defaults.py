@@ -15,6 +15,9 @@ WEIGHTINGS = ("equal", "uncertainty", "dwa", "rlw", "famo")
 #: Optimizers that one range of learning rates fits.
 OPTIMIZERS = ("adam", "adamw", "nadam", "rmsprop")
 
+#: Ways to share a trunk that need no arguments and go with every backbone.
+SHARING = ("hard", "cross_stitch", "mmoe", "ple", "mtan", "film")
+
 #: Ranges that depend on nothing else. New objects are not needed: they are frozen.
 RANGES: Mapping[str, Dimension] = {
     "dropout": Float(0.0, 0.5),
@@ -26,6 +29,7 @@ RANGES: Mapping[str, Dimension] = {
     "learning_rate_schedule": Choice(SCHEDULES),
     "batch_size": Choice([16, 32, 64, 128], default=32),
     "weighting": Choice(WEIGHTINGS),
+    "sharing": Choice(SHARING),
     "l2": Float(1e-6, 1e-2, log=True),
     "blocks": Int(1, 4, default=2),
     "dwa.temperature": Float(0.5, 8.0, log=True, default=2.0),
@@ -80,6 +84,13 @@ WIDTHS: Mapping[str, Dimension] = {
 #: Hyperparameters that the default of another one brings along.
 COMPANIONS: Mapping[str, tuple[str, ...]] = {
     "weighting": ("dwa.temperature", "famo.learning_rate"),
+    "sharing": (
+        "cross_stitch.self_weight",
+        "mmoe.experts",
+        "ple.shared_experts",
+        "ple.task_experts",
+        "mtan.bottleneck",
+    ),
 }
 
 

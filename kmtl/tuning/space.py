@@ -73,6 +73,8 @@ class Space:
           the epochs of a trial. `batch_size`: 16, 32, 64, 128.
         - `weighting`: equal, uncertainty, dwa, rlw, famo, with `dwa.temperature` (0.5
           to 8, log) and `famo.learning_rate` (0.0025 to 0.25, log).
+        - `sharing`: hard, cross_stitch, mmoe, ple, mtan, film, with their numbers of
+          experts and the like, each of which counts where its scheme is chosen.
 
     Raises:
         ValueError, TypeError: for names the builder does not know, bad ranges, names
