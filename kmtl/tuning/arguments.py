@@ -50,6 +50,20 @@ ORACLE_OPTIONS = (
 )
 
 
+def unpacked(
+    x: Any, y: Any, fit_options: Mapping[str, Any]
+) -> tuple[Any, Any, dict[str, Any]]:
+    """The same three, also of a `Split` or a tuple with sample weights as `x`."""
+    fit_options = dict(fit_options)
+    if y is None:
+        x = plain_data(x)
+        if isinstance(x, tuple):
+            x, y, *weight = x
+            if weight:
+                fit_options["sample_weight"] = weight[0]
+    return x, y, fit_options
+
+
 def tasks_of(hypermodel: Any) -> tuple:
     if isinstance(hypermodel, HyperModel):
         return hypermodel.tasks

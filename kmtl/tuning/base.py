@@ -202,12 +202,7 @@ class SearchTuner(SearchResults, TrialRunner):
         """
         arguments.refuse_test_split(x, validation_data)
         given_validation = validation_data = arguments.plain_data(validation_data)
-        if y is None:
-            x = arguments.plain_data(x)
-            if isinstance(x, tuple):
-                x, y, *weight = x
-                if weight:
-                    fit_options["sample_weight"] = weight[0]
+        x, y, fit_options = arguments.unpacked(x, y, fit_options)
         given = [part for part in (x, y) if part is not None]
         x, validation_data = arguments.made(x), arguments.made(validation_data)
         self.executions_per_trial, self._folds = self._asked_executions, None

@@ -67,12 +67,7 @@ def confirm(
     arguments.refuse_test_split(x, validation_data)
     arguments.check_fit_options(validation_data, fit_options)
     validation_data = arguments.plain_data(validation_data)
-    if y is None:
-        x = arguments.plain_data(x)
-        if isinstance(x, tuple):
-            x, y, *weight = x
-            if weight:
-                fit_options["sample_weight"] = weight[0]
+    x, y, fit_options = arguments.unpacked(x, y, fit_options)
     x, validation_data = arguments.made(x), arguments.made(validation_data)
     ranked = tuner.oracle.objective.rank(list(tuner.oracle.trials.values()))
     chosen = ranked[:num_trials]

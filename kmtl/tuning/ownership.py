@@ -28,9 +28,9 @@ FOLDER = "workers"
 class Owner:
     """This process as one that trains trials.
 
-    A process of the same machine lives as long as it holds the lock on its file, which
-    the system releases when it ends, however it ends. Those of other machines are known
-    by their signs of life in the study, on this machine's clock.
+    A process of the same machine is dead once the lock on its file is free, which the
+    system releases when it ends, however it ends. Where that cannot be seen, as on
+    other machines, it lives by its signs of life in the study, on this machine's clock.
 
     Args:
         folder: The project folder.
