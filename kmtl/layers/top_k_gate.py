@@ -56,7 +56,9 @@ class TopKGate(SoftmaxGate):
         self.noise = bool(noise)
         self.balance = _checks.check_range("balance", balance, 0)
         self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed) if self.noise else None
+        self.seed_generator: Any = None
+        if self.noise:
+            self.seed_generator = keras.random.SeedGenerator(seed)
 
     def make_weights(self, width: int) -> None:
         super().make_weights(width)

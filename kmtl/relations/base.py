@@ -36,6 +36,8 @@ class Relations(keras.layers.Layer):
         tasks: Names of the tasks that take part, at least two. Defaults to all.
     """
 
+    built: bool
+
     registered_name: ClassVar[str]
 
     def __init__(

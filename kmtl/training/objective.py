@@ -116,7 +116,7 @@ def half_losses(
             name: [(weight, cut(tensor)) for weight, tensor in pairs]
             for name, pairs in kept.items()
         }
-        return task_losses(model, *keras.tree.map_structure(cut, given), inside)
+        return task_losses(model, *keras.tree.map_structure(cut, given), kept=inside)
 
     halves = [losses_of(slice(start, None, 2)) for start in (0, 1)]
     counts = ops.stack([half.all_counts for half in halves])
