@@ -116,7 +116,8 @@ def half_losses(
             name: [(weight, cut(tensor)) for weight, tensor in pairs]
             for name, pairs in kept.items()
         }
-        return task_losses(model, *keras.tree.map_structure(cut, given), kept=inside)
+        own_x, own_y, own_pred, weight = keras.tree.map_structure(cut, given)
+        return task_losses(model, own_x, own_y, own_pred, weight, inside)
 
     halves = [losses_of(slice(start, None, 2)) for start in (0, 1)]
     counts = ops.stack([half.all_counts for half in halves])
