@@ -36,7 +36,7 @@ def load(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("net", ["mlp", "cnn", "wide"])
 def test_hard_sharing_of_as_many_parameters(load, net: str) -> None:
     nets = load("sharing_nets")
-    for target in (3_000, 20_000):
+    for target in (20_000, 60_000):
         model = nets.equal_hard(net, 2, target, small=True, alike=False)
         found = kmtl.summary(model).total.parameters
         assert found == pytest.approx(target, rel=0.05)
