@@ -53,7 +53,8 @@ def make_plan(model: Any, weighting: Any) -> Plan:
     if not shared:
         raise ValueError(
             f"`weighting='{name}'` balances gradients of shared parameters, and this "
-            "model shares none: build it with `sharing_depth` >= 1."
+            "model shares none: build it with `sharing_depth` >= 1, or a trunk "
+            "that is not frozen."
         )
     seam = model.seam
     trunk = None
