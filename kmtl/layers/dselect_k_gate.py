@@ -38,9 +38,9 @@ class DSelectKGate(Gate):
         selector_initializer: Of V and c. Defaults to uniform in +-gamma / 100.
         weight_initializer: Of W and b. Defaults to uniform in +-0.05.
 
-    Reference: Hazimeh et al., NeurIPS 2021, arXiv:2106.03760, eq. 3 to 6. The authors'
-        code sums both regularisers over the batch, with coefficients 1e-6 and 1; here
-        they are means, so that they do not depend on the batch size.
+    Reference: Hazimeh et al., NeurIPS 2021, arXiv:2106.03760. The authors' code sums
+        both regularisers over the batch, with coefficients 1e-6 and 1; here they are
+        means, so that they do not depend on the batch size.
     """
 
     def __init__(

@@ -107,7 +107,7 @@ class SoftmaxGate(Gate):
     >>> np.asarray(gate(np.ones((1, 3))))
     array([[0.5, 0.5]], dtype=float32)
 
-    Reference: Ma et al., KDD 2018, eq. 5 to 8.
+    Reference: Ma et al., KDD 2018, eq. 8.
     """
 
     def __init__(

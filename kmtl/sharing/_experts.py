@@ -9,6 +9,7 @@ from kmtl import _checks
 from kmtl.layers.bank import run_bank
 from kmtl.layers.gates import SoftmaxGate
 from kmtl.layers.mixture import Mixture
+from kmtl.layers.seam import Seam
 from kmtl.sharing.base import Sharing
 
 
@@ -56,7 +57,8 @@ class OneBank(Sharing):
         trunk = shared_blocks(backbone, inputs, depth, make)
         blocks = range(depth, backbone.num_blocks)
         bank = run_bank(backbone, blocks, trunk, make, "experts", self.experts)
-        if self.experts == 1:  # nothing to choose from
+        if self.experts == 1:  # nothing to choose from: hard sharing
+            bank = Seam(name="seam")(bank)
             return {task.name: bank for task in tasks}
         features = {}
         for task in tasks:

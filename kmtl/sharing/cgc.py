@@ -45,7 +45,7 @@ class CGC(Extraction):
     >>> model.get_layer("a_gate1").reading_labels()
     ('a 1', 'shared 1', 'shared 2')
 
-    Reference: Tang et al., RecSys 2020, eq. 1 to 4.
+    Reference: Tang et al., RecSys 2020, section 4.1.
     """
 
     def levels(self, blocks: range) -> Sequence[Sequence[int]]:

@@ -48,7 +48,7 @@ class MMoE(OneBank):
     >>> model.get_layer("a_mixture1").output.shape
     (None, 8)
 
-    Reference: Ma et al., KDD 2018, eq. 5 to 8.
+    Reference: Ma et al., KDD 2018, eq. 6 to 8.
     """
 
     temperature: float = 1.0

@@ -45,7 +45,7 @@ class PLE(Extraction):
     >>> [layer.name for layer in model.layers if "_gate" in layer.name]
     ['a_gate1', 'shared_gate1', 'b_gate1', 'a_gate2', 'b_gate2']
 
-    Reference: Tang et al., RecSys 2020, eq. 5 to 7.
+    Reference: Tang et al., RecSys 2020, section 4.2.
     """
 
     def levels(self, blocks: range) -> Sequence[Sequence[int]]:

@@ -26,8 +26,8 @@ class SparseMoE(OneBank):
     one choice per task rather than per example take `DSelectK`.
 
     Cost: as `MMoE`, plus a second kernel per gate for the noise. All experts are
-    computed for all examples, which for the small experts of multi-task trunks is
-    faster than sending examples about; so nothing is saved by a small `selected`.
+    computed for all examples, as one batched product, so a small `selected` saves no
+    time.
 
     Args:
         experts: Number of experts, >= 1. Defaults to 4.

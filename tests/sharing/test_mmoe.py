@@ -55,6 +55,7 @@ def test_one_expert_is_hard_sharing() -> None:
             mlp(each, dropout=0.3, normalization="batch") for each in (scheme, "hard")
         ]
         for model in models:
+            assert model.seam is not None
             model.compile("adam")
             keras.utils.set_random_seed(0)
             model.fit(X, Y, batch_size=4, epochs=2, verbose=0)
