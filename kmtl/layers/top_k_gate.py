@@ -23,9 +23,9 @@ class TopKGate(SoftmaxGate):
 
     h(x) = W x, plus noise while training: h_i + N(0, 1) softplus((V x)_i). To the loss
     comes `balance` * E * sum_i f_i P_i, where f_i is the share of the choices that fell
-    on expert i and P_i its mean softmax probability: `balance` when all experts are used
-    alike, E / `selected` times that when the same ones are used by all. Under `tf.distribute` f and
-    P are of the global batch.
+    on expert i and P_i its mean softmax probability: `balance` when all experts are
+    used alike, E / `selected` times that when the same ones are used by all. Under
+    `tf.distribute` f and P are of the global batch.
 
     Args:
         experts, task, labels, pool, temperature, kernel_initializer,
