@@ -22,8 +22,12 @@ CONTRACT = Path(__file__).resolve().parents[1] / "contract" / "test_contract.py"
 #: One that has no variables but the blocks', and one whose loss on the gates' use is
 #: of the whole batch.
 QUICK = ["hard", "sparse_moe"]
-#: What makes a scheme draw no random numbers.
-CALM = {"sparse_moe": {"noise": False}}
+#: What makes a scheme draw no random numbers and use no moments of a replica's batch.
+CALM = {
+    "sparse_moe": {"noise": False},
+    "nddr": {"normalization": None},
+    "mtan": {"normalization": None},
+}
 
 SCRIPT = textwrap.dedent(
     """
