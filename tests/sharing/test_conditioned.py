@@ -60,6 +60,11 @@ def test_film_by_hand() -> None:
         readings = model.get_layer(f"{task}_film1").readings()[task]
         expected = [np.abs(gamma1 - 1).mean(), np.abs(beta1).mean()]
         np.testing.assert_allclose(readings, expected, rtol=1e-6)
+    image = tools.cnn(sharing="film")
+    tools.shake(image)
+    x, _ = tools.data(image)
+    for task, output in image.to_keras()(x).items():
+        np.testing.assert_allclose(output, image(x)[task], rtol=1e-5, atol=1e-6)
 
 
 def test_adapters_by_hand() -> None:
