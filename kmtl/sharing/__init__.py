@@ -17,7 +17,9 @@ from kmtl.sharing.learning_to_branch import LearningToBranch
 from kmtl.sharing.lora import LoRA
 from kmtl.sharing.mmoe import MMoE
 from kmtl.sharing.mtan import MTAN
+from kmtl.sharing.mti_net import MTINet
 from kmtl.sharing.nddr import NDDR
+from kmtl.sharing.pad_net import PADNet
 from kmtl.sharing.ple import PLE
 from kmtl.sharing.selected_blocks import SelectedBlocks
 from kmtl.sharing.sluice import Sluice
@@ -26,28 +28,30 @@ from kmtl.sharing.tree import TreeSharing
 from kmtl.sharing.trunk import load_trunk
 
 __all__ = [
-    "Adapters",
-    "AdaShare",
     "AITM",
     "CGC",
+    "ESMM",
+    "MTAN",
+    "NDDR",
+    "PLE",
+    "AdaShare",
+    "Adapters",
     "CrossStitch",
     "DSelectK",
-    "ESMM",
     "FiLM",
-    "harden",
     "HardSharing",
     "Hierarchical",
     "Independent",
     "LearningToBranch",
-    "load_trunk",
     "LoRA",
     "MMoE",
-    "MTAN",
-    "NDDR",
-    "PLE",
+    "MTINet",
+    "PADNet",
     "SelectedBlocks",
     "Sharing",
     "Sluice",
     "SparseMoE",
     "TreeSharing",
+    "harden",
+    "load_trunk",
 ]

@@ -184,7 +184,7 @@ class Hierarchical(Sharing):
     ) -> Any:
         """What block `index` reads."""
         parts = [trunk]
-        for name, value in handed.items():
+        for name, value in sorted(handed.items()):  # whatever the tasks' order
             part = make.part(f"{name}_handover{index + 1}")
             if self.hand_over == "predictions":
                 parts.append(embedded(value, trunk, self.width, part))

@@ -66,6 +66,8 @@ RANGES: Mapping[str, Dimension] = {
     "nddr.self_weight": Float(0.5, 1.0, default=0.9),
     "nddr.weight_decay": Float(1e-5, 1e-2, log=True, default=5e-4),
     "mtan.bottleneck": Choice([1, 2, 4]),
+    "pad_net.weight": Float(0.1, 2.0, log=True, default=1.0),
+    "mti_net.weight": Float(0.1, 2.0, log=True, default=1.0),
     "sgd.learning_rate": Float(1e-3, 1.0, log=True, default=0.1),
     "sgd.momentum": Float(0.0, 0.99, default=0.9),
     "adamw.weight_decay": Float(1e-5, 0.1, log=True, default=4e-3),

@@ -61,6 +61,8 @@ SCHEME_EXAMPLES = {
     ),
     "aitm": (lambda names: kmtl.sharing.AITM(after={"second": "t"}), {}),
     "esmm": (lambda names: kmtl.sharing.ESMM(after={"second": "t"}), {}),
+    "mti_net": (lambda names: kmtl.sharing.MTINet(), {"pooling": None}),
+    "pad_net": (lambda names: kmtl.sharing.PADNet(channels=8), {"pooling": None}),
     "hierarchical": (
         lambda names: kmtl.sharing.Hierarchical(
             levels={name: 1 if name == "t" else 2 for name in names},
