@@ -9,6 +9,11 @@ from kmtl.layers.film import FiLM
 from kmtl.layers.fusion import Fusion
 from kmtl.layers.gates import SoftmaxGate
 from kmtl.layers.grouped import GroupedDense, GroupedFlatten, GroupedLayerNormalization
+from kmtl.layers.grouped_convolution import (
+    GroupedConv1D,
+    GroupedConv2D,
+    GroupedConv3D,
+)
 from kmtl.layers.joint import JointLogits
 from kmtl.layers.low_rank import LowRankMaker
 from kmtl.layers.maker import LayerMaker
@@ -35,6 +40,9 @@ __all__ = [
     "DSelectKGate",
     "FiLM",
     "Fusion",
+    "GroupedConv1D",
+    "GroupedConv2D",
+    "GroupedConv3D",
     "GroupedDense",
     "GroupedFlatten",
     "GroupedLayerNormalization",

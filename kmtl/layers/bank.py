@@ -16,6 +16,7 @@ from kmtl.layers.grouped import (
     GroupedLayerNormalization,
     PerCopy,
 )
+from kmtl.layers.grouped_convolution import GROUPED
 from kmtl.layers.maker import LayerMaker, _join
 
 CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
@@ -53,8 +54,9 @@ class BankMaker(LayerMaker):
     """Makes layers that hold `copies` copies of what was asked for.
 
     The copies lie side by side in the channels ("folded"): a convolution becomes one
-    with `groups=copies`, a dense layer one batched product, layer normalisation acts
-    per copy, and what acts on every channel by itself stays what it is. The first
+    with `groups=copies` (see `GroupedConv2D` for what a CPU runs), a dense layer one
+    batched product, layer normalisation acts per copy, and what acts on every channel
+    by itself stays what it is. The first
     layer with parameters reads the common input of all copies. Copy number 1 begins
     with the weights that the plain block has for the same seed, the others with weights
     of their own.
@@ -150,6 +152,7 @@ class BankMaker(LayerMaker):
             inputs = self.fold(inputs)
         if self.is_folded(inputs):
             arguments["groups"] = groups * self.copies
+            kind = GROUPED.get(kind, kind)
         arguments["filters"] *= self.copies
         return self._note(self._plain(kind, name, arguments)(inputs), True)
 
