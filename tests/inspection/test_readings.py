@@ -108,6 +108,7 @@ def trained(callback, epochs: int = 3, sharing="mmoe"):
     return model, x, history
 
 
+@pytest.mark.thorough(on="jax")
 def test_every_epoch_has_its_own_means() -> None:
     recorder = GateRecorder()
     model, x, history = trained(recorder)
@@ -125,6 +126,7 @@ def test_every_epoch_has_its_own_means() -> None:
     assert recorder.frame.equals(frame)
 
 
+@pytest.mark.thorough(on="jax")
 def test_some_epochs_and_the_last() -> None:
     _, _, history = trained(GateRecorder(every=2), epochs=5, sharing="cross_stitch")
     assert sorted(set(history.gates["epoch"])) == [2, 4, 5]

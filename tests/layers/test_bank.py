@@ -204,6 +204,7 @@ def test_refusals() -> None:
         GroupedDense(0, 3)
 
 
+@pytest.mark.thorough(on="jax")
 def test_half_precision() -> None:
     layer = GroupedLayerNormalization(2, dtype="mixed_float16")
     x = np.array([[100.0, 300.0, 1e-2, 3e-2]], "float32")  # 300 ** 2 > 65504

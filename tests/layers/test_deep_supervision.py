@@ -61,6 +61,7 @@ def by_hand(model, x, y, weight: float = 0.3):
     return losses
 
 
+@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("weighting", [None, "pcgrad", "sdmgrad"])
 def test_loss_and_logs(weighting) -> None:
     """Total = 0.5 a + (b + 0.3 deep); `b_loss` is the output's alone."""
@@ -83,6 +84,7 @@ def test_loss_and_logs(weighting) -> None:
         assert model.loss_report(x, y)["total"] == pytest.approx(total, rel=1e-4)
 
 
+@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("weighting", [None, "pcgrad"])
 def test_the_gradient_is_that_of_both_losses(weighting) -> None:
     """With one task's labels, PCGrad changes nothing: one SGD step by hand."""
@@ -109,6 +111,7 @@ def test_the_gradient_is_that_of_both_losses(weighting) -> None:
     )
 
 
+@pytest.mark.thorough(on="jax")
 def test_partial_batches_give_exact_logs() -> None:
     model, (x, y) = build(), data()
     model.compile(keras.optimizers.SGD(0.0))
@@ -117,6 +120,7 @@ def test_partial_batches_give_exact_logs() -> None:
     assert logs["deep_supervision_loss"][0] == pytest.approx(0.3 * expected, rel=1e-4)
 
 
+@pytest.mark.thorough(on="jax")
 def test_saved_loaded_and_plain(tmp_path) -> None:
     model, (x, _) = build(), data()
     model.save(tmp_path / "model.keras")

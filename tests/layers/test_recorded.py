@@ -66,6 +66,7 @@ def test_weights_of_the_plain_layer_leave_the_sums_out() -> None:
     assert len(layer.weights) == 4
 
 
+@pytest.mark.thorough(on="jax")
 def test_half_precision_sums_in_float32() -> None:
     layer = Shown(dtype="mixed_float16")
     for _ in range(3):  # 3 x 60,000 is more than float16 holds

@@ -124,6 +124,7 @@ def head(model) -> np.ndarray:
     return np.concatenate([value(kernel) for kernel in kernels], axis=1)
 
 
+@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("weighting", [None, "pcgrad"])
 def test_a_step_adds_the_gradient_of_the_penalty(weighting) -> None:
     """SGD at rate 0.1: the heads differ by 0.1 * alpha * 2 W Ω^-1."""
@@ -152,6 +153,7 @@ def test_a_step_adds_the_gradient_of_the_penalty(weighting) -> None:
     np.testing.assert_allclose(value(models[1].relations.omega), omega, 1e-4, 1e-5)
 
 
+@pytest.mark.thorough(on="jax")
 def test_saved_and_loaded(tmp_path) -> None:
     x, y = data()
     model = compiled(MTRL(0.1, tasks=["c", "a"]))

@@ -137,6 +137,7 @@ def test_calibrator() -> None:
     assert float(found) == pytest.approx(0.5 * (sigmoid(2) - sigmoid(0)) / 2)
 
 
+@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("weighting", [None, "pcgrad"])
 def test_calibrator_trains(weighting) -> None:
     """The only label says yes to the later task; the calibrator says no, louder."""
@@ -152,6 +153,7 @@ def test_calibrator_trains(weighting) -> None:
     assert float(value(bias)[0]) < 1.9
 
 
+@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize(
     ("kind", "base"), [(ESMM, "cross_stitch"), (AITM, HardSharing(depth=1))]
 )
@@ -203,6 +205,7 @@ def test_gradient_weighting_acts_on_what_tasks_share() -> None:
         build(ESMM(after={"buy": "click"})).compile("sgd", weighting=rule)
 
 
+@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_half_precision(policy) -> None:
     scheme = ESMM(after={"pay": "buy"}, base=AITM(after={"buy": "click"}))

@@ -72,6 +72,7 @@ HARD = {
 }
 
 
+@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("case", HARD)
 def test_equals_hard_sharing(case: str) -> None:
     groups, depth = HARD[case]
@@ -91,6 +92,7 @@ def test_order_of_names_decides_nothing() -> None:
     assert tools.mlp(tasks=TASKS[:1], sharing=TreeSharing(groups=[[["kind"]]] * 3)).seam
 
 
+@pytest.mark.thorough(on="jax")
 def test_trains_and_survives(tmp_path) -> None:
     model = tree(ALL, FORK, ALONE, dropout=0.1)
     x, labels = tools.data(model)
