@@ -122,7 +122,9 @@ def plot_auc(sides: dict[str, Any], file: Path) -> None:
         ):
             axis.errorbar(mean, i, xerr=half, fmt="o", color=color, capsize=3)
         axis.set_yticks(range(len(shown)), shown, fontsize=8)
-        axis.set_xlabel(f"AUC of {task} on the test set, 95 % interval")
+        axis.set_xlabel("test AUC, 95 % interval", fontsize=8)
+        axis.tick_params(axis="x", labelsize=7)
+        axis.set_title(task, fontsize=9)
         axis.grid(axis="x", linewidth=0.3)
     figure.tight_layout()
     figure.savefig(file, dpi=130)
@@ -198,7 +200,8 @@ def readme(result: dict[str, Any], figures: dict[str, str], missing: list[str]) 
         "\n".join(published),
         SOURCES,
         f"Command: `{result['command']} --data FOLDER`; about {minutes:.0f} minutes of "
-        f"training in all, {result['date']}, {result['machine']}; {versions}.",
+        f"training in all, on a machine busy with other work; {result['date']}, "
+        f"{result['machine']}; {versions}.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -206,9 +209,9 @@ def readme(result: dict[str, Any], figures: dict[str, str], missing: list[str]) 
 def table(sides: dict[str, Any]) -> str:
     head = (
         "| model | width | parameters | rate | income | never married | "
-        "income over bottom | married over bottom | s per run |"
+        "income over bottom | married over bottom |"
     )
-    return "\n".join([head, "|---" * 9 + "|", *map(_row, sides, sides.values())])
+    return "\n".join([head, "|---" * 8 + "|", *map(_row, sides, sides.values())])
 
 
 def _row(name: str, entry: dict[str, Any]) -> str:
@@ -220,7 +223,6 @@ def _row(name: str, entry: dict[str, Any]) -> str:
         f"{entry['rate']:g}",
         *(_number(entry["auc"].get(task), "", 1.0, 4) for task in TASKS),
         *(_number(over.get(task), "+", 1000.0, 2) for task in TASKS),
-        f"{entry['seconds']:g}",
     ]
     return "| " + " | ".join(cells) + " |"
 
