@@ -166,6 +166,9 @@ SCRIPT = textwrap.dedent(
     for replicas in (1, 2):
         scope = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
         for weighting in json.loads(sys.argv[1]):
+            if weighting is not None:  # in the order of the tasks
+                rule = kmtl._registry.get("weighting", weighting)
+                weighting = rule(shuffle=False)
             with scope.scope():
                 model = kmtl.build_cnn(
                     input_shape=(4, 4, 1), filters=(3,), seed=1, pooling=None,
