@@ -53,8 +53,9 @@ def baselines(
 
     The builder is called with one task at a time and otherwise the same arguments,
     without those that concern several tasks (`sharing`, `sharing_depth`,
-    `loss_weights`, and `weighting` when compiling; the task's weight is 1). All models
-    see the same rows, epochs, batch size, optimizer and rule for the epoch to keep.
+    `loss_weights`, and `weighting` and `relations` when compiling; the task's weight is
+    1). All models see the same rows, epochs, batch size, optimizer and rule for the
+    epoch to keep.
 
     Each model is trained once. It is stored under a key made from its configuration,
     the contents of the training and validation data, and the versions of kmtl, Keras

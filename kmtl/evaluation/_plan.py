@@ -15,7 +15,7 @@ from kmtl.tasks.base import Task
 
 #: Builder arguments that say how tasks share or weigh: a single task does neither.
 MULTI_TASK_ARGUMENTS = ("sharing", "sharing_depth", "loss_weights")
-MULTI_TASK_COMPILE = ("weighting", "loss_weights")
+MULTI_TASK_COMPILE = ("weighting", "relations", "loss_weights")
 PER_TASK_COMPILE = ("loss", "metrics", "weighted_metrics")
 
 Progress = Callable[[str, int, int, int], None]

@@ -41,7 +41,7 @@ class HyperModel(keras_tuner.HyperModel):
         optimizer: Keras optimizer or its name. An optimizer object brings its learning
             rate, which then leaves the default space. Defaults to `"adam"`.
         compile_options: Dict of further arguments of `MultiTaskModel.compile`, such as
-            `weighting`, `jit_compile`, `steps_per_execution`.
+            `weighting`, `relations`, `jit_compile`, `steps_per_execution`.
         seed: Integer >= 0: initial weights, dropout masks and the order of arrays given
             to `fit` depend on nothing else, the same for every trial. None is
             different every time.

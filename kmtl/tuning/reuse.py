@@ -102,9 +102,12 @@ class _Entry:
     def __init__(self, model: MultiTaskModel, arguments: Mapping[str, Any]):
         model.optimizer.build(model.trainable_variables)
         self.model = model
-        self._optimizer = [_kept(v) for v in model.optimizer.variables]
+        compiled = list(model.optimizer.variables)
+        if model.relations is not None:
+            compiled += model.relations.variables
+        self._compiled = [(variable, _kept(variable)) for variable in compiled]
         self._trainable = [id(v) for v in model.trainable_variables]
-        self._objects = (model.optimizer, model.weighting)
+        self._objects = (model.optimizer, model.weighting, model.relations)
         rates = frozen(dropout_of(arguments)) if fixed_dropout(model) else None
         self._fixed_rates = rates
         # seed -> (dropout as given, initial values of the layers)
@@ -115,9 +118,9 @@ class _Entry:
     def is_intact(self) -> bool:
         """Whether no callback has frozen layers or compiled the model anew."""
         model = self.model
-        return self._objects == (model.optimizer, model.weighting) and (
-            self._trainable == [id(v) for v in model.trainable_variables]
-        )
+        objects = (model.optimizer, model.weighting, model.relations)
+        trainable = [id(v) for v in model.trainable_variables]
+        return self._objects == objects and self._trainable == trainable
 
     def takes(self, arguments: Mapping[str, Any]) -> bool:
         """Whether the model can have the dropout of these arguments."""
@@ -147,9 +150,7 @@ class _Entry:
             layer.task = layer.task.replace(weight=task.weight)
             layer.task_weight.assign(task.weight)
             layer.weight_rule = rule
-        for variable, value in zip(
-            model.optimizer.variables, self._optimizer, strict=True
-        ):
+        for variable, value in self._compiled:
             variable.assign(value)
         rate = _rate(options["optimizer"])
         if rate is not None:

@@ -121,6 +121,10 @@ CASES = {
     "rlw": {"compile_options": {"weighting": RLW(seed=5)}},
     "famo": {"compile_options": {"weighting": "famo"}},
     "moco": {"compile_options": {"weighting": "moco"}},
+    "relations": {
+        "tasks": (kmtl.Regression("kind"), TASKS[1]),
+        "compile_options": {"relations": "mtrl"},
+    },
 }
 
 
