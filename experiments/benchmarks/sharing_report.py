@@ -72,7 +72,13 @@ def markdown(record: dict[str, Any]) -> str:
             if (part["net"], part["tasks"]) == (net, tasks)
             for note in part["notes"]
         ]
-        parts += [f"## {net}, T = {tasks}", f"{NETS[net]}.", _table(sides)]
+        loads = [
+            f"{SIDES.get(part['side'], 'LibMTL')} {part['load'][0]:.1f}"
+            for part in record["time"]
+            if (part["net"], part["tasks"]) == (net, tasks)
+        ]
+        text = f"{NETS[net]}. Load average of the machine: {', '.join(loads)}."
+        parts += [f"## {net}, T = {tasks}", text, _table(sides)]
         if notes:
             parts.append("\n".join(dict.fromkeys(notes)))
     return "\n\n".join(parts) + "\n"
