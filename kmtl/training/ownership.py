@@ -5,22 +5,53 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from kmtl.layers.deep_supervision import DeepSupervision
+from kmtl.layers.stop_gradient import StopGradient
+
 
 def tasks_of_layers(model: Any) -> dict[Any, frozenset[str]]:
-    """Layer -> names of the tasks whose output depends on it, from the graph."""
+    """Layer -> names of the tasks whose loss reaches it, from the graph.
+
+    No loss passes a `StopGradient`. Where none arrives at all, the tasks whose output
+    depends on the layer.
+    """
+    reached = _walk(model, stop=True)
+    return {
+        layer: frozenset(reached.get(layer, names))
+        for layer, names in _walk(model, stop=False).items()
+    }
+
+
+def _walk(model: Any, stop: bool) -> dict[Any, set[str]]:
     found: dict[Any, set[str]] = {}
     for name, tensor in model._outputs_struct.items():
         pending: list = [tensor]
+        pending += [
+            layer._inbound_nodes[0].output_tensors[0]
+            for layer in model.layers
+            if isinstance(layer, DeepSupervision) and layer.task == name
+        ]
         seen: set = set()
         while pending:
             history = pending.pop()._keras_history
             operation = history.operation
             found.setdefault(operation, set()).add(name)
+            if stop and isinstance(operation, StopGradient):
+                continue
             node = operation._inbound_nodes[history.node_index]
             if node not in seen:
                 seen.add(node)
                 pending.extend(node.input_tensors)
-    return {layer: frozenset(names) for layer, names in found.items()}
+    return found
+
+
+def _users(model: Any) -> list[tuple[Any, frozenset[str]]]:
+    """Trainable variables of the graph, each with the tasks that train it."""
+    users: dict[int, tuple[Any, set[str]]] = {}
+    for layer, users_of_layer in tasks_of_layers(model).items():
+        for variable in getattr(layer, "trainable_variables", ()):
+            users.setdefault(id(variable), (variable, set()))[1].update(users_of_layer)
+    return [(variable, frozenset(names)) for variable, names in users.values()]
 
 
 def split_variables(model: Any) -> tuple[list, dict[str, list]]:
@@ -28,13 +59,9 @@ def split_variables(model: Any) -> tuple[list, dict[str, list]]:
 
     A variable used by more than one task, though not by all, counts as shared.
     """
-    users: dict[int, tuple[Any, set[str]]] = {}
-    for layer, users_of_layer in tasks_of_layers(model).items():
-        for variable in getattr(layer, "trainable_variables", ()):
-            users.setdefault(id(variable), (variable, set()))[1].update(users_of_layer)
     shared: list = []
     own: dict[str, list] = {name: [] for name in model.task_names}
-    for variable, names in users.values():
+    for variable, names in _users(model):
         if len(names) == 1:
             own[next(iter(names))].append(variable)
         else:
@@ -58,20 +85,26 @@ def optimizer_slots(optimizer: Any, variables: Iterable[Any]) -> dict[int, list[
     return slots
 
 
-def owned_state(model: Any) -> list[tuple[int, list[int], list[int]]]:
-    """Per task: what a step without its labels must leave alone.
+def owned_state(model: Any) -> list[tuple[list[int], list[int], list[int]]]:
+    """Per task, or group of tasks, what a step without labels of any must leave alone.
+
+    What all tasks share is not among it.
 
     Returns:
-        List of `(task index, indices in model.trainable_variables, indices in
+        List of `(task indices, indices in model.trainable_variables, indices in
         optimizer.variables)`.
     """
     variables = model.trainable_variables
     position = {id(variable): i for i, variable in enumerate(variables)}
     slots = optimizer_slots(model.optimizer, variables)
-    _, own = split_variables(model)
-    state = []
-    for index, name in enumerate(model.task_names):
-        places = [position[id(variable)] for variable in own[name]]
-        if places:
-            state.append((index, places, [s for i in places for s in slots[i]]))
-    return state
+    names = list(model.task_names)
+    places: dict[tuple[int, ...], list[int]] = {(i,): [] for i in range(len(names))}
+    for variable, users in _users(model):
+        if len(users) < max(2, len(names)):
+            group = tuple(sorted(map(names.index, users)))
+            places.setdefault(group, []).append(position[id(variable)])
+    return [
+        (list(group), own, [slot for i in own for slot in slots[i]])
+        for group, own in places.items()
+        if own
+    ]

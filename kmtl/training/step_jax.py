@@ -74,6 +74,8 @@ def _look_ahead(model: Any, state: Any, data: tuple) -> list:
 def restore_absent(model: Any, present: Any, old: tuple, new: tuple) -> tuple:
     """Tasks absent from the batch keep their own variables and optimizer slots.
 
+    So do groups of tasks that share a part of the trunk, where all of them are absent.
+
     Args:
         present: Bool array `(T,)`: the batch has a label of the task.
         old: `(trainable variables, optimizer variables)` before the step.
@@ -82,11 +84,12 @@ def restore_absent(model: Any, present: Any, old: tuple, new: tuple) -> tuple:
     # Accumulation: the step at hand applies earlier batches' gradients as well.
     if model.optimizer.gradient_accumulation_steps or model._state.complete:
         return new
-    for task, places, slots in owned_state(model):
+    for tasks, places, slots in owned_state(model):
+        here = jnp.any(present[jnp.array(tasks)])
         for before, after, indices in (
             (old[0], new[0], places),
             (old[1], new[1], slots),
         ):
             for i in indices:
-                after[i] = jnp.where(present[task], after[i], before[i])
+                after[i] = jnp.where(here, after[i], before[i])
     return new

@@ -39,7 +39,8 @@ def apply_gradients(model: Any, gradients: list, variables: list, present: Any) 
     """Apply gradients; tasks absent from the batch keep their own variables.
 
     A zero gradient is not enough for that: momentum, weight decay and regularisers
-    move a variable without one.
+    move a variable without one. What a group of tasks shares is kept where all of them
+    are absent.
 
     Args:
         present: Bool tensor `(T,)`: the global batch has a label of the task.
@@ -55,43 +56,51 @@ def apply_gradients(model: Any, gradients: list, variables: list, present: Any) 
     if optimizer.gradient_accumulation_steps or model._state.complete:
         apply()
         return
+    state = owned_state(model)
     owned = [
-        (task, [variables[i] for i in places] + [optimizer.variables[i] for i in slots])
-        for task, places, slots in owned_state(model)
+        (at, [variables[i] for i in places] + [optimizer.variables[i] for i in slots])
+        for at, (_, places, slots) in enumerate(state)
     ]
     flat = [variable for _, group in owned for variable in group]
     if not flat:
         apply()
         return
+
+    def are_here() -> Any:
+        """Per group of tasks, whether one of them is here."""
+        return tf.stack(
+            [tf.reduce_any(tf.gather(present, group)) for group, *_ in state]
+        )
+
     if not tf.distribute.has_strategy():
         everyone = tf.reduce_all(present)
         kept = _branch(everyone, lambda: _empty(flat), lambda: _copies(flat))
         apply()
 
         def put_back() -> Any:
-            values = iter(_parts(kept, flat))
-            for task, group in owned:
+            values, here = iter(_parts(kept, flat)), are_here()
+            for at, group in owned:
                 for variable in group:
                     old = next(values)
-                    variable.assign(tf.where(present[task], variable.value, old))
+                    variable.assign(tf.where(here[at], variable.value, old))
             return tf.constant(0)
 
         _branch(everyone, lambda: tf.constant(0), put_back)
         return
     # Under a strategy no branch may hold an all-reduce: restore after it instead.
-    tasks = [task for task, group in owned for _ in group]
+    places = [at for at, group in owned for _ in group]
     old = [tf.identity(v.value) for v in flat]
     apply()
 
     def restore(strategy: Any, values: list, flags: Any) -> None:
-        for variable, task, value in zip(flat, tasks, values, strict=True):
+        for variable, at, value in zip(flat, places, values, strict=True):
             strategy.extended.update(
                 variable.value,
-                lambda v, new, flag, t=task: v.assign(tf.where(flag[t], v, new)),
+                lambda v, new, flag, i=at: v.assign(tf.where(flag[i], v, new)),
                 args=(value, flags),
             )
 
-    tf.distribute.get_replica_context().merge_call(restore, args=(old, present))
+    tf.distribute.get_replica_context().merge_call(restore, args=(old, are_here()))
 
 
 def _branch(condition: Any, if_true: Callable, if_false: Callable) -> Any:

@@ -61,6 +61,65 @@ def test_momentum_decay_and_regularisers_do_not_move_an_absent_head(optimizer):
     assert moved == others
 
 
+def test_what_a_group_shares_stays_where_all_of_the_group_are_absent():
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(16, 4)).astype("float32")
+    labels = {name: rng.normal(size=16).astype("float32") for name in "abc"}
+    tasks = [kmtl.Regression(name) for name in "abc"]
+    groups = [[["a", "b", "c"]], [["a", "b"], ["c"]]]
+    model = kmtl.build_mlp(
+        input_shape=(4,),
+        units=(6, 6),
+        sharing=kmtl.sharing.TreeSharing(groups=groups),
+        tasks=tasks,
+        seed=0,
+    )
+    model.compile(keras.optimizers.AdamW(0.01, weight_decay=0.1))
+    model.fit(x, labels, epochs=2, batch_size=8, verbose=0)
+    group = [v.path for v in model.trainable_variables if "shared_block2" in v.path]
+    assert len(group) == 2
+
+    def moved_without(*names: str) -> set[bool]:
+        before = state(model)
+        absent = {name: np.full(16, np.nan, "float32") for name in names}
+        model.fit(x, labels | absent, batch_size=8, verbose=0)
+        after = state(model)
+        name = group[0].replace("/", "_")
+        slots = [path for path in before if name in path]
+        assert len(slots) == 2
+        return {bool(np.any(before[p] != after[p])) for p in [*group, *slots]}
+
+    assert moved_without("a", "b") == {False}
+    assert moved_without("a") == {True}
+
+
+@pytest.mark.parametrize("hand_over", ["features", "predictions"])
+def test_beyond_a_stopped_gradient_a_part_is_the_one_task_s_that_trains_it(hand_over):
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(16, 4)).astype("float32")
+    labels = {name: rng.normal(size=16).astype("float32") for name in ("low", "high")}
+    model = kmtl.build_mlp(
+        input_shape=(4,),
+        units=(6, 6),
+        sharing=kmtl.sharing.Hierarchical(
+            levels={"low": 1, "high": 2}, hand_over=hand_over, stop_gradient=True
+        ),
+        tasks=[kmtl.Regression(name) for name in labels],
+        seed=0,
+    )
+    model.compile(keras.optimizers.Adam(0.01))
+    model.fit(x, labels, epochs=2, batch_size=8, verbose=0)
+    before = state(model)
+    absent = {"low": np.full(16, np.nan, "float32")}
+    model.fit(x, labels | absent, batch_size=8, verbose=0)
+    after = state(model)
+    own = [v.path for v in model.trainable_variables if v.path.startswith("low_")]
+    own = [path for path in own if "embedding" not in path]  # what reads it learns
+    assert len(own) == (4 if hand_over == "features" else 2)
+    for path in own:
+        np.testing.assert_array_equal(before[path], after[path], err_msg=path)
+
+
 def test_a_step_with_all_labels_is_the_plain_keras_step():
     rng = np.random.default_rng(1)
     x = rng.normal(size=(32, 4)).astype("float32")
