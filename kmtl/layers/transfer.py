@@ -62,12 +62,10 @@ class InformationTransfer(Recorded):
         self.built = True
 
     def _initializer(self, name: str) -> Any:
-        """One initializer gives equal weights each time it has a seed: one for each."""
+        """One initializer gives equal weights each time, without a seed too."""
         config = self.kernel_initializer.get_config()
-        if config.get("seed") is None:
-            return self.kernel_initializer
-        offset = ("query", "key", "value").index(name)
-        config["seed"] += offset
+        if isinstance(config.get("seed"), int):
+            config["seed"] += ("query", "key", "value").index(name)
         return type(self.kernel_initializer).from_config(config)
 
     def call(self, inputs: Any, training: bool = False) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from column_tools import assert_same, shake, value
 from core_tools import gradient
+from keras import ops
 
 import kmtl
 from kmtl.layers import Calibrator, InformationTransfer, JointLogits
@@ -102,6 +103,16 @@ def test_information_transfer_against_the_paper() -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(layer.readings()["buy"], w.mean(1), rtol=1e-5)
     assert layer.reading_labels() == ("click", "buy")
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_query_key_and_value_begin_apart(seed) -> None:
+    initializer = keras.initializers.GlorotUniform(seed=seed)
+    layer = InformationTransfer("buy", "click", kernel_initializer=initializer)
+    layer.build([(None, 4), (None, 4)])
+    query, key, values = (ops.convert_to_numpy(v) for v in layer.trainable_variables)
+    for one, other in ((query, key), (query, values), (key, values)):
+        assert np.abs(one - other).max() > 1e-3
 
 
 def test_aitm_by_hand() -> None:
