@@ -49,6 +49,12 @@ class Extraction(Sharing):
         trunk = shared_blocks(backbone, inputs, depth, make)
         levels = self.levels(range(depth, backbone.num_blocks))
         names = [task.name for task in tasks]
+        if COMMON in names:
+            raise ValueError(
+                f"A task of sharing='{self.registered_name}' must not be called "
+                f"'{COMMON}', as the experts of all tasks are. Rename it. "
+                f"Received: tasks {', '.join(names)}"
+            )
         paths = dict.fromkeys([*names, COMMON], trunk)
         for number, blocks in enumerate(levels):
             banks = self._banks(backbone, blocks, paths, names, make)

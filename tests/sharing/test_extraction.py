@@ -150,3 +150,10 @@ def test_refusals(kind: type) -> None:
         mlp(kind(depth=2))
     with pytest.raises(ValueError, match=r"`temperature`"):
         kind(temperature=0.0)
+
+
+@pytest.mark.parametrize("scheme", [CGC(), PLE()])
+def test_no_task_is_called_as_the_shared_experts(scheme) -> None:
+    tasks = [kmtl.Regression("shared"), kmtl.Regression("b")]
+    with pytest.raises(ValueError, match="must not be called 'shared'"):
+        mlp(scheme, tasks=tasks)
