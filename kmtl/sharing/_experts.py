@@ -10,21 +10,13 @@ from kmtl.layers.bank import run_bank
 from kmtl.layers.gates import SoftmaxGate
 from kmtl.layers.mixture import Mixture
 from kmtl.layers.seam import Seam
+from kmtl.sharing._columns import shared_blocks
 from kmtl.sharing.base import Sharing
 
 
 def check_depth(depth: Any, backbone: Any) -> int:
     """Number of leading blocks shared plainly; one block at least is left."""
     return _checks.check_int("depth", depth, 0, backbone.num_blocks - 1)
-
-
-def shared_blocks(backbone: Any, inputs: Any, depth: int, make: Any) -> Any:
-    """The first `depth` blocks, for all tasks."""
-    features = inputs
-    for i in range(depth):
-        part = make.part(f"shared_block{i + 1}", f"block{i + 1}")
-        features = backbone.block(i, features, part)
-    return features
 
 
 def gate_kernel(name: str, make: Any) -> dict[str, Any]:

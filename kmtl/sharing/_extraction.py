@@ -10,7 +10,8 @@ from kmtl import _checks
 from kmtl.layers.bank import run_bank
 from kmtl.layers.gates import check_temperature
 from kmtl.layers.mixture import Mixture
-from kmtl.sharing._experts import check_depth, shared_blocks, softmax_gate
+from kmtl.sharing._columns import shared_blocks
+from kmtl.sharing._experts import check_depth, softmax_gate
 from kmtl.sharing.base import Sharing
 
 #: Key of the experts that belong to all tasks, and of their path through the levels.

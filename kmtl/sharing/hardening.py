@@ -80,10 +80,11 @@ def _take_weights(hard: Any, model: Any, copies: dict[str, tuple[str, int]]) -> 
         if not layer.weights:
             continue
         name, copy = layer.name, 0
-        for prefix, (bank, number) in copies.items():
-            if name.startswith(prefix):
-                name, copy = bank + name.removeprefix(prefix), number
-                break
+        fitting = [prefix for prefix in copies if name.startswith(prefix)]
+        if fitting:
+            prefix = max(fitting, key=len)  # a task may be called as another begins
+            bank, copy = copies[prefix]
+            name = bank + name.removeprefix(prefix)
         values = [
             _of_copy(np.asarray(ops.convert_to_numpy(source)), variable.shape, copy)
             for source, variable in zip(

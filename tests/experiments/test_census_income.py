@@ -141,6 +141,7 @@ def test_sizes_are_about_equal() -> None:
     assert all(abs(size - wanted) < 0.06 * wanted for size in sizes.values()), sizes
 
 
+@pytest.mark.thorough
 def test_fast_mode(tmp_path: Path) -> None:
     """Goes on after a kill, and reports without training."""
     command = [sys.executable, str(EXPERIMENT / "run.py"), "--fast", "--out", tmp_path]

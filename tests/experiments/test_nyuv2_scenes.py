@@ -145,6 +145,7 @@ def test_report(modules, tmp_path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_fast_run_goes_on(tmp_path) -> None:
     def run() -> str:
         done = subprocess.run(

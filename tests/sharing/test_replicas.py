@@ -31,7 +31,7 @@ CALM = {
 
 SCRIPT = textwrap.dedent(
     """
-    import dataclasses, importlib.util, json, sys
+    import dataclasses, importlib.util, json, pathlib, sys
     import numpy as np
     import tensorflow as tf
 
@@ -45,6 +45,7 @@ SCRIPT = textwrap.dedent(
     from kmtl.layers.choice import Choice
 
     path, names, calm = json.loads(sys.argv[1])
+    sys.path += [str(pathlib.Path(path).parents[1])]  # the tests' own tools
     spec = importlib.util.spec_from_file_location("contract", path)
     contract = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(contract)

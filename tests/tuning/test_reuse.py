@@ -457,7 +457,7 @@ def test_a_search_with_reuse_is_the_search_without(tmp_path: Path) -> None:
         tuner = kmtl.RandomSearch(
             make(space=[*RATES, "sharing_depth"], reuse=reuse_models),
             objective="val_size_mae",
-            max_trials=4,
+            max_trials=3,
             seed=0,
             directory=tmp_path,
             project_name=f"reuse_{reuse_models}",
