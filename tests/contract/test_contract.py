@@ -231,14 +231,14 @@ def test_training_a_task(kind: str, tmp_path) -> None:
     )
 
 
-# A scheme with every trunk that it takes; on JAX one is enough, for time.
+# On JAX some schemes stand for all, for time: no state, stitches, gates, draws.
+ON_JAX = ("hard", "cross_stitch", "mmoe", "learning_to_branch")
+not_on_jax = pytest.mark.thorough(on="jax")
 TRUNKS_AND_SCHEMES = [
     pytest.param(
         trunk,
         scheme,
-        marks=[pytest.mark.thorough(on="jax")]
-        if scheme not in (*SCHEME_TRUNKS, "hard") and trunk != BACKBONES[-1]
-        else [],
+        marks=[] if scheme in ON_JAX else [not_on_jax],
     )
     for scheme in SCHEMES
     for trunk in BACKBONES
@@ -280,6 +280,7 @@ def test_backbone(name: str) -> None:
     assert set(map(tuple, shapes)) == {(ROWS, 1)}
 
 
+@not_on_jax
 @pytest.mark.parametrize("name", SCHEMES)
 def test_sharing_scheme(name: str) -> None:
     # The order of the tasks does not matter to their outputs.

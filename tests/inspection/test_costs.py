@@ -11,7 +11,7 @@ import kmtl
 from kmtl.inspection import Cost, structure
 from kmtl.inspection.parts import part_name
 
-pytestmark = pytest.mark.backend
+pytestmark = [pytest.mark.backend, pytest.mark.thorough(on="jax")]
 
 
 def tasks(*names: str) -> list:

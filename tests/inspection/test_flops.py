@@ -11,7 +11,7 @@ import kmtl
 from kmtl.inspection import flops_rule, node_flops
 from kmtl.inspection.flops import _einsum_flops
 
-pytestmark = pytest.mark.backend
+pytestmark = [pytest.mark.backend, pytest.mark.thorough(on="jax")]
 
 
 def counted(layer: keras.layers.Layer, *shapes: tuple) -> int:

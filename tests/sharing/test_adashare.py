@@ -12,7 +12,7 @@ import pytest
 from kmtl.layers import Selection
 from kmtl.sharing import AdaShare, SelectedBlocks, Sharing, harden
 
-pytestmark = pytest.mark.backend
+pytestmark = [pytest.mark.backend, pytest.mark.thorough(on="jax")]
 
 BLOCKS = {"kind": [1, 2, 3], "size": [1, 3]}
 
@@ -87,7 +87,6 @@ def test_all_run_is_hard_sharing(builder) -> None:
     assert model.seam is None
 
 
-@pytest.mark.thorough(on="jax")
 def test_hardened_model() -> None:
     options = {"normalization": "batch", "dropout": 0.2}
     model = ada(**options)
@@ -133,7 +132,6 @@ def test_selected_blocks_by_hand() -> None:
     tools.assert_same(same, tools.mlp(), x)
 
 
-@pytest.mark.thorough(on="jax")
 def test_trains_and_survives(tmp_path) -> None:
     model = ada(dropout=0.1)
     x, y = tools.data(model)
@@ -151,7 +149,6 @@ def test_trains_and_survives(tmp_path) -> None:
     tools.assert_same(harden(loaded), model, x)
 
 
-@pytest.mark.thorough(on="jax")
 def test_half_precision() -> None:
     full = ada()
     x, _ = tools.data(full)
@@ -165,7 +162,6 @@ def test_half_precision() -> None:
                 np.testing.assert_allclose(found, full(x)[name], atol=0.1)
 
 
-@pytest.mark.thorough(on="jax")
 def test_search_space() -> None:
     tools.searched("adashare", sparsity="default", sharing="default")
 

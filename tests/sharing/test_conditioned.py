@@ -13,7 +13,7 @@ import pytest
 import kmtl
 from kmtl.sharing import Adapters, FiLM, LoRA, load_trunk
 
-pytestmark = pytest.mark.backend
+pytestmark = [pytest.mark.backend, pytest.mark.thorough(on="jax")]
 
 SCHEMES = {
     "film": FiLM(),
@@ -32,7 +32,6 @@ def is_trunk(path: str) -> bool:
     return path.startswith("shared_block")
 
 
-@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("name", SCHEMES)
 @pytest.mark.parametrize("trunk", BUILDERS)
 def test_starts_as_hard_sharing_bit_for_bit(name: str, trunk: str) -> None:
@@ -130,7 +129,6 @@ def test_lora_of_a_convolution_is_an_update_of_its_kernel(pooling: str) -> None:
         )
 
 
-@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("scheme", ["film", "adapters"])
 def test_what_is_common_is_computed_once(scheme: str) -> None:
     def calls(model) -> list[int]:
@@ -149,7 +147,6 @@ def test_what_is_common_is_computed_once(scheme: str) -> None:
     assert last._state.plan.level == "features"
 
 
-@pytest.mark.thorough(on="jax")
 def test_lora_computes_what_is_common_once() -> None:
     model = tools.mlp(sharing=LoRA())
     dense = [model.get_layer(f"shared_block{i}_dense") for i in (1, 2, 3)]
@@ -157,7 +154,6 @@ def test_lora_computes_what_is_common_once() -> None:
     assert model.seam is None
 
 
-@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("name", SCHEMES)
 def test_training_with_what_is_added_held_is_hard_sharing(name: str) -> None:
     model, hard = (
@@ -173,7 +169,6 @@ def test_training_with_what_is_added_held_is_hard_sharing(name: str) -> None:
     tools.assert_same(model, hard, tools.data(model)[0], exactly=False)
 
 
-@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("name", SCHEMES)
 def test_trains_and_survives(name: str, tmp_path) -> None:
     model = tools.mlp(sharing=SCHEMES[name], units=(4, 4), dropout=0.1)
@@ -190,7 +185,6 @@ def test_trains_and_survives(name: str, tmp_path) -> None:
     tools.survives(model, tmp_path)
 
 
-@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("name", SCHEMES)
 def test_half_precision(name: str) -> None:
     full = tools.cnn(sharing=SCHEMES[name])
@@ -202,7 +196,6 @@ def test_half_precision(name: str) -> None:
         np.testing.assert_allclose(found, full(x)[task], atol=0.1)
 
 
-@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("name", SCHEMES)
 def test_frozen_trunk_from_a_pretrained_model(name: str, tmp_path) -> None:
     options = {"normalization": "batch", "dropout": 0.1, "units": (4, 4)}
@@ -261,7 +254,6 @@ def test_load_trunk_refuses_what_does_not_fit() -> None:
     )
 
 
-@pytest.mark.thorough(on="jax")
 def test_search_space() -> None:
     tools.searched("lora", rank="default", frozen=[True])
     model = tools.searched("adapters", bottleneck="default")

@@ -13,7 +13,7 @@ import kmtl
 from kmtl.layers import DeepSupervision
 from kmtl.sharing import ESMM, MTINet, PADNet, Sharing
 
-pytestmark = pytest.mark.backend
+pytestmark = [pytest.mark.backend, pytest.mark.thorough(on="jax")]
 
 TASKS = [
     kmtl.Segmentation("mask", classes=2, hidden=(3,), activation="tanh"),
@@ -88,7 +88,6 @@ def test_messages_of_several_tasks_are_summed() -> None:
     ]
 
 
-@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize(
     "scheme", [PADNet(weight=0.5), MTINet(channels=3), PADNet(base="cross_stitch")]
 )
@@ -140,7 +139,6 @@ def test_one_dense_task_keeps_the_seam() -> None:
     assert several._state.plan.level == "parameters"
 
 
-@pytest.mark.thorough(on="jax")
 def test_half_precision() -> None:
     full = build(PADNet())
     x, _ = data()

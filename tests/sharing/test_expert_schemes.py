@@ -12,7 +12,7 @@ import kmtl
 from kmtl import _registry
 from kmtl.layers.gates import Gate
 
-pytestmark = pytest.mark.backend
+pytestmark = [pytest.mark.backend, pytest.mark.thorough(on="jax")]
 
 NAMES = ("mmoe", "cgc", "ple", "dselect_k", "sparse_moe")
 SIDE = 5
@@ -61,7 +61,6 @@ def same(one: dict, two: dict, **tolerance) -> None:
         np.testing.assert_allclose(value, two[name], **tolerance)
 
 
-@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("name", NAMES)
 def test_plain_model_computes_the_same(name: str) -> None:
     model = cnn(name, depth=1)
@@ -76,7 +75,6 @@ def test_plain_model_computes_the_same(name: str) -> None:
     same(again(IMAGES), model(IMAGES), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("name", NAMES)
 def test_any_image_size_and_vectors(name: str) -> None:
     free = cnn(name, shape=(None, None, 2))
@@ -90,7 +88,6 @@ def test_any_image_size_and_vectors(name: str) -> None:
     same(flat.to_keras()(IMAGES), flat(IMAGES), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("name", NAMES)
 def test_saved_while_training(name: str, tmp_path) -> None:
     model = mlp(name)
@@ -108,7 +105,6 @@ def test_saved_while_training(name: str, tmp_path) -> None:
     assert histories[0] == pytest.approx(histories[1], rel=1e-6)
 
 
-@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(name: str, policy: str) -> None:
@@ -129,7 +125,6 @@ def test_mixed_precision(name: str, policy: str) -> None:
         assert np.isfinite(loss).all()
 
 
-@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("name", NAMES)
 def test_gates_belong_to_their_task_and_experts_to_all(name: str) -> None:
     from kmtl.training.ownership import split_variables
@@ -150,7 +145,6 @@ def test_gates_belong_to_their_task_and_experts_to_all(name: str) -> None:
     assert np.isfinite(history["loss"]).all()
 
 
-@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("name", NAMES)
 def test_search_space(name: str) -> None:
     argument = "shared_experts" if name in ("cgc", "ple") else "experts"

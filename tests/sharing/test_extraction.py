@@ -10,7 +10,7 @@ from keras import ops
 import kmtl
 from kmtl.sharing import CGC, PLE
 
-pytestmark = pytest.mark.backend
+pytestmark = [pytest.mark.backend, pytest.mark.thorough(on="jax")]
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(6, 4)).astype("float32")

@@ -23,7 +23,7 @@ from keras import ops
 import kmtl
 from kmtl.sharing import HardSharing, Hierarchical, Sharing
 
-pytestmark = pytest.mark.backend
+pytestmark = [pytest.mark.backend, pytest.mark.thorough(on="jax")]
 
 LEVELS = {"kind": 3, "size": 1}
 HAND_OVERS = [None, "features", "predictions"]
@@ -155,7 +155,6 @@ def test_stopping_the_gradient_leaves_the_lower_task_alone(stop: bool) -> None:
     assert moved != stop
 
 
-@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("hand_over", HAND_OVERS)
 def test_training_saving_and_plain_keras(hand_over, tmp_path) -> None:
     scheme = Hierarchical(levels={"kind": 2, "size": 1}, hand_over=hand_over)
@@ -166,13 +165,11 @@ def test_training_saving_and_plain_keras(hand_over, tmp_path) -> None:
     assert Sharing.from_config(config) == scheme
 
 
-@pytest.mark.thorough(on="jax")
 def test_half_precision() -> None:
     scheme = Hierarchical(levels={"kind": 1, "size": 2}, hand_over="predictions")
     half_precision(mlp, units=(4, 4), sharing=scheme)
 
 
-@pytest.mark.thorough(on="jax")
 def test_in_a_search_space() -> None:
     import keras_tuner
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from column_tools import assert_same, cnn, data, mlp, outputs, survives, train, value
 
-pytestmark = pytest.mark.backend
+pytestmark = [pytest.mark.backend, pytest.mark.thorough(on="jax")]
 
 
 @pytest.mark.parametrize("build", [mlp, cnn])

@@ -23,7 +23,7 @@ from keras import ops
 import kmtl
 from kmtl.sharing import MTAN
 
-pytestmark = pytest.mark.backend
+pytestmark = [pytest.mark.backend, pytest.mark.thorough(on="jax")]
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
@@ -82,7 +82,6 @@ def test_equations(build) -> None:
         np.testing.assert_allclose(found[name], head, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("build", [mlp, cnn])
 def test_with_open_masks_it_is_hard_sharing(build) -> None:
     model = build(sharing=MTAN(normalization=None))
@@ -119,7 +118,6 @@ def test_what_is_shared() -> None:
 NORMED = ("conv", "norm")
 
 
-@pytest.mark.thorough(on="jax")
 def test_maps_of_any_size() -> None:
     """f's pooling ends where the block's does, whichever way that rounds."""
 
@@ -176,18 +174,15 @@ def test_readings() -> None:
     assert np.isnan(layer.readings()["size"]).all()
 
 
-@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("build", [mlp, cnn])
 def test_saving(build, tmp_path) -> None:
     survives(build(sharing="mtan"), tmp_path)
 
 
-@pytest.mark.thorough(on="jax")
 def test_training_in_half_precision() -> None:
     half_precision(mlp, sharing="mtan", units=(8, 8))
 
 
-@pytest.mark.thorough(on="jax")
 def test_one_task_and_search_space() -> None:
     single = mlp(sharing="mtan", tasks=TASKS[:1])
     assert single.get_layer("kind_attention3_mask")

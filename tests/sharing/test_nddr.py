@@ -22,7 +22,7 @@ import kmtl
 from kmtl.layers import Fusion
 from kmtl.sharing import NDDR, CrossStitch
 
-pytestmark = pytest.mark.backend
+pytestmark = [pytest.mark.backend, pytest.mark.thorough(on="jax")]
 PLAIN = {"normalization": None, "activation": None, "weight_decay": 0.0}
 
 
@@ -84,7 +84,6 @@ def test_initial_weights_and_decay() -> None:
     assert set(np.unique(kernel)) == {np.float32(0.0), np.float32(0.5)}
 
 
-@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("build", [mlp, cnn])
 def test_limits(build) -> None:
     model = build(sharing=NDDR(self_weight=1.0, **PLAIN))
@@ -106,19 +105,16 @@ def test_where_it_fuses() -> None:
     assert model.get_layer("shared_block1_dense")
 
 
-@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("build", [mlp, cnn])
 def test_saving(build, tmp_path) -> None:
     scheme = NDDR(normalization="batch" if build is cnn else "layer")
     survives(build(sharing=scheme), tmp_path)
 
 
-@pytest.mark.thorough(on="jax")
 def test_training_in_half_precision() -> None:
     half_precision(mlp, sharing=NDDR(activation=None))
 
 
-@pytest.mark.thorough(on="jax")
 def test_search_space() -> None:
     model = searched("nddr", self_weight=(0.6, 0.6001), weight_decay=(1e-4, 1e-3))
     kernel = value(model.get_layer("kind_nddr1_fusion").kernel)

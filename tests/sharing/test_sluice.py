@@ -21,7 +21,7 @@ from column_tools import (
 from kmtl.layers import SubspaceOrthogonality
 from kmtl.sharing import CrossStitch, Sluice
 
-pytestmark = pytest.mark.backend
+pytestmark = [pytest.mark.backend, pytest.mark.thorough(on="jax")]
 
 
 def dense(model, name: str, x: np.ndarray) -> np.ndarray:
@@ -94,7 +94,6 @@ def test_penalty() -> None:
     assert float(found) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("build", [mlp, cnn])
 def test_at_identity_it_is_independent(build) -> None:
     options = {"normalization": "batch"}
@@ -127,7 +126,6 @@ def test_readings() -> None:
     np.testing.assert_allclose(mixture.readings()["size"], [0.05, 0.05, 0.9], rtol=1e-6)
 
 
-@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("build", [mlp, cnn])
 def test_saving(build, tmp_path) -> None:
     if build is mlp:
@@ -136,12 +134,10 @@ def test_saving(build, tmp_path) -> None:
         survives(cnn(sharing="sluice", pooling=None), tmp_path)
 
 
-@pytest.mark.thorough(on="jax")
 def test_training_in_half_precision() -> None:
     half_precision(mlp, sharing="sluice")
 
 
-@pytest.mark.thorough(on="jax")
 def test_search_space() -> None:
     model = searched("sluice", subspaces=[4], orthogonality=(0.1, 0.2))
     assert model.get_layer("kind_stitch1").alpha.shape == (4, 2, 4)

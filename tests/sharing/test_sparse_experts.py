@@ -10,7 +10,7 @@ from keras import ops
 import kmtl
 from kmtl.sharing import DSelectK, MMoE, SparseMoE
 
-pytestmark = pytest.mark.backend
+pytestmark = [pytest.mark.backend, pytest.mark.thorough(on="jax")]
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(8, 4)).astype("float32")

@@ -11,7 +11,7 @@ import pytest
 import kmtl
 from kmtl.sharing import HardSharing, Sharing, TreeSharing
 
-pytestmark = pytest.mark.backend
+pytestmark = [pytest.mark.backend, pytest.mark.thorough(on="jax")]
 
 TASKS = [kmtl.Classification("kind", classes=3), *map(kmtl.Regression, "abc")]
 NAMES = ["kind", "a", "b", "c"]
@@ -72,7 +72,6 @@ HARD = {
 }
 
 
-@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("case", HARD)
 def test_equals_hard_sharing(case: str) -> None:
     groups, depth = HARD[case]
@@ -92,7 +91,6 @@ def test_order_of_names_decides_nothing() -> None:
     assert tools.mlp(tasks=TASKS[:1], sharing=TreeSharing(groups=[[["kind"]]] * 3)).seam
 
 
-@pytest.mark.thorough(on="jax")
 def test_trains_and_survives(tmp_path) -> None:
     model = tree(ALL, FORK, ALONE, dropout=0.1)
     x, labels = tools.data(model)
