@@ -12,7 +12,7 @@ import kmtl
 from kmtl.inspection import GateRecorder
 from kmtl.inspection.readings import is_shares
 
-pytestmark = pytest.mark.backend
+pytestmark = [pytest.mark.backend, pytest.mark.thorough(on="jax")]
 
 
 class Told(kmtl.layers.Recorded):
@@ -108,7 +108,6 @@ def trained(callback, epochs: int = 3, sharing="mmoe"):
     return model, x, history
 
 
-@pytest.mark.thorough(on="jax")
 def test_every_epoch_has_its_own_means() -> None:
     recorder = GateRecorder()
     model, x, history = trained(recorder)
@@ -126,7 +125,6 @@ def test_every_epoch_has_its_own_means() -> None:
     assert recorder.frame.equals(frame)
 
 
-@pytest.mark.thorough(on="jax")
 def test_some_epochs_and_the_last() -> None:
     _, _, history = trained(GateRecorder(every=2), epochs=5, sharing="cross_stitch")
     assert sorted(set(history.gates["epoch"])) == [2, 4, 5]

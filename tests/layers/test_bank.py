@@ -13,7 +13,7 @@ import kmtl
 from kmtl.layers.bank import BankMaker, run_bank
 from kmtl.layers.grouped import GroupedDense, GroupedLayerNormalization, PerCopy
 
-pytestmark = pytest.mark.backend
+pytestmark = [pytest.mark.backend, pytest.mark.thorough(on="jax")]
 
 COPIES = 3
 RNG = np.random.default_rng(0)
@@ -204,7 +204,6 @@ def test_refusals() -> None:
         GroupedDense(0, 3)
 
 
-@pytest.mark.thorough(on="jax")
 def test_half_precision() -> None:
     layer = GroupedLayerNormalization(2, dtype="mixed_float16")
     x = np.array([[100.0, 300.0, 1e-2, 3e-2]], "float32")  # 300 ** 2 > 65504

@@ -12,7 +12,7 @@ from kmtl.layers.dselect_k_gate import DSelectKGate, smooth_step
 from kmtl.layers.gates import SoftmaxGate
 from kmtl.layers.top_k_gate import TopKGate
 
-pytestmark = pytest.mark.backend
+pytestmark = [pytest.mark.backend, pytest.mark.thorough(on="jax")]
 
 ONE = np.ones((1, 1), "float32")
 

@@ -12,7 +12,7 @@ import kmtl
 from kmtl.layers import grouped_convolution
 from kmtl.layers.grouped_convolution import GROUPED
 
-pytestmark = pytest.mark.backend
+pytestmark = [pytest.mark.backend, pytest.mark.thorough(on="jax")]
 
 RNG = np.random.default_rng(0)
 

@@ -15,7 +15,7 @@ import kmtl
 from kmtl.layers import Calibrator, InformationTransfer, JointLogits
 from kmtl.sharing import AITM, ESMM, HardSharing, Hierarchical, Sharing
 
-pytestmark = pytest.mark.backend
+pytestmark = [pytest.mark.backend, pytest.mark.thorough(on="jax")]
 
 NAMES = ("click", "buy", "pay")
 TASKS = [kmtl.BinaryClassification(name) for name in NAMES]
@@ -148,7 +148,6 @@ def test_calibrator() -> None:
     assert float(found) == pytest.approx(0.5 * (sigmoid(2) - sigmoid(0)) / 2)
 
 
-@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("weighting", [None, "pcgrad"])
 def test_calibrator_trains(weighting) -> None:
     """The only label says yes to the later task; the calibrator says no, louder."""
@@ -164,7 +163,6 @@ def test_calibrator_trains(weighting) -> None:
     assert float(value(bias)[0]) < 1.9
 
 
-@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize(
     ("kind", "base"), [(ESMM, "cross_stitch"), (AITM, HardSharing(depth=1))]
 )
@@ -216,7 +214,6 @@ def test_gradient_weighting_acts_on_what_tasks_share() -> None:
         build(ESMM(after={"buy": "click"})).compile("sgd", weighting=rule)
 
 
-@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_half_precision(policy) -> None:
     scheme = ESMM(after={"pay": "buy"}, base=AITM(after={"buy": "click"}))

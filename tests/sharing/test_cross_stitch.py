@@ -23,7 +23,7 @@ import kmtl
 from kmtl.layers import Stitch
 from kmtl.sharing import CrossStitch
 
-pytestmark = pytest.mark.backend
+pytestmark = [pytest.mark.backend, pytest.mark.thorough(on="jax")]
 
 
 def names_of(model) -> list[str]:
@@ -64,7 +64,6 @@ def test_equation(per_channel: bool) -> None:
         np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("per_channel", [True, False])
 @pytest.mark.parametrize("build", [mlp, cnn])
 def test_at_identity_it_is_independent(build, per_channel: bool) -> None:
@@ -111,19 +110,16 @@ def test_what_a_task_owns() -> None:
     assert {"kind_stitch1/alpha", "kind_block2_dense/kernel"} <= paths
 
 
-@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize(("build", "per_channel"), [(mlp, True), (cnn, False)])
 def test_saving(build, per_channel: bool, tmp_path) -> None:
     scheme = CrossStitch(per_channel=per_channel)
     survives(build(sharing=scheme, normalization="batch"), tmp_path)
 
 
-@pytest.mark.thorough(on="jax")
 def test_training_in_half_precision() -> None:
     half_precision(mlp, sharing="cross_stitch")
 
 
-@pytest.mark.thorough(on="jax")
 def test_search_space() -> None:
     model = searched("cross_stitch", self_weight=(0.6, 0.6001), per_channel=[False])
     assert model.get_layer("kind_stitch1").alpha.shape == (1, 2, 1)

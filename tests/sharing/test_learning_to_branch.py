@@ -12,7 +12,7 @@ import kmtl
 from kmtl.layers import Branch
 from kmtl.sharing import LearningToBranch, TreeSharing, harden
 
-pytestmark = pytest.mark.backend
+pytestmark = [pytest.mark.backend, pytest.mark.thorough(on="jax")]
 
 TASKS = [kmtl.Classification("kind", classes=3), *map(kmtl.Regression, "abc")]
 NAMES = ["kind", "a", "b", "c"]
@@ -113,7 +113,6 @@ def test_one_node_is_hard_sharing(trunk: str) -> None:
     tools.assert_same(wide, hard, tools.data(one)[0], exactly=False)
 
 
-@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("trunk", BUILDERS)
 def test_hardened_model(trunk: str) -> None:
     options = {"normalization": "batch", "dropout": 0.2}
@@ -138,7 +137,6 @@ def test_hardened_model(trunk: str) -> None:
     assert not np.allclose(tools.outputs(hard, x)["a"], tools.outputs(model, x)["a"])
 
 
-@pytest.mark.thorough(on="jax")
 def test_hardened_pattern_alone() -> None:
     model = fork("mlp")
     fresh = harden(model, weights=False)
@@ -154,7 +152,6 @@ def test_hardened_pattern_alone() -> None:
         harden(plain)
 
 
-@pytest.mark.thorough(on="jax")
 def test_trains_survives_and_is_the_same_after_it(tmp_path) -> None:
     model = branching("cnn", width=2, depth=1, normalization="batch", dropout=0.1)
     x, _ = tools.data(model)
@@ -177,7 +174,6 @@ def test_trains_survives_and_is_the_same_after_it(tmp_path) -> None:
         assert float(two.temperature) == float(one.temperature) < 5.0
 
 
-@pytest.mark.thorough(on="jax")
 def test_half_precision() -> None:
     full = branching(width=2)
     x, _ = tools.data(full)
@@ -191,7 +187,6 @@ def test_half_precision() -> None:
                 np.testing.assert_allclose(found, full(x)[name], atol=0.1)
 
 
-@pytest.mark.thorough(on="jax")
 def test_search_space() -> None:
     model = tools.searched("learning_to_branch", width="default", depth=[0, 1])
     assert model.get_layer("kind_branch3").parents == 3

@@ -448,7 +448,7 @@ def _defaults(hypermodel: HyperModel) -> Any:
     return hp
 
 
-@pytest.mark.thorough(on="jax")
+@pytest.mark.thorough
 def test_a_search_with_reuse_is_the_search_without(tmp_path: Path) -> None:
     """Equal scores, bit for bit, of trials of two structures."""
     x, y = data()
