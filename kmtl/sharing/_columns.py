@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kmtl import _checks
@@ -59,6 +59,43 @@ def own_block(backbone: Any, number: int, features: Any, name: str, make: Any) -
     """Features after a task's own copy of block `number` (from 1)."""
     part = make.part(f"{name}_block{number}", f"block{number}")
     return backbone.block(number - 1, features, part)
+
+
+def run_columns(
+    scheme: Any,
+    backbone: Any,
+    inputs: Any,
+    tasks: Sequence[Any],
+    make: Any,
+    meet: Callable[[int, dict[str, Any], Any], dict[str, Any]],
+) -> dict[str, Any]:
+    """A column per task; after the linked blocks the columns' features meet.
+
+    Args:
+        scheme: With fields `depth` and `after`.
+        backbone, inputs, tasks, make: As of `Sharing.connect`.
+        meet: Function of a block's number, dict task name -> features, and the maker,
+            which gives what every column goes on with. Not called with one task.
+
+    Returns:
+        Dict task name -> features.
+    """
+    kind, blocks = scheme.registered_name, backbone.num_blocks
+    linked = linked_blocks(kind, scheme.after, scheme.depth, blocks)
+    names = [task.name for task in tasks]
+    trunk = shared_blocks(backbone, inputs, scheme.depth, make)
+    columns = dict.fromkeys(names, trunk)
+    for number in range(scheme.depth + 1, blocks + 1):
+        columns = {
+            name: own_block(backbone, number, columns[name], name, make)
+            for name in names
+        }
+        if number in linked and len(names) > 1:
+            shapes = {f"{name}_block{number}": x.shape for name, x in columns.items()}
+            advice = f"make block {number} alike for all tasks or leave {number} out of"
+            check_alike(kind, shapes, f"{advice} `after`")
+            columns = meet(number, columns, make)
+    return columns
 
 
 def check_alike(kind: str, shapes: Mapping[str, Any], advice: str) -> None:

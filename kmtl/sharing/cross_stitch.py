@@ -75,27 +75,9 @@ class CrossStitch(Sharing):
     def connect(
         self, backbone: Any, inputs: Any, tasks: Any, make: Any
     ) -> dict[str, Any]:
-        blocks = backbone.num_blocks
-        linked = _columns.linked_blocks("cross_stitch", self.after, self.depth, blocks)
-        names = [task.name for task in tasks]
-        trunk = _columns.shared_blocks(backbone, inputs, self.depth, make)
-        columns = dict.fromkeys(names, trunk)
-        for number in range(self.depth + 1, blocks + 1):
-            columns = {
-                name: _columns.own_block(backbone, number, columns[name], name, make)
-                for name in names
-            }
-            if number in linked and len(names) > 1:
-                columns = self._stitch(number, columns, make)
-        return columns
+        return _columns.run_columns(self, backbone, inputs, tasks, make, self._stitch)
 
     def _stitch(self, number: int, columns: dict[str, Any], make: Any) -> dict:
-        shapes = {f"{name}_block{number}": x.shape for name, x in columns.items()}
-        _columns.check_alike(
-            "cross_stitch",
-            shapes,
-            f"make block {number} alike for all tasks or leave {number} out of `after`",
-        )
         sources = list(columns)
         # A layer per task: what mixes the last column's features is that task's own.
         return {

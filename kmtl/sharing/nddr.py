@@ -83,27 +83,9 @@ class NDDR(Sharing):
     def connect(
         self, backbone: Any, inputs: Any, tasks: Any, make: Any
     ) -> dict[str, Any]:
-        blocks = backbone.num_blocks
-        linked = _columns.linked_blocks("nddr", self.after, self.depth, blocks)
-        names = [task.name for task in tasks]
-        trunk = _columns.shared_blocks(backbone, inputs, self.depth, make)
-        columns = dict.fromkeys(names, trunk)
-        for number in range(self.depth + 1, blocks + 1):
-            columns = {
-                name: _columns.own_block(backbone, number, columns[name], name, make)
-                for name in names
-            }
-            if number in linked and len(names) > 1:
-                columns = self._fuse(number, columns, make)
-        return columns
+        return _columns.run_columns(self, backbone, inputs, tasks, make, self._fuse)
 
     def _fuse(self, number: int, columns: dict[str, Any], make: Any) -> dict[str, Any]:
-        shapes = {f"{name}_block{number}": x.shape for name, x in columns.items()}
-        _columns.check_alike(
-            "nddr",
-            shapes,
-            f"make block {number} alike for all tasks or leave {number} out of `after`",
-        )
         together = make.layer(keras.layers.Concatenate, f"nddr{number}_concatenate")(
             list(columns.values())
         )
