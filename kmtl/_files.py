@@ -10,7 +10,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 #: Names of unfinished files and folders begin with this.
 UNFINISHED = ".unfinished-"
@@ -35,6 +35,41 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write JSON whole, indented; refuses NaN, which other readers do not know."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+class Records:
+    """Finished parts of a long job, in a file with one line of JSON each.
+
+    A part is on the disk when `add` returns. A last line that was cut by a kill is
+    dropped.
+
+    Args:
+        file: The file; made by the first `add`.
+    """
+
+    #: Names of a record's values that tell it from the others.
+    KEY: ClassVar[tuple[str, ...]]
+
+    def __init__(self, file: Path):
+        self.file = file
+        self.found: dict[tuple, dict[str, Any]] = {}
+        text = file.read_text("utf-8") if file.exists() else ""
+        whole = text[: text.rfind("\n") + 1]
+        for line in whole.splitlines():
+            self._keep(json.loads(line))
+        if whole != text:  # killed while it wrote the last line
+            write_text(file, whole)
+
+    def _keep(self, record: dict[str, Any]) -> None:
+        self.found[tuple(record[name] for name in self.KEY)] = record
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Append a record, which takes the place of one with the same key."""
+        with self.file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        self._keep(record)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import os
 import platform
 import time
@@ -28,6 +27,7 @@ import keras
 import report
 
 import kmtl
+from kmtl._files import Records
 from kmtl.sharing import HardSharing, Hierarchical
 from kmtl.training.batches import ShuffledBatches
 
@@ -128,28 +128,10 @@ class Program:
         }
 
 
-class Runs:
+class Runs(Records):
     """Finished runs, in a file with one line of JSON each."""
 
-    def __init__(self, file: Path):
-        self.file = file
-        self.found: dict[tuple[str, int], dict[str, Any]] = {}
-        text = file.read_text("utf-8") if file.exists() else ""
-        whole = text[: text.rfind("\n") + 1]
-        for line in whole.splitlines():
-            self._keep(json.loads(line))
-        if whole != text:  # killed while it wrote the last line
-            file.write_text(whole, "utf-8")
-
-    def _keep(self, run: dict[str, Any]) -> None:
-        self.found[run["side"], run["seed"]] = run
-
-    def add(self, run: dict[str, Any]) -> None:
-        with self.file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(run) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        self._keep(run)
+    KEY = ("side", "seed")
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:

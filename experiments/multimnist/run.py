@@ -32,6 +32,7 @@ import report
 
 import kmtl
 from kmtl import _registry
+from kmtl._files import Records
 
 HERE = Path(__file__).resolve().parent
 TUNING_SEED = 100  # not one of the final seeds
@@ -79,28 +80,10 @@ def sides(methods: list[str] | None) -> list[tuple[str, str | None, tuple[str, .
     return [*singles, *((name, name, net.TASKS) for name in chosen)]
 
 
-class Runs:
+class Runs(Records):
     """Finished runs, in a file with one line of JSON each."""
 
-    def __init__(self, file: Path):
-        self.file = file
-        self.found: dict[tuple, dict[str, Any]] = {}
-        text = file.read_text("utf-8") if file.exists() else ""
-        whole = text[: text.rfind("\n") + 1]
-        for line in whole.splitlines():
-            self._keep(json.loads(line))
-        if whole != text:  # killed while it wrote the last line
-            file.write_text(whole, "utf-8")
-
-    def _keep(self, run: dict[str, Any]) -> None:
-        self.found[run["side"], run["phase"], run["rate"], run["seed"]] = run
-
-    def add(self, run: dict[str, Any]) -> None:
-        with self.file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(run) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        self._keep(run)
+    KEY = ("side", "phase", "rate", "seed")
 
     def get(self, side: str, phase: str, rate: float, seed: int) -> dict | None:
         return self.found.get((side, phase, rate, seed))

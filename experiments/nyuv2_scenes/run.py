@@ -34,6 +34,7 @@ import numpy as np
 import report
 
 import kmtl
+from kmtl._files import Records
 
 HERE = Path(__file__).resolve().parent
 SMALL = {
@@ -69,28 +70,10 @@ SETTINGS = {
 FAST_SIDES = (*(f"single_{name}" for name in net.TASKS), "hard_2", "mtan")
 
 
-class Runs:
+class Runs(Records):
     """Finished runs, in a file with one line of JSON each."""
 
-    def __init__(self, file: Path):
-        self.file = file
-        self.found: dict[tuple[str, int], dict[str, Any]] = {}
-        text = file.read_text("utf-8") if file.exists() else ""
-        whole = text[: text.rfind("\n") + 1]
-        for line in whole.splitlines():
-            self._keep(json.loads(line))
-        if whole != text:  # killed while it wrote the last line
-            file.write_text(whole, "utf-8")
-
-    def _keep(self, run: dict[str, Any]) -> None:
-        self.found[run["side"], run["seed"]] = run
-
-    def add(self, run: dict[str, Any]) -> None:
-        with self.file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(run) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        self._keep(run)
+    KEY = ("side", "seed")
 
     def get(self, side: str, seed: int) -> dict[str, Any] | None:
         return self.found.get((side, seed))

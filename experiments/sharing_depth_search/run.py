@@ -31,6 +31,7 @@ import problems
 import report
 
 import kmtl
+from kmtl._files import Records
 from kmtl.evaluation import DeltaM
 
 HERE = Path(__file__).resolve().parent
@@ -73,28 +74,10 @@ FAST = {
 }
 
 
-class Lines:
+class Lines(Records):
     """Finished parts, in a file with one line of JSON each."""
 
-    def __init__(self, file: Path):
-        self.file = file
-        self.found: dict[tuple, dict[str, Any]] = {}
-        text = file.read_text("utf-8") if file.exists() else ""
-        whole = text[: text.rfind("\n") + 1]
-        for line in whole.splitlines():
-            self._keep(json.loads(line))
-        if whole != text:  # killed while it wrote the last line
-            file.write_text(whole, "utf-8")
-
-    def _keep(self, part: dict[str, Any]) -> None:
-        self.found[part["problem"], part["side"], part["seed"]] = part
-
-    def add(self, part: dict[str, Any]) -> None:
-        with self.file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(part) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        self._keep(part)
+    KEY = ("problem", "side", "seed")
 
     def search(self, problem: str, side: str) -> dict[str, Any] | None:
         return self.found.get((problem, side, None))

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import os
 import platform
 import time
@@ -31,6 +30,7 @@ import report
 
 import kmtl
 from kmtl import _registry
+from kmtl._files import Records
 
 HERE = Path(__file__).resolve().parent
 METHODS = ("frobenius", "trace_norm", "mtrl")
@@ -122,28 +122,10 @@ class Program:
         return float(np.mean(errors))
 
 
-class Runs:
+class Runs(Records):
     """Finished runs, in a file with one line of JSON each."""
 
-    def __init__(self, file: Path):
-        self.file = file
-        self.found: dict[tuple, dict[str, Any]] = {}
-        text = file.read_text("utf-8") if file.exists() else ""
-        whole = text[: text.rfind("\n") + 1]
-        for line in whole.splitlines():
-            self._keep(json.loads(line))
-        if whole != text:  # killed while it wrote the last line
-            file.write_text(whole, "utf-8")
-
-    def _keep(self, run: dict[str, Any]) -> None:
-        self.found[run["data"], run["method"], run["alpha"], run["seed"]] = run
-
-    def add(self, run: dict[str, Any]) -> None:
-        with self.file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(run) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        self._keep(run)
+    KEY = ("data", "method", "alpha", "seed")
 
 
 def sides(settings: dict[str, Any]) -> list[tuple[str, float]]:
