@@ -10,6 +10,10 @@ from keras import ops
 
 from kmtl.layers.own_losses import OwnLosses
 
+#: Examples after which a mean forgets half of what it saw: float32 sums of more would
+#: not move any longer.
+FULL = 2.0**22
+
 
 class Recorded(OwnLosses):
     """Base class of layers whose inner workings are recorded over training.
@@ -25,7 +29,8 @@ class Recorded(OwnLosses):
     A layer whose readings are values of its variables overrides `readings`. A layer
     whose readings depend on the inputs calls `add_reading` in `build` and `record` in
     `call` while training; its readings are then means over the examples since the last
-    reset, NaN where there was none. The sums are non-trainable float32 variables, which
+    reset, NaN where there was none; after some million examples without a reset the
+    older half counts less and less. The sums are non-trainable float32 variables, which
     every backend carries through a step; under `tf.distribute` they are of all
     replicas.
 
@@ -79,11 +84,13 @@ class Recorded(OwnLosses):
         Args:
             **values: Name -> tensor `(N, *shape)`, for all readings of the layer.
         """
+        kept = ops.where(self._reading_count > FULL, 0.5, 1.0)
         for name, value in values.items():
             value = ops.stop_gradient(ops.cast(value, "float32"))
-            self._reading_sums[name].assign_add(ops.sum(value, axis=0))
+            total = self._reading_sums[name]
+            total.assign(total * kept + ops.sum(value, axis=0))
             rows = ops.cast(ops.shape(value)[0], "float32")
-        self._reading_count.assign_add(rows)
+        self._reading_count.assign(self._reading_count * kept + rows)
 
     def readings(self) -> dict[str, np.ndarray]:
         """What there is to show now, as a dict name -> NumPy array."""

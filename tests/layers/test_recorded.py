@@ -60,6 +60,19 @@ def test_means_over_examples_of_unequal_batches(tmp_path) -> None:
     np.testing.assert_allclose(layer.readings()["value"], X[:3].mean(0), rtol=1e-6)
 
 
+@pytest.mark.thorough(on="jax")
+def test_a_mean_goes_on_moving_after_millions_of_examples() -> None:
+    """A float32 sum of 2^24 ones does not take one more."""
+    layer = Shown()
+    layer(np.ones((1, 2)), training=True)
+    for variable in layer._reading_variables():
+        variable.assign(variable.value * 2.0**24)
+    for _ in range(40):
+        layer(np.full((2**20, 2), 3.0), training=True)
+    assert float(layer._reading_count) < 2**23
+    np.testing.assert_allclose(layer.readings()["value"], [3, 3], rtol=0.01)
+
+
 def test_weights_of_the_plain_layer_leave_the_sums_out() -> None:
     layer = model().get_layer("shown")
     assert [value.shape for value in layer.plain_weights()] == [()]
