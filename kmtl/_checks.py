@@ -104,13 +104,15 @@ def check_size(size: Any) -> tuple[int, ...]:
 
 # Keras writes the total to `loss` and validation logs to `val_...`, where the loss of a
 # task `val` would be `val_loss`; the others are entries of a SavedModel, of our logs
-# (`regularization_loss`) or of `loss_report`.
+# (`regularization_loss`) or of `loss_report`, or begin the names of what tasks share.
 RESERVED_TASK_NAMES = (
     "loss",
     "val",
     "regularization",
     "other",
     "total",
+    "shared",
+    "experts",
     "features",
     "serve",
     "serving_default",
@@ -137,7 +139,7 @@ def check_task_name(name: Any) -> str:
     if name in RESERVED_TASK_NAMES or name.startswith(("val_", "_")):
         raise ValueError(
             f"A task may not be called {', '.join(map(repr, RESERVED_TASK_NAMES))} nor "
-            f"start with 'val_' or '_': Keras logs use those names. "
+            f"start with 'val_' or '_': logs, exports and layers use those names. "
             f"Received: name={name!r}"
         )
     return name

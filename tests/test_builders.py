@@ -469,7 +469,7 @@ def test_a_task_called_as_a_layer(name: str) -> None:
 
 
 def test_tasks_named_like_parts_of_each_other() -> None:
-    tasks = [kmtl.Regression(name) for name in ("a", "a_head", "a_block2", "shared")]
+    tasks = [kmtl.Regression(name) for name in ("a", "a_head", "a_block2", "shared_a")]
     model = mlp(tasks=tasks, sharing_depth=1, dropout=0.1)
     model.set_dropout(0.5)
     rates = {
