@@ -38,6 +38,8 @@ MOVES = (
 #: Kinds of part that hold the weights of a backbone or a head; all others decide who
 #: gets what: gates, stitches, attention.
 PLAIN_KINDS = ("input", "block", "bank", "head", "layer")
+#: Kinds of part by which a task changes a trunk that it shares: the task's own.
+CHANGES = ("film", "adapter", "lora")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,6 +304,15 @@ def part_name(operation: Any, tasks: Sequence[str]) -> str:
         return prefix + numbered.group()
     first = rest.partition("_")[0]
     return prefix + (first if first in STAGES else rest)
+
+
+def owner_and_number(
+    operation: Any, tasks: Sequence[str]
+) -> tuple[str | None, int | None]:
+    """Task and number in the name of the part to which a layer belongs."""
+    owner, rest = _split(part_name(operation, tasks), tasks)
+    number = _TRAILING_NUMBER.search(rest)
+    return owner, int(number.group()) if number else None
 
 
 def _split(name: str, tasks: Sequence[str]) -> tuple[str | None, str]:

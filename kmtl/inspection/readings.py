@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kmtl.inspection.parts import owner_and_number
 from kmtl.layers.recorded import Recorded
 
 if TYPE_CHECKING:
@@ -137,13 +139,23 @@ def gates(model: Any) -> Gates:
 
 
 def recorded_layers(model: Any) -> list[Recorded]:
-    """All recorded layers of a model, also inside of other layers, in its order."""
+    """All recorded layers of a model, also inside of other layers: by the number of
+    their block, tasks in the model's order, then in the order of the layers."""
     found = [
         layer
         for layer in model._flatten_layers(include_self=False)
         if isinstance(layer, Recorded)
     ]
-    return list({id(layer): layer for layer in found}.values())
+    tasks = tuple(getattr(model, "task_names", ()))
+
+    def place(layer: Recorded) -> tuple[float, int]:
+        owner, number = owner_and_number(layer, tasks)
+        return (
+            math.inf if number is None else number,
+            len(tasks) if owner is None else tasks.index(owner),
+        )
+
+    return sorted({id(layer): layer for layer in found}.values(), key=place)
 
 
 def usage_of(frame: pandas.DataFrame) -> Iterable[Usage]:

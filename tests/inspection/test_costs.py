@@ -207,7 +207,8 @@ def test_a_shared_layer_that_every_task_calls_counts_once_in_parameters() -> Non
     found = kmtl.summary(kmtl.MultiTaskModel(inputs, outputs))
     one = dense(4, 6)
     assert found.groups["shared"] == Cost(one.parameters, one.trainable, 2 * one.flops)
-    assert found.groups["gates"] == dense(4, 4) + dense(4, 4)
+    assert found.groups["gates"] == Cost()
+    assert found.groups["a"] == dense(4, 4) + dense(6, 1)  # the adapter is its own
     assert found.singles["b"] == one + dense(6, 1)
 
 

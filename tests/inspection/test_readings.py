@@ -138,3 +138,10 @@ def test_a_model_with_nothing_to_record_is_told(caplog) -> None:
         trained(recorder, epochs=1, sharing="hard")
     assert "nothing to record" in caplog.text
     assert len(recorder.frame) == 0
+
+
+def test_readings_come_by_block_and_in_the_order_of_the_tasks() -> None:
+    tasks = [kmtl.Regression(name) for name in ("z", "a")]
+    model = kmtl.build_mlp(input_shape=(4,), tasks=tasks, units=(3, 3), sharing="ple")
+    layers = list(dict.fromkeys(kmtl.gates(model).frame["layer"]))
+    assert layers == ["z_gate1", "a_gate1", "shared_gate1", "z_gate2", "a_gate2"]
