@@ -1,10 +1,11 @@
-"""What one hyperparameter may be: ranges and choices."""
+"""What one hyperparameter may be: ranges and choices (public in `kmtl.tuning`)."""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from kmtl import _checks
@@ -281,3 +282,8 @@ def _is_plain(value: Any) -> bool:
 def _ordered(names: tuple[Any, ...]) -> bool:
     """Whether neighbours in a list of numbers are alike: Bayesian search uses it."""
     return all(type(name) in (int, float) for name in names)
+
+
+def search_over(**ranges: Dimension) -> Mapping[str, Dimension]:
+    """Argument -> default range, for a scheme's or weighting's `ranges`."""
+    return MappingProxyType(ranges)

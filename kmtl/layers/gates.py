@@ -10,7 +10,11 @@ import keras
 from keras import ops
 
 from kmtl import _checks
+from kmtl._dimensions import Float
 from kmtl.layers.recorded import Recorded
+
+#: Of gates, where a search chooses it.
+TEMPERATURES = Float(0.25, 4.0, log=True, default=1.0)
 
 
 class Gate(Recorded):

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from kmtl import _checks
+from kmtl._dimensions import Int, search_over
 from kmtl.layers.bank import run_bank
 from kmtl.layers.gates import SoftmaxGate
 from kmtl.layers.mixture import Mixture
@@ -27,6 +28,8 @@ def gate_kernel(name: str, make: Any) -> dict[str, Any]:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OneBank(Sharing):
     """Base of the schemes with one bank of experts and a gate per task."""
+
+    ranges = search_over(experts=Int(2, 8, default=4))
 
     experts: int = 4
     depth: int = 0

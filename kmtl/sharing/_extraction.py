@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kmtl import _checks
+from kmtl._dimensions import Int, search_over
 from kmtl.layers.bank import run_bank
-from kmtl.layers.gates import check_temperature
+from kmtl.layers.gates import TEMPERATURES, check_temperature
 from kmtl.layers.mixture import Mixture
 from kmtl.sharing._columns import shared_blocks
 from kmtl.sharing._experts import check_depth, softmax_gate
 from kmtl.sharing.base import Sharing
 
-#: Key of the experts that belong to all tasks, and of their path through the levels.
+#: Key of the experts that belong to all tasks, and of their path through the levels;
+#: no task can have this name.
 COMMON = "shared"
 
 
@@ -22,19 +24,35 @@ COMMON = "shared"
 class Extraction(Sharing):
     """Levels of experts; at each, a task's gate mixes its own and the shared ones."""
 
+    ranges = search_over(
+        shared_experts=Int(1, 4, default=2),
+        task_experts=Int(1, 4, default=1),
+        temperature=TEMPERATURES,
+    )
+
     shared_experts: int = 2
-    task_experts: int = 1
+    task_experts: int | Mapping[str, int] = 1
     depth: int = 0
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("shared_experts", "task_experts", "depth"):
+        for name in ("shared_experts", "depth"):
             value = _checks.check_int(name, getattr(self, name), 0)
             object.__setattr__(self, name, value)
-        if not self.shared_experts + self.task_experts:
+        own: Any = self.task_experts
+        if isinstance(own, Mapping):
+            own = {
+                name: _checks.check_int(f"task_experts['{name}']", number, 0)
+                for name, number in own.items()
+            }
+        else:
+            own = _checks.check_int("task_experts", own, 0)
+        object.__setattr__(self, "task_experts", own)
+        fewest = min(own.values(), default=0) if isinstance(own, dict) else own
+        if not self.shared_experts + fewest:
             raise ValueError(
-                "One of `shared_experts` and `task_experts` must be >= 1. "
-                "Received: shared_experts=0, task_experts=0"
+                "One of `shared_experts` and `task_experts` must be >= 1, or a task "
+                f"has no expert. Received: shared_experts=0, task_experts={own}"
             )
         temperature = check_temperature(self.temperature)
         object.__setattr__(self, "temperature", temperature)
@@ -50,57 +68,66 @@ class Extraction(Sharing):
         trunk = shared_blocks(backbone, inputs, depth, make)
         levels = self.levels(range(depth, backbone.num_blocks))
         names = [task.name for task in tasks]
-        if COMMON in names:
-            raise ValueError(
-                f"A task of sharing='{self.registered_name}' must not be called "
-                f"'{COMMON}', as the experts of all tasks are. Rename it. "
-                f"Received: tasks {', '.join(names)}"
-            )
+        own = self._own(names)
         paths = dict.fromkeys([*names, COMMON], trunk)
         for number, blocks in enumerate(levels):
-            banks = self._banks(backbone, blocks, paths, names, make)
+            banks = self._banks(backbone, blocks, paths, own, make)
             last = number == len(levels) - 1
             # What nobody reads is not made: the shared path after the last level.
             going_on = names if last or not self.shared_experts else [*names, COMMON]
             paths = {
-                name: self._mixture(name, names, blocks[0] + 1, paths, banks, make)
+                name: self._mixture(name, own, blocks[0] + 1, paths, banks, make)
                 for name in going_on
             }
         return {name: paths[name] for name in names}
 
+    def _own(self, names: Sequence[str]) -> dict[str, int]:
+        """Number of experts of each task."""
+        if not isinstance(self.task_experts, Mapping):
+            return dict.fromkeys(names, self.task_experts)
+        _checks.check_task_keys("task_experts", self.task_experts, names)
+        return {name: self.task_experts[name] for name in names}
+
     def _banks(
-        self, backbone: Any, blocks: Any, paths: Any, names: list[str], make: Any
+        self, backbone: Any, blocks: Any, paths: Any, own: dict[str, int], make: Any
     ) -> dict[str, Any]:
         """Name -> folded outputs of its experts.
+
+        Args:
+            own: Task name -> number of its experts.
 
         A task counts its own experts first and then the shared ones; by these numbers
         they are seeded. So the first expert of each task begins as the plain block,
         and without task experts the shared ones begin as those of MMoE.
         """
         banks = {}
-        if self.task_experts:
-            for name in names:
+        for name, experts in own.items():
+            if experts:
                 banks[name] = run_bank(
-                    backbone, blocks, paths[name], make,
-                    f"{name}_experts", self.task_experts,
-                )  # fmt: skip
+                    backbone, blocks, paths[name], make, f"{name}_experts", experts
+                )
         if self.shared_experts:
             banks[COMMON] = run_bank(
                 backbone, blocks, paths[COMMON], make, f"{COMMON}_experts",
-                self.shared_experts, first=self.task_experts + 1,
+                self.shared_experts, first=max(own.values()) + 1,
             )  # fmt: skip
         return banks
 
     def _mixture(
-        self, name: str, names: list[str], i: int, paths: Any, banks: Any, make: Any
+        self,
+        name: str,
+        own: dict[str, int],
+        i: int,
+        paths: Any,
+        banks: Any,
+        make: Any,
     ) -> Any:
         """What a task, or the shared path, takes from the experts of a level."""
         # By name, so that the order of the tasks does not matter.
-        seen = [*sorted(names), COMMON] if name == COMMON else [name, COMMON]
+        seen = [*sorted(own), COMMON] if name == COMMON else [name, COMMON]
         seen = [owner for owner in seen if owner in banks]
         copies = [
-            self.shared_experts if owner == COMMON else self.task_experts
-            for owner in seen
+            self.shared_experts if owner == COMMON else own[owner] for owner in seen
         ]
         if sum(copies) == 1:  # nothing to choose from
             return banks[seen[0]]

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from kmtl import _checks
+from kmtl._dimensions import Int, search_over
 from kmtl._registry import register
 from kmtl.sharing._conditioned import Conditioned
 
@@ -62,6 +63,8 @@ class Adapters(Conditioned):
         layer normalisation, which belongs to transformers); Rebuffi et al., CVPR 2018,
         arXiv:1803.10082, eq. 2.
     """
+
+    ranges = search_over(bottleneck=Int(2, 64, log=True, default=8))
 
     bottleneck: int = 8
     form: str = "auto"

@@ -8,6 +8,7 @@ from typing import Any
 from keras import ops
 
 from kmtl import _checks
+from kmtl._dimensions import Float, search_over
 from kmtl._registry import register
 from kmtl.layers.choice import check_annealing
 from kmtl.layers.reusing import ReusingMaker
@@ -62,6 +63,11 @@ class AdaShare(Sharing):
         the authors' code's, which stays above 0. Weights and choices are trained
         together instead of in turn, and all blocks from the first step on.
     """
+
+    ranges = search_over(
+        sparsity=Float(1e-3, 1.0, log=True, default=0.05),
+        sharing=Float(1e-3, 1.0, log=True, default=0.05),
+    )
 
     depth: int = 1
     sparsity: float = 0.05

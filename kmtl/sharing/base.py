@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from kmtl import _registry
+from kmtl._dimensions import Dimension
 from kmtl.backbones.base import Backbone
 from kmtl.layers.maker import LayerMaker
 from kmtl.tasks.base import Task
@@ -20,6 +21,9 @@ class Sharing:
     """Base class of all schemes. A frozen, JSON-ready value."""
 
     registered_name: ClassVar[str]
+    #: What `"default"` means in a search space for an argument: name -> range. Those of
+    #: the base classes count too.
+    ranges: ClassVar[Mapping[str, Dimension]] = {}
 
     def connect(
         self, backbone: Backbone, inputs: Any, tasks: tuple[Task, ...], make: LayerMaker

@@ -29,7 +29,8 @@ class CGC(Extraction):
 
     Args:
         shared_experts: Number of experts of all tasks, >= 0. Defaults to 2.
-        task_experts: Number of experts of each task, >= 0. Defaults to 1.
+        task_experts: Number of experts of each task, >= 0, or a dict task name ->
+            number. Defaults to 1.
         depth: Number of leading blocks that all tasks share plainly, 0 to n - 1.
             Defaults to 0.
         temperature: Of the gates, > 0: higher is more even. Defaults to 1.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kmtl import _checks
+from kmtl._dimensions import Float, search_over
 from kmtl._registry import register
 from kmtl.layers.stitch import Stitch
 from kmtl.sharing import _columns
@@ -55,6 +56,8 @@ class CrossStitch(Sharing):
 
     Reference: Misra et al., CVPR 2016, arXiv:1604.03539, eq. 1 and section 5.1.
     """
+
+    ranges = search_over(self_weight=Float(0.5, 1.0, default=0.9))
 
     depth: int = 0
     per_channel: bool = True

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from kmtl import _checks
+from kmtl._dimensions import Float, Int, search_over
 from kmtl._registry import register
 from kmtl.layers.dselect_k_gate import DSelectKGate
 from kmtl.sharing._experts import OneBank
@@ -55,6 +56,10 @@ class DSelectK(OneBank):
 
     Reference: Hazimeh et al., NeurIPS 2021, arXiv:2106.03760.
     """
+
+    ranges = search_over(
+        selected=Int(1, 2, default=2), entropy=Float(1e-5, 0.1, log=True, default=1e-3)
+    )
 
     selected: int = 2
     gamma: float = 1.0

@@ -8,6 +8,7 @@ from typing import Any
 from keras import ops
 
 from kmtl import _checks
+from kmtl._dimensions import Int, search_over
 from kmtl._registry import register
 from kmtl.layers.bank import BankMaker
 from kmtl.layers.branch import Branch
@@ -66,6 +67,8 @@ class LearningToBranch(Sharing):
     Reference: Guo et al., ICML 2020, arXiv:2006.01895. One optimizer trains weights
         and branches, and the temperature falls by steps, not epochs.
     """
+
+    ranges = search_over(width=Int(2, 6, default=3))
 
     width: int | None = None
     depth: int = 0

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from kmtl import _checks
+from kmtl._dimensions import Int, search_over
 from kmtl._registry import register
 from kmtl.layers.low_rank import LowRankMaker
 from kmtl.sharing._conditioned import Conditioned
@@ -52,6 +53,8 @@ class LoRA(Conditioned):
     Reference: Hu et al., ICLR 2022, arXiv:2106.09685, eq. 3 (without dropout on the
         update's input).
     """
+
+    ranges = search_over(rank=Int(1, 16, log=True, default=4))
 
     rank: int = 4
     alpha: float | None = None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from kmtl._dimensions import search_over
 from kmtl._registry import register
-from kmtl.layers.gates import check_temperature
+from kmtl.layers.gates import TEMPERATURES, check_temperature
 from kmtl.sharing._experts import OneBank, softmax_gate
 
 
@@ -50,6 +51,8 @@ class MMoE(OneBank):
 
     Reference: Ma et al., KDD 2018, eq. 6 to 8.
     """
+
+    ranges = search_over(temperature=TEMPERATURES)
 
     temperature: float = 1.0
 

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from kmtl import _checks
+from kmtl._dimensions import Choice, search_over
 from kmtl._registry import register
 from kmtl.layers.maker import NORMALIZATIONS
 from kmtl.layers.mask import SoftMask
@@ -59,6 +60,8 @@ class MTAN(Sharing):
 
     Reference: Liu et al., CVPR 2019, arXiv:1803.10704, eqs. 1 and 2.
     """
+
+    ranges = search_over(bottleneck=Choice([1, 2, 4]))
 
     depth: int = 0
     bottleneck: int = 1

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from kmtl import _checks
+from kmtl._dimensions import Float, search_over
 from kmtl._registry import register
 from kmtl.sharing._distillation import (
     check_arguments,
@@ -62,6 +63,8 @@ class MTINet(Sharing):
 
     Reference: Vandenhende et al., ECCV 2020, arXiv:2001.06902.
     """
+
+    ranges = search_over(weight=Float(0.1, 2.0, log=True, default=1.0))
 
     scales: Sequence[int] | None = None
     weight: float = 1.0

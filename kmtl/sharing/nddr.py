@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from kmtl import _checks
+from kmtl._dimensions import Float, search_over
 from kmtl._registry import register
 from kmtl.layers.fusion import Fusion
 from kmtl.layers.maker import NORMALIZATIONS
@@ -61,6 +62,11 @@ class NDDR(Sharing):
 
     Reference: Gao et al., CVPR 2019, arXiv:1801.08297, section 3.
     """
+
+    ranges = search_over(
+        self_weight=Float(0.5, 1.0, default=0.9),
+        weight_decay=Float(1e-5, 1e-2, log=True, default=5e-4),
+    )
 
     depth: int = 0
     self_weight: float = 0.9

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from kmtl._dimensions import Float, search_over
 from kmtl._registry import register
 from kmtl.sharing._distillation import (
     check_arguments,
@@ -55,6 +56,8 @@ class PADNet(Sharing):
     the implementation of Vandenhende et al., F also carries the features behind the
     initial prediction and not the prediction alone.
     """
+
+    ranges = search_over(weight=Float(0.1, 2.0, log=True, default=1.0))
 
     base: Sharing | str = "hard"
     weight: float = 1.0

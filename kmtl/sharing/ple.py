@@ -29,7 +29,8 @@ class PLE(Extraction):
 
     Args:
         shared_experts: Number of shared experts per level, >= 0. Defaults to 2.
-        task_experts: Number of experts of each task per level, >= 0. Defaults to 1.
+        task_experts: Number of experts of each task per level, >= 0, or a dict
+            task name -> number. Defaults to 1.
         depth: Number of leading blocks that all tasks share plainly, 0 to n - 1; every
             other block is a level. Defaults to 0.
         temperature: Of the gates, > 0: higher is more even. Defaults to 1.

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from kmtl import _checks
+from kmtl._dimensions import Choice, Float, search_over
 from kmtl._registry import register
 from kmtl.layers.stitch import Stitch
 from kmtl.layers.subspaces import SubspaceOrthogonality
@@ -61,6 +62,11 @@ class Sluice(Sharing):
 
     Reference: Ruder et al., AAAI 2019, arXiv:1705.08142, section 3.
     """
+
+    ranges = search_over(
+        subspaces=Choice([1, 2, 4], default=2),
+        orthogonality=Float(1e-3, 1.0, log=True, default=0.1),
+    )
 
     depth: int = 0
     subspaces: int = 2

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from kmtl import _checks
+from kmtl._dimensions import Float, Int, search_over
 from kmtl._registry import register
 from kmtl.layers.gates import check_temperature
 from kmtl.layers.top_k_gate import TopKGate
@@ -56,6 +57,10 @@ class SparseMoE(OneBank):
     Reference: Shazeer et al., ICLR 2017, arXiv:1701.06538; Fedus et al., JMLR 23
         (2022), arXiv:2101.03961.
     """
+
+    ranges = search_over(
+        selected=Int(1, 2, default=2), balance=Float(1e-4, 0.1, log=True, default=0.01)
+    )
 
     selected: int = 2
     noise: bool = True

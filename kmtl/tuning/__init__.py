@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from kmtl._dimensions import Choice, Dimension, Float, Int
 from kmtl.plotting._importance import importance
-from kmtl.tuning.dimensions import Choice, Dimension, Float, Int
 from kmtl.tuning.display import SearchTable
 from kmtl.tuning.events import SearchEvent
 from kmtl.tuning.goals import Constraint, Goal, Pareto

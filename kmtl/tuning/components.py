@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from kmtl import _checks, _registry
-from kmtl.tuning.dimensions import Choice, Dimension
+from kmtl._dimensions import Choice, Dimension
 
 #: Hyperparameters that choose an object with arguments of its own.
 KINDS = ("weighting", "optimizer", "sharing")
@@ -75,6 +75,17 @@ def arguments_of(kind: str, chosen: str) -> list[str]:
     parameters = inspect.signature(_registry.get(kind, chosen)).parameters
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return [name for name, item in parameters.items() if item.kind in named]
+
+
+def default_range(name: str) -> Dimension | None:
+    """The range that a scheme or weighting has for an argument: `"mmoe.experts"`."""
+    owner, argument = split(name) or ("", "")
+    for kind in ("sharing", "weighting"):
+        if owner in _registry.names(kind):
+            for cls in _registry.get(kind, owner).__mro__:
+                if argument in vars(cls).get("ranges", ()):
+                    return vars(cls)["ranges"][argument]
+    return None
 
 
 def with_arguments(kind: str, chosen: Any, values: Mapping[str, Any]) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kmtl import _checks
-from kmtl.tuning.dimensions import Choice, Dimension, Float, Int
+from kmtl._dimensions import Choice, Dimension, Float, Int
 
 
 def check_conditions(dimensions: Mapping[str, Dimension]) -> None:

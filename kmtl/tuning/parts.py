@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from kmtl import _checks
-from kmtl.tuning.dimensions import Dimension
+from kmtl._dimensions import Dimension
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,8 +13,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from kmtl import _checks
+from kmtl._dimensions import Choice
 from kmtl.tuning import study as studies
-from kmtl.tuning.dimensions import Choice
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.parts import PerBlock, PerTask
 from kmtl.tuning.storage import JOURNAL, open_storage

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from keras_tuner.engine.trial import TrialStatus
 
+from kmtl._dimensions import Choice
 from kmtl.evaluation.pareto import ParetoFront
 from kmtl.tuning import objective as objectives
 from kmtl.tuning.confirm import Confirmation, confirm
-from kmtl.tuning.dimensions import Choice
 from kmtl.tuning.events import failure_reason
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.parts import PerBlock

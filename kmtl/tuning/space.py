@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from kmtl import _checks
+from kmtl._dimensions import Dimension, Float, Int, as_dimension
 from kmtl.sharing import HardSharing
 from kmtl.tasks.base import Task
 from kmtl.tuning import components, defaults
 from kmtl.tuning.conditions import active_names, check_conditions
-from kmtl.tuning.dimensions import Dimension, Float, Int, as_dimension
 from kmtl.tuning.parts import PerBlock, PerTask
 from kmtl.tuning.signature import (
     BLOCK_ARGUMENTS,
@@ -207,6 +207,9 @@ class Space:
     def _default(self, name: str) -> Dimension:
         if name in defaults.RANGES:
             return defaults.RANGES[name]
+        known_range = components.default_range(name)
+        if known_range is not None:
+            return known_range
         if name == "width":
             return defaults.WIDTHS[str(self.signature.filled_by(name))]
         if name == "sharing_depth":
@@ -221,7 +224,7 @@ class Space:
         known = [*DEFAULT_NAMES[:1], *defaults.RANGES, "width"]
         raise ValueError(
             f"`{name}` has no default range: give one in `space`. Names that have one: "
-            f"{', '.join(known)}."
+            f"{', '.join(known)}, and what a scheme or weighting has in `ranges`."
         )
 
     def _checked(self, name: str, dimension: Dimension) -> Dimension:

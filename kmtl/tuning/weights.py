@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kmtl import _checks
-from kmtl.tuning.dimensions import Dimension
+from kmtl._dimensions import Dimension
 
 
 @dataclasses.dataclass(frozen=True)

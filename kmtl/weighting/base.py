@@ -9,7 +9,7 @@ float32 or better, and has no Python-side state.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -17,6 +17,7 @@ import numpy as np
 from keras import ops
 
 from kmtl import _checks, _registry
+from kmtl._dimensions import Dimension
 from kmtl.weighting import _solvers
 
 # Below this a loss counts as zero: its logarithm and inverse stay finite in float32,
@@ -33,6 +34,8 @@ class Weighting(keras.layers.Layer):
 
     kind: ClassVar[str]  # "loss" or "gradient"
     registered_name: ClassVar[str]
+    #: What `"default"` means in a search space for an argument: name -> range.
+    ranges: ClassVar[Mapping[str, Dimension]] = {}
     built: bool
 
     def __init__(self, *, name: str | None = None, **kwargs: Any):

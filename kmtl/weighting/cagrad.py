@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from kmtl._checks import check_choice, check_range
+from kmtl._dimensions import Float, search_over
 from kmtl._registry import register
 from kmtl.weighting import _solvers
 from kmtl.weighting.base import GradientWeighting
@@ -47,6 +48,8 @@ class CAGrad(GradientWeighting):
 
     Reference: Liu et al., NeurIPS 2021, arXiv:2110.14048, eq. 4 and algorithm 1.
     """
+
+    ranges = search_over(c=Float(0.1, 0.9, default=0.5))
 
     def __init__(self, c: float = 0.5, rescale: int = 0, **kwargs: Any):
         super().__init__(**kwargs)

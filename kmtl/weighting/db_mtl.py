@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from kmtl._checks import check_range
+from kmtl._dimensions import Float, search_over
 from kmtl._registry import register
 from kmtl.weighting import _solvers
 from kmtl.weighting.base import GradientWeighting
@@ -43,6 +44,8 @@ class DBMTL(GradientWeighting):
 
     Reference: Lin et al., 2023, arXiv:2308.12029, algorithm 1.
     """
+
+    ranges = search_over(beta=Float(0.0, 0.99, default=0.9))
 
     uses_gramian = False
     parameter_state = True

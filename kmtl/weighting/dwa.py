@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from kmtl import _checks
+from kmtl._dimensions import Float, search_over
 from kmtl._registry import register
 from kmtl.weighting import _masking as masking
 from kmtl.weighting.base import LOSS_FLOOR, LossWeighting
@@ -50,6 +51,8 @@ class DWA(LossWeighting):
     Reference: Liu, Johns, Davison, "End-to-End Multi-Task Learning with Attention",
     CVPR 2019, arXiv:1803.10704, eq. 7.
     """
+
+    ranges = search_over(temperature=Float(0.5, 8.0, log=True, default=2.0))
 
     def __init__(self, temperature: float = 2.0, **kwargs: Any):
         super().__init__(**kwargs)

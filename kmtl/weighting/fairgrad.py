@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from kmtl._checks import check_range
+from kmtl._dimensions import Float, search_over
 from kmtl._registry import register
 from kmtl.weighting import _solvers
 from kmtl.weighting.base import GradientWeighting
@@ -41,6 +42,8 @@ class FairGrad(GradientWeighting):
 
     Reference: Ban and Ji, ICML 2024, arXiv:2402.15638, eq. 7.
     """
+
+    ranges = search_over(alpha=Float(0.5, 4.0, log=True, default=1.0))
 
     def __init__(self, alpha: float = 1.0, **kwargs: Any):
         super().__init__(**kwargs)

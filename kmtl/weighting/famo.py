@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from kmtl import _checks
+from kmtl._dimensions import Float, search_over
 from kmtl._registry import register
 from kmtl.weighting import _masking as masking
 from kmtl.weighting.base import LossWeighting
@@ -63,6 +64,8 @@ class FAMO(LossWeighting):
     Reference: Liu, Feng, Stone, Liu, "FAMO: Fast Adaptive Multitask Optimization",
     NeurIPS 2023, arXiv:2306.03792, algorithm 1.
     """
+
+    ranges = search_over(learning_rate=Float(2.5e-3, 0.25, log=True, default=0.025))
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from kmtl._checks import check_range
+from kmtl._dimensions import Float, search_over
 from kmtl._registry import register
 from kmtl.weighting import _solvers
 from kmtl.weighting._tasks import masked_mean
@@ -46,6 +47,8 @@ class GradNorm(GradientWeighting):
 
     Reference: Chen et al., ICML 2018, arXiv:1711.02257, algorithm 1.
     """
+
+    ranges = search_over(alpha=Float(0.1, 3.0, default=1.5))
 
     def __init__(self, alpha: float = 1.5, learning_rate: float = 0.025, **kwargs: Any):
         super().__init__(**kwargs)

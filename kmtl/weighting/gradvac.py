@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from kmtl._checks import check_range
+from kmtl._dimensions import Float, search_over
 from kmtl._registry import register
 from kmtl.weighting import _solvers
 from kmtl.weighting.pcgrad import RandomOrderWeighting
@@ -47,6 +48,8 @@ class GradVac(RandomOrderWeighting):
 
     Reference: Wang et al., ICLR 2021, arXiv:2010.05874, algorithm 1.
     """
+
+    ranges = search_over(beta=Float(1e-3, 0.5, log=True, default=0.01))
 
     def __init__(self, beta: float = 0.01, **kwargs: Any):
         super().__init__(**kwargs)

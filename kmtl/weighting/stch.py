@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from kmtl import _checks
+from kmtl._dimensions import Float, search_over
 from kmtl._registry import register
 from kmtl.weighting import _masking as masking
 from kmtl.weighting.base import LOSS_FLOOR, LossWeighting
@@ -62,6 +63,8 @@ class STCH(LossWeighting):
     Reference: Lin et al., "Smooth Tchebycheff Scalarization for Multi-Objective
     Optimization", ICML 2024, arXiv:2402.19078, eq. 7 and section 4.
     """
+
+    ranges = search_over(mu=Float(0.1, 10.0, log=True, default=1.0))
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from kmtl import _checks
+from kmtl._dimensions import Float, search_over
 from kmtl._registry import register
 from kmtl.weighting import _masking as masking
 from kmtl.weighting.base import LOSS_FLOOR, LossWeighting
@@ -45,6 +46,8 @@ class UWSO(LossWeighting):
     Reference: Kirchdorfer et al., "Analytical Uncertainty-Based Loss Weighting in
     Multi-Task Learning", GCPR 2024, arXiv:2408.07985.
     """
+
+    ranges = search_over(temperature=Float(0.25, 4.0, log=True, default=1.0))
 
     def __init__(self, temperature: float = 1.0, **kwargs: Any):
         super().__init__(**kwargs)

@@ -152,8 +152,33 @@ def test_refusals(kind: type) -> None:
         kind(temperature=0.0)
 
 
-@pytest.mark.parametrize("scheme", [CGC(), PLE()])
-def test_no_task_is_called_as_the_shared_experts(scheme) -> None:
-    tasks = [kmtl.Regression("shared"), kmtl.Regression("b")]
-    with pytest.raises(ValueError, match="must not be called 'shared'"):
-        mlp(scheme, tasks=tasks)
+@pytest.mark.parametrize("kind", [CGC, PLE])
+def test_a_number_of_experts_per_task(kind) -> None:
+    """m_k of the paper; the experts that both have begin alike."""
+    model = mlp(kind(shared_experts=2, task_experts={"a": 3, "b": 0}))
+    assert model.get_layer("a_gate1").reading_labels() == (
+        "a 1", "a 2", "a 3", "shared 1", "shared 2",
+    )  # fmt: skip
+    assert model.get_layer("b_gate1").reading_labels() == ("shared 1", "shared 2")
+    assert not [layer for layer in model.layers if layer.name.startswith("b_experts")]
+    even = mlp(kind(shared_experts=2, task_experts=3))
+    for ours, theirs in zip(
+        dense(model, "a_experts_block1_dense", X),
+        dense(even, "a_experts_block1_dense", X),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    again = kmtl.sharing.Sharing.from_config(
+        kind(task_experts={"a": 3, "b": 0}).to_config()
+    )
+    assert again == kind(task_experts={"a": 3, "b": 0})
+
+
+@pytest.mark.parametrize("kind", [CGC, PLE])
+def test_numbers_of_experts_per_task_are_checked(kind) -> None:
+    with pytest.raises(ValueError, match=r"`task_experts\['b'\]`.*=-1"):
+        kind(task_experts={"a": 1, "b": -1})
+    with pytest.raises(ValueError, match=r"or a task has no expert.*'b': 0"):
+        kind(shared_experts=0, task_experts={"a": 1, "b": 0})
+    with pytest.raises(ValueError, match=r"Unknown task 'c' in `task_experts`"):
+        mlp(kind(task_experts={"a": 1, "c": 1}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import kmtl
+from kmtl import _registry
 from kmtl.tuning import (
     Choice,
     Float,
@@ -19,6 +21,7 @@ from kmtl.tuning import (
     Space,
     UniformWeights,
     WeightGrid,
+    components,
 )
 from kmtl.tuning.schedules import SCHEDULES, LearningRateSchedule, factor
 
@@ -172,6 +175,24 @@ def test_default_weightings_bring_their_hyperparameters() -> None:
         model.declare_hyperparameters(hp)
         hp.values["weighting"] = name
         assert model.build(hp).weighting.registered_name == name
+
+
+@pytest.mark.parametrize("kind", ["sharing", "weighting"])
+def test_default_ranges_are_of_arguments_and_hold_their_defaults(kind: str) -> None:
+    found = 0
+    for name in _registry.names(kind):
+        defaults = inspect.signature(_registry.get(kind, name)).parameters
+        for argument in components.arguments_of(kind, name):
+            dimension = components.default_range(f"{name}.{argument}")
+            if dimension is None:
+                continue
+            found += 1
+            usual = defaults[argument].default
+            if usual is not None:
+                assert (
+                    dimension.declare(keras_tuner.HyperParameters(), argument) == usual
+                )
+    assert found >= 9
 
 
 def test_arguments_of_what_is_not_searched() -> None:

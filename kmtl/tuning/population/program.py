@@ -26,7 +26,7 @@ ROWWISE_LAYERS = (
     "GlobalMaxPooling2D", "UpSampling2D", "ZeroPadding2D", "Embedding", "Add",
     "Multiply", "Concatenate", "Average", "Dropout", "SpatialDropout2D",
     "GaussianNoise", "Seam", "TaskOutput", "MultiTaskModel", "Functional",
-    "BalanceLog",
+    "BalanceLog", "Stitch", "FiLM", "StopGradient",
 )  # fmt: skip
 
 #: Values of the variables that training changes: trainable, non-trainable, optimizer's.
