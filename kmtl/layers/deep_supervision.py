@@ -19,7 +19,8 @@ class DeepSupervision(keras.layers.Layer):
     validation and at inference it is only the output's.
 
     In the logs `<task>_loss` stays the loss of the output alone. What all such layers
-    add to the total is in `loss`, and shown as `deep_supervision_loss`.
+    add to the total is in `loss`, and shown as `deep_supervision_loss`; it is 0 in
+    validation.
 
     Args:
         task: Name of the task whose labels the inputs predict.

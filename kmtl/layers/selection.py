@@ -40,7 +40,8 @@ class Selection(Choice):
     Returns:
         List of a tensor per task.
 
-    Reference: Sun et al., NeurIPS 2020, arXiv:1911.12423, eq. 1 to 4.
+    Reference: Sun et al., NeurIPS 2020, arXiv:1911.12423, section 3; the two terms as
+    the authors' code has them.
     """
 
     def __init__(
