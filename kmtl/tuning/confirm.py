@@ -19,6 +19,7 @@ from kmtl.tuning.feed import is_arrays
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.progress import best_index
 from kmtl.tuning.quiet import no_retracing_warnings
+from kmtl.tuning.trials import CONFIRMED
 
 if TYPE_CHECKING:
     import pandas
@@ -103,7 +104,9 @@ def confirm(
                 note = {"setting": setting, "runs": known}
                 tuner._study.set_note(NOTE, note)  # a kill repeats one training
             rows.append({"trial": trial.trial_id, "seed": seed, **known[key]})
-    return _summarised(tuner, chosen, rows, seeds)
+    found = _summarised(tuner, chosen, rows, seeds)
+    tuner._study.set_note(CONFIRMED, list(found.summary.index))
+    return found
 
 
 def _known(tuner: Any, setting: Mapping[str, Any]) -> dict[str, dict[str, float]]:

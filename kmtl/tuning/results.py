@@ -166,6 +166,11 @@ class SearchResults:
         over fresh seeds is best. What was trained is kept in the study: a call that was
         killed goes on.
 
+        From then on `get_best_models`, `get_best_hyperparameters` and `best_arguments`
+        follow the order found here, until a further search changes which trials are
+        the best `num_trials`. Columns `rank` and `score` of `results()` stay those of
+        the search.
+
         Args:
             x, y, validation_data, callbacks, **fit_options: As for `search`; other
                 validation data than the search's make the scores free of its choice.

@@ -16,6 +16,8 @@ from kmtl.tuning.study import SearchStudy, noted
 
 #: Status of a trial that a rule stopped: neither completed nor failed.
 PRUNED = "PRUNED"
+#: Where a study keeps the names of the trials trained again on fresh seeds, best first.
+CONFIRMED = "confirmed"
 ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED, PRUNED)
 _STATUSES = {
     TrialState.RUNNING: TrialStatus.RUNNING,
@@ -85,8 +87,17 @@ class StudyTrials(keras_tuner.Oracle):
         trial.score = float(self.objective.get_value(metrics))
 
     def get_best_trials(self, num_trials: int = 1) -> list[Trial]:
-        """Completed trials only, best first (KerasTuner's would add failed ones)."""
-        return self.objective.rank(list(self.trials.values()))[:num_trials]
+        """Completed trials only, best first (KerasTuner's would add failed ones).
+
+        The best ones of the search come in the order that `SearchTuner.confirm` found,
+        for as long as the search has not found other ones.
+        """
+        ranked = self.objective.rank(list(self.trials.values()))
+        confirmed = self.study.note(CONFIRMED) or []
+        first = {trial.trial_id: trial for trial in ranked[: len(confirmed)]}
+        if set(confirmed) == set(first):
+            ranked[: len(confirmed)] = [first[trial_id] for trial_id in confirmed]
+        return ranked[:num_trials]
 
     def front(self) -> list[Trial]:
         """Of several objectives side by side, the trials that none dominates."""

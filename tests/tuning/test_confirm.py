@@ -49,6 +49,12 @@ def test_the_winner_is_the_best_on_fresh_seeds(tmp_path: Path) -> None:
         assert row["val_kind_accuracy"] == pytest.approx(0.505 - a[trial_id] / 4)
         assert row["val_kind_accuracy_std"] == pytest.approx(0.01 / np.sqrt(2))
     assert found.runs["seed"].tolist() == [0, 1] * 3
+    # The winner is what the search gives from now on, in other processes too.
+    for each in (tuner, make_tuner(tmp_path, lucky, max_trials=5)):
+        assert [t.trial_id for t in each.oracle.get_best_trials(3)] == best[::-1]
+        values = each.get_best_hyperparameters()[0].values
+        assert values == found.hyperparameters.values
+        assert len(each.oracle.get_best_trials(5)) == 5
     # A second call, and one of another process, trains only what is new.
     again = make_tuner(tmp_path, lucky, max_trials=5)
     more = again.confirm(x, y, validation_data=(x, y), num_trials=3, seeds=3)
@@ -59,6 +65,14 @@ def test_the_winner_is_the_best_on_fresh_seeds(tmp_path: Path) -> None:
     )
     again.confirm(x, y, validation_data=(x + 1, y), num_trials=1, seeds=1)
     assert lucky.calls == 10  # other data
+    again.confirm(x, y, validation_data=(x, y), num_trials=2, seeds=1)
+    assert [t.trial_id for t in again.oracle.get_best_trials(2)] == best[1::-1]
+    # A trial that is better in the search than the confirmed ones: its order holds.
+    lucky.fresh = False
+    longer = make_tuner(tmp_path, lucky, max_trials=6)
+    longer.enqueue({"a": 1.0, "b": 0.5})
+    ranked = [trial.trial_id for trial in run(longer).oracle.get_best_trials(3)]
+    assert ranked == ["5", *best[:2]]
 
 
 def small_tuner(folder: Path, **options: Any) -> Any:
