@@ -33,9 +33,11 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
             merged[i] = value
         return merged
 
-    def run(variables: list, fixed: list, function: Callable[[], Any]) -> Any:
+    def run(
+        variables: list, fixed: list, function: Callable[[], Any], added: Any = None
+    ) -> Any:
         """`function()` with these values in the model's variables."""
-        return _stateless(model, variables, fixed, function)
+        return _stateless(model, variables, fixed, function, added)
 
     def losses_of(y_pred: dict) -> tuple[Any, Any, Any]:
         kept = objective.kept_predictions(model)
@@ -45,7 +47,7 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
     shared = [trainable[i] for i in shared_at]
     own = [trainable[i] for i in own_at]
     twice = samples_twice(plan, model.weighting)
-    shares = None
+    shares = added = None  # what layers add to the loss, where it is known already
     if plan.trunk is not None and not twice:
         trunk = plan.trunk
 
@@ -89,18 +91,28 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
                     losses = jnp.stack(parts) * scale
                 return losses, total, shares, batch, y_pred
 
-            (losses, *others), fixed = run(
-                values(shared, own), non_trainable, everything
+            found: list = []
+            (losses, total, *others), fixed = run(
+                values(shared, own), non_trainable, everything, found
             )
-            return losses, (*others, fixed)
+            added = None
+            if found:
+                parts = [jnp.sum(loss.astype(jnp.float32)) for loss in found]
+                added = sum(parts[1:], parts[0]) * scale
+                total = total + added
+            return (losses, added), (total, *others, fixed)
 
-        losses, pull, (_, shares, batch, y_pred, fixed) = jax.vjp(
+        (losses, added), pull, (_, shares, batch, y_pred, fixed) = jax.vjp(
             lambda shared: from_inputs(shared, own), shared, has_aux=True
         )
         own_gradients = jax.grad(lambda own: from_inputs(shared, own)[1][0])(own)
         non_trainable = fixed
         stacked = jnp.eye(losses.shape[0], dtype=losses.dtype)
-        pull_back = pull
+
+        def pull_back(cotangent: Any, of_added: float = 0.0) -> Any:
+            if added is None:
+                return pull((cotangent, None))
+            return pull((cotangent, jnp.full_like(added, of_added)))
 
     low_memory = plan.level == "parameters" and model.weighting.low_memory
     gramian_of = None
@@ -151,10 +163,14 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
             else gradient
             for i, gradient in zip(own_at, own_gradients, strict=True)
         ]
+    if added is not None:
+        (extra,) = pull_back(jnp.zeros_like(stacked[0]), of_added=1.0)
+        shared_gradients = [a + b for a, b in zip(shared_gradients, extra, strict=True)]
     gradients = values(shared_gradients, own_gradients)
 
     def added_losses() -> Any:
-        if model._state.adds_losses:  # layers add them when they are called
+        # Layers add them when they are called; a seam leaves them to two models.
+        if model._state.adds_losses and added is None:
             model(x, training=True)
         return objective.added_losses(model)
 
@@ -176,6 +192,8 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
         )
         penalty = penalty / scale
         gradients = [a + b for a, b in zip(gradients, extra, strict=True)]
+    if added is not None:
+        penalty = added / scale + (0.0 if penalty is None else penalty)
 
     new_trainable, new_optimizer = model.optimizer.stateless_apply(
         optimizer_variables, gradients, trainable
@@ -199,8 +217,17 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
 
 
 def _stateless(
-    model: Any, trainable: list, non_trainable: list, function: Callable[[], Any]
+    model: Any,
+    trainable: list,
+    non_trainable: list,
+    function: Callable[[], Any],
+    added: list | None = None,
 ) -> tuple[Any, list]:
+    """Result of a function and the non-trainable values after it.
+
+    Args:
+        added: List to which the losses are appended that layers add in a call.
+    """
     mapping = [
         *zip(model.trainable_variables, trainable, strict=True),
         *zip(model.non_trainable_variables, non_trainable, strict=True),
@@ -208,6 +235,8 @@ def _stateless(
     with keras.StatelessScope(collect_losses=True, state_mapping=mapping) as scope:
         result = function()
         model._state.adds_losses |= bool(scope.losses)
+        if added is not None:
+            added += scope.losses
     return result, _current(scope, model.non_trainable_variables)
 
 

@@ -320,3 +320,39 @@ def test_accumulated_steps_apply_the_mean_of_their_updates(level):
         np.testing.assert_allclose(
             before[path] - value, expected, rtol=1e-3, atol=1e-5, err_msg=path
         )
+
+
+@keras.saving.register_keras_serializable(package="test")
+class Adds(keras.layers.Dense):
+    """A dense layer that adds what it gives to the loss."""
+
+    def call(self, inputs, training=False):
+        outputs = super().call(inputs)
+        if training:
+            self.add_loss(0.1 * keras.ops.mean(outputs**2))
+        return outputs
+
+
+@pytest.mark.parametrize("level", ["parameters", "features"])
+def test_what_layers_add_to_the_loss_is_minimised_beside_the_balance(level):
+    """Two tasks that their labels leave at rest: the update is the added loss's."""
+
+    def made():
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((4,))
+        l2 = keras.regularizers.L2(0.05)
+        trunk = Adds(5, kernel_regularizer=l2, name="trunk")(inputs)
+        features = kmtl.layers.Seam(name="seam")(trunk)
+        outputs = {}
+        for name in ("a", "b"):
+            own = Adds(1, name=f"{name}_own")(features)
+            task = kmtl.Regression(name, metrics=[])
+            outputs[name] = kmtl.layers.TaskOutput(task)(own)
+        return kmtl.MultiTaskModel(inputs, outputs)
+
+    y = {k: keras.ops.convert_to_numpy(v) for k, v in made()(X).items()}
+    expected = step(made(), y=y)
+    changed = step(made(), kmtl.weighting.PCGrad(level=level), y=y)
+    assert max(np.abs(value).max() for value in expected.values()) > 0.01
+    for path, value in expected.items():
+        np.testing.assert_allclose(changed[path], value, atol=1e-6, err_msg=path)
