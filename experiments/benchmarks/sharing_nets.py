@@ -17,6 +17,8 @@ SIDE, CHANNELS, FILTERS, CLASSES = 32, 3, (16, 32, 32, 64, 64), 10
 WIDE_SIDE, WIDE_FILTERS = 16, (64, 128, 256, 512)
 BATCH = {"mlp": 128, "cnn": 32, "wide": 16}
 EXPERTS, SELECTED, SHARED_EXPERTS = 4, 2, 2
+#: Schemes that LibMTL has too.
+PEERS = ("hard", "cross_stitch", "mmoe", "cgc", "ple", "dselect_k", "mtan")
 CLOSE = 0.01  # share by which "as many parameters" may be off
 
 
