@@ -113,7 +113,7 @@ class BankMaker(LayerMaker):
         if self.copies == 1 or self.is_folded(tensor):
             return tensor
         repeated = keras.layers.Concatenate()([tensor] * self.copies)
-        return self._note(repeated, True)
+        return self.note(repeated, True)
 
     def is_folded(self, tensor: Any) -> bool:
         """Whether the copies' channels lie side by side in it."""
@@ -123,10 +123,11 @@ class BankMaker(LayerMaker):
         history = tensor._keras_history
         node = history.operation._inbound_nodes[history.node_index]
         folded = any(self.is_folded(parent) for parent in node.input_tensors)
-        self._note(tensor, folded)
+        self.note(tensor, folded)
         return folded
 
-    def _note(self, tensor: Any, folded: bool) -> Any:
+    def note(self, tensor: Any, folded: bool) -> Any:
+        """Take a tensor for folded or not, whatever it was made from; returns it."""
         self._known[id(tensor)] = (tensor, folded)
         return tensor
 
@@ -144,7 +145,7 @@ class BankMaker(LayerMaker):
         else:
             arguments["units"] *= self.copies
             outputs = self._plain(kind, name, arguments)(inputs)
-        return self._note(outputs, True)
+        return self.note(outputs, True)
 
     def _convolution(self, kind: type, name: str, arguments: dict, inputs: Any) -> Any:
         groups = arguments.get("groups", 1)
@@ -154,34 +155,34 @@ class BankMaker(LayerMaker):
             arguments["groups"] = groups * self.copies
             kind = GROUPED.get(kind, kind)
         arguments["filters"] *= self.copies
-        return self._note(self._plain(kind, name, arguments)(inputs), True)
+        return self.note(self._plain(kind, name, arguments)(inputs), True)
 
     def _layer_normalization(
         self, kind: type, name: str, arguments: dict, inputs: Any
     ) -> Any:
         arguments |= {"copies": self.copies}
         layer = self._plain(GroupedLayerNormalization, name, arguments)
-        return self._note(layer(self.fold(inputs)), True)
+        return self.note(layer(self.fold(inputs)), True)
 
     def _flatten(self, kind: type, name: str, arguments: dict, inputs: Any) -> Any:
         folded = self.is_folded(inputs)
         if folded and len(inputs.shape) > 2:
             kind, arguments = GroupedFlatten, {"copies": self.copies}
-        return self._note(self._plain(kind, name, arguments)(inputs), folded)
+        return self.note(self._plain(kind, name, arguments)(inputs), folded)
 
     def _channelwise(self, kind: type, name: str, arguments: dict, inputs: Any) -> Any:
         folded = self.is_folded(inputs)
-        return self._note(self._plain(kind, name, arguments)(inputs), folded)
+        return self.note(self._plain(kind, name, arguments)(inputs), folded)
 
     def _per_channel(self, kind: type, name: str, arguments: dict, inputs: Any) -> Any:
         layer = self._plain(kind, name, arguments)
-        return self._note(layer(self.fold(inputs)), True)
+        return self.note(layer(self.fold(inputs)), True)
 
     def _merge(self, kind: type, name: str, arguments: dict, inputs: Any) -> Any:
         folded = any(self.is_folded(tensor) for tensor in inputs)
         if folded:
             inputs = [self.fold(tensor) for tensor in inputs]
-        return self._note(self._plain(kind, name, arguments)(inputs), folded)
+        return self.note(self._plain(kind, name, arguments)(inputs), folded)
 
     def _check(self, kind: type, name: str, arguments: dict) -> None:
         activation = arguments.get("activation")
@@ -263,9 +264,8 @@ def run_bank(
     Returns:
         KerasTensor with the copies' channels side by side.
     """
-    fields = {f.name: getattr(make, f.name) for f in dataclasses.fields(LayerMaker)}
-    bank = BankMaker(**fields, copies=copies, first=first)
-    bank._note(inputs, False)
+    bank = BankMaker.like(make, copies=copies, first=first)
+    bank.note(inputs, False)
     features = inputs
     for i in blocks:
         part = bank.part(f"{prefix}_block{i + 1}", f"block{i + 1}")

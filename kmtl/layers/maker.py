@@ -38,6 +38,15 @@ class LayerMaker:
     kernel_regularizer: Any = None
     seed_scope: str = ""
 
+    @classmethod
+    def like(cls, make: LayerMaker, **changes: Any) -> Self:
+        """A maker of this class with the names and seeds of another."""
+        fields = {
+            field.name: getattr(make, field.name)
+            for field in dataclasses.fields(LayerMaker)
+        }
+        return cls(**{**fields, **changes})
+
     def part(self, prefix: str, seed_scope: str | None = None) -> Self:
         """Maker for a part of this part."""
         return dataclasses.replace(

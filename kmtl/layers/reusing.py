@@ -39,15 +39,6 @@ class ReusingMaker(LayerMaker):
         default_factory=dict, compare=False, repr=False
     )
 
-    @classmethod
-    def like(cls, make: LayerMaker, **changes: Any) -> ReusingMaker:
-        """A maker of this class with the names and seeds of another."""
-        fields = {
-            field.name: getattr(make, field.name)
-            for field in dataclasses.fields(LayerMaker)
-        }
-        return cls(**{**fields, **changes})
-
     def layer(self, kind: type, name: str, **arguments: Any) -> keras.layers.Layer:
         full = self.name(name)
         if full not in self.made:

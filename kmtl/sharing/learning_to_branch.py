@@ -13,7 +13,6 @@ from kmtl._registry import register
 from kmtl.layers.bank import BankMaker
 from kmtl.layers.branch import Branch
 from kmtl.layers.choice import check_annealing
-from kmtl.layers.maker import LayerMaker
 from kmtl.sharing._columns import shared_blocks
 from kmtl.sharing.base import Sharing
 from kmtl.sharing.hard import HardSharing
@@ -96,14 +95,13 @@ class LearningToBranch(Sharing):
         if width == 1:  # nothing to choose from
             return HardSharing().connect(backbone, inputs, tasks, make)
         features = shared_blocks(backbone, inputs, self.depth, make)
-        fields = {f.name: getattr(make, f.name) for f in dataclasses.fields(LayerMaker)}
-        bank = BankMaker(**fields, copies=width)
-        bank._note(features, False)
+        bank = BankMaker.like(make, copies=width)
+        bank.note(features, False)
         nodes = [f"node{j + 1}" for j in range(width)]
         for i in range(self.depth, blocks):
             if i > self.depth:
                 features = self._branch(make, f"branch{i + 1}", width, nodes)(features)
-                bank._note(features, True)
+                bank.note(features, True)
             part = bank.part(f"nodes_block{i + 1}", f"block{i + 1}")
             features = bank.fold(backbone.block(i, features, part))
         recipe = {
