@@ -38,8 +38,9 @@ MOVES = (
 #: Kinds of part that hold the weights of a backbone or a head; all others decide who
 #: gets what: gates, stitches, attention.
 PLAIN_KINDS = ("input", "block", "bank", "head", "layer")
-#: Kinds of part by which a task changes a trunk that it shares: the task's own.
-CHANGES = ("film", "adapter", "lora")
+#: Kinds of part that connect tasks and yet compute with features, instead of weighing
+#: them: counted for the tasks that use them.
+WORKING_KINDS = ("film", "adapter", "lora", *STAGES)
 
 
 @dataclasses.dataclass(frozen=True)
