@@ -54,7 +54,7 @@ DEFAULT = {
     "batch_size": 128,
     "filters": (16, 32, 32),
     "rate": 2e-3,
-    "seeds": (0, 1, 2),
+    "seeds": tuple(range(8)),
     "sides": tuple(SIDES),
 }
 FULL = {**DEFAULT, "sizes": (60_000, 10_000), "epochs": 30, "filters": (32, 64, 64)}
