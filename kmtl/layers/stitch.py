@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kmtl import _checks
 from kmtl.layers.recorded import Recorded
 
 
@@ -27,6 +29,9 @@ class Stitch(Recorded):
         per_channel: One weight per channel. Goes with one subspace.
         subspaces: Number G of subspaces, a divisor of the number of channels.
         reading: Whose readings these are. Defaults to `own`.
+        rate: Number > 0, how many times as fast the weights learn: the variable holds
+            α / √rate, so that a step of gradient descent on it moves α by `rate` times
+            the learning rate (one of Adam, by √rate times). Defaults to 1.
 
     Call arguments:
         inputs: List of S tensors of one shape `(N, ..., C)`.
@@ -43,9 +48,11 @@ class Stitch(Recorded):
         per_channel: bool = False,
         subspaces: int = 1,
         reading: str | None = None,
+        rate: float = 1.0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        self.rate = _checks.check_range("rate", rate, 0, low_open=True, high_open=True)
         self.sources = [str(source) for source in sources]
         self.own = own
         self.own_weight = own_weight
@@ -76,9 +83,16 @@ class Stitch(Recorded):
         self.alpha = self.add_weight(
             name="alpha",
             shape=start.shape,
-            initializer=lambda shape, dtype: ops.convert_to_tensor(start, dtype),
+            initializer=lambda shape, dtype: ops.convert_to_tensor(
+                start / self._scale, dtype
+            ),
         )
         self.built = True
+
+    @property
+    def _scale(self) -> float:
+        """α over the variable."""
+        return math.sqrt(self.rate)
 
     def _start(self) -> np.ndarray:
         """Initial weights `(G, S, G)`."""
@@ -92,6 +106,8 @@ class Stitch(Recorded):
 
     def call(self, inputs: Any) -> Any:
         alpha = ops.convert_to_tensor(self.alpha)
+        if self.rate != 1:
+            alpha = alpha * self._scale
         if self.per_channel:
             return _total([alpha[i] * x for i, x in enumerate(inputs)])
         groups = range(self.subspaces)
@@ -104,7 +120,7 @@ class Stitch(Recorded):
 
     def readings(self) -> dict[str, np.ndarray]:
         """Weight of each source: mean over channels, or by pairs of subspaces."""
-        alpha = np.asarray(ops.convert_to_numpy(self.alpha), "float32")
+        alpha = np.asarray(ops.convert_to_numpy(self.alpha), "float32") * self._scale
         if self.per_channel:
             return {self.reading: alpha.mean(axis=-1)}
         if self.subspaces == 1:
@@ -145,6 +161,10 @@ class Stitch(Recorded):
         y = ops.concatenate([ops.take(y, g, axis=-2) for g in range(groups)], axis=-1)
         return keras.Model(inputs, y, name=self.name)
 
+    def plain_weights(self) -> list[np.ndarray]:
+        """α as the layers of `to_keras` hold it."""
+        return [value * self._scale for value in super().plain_weights()]
+
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
@@ -154,6 +174,7 @@ class Stitch(Recorded):
             "per_channel": self.per_channel,
             "subspaces": self.subspaces,
             "reading": self.reading,
+            "rate": self.rate,
         }
 
 

@@ -29,8 +29,7 @@ class CrossStitch(Sharing):
     known per layer. At `self_weight=1` it starts as independent networks, bit for bit.
 
     Cost: T columns, so T times the parameters and the time of one network, and T² C
-    weights per stitch. The paper trains α with a 100 to 1000 times larger learning
-    rate; here one optimizer trains all, which Adam's step size per weight replaces.
+    weights per stitch.
 
     Args:
         depth: Leading blocks that all tasks share plainly, 0 to n - 1. Defaults to 0.
@@ -40,6 +39,10 @@ class CrossStitch(Sharing):
         after: Numbers of the blocks (from 1) that a stitch follows. None stitches
             after every block, which is what the paper does where a block ends in
             pooling. Defaults to None.
+        rate: Number > 0: α learns so many times as fast as the rest under gradient
+            descent, and √rate times as fast under Adam, whose steps do not depend on
+            the gradient's size. The paper has 100 to 1000, with gradient descent.
+            Defaults to 1.
 
     Raises:
         ValueError: where the columns' features differ in shape, or `depth` or `after`
@@ -63,6 +66,7 @@ class CrossStitch(Sharing):
     per_channel: bool = True
     self_weight: float = 0.9
     after: Sequence[int] | None = None
+    rate: float = 1.0
 
     def __post_init__(self) -> None:
         _checks.check_int("depth", self.depth, 0)
@@ -73,6 +77,8 @@ class CrossStitch(Sharing):
             )
         weight = _checks.check_range("self_weight", self.self_weight, 0, 1)
         object.__setattr__(self, "self_weight", weight)
+        rate = _checks.check_range("rate", self.rate, 0, low_open=True, high_open=True)
+        object.__setattr__(self, "rate", rate)
         object.__setattr__(self, "after", _columns.check_after(self.after))
 
     def connect(
@@ -91,6 +97,7 @@ class CrossStitch(Sharing):
                 own=name,
                 own_weight=self.self_weight,
                 per_channel=self.per_channel,
+                rate=self.rate,
             )(list(columns.values()))
             for name in sources
         }

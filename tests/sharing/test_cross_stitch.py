@@ -74,6 +74,23 @@ def test_at_identity_it_is_independent(build, per_channel: bool) -> None:
     assert_same(model, independent, x)
 
 
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_the_stitches_may_learn_faster(per_channel: bool, tmp_path) -> None:
+    """A step of gradient descent moves α by `rate` times the learning rate."""
+    moved = {}
+    for rate in (1.0, 100.0):
+        scheme = CrossStitch(per_channel=per_channel, rate=rate)
+        model = mlp(sharing=scheme)
+        before = kmtl.gates(model).frame["value"].to_numpy()
+        x, y = data(model)
+        model.compile(keras.optimizers.SGD(1e-3))
+        model.fit(x, y, batch_size=len(x), verbose=0)
+        moved[rate] = kmtl.gates(model).frame["value"].to_numpy() - before
+    np.testing.assert_allclose(moved[100.0], 100 * moved[1.0], rtol=1e-2, atol=1e-5)
+    assert np.abs(moved[100.0]).max() > 1e-3
+    survives(model, tmp_path)
+
+
 def test_initial_weights() -> None:
     three = [*TASKS, kmtl.Regression("tone")]
     model = mlp(tasks=three, sharing=CrossStitch(self_weight=0.8))
