@@ -43,7 +43,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--nets", nargs="*", choices=NETS)
     parser.add_argument("--tasks", nargs="*", type=int)
     parser.add_argument("--backends", nargs="*", default=["tensorflow", "jax"])
-    parser.add_argument("--steps", type=int, default=10, help="per epoch")
+    parser.add_argument("--steps", type=int, default=20, help="per epoch")
     parser.add_argument("--rounds", type=int, default=9, help="pairs of epochs")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--resume", action="store_true", help="keep what --out has")
