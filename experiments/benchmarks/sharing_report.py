@@ -54,11 +54,11 @@ def markdown(record: dict[str, Any]) -> str:
         "on our side with metrics and exact loss logs, on LibMTL's without). "
         f"{CLOCKS[record['clock']]} Over hard: median ratio to hard sharing whose "
         "blocks are widened to the same number of parameters, "
-        f"{record['pairs_of_epochs']} pairs of neighbouring epochs of "
-        f"{record['steps_per_epoch']} steps, quartiles in brackets. Over LibMTL: ratio "
-        "to LibMTL's version of the scheme; together: with "
-        f"`compile(steps_per_execution={record['steps_per_epoch']})`, as one trains "
-        "small nets with Keras on TensorFlow; bars: "
+        f"{record['pairs_of_epochs']} pairs of neighbouring epochs, quartiles in "
+        "brackets. Over LibMTL: ratio to LibMTL's version of the scheme; together: "
+        "with all steps of an epoch in one execution "
+        "(`compile(steps_per_execution=...)`), as one trains small nets with Keras on "
+        "TensorFlow; bars: "
         f"{BARS['tensorflow']:g} on TensorFlow, {BARS['jax']:g} on JAX. Float32.",
     ]
     places = dict.fromkeys((part["net"], part["tasks"]) for part in record["time"])
@@ -79,7 +79,15 @@ def markdown(record: dict[str, Any]) -> str:
             for part in record["time"]
             if (part["net"], part["tasks"]) == (net, tasks)
         ]
-        text = f"{NETS[net]}. Load average of the machine: {', '.join(loads)}."
+        steps = next(
+            part["steps"]
+            for part in record["time"]
+            if (part["net"], part["tasks"]) == (net, tasks)
+        )
+        text = (
+            f"{NETS[net]}. Epochs of {steps} steps. "
+            f"Load average of the machine: {', '.join(loads)}."
+        )
         parts += [f"## {net}, T = {tasks}", text, _table(sides)]
         if notes:
             parts.append("\n".join(dict.fromkeys(notes)))
