@@ -67,6 +67,19 @@ def collect(runs: Any, names: list[str], seeds: tuple[int, ...]) -> dict[str, An
             continue
         scores = {task: side["test"][task][metric[task]] for task in net.TASKS}
         side["delta_m"], side["delta"] = delta_m(scores, baselines, tasks)
+    for name in sides:
+        if name in names and "delta_m" in sides[name] and len(seeds) > 1:
+            sides[name]["delta_m_of_seeds"] = [
+                delta_m(
+                    {t: runs.get(name, seed)["test"][t][metric[t]] for t in metric},
+                    {
+                        t: runs.get(f"single_{t}", seed)["test"][t][metric[t]]
+                        for t in metric
+                    },
+                    tasks,
+                )[0]
+                for seed in seeds
+            ]
     return sides
 
 
@@ -273,7 +286,9 @@ def table(sides: dict[str, Any]) -> str:
         for task, metric, _, factor, digits in COLUMNS:
             found = side["test"].get(task)
             cells.append(f"{factor * found[metric]:.{digits}f}" if found else "–")
-        cells.append(f"{side['delta_m']:+.2f}" if "delta_m" in side else "–")
+        each = "".join(f", {gain:+.2f}" for gain in side.get("delta_m_of_seeds", ()))
+        each = f" ({each[2:]})" if each else ""
+        cells.append(f"{side['delta_m']:+.2f}{each}" if "delta_m" in side else "–")
         cells += [f"{side['parameters']:,}", f"{side['core_seconds'] / 60:.1f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -307,5 +322,9 @@ def verdict(sides: dict[str, Any], seeds: int) -> str:
     if seeds == 1:
         words.append(
             "One seed: differences of a few percent between sides can be chance."
+        )
+    else:
+        words.append(
+            "Δm in brackets: each seed against the single-task models of that seed."
         )
     return " ".join(words)

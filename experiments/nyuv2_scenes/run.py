@@ -44,7 +44,7 @@ SMALL = {
     "epochs": 8,
     "batch_size": 32,
     "rate": 2e-3,
-    "seeds": (0,),
+    "seeds": (0, 1),
 }
 SETTINGS = {
     "small": SMALL,

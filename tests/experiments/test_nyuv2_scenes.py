@@ -113,6 +113,8 @@ def test_report(modules, tmp_path) -> None:
         {"semantic": 25.0, "depth": -10.0, "boundary": 0.0, "present": 0.0}
     )
     assert sides["hard_3"]["delta_m"] == pytest.approx(3.75)
+    # Seed 0 is as its single-task models; seed 1 gains 50 % and loses 20 %.
+    assert sides["hard_3"]["delta_m_of_seeds"] == pytest.approx([0.0, 7.5])
     assert sides["hard_0"]["delta_m"] == 0.0
     assert sides["hard_0"]["parameters"] == 40
     record = {
@@ -136,7 +138,7 @@ def test_report(modules, tmp_path) -> None:
     report.write(record, runs, names, None, tmp_path, tmp_path)
     text = (tmp_path / "README.md").read_text("utf-8")
     assert "| `hard_3` | 25.00 | 50.00 | 1.1000 |" in text
-    assert "+3.75" in text
+    assert "| +3.75 (+0.00, +7.50) |" in text
     assert "Not trained to the end, and so not in the table: `nddr`" in text
     assert "depth with `hard_3`" in text
     assert "One seed" not in text
