@@ -188,7 +188,12 @@ class MultiTaskModel(TaskAccess):
         kind = "step" if self._state.plan is None else "gradient"
         backend = keras.backend.backend()
         module = importlib.import_module(f"kmtl.training.{kind}_{backend}")
-        return module.train_step(self, *args)
+        if backend != "jax" or self.run_eagerly or not self.jit_compile:
+            return module.train_step(self, *args)
+        from kmtl.training.cpu_kernels import cpu_kernels
+
+        with cpu_kernels(self):
+            return module.train_step(self, *args)
 
     def compute_loss(
         self,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from kmtl.tuning.population.kernels import cpu_kernels
+from kmtl.training.cpu_kernels import cpu_kernels
 
 #: Rows of validation data in one batch where their number makes no difference.
 VALIDATION_ROWS = 1024
@@ -89,12 +89,11 @@ class Program:
         over_trials = jax.vmap(
             self._epoch, in_axes=(0, None if self.shared_order else 0)
         )
-        on_cpu = jax.default_backend() == "cpu"
-        kernels = cpu_kernels(self.model) if on_cpu else contextlib.nullcontext()
-        with kernels:
+        with cpu_kernels(self.model, always=True):
             lowered = jax.jit(over_trials, donate_argnums=0).lower(states, rows)
         self.model._state.present = None  # a tracer by now
         # Half of a short search is compiling; on a CPU the last touch changes nothing.
+        on_cpu = jax.default_backend() == "cpu"
         options = {"xla_backend_optimization_level": 1} if on_cpu else {}
         return lambda: lowered.compile(options)
 

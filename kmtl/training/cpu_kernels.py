@@ -4,13 +4,15 @@ XLA's own convolutions take ten times the time of a matrix product of the same s
 a CPU, above all their gradients, and with one kernel per trial (a grouped convolution)
 more still. The gradient of its pooling is a loop over single numbers. The functions
 here compute the same with matrix products and element-wise operations; sums are taken
-in another order, so results agree within rounding.
+in another order, so results agree within rounding. Training uses them wherever XLA
+compiles a step for a CPU; `KMTL_CPU_KERNELS=0` in the environment leaves XLA its own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,17 +21,30 @@ import jax.numpy as jnp
 import keras
 from keras import ops
 
+from kmtl.layers.grouped_convolution import GroupedConv2D
+
 #: Up to this size all shifted copies of the input of a convolution are one matrix.
 MOST_PATCH_BYTES = 4 * 2**20
+#: Environment variable that turns all this off where it is "0".
+SWITCH = "KMTL_CPU_KERNELS"
 
 
 @contextlib.contextmanager
-def cpu_kernels(model: Any) -> Iterator[None]:
-    """Within it, `model`'s layers are traced with the functions of this module."""
+def cpu_kernels(model: Any, always: bool = False) -> Iterator[None]:
+    """Within it, `model`'s layers are traced with the functions of this module.
+
+    Nothing changes on other devices, and where it is in force already.
+
+    Args:
+        model: A Keras model.
+        always: For large maps too, on which XLA's own convolution is faster, unless
+            every one of several trials has a kernel of its own.
+    """
     changed = []
-    for layer in model._flatten_layers():
-        found = _replacement(layer)
-        if found is not None:
+    wanted = jax.default_backend() == "cpu" and os.environ.get(SWITCH) != "0"
+    for layer in model._flatten_layers() if wanted else ():
+        found = _replacement(layer, always)
+        if found is not None and found[0] not in layer.__dict__:
             name, function = found
             layer.__dict__[name] = function
             changed.append((layer, name))
@@ -40,14 +55,15 @@ def cpu_kernels(model: Any) -> Iterator[None]:
             del layer.__dict__[name]
 
 
-def _replacement(layer: Any) -> tuple[str, Callable[..., Any]] | None:
+def _replacement(layer: Any, always: bool) -> tuple[str, Callable[..., Any]] | None:
     """`(method, function)` for a layer that is exactly what we know how to compute."""
     if getattr(layer, "data_format", None) != "channels_last":
         return None
-    if type(layer) is keras.layers.Conv2D:
-        plain = layer.groups == 1 and layer.dilation_rate == (1, 1)
-        if plain and layer.padding in ("same", "valid"):
-            return "convolution_op", _convolution_of(layer)
+    if type(layer) in (keras.layers.Conv2D, GroupedConv2D):
+        known = layer.groups == 1 or type(layer) is GroupedConv2D
+        plain = layer.dilation_rate == (1, 1) and layer.padding in ("same", "valid")
+        if known and plain:
+            return "convolution_op", _convolution_of(layer, always)
     if type(layer) is keras.layers.MaxPooling2D:
         plain = layer.padding == "valid" and layer.strides == layer.pool_size
         if plain:
@@ -61,10 +77,32 @@ def _replacement(layer: Any) -> tuple[str, Callable[..., Any]] | None:
     return None
 
 
-def _convolution_of(layer: Any) -> Callable[..., Any]:
-    return lambda inputs, kernel: convolve(
-        inputs, ops.convert_to_tensor(kernel), layer.strides, layer.padding
-    )
+def _convolution_of(layer: Any, always: bool) -> Callable[..., Any]:
+    usual = layer.convolution_op
+
+    def convolution(inputs: Any, kernel: Any) -> Any:
+        kernel = ops.convert_to_tensor(kernel)
+        large = _patch_bytes(inputs, kernel, layer.strides) > MOST_PATCH_BYTES
+        if not always and (large or inputs.dtype != jnp.float32):
+            return usual(inputs, kernel)
+        parts = [
+            convolve(x, k, layer.strides, layer.padding)
+            for x, k in zip(
+                jnp.split(inputs, layer.groups, axis=-1),
+                jnp.split(kernel, layer.groups, axis=-1),
+                strict=True,
+            )
+        ]
+        return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
+
+    return convolution
+
+
+def _patch_bytes(inputs: Any, kernel: Any, strides: Any) -> int:
+    """Size of the matrix of all windows, about."""
+    high, wide = kernel.shape[:2]
+    down, right = strides
+    return inputs.size * inputs.dtype.itemsize * high * wide // (down * right)
 
 
 def convolve(inputs: Any, kernel: Any, strides: Any, padding: str) -> Any:

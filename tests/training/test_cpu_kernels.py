@@ -15,7 +15,8 @@ if keras.backend.backend() != "jax":
 
 import jax  # noqa: E402
 
-from kmtl.tuning.population import kernels  # noqa: E402
+import kmtl  # noqa: E402
+from kmtl.training import cpu_kernels as kernels  # noqa: E402
 
 
 def _numbers(*shape: int, seed: int = 0) -> np.ndarray:
@@ -101,3 +102,62 @@ def test_layers_get_their_own_back() -> None:
         np.testing.assert_allclose(model(x), before, rtol=1e-4, atol=1e-5)
     assert not {"convolution_op", "call"} & set(model.layers[1].__dict__)
     assert "call" not in model.layers[3].__dict__
+
+
+def _trained(monkeypatch: pytest.MonkeyPatch, switch: str) -> tuple[dict, list]:
+    """Logs and weights after two steps; the functions in force while tracing."""
+    monkeypatch.setenv(kernels.SWITCH, switch)
+    tasks = [kmtl.Classification("kind", classes=3), kmtl.Regression("size")]
+    model = kmtl.build_cnn(
+        input_shape=(8, 8, 2),
+        tasks=tasks,
+        filters=(4, 6),
+        sharing=kmtl.sharing.MMoE(experts=2),
+        seed=0,
+    )
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(8, 8, 8, 2)).astype("float32")
+    y = {"kind": rng.integers(0, 3, 8), "size": rng.normal(size=8)}
+    model.compile(keras.optimizers.SGD(0.1))
+    logs = model.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0).history
+    assert not any("convolution_op" in layer.__dict__ for layer in model.layers)
+    return logs, [np.asarray(value) for value in model.get_weights()]
+
+
+def test_fit_is_the_same_with_and_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+    convolve = kernels.convolve
+
+    def noted(inputs: Any, *rest: Any) -> Any:
+        used.append(inputs.shape)
+        return convolve(inputs, *rest)
+
+    monkeypatch.setattr(kernels, "convolve", noted)
+    expected, weights = _trained(monkeypatch, "0")
+    assert not used
+    found, values = _trained(monkeypatch, "1")
+    assert (4, 8, 8, 2) in used
+    for name, history in expected.items():
+        np.testing.assert_allclose(found[name], history, rtol=1e-4, err_msg=name)
+    for value, other in zip(values, weights, strict=True):
+        np.testing.assert_allclose(value, other, rtol=1e-3, atol=1e-5)
+
+
+def test_large_maps_and_half_precision_are_left_to_xla(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    layer = keras.layers.Conv2D(3, 3)
+    model = keras.Sequential([keras.Input((6, 6, 2)), layer])
+    monkeypatch.setattr(kernels, "convolve", lambda *_: 1 / 0)
+    with kernels.cpu_kernels(model), pytest.raises(ZeroDivisionError):
+        model(_numbers(2, 6, 6, 2))
+    with kernels.cpu_kernels(model):
+        layer.convolution_op(
+            jax.numpy.ones((2, 6, 6, 2), "float16"), np.ones((3, 3, 2, 3), "float16")
+        )
+        with kernels.cpu_kernels(model, always=True):  # the outer one holds
+            monkeypatch.setattr(kernels, "MOST_PATCH_BYTES", 100)
+            model(_numbers(2, 6, 6, 2))
+    assert "convolution_op" not in layer.__dict__
+    with kernels.cpu_kernels(model, always=True), pytest.raises(ZeroDivisionError):
+        model(_numbers(2, 6, 6, 2))
