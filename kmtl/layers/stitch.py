@@ -31,7 +31,8 @@ class Stitch(Recorded):
         reading: Whose readings these are. Defaults to `own`.
         rate: Number > 0, how many times as fast the weights learn: the variable holds
             α / √rate, so that a step of gradient descent on it moves α by `rate` times
-            the learning rate (one of Adam, by √rate times). Defaults to 1.
+            the learning rate (one of Adam, by √rate times). Clipping, weight decay and
+            gradient-based weightings see the variable. Defaults to 1.
 
     Call arguments:
         inputs: List of S tensors of one shape `(N, ..., C)`.

@@ -4,8 +4,9 @@ XLA's own convolutions take ten times the time of a matrix product of the same s
 a CPU, above all their gradients, and with one kernel per trial (a grouped convolution)
 more still. The gradient of its pooling is a loop over single numbers. The functions
 here compute the same with matrix products and element-wise operations; sums are taken
-in another order, so results agree within rounding. Training uses them wherever XLA
-compiles a step for a CPU; `KMTL_CPU_KERNELS=0` in the environment leaves XLA its own.
+in another order, so results agree within rounding. Where XLA compiles a train step for
+a CPU, float32 convolutions of small maps and all poolings and upsamplings use them;
+`KMTL_CPU_KERNELS=0` in the environment leaves XLA its own.
 """
 
 from __future__ import annotations
@@ -164,32 +165,31 @@ def _windows(inputs: Any, high: int, wide: int) -> Any:
 def max_pool(inputs: Any, high: int, wide: int) -> Any:
     """Largest value of each window of `(N, H, W, C)`; windows do not overlap.
 
-    As in XLA, the gradient goes to the first of several equal values.
+    As in XLA, the gradient goes to the first of several equal values, or a NaN.
     """
     windows = _windows(inputs, high, wide)
 
-    @jax.custom_vjp
+    @jax.custom_jvp
     def pool(windows: Any) -> Any:
         return windows.max((2, 4))
 
-    def forward(windows: Any) -> Any:
+    @pool.defjvp
+    def rule(values: Any, changes: Any) -> Any:
+        (windows,), (change,) = values, changes
         largest = windows.max((2, 4))
-        return largest, (windows, largest)
-
-    def backward(kept: Any, gradient: Any) -> Any:
-        windows, largest = kept
         free = jnp.ones(largest.shape, bool)
-        parts = []
+        rows = []
         for i in range(high):
             row = []
             for j in range(wide):
-                here = (windows[:, :, i, :, j] == largest) & free
+                value = windows[:, :, i, :, j]
+                here = ((value == largest) | jnp.isnan(value)) & free
                 free = free & ~here
-                row.append(jnp.where(here, gradient, 0))
-            parts.append(jnp.stack(row, axis=3))
-        return (jnp.stack(parts, axis=2),)
+                row.append(here)
+            rows.append(jnp.stack(row, axis=3))
+        first = jnp.stack(rows, axis=2)
+        return largest, jnp.where(first, change, 0).sum((2, 4))
 
-    pool.defvjp(forward, backward)
     return pool(windows)
 
 

@@ -99,13 +99,22 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
             if found:
                 parts = [jnp.sum(loss.astype(jnp.float32)) for loss in found]
                 added = sum(parts[1:], parts[0]) * scale
-                total = total + added
             return (losses, added), (total, *others, fixed)
 
         (losses, added), pull, (_, shares, batch, y_pred, fixed) = jax.vjp(
             lambda shared: from_inputs(shared, own), shared, has_aux=True
         )
-        own_gradients = jax.grad(lambda own: from_inputs(shared, own)[1][0])(own)
+
+        def from_own(own: list) -> Any:
+            (_, added), (total, *_) = from_inputs(shared, own)
+            return total, added
+
+        (total, _), pull_own = jax.vjp(from_own, own)
+        one, none = jnp.ones_like(total), jnp.zeros_like(total)
+        no_added = None if added is None else jnp.zeros_like(added)
+        (own_gradients,) = pull_own((one, no_added))
+        if added is not None:
+            (own_added,) = pull_own((none, jnp.ones_like(added)))
         non_trainable = fixed
         stacked = jnp.eye(losses.shape[0], dtype=losses.dtype)
 
@@ -163,7 +172,8 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
             else gradient
             for i, gradient in zip(own_at, own_gradients, strict=True)
         ]
-    if added is not None:
+    if added is not None:  # no task's: neither balanced nor weighted
+        own_gradients = [a + b for a, b in zip(own_gradients, own_added, strict=True)]
         (extra,) = pull_back(jnp.zeros_like(stacked[0]), of_added=1.0)
         shared_gradients = [a + b for a, b in zip(shared_gradients, extra, strict=True)]
     gradients = values(shared_gradients, own_gradients)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ from kmtl.tuning.trials import CONFIRMED
 
 if TYPE_CHECKING:
     import pandas
+
+logger = logging.getLogger("kmtl")
 
 #: Executions from here on belong to no search: their seeds are fresh.
 FIRST_FRESH = 10_000
@@ -106,6 +109,15 @@ def confirm(
             rows.append({"trial": trial.trial_id, "seed": seed, **known[key]})
     found = _summarised(tuner, chosen, rows, seeds)
     tuner._study.set_note(CONFIRMED, list(found.summary.index))
+    if found.winner not in {t.trial_id for t in ranked[: tuner.keep_checkpoints]}:
+        logger.warning(
+            "The winner, trial %s, was not among the best %d of the search, whose "
+            "checkpoints are kept (`keep_checkpoints`): `get_best_models` cannot load "
+            "it. Train it anew: "
+            "`tuner.hypermodel.build(confirmation.hyperparameters)`.",
+            found.winner,
+            tuner.keep_checkpoints,
+        )
     return found
 
 

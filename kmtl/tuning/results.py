@@ -174,7 +174,9 @@ class SearchResults:
         Args:
             x, y, validation_data, callbacks, **fit_options: As for `search`; other
                 validation data than the search's make the scores free of its choice.
-            num_trials: Integer >= 1, number of the best trials. Defaults to 3.
+            num_trials: Integer >= 1, number of the best trials. Defaults to 3. A winner
+                beyond the tuner's `keep_checkpoints` has no model to load: it is named
+                in a warning.
             seeds: Integer >= 1, trainings of each. Defaults to 3.
             epochs: Integer >= 1. None: as many as the longest of these trials had.
 

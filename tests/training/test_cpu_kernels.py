@@ -82,6 +82,30 @@ def test_first_of_equal_values_takes_the_gradient() -> None:
     np.testing.assert_array_equal(gradient, expected)
 
 
+def test_pooling_passes_nan_on_and_has_forward_derivatives() -> None:
+    x = _numbers(1, 4, 4, 1)
+    change = _numbers(1, 4, 4, 1, seed=1)
+    found = jax.jvp(lambda x: kernels.max_pool(x, 2, 2), (x,), (change,))
+    expected = jax.jvp(lambda x: ops.max_pool(x, 2, 2), (x,), (change,))
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    x[0, 1, 1, 0] = np.nan
+    _, pull = jax.vjp(lambda x: kernels.max_pool(x, 2, 2), x)
+    gradient = pull(np.full((1, 2, 2, 1), np.nan, "float32"))[0]
+    assert np.isnan(gradient[0, 1, 1, 0])
+
+
+def test_auto_lambda_learns_with_them() -> None:
+    """It differentiates a step forward."""
+    tasks = [kmtl.Regression("a"), kmtl.Regression("b")]
+    model = kmtl.build_cnn(input_shape=(8, 8, 1), tasks=tasks, filters=(2, 2))
+    model.compile("sgd", weighting="auto_lambda")
+    y = {"a": _numbers(8, seed=1), "b": _numbers(8, seed=2)}
+    x = _numbers(8, 8, 8, 1)
+    logs = model.fit(x, y, validation_data=(x, y), batch_size=4, verbose=0).history
+    assert np.isfinite(logs["loss"]).all()
+
+
 def test_upsampling() -> None:
     layer = keras.layers.UpSampling2D((2, 3))
     _same_with_gradients(

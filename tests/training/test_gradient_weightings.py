@@ -333,8 +333,11 @@ class Adds(keras.layers.Dense):
         return outputs
 
 
-@pytest.mark.parametrize("level", ["parameters", "features"])
-def test_what_layers_add_to_the_loss_is_minimised_beside_the_balance(level):
+@pytest.mark.parametrize(
+    ("name", "level"),
+    [("pcgrad", "parameters"), ("pcgrad", "features"), ("db_mtl", "parameters")],
+)
+def test_what_layers_add_to_the_loss_is_minimised_beside_the_balance(name, level):
     """Two tasks that their labels leave at rest: the update is the added loss's."""
 
     def made():
@@ -352,7 +355,9 @@ def test_what_layers_add_to_the_loss_is_minimised_beside_the_balance(level):
 
     y = {k: keras.ops.convert_to_numpy(v) for k, v in made()(X).items()}
     expected = step(made(), y=y)
-    changed = step(made(), kmtl.weighting.PCGrad(level=level), y=y)
+    weighting = _registry.get("weighting", name)
+    options = {"level": level} if name == "pcgrad" else {}
+    changed = step(made(), weighting(**options), y=y)
     assert max(np.abs(value).max() for value in expected.values()) > 0.01
     for path, value in expected.items():
         np.testing.assert_allclose(changed[path], value, atol=1e-6, err_msg=path)
