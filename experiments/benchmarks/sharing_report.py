@@ -63,29 +63,26 @@ def markdown(record: dict[str, Any]) -> str:
     ]
     places = dict.fromkeys((part["net"], part["tasks"]) for part in record["time"])
     for net, tasks in places:
-        sides = {
-            part["side"]: {entry["scheme"]: entry for entry in part["entries"]}
+        here = [
+            part
             for part in record["time"]
             if (part["net"], part["tasks"]) == (net, tasks)
+        ]
+        sides = {
+            part["side"]: {entry["scheme"]: entry for entry in part["entries"]}
+            for part in here
         }
         notes = [
             f"- {SIDES.get(part['side'], 'LibMTL')}: {note}"
-            for part in record["time"]
-            if (part["net"], part["tasks"]) == (net, tasks)
+            for part in here
             for note in part["notes"]
         ]
         loads = [
             f"{SIDES.get(part['side'], 'LibMTL')} {part['load'][0]:.1f}"
-            for part in record["time"]
-            if (part["net"], part["tasks"]) == (net, tasks)
+            for part in here
         ]
-        steps = next(
-            part["steps"]
-            for part in record["time"]
-            if (part["net"], part["tasks"]) == (net, tasks)
-        )
         text = (
-            f"{NETS[net]}. Epochs of {steps} steps. "
+            f"{NETS[net]}. Epochs of {here[0]['steps']} steps. "
             f"Load average of the machine: {', '.join(loads)}."
         )
         parts += [f"## {net}, T = {tasks}", text, _table(sides)]

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from keras import ops
 
+import kmtl
+
 pytestmark = pytest.mark.backend
 if keras.backend.backend() != "jax":
     pytest.skip("these functions are for JAX alone", allow_module_level=True)
 
+# Not above: where these tests are skipped, JAX need not be installed.
 import jax  # noqa: E402
 
-import kmtl  # noqa: E402
 from kmtl.training import cpu_kernels as kernels  # noqa: E402
 
 
