@@ -32,8 +32,8 @@ def label_dtype(task: Task) -> str:
 def clean_labels(task: Task, labels: Any, weights: Any = None) -> tuple[Any, Any]:
     """A batch of raw labels without missing ones, and the mask of the present ones.
 
-    The rule of `Task.encode`, in TensorFlow: `keras.ops` of another backend cannot run
-    in a tf.data pipeline.
+    The rule of `Task.clean_labels`, in TensorFlow: `keras.ops` of another backend
+    cannot run in a tf.data pipeline.
 
     Args:
         task: The task.

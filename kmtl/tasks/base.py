@@ -181,7 +181,7 @@ class Task:
 
     # -- arithmetic ------------------------------------------------------------------
 
-    def encode(self, labels: Any, inputs: Any = None) -> tuple[Any, Any]:
+    def clean_labels(self, labels: Any, inputs: Any = None) -> tuple[Any, Any]:
         """Clean labels in the loss's shape, and a float32 mask of the present ones.
 
         Args:

@@ -75,8 +75,8 @@ class DenseRegression(Task):
         height, width = ops.shape(labels)[1:3]  # may be unknown in a tf.data graph
         return (height, width, self.channels)
 
-    def encode(self, labels: Any, inputs: Any = None) -> tuple[Any, Any]:
-        labels, mask = super().encode(labels, inputs)
+    def clean_labels(self, labels: Any, inputs: Any = None) -> tuple[Any, Any]:
+        labels, mask = super().clean_labels(labels, inputs)
         return ops.cast(labels, "float32"), mask
 
     def build_head(self, features: Any, head: Any) -> Any:

@@ -83,10 +83,10 @@ class Reconstruction(Task):
     def label_shape(self, labels: Any) -> tuple[int, ...]:
         return tuple(labels.shape[1:])
 
-    def encode(self, labels: Any, inputs: Any = None) -> tuple[Any, Any]:
+    def clean_labels(self, labels: Any, inputs: Any = None) -> tuple[Any, Any]:
         if labels is None:
             labels = ops.cast(keras.tree.flatten(inputs)[0], "float32") * self.scale
-        labels, mask = super().encode(labels)
+        labels, mask = super().clean_labels(labels)
         return ops.cast(labels, "float32"), mask
 
     def build_head(self, features: Any, head: Any) -> Any:

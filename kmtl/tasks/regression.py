@@ -55,8 +55,8 @@ class Regression(Task):
     def label_shape(self, labels: Any) -> tuple[int, ...]:
         return (self.units,)
 
-    def encode(self, labels: Any, inputs: Any = None) -> tuple[Any, Any]:
-        labels, mask = super().encode(labels, inputs)
+    def clean_labels(self, labels: Any, inputs: Any = None) -> tuple[Any, Any]:
+        labels, mask = super().clean_labels(labels, inputs)
         return ops.cast(labels, "float32"), mask
 
     def build_head(self, features: Any, head: Any) -> Any:

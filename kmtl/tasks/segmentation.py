@@ -104,8 +104,8 @@ class Segmentation(Task):
         height, width = ops.shape(labels)[1:3]  # may be unknown in a tf.data graph
         return (height, width, 1) if self.binary else (height, width)
 
-    def encode(self, labels: Any, inputs: Any = None) -> tuple[Any, Any]:
-        labels, mask = super().encode(labels, inputs)
+    def clean_labels(self, labels: Any, inputs: Any = None) -> tuple[Any, Any]:
+        labels, mask = super().clean_labels(labels, inputs)
         return ops.cast(labels, "float32" if self.binary else "int32"), mask
 
     def loss_values(self, labels: Any, outputs: Any) -> Any:

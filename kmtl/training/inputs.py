@@ -41,13 +41,15 @@ def label_dict(y: Any, tasks: Sequence[Task]) -> dict[str, Any]:
     return dict(y)
 
 
-def encode(task: Task, x: Any, y: Mapping[str, Any], outputs: Any) -> tuple[Any, Any]:
+def clean_labels(
+    task: Task, x: Any, y: Mapping[str, Any], outputs: Any
+) -> tuple[Any, Any]:
     """Clean labels and mask of a task, in the shape of its loss."""
     labels = y.get(task.name)
     if labels is not None and _rank(labels) is None:
         axes = outputs.shape[1:-1] if task.classes_last else outputs.shape[1:]
         labels = ops.reshape(labels, (-1, *axes))
-    labels, mask = task.encode(labels, x)
+    labels, mask = task.clean_labels(labels, x)
     # Keras takes images (N, H, W) for inputs (H, W, 1); as a target they need the axis.
     if task.target_is_input and len(labels.shape) == len(outputs.shape) - 1:
         labels, mask = ops.expand_dims(labels, -1), ops.expand_dims(mask, -1)
@@ -130,7 +132,7 @@ def _complete_weights(
         given = sample_weight.get(task.name)
         if given is not None:
             if task.name not in y:
-                y[task.name] = np.asarray(task.encode(None, image)[0])
+                y[task.name] = np.asarray(task.clean_labels(None, image)[0])
             shape = tuple(y[task.name].shape)
             complete[task.name] = _check_sample_weight(given, task.name, shape)
         elif task.name in y:

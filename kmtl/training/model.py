@@ -260,7 +260,7 @@ class MultiTaskModel(TaskAccess):
         """Update the tasks' metrics and return all logs."""
         y = user_data.label_dict(y, self.tasks)
         for name, task in self._state.tasks.items():
-            labels, mask = user_data.encode(task, x, y, y_pred[name])
+            labels, mask = user_data.clean_labels(task, x, y, y_pred[name])
             weights = user_data.apply_sample_weight(mask, sample_weight, name)
             self._state.metrics.update(name, labels, y_pred[name], mask, weights)
         return self.get_metrics_result()

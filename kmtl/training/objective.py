@@ -59,7 +59,7 @@ def task_losses(
     y = user_data.label_dict(y, model.tasks)
     shares, sums, counts, deep = [], [], [], []
     for name, task in model._state.tasks.items():
-        labels, mask = user_data.encode(task, x, y, y_pred[name])
+        labels, mask = user_data.clean_labels(task, x, y, y_pred[name])
         weights = task.label_weights(labels, mask)
         weights = user_data.apply_sample_weight(weights, sample_weight, name)
         values = task.loss_values(labels, y_pred[name])

@@ -125,7 +125,7 @@ def count_labels(data: Any, tasks: Sequence[Task]) -> tuple[int, dict[str, int]]
         labels = label_dict(y, tasks)
         rows += len(keras.tree.flatten(x)[0])
         for task in tasks:
-            _, mask = task.encode(labels.get(task.name), x)
+            _, mask = task.clean_labels(labels.get(task.name), x)
             mask = apply_sample_weight(mask, weight, task.name)
             present = ops.convert_to_numpy(mask) > 0
             counts[task.name] += int(present.reshape(len(present), -1).any(-1).sum())
@@ -154,7 +154,7 @@ def lacks_labels(tasks: Sequence[Task], x: Any, y: Any, sample_weight: Any) -> b
             part = slice(start, start + step)
             raw = None if given is None else given[part]
             mask = ops.convert_to_numpy(
-                task.label_weights(*task.encode(raw, image[part]))
+                task.label_weights(*task.clean_labels(raw, image[part]))
             )
             if not mask.reshape(len(mask), -1).any(-1).all():
                 return True

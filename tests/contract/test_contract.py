@@ -146,7 +146,7 @@ def test_task(kind: str) -> None:
     assert task.score.direction in ("max", "min")
     task.check_labels(labels, (SIDE, SIDE, 1))
     outputs = build([task])(IMAGES)["t"]
-    clean, mask = task.encode(labels, IMAGES)
+    clean, mask = task.clean_labels(labels, IMAGES)
     assert mask.shape == clean.shape
     values = task.loss_values(clean, outputs)
     assert values.shape == mask.shape
@@ -160,7 +160,7 @@ def test_task(kind: str) -> None:
     # Labels in float64 with holes: the gradient where they are is exactly zero.
     holes = labels.astype("float64")
     holes[::2] = np.nan
-    clean, mask = task.encode(holes, IMAGES)
+    clean, mask = task.clean_labels(holes, IMAGES)
     _, slope = gradient(
         lambda out: masked_mean(task.loss_values(clean, out), mask)[0],
         ops.convert_to_numpy(outputs),
@@ -178,7 +178,7 @@ def test_every_loss_and_metric_of_a_kind(kind: str) -> None:
     outputs = build([task])(IMAGES)["t"]
     for loss in task.LOSSES:
         changed = task.replace(loss=loss)
-        clean, mask = changed.encode(labels, IMAGES)
+        clean, mask = changed.clean_labels(labels, IMAGES)
         values = ops.convert_to_numpy(changed.loss_values(clean, outputs))
         assert values.shape == tuple(mask.shape)
         assert np.isfinite(values).all()

@@ -66,12 +66,12 @@ def test_length_is_known_and_the_last_batch_can_be_left_out() -> None:
 def test_labels_and_masks_are_what_the_task_itself_makes_of_them(
     task: kmtl.Task, labels: np.ndarray
 ) -> None:
-    """`Task.encode` on raw labels, and on clean ones times the mask: the same."""
+    """`Task.clean_labels` on raw labels, and on clean ones times the mask: the same."""
     x = np.zeros((2, 2, 2, 1), "float32")
     (_, clean, mask), *_ = batches(from_arrays(x, labels, tasks=[task], batch_size=2))
     assert mask["t"].shape == clean["t"].shape == labels.shape
-    wanted, present = map(keras.ops.convert_to_numpy, task.encode(labels, x))
-    again, _ = map(keras.ops.convert_to_numpy, task.encode(clean["t"], x))
+    wanted, present = map(keras.ops.convert_to_numpy, task.clean_labels(labels, x))
+    again, _ = map(keras.ops.convert_to_numpy, task.clean_labels(clean["t"], x))
     np.testing.assert_array_equal(again, wanted)
     np.testing.assert_array_equal(mask["t"].reshape(present.shape), present)
     assert np.isfinite(clean["t"]).all()

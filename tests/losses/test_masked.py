@@ -73,7 +73,7 @@ def test_absent_labels_pull_at_nothing(kind: str) -> None:
     present = [0, 1, 3]
 
     def loss(rows, labels):
-        clean, mask = task.encode(labels)
+        clean, mask = task.clean_labels(labels)
         values = task.loss_values(clean, rows)
         return masked_mean(values, task.label_weights(clean, mask))[0]
 
@@ -99,7 +99,7 @@ def test_gradient_of_single_missing_entries() -> None:
     outputs = np.array([[0.0, 5.0], [7.0, -7.0], [0.0, 0.0]], "float32")
 
     def loss(rows):
-        clean, mask = task.encode(labels)
+        clean, mask = task.clean_labels(labels)
         return masked_mean(task.loss_values(clean, rows), mask)[0]
 
     total, slope = gradient(loss, outputs)
@@ -110,7 +110,7 @@ def test_gradient_of_single_missing_entries() -> None:
 
 def test_class_weight_is_a_weighted_mean() -> None:
     task = kmtl.Classification("t", classes=2, class_weight={1: 3.0})
-    clean, mask = task.encode(np.array([0, 1, -1]))
+    clean, mask = task.clean_labels(np.array([0, 1, -1]))
     weights = ops.convert_to_numpy(task.label_weights(clean, mask))
     np.testing.assert_array_equal(weights, [1.0, 3.0, 0.0])
     logits = np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 9.0]], "float32")

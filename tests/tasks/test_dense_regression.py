@@ -17,13 +17,13 @@ NAN = np.nan
 
 def test_zero_or_nan_is_missing() -> None:
     labels = np.array([[[2.0, 0.0], [NAN, 4.0]]])
-    clean, mask = DEPTH.encode(labels)
+    clean, mask = DEPTH.clean_labels(labels)
     assert tuple(clean.shape) == (1, 2, 2, 1)
     np.testing.assert_array_equal(np.ravel(mask), [1, 0, 0, 1])
     np.testing.assert_array_equal(np.ravel(clean), [2, 0, 0, 4])
-    clean, mask = DEPTH.encode(np.array([[[0, 7], [9, 0]]], "uint8"))
+    clean, mask = DEPTH.clean_labels(np.array([[[0, 7], [9, 0]]], "uint8"))
     np.testing.assert_array_equal(np.ravel(mask), [0, 1, 1, 0])
-    _, mask = kmtl.DenseRegression("t").encode(labels)  # 0 is a value
+    _, mask = kmtl.DenseRegression("t").clean_labels(labels)  # 0 is a value
     np.testing.assert_array_equal(np.ravel(mask), [1, 1, 0, 1])
 
 

@@ -23,7 +23,7 @@ NAN = math.nan
 def encoded(task, labels, inputs=None):
     """Clean labels and mask as numpy; a task accepts what it encodes."""
     task.check_labels(labels, (2, 2, 1))
-    clean, mask = task.encode(labels, inputs)
+    clean, mask = task.clean_labels(labels, inputs)
     assert clean.shape == mask.shape
     return ops.convert_to_numpy(clean), ops.convert_to_numpy(mask)
 
@@ -141,14 +141,14 @@ def test_segmentation_void_pixels() -> None:
 
 def test_reconstruction_takes_the_input() -> None:
     image = np.array([[[[0.0], [1.0]], [[NAN], [0.5]]]])
-    clean, mask = I("t").encode(None, image)
+    clean, mask = I("t").clean_labels(None, image)
     np.testing.assert_array_equal(np.ravel(clean), [0, 1, 0, 0.5])
     np.testing.assert_array_equal(np.ravel(mask), [1, 1, 0, 1])
     raw = np.array([[[[0], [255]]]], "uint8")
-    clean, _ = I("t", scale=1 / 255).encode(None, {"inputs": raw})
+    clean, _ = I("t", scale=1 / 255).clean_labels(None, {"inputs": raw})
     np.testing.assert_allclose(np.ravel(clean), [0, 1])
     # Labels of its own are taken as they are.
-    clean, _ = I("t", scale=1 / 255).encode(np.full((1, 2, 2, 1), 0.5), raw)
+    clean, _ = I("t", scale=1 / 255).clean_labels(np.full((1, 2, 2, 1), 0.5), raw)
     np.testing.assert_array_equal(np.ravel(clean), [0.5] * 4)
 
 
