@@ -1,40 +1,193 @@
-"""Writing files so that a kill at any moment leaves the old content or the new."""
+"""Files that a kill at any moment leaves old or new, and what is wrong with others."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import itertools
 import json
 import os
-import shutil
-import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
-#: Names of unfinished files and folders begin with this.
-UNFINISHED = ".unfinished-"
+from kmtl import _swap
+
+UNFINISHED = _swap.UNFINISHED
 _CHUNK = 1 << 20
+#: Errors of the disk, not of what is being done.
+_STORAGE = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EIO", "EROFS", "ESTALE", "ENOLCK", "ENOTCONN")
+    if hasattr(errno, name)
+}
+
+
+class DamagedFileError(ValueError):
+    """A file's content cannot be used.
+
+    Args:
+        path: The file.
+        what: What is wrong with it, as a sentence without its end.
+        remedy: What to do, one or more sentences.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], what: str, remedy: str):
+        super().__init__(f"'{os.fspath(path)}' is damaged: {what}. {remedy}")
+        self.path, self.what = Path(path), what
+
+
+def is_storage_error(error: BaseException | None) -> bool:
+    """Whether a full disk, a lost network drive or the like is behind an error."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _STORAGE:
+            return True
+        if "No space left on device" in str(error):  # as TensorFlow passes it on
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+# -- writing ---------------------------------------------------------------------------
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a file whole: readers see the old content or the new, never a part."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = _unfinished_name(path)
-    try:
-        with open(unfinished, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with _swap.file_beside(path) as made:
+        made.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write JSON whole, indented; refuses NaN, which other readers do not know."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A folder that appears at `path` complete, when the block ends, or not at all.
+
+    Raises:
+        FileExistsError: if `path` exists when the block ends. It is left as it is.
+    """
+    with _swap.folder_beside(Path(path)) as made:
+        yield made
+        _swap.place(made, Path(path))
+
+
+def move_aside(path: Path) -> Path:
+    """Rename what is damaged to `<name>.damaged-<n>`, and return that path."""
+    for number in itertools.count(1):
+        aside = path.with_name(f"{path.name}.damaged-{number}")
+        if os.path.lexists(aside):
+            continue
+        with contextlib.suppress(FileExistsError):
+            _swap.move_new(path, aside)
+            break
+    return aside
+
+
+def append_lines(path: Path, lines: Iterable[str], sync: bool = True) -> None:
+    """Append lines to a file, made if there is none.
+
+    What a killed process wrote of a line is cut off first.
+
+    Args:
+        path: The file.
+        lines: The lines, without their ends.
+        sync: Whether to wait until they are on the disk.
+    """
+    text = "".join(f"{line}\n" for line in lines)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    with os.fdopen(descriptor, "r+b") as file:
+        _cut_torn_line(file)
+        file.write(text.encode("utf-8"))
+        file.flush()
+        if sync:
+            os.fsync(file.fileno())
+
+
+def _cut_torn_line(file: BinaryIO) -> None:
+    """Cut off an unfinished last line, and go to the end."""
+    end = start = file.seek(0, os.SEEK_END)
+    while start:
+        begin = max(0, start - _CHUNK)
+        file.seek(begin)
+        newline = file.read(start - begin).rfind(b"\n")
+        if newline >= 0:
+            start = begin + newline + 1
+            break
+        start = begin
+    if start < end:
+        file.truncate(start)
+    file.seek(start)
+
+
+# -- reading ---------------------------------------------------------------------------
+
+
+def read_json(path: Path, remedy: str, *, keys: Iterable[str] = ()) -> dict[str, Any]:
+    """A file's JSON object.
+
+    Args:
+        path: The file.
+        remedy: What to do if it is damaged.
+        keys: What the object must have.
+
+    Raises:
+        DamagedFileError: if it holds something else.
+        OSError: if it cannot be read: nothing is known of its content then.
+    """
+    return _object(path.read_bytes(), path, remedy, keys)
+
+
+def read_lines(
+    path: Path, remedy: str, *, keys: Iterable[str] = (), start: int = 0
+) -> Iterator[tuple[dict[str, Any], int]]:
+    """The JSON objects of a file with one per line, each with where its line ends.
+
+    A last line without an end is what a killed process, or one that writes now, has
+    written of it, and no part of the file yet.
+
+    Args:
+        path, remedy, keys: As for `read_json`.
+        start: Where to begin, the end of an earlier line.
+
+    Raises:
+        DamagedFileError, OSError: as for `read_json`.
+    """
+    at = start
+    with open(path, "rb") as file:
+        file.seek(start)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            try:
+                found = _object(line, path, remedy, keys)
+            except DamagedFileError as error:
+                with open(path, "rb") as again:
+                    number = again.read(at).count(b"\n") + 1
+                what = f"in line {number}, {error.what}"
+                raise DamagedFileError(path, what, remedy) from error.__cause__
+            at += len(line)
+            yield found, at
+
+
+def _object(
+    content: bytes, path: Path, remedy: str, keys: Iterable[str]
+) -> dict[str, Any]:
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        text = f"it is not JSON ({error})" if content.strip() else "it is empty"
+        raise DamagedFileError(path, text, remedy) from error
+    if not isinstance(found, dict):
+        kind = type(found).__name__
+        raise DamagedFileError(path, f"it holds no JSON object but a {kind}", remedy)
+    missing = [key for key in keys if key not in found]
+    if missing:
+        raise DamagedFileError(path, f"it has no {', '.join(missing)}", remedy)
+    return found
 
 
 class Records:
@@ -53,68 +206,18 @@ class Records:
     def __init__(self, file: Path):
         self.file = file
         self.found: dict[tuple, dict[str, Any]] = {}
-        text = file.read_text("utf-8") if file.exists() else ""
-        whole = text[: text.rfind("\n") + 1]
-        for line in whole.splitlines():
-            self._keep(json.loads(line))
-        if whole != text:  # killed while it wrote the last line
-            write_text(file, whole)
+        if file.exists():
+            remedy = "Delete that line: its part is then done again."
+            for record, _ in read_lines(file, remedy, keys=self.KEY):
+                self._keep(record)
 
     def _keep(self, record: dict[str, Any]) -> None:
         self.found[tuple(record[name] for name in self.KEY)] = record
 
     def add(self, record: dict[str, Any]) -> None:
         """Append a record, which takes the place of one with the same key."""
-        with self.file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(record) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        append_lines(self.file, [json.dumps(record)])
         self._keep(record)
-
-
-@contextlib.contextmanager
-def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A folder that appears at `path` complete, when the block ends, or not at all.
-
-    Raises:
-        FileExistsError: if `path` exists when the block ends. It is left as it is.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = _unfinished_name(path)
-    unfinished.mkdir()
-    try:
-        yield unfinished
-        for file in unfinished.rglob("*"):
-            if file.is_file():
-                _sync(file)
-        try:
-            os.rename(unfinished, path)
-        except OSError as error:
-            if path.exists():
-                raise FileExistsError(f"'{path}' exists already.") from error
-            raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def remove_unfinished(folder: str | os.PathLike[str], older_than: float = 0) -> None:
-    """Remove what killed processes left in a folder.
-
-    Args:
-        folder: Where to look; not in its subfolders.
-        older_than: Leave alone what changed after this time (seconds since the epoch,
-            as `time.time()` gives them), where other processes may be writing. 0
-            removes all.
-    """
-    for left in Path(folder).glob(f"{UNFINISHED}*"):
-        with contextlib.suppress(FileNotFoundError):  # another process was first
-            if older_than and left.stat().st_mtime > older_than:
-                continue
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink()
 
 
 def digest(path: str | os.PathLike[str]) -> str:
@@ -124,16 +227,3 @@ def digest(path: str | os.PathLike[str]) -> str:
         while chunk := file.read(_CHUNK):
             found.update(chunk)
     return found.hexdigest()
-
-
-def _unfinished_name(path: Path) -> Path:
-    return path.with_name(f"{UNFINISHED}{uuid.uuid4().hex[:12]}-{path.name}")
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file's content is on the disk."""
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

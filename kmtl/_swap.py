@@ -18,13 +18,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from kmtl._files import UNFINISHED
-
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+#: Names of unfinished files and folders begin with this.
+UNFINISHED = ".unfinished-"
 _HERE = -100  # AT_FDCWD
 _NO_REPLACE, _EXCHANGE = 1, 2
 #: What systems and file systems answer that cannot do it.
@@ -45,13 +45,14 @@ def folder_beside(path: Path) -> Iterator[Path]:
     removed first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(path)
+    remove_abandoned(path.parent, path.name)
     folder, lock = _new_locked_folder(path)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
 
 
 @contextlib.contextmanager
@@ -77,15 +78,24 @@ def place(made: Path, path: Path) -> None:
         FileExistsError: if there is something. Of several processes one alone succeeds.
     """
     sync(made)
+    move_new(made, path)
+
+
+def move_new(source: Path, target: Path) -> None:
+    """Rename where there must be nothing (or, for a folder, an empty one).
+
+    Raises:
+        FileExistsError: if there is something.
+    """
     try:
-        if made.is_dir():
-            os.rename(made, path)  # onto a file or a full folder it fails
-        elif not _renameat2(made, path, _NO_REPLACE):
-            os.link(made, path)  # unlike a rename, fails if there is something
-            made.unlink()
+        if source.is_dir():
+            os.rename(source, target)  # onto a file or a full folder it fails
+        elif not _renameat2(source, target, _NO_REPLACE):
+            os.link(source, target)  # unlike a rename, fails if there is something
+            source.unlink()
     except OSError as error:
-        if os.path.lexists(path):
-            raise _appeared(path) from error
+        if os.path.lexists(target) and os.path.lexists(source):
+            raise _appeared(target) from error
         raise
 
 
@@ -189,33 +199,41 @@ def _name_beside(path: Path) -> Path:
     return path.with_name(f"{UNFINISHED}{uuid.uuid4().hex[:12]}-{path.name}")
 
 
-def _new_locked_folder(path: Path) -> tuple[Path, int]:
-    """A folder beside `path` and the descriptor that holds its lock."""
-    while True:
-        folder = _name_beside(path)
-        folder.mkdir()
-        descriptor = os.open(folder, os.O_RDONLY)
-        if fcntl is None:
-            return folder, descriptor
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-        if folder.is_dir():  # not taken for abandoned before it was locked
-            return folder, descriptor
-        os.close(descriptor)
+def remove_abandoned(folder: Path, name: str | None = None) -> None:
+    """Remove what killed processes left unfinished in a folder (not below it).
 
+    What a living process writes is locked, and stays.
 
-def _remove_abandoned(path: Path) -> None:
-    """Remove unfinished folders for `path` whose process does not live any more."""
-    if fcntl is None:
+    Args:
+        folder: Where to look.
+        name: Of what they were writing. None: all.
+    """
+    if fcntl is None or not folder.is_dir():
         return
-    name = re.compile(rf"{re.escape(UNFINISHED)}[0-9a-f]{{12}}-{re.escape(path.name)}")
-    for left in path.parent.iterdir():
-        if not name.fullmatch(left.name) or left.is_symlink() or not left.is_dir():
+    wanted = ".+" if name is None else re.escape(name)
+    pattern = re.compile(rf"{re.escape(UNFINISHED)}[0-9a-f]{{12}}-{wanted}", re.DOTALL)
+    for left in folder.iterdir():
+        if not pattern.fullmatch(left.name) or left.is_symlink():
             continue
         with contextlib.suppress(OSError):  # held, or another process was first
             descriptor = os.open(left, os.O_RDONLY)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(left, ignore_errors=True)
+                _delete(left)
             finally:
                 os.close(descriptor)
+
+
+def _new_locked_folder(path: Path) -> tuple[Path, int | None]:
+    """A folder beside `path` and the descriptor that holds its lock."""
+    while True:
+        folder = _name_beside(path)
+        folder.mkdir()
+        if fcntl is None:  # and no way to open a folder
+            return folder, None
+        descriptor = os.open(folder, os.O_RDONLY)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        if folder.is_dir():  # not taken for abandoned before it was locked
+            return folder, descriptor
+        os.close(descriptor)

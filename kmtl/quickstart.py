@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kmtl import _checks, _files
+from kmtl import _checks, _files, _swap
 
 SETTINGS_FILE = "quickstart.json"
 RESULTS_FILE = "results.json"
@@ -171,7 +171,7 @@ def run(
 
     recorded = _recorded(folder, settings, made_with())
     folder.mkdir(parents=True, exist_ok=True)
-    _files.remove_unfinished(folder)
+    _swap.remove_abandoned(folder)
     _files.write_json(folder / SETTINGS_FILE, recorded)
     return Job(folder, settings, on_event or (lambda event: None)).run()
 

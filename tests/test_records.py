@@ -22,6 +22,6 @@ def test_records_come_back_but_for_a_torn_line(tmp_path: Path) -> None:
     file.write_text(whole + '{"side": "b", "se', "utf-8")
     again = Runs(file)
     assert again.found == {("a", 0): first, ("a", 1): second}
-    assert file.read_text("utf-8") == whole
     again.add({**first, "x": 2.0})
+    assert file.read_text("utf-8").startswith(whole + '{"side": "a"')
     assert Runs(file).found["a", 0]["x"] == 2.0

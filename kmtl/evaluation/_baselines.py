@@ -14,7 +14,7 @@ from typing import Any
 
 import keras
 
-from kmtl import _checks, _files
+from kmtl import _checks, _files, _swap
 from kmtl.data.hashing import fingerprint
 from kmtl.evaluation import _cache
 from kmtl.evaluation._plan import Plan, Progress
@@ -26,8 +26,6 @@ from kmtl.training import sources
 from kmtl.training.batches import ShuffledBatches
 
 logger = logging.getLogger("kmtl")
-
-UNFINISHED_SECONDS = 24 * 3600.0
 
 
 def baselines(
@@ -133,7 +131,7 @@ def baselines(
     fingerprints = {name: fingerprint(_plain(data)) for name, data in parts.items()}
     folder = Path(cache_dir) if cache_dir is not None else _cache.default_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    _files.remove_unfinished(folder, older_than=time.time() - UNFINISHED_SECONDS)
+    _swap.remove_abandoned(folder)
     runs = [
         _one_run(plan, task, seed, parts, fingerprints, folder)
         for task in counted

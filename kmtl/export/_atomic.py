@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from kmtl._files import UNFINISHED
+from kmtl._swap import UNFINISHED
 
 # What a folder must hold to be replaced: nothing but an export is ever deleted.
 SAVED_MODEL_FILE = "saved_model.pb"

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 import kmtl
-from kmtl import _checks, _files
+from kmtl import _checks, _files, _swap
 from kmtl.training.state import array_of, callback_state, variables
 
 logger = logging.getLogger("kmtl")
@@ -69,8 +69,8 @@ class RunCheckpoint(keras.callbacks.Callback):
         self.callbacks = list(callbacks)
         self._checkpoints = self.folder / "checkpoints"
         self._checkpoints.mkdir(parents=True, exist_ok=True)
-        _files.remove_unfinished(self.folder)
-        _files.remove_unfinished(self._checkpoints)
+        _swap.remove_abandoned(self.folder)
+        _swap.remove_abandoned(self._checkpoints)
         self._check_config(dict(config or {}))
         self._state = self._newest()
         self.epoch = self._state["epoch"] if self._state else 0

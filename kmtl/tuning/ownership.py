@@ -13,7 +13,7 @@ from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
 
-from kmtl.tuning.locks import FileLock, locks_work
+from kmtl._locks import FileLock, locks_work
 from kmtl.tuning.study import SearchStudy
 
 logger = logging.getLogger("kmtl")

@@ -14,7 +14,7 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-from kmtl.tuning.locks import FileLock, locks_work
+from kmtl._locks import FileLock, locks_work
 
 logger = logging.getLogger("kmtl")
 

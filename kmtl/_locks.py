@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 try:
     import fcntl
@@ -18,17 +17,19 @@ def locks_work() -> bool:
 
 
 class FileLock:
-    """An exclusive lock on a file, among processes and among objects of one process.
+    """A lock on a file, among processes and among objects of one process.
 
     Without the system's support it locks nothing.
 
     Args:
         path: The file; made when it is not there.
+        shared: Whether others may have a shared lock at the same time.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, shared: bool = False):
         self.path = path
-        self._file: Any = None
+        self.shared = shared
+        self._descriptor: int | None = None
 
     def acquire(self, wait: bool = True) -> bool:
         """Take the lock.
@@ -38,26 +39,27 @@ class FileLock:
         """
         if fcntl is None:
             return True
+        kind = fcntl.LOCK_SH if self.shared else fcntl.LOCK_EX
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(descriptor, kind | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             os.close(descriptor)
             return False
         except BaseException:
             os.close(descriptor)
             raise
-        self._file = descriptor
+        self._descriptor = descriptor
         return True
 
     def release(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
     def __enter__(self) -> FileLock:
         self.acquire()
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
