@@ -104,18 +104,16 @@ def apply_gradients(model: Any, gradients: list, variables: list, present: Any) 
 
 
 def _branch(condition: Any, if_true: Callable, if_false: Callable) -> Any:
-    """`tf.cond` whose untaken branch costs one operation.
+    """`tf.cond` whose untaken branch costs one operation, `if_true` being one.
 
     TensorFlow runs both branches' operations, the untaken ones as dead, unless they are
-    calls: for a small model that is a tenth of a step.
+    calls: for a small model that is a tenth of a step. A call without inputs, as one of
+    `if_true` would be, TensorFlow's optimizer tries to fold, and logs that it cannot.
     """
-
-    def call(function: Callable) -> Callable:
-        return tf.function(
-            function, autograph=False, experimental_attributes={"_noinline": True}
-        )
-
-    return tf.cond(condition, call(if_true), call(if_false))
+    called = tf.function(
+        if_false, autograph=False, experimental_attributes={"_noinline": True}
+    )
+    return tf.cond(condition, if_true, called)
 
 
 def _dtypes(variables: list) -> list[str]:
