@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl.evaluation import baselines as baselines
     from kmtl.evaluation import evaluate as evaluate
     from kmtl.export import verify_export as verify_export
+    from kmtl.hardening import harden as harden
     from kmtl.inspection import gates as gates
     from kmtl.inspection import summary as summary
     from kmtl.tasks import BinaryClassification as BinaryClassification
@@ -46,6 +47,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl.tasks import Regression as Regression
     from kmtl.tasks import Segmentation as Segmentation
     from kmtl.tasks import Task as Task
+    from kmtl.tasks import TaskOutput as TaskOutput
     from kmtl.training.model import MultiTaskModel as MultiTaskModel
     from kmtl.tuning import BayesianOptimization as BayesianOptimization
     from kmtl.tuning import GridSearch as GridSearch
@@ -65,8 +67,10 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "Segmentation",
         "DenseRegression",
         "Reconstruction",
+        "TaskOutput",
     ),
     "kmtl.builders": ("build", "build_mlp", "build_cnn"),
+    "kmtl.hardening": ("harden",),
     "kmtl.training.model": ("MultiTaskModel",),
     "kmtl.tuning": (
         "HyperModel",

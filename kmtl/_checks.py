@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import keyword
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -102,87 +101,6 @@ def check_size(size: Any) -> tuple[int, ...]:
     return checked
 
 
-# Keras writes the total to `loss` and validation logs to `val_...`, where the loss of a
-# task `val` would be `val_loss`; the others are entries of a SavedModel, of our logs
-# (`regularization_loss`) or of `loss_report`, or begin the names of what tasks share.
-RESERVED_TASK_NAMES = (
-    "loss",
-    "val",
-    "regularization",
-    "other",
-    "total",
-    "shared",
-    "experts",
-    "features",
-    "serve",
-    "serving_default",
-    "signatures",
-    "variables",
-    "trainable_variables",
-    "non_trainable_variables",
-)
-
-
-def check_task_name(name: Any) -> str:
-    """A task name becomes an output key, a layer, a log prefix and a signature."""
-    # ASCII, because TensorFlow's scopes take nothing else.
-    if (
-        not isinstance(name, str)
-        or not (name.isidentifier() and name.isascii())
-        or keyword.iskeyword(name)
-    ):
-        raise ValueError(
-            "A task name must be a Python identifier (ASCII letters, digits, "
-            "underscore, not a keyword), because it names an output and its logs. "
-            f"Received: name={name!r}"
-        )
-    if name in RESERVED_TASK_NAMES or name.startswith(("val_", "_")):
-        raise ValueError(
-            f"A task may not be called {', '.join(map(repr, RESERVED_TASK_NAMES))} nor "
-            f"start with 'val_' or '_': logs, exports and layers use those names. "
-            f"Received: name={name!r}"
-        )
-    return name
-
-
-def check_unique_tasks(tasks: Any) -> tuple:
-    """A non-empty sequence of Task objects with distinct names."""
-    from kmtl.tasks.base import Task
-
-    if isinstance(tasks, Task):
-        tasks = (tasks,)
-    if isinstance(tasks, (str, Mapping)) or not isinstance(tasks, Iterable):
-        raise TypeError(f"`tasks` must be a list of kmtl tasks. Received: {tasks!r}")
-    tasks = tuple(tasks)
-    if not tasks:
-        raise ValueError("`tasks` must name at least one task. Received: tasks=[]")
-    for task in tasks:
-        if not isinstance(task, Task):
-            raise TypeError(
-                "`tasks` must hold kmtl tasks such as kmtl.Classification('digit', "
-                f"classes=10). Received: {task!r} of type {type(task).__name__}"
-            )
-    seen: set[str] = set()
-    for task in tasks:
-        if task.name in seen:
-            raise ValueError(
-                f"Task names must be unique. Received '{task.name}' twice in "
-                f"{[t.name for t in tasks]}"
-            )
-        seen.add(task.name)
-    owner: dict[str, str] = {}
-    for task in tasks:
-        for metric in ("loss", *(m.name for m in task.metrics)):
-            key = f"{task.name}_{metric}"
-            if key in owner:
-                raise ValueError(
-                    f"Tasks '{owner[key]}' and '{task.name}' would both log '{key}'. "
-                    "Rename one of the tasks or the metric."
-                )
-            owner[key] = task.name
-    return tasks
-
-
 def check_task_keys(
     argument: str, mapping: Any, tasks: Iterable[str], *, partial: bool = False
 ) -> dict[str, Any]:
@@ -235,21 +153,3 @@ def check_activation(value: Any, argument: str = "activation") -> Any:
         f"`{argument}` must be loadable by name: decorate the function with "
         f"@keras.saving.register_keras_serializable(). Received: {argument}={value!r}"
     )
-
-
-def check_loss_weights(
-    loss_weights: Any, names: Sequence[str]
-) -> dict[str, float] | str | None:
-    """Dict task name -> weight for some or all tasks, `"data"`, or None as it is."""
-    if loss_weights is None:
-        return None
-    if isinstance(loss_weights, str):
-        check_choice("loss_weights", loss_weights, ("uniform", "data"))
-        if loss_weights == "data":
-            return "data"
-        return dict.fromkeys(names, 1.0 / len(names))
-    given = check_task_keys("loss_weights", loss_weights, names, partial=True)
-    return {
-        name: check_range(f"loss_weights['{name}']", value, 0, 1e30)
-        for name, value in given.items()
-    }

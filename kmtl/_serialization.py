@@ -26,7 +26,13 @@ if TYPE_CHECKING:
     import keras
 
 # Packages of which every module may register classes, and single modules.
-PACKAGES = ("kmtl.layers", "kmtl.metrics", "kmtl.relations", "kmtl.weighting")
+PACKAGES = (
+    "kmtl.layers",
+    "kmtl.metrics",
+    "kmtl.relations",
+    "kmtl.tasks",
+    "kmtl.weighting",
+)
 MODULES = ("kmtl.training.model",)
 
 

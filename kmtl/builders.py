@@ -12,10 +12,11 @@ from kmtl import _checks, _registry
 from kmtl._devices import ensure_memory_growth
 from kmtl.backbones import CNN, MLP, Backbone
 from kmtl.layers.maker import LayerMaker
-from kmtl.layers.task_output import TaskOutput
 from kmtl.sharing import HardSharing, Sharing
 from kmtl.tasks.base import Task
+from kmtl.tasks.checks import check_loss_weights, check_unique_tasks
 from kmtl.tasks.heads import HeadContext
+from kmtl.tasks.output import TaskOutput
 from kmtl.training.model import MultiTaskModel
 
 
@@ -72,7 +73,7 @@ def build(
     {'digit': (None, 10), 'mask': (None, 8, 8, 1)}
     """
     ensure_memory_growth()  # before the first variable takes the GPU
-    tasks = _checks.check_unique_tasks(tasks)
+    tasks = check_unique_tasks(tasks)
     trunk: Backbone = _resolve(backbone, "backbone", Backbone)
     scheme = _resolve(sharing, "sharing", Sharing)
     shape = _check_input_shape(input_shape)
@@ -286,7 +287,7 @@ def with_loss_weights(
 ) -> tuple[tuple[Task, ...], str | None]:
     """Tasks with their weights, and the rule that is still to be applied."""
     names = [task.name for task in tasks]
-    given = _checks.check_loss_weights(loss_weights, names)
+    given = check_loss_weights(loss_weights, names)
     if isinstance(given, str):
         return tasks, given
     weights = {task.name: task.weight for task in tasks} | (given or {})

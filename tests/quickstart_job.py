@@ -16,14 +16,15 @@ import sys
 from collections import Counter
 
 import kmtl
-from kmtl import _quickstart, quickstart
+from kmtl import quickstart
+from kmtl.quickstart import job
 
 
 def main(folder: str, events: str, trials: str, *kill: str) -> None:
     """Run the job on two of the four tasks, with a smaller net."""
     whole = kmtl.data.digits
     kmtl.data.digits = lambda seed: whole(seed).select("ink", "digit")
-    _quickstart.FILTERS = (4, 6)
+    job.FILTERS = (4, 6)
     seen: Counter[tuple[str, str]] = Counter()
 
     def on_event(event: quickstart.Event) -> None:

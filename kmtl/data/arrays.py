@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kmtl import _checks
-from kmtl.data.containers import tree_map
+from kmtl.data._trees import tree_map
 
 if TYPE_CHECKING:
     from kmtl.tasks.base import Task
@@ -67,7 +67,9 @@ def from_arrays(
     >>> labels["kind"].numpy().tolist(), masks["kind"].numpy().tolist()
     ([0, 1, 0, 2], [1.0, 1.0, 0.0, 1.0])
     """
-    tasks = _checks.check_unique_tasks(tasks)
+    from kmtl.tasks.checks import check_unique_tasks
+
+    tasks = check_unique_tasks(tasks)
     batch_size = _checks.check_int("batch_size", batch_size, 1)
     if seed is not None:
         seed = _checks.check_int("seed", seed, 0)
@@ -128,7 +130,7 @@ def _row_count(x: Any) -> int:
 
 
 def _labels(y: Any, tasks: Sequence[Task], rows: int, x: Any) -> dict[str, np.ndarray]:
-    from kmtl.training.inputs import label_dict
+    from kmtl.tasks.checks import label_dict
 
     shape = None if isinstance(x, Mapping) else x.shape[1:]
     by_name = {task.name: task for task in tasks}

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kmtl import _checks
+from kmtl.data._trees import tree_map
 
 if TYPE_CHECKING:
     from kmtl.tasks.base import Task
-
-
-def tree_map(function: Callable[[Any], Any], x: Any) -> Any:
-    """Apply a function to an array, or to each array of a dict."""
-    if isinstance(x, Mapping):
-        return {name: function(part) for name, part in x.items()}
-    return function(x)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -159,7 +153,9 @@ class TaskData:
         Raises:
             ValueError: for a task without labels here, or whose labels do not fit it.
         """
-        chosen = list(_checks.check_unique_tasks(tasks))
+        from kmtl.tasks.checks import check_unique_tasks
+
+        chosen = list(check_unique_tasks(tasks))
         names = [task.name for task in chosen if not task.target_is_input]
         _checks.check_task_keys(
             "tasks", dict.fromkeys(names), self.train.y, partial=True

@@ -105,7 +105,7 @@ def from_tfds(
     from kmtl.data.cleaning import clean_labels, tensorflow
 
     tf = tensorflow()
-    by_name = {task.name: task for task in _checks.check_unique_tasks(list(tasks))}
+    by_name = {task.name: task for task in tasks}
 
     def select(features: Any) -> tuple[Any, dict[str, Any]]:
         picked = {key: _pick(features, s) for key, s in chosen_inputs.items()}
@@ -134,7 +134,9 @@ def from_tfds(
 
 
 def _task_sources(tasks: Any) -> dict[str, Source]:
-    checked = _checks.check_unique_tasks(list(tasks))
+    from kmtl.tasks.checks import check_unique_tasks
+
+    checked = check_unique_tasks(list(tasks))
     if isinstance(tasks, Mapping):
         return {task.name: tasks[task] for task in checked}
     return {task.name: task.name for task in checked}

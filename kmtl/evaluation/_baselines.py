@@ -22,6 +22,7 @@ from kmtl.evaluation.best_epoch import BestEpoch
 from kmtl.evaluation.delta import scored_tasks
 from kmtl.evaluation.results import BaselineRun, Baselines
 from kmtl.tasks.base import Task
+from kmtl.tasks.checks import check_unique_tasks
 from kmtl.training import sources
 from kmtl.training.batches import ShuffledBatches
 
@@ -108,7 +109,7 @@ def baselines(
     >>> sorted(singles.scores)
     ['kind', 'size']
     """
-    counted = scored_tasks(_checks.check_unique_tasks(tasks))
+    counted = scored_tasks(check_unique_tasks(tasks))
     for name, data in (("train", train), ("validation", validation), ("test", test)):
         if data is None and name != "test":
             raise ValueError(f"`{name}` data are needed. Received: {name}=None")

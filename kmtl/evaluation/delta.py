@@ -11,6 +11,7 @@ import keras
 
 from kmtl import _checks
 from kmtl.tasks.base import Task
+from kmtl.tasks.checks import check_unique_tasks
 from kmtl.tasks.metric import Metric
 
 logger = logging.getLogger("kmtl")
@@ -128,7 +129,7 @@ class DeltaM(keras.callbacks.Callback):
 
     def __init__(self, baselines: Any, tasks: Sequence[Task]):
         super().__init__()
-        self.tasks = _checks.check_unique_tasks(tasks)
+        self.tasks = check_unique_tasks(tasks)
         counted = scored_tasks(self.tasks)
         self.baselines = baseline_scores(baselines, self.tasks, counted)
         self._written = False

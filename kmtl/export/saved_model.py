@@ -6,22 +6,20 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 
 from kmtl import _checks
 from kmtl.export import _atomic, serving, signature
-
-if TYPE_CHECKING:
-    from kmtl.training.model import MultiTaskModel
+from kmtl.export.exportable import ExportableModel
 
 SAVED_MODEL = "tf_saved_model"
 FORMATS = (SAVED_MODEL, "onnx", "openvino", "litert", "torch")
 
 
 def export_model(
-    model: MultiTaskModel,
+    model: ExportableModel,
     filepath: str | os.PathLike,
     format: str = SAVED_MODEL,
     verbose: bool | None = False,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 
 from kmtl import _checks
-
-if TYPE_CHECKING:
-    from kmtl.training.model import MultiTaskModel
+from kmtl.export.exportable import ExportableModel
 
 FEATURES = "features"
 OUTPUTS = ("probabilities", "logits")
@@ -19,7 +17,7 @@ PIXEL_SCALE = 1.0 / 255.0
 
 
 def serving_model(
-    model: MultiTaskModel,
+    model: ExportableModel,
     *,
     outputs: str = "probabilities",
     input_dtype: str | None = None,
@@ -55,7 +53,7 @@ def serving_model(
 
 
 def selected_tasks(
-    model: MultiTaskModel, tasks: Sequence[str] | None
+    model: ExportableModel, tasks: Sequence[str] | None
 ) -> tuple[str, ...]:
     """The names to export, in the model's order."""
     if tasks is None:
@@ -74,7 +72,7 @@ def input_tensors(model: keras.Model) -> list[Any]:
     return list(keras.tree.flatten(model._inputs_struct))
 
 
-def seam_output(model: MultiTaskModel, plain: keras.Model) -> Any:
+def seam_output(model: ExportableModel, plain: keras.Model) -> Any:
     """The tensor at the end of the shared trunk, in `plain`, a copy of the model."""
     seam = model.seam
     if seam is None:

@@ -6,14 +6,12 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 
 from kmtl.export import serving
-
-if TYPE_CHECKING:
-    from kmtl.training.model import MultiTaskModel
+from kmtl.export.exportable import ExportableModel
 
 # `assets.extra` is where a SavedModel keeps what TensorFlow itself does not read.
 DESCRIPTION = Path("assets.extra", "kmtl_signature.json")
@@ -39,7 +37,7 @@ def signatures(names: tuple[str, ...], features: bool) -> dict[str, tuple[str, .
 
 
 def describe(
-    model: MultiTaskModel, plain: keras.Model, outputs: str, input_dtype: str | None
+    model: ExportableModel, plain: keras.Model, outputs: str, input_dtype: str | None
 ) -> dict[str, Any]:
     """The content of `kmtl_signature.json`: JSON-ready."""
     import kmtl

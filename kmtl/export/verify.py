@@ -12,16 +12,14 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 
 from kmtl import _checks
 from kmtl.export import serving, signature
-
-if TYPE_CHECKING:
-    from kmtl.training.model import MultiTaskModel
+from kmtl.export.exportable import ExportableModel
 
 SCRIPT = Path(__file__).with_name("_isolated.py")
 FLOAT32_TOLERANCE = 1e-5
@@ -63,7 +61,7 @@ class ExportReport:
 
 def verify_export(
     path: str | os.PathLike,
-    model: MultiTaskModel,
+    model: ExportableModel,
     x: Any,
     atol: float | None = None,
     *,
@@ -185,7 +183,7 @@ def _check_inputs(x: Any, described: Mapping[str, Any]) -> dict[str, np.ndarray]
 
 
 def _expected(
-    model: MultiTaskModel, described: Mapping[str, Any], inputs: dict[str, np.ndarray]
+    model: ExportableModel, described: Mapping[str, Any], inputs: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """What the model itself gives for these inputs."""
     own = {}
@@ -313,7 +311,7 @@ def _compare(
     return differences
 
 
-def _tolerance(model: MultiTaskModel, atol: float | None) -> float:
+def _tolerance(model: ExportableModel, atol: float | None) -> float:
     if atol is not None:
         return _checks.check_range("atol", atol, 0, low_open=True)
     half = any(layer.compute_dtype in ("float16", "bfloat16") for layer in model.layers)

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 
 from kmtl.layers.recorded import Recorded
-from kmtl.layers.task_output import TaskOutput
+from kmtl.tasks.output import TaskOutput
 
 # The words up to the first number: `experts_block2` of `experts_block2_conv1_conv`.
 _NUMBERED = re.compile(r"^(?:[A-Za-z]+_)*?[A-Za-z]+\d+(?=_|$)")

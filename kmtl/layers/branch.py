@@ -24,7 +24,7 @@ class Branch(Choice):
     Args:
         parents: Number P of parents, >= 1.
         readers: Names of the readers, distinct.
-        recipe: What `kmtl.sharing.harden` needs to build the tree, JSON-ready.
+        recipe: What `kmtl.harden` needs to build the tree, JSON-ready.
         temperature, final_temperature, anneal_steps, seed: See `Choice`.
 
     Call arguments:

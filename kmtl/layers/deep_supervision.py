@@ -35,7 +35,7 @@ class DeepSupervision(keras.layers.Layer):
     >>> early = keras.layers.Dense(1)(inputs)
     >>> early = kmtl.layers.DeepSupervision("price", weight=0.3)(early)
     >>> late = keras.layers.Dense(1)(keras.layers.Concatenate()([inputs, early]))
-    >>> price = kmtl.layers.TaskOutput(kmtl.Regression("price"))(late)
+    >>> price = kmtl.TaskOutput(kmtl.Regression("price"))(late)
     >>> model = kmtl.MultiTaskModel(inputs, {"price": price})
     >>> model.compile("sgd")
     >>> logs = model.fit(np.ones((2, 4)), np.ones(2), verbose=0).history

@@ -31,7 +31,7 @@ class Selection(Choice):
         tasks: Names of the tasks.
         sparsity: Float >= 0. Defaults to 0.
         sharing: Float >= 0. Defaults to 0.
-        recipe: What `kmtl.sharing.harden` needs to build the model, JSON-ready.
+        recipe: What `kmtl.harden` needs to build the model, JSON-ready.
         temperature, final_temperature, anneal_steps, seed: See `Choice`.
 
     Call arguments:

@@ -1,5 +1,7 @@
 """Sharing schemes: which blocks of the trunk a task shares with which others."""
 
+from typing import Any
+
 from kmtl.sharing.adapters import Adapters
 from kmtl.sharing.adashare import AdaShare
 from kmtl.sharing.aitm import AITM
@@ -10,7 +12,6 @@ from kmtl.sharing.dselect_k import DSelectK
 from kmtl.sharing.esmm import ESMM
 from kmtl.sharing.film import FiLM
 from kmtl.sharing.hard import HardSharing
-from kmtl.sharing.hardening import harden
 from kmtl.sharing.hierarchical import Hierarchical
 from kmtl.sharing.independent import Independent
 from kmtl.sharing.learning_to_branch import LearningToBranch
@@ -36,7 +37,6 @@ __all__ = [
     "DSelectK",
     "ESMM",
     "FiLM",
-    "harden",
     "HardSharing",
     "Hierarchical",
     "Independent",
@@ -55,3 +55,11 @@ __all__ = [
     "SparseMoE",
     "TreeSharing",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "harden":  # stands above the builders, and those above the schemes
+        import kmtl
+
+        return kmtl.harden
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

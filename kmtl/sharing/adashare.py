@@ -30,7 +30,7 @@ class AdaShare(Sharing):
     the tasks together, in the lower blocks most.
 
     Choose it for deep trunks of equal blocks, where tasks need different depths. The
-    probabilities are readings (`kmtl.plotting.gates`), and `kmtl.sharing.harden(model)`
+    probabilities are readings (`kmtl.plotting.gates`), and `kmtl.harden(model)`
     builds the model with the chosen blocks alone.
 
     Cost: parameters of one network and two numbers per task and block; the time of T
@@ -134,7 +134,7 @@ class AdaShare(Sharing):
     def hardened(
         self, model: Any, backbone: Any
     ) -> tuple[SelectedBlocks, dict[str, tuple[str, int]]]:
-        """The likelier choices; for `kmtl.sharing.harden`.
+        """The likelier choices; for `kmtl.harden`.
 
         Returns:
             The scheme, and dict prefix of a part's layers -> (prefix of the part with

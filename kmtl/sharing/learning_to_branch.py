@@ -28,7 +28,7 @@ class LearningToBranch(Sharing):
     of block i through `Σ_p d_jp x_p`, and so does every task's head those of the last
     block; d_j = softmax((a_j + g) / temperature) is a Gumbel-softmax draw of one parent
     with learned logits a_j. At inference each takes its likeliest parent, which makes
-    the network a tree. `kmtl.sharing.harden(model)` builds that tree by itself, with
+    the network a tree. `kmtl.harden(model)` builds that tree by itself, with
     the learned weights or, as in the paper, to be trained from the start.
 
     Choose it when it is not known which tasks belong together nor from where on, and a
@@ -60,7 +60,7 @@ class LearningToBranch(Sharing):
     ... )
     >>> model.get_layer("b_branch3").readings()
     {'b': array([0.5, 0.5], dtype=float32)}
-    >>> [x.name for x in kmtl.sharing.harden(model).layers if x.name.endswith("dense")]
+    >>> [x.name for x in kmtl.harden(model).layers if x.name.endswith("dense")]
     ['shared_block1_dense', 'shared_block2_dense']
 
     Reference: Guo et al., ICML 2020, arXiv:2006.01895. One optimizer trains weights
@@ -132,7 +132,7 @@ class LearningToBranch(Sharing):
         )
 
     def hardened(self, model: Any, backbone: Any) -> tuple[TreeSharing, dict[str, Any]]:
-        """The tree of the likeliest branches; for `kmtl.sharing.harden`.
+        """The tree of the likeliest branches; for `kmtl.harden`.
 
         Returns:
             The scheme, and dict prefix of a part's layers -> (prefix of the bank whose

@@ -23,7 +23,7 @@ class SelectedBlocks(Sharing):
     blocks so far their features are computed once.
 
     Choose it to train a pattern that `sharing="adashare"` has found
-    (`kmtl.sharing.harden`), or one that you know.
+    (`kmtl.harden`), or one that you know.
 
     Cost: at most that of hard sharing in parameters; in time, between one network and
     one per task.

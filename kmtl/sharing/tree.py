@@ -25,7 +25,7 @@ class TreeSharing(Sharing):
     before. `HardSharing` is the tree that splits once, or one task at a time.
 
     Choose it when you know which tasks belong together, from their affinity or from a
-    search (`kmtl.sharing.harden` turns learned branches into such a tree). A block
+    search (`kmtl.harden` turns learned branches into such a tree). A block
     costs its parameters and time once per group.
 
     Where all tasks split into single ones at one place, that is the model's seam, and

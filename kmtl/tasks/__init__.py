@@ -5,6 +5,7 @@ from kmtl.tasks.binary import BinaryClassification, MultiLabel
 from kmtl.tasks.classification import Classification
 from kmtl.tasks.dense_regression import DenseRegression
 from kmtl.tasks.metric import Metric
+from kmtl.tasks.output import TaskOutput
 from kmtl.tasks.reconstruction import Reconstruction
 from kmtl.tasks.regression import Regression
 from kmtl.tasks.segmentation import Segmentation
@@ -19,4 +20,5 @@ __all__ = [
     "Regression",
     "Segmentation",
     "Task",
+    "TaskOutput",
 ]

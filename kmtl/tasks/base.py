@@ -13,6 +13,7 @@ from keras import ops
 
 from kmtl import _checks, _registry, losses
 from kmtl.tasks.metric import Metric, resolve_metrics
+from kmtl.tasks.names import check_task_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Task:
         def put(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
-        _checks.check_task_name(self.name)
+        check_task_name(self.name)
         put("hidden", _checks.check_ints("hidden", self.hidden))
         put(
             "dropout",

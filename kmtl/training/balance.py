@@ -14,7 +14,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from kmtl.training.ownership import split_variables
+from kmtl.training.task_variables import split_variables
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import keras
 
 from kmtl.layers.grouped import plain_initializers
 from kmtl.layers.subspaces import plain_regularizers
-from kmtl.layers.task_output import TaskOutput
+from kmtl.tasks.output import TaskOutput
 
 
 def to_keras(model: Any, activated: bool) -> keras.Model:

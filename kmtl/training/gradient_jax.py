@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import keras
 
-from kmtl.training import objective
+from kmtl.training import total_loss
 from kmtl.training.balance import Plan, aggregate, samples_twice
 from kmtl.training.step_jax import restore_absent
 
@@ -40,8 +40,8 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
         return _stateless(model, variables, fixed, function, added)
 
     def losses_of(y_pred: dict) -> tuple[Any, Any, Any]:
-        kept = objective.kept_predictions(model)
-        batch = objective.task_losses(model, x, y, y_pred, sample_weight, kept)
+        kept = total_loss.kept_predictions(model)
+        batch = total_loss.task_losses(model, x, y, y_pred, sample_weight, kept)
         return batch.losses * scale, batch, kept
 
     shared = [trainable[i] for i in shared_at]
@@ -85,7 +85,7 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
                 losses, batch, kept = losses_of(y_pred)
                 total, shares = jnp.sum(losses), None
                 if twice:
-                    parts, shares = objective.half_losses(
+                    parts, shares = total_loss.half_losses(
                         model, x, y, y_pred, sample_weight, kept
                     )
                     losses = jnp.stack(parts) * scale
@@ -182,7 +182,7 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
         # Layers add them when they are called; a seam leaves them to two models.
         if model._state.adds_losses and added is None:
             model(x, training=True)
-        return objective.added_losses(model)
+        return total_loss.added_losses(model)
 
     def penalty_of(variables: list) -> Any:
         # The same random numbers as before; what the call changes has been changed.
@@ -190,7 +190,7 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
         related, fixed = run(
             variables,
             non_trainable,
-            lambda: objective.relation_penalty(model, training=True),
+            lambda: total_loss.relation_penalty(model, training=True),
         )
         terms = [term * scale for term in (added, related) if term is not None]
         return (sum(terms[1:], terms[0]) if terms else None), fixed
@@ -219,7 +219,7 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
         *zip(model.metrics_variables, metrics_variables, strict=True),
     ]
     with keras.StatelessScope(state_mapping=mapping) as scope:
-        objective.record(model, batch, penalty, weights, gramian)
+        total_loss.record(model, batch, penalty, weights, gramian)
         logs = model.compute_metrics(x, y, y_pred, sample_weight)
     non_trainable = _current(scope, model.non_trainable_variables)
     metrics_variables = _current(scope, model.metrics_variables)

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from kmtl.losses.masked import all_replicas_sum, replica_count
-from kmtl.training import objective
+from kmtl.training import total_loss
 from kmtl.training.balance import Plan, aggregate, samples_twice
 from kmtl.training.step_tensorflow import apply_gradients
 
@@ -31,14 +31,14 @@ def train_step(model: Any, data: Any) -> dict[str, Any]:
                 name: head(copies[name], training=True)
                 for name, head in plan.heads.items()
             }
-        kept = objective.kept_predictions(model)
-        penalty = objective.penalty_of(model, training=True)
-        batch = objective.task_losses(model, x, y, y_pred, sample_weight, kept)
+        kept = total_loss.kept_predictions(model)
+        penalty = total_loss.penalty_of(model, training=True)
+        batch = total_loss.task_losses(model, x, y, y_pred, sample_weight, kept)
         # Not of `batch.losses`: its gradients would run back through every task.
         scaled = rowwise = [part * scale for part in batch.parts]
         shares = None
         if samples_twice(plan, model.weighting):
-            halves, shares = objective.half_losses(
+            halves, shares = total_loss.half_losses(
                 model, x, y, y_pred, sample_weight, kept
             )
             rowwise = [part * scale for part in halves]
@@ -126,7 +126,7 @@ def train_step(model: Any, data: Any) -> dict[str, Any]:
             a if b is None else b if a is None else a + b
             for a, b in zip(gradients, extra, strict=True)
         ]
-    objective.record(model, batch, penalty, weights, gramian)
+    total_loss.record(model, batch, penalty, weights, gramian)
     apply_gradients(model, gradients, variables, batch.present > 0)
     return model.compute_metrics(x, y, y_pred, sample_weight)
 

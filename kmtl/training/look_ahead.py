@@ -13,7 +13,7 @@ import keras
 from keras import ops
 
 from kmtl.losses.masked import all_replicas_sum
-from kmtl.training import objective
+from kmtl.training import total_loss
 
 
 def learn(model: Any, trainable: list, fixed: list, rate: Any, data: tuple) -> None:
@@ -38,7 +38,7 @@ def learn(model: Any, trainable: list, fixed: list, rate: Any, data: tuple) -> N
         # The same dropout masks in every pass, and statistics that are not kept.
         with keras.StatelessScope(state_mapping=mapping):
             y_pred = model(x, training=True)
-            return objective.task_losses(model, x, y, y_pred, sample_weight)
+            return total_loss.task_losses(model, x, y, y_pred, sample_weight)
 
     present: list = []
 

@@ -11,8 +11,9 @@ import keras
 
 from kmtl import _checks
 from kmtl.relations import base as relations_base
-from kmtl.training import inputs as user_data
-from kmtl.training import objective, sources
+from kmtl.tasks.checks import check_loss_weights
+from kmtl.training import labels as user_data
+from kmtl.training import sources, total_loss
 from kmtl.training.balance import make_plan
 from kmtl.training.balance_log import BalanceLog
 from kmtl.training.callbacks import with_hooks
@@ -103,7 +104,7 @@ class MultiTaskModel(TaskAccess):
         task_metrics = TaskMetrics(tasks, metrics, weighted_metrics)
         new_weighting = weighting_base.get(weighting)
         new_relations = relations_base.get(relations)
-        new_weights = _checks.check_loss_weights(loss_weights, names)
+        new_weights = check_loss_weights(loss_weights, names)
         super().compile(
             optimizer=optimizer,
             run_eagerly=run_eagerly,
@@ -204,7 +205,7 @@ class MultiTaskModel(TaskAccess):
         training: bool = True,
     ) -> Any:
         """Total loss of a batch; also updates the running loss terms."""
-        return objective.compute(self, x, y, y_pred, sample_weight, training)
+        return total_loss.compute(self, x, y, y_pred, sample_weight, training)
 
     def loss_report(self, x: Any, y: Any = None, sample_weight: Any = None) -> dict:
         """The terms of the loss on a batch: they add up to the total.
@@ -215,7 +216,7 @@ class MultiTaskModel(TaskAccess):
         """
         self._assert_compile_called("loss_report")
         x, y, sample_weight = user_data.prepare(self, x, y, sample_weight)
-        return objective.report(self, x, y, sample_weight)
+        return total_loss.report(self, x, y, sample_weight)
 
     def scale_report(self, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Each task's loss and gradient norm on a batch, and weights to start with.
@@ -285,6 +286,25 @@ class MultiTaskModel(TaskAccess):
         return self.distribute_strategy.num_replicas_in_sync > 1
 
     # -- training ---------------------------------------------------------------------
+
+    def checked_arrays(self, data: Any) -> tuple | None:
+        """`(x, y)` or `(x, y, sample_weight)` of arrays or a split, as `fit` has them.
+
+        Args:
+            data: A tuple of them, a `kmtl.data.Split`, or a data set.
+
+        Returns:
+            The arrays, checked; None for a data set.
+
+        Raises:
+            ValueError, TypeError: as `fit` does for data that do not fit the tasks.
+        """
+        arrays = sources.arrays_of(data)
+        if arrays is None:
+            return None
+        parts = keras.utils.unpack_x_y_sample_weight(arrays)
+        x, y, weight = user_data.prepare(self, *parts)
+        return (x, y) if weight is None else (x, y, weight)
 
     def fit(
         self,

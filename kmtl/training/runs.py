@@ -16,7 +16,7 @@ import numpy as np
 
 import kmtl
 from kmtl import _checks, _files, _swap
-from kmtl.training.state import array_of, callback_state, variables
+from kmtl.training.saved_state import array_of, callback_state, variables
 
 logger = logging.getLogger("kmtl")
 

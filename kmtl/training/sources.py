@@ -11,7 +11,7 @@ from keras import ops
 
 from kmtl.tasks.base import Task
 from kmtl.training.batches import ShuffledBatches
-from kmtl.training.inputs import apply_sample_weight, is_split, is_stream, label_dict
+from kmtl.training.labels import apply_sample_weight, is_split, is_stream, label_dict
 
 _ROWS_AT_ONCE = 1024
 _VALUES_AT_ONCE = 2**22

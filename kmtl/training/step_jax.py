@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import keras
 
 from kmtl.training import look_ahead
-from kmtl.training.ownership import owned_state
+from kmtl.training.task_variables import owned_state
 
 
 def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from kmtl.training import look_ahead
-from kmtl.training.ownership import owned_state
+from kmtl.training.task_variables import owned_state
 
 
 def train_step(model: Any, data: Any) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from keras import ops
 from kmtl import _checks
 from kmtl.layers.dropout import Dropout
 from kmtl.layers.seam import Seam
-from kmtl.layers.task_output import TaskOutput
 from kmtl.tasks.base import Task
+from kmtl.tasks.checks import check_unique_tasks
+from kmtl.tasks.output import TaskOutput
 
 
 class TaskAccess(keras.Model):
@@ -29,7 +30,7 @@ class TaskAccess(keras.Model):
         ):
             raise ValueError(
                 "A MultiTaskModel needs `outputs` as a flat dict {task name: tensor}, "
-                "each tensor the output of a kmtl.layers.TaskOutput layer. "
+                "each tensor the output of a kmtl.TaskOutput layer. "
                 f"Received: outputs={outputs!r}"
             )
         layers = {key: _last_layer(tensor) for key, tensor in outputs.items()}
@@ -38,7 +39,7 @@ class TaskAccess(keras.Model):
                 raise ValueError(
                     f"Output key '{key}' must be the name of its task, '{layer.name}'."
                 )
-        _checks.check_unique_tasks([layer.task for layer in layers.values()])
+        check_unique_tasks([layer.task for layer in layers.values()])
 
     # -- tasks ------------------------------------------------------------------------
 

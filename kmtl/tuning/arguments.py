@@ -13,7 +13,7 @@ import numpy as np
 from kmtl import _checks
 from kmtl.data.hashing import fingerprint
 from kmtl.evaluation.delta import LOG_NAME, DeltaM
-from kmtl.training.inputs import is_split
+from kmtl.training.labels import is_split
 from kmtl.training.model import MultiTaskModel
 from kmtl.tuning import files
 from kmtl.tuning.hypermodel import HyperModel, is_arrays

@@ -19,7 +19,7 @@ from kmtl.tuning.display import shown
 from kmtl.tuning.events import SearchEvent
 from kmtl.tuning.folds import Folds, check_folds
 from kmtl.tuning.hypermodel import HyperModel
-from kmtl.tuning.ownership import Owner
+from kmtl.tuning.liveness import Owner
 from kmtl.tuning.population import TogetherTrials
 from kmtl.tuning.results import SearchResults
 from kmtl.tuning.running import TrialRunner

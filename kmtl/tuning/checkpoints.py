@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from kmtl import _files
-from kmtl.training.state import array_of, callback_state, lasting, variables
+from kmtl.training.saved_state import array_of, callback_state, lasting, variables
 
 logger = logging.getLogger("kmtl")
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from kmtl import _checks
 from kmtl.tasks.base import Task
+from kmtl.tasks.checks import check_unique_tasks
 from kmtl.training.model import MultiTaskModel
 from kmtl.tuning import components
 from kmtl.tuning.feed import Feed, choose_steps_per_execution, is_arrays
@@ -90,7 +91,7 @@ class HyperModel(keras_tuner.HyperModel):
         super().__init__(name=name)
         self.reuse = bool(reuse)
         self.builder = builder
-        self.tasks = _checks.check_unique_tasks(tasks)
+        self.tasks = check_unique_tasks(tasks)
         self.seed = None if seed is None else _checks.check_int("seed", seed, 0)
         self.compile_options = dict(compile_options or {})
         self.fixed = fixed

@@ -15,7 +15,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from kmtl.tuning import study as studies
-from kmtl.tuning.ownership import Owner
+from kmtl.tuning.liveness import Owner
 from kmtl.tuning.stopping import Rule
 from kmtl.tuning.study import SearchStudy, noted
 from kmtl.tuning.trials import PRUNED, StudyTrials

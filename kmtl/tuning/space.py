@@ -10,6 +10,7 @@ from kmtl import _checks
 from kmtl._dimensions import Dimension, Float, Int, as_dimension
 from kmtl.sharing import HardSharing
 from kmtl.tasks.base import Task
+from kmtl.tasks.checks import check_unique_tasks
 from kmtl.tuning import components, defaults
 from kmtl.tuning.conditions import active_names, check_conditions
 from kmtl.tuning.parts import PerBlock, PerTask
@@ -91,7 +92,7 @@ class Space:
         chosen: Mapping[str, Any] | None = None,
     ):
         self.builder = builder
-        self.tasks = _checks.check_unique_tasks(tasks)
+        self.tasks = check_unique_tasks(tasks)
         self.fixed = dict(fixed or {})
         self.signature = Signature(builder, self.fixed)
         self._chosen = {

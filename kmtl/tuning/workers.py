@@ -21,7 +21,7 @@ import keras
 from keras_tuner.engine.trial import TrialStatus
 
 from kmtl.tuning.events import failure_reason
-from kmtl.tuning.ownership import FOLDER
+from kmtl.tuning.liveness import FOLDER
 from kmtl.tuning.trials import ENDED
 from kmtl.tuning.worker import RECYCLED
 

@@ -130,7 +130,13 @@ class AutoLambda(LossWeighting):
                 "`weighting='auto_lambda'` learns its weights on validation data: give "
                 "AutoLambda(data=(x, y)), or `validation_data` to `fit`. Received: none"
             )
-        arrays = self._arrays(model, data)
+        arrays = model.checked_arrays(data)
+        if arrays is None:
+            raise TypeError(
+                "AutoLambda's validation data must be arrays or a kmtl.data.Split: "
+                "give AutoLambda(data=(x, y)). "
+                f"Received: {type(data).__name__}"
+            )
         parts = [np.asarray(array) for array in keras.tree.flatten(arrays)]
         kinds = [(part.shape, _dtype(part)) for part in parts]
         if kinds == [(tuple(v.shape), v.dtype) for v in self.held]:
@@ -144,20 +150,6 @@ class AutoLambda(LossWeighting):
         self._packed = lambda parts: keras.tree.pack_sequence_as(form, parts)
         self.held = [self._hold(part) for part in parts]
         model.train_function = None
-
-    def _arrays(self, model: Any, data: Any) -> Any:
-        from kmtl.training import inputs, sources
-
-        arrays = sources.arrays_of(data)
-        if arrays is None:
-            raise TypeError(
-                "AutoLambda's validation data must be arrays or a kmtl.data.Split: "
-                "give AutoLambda(data=(x, y)). "
-                f"Received: {type(data).__name__}"
-            )
-        parts = keras.utils.unpack_x_y_sample_weight(arrays)
-        x, y, weight = inputs.prepare(model, *parts)
-        return (x, y) if weight is None else (x, y, weight)
 
     def _hold(self, array: Any) -> Any:
         return self.add_weight(

@@ -215,7 +215,7 @@ def test_one_task_and_several_named_inputs(tmp_path: Path) -> None:
     right = keras.Input((2,), name="right", dtype="int32")
     both = keras.layers.Concatenate()([left, keras.ops.cast(right, "float32")])
     task = kmtl.Classification("kind", classes=4)
-    logits = kmtl.layers.TaskOutput(task)(keras.layers.Dense(4)(both))
+    logits = kmtl.TaskOutput(task)(keras.layers.Dense(4)(both))
     model = kmtl.MultiTaskModel({"right": right, "left": left}, {"kind": logits})
     path = model.export(tmp_path / "named", input_dtype="uint8")
     endpoint = signature.read_endpoints(path)["serving_default"]

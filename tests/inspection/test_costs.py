@@ -177,7 +177,7 @@ def with_bank() -> kmtl.MultiTaskModel:
     for task in tasks("a", "b"):
         mixed = Gate(name=f"{task.name}_gate1_mix")(experts)
         logits = layers.Dense(1, name=f"{task.name}_head_logits")(mixed)
-        outputs[task.name] = kmtl.layers.TaskOutput(task)(logits)
+        outputs[task.name] = kmtl.TaskOutput(task)(logits)
     return kmtl.MultiTaskModel(inputs, outputs)
 
 
@@ -203,7 +203,7 @@ def test_a_shared_layer_that_every_task_calls_counts_once_in_parameters() -> Non
     for task in tasks("a", "b"):
         own = layers.Dense(4, name=f"{task.name}_adapter1_dense")(inputs)
         logits = layers.Dense(1, name=f"{task.name}_head_logits")(block(own))
-        outputs[task.name] = kmtl.layers.TaskOutput(task)(logits)
+        outputs[task.name] = kmtl.TaskOutput(task)(logits)
     found = kmtl.summary(kmtl.MultiTaskModel(inputs, outputs))
     one = dense(4, 6)
     assert found.groups["shared"] == Cost(one.parameters, one.trainable, 2 * one.flops)

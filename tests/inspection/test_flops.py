@@ -186,7 +186,7 @@ def test_against_the_backend(net: str) -> None:
         x = layers.Conv2D(8, 3, activation="relu")(inputs)
         x = layers.Conv2D(16, 3, strides=2, activation="relu")(x)
         features = layers.GlobalMaxPooling2D()(x)
-        out = kmtl.layers.TaskOutput(kmtl.Regression("a"))(layers.Dense(1)(features))
+        out = kmtl.TaskOutput(kmtl.Regression("a"))(layers.Dense(1)(features))
         model = kmtl.MultiTaskModel(inputs, {"a": out})
         products = 2 * (10 * 10 * 8 * 27 + 4 * 4 * 16 * 72 + 16)
         small = 2 * (800 + 256) + 256 + 1

@@ -14,7 +14,8 @@ import pytest
 from keras import ops
 
 import kmtl
-from kmtl.layers import DeepSupervision, TaskOutput
+from kmtl import TaskOutput
+from kmtl.layers import DeepSupervision
 
 pytestmark = pytest.mark.backend
 

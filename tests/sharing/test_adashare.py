@@ -9,8 +9,9 @@ import keras
 import numpy as np
 import pytest
 
+from kmtl import harden
 from kmtl.layers import Selection
-from kmtl.sharing import AdaShare, SelectedBlocks, Sharing, harden
+from kmtl.sharing import AdaShare, SelectedBlocks, Sharing
 
 pytestmark = [pytest.mark.backend, pytest.mark.thorough(on="jax")]
 

@@ -115,7 +115,7 @@ def test_where_it_stitches() -> None:
 
 def test_what_a_task_owns() -> None:
     """The last stitch of a task is its own; whatever feeds another is shared."""
-    from kmtl.training.ownership import split_variables
+    from kmtl.training.task_variables import split_variables
 
     shared, own = split_variables(mlp(units=(4, 4), sharing="cross_stitch"))
     assert {v.path for v in own["kind"]} == {

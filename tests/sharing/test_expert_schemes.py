@@ -127,7 +127,7 @@ def test_mixed_precision(name: str, policy: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gates_belong_to_their_task_and_experts_to_all(name: str) -> None:
-    from kmtl.training.ownership import split_variables
+    from kmtl.training.task_variables import split_variables
 
     model = mlp(name)
     shared, own = split_variables(model)

@@ -9,8 +9,9 @@ import pytest
 from keras import ops
 
 import kmtl
+from kmtl import harden
 from kmtl.layers import Branch
-from kmtl.sharing import LearningToBranch, TreeSharing, harden
+from kmtl.sharing import LearningToBranch, TreeSharing
 
 pytestmark = [pytest.mark.backend, pytest.mark.thorough(on="jax")]
 

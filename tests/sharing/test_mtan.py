@@ -94,7 +94,7 @@ def test_with_open_masks_it_is_hard_sharing(build) -> None:
 
 
 def test_what_is_shared() -> None:
-    from kmtl.training.ownership import split_variables
+    from kmtl.training.task_variables import split_variables
 
     model = cnn(sharing="mtan")
     shared, own = split_variables(model)

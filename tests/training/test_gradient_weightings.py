@@ -350,7 +350,7 @@ def test_what_layers_add_to_the_loss_is_minimised_beside_the_balance(name, level
         for name in ("a", "b"):
             own = Adds(1, name=f"{name}_own")(features)
             task = kmtl.Regression(name, metrics=[])
-            outputs[name] = kmtl.layers.TaskOutput(task)(own)
+            outputs[name] = kmtl.TaskOutput(task)(own)
         return kmtl.MultiTaskModel(inputs, outputs)
 
     y = {k: keras.ops.convert_to_numpy(v) for k, v in made()(X).items()}

@@ -264,7 +264,7 @@ def test_a_model_by_hand_needs_task_outputs() -> None:
     inputs = keras.Input((3,))
     logits = keras.layers.Dense(1)(inputs)
     task = kmtl.Regression("size")
-    output = kmtl.layers.TaskOutput(task)(logits)
+    output = kmtl.TaskOutput(task)(logits)
     assert kmtl.MultiTaskModel(inputs, {"size": output}).tasks == (task,)
     for outputs in ({"size": logits}, output, [output]):
         with pytest.raises(ValueError, match="needs `outputs` as a flat dict"):

@@ -14,7 +14,7 @@ import pytest
 from search_tools import TASKS, Planted, data, make_tuner, outcome, run, valley
 
 import kmtl
-from kmtl.tuning import SearchEvent, ownership
+from kmtl.tuning import SearchEvent, liveness
 from kmtl.tuning import study as studies
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -222,13 +222,13 @@ def test_silence_of_another_machine_is_death(
 ) -> None:
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    owner = ownership.Owner(tmp_path)
+    owner = liveness.Owner(tmp_path)
     elsewhere = {"id": "abc", "host": "elsewhere"}
     assert owner.lives(0, elsewhere, None)
-    now[0] += ownership.GRACE_SECONDS - 1
+    now[0] += liveness.GRACE_SECONDS - 1
     assert owner.lives(0, elsewhere, None)
     assert owner.lives(0, elsewhere, 1)  # a sign of life
-    now[0] += ownership.GRACE_SECONDS - 1
+    now[0] += liveness.GRACE_SECONDS - 1
     assert owner.lives(0, elsewhere, 1)
     now[0] += 2
     assert not owner.lives(0, elsewhere, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -18,12 +18,27 @@ from kmtl.tuning.population.members import (
     Trained,
     values_of,
 )
-from kmtl.tuning.population.program import State
+from kmtl.tuning.population.program import Program, State
 from kmtl.tuning.schedules import factor
 from kmtl.weighting.base import Weighting
 
-if TYPE_CHECKING:
-    from kmtl.tuning.population.run import Population
+
+class Models(Protocol):
+    """Where a group gets its model and its program: a `Population`."""
+
+    def model(self, member: Member) -> Any:
+        """The structure's model, as new for this member."""
+
+    def order_seed(self, member: Member) -> int:
+        """Seed of the order in which the member sees the rows."""
+
+    def apply_label_shares(self, model: Any) -> None:
+        """`loss_weights="data"`, as `fit` does it."""
+
+    def program(
+        self, key: Any, model: Any, shared: bool, members: int, states: Any
+    ) -> tuple[Program, int, Callable[..., Any]]:
+        """The structure's program, its width, and the compiled call."""
 
 
 class Group:
@@ -31,7 +46,7 @@ class Group:
 
     def __init__(
         self,
-        population: Population,
+        population: Models,
         key: Any,
         members: Sequence[Member],
         places: Sequence[int],

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from kmtl import _checks
-from kmtl.training import inputs, sources
+from kmtl.training import labels, sources
 from kmtl.tuning.population import limits
 from kmtl.tuning.population.group import Group
 from kmtl.tuning.population.members import EpochEnd, Member, Snapshot, Trained
@@ -196,9 +196,9 @@ class Population:
         """Checked training and validation data on the device, `(x, y, weight)` each."""
         if self._data is None:
             x, y, weight, validation = self._given
-            train = inputs.prepare(model, x, y, weight)
+            train = labels.prepare(model, x, y, weight)
             if validation is not None:
-                validation = inputs.prepare_validation(model, validation)
+                validation = labels.prepare_validation(model, validation)
                 validation = keras.utils.unpack_x_y_sample_weight(validation)
             self._data = (_on_device(train), _on_device(validation))
         return self._data
@@ -209,7 +209,7 @@ class Population:
         if not ruled:
             return
         if not self._shares:
-            arrays = inputs.prepare(model, *self._given[:3])
+            arrays = labels.prepare(model, *self._given[:3])
             self._shares = sources.label_shares(arrays, model.tasks)
         model.set_task_weights({name: self._shares[name] for name in ruled})
 

@@ -11,34 +11,7 @@ from keras import ops
 
 from kmtl import _checks
 from kmtl.tasks.base import Task
-
-
-def label_dict(y: Any, tasks: Sequence[Task]) -> dict[str, Any]:
-    """Labels keyed by task; tasks whose target is the input may be left out.
-
-    Raises:
-        ValueError: for a task that is unknown or has no labels.
-    """
-    names = [task.name for task in tasks]
-    if y is None:
-        y = {}
-    elif not isinstance(y, Mapping):
-        if len(tasks) != 1 or isinstance(y, (list, tuple)):
-            raise TypeError(
-                f"Labels must be a dict keyed by task name ({', '.join(names)}). "
-                f"Received: {type(y).__name__}"
-            )
-        y = {names[0]: y}
-    _checks.check_task_keys("y", y, names, partial=True)
-    needed = [task.name for task in tasks if not task.target_is_input]
-    lacking = [name for name in needed if name not in y]
-    if lacking:
-        raise ValueError(
-            f"Labels lack task{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}. "
-            f"Expected: {', '.join(names)}. Where no label exists, give NaN (float) or "
-            f"the task's `missing` value (-1). Received: {', '.join(y) or 'none'}"
-        )
-    return dict(y)
+from kmtl.tasks.checks import label_dict
 
 
 def clean_labels(

@@ -27,7 +27,7 @@ from kmtl.evaluation.delta import LOG_NAME
 from kmtl.evaluation.table import HEADERS, NOTE
 from kmtl.export import ExportReport
 from kmtl.plotting import comparison, curves
-from kmtl.quickstart import RESULTS_FILE, STAGES, Event, Result, Settings
+from kmtl.quickstart.settings import RESULTS_FILE, STAGES, Event, Result, Settings
 from kmtl.training.runs import fit_run
 
 FILTERS = (16, 32)

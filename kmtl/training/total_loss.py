@@ -10,7 +10,7 @@ from keras import ops
 from kmtl import losses
 from kmtl.layers.deep_supervision import DeepSupervision
 from kmtl.losses.masked import all_replicas_sum, replica_count
-from kmtl.training import inputs as user_data
+from kmtl.training import labels as user_data
 
 
 class Batch(NamedTuple):

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from kmtl.backbones.base import Backbone
+from kmtl.builders import build
 from kmtl.sharing.base import Sharing
 
 
@@ -38,12 +39,10 @@ def harden(model: Any, weights: bool = True) -> Any:
     ...     input_shape=(4,), tasks=tasks, units=(8,), sharing="learning_to_branch"
     ... )
     >>> x = np.ones((2, 4))
-    >>> hard = kmtl.sharing.harden(model)
+    >>> hard = kmtl.harden(model)
     >>> bool(np.allclose(hard(x)["b"], model(x)["b"]))
     True
     """
-    from kmtl.builders import build  # which imports the schemes
-
     recipes = [layer.recipe for layer in model.layers if getattr(layer, "recipe", None)]
     if not recipes:
         raise ValueError(

@@ -1,0 +1,34 @@
+"""What an export needs of a model, whoever made it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import keras
+
+from kmtl.tasks.base import Task
+
+
+class ExportableModel(Protocol):
+    """A functional model with one output per task, such as `kmtl.MultiTaskModel`."""
+
+    name: str
+    inputs: list[Any]
+    layers: list[Any]
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Names of the outputs."""
+
+    @property
+    def seam(self) -> Any:
+        """The layer at which the shared trunk ends, or None."""
+
+    def task(self, name: str) -> Task:
+        """The task of an output."""
+
+    def to_keras(self, activated: bool = False) -> keras.Model:
+        """A copy that holds only layers of Keras."""
+
+    def predict(self, x: Any, **options: Any) -> Any:
+        """Dict task name -> outputs."""

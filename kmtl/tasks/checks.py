@@ -1,0 +1,91 @@
+"""Checks of arguments that are about several tasks at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from kmtl import _checks
+from kmtl.tasks.base import Task
+
+
+def check_unique_tasks(tasks: Any) -> tuple[Task, ...]:
+    """A non-empty sequence of Task objects with distinct names."""
+    if isinstance(tasks, Task):
+        tasks = (tasks,)
+    if isinstance(tasks, (str, Mapping)) or not isinstance(tasks, Iterable):
+        raise TypeError(f"`tasks` must be a list of kmtl tasks. Received: {tasks!r}")
+    tasks = tuple(tasks)
+    if not tasks:
+        raise ValueError("`tasks` must name at least one task. Received: tasks=[]")
+    for task in tasks:
+        if not isinstance(task, Task):
+            raise TypeError(
+                "`tasks` must hold kmtl tasks such as kmtl.Classification('digit', "
+                f"classes=10). Received: {task!r} of type {type(task).__name__}"
+            )
+    seen: set[str] = set()
+    for task in tasks:
+        if task.name in seen:
+            raise ValueError(
+                f"Task names must be unique. Received '{task.name}' twice in "
+                f"{[t.name for t in tasks]}"
+            )
+        seen.add(task.name)
+    owner: dict[str, str] = {}
+    for task in tasks:
+        for metric in ("loss", *(m.name for m in task.metrics)):
+            key = f"{task.name}_{metric}"
+            if key in owner:
+                raise ValueError(
+                    f"Tasks '{owner[key]}' and '{task.name}' would both log '{key}'. "
+                    "Rename one of the tasks or the metric."
+                )
+            owner[key] = task.name
+    return tasks
+
+
+def label_dict(y: Any, tasks: Sequence[Task]) -> dict[str, Any]:
+    """Labels keyed by task; tasks whose target is the input may be left out.
+
+    Raises:
+        ValueError: for a task that is unknown or has no labels.
+    """
+    names = [task.name for task in tasks]
+    if y is None:
+        y = {}
+    elif not isinstance(y, Mapping):
+        if len(tasks) != 1 or isinstance(y, (list, tuple)):
+            raise TypeError(
+                f"Labels must be a dict keyed by task name ({', '.join(names)}). "
+                f"Received: {type(y).__name__}"
+            )
+        y = {names[0]: y}
+    _checks.check_task_keys("y", y, names, partial=True)
+    needed = [task.name for task in tasks if not task.target_is_input]
+    lacking = [name for name in needed if name not in y]
+    if lacking:
+        raise ValueError(
+            f"Labels lack task{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}. "
+            f"Expected: {', '.join(names)}. Where no label exists, give NaN (float) or "
+            f"the task's `missing` value (-1). Received: {', '.join(y) or 'none'}"
+        )
+    return dict(y)
+
+
+def check_loss_weights(
+    loss_weights: Any, names: Sequence[str]
+) -> dict[str, float] | str | None:
+    """Dict task name -> weight for some or all tasks, `"data"`, or None as it is."""
+    if loss_weights is None:
+        return None
+    if isinstance(loss_weights, str):
+        _checks.check_choice("loss_weights", loss_weights, ("uniform", "data"))
+        if loss_weights == "data":
+            return "data"
+        return dict.fromkeys(names, 1.0 / len(names))
+    given = _checks.check_task_keys("loss_weights", loss_weights, names, partial=True)
+    return {
+        name: _checks.check_range(f"loss_weights['{name}']", value, 0, 1e30)
+        for name, value in given.items()
+    }

@@ -1,0 +1,132 @@
+"""How the modules of kmtl may depend on each other: downward only, in no circle."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import kmtl
+
+PACKAGE = Path(kmtl.__file__).parent
+
+# From the ground up: a room imports those above it in this list, and itself.
+ROOMS = (
+    "_checks",
+    "_files",
+    "_locks",
+    "_swap",
+    "_devices",
+    "_dimensions",
+    "_registry",
+    "losses",
+    "metrics",
+    "layers",
+    "tasks",
+    "data",
+    "export",
+    "backbones",
+    "sharing",
+    "relations",
+    "weighting",
+    "training",
+    "builders",
+    "hardening",
+    "inspection",
+    "_serialization",
+    "evaluation",
+    "plotting",
+    "tuning",
+    "quickstart",
+    "cli",
+)
+# Old addresses of public names: modules that hold nothing and that none here imports
+# but the package whose `__getattr__` answers for the name.
+ADDRESSES = {"kmtl.layers.task_output": "kmtl.layers"}
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        found[".".join(parts).removesuffix(".__init__")] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports(module: str) -> set[str]:
+    """kmtl's modules that a module imports, in functions and for type checkers too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module}: write imports absolutely"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                found.add(full if full in MODULES else str(node.module))
+    return {name for name in found if name in MODULES and name != "kmtl"}
+
+
+IMPORTS = {module: imports(module) for module in MODULES if module != "kmtl"}
+
+
+def room(module: str) -> str:
+    return module.split(".")[1]
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of nodes that reach each other."""
+    reached = {}
+    for start in graph:
+        seen: set[str] = set()
+        pending = list(graph[start])
+        while pending:
+            node = pending.pop()
+            if node not in seen:
+                seen.add(node)
+                pending.extend(graph[node])
+        reached[start] = seen
+    found = []
+    for node, others in reached.items():
+        group = sorted({o for o in others if node in reached[o]} | {node})
+        if node in others and group not in found:
+            found.append(group)
+    return found
+
+
+def test_circles_are_found() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}, "e": {"e"}, "f": set()}
+    assert circles(graph) == [["a", "b", "c"], ["e"]]
+
+
+def test_no_module_is_in_a_circle() -> None:
+    assert circles(IMPORTS) == []
+
+
+def test_every_room_has_its_place() -> None:
+    assert {room(module) for module in IMPORTS} == set(ROOMS)
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_rooms_import_downward(name: str) -> None:
+    below = set(ROOMS[: ROOMS.index(name) + 1])
+    upward = {
+        f"{module} imports {used}"
+        for module, uses in IMPORTS.items()
+        if room(module) == name and module not in ADDRESSES
+        for used in uses
+        if room(used) not in below
+    }
+    assert upward == set()
+
+
+def test_old_addresses_hold_nothing() -> None:
+    for address, package in ADDRESSES.items():
+        users = {module for module, uses in IMPORTS.items() if address in uses}
+        assert users == {package}
+        body = ast.parse(MODULES[address].read_text("utf-8")).body
+        assert all(isinstance(n, (ast.Expr, ast.ImportFrom, ast.Assign)) for n in body)
