@@ -14,9 +14,9 @@ PACKAGE = Path(kmtl.__file__).parent
 # From the ground up: a room imports those above it in this list, and itself.
 ROOMS = (
     "_checks",
-    "_files",
     "_locks",
     "_swap",
+    "_files",
     "_devices",
     "_dimensions",
     "_registry",
