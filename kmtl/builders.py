@@ -10,6 +10,7 @@ import keras
 
 from kmtl import _checks, _registry
 from kmtl._devices import ensure_memory_growth
+from kmtl._private.keras import node_of
 from kmtl.backbones import CNN, MLP, Backbone
 from kmtl.layers.maker import LayerMaker
 from kmtl.sharing import HardSharing, Sharing
@@ -265,15 +266,16 @@ def _check_input_shape(shape: Any) -> tuple[int | None, ...]:
 
 def _check_layer_names(outputs: Mapping[str, Any]) -> None:
     """A task may be called as no other layer, since its output layer has its name."""
-    seen: set[tuple[int, int]] = set()
+    seen: set[int] = set()
     owners: dict[str, Any] = {}
     tensors = list(outputs.values())
     while tensors:
-        layer, node, _ = tensors.pop()._keras_history
-        if (id(layer), node) in seen:
+        node = node_of(tensors.pop())
+        if id(node) in seen:
             continue
-        seen.add((id(layer), node))
-        tensors += layer._inbound_nodes[node].input_tensors
+        seen.add(id(node))
+        tensors += node.input_tensors
+        layer = node.operation
         if owners.setdefault(layer.name, layer) is not layer:
             raise ValueError(
                 f"Two layers would be called '{layer.name}', because a task (or the "

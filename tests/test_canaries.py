@@ -190,3 +190,35 @@ def test_keras_tuner_returns_normally_when_all_trials_failed(tmp_path, capsys) -
     assert statuses == {"FAILED"}
     printed = capsys.readouterr()
     assert "val_seg_acuracy" in printed.out + printed.err
+
+
+# -- names that Keras keeps private, of `kmtl/_private/keras.py` -----------------------
+
+
+def test_the_graph_can_be_walked_from_its_outputs() -> None:
+    """kmtl: `node_of`, `producer`, `nodes_of`."""
+    from kmtl._private.keras import node_of, nodes_of, producer
+
+    shared = keras.layers.Dense(3)
+    inputs = keras.Input((3,))
+    first = shared(inputs)
+    second = shared(first)
+    assert producer(second) is shared
+    assert producer(inputs).name == inputs.name
+    assert [node.outputs[0] for node in nodes_of(shared)] == [first, second]
+    assert node_of(second) is nodes_of(shared)[1]
+    assert node_of(second).input_tensors == [first]
+    assert node_of(second).parent_nodes == [nodes_of(shared)[0]]
+    assert nodes_of(keras.layers.Dense(3)) == []
+    assert shared.output is first  # public, of the first call only
+
+
+def test_layers_inside_layers_are_found() -> None:
+    """kmtl: `sublayers`; `model.layers` lists those at the top."""
+    from kmtl._private.keras import sublayers
+
+    inner = keras.layers.Dense(2)
+    built = keras.Sequential([keras.Input((3, 2)), keras.layers.TimeDistributed(inner)])
+    assert inner in sublayers(built)
+    assert inner not in built.layers
+    assert built not in sublayers(built)

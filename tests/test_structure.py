@@ -14,6 +14,7 @@ PACKAGE = Path(kmtl.__file__).parent
 # From the ground up: a room imports those above it in this list, and itself.
 ROOMS = (
     "_checks",
+    "_private",
     "_locks",
     "_swap",
     "_files",

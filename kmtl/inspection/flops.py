@@ -18,6 +18,8 @@ from typing import Any
 
 import keras
 
+from kmtl._private.keras import node_of
+
 Shape = tuple[int, ...]
 Rule = Callable[[Any, Sequence[Shape], Sequence[Shape]], int]
 
@@ -59,7 +61,7 @@ def node_flops(node: Any) -> tuple[int, list[str]]:
     """Operations of one call of a layer, and what could not be counted.
 
     Args:
-        node: A call of a layer: `layer._inbound_nodes[i]`.
+        node: A call of a layer: one of `nodes_of(layer)`.
 
     Returns:
         `(operations for one example, texts such as "name (Kind)")`.
@@ -108,7 +110,7 @@ class _Call:
 
 
 def _graph_flops(model: Any) -> tuple[int, list[str]]:
-    from kmtl.inspection.parts import in_order, node_of
+    from kmtl.inspection.parts import in_order
 
     graph = _graph_of(model)
     ends = [node_of(tensor) for tensor in keras.tree.flatten(graph._outputs_struct)]

@@ -14,6 +14,7 @@ from typing import Any
 
 import keras
 
+from kmtl._private.keras import node_of
 from kmtl.layers.recorded import Recorded
 from kmtl.tasks.output import TaskOutput
 
@@ -228,12 +229,6 @@ def users_of_nodes(model: Any) -> dict[Any, frozenset[str]]:
                     seen.add(parent)
                     pending.append(parent)
     return {node: frozenset(names) for node, names in found.items()}
-
-
-def node_of(tensor: Any) -> Any:
-    """The call that made a KerasTensor."""
-    history = tensor._keras_history
-    return history.operation._inbound_nodes[history.node_index]
 
 
 def in_order(nodes: Iterable[Any]) -> list[Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from kmtl._private.keras import node_of
 from kmtl.layers.dropout import Dropout
 from kmtl.layers.grouped import (
     GroupedDense,
@@ -120,9 +121,8 @@ class BankMaker(LayerMaker):
         if id(tensor) in self._known:
             return self._known[id(tensor)][1]
         # Not made by this maker: an operation on something folded, or the input.
-        history = tensor._keras_history
-        node = history.operation._inbound_nodes[history.node_index]
-        folded = any(self.is_folded(parent) for parent in node.input_tensors)
+        parents = node_of(tensor).input_tensors
+        folded = any(self.is_folded(parent) for parent in parents)
         self.note(tensor, folded)
         return folded
 

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from kmtl import _checks, _registry
+from kmtl._private.keras import node_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -185,10 +186,9 @@ def head_layer(model: Any, name: str) -> Any:
     pending, seen = [model.task_outputs[name].output], set()
     while pending:
         tensor = pending.pop(0)
-        layer = tensor._keras_history.operation
-        if getattr(layer, "kernel", None) is not None:
-            return layer
-        node = layer._inbound_nodes[tensor._keras_history.node_index]
+        node = node_of(tensor)
+        if getattr(node.operation, "kernel", None) is not None:
+            return node.operation
         if id(node) not in seen:
             seen.add(id(node))
             pending += node.input_tensors
