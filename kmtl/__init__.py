@@ -26,7 +26,6 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl import tuning as tuning
     from kmtl import weighting as weighting
     from kmtl._devices import devices as devices
-    from kmtl._serialization import load_model as load_model
     from kmtl.builders import build as build
     from kmtl.builders import build_cnn as build_cnn
     from kmtl.builders import build_mlp as build_mlp
@@ -48,6 +47,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl.tasks import Segmentation as Segmentation
     from kmtl.tasks import Task as Task
     from kmtl.tasks import TaskOutput as TaskOutput
+    from kmtl.training.loading import load_model as load_model
     from kmtl.training.model import MultiTaskModel as MultiTaskModel
     from kmtl.tuning import BayesianOptimization as BayesianOptimization
     from kmtl.tuning import GridSearch as GridSearch
@@ -71,6 +71,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     ),
     "kmtl.builders": ("build", "build_mlp", "build_cnn"),
     "kmtl.hardening": ("harden",),
+    "kmtl.training.loading": ("load_model",),
     "kmtl.training.model": ("MultiTaskModel",),
     "kmtl.tuning": (
         "HyperModel",
@@ -83,7 +84,6 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "kmtl.export": ("verify_export",),
     "kmtl.inspection": ("gates", "summary"),
     "kmtl._devices": ("devices",),
-    "kmtl._serialization": ("load_model",),
 }
 
 # Subpackages that `import kmtl` alone makes usable as `kmtl.<name>`.
@@ -129,4 +129,4 @@ def __dir__() -> list[str]:
     return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})
 
 
-importlib.import_module("kmtl._serialization").install()
+importlib.import_module("kmtl._serialization")  # lets Keras find our classes

@@ -11,21 +11,26 @@ from pathlib import Path
 import pytest
 
 import kmtl
+from kmtl._serialization import SAVED_CLASS
 
 PACKAGE = Path(kmtl.__file__).parent
 SECONDS = 120
 
-# A stand-in for Keras and one for a serialisable module, so that the hook is tested in
-# milliseconds and can be made to fail.
-FAKE_KERAS = "import log; log.lines.append('keras')"
-FAKE_CLASSES = "import keras, log; log.lines.append('classes')"
+# A stand-in for Keras, so that the hook is tested in milliseconds and can be made to
+# fail.
+FAKE_KERAS = """
+class saving:
+    objects = {}
+
+    def get_custom_objects():
+        return saving.objects
+"""
 SETUP = """
-import sys
-import log, kmtl
-from kmtl import _serialization
-_serialization.PACKAGES, _serialization.MODULES = (), ("classes",)
-kmtl.__path__.append(sys.path[0] + "/more")
-finder = _serialization._finder
+import sys, threading
+import kmtl
+
+def entered():
+    return "kmtl>Dropout" in sys.modules["keras"].saving.objects
 """
 
 
@@ -46,11 +51,8 @@ def run(code: str, path: Path, **environment: str) -> str:
 
 @pytest.fixture
 def fake(tmp_path: Path) -> Path:
-    """A folder with a fake `keras`, its `classes`, and kmtl modules in `more`."""
-    (tmp_path / "more").mkdir()
-    (tmp_path / "log.py").write_text("lines = []")
+    """A folder with a fake `keras`."""
     (tmp_path / "keras.py").write_text(FAKE_KERAS)
-    (tmp_path / "classes.py").write_text(FAKE_CLASSES)
     return tmp_path
 
 
@@ -64,68 +66,42 @@ def test_import_kmtl_imports_no_backend(tmp_path: Path) -> None:
     assert run(code, tmp_path) == "[]\n"
 
 
-def test_classes_are_registered_when_keras_comes_later(fake: Path) -> None:
+def test_classes_are_entered_when_keras_comes_later(fake: Path) -> None:
     code = f"""{SETUP}
-assert log.lines == [] and finder in sys.meta_path
+assert "keras" not in sys.modules
 import keras
-assert log.lines == ["keras", "classes"], log.lines
-assert finder not in sys.meta_path
-assert "Watching" not in type(keras.__loader__).__name__
-assert "Watching" not in type(keras.__spec__.loader).__name__
+assert entered()
+assert "kmtl.layers" not in sys.modules  # nothing of kmtl was imported for it
 """
     run(code, fake)
 
 
-def test_classes_are_registered_at_once_when_keras_is_there(fake: Path) -> None:
-    code = f"""{SETUP}
-sys.meta_path.remove(finder)  # as if kmtl had not been imported yet
-import keras
-assert log.lines == ["keras"], log.lines
-_serialization.install()
-assert log.lines == ["keras", "classes"], log.lines
-assert finder not in sys.meta_path
-"""
-    run(code, fake)
+def test_classes_are_entered_at_once_when_keras_is_there(fake: Path) -> None:
+    run(f"import keras\n{SETUP}\nassert entered()", fake)
 
 
-def test_registration_waits_for_the_outermost_kmtl_module(fake: Path) -> None:
-    """`classes` needs `kmtl.outer`, of which the import of Keras is the first line."""
-    (fake / "more/outer.py").write_text("import kmtl.inner\nvalue = 1")
-    (fake / "more/inner.py").write_text("import keras, log\nlog.lines.append('inner')")
-    (fake / "classes.py").write_text("from kmtl.outer import value\n" + FAKE_CLASSES)
-    code = f"""{SETUP}
-import kmtl.outer
-assert log.lines == ["keras", "inner", "classes"], log.lines
-assert finder not in sys.meta_path
-"""
-    run(code, fake)
-
-
-def test_a_module_is_executed_once_though_it_is_itself_serialisable(fake: Path) -> None:
-    (fake / "more/layer.py").write_text("import keras, log\nlog.lines.append('layer')")
-    code = f"""{SETUP}
-_serialization.MODULES = ("kmtl.layer",)
-import kmtl.layer
-assert log.lines == ["keras", "layer"], log.lines
-assert sys.modules["kmtl.layer"] is kmtl.layer
-"""
-    run(code, fake)
+def test_a_class_that_is_there_stays(fake: Path) -> None:
+    with (fake / "keras.py").open("a") as file:
+        file.write("\nsaving.objects['kmtl>Dropout'] = 'the class'")
+    code = f"{SETUP}\nimport keras\nassert entered()\nprint(keras.saving.objects)"
+    assert "'kmtl>Dropout': 'the class'" in run(code, fake)
 
 
 def test_failed_import_of_keras_is_not_the_last_chance(fake: Path) -> None:
-    (fake / "keras.py").write_text("import log\nif log.broken: 1 / 0\n" + FAKE_KERAS)
+    (fake / "broken.py").write_text("now = True")
+    (fake / "keras.py").write_text("import broken\nif broken.now: 1 / 0\n" + FAKE_KERAS)
     code = f"""{SETUP}
-log.broken = True
+import broken
 try:
     import keras
 except ZeroDivisionError:
     pass
 else:
     raise SystemExit("the error of keras was swallowed")
-assert "keras" not in sys.modules and log.lines == []
-log.broken = False
+assert "keras" not in sys.modules
+broken.now = False
 import keras
-assert log.lines == ["keras", "classes"], log.lines
+assert entered()
 """
     run(code, fake)
 
@@ -137,19 +113,8 @@ try:
     import keras
 except ModuleNotFoundError as error:
     assert error.name == "keras"
-"""
-    run(code, fake)
-
-
-def test_failed_registration_is_raised(fake: Path) -> None:
-    (fake / "classes.py").write_text("raise OSError('broken installation')")
-    code = f"""{SETUP}
-try:
-    import keras
-except OSError as error:
-    assert str(error) == "broken installation"
 else:
-    raise SystemExit("the error was swallowed")
+    raise SystemExit("no error")
 """
     run(code, fake)
 
@@ -158,55 +123,32 @@ def test_looking_keras_up_is_not_importing_it(fake: Path) -> None:
     code = f"""{SETUP}
 import importlib.util
 spec = importlib.util.find_spec("keras")
-assert spec.origin.endswith("keras.py") and log.lines == []
-assert "lines.append" in spec.loader.get_source("keras")
+assert spec.origin.endswith("keras.py") and "keras" not in sys.modules
 import keras
-assert log.lines == ["keras", "classes"]
+assert entered()
 """
     run(code, fake)
 
 
-def test_another_hook_on_keras_still_works(fake: Path) -> None:
-    """A second finder that asks all finders, as tracing tools install."""
-    code = f"""{SETUP}
-import importlib.util
-class Other:
-    busy = False
-    def find_spec(self, name, path=None, target=None):
-        if name != "keras" or self.busy:
-            return None
-        self.busy = True
-        try:
-            log.lines.append("other")
-            return importlib.util.find_spec(name)
-        finally:
-            self.busy = False
-sys.meta_path.{{}}
-import keras
-assert log.lines[-2:] == ["keras", "classes"] and "other" in log.lines, log.lines
-"""
-    run(code.replace("{}", "insert(0, Other())"), fake)
-    run(code.replace("{}", "insert(1, Other())"), fake)
-
-
-def test_two_threads_register_once(fake: Path) -> None:
-    (fake / "more/slow_a.py").write_text(
-        "import threads; threads.meet.wait(20)\nimport keras"
+def test_threads_that_import_keras_and_kmtl_at_once(fake: Path) -> None:
+    """kmtl begins while another thread is in the middle of Keras."""
+    (fake / "meet.py").write_text(
+        "import threading; begun = threading.Event(); go_on = threading.Event()"
     )
-    (fake / "more/slow_b.py").write_text(
-        "import threads; threads.meet.wait(20)\nimport keras"
+    (fake / "keras.py").write_text(
+        "import meet; meet.begun.set(); assert meet.go_on.wait(20)\n" + FAKE_KERAS
     )
-    (fake / "threads.py").write_text("import threading; meet = threading.Barrier(2)")
-    code = f"""{SETUP}
-import importlib, threading
-names = ["kmtl.slow_a", "kmtl.slow_b"]
-threads = [threading.Thread(target=importlib.import_module, args=[n]) for n in names]
-[thread.start() for thread in threads]
-[thread.join() for thread in threads]
-assert set(names) <= set(sys.modules)
-assert log.lines == ["keras", "classes"], log.lines
-assert finder not in sys.meta_path
-"""
+    code = """
+    import importlib, sys, threading, meet
+    first = threading.Thread(target=importlib.import_module, args=["keras"])
+    first.start()
+    assert meet.begun.wait(20)
+    second = threading.Thread(target=importlib.import_module, args=["kmtl"])
+    second.start()
+    meet.go_on.set()
+    first.join(), second.join()
+    assert "kmtl>Dropout" in sys.modules["keras"].saving.objects
+    """
     run(code, fake)
 
 
@@ -222,8 +164,13 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.backend
-@pytest.mark.parametrize("order", ["import kmtl, keras", "import keras, kmtl"])
+@pytest.mark.parametrize(
+    "order",
+    [
+        "import kmtl, keras",
+        "import kmtl.layers.transfer, keras",  # which imports Keras half-way
+    ],
+)
 def test_keras_loads_a_kmtl_layer_in_a_new_process(saved: Path, order: str) -> None:
     code = f"""
     {order}
@@ -233,17 +180,28 @@ def test_keras_loads_a_kmtl_layer_in_a_new_process(saved: Path, order: str) -> N
     assert run(code, saved.parent) == "kmtl.layers.dropout\n"
 
 
-@pytest.mark.backend
-def test_every_registered_class_is_reached(tmp_path: Path) -> None:
-    """A file that registers classes must be in the tables of `_serialization`."""
-    registering = {
-        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
-        for path in PACKAGE.rglob("*.py")
-        if "@keras.saving.register_keras_serializable" in path.read_text("utf-8")
-    }
-    assert "kmtl.layers.dropout" in registering
-    imported = run("import kmtl, keras, sys; print(*sys.modules)", tmp_path).split()
-    assert registering - set(imported) == set()
+def test_every_class_has_a_stand_in_that_gives_way(tmp_path: Path) -> None:
+    """All that kmtl's modules register was found in their texts, and the reverse."""
+    code = """
+    import importlib, kmtl, keras
+    from kmtl._serialization import StandIn
+    found = keras.saving.get_custom_objects()
+    announced = {name for name, cls in found.items() if isinstance(cls, StandIn)}
+    for module in {stand_in.module for stand_in in list(found.values())}:
+        importlib.import_module(module)
+    assert "kmtl>Dropout" in announced
+    left = {name for name, cls in found.items() if isinstance(cls, StandIn)}
+    print(left, set(found) - announced)
+    """
+    assert run(code, tmp_path) == "set() set()\n"
+
+
+def test_classes_are_registered_in_the_way_that_is_looked_for() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        if path.name != "_serialization.py":
+            text = path.read_text("utf-8")
+            uses = text.count("register_keras_serializable(package=")
+            assert uses == len(SAVED_CLASS.findall(text)), path
 
 
 @pytest.mark.backend

@@ -15,6 +15,7 @@ PACKAGE = Path(kmtl.__file__).parent
 ROOMS = (
     "_checks",
     "_private",
+    "_serialization",
     "_locks",
     "_swap",
     "_files",
@@ -35,7 +36,6 @@ ROOMS = (
     "builders",
     "hardening",
     "inspection",
-    "_serialization",
     "evaluation",
     "plotting",
     "tuning",

@@ -113,7 +113,7 @@ class Baselines:
         _checks.check_choice("seed", seed, self.seeds)  # type: ignore[arg-type]
         for run in self.runs:
             if (run.task, run.seed) == (task, seed):
-                from kmtl._serialization import load_model
+                from kmtl.training.loading import load_model
 
                 return load_model(Path(run.folder) / "model.keras")
         raise ValueError(f"No baseline of task '{task}' with seed {seed}.")
