@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl.hardening import harden as harden
     from kmtl.inspection import gates as gates
     from kmtl.inspection import summary as summary
+    from kmtl.registration import register as register
     from kmtl.tasks import BinaryClassification as BinaryClassification
     from kmtl.tasks import Classification as Classification
     from kmtl.tasks import DenseRegression as DenseRegression
@@ -71,6 +72,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     ),
     "kmtl.builders": ("build", "build_mlp", "build_cnn"),
     "kmtl.hardening": ("harden",),
+    "kmtl.registration": ("register",),
     "kmtl.training.loading": ("load_model",),
     "kmtl.training.model": ("MultiTaskModel",),
     "kmtl.tuning": (

@@ -22,6 +22,7 @@ ROOMS = (
     "_devices",
     "_dimensions",
     "_registry",
+    "registration",
     "losses",
     "metrics",
     "layers",

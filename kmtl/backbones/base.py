@@ -13,7 +13,7 @@ from kmtl.layers.maker import NORMALIZATIONS, LayerMaker
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Backbone:
+class Backbone(_registry.Registrable):
     """Base class of all trunks: `num_blocks` blocks, applied one after another.
 
     Args:
@@ -29,7 +29,6 @@ class Backbone:
     normalization: str | None = None
     kernel_regularizer: Any = None
 
-    registered_name: ClassVar[str]
     #: Ranks of one input that the blocks accept.
     INPUT_RANKS: ClassVar[tuple[int, ...]] = ()
 
@@ -93,7 +92,8 @@ class Backbone:
 
     def to_config(self) -> dict[str, Any]:
         """JSON-ready description; `Backbone.from_config` gives an equal backbone."""
-        config: dict[str, Any] = {"kind": self.registered_name}
+        kind = _registry.saved_name("backbone", type(self))
+        config: dict[str, Any] = {"kind": kind}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             config[field.name] = list(value) if isinstance(value, tuple) else value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EPSILON = 1e-6
 
 
-class Relations(keras.layers.Layer):
+class Relations(_registry.Registrable, keras.layers.Layer):
     """Base class of the regularisers of task relations. Use a subclass, or its name.
 
     For K tasks whose last head kernels have one shape, W is the matrix `(D, K)` with a
@@ -38,8 +38,6 @@ class Relations(keras.layers.Layer):
     """
 
     built: bool
-
-    registered_name: ClassVar[str]
 
     def __init__(
         self,

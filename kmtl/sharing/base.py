@@ -17,10 +17,9 @@ NESTED = "kmtl.sharing"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Sharing:
+class Sharing(_registry.Registrable):
     """Base class of all schemes. A frozen, JSON-ready value."""
 
-    registered_name: ClassVar[str]
     #: What `"default"` means in a search space for an argument: name -> range. Those of
     #: the base classes count too.
     ranges: ClassVar[Mapping[str, Dimension]] = {}
@@ -99,7 +98,7 @@ class Sharing:
             field.name: _plain(getattr(self, field.name))
             for field in dataclasses.fields(self)
         }
-        return {"kind": self.registered_name, **fields}
+        return {"kind": _registry.saved_name("sharing", type(self)), **fields}
 
     @staticmethod
     def from_config(config: Mapping[str, Any]) -> Sharing:

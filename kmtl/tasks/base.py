@@ -17,7 +17,7 @@ from kmtl.tasks.names import check_task_name
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class Task(_registry.Registrable):
     """One output of a multi-task model: head, loss, metrics, missing labels, weight.
 
     A frozen value. Builders, `compile`, the data pipeline, evaluation, search and
@@ -57,7 +57,6 @@ class Task:
     auxiliary: bool = False
     labels: tuple[str, ...] | None = None
 
-    registered_name: ClassVar[str]
     #: Per-label loss functions of this kind, `name -> fn(labels, outputs)`.
     LOSSES: ClassVar[Mapping[str, Callable[[Any, Any], Any]]] = {}
     #: Metrics of this kind, `name -> (factory(task, name), higher_is_better)`.
@@ -329,7 +328,7 @@ class Task:
 
     def to_config(self) -> dict[str, Any]:
         """The task as JSON-ready data; `Task.from_config` gives an equal task."""
-        config: dict[str, Any] = {"kind": self.registered_name}
+        config: dict[str, Any] = {"kind": _registry.saved_name("task", type(self))}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name == "metrics":

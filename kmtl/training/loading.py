@@ -6,11 +6,14 @@ from typing import Any
 
 import keras
 
+from kmtl import _registry
+
 
 def load_model(path: Any, **options: Any) -> keras.Model:
     """Load a model saved with `model.save("x.keras")`.
 
-    The same as `keras.models.load_model` after `import kmtl`.
+    The same as `keras.models.load_model` after `import kmtl`. Classes of your own in it
+    must have been registered (`kmtl.register`), or come from a plugin.
 
     Args:
         path: String or path of the `.keras` file.
@@ -20,4 +23,5 @@ def load_model(path: Any, **options: Any) -> keras.Model:
     Returns:
         The model, with the class it was saved with.
     """
+    _registry.load_plugins()
     return keras.models.load_model(path, **options)

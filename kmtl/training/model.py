@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from kmtl import _checks
+from kmtl import _checks, _registry
 from kmtl.relations import base as relations_base
 from kmtl.tasks.checks import check_loss_weights
 from kmtl.training import labels as user_data
@@ -181,6 +181,11 @@ class MultiTaskModel(TaskAccess):
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             self.optimizer.build(self.trainable_variables)
+
+    @classmethod
+    def from_config(cls, config: Any, custom_objects: Any = None) -> Any:
+        _registry.load_plugins()  # which define classes that the config may name
+        return super().from_config(config, custom_objects=custom_objects)
 
     # -- losses -----------------------------------------------------------------------
 

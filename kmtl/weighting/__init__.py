@@ -15,6 +15,9 @@ _OTHERS = {
     "LossWeighting": "base",
     "GradientWeighting": "base",
     "get": "base",
+    "LOSS_FLOOR": "base",
+    "cast_like": "_masking",
+    "observed": "_masking",
     "aggregate": "functional",
     "task_weights": "functional",
 }
@@ -26,7 +29,8 @@ def _classes() -> dict[str, type]:
     registered = (
         _registry.get("weighting", name) for name in _registry.names("weighting")
     )
-    return {cls.__name__: cls for cls in registered}
+    own = (cls for cls in registered if cls.__module__.startswith(f"{__name__}."))
+    return {cls.__name__: cls for cls in own}
 
 
 def __getattr__(name: str) -> Any:

@@ -25,7 +25,7 @@ from kmtl.weighting import _solvers
 LOSS_FLOOR = 1e-20
 
 
-class Weighting(keras.layers.Layer):
+class Weighting(_registry.Registrable, keras.layers.Layer):
     """Base class of all balancing rules. Use a subclass, or a name such as `"dwa"`.
 
     Subclasses check and store their hyperparameters in `__init__`, return them from
@@ -33,7 +33,6 @@ class Weighting(keras.layers.Layer):
     """
 
     kind: ClassVar[str]  # "loss" or "gradient"
-    registered_name: ClassVar[str]
     #: What `"default"` means in a search space for an argument: name -> range.
     ranges: ClassVar[Mapping[str, Dimension]] = {}
     built: bool
