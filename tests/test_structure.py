@@ -13,6 +13,7 @@ PACKAGE = Path(kmtl.__file__).parent
 
 # From the ground up: a room imports those above it in this list, and itself.
 ROOMS = (
+    "_arrays",
     "_checks",
     "_private",
     "_serialization",

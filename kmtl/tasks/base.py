@@ -11,9 +11,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from kmtl import _checks, _registry, losses
+from kmtl import _arrays, _checks, _registry, losses
 from kmtl.tasks.metric import Metric, resolve_metrics
 from kmtl.tasks.names import check_task_name
+
+#: Weights beyond this could make a sum of losses infinite in float32.
+_MOST_WEIGHT = 1e30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,15 +76,18 @@ class Task(_registry.Registrable):
         def put(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
+        # NumPy's strings, say from the columns of a table, do not save with a model.
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, str):
+                put(field.name, str(value))
         check_task_name(self.name)
         put("hidden", _checks.check_ints("hidden", self.hidden))
         put(
             "dropout",
             _checks.check_range("dropout", self.dropout, 0, 1, high_open=True),
         )
-        put("weight", _checks.check_range("weight", self.weight, 0))
-        if not math.isfinite(self.weight):
-            raise ValueError(f"`weight` must be finite. Received: weight={self.weight}")
+        put("weight", _checks.check_range("weight", self.weight, 0, _MOST_WEIGHT))
         _checks.check_choice("pooling", self.pooling, ("avg", "max", "flatten"))
         put("activation", _checks.check_activation(self.activation))
         put("loss", self._check_loss(self.loss))
@@ -170,7 +176,7 @@ class Task(_registry.Registrable):
                 key = int(key)
             index = _checks.check_int("class_weight key", key, 0, classes - 1)
             checked[index] = _checks.check_range(
-                f"class_weight[{key}]", value, 0, high_open=True
+                f"class_weight[{key}]", value, 0, _MOST_WEIGHT
             )
         return checked
 
@@ -261,26 +267,33 @@ class Task(_registry.Registrable):
 
     # -- checks on the user's data ---------------------------------------------------
 
+    def label_array(self, labels: Any) -> np.ndarray:
+        """Labels as the user gave them, as a NumPy array that every backend reads.
+
+        Masked entries and pandas' NA become NaN, which marks a missing label.
+
+        Raises:
+            ValueError, TypeError: for what is no array.
+        """
+        array = _arrays.as_array(labels, f"Labels of task '{self.name}'", holes=True)
+        return _arrays.within_int32(array)
+
     def check_labels(self, labels: Any, input_shape: Sequence | None = None) -> None:
         """Refuse labels of a wrong shape, dtype or range, before training.
 
         Args:
-            labels: Numpy array of a batch or of all rows.
+            labels: Array of a batch or of all rows.
             input_shape: Shape of one input (without batch), where it matters.
 
         Raises:
             ValueError: naming the task, what was expected and what was received.
         """
-        array = np.asarray(labels)
+        array = _arrays.as_array(labels, f"Labels of task '{self.name}'", holes=True)
         if array.dtype.kind not in "biuf":
             raise ValueError(
                 f"Labels of task '{self.name}' must be numbers. "
                 f"Received: dtype={array.dtype}"
-                + (
-                    "; map class names to 0..C-1 first"
-                    if array.dtype.kind in "OSU"
-                    else ""
-                )
+                + ("; map class names to 0..C-1 first" * _arrays.is_text(array))
             )
         expected = self.expected_shapes(input_shape)
         if not array.ndim or not any(_fits(array.shape[1:], s) for s in expected):
@@ -289,11 +302,31 @@ class Task(_registry.Registrable):
                 f"{' or '.join(_show(shape) for shape in expected)}. "
                 f"Received: shape={tuple(array.shape)}{self.shape_hint(array)}"
             )
-        values = array[~np.isnan(array)] if array.dtype.kind == "f" else array.ravel()
+        present = np.ones(array.shape, bool)
+        if array.dtype.kind == "f":
+            present = ~np.isnan(array)
         if self.missing is not None:
-            values = values[values != self.missing]
-        if values.size:
-            self.check_values(values)
+            present &= array != self.missing
+        values = array[present]
+        if not values.size:
+            return
+        self.check_values(values)
+        if self.class_count is None:
+            self._check_digits(
+                array if present.all() else np.where(present, array, np.nan)
+            )
+
+    def _check_digits(self, array: np.ndarray) -> None:
+        lost = _arrays.lost_digits(array)
+        if lost is not None:
+            column, step, deviation = lost
+            where = f" (column {column})" if array.ndim == 2 and column else ""
+            raise ValueError(
+                f"Labels of task '{self.name}' must keep their digits in float32, in "
+                "which a net calculates: subtract their mean first, and divide by "
+                f"their standard deviation. Received: labels{where} with a standard "
+                f"deviation of {deviation:.3g} where float32 has steps of {step:g}"
+            )
 
     def expected_shapes(self, input_shape: Sequence | None) -> list[tuple]:
         """Accepted shapes of one raw label; None matches any size."""
@@ -303,26 +336,35 @@ class Task(_registry.Registrable):
         """What to do about a label array of the wrong shape, if we can tell."""
         return ""
 
+    @property
+    def label_range(self) -> tuple[float, float]:
+        """The smallest and the largest number that a label may be."""
+        if self.class_count is None:
+            return -_arrays.FLOAT_MAX, _arrays.FLOAT_MAX
+        return 0.0, self.class_count - 1.0
+
+    @property
+    def label_rule(self) -> str:
+        """What labels must be, in words, for errors."""
+        if self.class_count is None:
+            return (
+                f"Labels of task '{self.name}' must be finite and within float32 "
+                "(NaN marks a missing label)"
+            )
+        return (
+            f"Labels of task '{self.name}' must be integers in "
+            f"[0, {self.class_count - 1}]"
+            + ("" if self.missing is None else f", or {self.missing} where missing")
+        )
+
     def check_values(self, values: np.ndarray) -> None:
         """Refuse present label values out of range. `values` is flat, not empty."""
-        classes = self.class_count
-        if classes is None:
-            if not np.isfinite(values).all():
-                raise ValueError(
-                    f"Labels of task '{self.name}' must be finite (NaN marks a missing "
-                    f"label). Received: {values[~np.isfinite(values)][0]}"
-                )
-            return
-        wrong = (values < 0) | (values >= classes)
-        if values.dtype.kind == "f":
+        low, high = self.label_range
+        wrong = ~((values >= low) & (values <= high))
+        if self.class_count is not None and values.dtype.kind == "f":
             wrong |= values != np.floor(values)
-        wrong = values[wrong]
-        if wrong.size:
-            raise ValueError(
-                f"Labels of task '{self.name}' must be integers in [0, {classes - 1}]"
-                + ("" if self.missing is None else f", or {self.missing} where missing")
-                + f". Received: {wrong[0]}"
-            )
+        if wrong.any():
+            raise ValueError(f"{self.label_rule}. Received: {values[wrong][0]}")
 
     # -- JSON ------------------------------------------------------------------------
 

@@ -54,11 +54,15 @@ def label_dict(y: Any, tasks: Sequence[Task]) -> dict[str, Any]:
     names = [task.name for task in tasks]
     if y is None:
         y = {}
+    elif hasattr(y, "columns") and not set(names).isdisjoint(map(str, y.columns)):
+        y = {name: y[name] for name in y.columns}  # a DataFrame of pandas
     elif not isinstance(y, Mapping):
         if len(tasks) != 1 or isinstance(y, (list, tuple)):
+            columns = getattr(y, "columns", None)
             raise TypeError(
-                f"Labels must be a dict keyed by task name ({', '.join(names)}). "
-                f"Received: {type(y).__name__}"
+                f"Labels must be a dict keyed by task name ({', '.join(names)}), such "
+                f"as {{'{names[0]}': ..., ...}}. Received: {type(y).__name__}"
+                + ("" if columns is None else f" of {', '.join(map(str, columns))}")
             )
         y = {names[0]: y}
     _checks.check_task_keys("y", y, names, partial=True)

@@ -39,6 +39,7 @@ class Metric:
             raise ValueError(
                 f"A metric's name must be an identifier. Received: name={self.name!r}"
             )
+        object.__setattr__(self, "name", str(self.name))  # NumPy's are not saved
         if self.name == "loss":
             raise ValueError(
                 "A metric may not be called 'loss': `<task>_loss` is the task's loss."

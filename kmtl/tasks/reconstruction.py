@@ -116,11 +116,15 @@ class Reconstruction(Task):
         # Keras takes inputs of one channel without the axis too.
         return [shape, shape[:-1]] if shape[-1:] == (1,) else [shape]
 
-    def check_values(self, values: Any) -> None:
-        super().check_values(values)
-        if self.logits and not ((values >= 0) & (values <= 1)).all():
-            raise ValueError(
-                f"Targets of task '{self.name}' must be in [0, 1] for "
-                f"loss='binary_cross_entropy'. "
-                f"Received: {values[(values < 0) | (values > 1)][0]}"
-            )
+    @property
+    def label_range(self) -> tuple[float, float]:
+        return (0.0, 1.0) if self.logits else super().label_range
+
+    @property
+    def label_rule(self) -> str:
+        if not self.logits:
+            return super().label_rule
+        return (
+            f"Targets of task '{self.name}' must be in [0, 1] for "
+            "loss='binary_cross_entropy'"
+        )

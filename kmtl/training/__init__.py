@@ -6,14 +6,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kmtl.training.guards import NonFiniteError as NonFiniteError
     from kmtl.training.runs import RunCheckpoint as RunCheckpoint
     from kmtl.training.runs import fit_run as fit_run
 
-__all__ = ["RunCheckpoint", "fit_run"]
+_MODULES = {
+    "NonFiniteError": "kmtl.training.guards",
+    "RunCheckpoint": "kmtl.training.runs",
+    "fit_run": "kmtl.training.runs",
+}
+
+__all__ = ["NonFiniteError", "RunCheckpoint", "fit_run"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: kmtl.tasks imports from this package, and runs from it."""
-    if name in __all__:
-        return getattr(importlib.import_module("kmtl.training.runs"), name)
+    """Import on first use: these load Keras."""
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

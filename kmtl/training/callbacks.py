@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 
+from kmtl.training.guards import check_guards
+
 
 class WeightingHooks(keras.callbacks.Callback):
     """Tells the model's weighting about epochs and puts its record into their logs.
@@ -23,15 +25,44 @@ class WeightingHooks(keras.callbacks.Callback):
         self.model.weighting.on_epoch_end(epoch, losses)
 
 
+class GuardHooks(keras.callbacks.Callback):
+    """Ends `fit` with an error after an epoch in which numbers were not what they seem.
+
+    Added by `fit` as the first callback, so that no other keeps such a model.
+    """
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.epoch = epoch
+        self.training = True
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self._look()  # validation resets the flags
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._look()
+
+    def _look(self) -> None:
+        if not self.training:
+            return
+        self.training = False
+        check_guards(self.model, f"of epoch {self.epoch + 1}", epoch=self.epoch + 1)
+
+
 def with_hooks(model: Any, callbacks: Any) -> Any:
-    """`fit`'s callbacks, with the one that tells the weighting about epochs."""
-    if model.weighting is None:
-        return callbacks
+    """`fit`'s callbacks, after those that look at numbers and tell the weighting."""
+    own: list = [GuardHooks()]
+    if model.weighting is not None:
+        own.append(WeightingHooks())
     if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks.append(WeightingHooks())
+        for hook in own:
+            hook.set_params(callbacks.params)
+            hook.set_model(model)
+        kinds = (GuardHooks, WeightingHooks)  # of an earlier `fit`
+        given = [one for one in callbacks.callbacks if not isinstance(one, kinds)]
+        callbacks.callbacks[:] = [*own, *given]
         return callbacks
     if callbacks is None:
         callbacks = []
     elif isinstance(callbacks, keras.callbacks.Callback):
         callbacks = [callbacks]
-    return [WeightingHooks(), *callbacks]
+    return [*own, *callbacks]

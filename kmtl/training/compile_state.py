@@ -15,6 +15,7 @@ class CompileState:
     tasks: dict[str, Task] = dataclasses.field(default_factory=dict)
     terms: Any = None
     metrics: Any = None
+    guards: Any = None
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
     #: What a gradient-based weighting acts on; None for all others.
     plan: Any = None
@@ -22,6 +23,8 @@ class CompileState:
     present: Any = None
     #: Every row that `fit` trains on has a label of every task.
     complete: bool = False
+    #: Steps look at labels and inputs: data sets or generators have been given.
+    streams: bool = False
     #: Rows of the batch being traced that are data, where it is filled up; else None.
     rows: Any = None
     #: Layers call `add_loss` in a step (seen while tracing it on JAX).

@@ -11,17 +11,31 @@ import keras
 
 from kmtl import _checks, _registry
 from kmtl.relations import base as relations_base
-from kmtl.tasks.checks import check_loss_weights
-from kmtl.training import labels as user_data
-from kmtl.training import sources, total_loss
+from kmtl.tasks.checks import check_loss_weights, label_dict
+from kmtl.training import sources, streams, total_loss
 from kmtl.training.balance import make_plan
 from kmtl.training.balance_log import BalanceLog
 from kmtl.training.callbacks import with_hooks
 from kmtl.training.compile_state import CompileState
+from kmtl.training.guards import Guards, check_guards
+from kmtl.training.labels import apply_sample_weight, clean_labels
 from kmtl.training.metrics import TaskMetrics
 from kmtl.training.task_access import TaskAccess
 from kmtl.training.trackers import LossTerms
+from kmtl.training.user_data import (
+    check_counts,
+    check_ends,
+    prepare,
+    prepare_validation,
+)
 from kmtl.weighting import base as weighting_base
+
+_COUNTS = (
+    "steps_per_epoch",
+    "validation_steps",
+    "validation_batch_size",
+    "validation_freq",
+)
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -119,6 +133,7 @@ class MultiTaskModel(TaskAccess):
             tasks=tasks,
             terms=LossTerms(names),
             metrics=task_metrics,
+            guards=Guards(list(tasks.values()), [t.name for t in self.inputs]),
             # What was given, for saving; Keras would keep the resolved jit flag, which
             # differs between backends.
             config={
@@ -220,7 +235,7 @@ class MultiTaskModel(TaskAccess):
             `"regularization"`, `"other"` (what a weighting adds) and `"total"` a float.
         """
         self._assert_compile_called("loss_report")
-        x, y, sample_weight = user_data.prepare(self, x, y, sample_weight)
+        x, y, sample_weight = prepare(self, x, y, sample_weight)
         return total_loss.report(self, x, y, sample_weight)
 
     def scale_report(self, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
@@ -257,17 +272,18 @@ class MultiTaskModel(TaskAccess):
     def metrics(self) -> list:
         found = super().metrics
         if self.compiled:
-            found = [*found, self._state.terms, *self._state.metrics.objects()]
+            own = (self._state.terms, self._state.guards)
+            found = [*found, *own, *self._state.metrics.objects()]
         return found
 
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> dict[str, Any]:
         """Update the tasks' metrics and return all logs."""
-        y = user_data.label_dict(y, self.tasks)
+        y = label_dict(y, self.tasks)
         for name, task in self._state.tasks.items():
-            labels, mask = user_data.clean_labels(task, x, y, y_pred[name])
-            weights = user_data.apply_sample_weight(mask, sample_weight, name)
+            labels, mask = clean_labels(task, x, y, y_pred[name])
+            weights = apply_sample_weight(mask, sample_weight, name)
             self._state.metrics.update(name, labels, y_pred[name], mask, weights)
         return self.get_metrics_result()
 
@@ -308,7 +324,7 @@ class MultiTaskModel(TaskAccess):
         if arrays is None:
             return None
         parts = keras.utils.unpack_x_y_sample_weight(arrays)
-        x, y, weight = user_data.prepare(self, *parts)
+        x, y, weight = prepare(self, *parts)
         return (x, y) if weight is None else (x, y, weight)
 
     def fit(
@@ -344,55 +360,89 @@ class MultiTaskModel(TaskAccess):
                 first batch (`kmtl.data.from_arrays` checks all rows).
         """
         self._assert_compile_called("fit")
+        check_counts(
+            batch_size=batch_size,
+            epochs=epochs,
+            **{name: kwargs.get(name) for name in _COUNTS},
+        )
         if class_weight is not None:
             raise ValueError(
                 "`class_weight` belongs to a task: "
                 "kmtl.Classification(..., class_weight={0: 1.0, 1: 4.0})."
             )
-        x, y, sample_weight = user_data.prepare(self, x, y, sample_weight)
+        check_ends(x, "steps_per_epoch", kwargs.get("steps_per_epoch"))
+        check_ends(validation_data, "validation_steps", kwargs.get("validation_steps"))
+        x, y, sample_weight = prepare(self, x, y, sample_weight)
         if validation_data is not None:
-            validation_data = user_data.prepare_validation(self, validation_data)
+            validation_data = prepare_validation(self, validation_data)
         ruled = [n for n, layer in self.task_outputs.items() if layer.weight_rule]
         if ruled:
             data = x if y is None else (x, y, sample_weight)
             shares = sources.label_shares(data, self.tasks)
             self.set_task_weights({name: shares[name] for name in ruled})
-        self._expect(not sources.lacks_labels(self.tasks, x, y, sample_weight))
+        self._expect(
+            complete=not sources.lacks_labels(self.tasks, x, y, sample_weight),
+            streams=any(map(sources.needs_looks, (x, validation_data))),
+        )
         with self._scope():
             if self.weighting is not None:
                 self.weighting.on_fit_begin(self, validation_data)
             self._build_optimizer()
-        return super().fit(
-            x=x,
-            y=y,
-            batch_size=batch_size,
-            epochs=epochs,
-            verbose=verbose,
-            callbacks=with_hooks(self, callbacks),
-            validation_split=validation_split,
-            validation_data=validation_data,
-            # Keras warns about its own default where the data set has the say.
-            shuffle=shuffle
-            and not (hasattr(x, "element_spec") or user_data.is_stream(x)),
-            sample_weight=sample_weight,
-            **kwargs,
-        )
+        with streams.first_hand(x, validation_data):
+            return super().fit(
+                x=x,
+                y=y,
+                batch_size=batch_size,
+                epochs=epochs,
+                verbose=verbose,
+                callbacks=with_hooks(self, callbacks),
+                validation_split=validation_split,
+                validation_data=validation_data,
+                # Keras warns about its own default where the data set has the say.
+                shuffle=shuffle
+                and not (hasattr(x, "element_spec") or sources.is_stream(x)),
+                sample_weight=sample_weight,
+                **kwargs,
+            )
 
     def _build_optimizer(self) -> None:
         # TensorFlow traces a step a second time if it has made variables.
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
 
-    def _expect(self, complete: bool) -> None:
-        """Trace a step without the care for absent tasks, where there are none."""
-        if complete != self._state.complete:
+    def _expect(self, complete: bool | None = None, streams: bool = False) -> None:
+        """Trace steps with what the data need, and without what they do not.
+
+        Args:
+            complete: Whether every row has a label of every task: without the care for
+                absent tasks.
+            streams: Whether the data have not been checked whole: steps look at them,
+                from now on.
+        """
+        if complete is not None and complete != self._state.complete:
             self._state.complete = complete
             self.train_function = None
+        if streams and not self._state.streams:
+            self._state.streams = True
+            self.train_function = self.test_function = None
 
-    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
-        """One step on a batch, as in Keras; the labels are not checked."""
-        self._expect(False)
-        return super().train_on_batch(*args, **kwargs)
+    def train_on_batch(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        class_weight: None = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """One step on a batch, as `keras.Model.train_on_batch`, checked as by `fit`."""
+        self._assert_compile_called("train_on_batch")
+        x, y, sample_weight = prepare(self, x, y, sample_weight)
+        self._expect(complete=False)
+        result = super().train_on_batch(
+            x, y, sample_weight, class_weight=class_weight, return_dict=return_dict
+        )
+        self._state.guards.check(self, "since the last `reset_metrics()`")
+        return result
 
     def _scope(self) -> Any:
         """Where this model's variables are made."""
@@ -412,12 +462,18 @@ class MultiTaskModel(TaskAccess):
         """Losses and metrics on data, as `keras.Model.evaluate`."""
         self._assert_compile_called("evaluate")
         if not kwargs.get("_use_cached_eval_dataset"):
-            x, y, sample_weight = user_data.prepare(self, x, y, sample_weight)
-        return super().evaluate(
-            x=x,
-            y=y,
-            batch_size=batch_size,
-            verbose=verbose,
-            sample_weight=sample_weight,
-            **kwargs,
-        )
+            check_counts(batch_size=batch_size, steps=kwargs.get("steps"))
+            check_ends(x, "steps", kwargs.get("steps"))
+            x, y, sample_weight = prepare(self, x, y, sample_weight)
+            self._expect(streams=sources.needs_looks(x))
+        with streams.first_hand(x):
+            results = super().evaluate(
+                x=x,
+                y=y,
+                batch_size=batch_size,
+                verbose=verbose,
+                sample_weight=sample_weight,
+                **kwargs,
+            )
+        check_guards(self, "of the evaluation")
+        return results

@@ -10,9 +10,11 @@ import numpy as np
 from keras import ops
 
 from kmtl.tasks.base import Task
+from kmtl.tasks.checks import label_dict
 from kmtl.training.batches import ShuffledBatches
-from kmtl.training.labels import apply_sample_weight, is_split, is_stream, label_dict
+from kmtl.training.labels import apply_sample_weight
 
+_ENDLESS = -1  # tf.data.INFINITE_CARDINALITY
 _ROWS_AT_ONCE = 1024
 _VALUES_AT_ONCE = 2**22
 
@@ -20,6 +22,42 @@ _VALUES_AT_ONCE = 2**22
 def is_tf_dataset(data: Any) -> bool:
     """Whether this is a `tf.data.Dataset`; asks without importing TensorFlow."""
     return hasattr(data, "element_spec")
+
+
+def is_split(data: Any) -> bool:
+    """Whether this is a `kmtl.data.Split`."""
+    return callable(getattr(data, "arrays", None))
+
+
+def is_dataset(data: Any) -> bool:
+    """A `tf.data.Dataset` or `keras.utils.PyDataset`, which can be read again."""
+    # A distributed data set has no `take`.
+    return isinstance(data, keras.utils.PyDataset) or (
+        is_tf_dataset(data) and hasattr(data, "take")
+    )
+
+
+def is_stream(data: Any) -> bool:
+    """A generator, a data loader, or a data set distributed over replicas."""
+    return hasattr(data, "__iter__") and not (
+        isinstance(data, (Mapping, list, tuple, str))
+        or hasattr(data, "shape")
+        or is_dataset(data)
+    )
+
+
+def needs_looks(data: Any) -> bool:
+    """Whether steps have to look at labels and inputs: these are no checked arrays."""
+    return (is_dataset(data) or is_stream(data)) and not isinstance(
+        data, ShuffledBatches
+    )
+
+
+def is_endless(data: Any) -> bool:
+    """Whether a data set is known to have no end."""
+    if isinstance(data, keras.utils.PyDataset):
+        return data.num_batches is None
+    return is_dataset(data) and int(data.cardinality()) == _ENDLESS
 
 
 def arrays_of(data: Any) -> tuple | None:
@@ -98,16 +136,15 @@ def batches_of(data: Any) -> Iterator[tuple[Any, Any, Any]]:
                 _slice(arrays, start, start + _ROWS_AT_ONCE)
             )
         return
-    if is_tf_dataset(data):
-        endless, batches = int(data.cardinality()) == -1, iter(data)
-    else:
-        endless = data.num_batches is None
-        batches = map(data.__getitem__, range(data.num_batches or 0))
-    if endless:
+    if is_endless(data):
         raise ValueError(
             "Counting labels needs a finite data set. "
             "Received: one without end (repeat())."
         )
+    if is_tf_dataset(data):
+        batches = iter(data)
+    else:
+        batches = map(data.__getitem__, range(data.num_batches))
     for batch in batches:
         yield keras.utils.unpack_x_y_sample_weight(batch)
 

@@ -10,7 +10,8 @@ from keras import ops
 from kmtl import losses
 from kmtl.layers.deep_supervision import DeepSupervision
 from kmtl.losses.masked import all_replicas_sum, replica_count
-from kmtl.training import labels as user_data
+from kmtl.tasks.checks import label_dict
+from kmtl.training.labels import apply_sample_weight, clean_labels
 
 
 class Batch(NamedTuple):
@@ -35,6 +36,8 @@ class Batch(NamedTuple):
     global_losses: Any
     rows: Any
     deep: Any = None
+    #: What `Guards.look` saw in the data; None where they were checked before.
+    seen: Any = None
 
 
 def kept_predictions(model: Any) -> dict[str, list]:
@@ -56,12 +59,14 @@ def task_losses(
 ) -> Batch:
     """The tasks' losses on a batch; `kept` is what `kept_predictions` gave."""
     kept = kept_predictions(model) if kept is None else kept
-    y = user_data.label_dict(y, model.tasks)
+    y = label_dict(y, model.tasks)
     shares, sums, counts, deep = [], [], [], []
+    clean: dict[str, Any] = {}
     for name, task in model._state.tasks.items():
-        labels, mask = user_data.clean_labels(task, x, y, y_pred[name])
+        labels, mask = clean_labels(task, x, y, y_pred[name])
+        clean[name] = labels
         weights = task.label_weights(labels, mask)
-        weights = user_data.apply_sample_weight(weights, sample_weight, name)
+        weights = apply_sample_weight(weights, sample_weight, name)
         values = task.loss_values(labels, y_pred[name])
         sums.append(ops.sum(values * weights))
         extra = sum(
@@ -90,6 +95,9 @@ def task_losses(
         global_losses=own * all_replicas_sum(shares),
         rows=_rows(model, x),
         deep=ops.stack(deep) if kept else None,
+        seen=model._state.guards.look(x, y, clean, sample_weight)
+        if model._state.streams
+        else None,
     )
 
 
@@ -105,7 +113,7 @@ def half_losses(
         and `(2, T)`, the share of each half in a task's labels: the loss of the whole
         batch is the sum over halves of share times loss.
     """
-    labels = user_data.label_dict(y, model.tasks)
+    labels = label_dict(y, model.tasks)
 
     def losses_of(part: slice) -> Batch:
         def cut(tensor: Any) -> Any:
@@ -182,6 +190,7 @@ def _book(model: Any, batch: Batch, factors: Any, other: Any, penalty: Any) -> N
     terms.update_state(
         batch.sums, batch.counts, factors, penalty, other, batch.rows, batch.deep
     )
+    model._state.guards.update_state(terms.weighted.value, batch.seen)
 
 
 def compute(

@@ -13,8 +13,8 @@ import numpy as np
 from kmtl import _checks
 from kmtl.data.hashing import fingerprint
 from kmtl.evaluation.delta import LOG_NAME, DeltaM
-from kmtl.training.labels import is_split
 from kmtl.training.model import MultiTaskModel
+from kmtl.training.sources import is_split
 from kmtl.tuning import files
 from kmtl.tuning.hypermodel import HyperModel, is_arrays
 

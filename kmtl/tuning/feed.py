@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kmtl.training import labels, sources
+from kmtl.training import sources, user_data
 from kmtl.training.batches import ShuffledBatches
 from kmtl.weighting.base import Weighting
 
@@ -40,7 +40,7 @@ class Feed:
 
     def __init__(self, model: Any, given: Mapping[str, Any]):
         self._given = dict(given)
-        arrays = labels.prepare(
+        arrays = user_data.prepare(
             model, given["x"], given.get("y"), given.get("sample_weight")
         )
         self._train = keras.tree.map_structure(
@@ -48,7 +48,7 @@ class Feed:
         )
         self._validation = given.get("validation_data")
         if self._validation is not None:
-            self._validation = labels.prepare_validation(model, self._validation)
+            self._validation = user_data.prepare_validation(model, self._validation)
         self.rows = len(keras.tree.flatten(self._train)[0])
         self._shares: dict[str, float] | None = None
         self._tensors: Any = None

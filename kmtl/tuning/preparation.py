@@ -12,7 +12,7 @@ from keras_tuner.engine.trial import TrialStatus
 
 from kmtl.evaluation import baselines as single_task_baselines
 from kmtl.evaluation.delta import LOG_NAME
-from kmtl.training import labels
+from kmtl.training import user_data
 from kmtl.tuning import objective as objectives
 from kmtl.tuning.events import failure_reason
 from kmtl.tuning.trials import PRUNED
@@ -30,8 +30,8 @@ def check_first(
 ) -> None:
     """What would fail in every trial fails here, on the default model."""
     model = tuner._build_hypermodel(tuner.oracle.get_space())
-    labels.prepare(model, x, y, fit_options.get("sample_weight"))
-    labels.prepare_validation(model, validation_data)
+    user_data.prepare(model, x, y, fit_options.get("sample_weight"))
+    user_data.prepare_validation(model, validation_data)
     logged = {f"val_{name}" for name in model.get_metrics_result()}
     if tuner.baselines is not None:
         logged.add(LOG_NAME)

@@ -119,7 +119,7 @@ DATA = {
         (X, Y),
         {"sample_weight": {"kind": -np.ones(ROWS)}},
         ValueError,
-        "finite numbers >= 0. .*smallest -1",
+        "finite numbers >= 0. Received: -1.0 in row 0",
     ),
     "weight_nan": (
         (X, Y),

@@ -9,7 +9,7 @@ import tensorflow as tf
 from core_tools import ROWS, table, table_model
 
 import kmtl
-from kmtl.training.labels import prepare
+from kmtl.training.user_data import prepare
 
 X, Y = table()
 MASK = (np.random.default_rng(3).random(ROWS) < 0.5).astype("float32")

@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 
 from kmtl.evaluation.delta import DeltaM
-from kmtl.training.labels import is_split
+from kmtl.training.sources import is_split
 from kmtl.tuning import reuse
 from kmtl.weighting.base import Weighting
 

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from kmtl import _checks
-from kmtl.training import labels, sources
+from kmtl.training import sources, user_data
 from kmtl.tuning.population import limits
 from kmtl.tuning.population.group import Group
 from kmtl.tuning.population.members import EpochEnd, Member, Snapshot, Trained
@@ -196,9 +196,9 @@ class Population:
         """Checked training and validation data on the device, `(x, y, weight)` each."""
         if self._data is None:
             x, y, weight, validation = self._given
-            train = labels.prepare(model, x, y, weight)
+            train = user_data.prepare(model, x, y, weight)
             if validation is not None:
-                validation = labels.prepare_validation(model, validation)
+                validation = user_data.prepare_validation(model, validation)
                 validation = keras.utils.unpack_x_y_sample_weight(validation)
             self._data = (_on_device(train), _on_device(validation))
         return self._data
@@ -209,7 +209,7 @@ class Population:
         if not ruled:
             return
         if not self._shares:
-            arrays = labels.prepare(model, *self._given[:3])
+            arrays = user_data.prepare(model, *self._given[:3])
             self._shares = sources.label_shares(arrays, model.tasks)
         model.set_task_weights({name: self._shares[name] for name in ruled})
 

@@ -1,0 +1,255 @@
+"""What may not happen in silence: labels out of range, numbers that are not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kmtl.tasks.base import Task
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss or a weight of a model became NaN or infinite.
+
+    Args:
+        message: What happened, and where.
+        tasks: Names of the tasks whose loss it was, or that the weight serves.
+        epoch: Number of the epoch, from 1; None outside `fit`.
+        step: Number of the step in the epoch, from 1; None where only the epoch is
+            known.
+        logs: Logs of that epoch, as far as it went.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        tasks: Sequence[str] = (),
+        epoch: int | None = None,
+        step: int | None = None,
+        logs: Mapping[str, float] | None = None,
+    ):
+        super().__init__(message)
+        self.tasks = tuple(tasks)
+        self.epoch = epoch
+        self.step = step
+        self.logs = dict(logs or {})
+
+
+class Guards(keras.metrics.Metric):
+    """Flags of an epoch, on the device: read once at its end.
+
+    A metric, so that Keras resets the flags with each epoch, keeps them per replica and
+    carries them through compiled steps. It has no log.
+
+    The losses of every step are looked at; labels, inputs and sample weights only in
+    steps on data sets and generators, since arrays are checked before.
+
+    Args:
+        tasks: The tasks, in the model's order.
+        inputs: Names of the model's inputs.
+    """
+
+    def __init__(self, tasks: Sequence[Task], inputs: Sequence[str]):
+        super().__init__(name="guards", dtype="float32")
+        self.tasks = tuple(tasks)
+        self.inputs = tuple(inputs)
+        count = len(self.tasks)
+        #: Entries of the flags: labels too high, too low, sample weights, inputs.
+        self.entries = 3 * count + len(self.inputs)
+        #: Steps in a row without a non-finite loss per task, and all steps.
+        self.clean_losses = self.add_variable((count + 1,), "zeros", name="losses")
+        #: By how much an entry exceeded what it may be, so far.
+        self.excess = self.add_variable((self.entries,), "zeros", name="excess")
+        #: Steps in a row without any excess.
+        self.clean_data = self.add_variable((self.entries,), "zeros", name="data")
+
+    def update_state(self, running_losses: Any, data: Any = None) -> None:
+        """Note a step.
+
+        Args:
+            running_losses: `(T,)`, sums of the weighted losses since the reset: not
+                finite from the first such step on.
+            data: What `look` gave, or None for data that were checked before.
+        """
+        finite = ops.cast(ops.isfinite(running_losses), "float32")
+        self.clean_losses.assign_add(ops.concatenate([finite, ops.ones((1,))]))
+        if data is not None:
+            excess = ops.maximum(self.excess, data)
+            self.excess.assign(excess)
+            self.clean_data.assign_add(ops.cast(excess <= 0, "float32"))
+
+    def look(self, x: Any, y: Mapping, clean: Mapping, sample_weight: Any) -> Any:
+        """By how much the data of a batch exceed what they may be, `(entries,)`.
+
+        Args:
+            x: Inputs.
+            y: Dict task name -> labels as given.
+            clean: Dict task name -> labels without missing ones.
+            sample_weight: As given.
+        """
+        low, high = np.array([task.label_range for task in self.tasks], "float32").T
+        highest = [ops.cast(ops.max(clean[t.name]), "float32") for t in self.tasks]
+        lowest = [ops.cast(ops.min(clean[t.name]), "float32") for t in self.tasks]
+        above = ops.stack(highest) - high
+        below = low - ops.stack(lowest)
+        broken = [self._is_broken(task, y.get(task.name)) for task in self.tasks]
+        if any(flag is not None for flag in broken):
+            above = ops.maximum(above, 0.5 * _stack(broken))
+        weights = [_is_bad_weight(sample_weight, task.name) for task in self.tasks]
+        inputs = [_is_not_finite(part) for part in self._parts(x)]
+        return ops.concatenate([above, below, _stack([*weights, *inputs])])
+
+    def _is_broken(self, task: Task, labels: Any) -> Any:
+        """1.0 where classes are given as floats and one is no whole number."""
+        if task.class_count is None or labels is None or not _is_float(labels):
+            return None
+        return _flag(ops.any(labels > ops.floor(labels)))
+
+    def _parts(self, x: Any) -> list:
+        if isinstance(x, Mapping):
+            return [x.get(name) for name in self.inputs]
+        found = keras.tree.flatten(x)
+        return [*found, *[None] * len(self.inputs)][: len(self.inputs)]
+
+    def result(self) -> Any:
+        return ops.zeros(())  # no log; Keras asks every metric
+
+    def check(self, model: Any, place: str, epoch: int | None = None) -> None:
+        """Raise for what the flags say, and reset them; see `check_guards`."""
+        losses = _lowest(model, self.clean_losses)
+        excess = -_lowest(model, self.excess, sign=-1)
+        if not (excess > 0).any() and (losses == losses[-1]).all():
+            return
+        clean = _lowest(model, self.clean_data)
+        self.reset_state()
+        if (excess > 0).any():
+            entry = int(np.argmin(np.where(excess > 0, clean, np.inf)))
+            raise ValueError(
+                f"{self._tell(entry, excess[entry])}, first in step "
+                f"{int(clean[entry]) + 1} {place}. Mend the data: do not trust what "
+                "was trained or measured on them"
+            )
+        step = int(losses[:-1].min()) + 1
+        names = [
+            task.name
+            for task, count in zip(self.tasks, losses, strict=False)
+            if count + 1 == step
+        ]
+        raise NonFiniteError(
+            f"The loss of task{'s' if len(names) > 1 else ''} {', '.join(names)} was "
+            f"NaN or infinite in step {step} {place}. Scale labels and inputs, lower "
+            "the learning rate, or clip gradients (`clipnorm=1.0`)",
+            tasks=names,
+            epoch=epoch,
+            step=step,
+            logs=_logs(model),
+        )
+
+    def _tell(self, entry: int, excess: float) -> str:
+        count = len(self.tasks)
+        if entry >= 3 * count:
+            name = self.inputs[entry - 3 * count]
+            return f"Input '{name}' must be finite numbers. Received: NaN or infinity"
+        task = self.tasks[entry % count]
+        if entry >= 2 * count:
+            return (
+                f"`sample_weight` of task '{task.name}' must be finite numbers >= 0. "
+                "Received: a negative one, or NaN"
+            )
+        low, high = task.label_range
+        value = high + excess if entry < count else low - excess
+        if task.class_count is None and not np.isfinite(excess):
+            shown = "infinity"
+        elif task.class_count is not None and value % 1:
+            shown = "a number that is not whole"
+        else:
+            shown = f"{value:g}" if task.class_count is None else str(int(value))
+        return f"{task.label_rule}. Received: {shown}"
+
+
+def check_guards(model: Any, place: str, epoch: int | None = None) -> None:
+    """Raise for what the flags of a model or its weights say.
+
+    Args:
+        model: A compiled model.
+        place: Where it happened, such as "of epoch 3".
+        epoch: Number of the epoch, from 1.
+
+    Raises:
+        ValueError: for labels, inputs or sample weights out of range.
+        NonFiniteError: for a loss or a weight that is not finite.
+    """
+    model._state.guards.check(model, place, epoch)
+    _check_weights(model, place, epoch)
+
+
+def _check_weights(model: Any, place: str, epoch: int | None) -> None:
+    """Refuse a weight that is not finite: ReLU hides NaN from the loss."""
+    found = [v for v in model.trainable_variables if _is_float(v)]
+    for layer in model.layers:
+        found += [v for v in layer.non_trainable_variables if _is_float(v)]
+    if not found:
+        return
+    # One sum each: it is finite only if all entries are (but not the other way round).
+    sums = ops.stack([ops.cast(ops.sum(v), "float32") for v in found])
+    sums = ops.convert_to_numpy(sums)
+    for at in np.flatnonzero(~np.isfinite(sums)):
+        values = ops.convert_to_numpy(ops.cast(found[at], "float32"))
+        wrong = int((~np.isfinite(values)).sum())
+        if wrong:
+            raise NonFiniteError(
+                f"Weight '{found[at].path}' has {wrong} of {values.size} entries that "
+                f"are NaN or infinite, at the end {place}. Scale labels and inputs, "
+                "lower the learning rate, or clip gradients (`clipnorm=1.0`)",
+                epoch=epoch,
+                logs=_logs(model),
+            )
+
+
+def _logs(model: Any) -> dict[str, float]:
+    return {
+        name: float(ops.convert_to_numpy(value))
+        for name, value in model.get_metrics_result().items()
+    }
+
+
+def _lowest(model: Any, variable: Any, sign: int = 1) -> np.ndarray:
+    """Values of a variable of the metric, the lowest of all replicas."""
+    if keras.backend.backend() == "tensorflow":
+        local = model.distribute_strategy.experimental_local_results(variable.value)
+        return np.min([sign * np.asarray(value) for value in local], axis=0)
+    return sign * np.asarray(ops.convert_to_numpy(variable.value))
+
+
+def _is_float(tensor: Any) -> bool:
+    return keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype))
+
+
+def _flag(condition: Any) -> Any:
+    return ops.cast(condition, "float32")
+
+
+def _stack(flags: list) -> Any:
+    return ops.stack([ops.zeros(()) if flag is None else flag for flag in flags])
+
+
+def _is_bad_weight(sample_weight: Any, name: str) -> Any:
+    if isinstance(sample_weight, Mapping):
+        sample_weight = sample_weight.get(name)
+    if sample_weight is None or not hasattr(sample_weight, "dtype"):
+        return None
+    if keras.backend.standardize_dtype(sample_weight.dtype) == "bool":
+        return None
+    return _flag(ops.logical_not(ops.all(sample_weight >= 0)))  # NaN is not
+
+
+def _is_not_finite(tensor: Any) -> Any:
+    if tensor is None or not hasattr(tensor, "dtype"):
+        return None
+    if str(tensor.dtype) in ("string", "<dtype: 'string'>") or not _is_float(tensor):
+        return None
+    return _flag(ops.logical_not(ops.all(ops.isfinite(tensor))))

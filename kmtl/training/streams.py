@@ -1,0 +1,222 @@
+"""Data sets and generators: the first batch is looked at, the structure of all."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from kmtl import _checks
+from kmtl.tasks.checks import label_dict
+from kmtl.training.batches import ShuffledBatches
+from kmtl.training.inputs import check_inputs, check_weights
+from kmtl.training.labels import rank_of
+from kmtl.training.sources import is_stream
+
+_PARTS = ("inputs", "labels", "weights")
+#: Generators made here -> what was raised in them.
+_raised: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def check_batch(model: Any, x: Any, y: Mapping[str, Any]) -> None:
+    """Check labels of every task, and inputs that are targets."""
+    shape = model.input_shape
+    shape = tuple(shape[1:]) if isinstance(shape, tuple) else None
+    for task in model.tasks:
+        if task.name in y:
+            task.check_labels(y[task.name], shape)
+        elif task.target_is_input:
+            target = np.asarray(keras.tree.flatten(x)[0]) * task.scale
+            task.check_labels(target.astype("float32"), shape)
+
+
+def checked(model: Any, data: Any) -> Any:
+    """The data set, its first batch looked at (once per object).
+
+    Of an iterator the batch is not lost: what is returned gives it first. Loaders that
+    Keras alone can read, such as data sets distributed over replicas, are passed on.
+
+    Raises:
+        ValueError, TypeError: as `look`, and for a data set without any batch.
+    """
+    if is_stream(data):
+        return _chained(model, data) if isinstance(data, Iterator) else data
+    own = not isinstance(data, keras.utils.PyDataset) or isinstance(
+        data, (ShuffledBatches, _Alike)
+    )
+    # A strong reference, so that an id is never taken over by another data set.
+    seen = model.__dict__.setdefault("_checked_data", [])
+    known = [first for one, first in seen if one is data]
+    if known:
+        return data if own else _Alike(data, known[0])
+    if not isinstance(data, keras.utils.PyDataset):
+        first = next(iter(data), None)
+    else:
+        first = None if data.num_batches == 0 else data[0]
+    if first is None:
+        raise _empty(data)
+    look(model, first)
+    seen.append((data, structure(first)))
+    del seen[:-4]
+    return data if own else _Alike(data, structure(first))
+
+
+def _chained(model: Any, data: Iterator) -> Iterator:
+    """All batches of an iterator, the first one looked at."""
+    first = next(data, None)
+    if first is None:
+        raise _empty(data)
+    look(model, first)
+    errors: list = []
+
+    def batches() -> Iterator:
+        try:
+            yield first
+            for number, batch in enumerate(data, start=2):
+                check_alike(batch, structure(first), number)
+                yield batch
+        except Exception as error:
+            errors.append(error)
+            raise
+
+    made = batches()
+    _raised[made] = errors
+    return made
+
+
+class _Alike(keras.utils.PyDataset):
+    """A PyDataset whose batches must all be structured as its first one."""
+
+    def __init__(self, source: keras.utils.PyDataset, first: tuple):
+        super().__init__(
+            workers=source.workers,
+            use_multiprocessing=source.use_multiprocessing,
+            max_queue_size=source.max_queue_size,
+        )
+        self.source = source
+        self.first = first
+        self.errors: list = []
+
+    @property
+    def num_batches(self) -> int | None:
+        return self.source.num_batches
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            batch = self.source[index]
+            check_alike(batch, self.first, index + 1)
+        except Exception as error:
+            self.errors.append(error)
+            raise
+        return batch
+
+    def on_epoch_begin(self) -> None:
+        self.source.on_epoch_begin()
+
+    def on_epoch_end(self) -> None:
+        self.source.on_epoch_end()
+
+
+@contextlib.contextmanager
+def first_hand(*data: Any) -> Iterator[None]:
+    """Raise what a generator raised; TensorFlow tells of it in words of its own."""
+    try:
+        yield
+    except Exception:
+        for one in data:
+            errors = getattr(one, "errors", None)
+            if errors is None and isinstance(one, Iterator):
+                errors = _raised.get(one)
+            if errors:
+                raise errors[0] from None
+        raise
+
+
+def structure(batch: Any) -> tuple:
+    """What a batch consists of: per part the names in it."""
+    parts = tuple(batch) if isinstance(batch, (list, tuple)) else (batch,)
+    return tuple(map(_names, parts))
+
+
+def _names(part: Any) -> Any:
+    if isinstance(part, Mapping):
+        return tuple(sorted(map(str, part)))
+    if isinstance(part, (list, tuple)):
+        return f"a {type(part).__name__} of {len(part)}"
+    return None if part is None else "an array"
+
+
+def check_alike(batch: Any, first: tuple, number: int) -> None:
+    """Every batch has the tasks and inputs of the first one.
+
+    Raises:
+        ValueError: naming the batch, what it holds and what the first one held.
+    """
+    found = structure(batch)
+    if found == first:
+        return
+    if len(found) != len(first):
+        wanted, received = f"{len(first)} parts", f"{len(found)}"
+    else:
+        at = next(i for i, part in enumerate(found) if part != first[i])
+        what = _PARTS[at] if at < len(_PARTS) else "parts"
+        wanted = f"{what} of the first: {_show(first[at])}"
+        received = _show(found[at])
+    raise ValueError(
+        f"Batch {number} must have the {wanted}. Where no label exists, give NaN "
+        f"(float) or the task's `missing` value (-1). Received: {received}"
+    )
+
+
+def _show(names: Any) -> str:
+    return ", ".join(names) if isinstance(names, tuple) else str(names)
+
+
+def look(model: Any, batch: Any) -> None:
+    """Check the structure and all numbers of a batch.
+
+    Raises:
+        ValueError, TypeError: naming the task, what is expected and what was received.
+    """
+    x, y, weight = _parts(model, batch)
+    if any(rank_of(part) == 0 for part in y.values()):
+        raise ValueError(
+            "A data set must give batches: call `.batch(32)` on it. Received: "
+            "elements of single examples"
+        )
+    check_inputs(model, keras.tree.map_structure(_numpy, x))
+    for part in keras.tree.flatten(weight):
+        if part is not None:
+            check_weights(_numpy(part), "`sample_weight`")
+    check_batch(model, x, keras.tree.map_structure(_numpy, y))
+
+
+def _parts(model: Any, batch: Any) -> tuple[Any, dict[str, Any], Any]:
+    """Inputs, labels and weights of a batch whose tasks are known."""
+    if isinstance(batch, (list, tuple)) and len(batch) not in (1, 2, 3):
+        raise ValueError(
+            "A data set must give (inputs, {task: labels}) or (inputs, "
+            "{task: labels}, {task: weights or mask}). "
+            f"Received: elements with {len(batch)} parts"
+        )
+    x, y, weight = keras.utils.unpack_x_y_sample_weight(batch)
+    y = label_dict(y, model.tasks)
+    if isinstance(weight, Mapping):
+        _checks.check_task_keys("sample_weight", weight, model.task_names, partial=True)
+    return x, y, weight
+
+
+def _numpy(tensor: Any) -> Any:
+    known = isinstance(tensor, np.ndarray) or hasattr(tensor, "iloc")  # pandas'
+    return tensor if known else np.asarray(tensor)
+
+
+def _empty(data: Any) -> ValueError:
+    return ValueError(
+        "A data set must have at least one batch. "
+        f"Received: {type(data).__name__} without any"
+    )

@@ -1,0 +1,154 @@
+"""What users pass to `fit` and `evaluate`, checked and brought into one form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from kmtl import _arrays, _checks
+from kmtl.tasks.base import Task
+from kmtl.tasks.checks import label_dict
+from kmtl.training import streams
+from kmtl.training.inputs import check_inputs, check_weights
+from kmtl.training.sources import is_dataset, is_endless, is_split, is_stream
+
+
+def prepare(model: Any, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+    """Checked `(x, y, sample_weight)` in the form that Keras' adapters take.
+
+    Arrays are checked whole; of a data set or generator the structure and the first
+    batch (once per data set object): the flags of `kmtl.training.guards` see the rest.
+    A `kmtl.data.Split` gives its arrays.
+
+    Raises:
+        ValueError, TypeError: naming the task, what is expected and what was received.
+    """
+    if is_split(x):
+        if y is not None:
+            raise ValueError(
+                "`y` must be left out when `x` is a kmtl.data.Split, which holds the "
+                f"labels. Received: y of type {type(y).__name__}"
+            )
+        x, y = x.arrays()
+    elif hasattr(x, "splits"):
+        raise TypeError(
+            "Data must be one part of a data set, such as `data.train`. "
+            f"Received: {type(x).__name__}"
+        )
+    if is_dataset(x) or is_stream(x):
+        for name, given in (("y", y), ("sample_weight", sample_weight)):
+            if given is not None:
+                raise ValueError(
+                    f"`{name}` must be left out when `x` is a data set or generator, "
+                    f"which gives batches of (inputs, labels, weights). Received: "
+                    f"x of type {type(x).__name__}, {name} of type "
+                    f"{type(given).__name__}"
+                )
+        return streams.checked(model, x), None, None
+    x = check_inputs(model, x)
+    tasks = {task.name: task for task in model.tasks}
+    y = {
+        name: tasks[name].label_array(labels)
+        for name, labels in label_dict(y, model.tasks).items()
+    }
+    streams.check_batch(model, x, y)
+    rows = len(keras.tree.flatten(x)[0])
+    for name, labels in y.items():
+        if len(labels) != rows:
+            raise ValueError(
+                f"Labels of task '{name}' must have as many rows as the inputs "
+                f"({rows}). Received: {len(labels)}"
+            )
+    return x, *_complete_weights(sample_weight, x, y, model.tasks)
+
+
+def prepare_validation(model: Any, data: Any) -> Any:
+    """`validation_data` in the form that Keras takes."""
+    if is_split(data):
+        data = data.arrays()
+    if isinstance(data, (tuple, list)):
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(tuple(data))
+        return keras.utils.pack_x_y_sample_weight(*prepare(model, x, y, weight))
+    return prepare(model, data, None, None)[0]
+
+
+def check_counts(**counts: Any) -> None:
+    """Numbers of rows, steps and epochs: whole ones, at least 1; None is a default.
+
+    Raises:
+        ValueError, TypeError: naming the argument. Keras takes a batch size of 0 for
+            32, and does nothing at all for 0 epochs.
+    """
+    for name, count in counts.items():
+        if count is not None and not isinstance(count, (list, tuple, set)):
+            _checks.check_int(name, count, 1)
+
+
+def check_ends(data: Any, argument: str, steps: Any) -> None:
+    """Without a number of steps, data must have an end.
+
+    Raises:
+        ValueError: saying what to pass.
+    """
+    if steps is None and is_endless(data):
+        raise ValueError(
+            f"`{argument}` must be given for data without end: the number of batches "
+            f"to take. Received: an endless {type(data).__name__}, {argument}=None"
+        )
+
+
+def _complete_weights(
+    sample_weight: Any, x: Any, y: Mapping[str, Any], tasks: Sequence[Task]
+) -> tuple[dict[str, Any], Any]:
+    """Labels, and sample weights for each of them: Keras wants the same structure.
+
+    A partial dict is completed with ones, an array repeated for all tasks. Where the
+    input is the target of a task with weights, the labels become an explicit copy.
+    """
+    y = dict(y)
+    if sample_weight is None:
+        return y, None
+    if not isinstance(sample_weight, Mapping):
+        sample_weight = dict.fromkeys([task.name for task in tasks], sample_weight)
+    _checks.check_task_keys(
+        "sample_weight", sample_weight, [task.name for task in tasks], partial=True
+    )
+    image = keras.tree.flatten(x)[0]
+    complete = {}
+    for task in tasks:
+        given = sample_weight.get(task.name)
+        if given is not None:
+            if task.name not in y:
+                y[task.name] = np.asarray(task.clean_labels(None, image)[0])
+            shape = tuple(y[task.name].shape)
+            complete[task.name] = _check_sample_weight(given, task.name, shape)
+        elif task.name in y:
+            rank = len(y[task.name].shape)
+            complete[task.name] = np.ones((len(image), *[1] * (rank - 1)), "float32")
+    return y, complete
+
+
+def _check_sample_weight(given: Any, name: str, shape: tuple) -> np.ndarray:
+    """Weights of the labels' rank: a step traced for one rank may not take another."""
+    given = _arrays.as_array(given, f"`sample_weight` of task '{name}'")
+    if given.ndim == 0 or len(given) != shape[0]:
+        raise ValueError(
+            f"`sample_weight` of task '{name}' must have one entry per row "
+            f"({shape[0]}). Received: shape={given.shape}"
+        )
+    while given.ndim > len(shape) and given.shape[-1] == 1:
+        given = given[..., 0]
+    full = given.shape + (1,) * (len(shape) - given.ndim)
+    if len(full) > len(shape) or any(
+        have not in (1, want) for have, want in zip(full, shape, strict=False)
+    ):
+        raise ValueError(
+            f"`sample_weight` of task '{name}' must have at most the shape of its "
+            f"labels, {shape}. Received: shape={given.shape}"
+        )
+    given = given.reshape(full)
+    check_weights(given, f"`sample_weight` of task '{name}'")
+    return given
