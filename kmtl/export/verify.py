@@ -19,6 +19,7 @@ import numpy as np
 
 from kmtl import _checks
 from kmtl.export import serving, signature
+from kmtl.training.convert import input_names
 from kmtl.export.exportable import ExportableModel
 
 SCRIPT = Path(__file__).with_name("_isolated.py")
@@ -192,9 +193,8 @@ def _expected(
         own[name] = (
             array if scale == 1.0 else array.astype("float32") * np.float32(scale)
         )
-    tensors = serving.input_tensors(model)
     x = keras.tree.pack_sequence_as(
-        model._inputs_struct, [own[tensor.name] for tensor in tensors]
+        model._inputs_struct, [own[name] for name in input_names(model)]
     )
     with _full_float32():
         outputs = model.predict(x, verbose=0)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import keras
 
 from kmtl.layers.grouped import plain_initializers
 from kmtl.layers.subspaces import plain_regularizers
-from kmtl.tasks.output import TaskOutput
+from kmtl.layers.task_output import TaskOutput
+from kmtl.training.copying import copy_state, copy_tables
+
+
+#: What Keras calls an input that nobody has named; it counts on with every model.
+UNNAMED = re.compile(r"(keras_tensor|input_layer)(_\d+)?")
 
 
 def to_keras(model: Any, activated: bool) -> keras.Model:
@@ -17,24 +23,70 @@ def to_keras(model: Any, activated: bool) -> keras.Model:
         task.name: task.output_activation if activated else "linear"
         for task in model.tasks
     }
+    made: dict[int, tuple[Any, Any]] = {}  # layers with what stands for them
 
     def replace(layer: Any) -> Any:
-        if isinstance(layer, TaskOutput):
-            if activations[layer.name] != "linear":
-                return keras.layers.Activation(
-                    activations[layer.name], dtype="float32", name=layer.name
-                )
-            return layer.to_keras()
-        if hasattr(layer, "to_keras"):
-            return layer.to_keras()
-        config = plain_regularizers(plain_initializers(layer.get_config()))
-        return layer.__class__.from_config(config)
+        if not isinstance(layer, keras.layers.Layer):  # an operation of keras.ops
+            return layer.__class__.from_config(layer.get_config())
+        if id(layer) not in made:  # a nested model may share it
+            if type(layer) in (keras.Sequential, type(plain)):
+                new = keras.models.clone_model(layer, clone_function=replace)
+            else:
+                new = _plain_layer(layer, activations)
+                copy_tables(layer, new)  # before it is called
+            made[id(layer)] = layer, new
+        return made[id(layer)][1]
 
-    plain = keras.Model(model._inputs_struct, model._outputs_struct, name=model.name)
-    copy = keras.models.clone_model(plain, clone_function=replace)
-    for layer in copy.layers:
-        source = model.get_layer(layer.name)
-        if layer.weights and not isinstance(layer, keras.layers.Dropout):
-            values = getattr(source, "plain_weights", source.get_weights)()
-            layer.set_weights(values)
+    structure = model._inputs_struct
+    plain = keras.Model(structure, model._outputs_struct, name=model.name)
+    named = [
+        keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
+        for name, tensor in zip(
+            input_names(model), keras.tree.flatten(structure), strict=True
+        )
+    ]
+    copy = keras.models.clone_model(
+        plain,
+        input_tensors=keras.tree.pack_sequence_as(structure, named),
+        clone_function=replace,
+    )
+    for source, new in made.values():
+        if type(new) is type(source):
+            copy_state(source, new)
+        elif new.weights and not isinstance(source, keras.Model):
+            new.set_weights(getattr(source, "plain_weights", source.get_weights)())
     return copy
+
+
+def input_names(model: keras.Model) -> list[str]:
+    """What each input is called outside, in the order in which Keras flattens them.
+
+    The key, for a dict of inputs, by which they are given to `fit` and `predict`; else
+    the name of the `keras.Input`. What has no name is called `inputs`, or `input_1`,
+    `input_2`, ... where there are several.
+    """
+    structure = model._inputs_struct
+    tensors = keras.tree.flatten(structure)
+    if isinstance(structure, dict) and len(structure) == len(tensors):
+        keys = {id(tensor): key for key, tensor in structure.items()}
+        return [keys[id(tensor)] for tensor in tensors]
+    if len(tensors) == 1:
+        return ["inputs" if UNNAMED.fullmatch(t.name) else t.name for t in tensors]
+    return [
+        f"input_{number}" if UNNAMED.fullmatch(tensor.name) else tensor.name
+        for number, tensor in enumerate(tensors, 1)
+    ]
+
+
+def _plain_layer(layer: Any, activations: dict[str, str]) -> Any:
+    """A layer of Keras, or of the user's, that computes what `layer` does."""
+    if isinstance(layer, TaskOutput):
+        if activations.get(layer.name, "linear") != "linear":
+            return keras.layers.Activation(
+                activations[layer.name], dtype="float32", name=layer.name
+            )
+        return layer.to_keras()
+    if hasattr(layer, "to_keras"):
+        return layer.to_keras()
+    config = plain_regularizers(plain_initializers(layer.get_config()))
+    return layer.__class__.from_config(config)

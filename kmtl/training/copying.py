@@ -1,0 +1,107 @@
+"""Copies that forget nothing: what a layer has learned, given to one like it.
+
+`set_weights` is not enough. Adapted layers keep more than weights: constants that are
+computed from weights (`Normalization`), tables (`StringLookup`, `TextVectorization`).
+Keras' own contract for files, `save_own_variables`, `load_own_variables`, `save_assets`
+and `load_assets`, brings all of it over, and whatever a layer of the user's saves.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def copy_state(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
+    """Give a layer or model the state of another one of the same making.
+
+    Args:
+        source: A built layer or model. It stays as it is.
+        target: One with an equal config, built.
+
+    Raises:
+        ValueError: if the two do not hold the same layers.
+    """
+    for one, other in _pairs(source, target):
+        if hasattr(one, "save_own_variables"):
+            other.load_own_variables(_own_variables(one))
+        _copy_assets(one, other)
+    _copy_seeds(source, target)
+
+
+def copy_tables(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
+    """The part of `copy_state` that has to come before `target` is called.
+
+    The size of a vocabulary is the width of what a lookup gives.
+    """
+    layers, others = list(_all_layers(source)), list(_all_layers(target))
+    if [type(layer) for layer in layers] == [type(other) for other in others]:
+        for one, other in zip(layers, others, strict=True):
+            if hasattr(one, "load_assets"):
+                other.load_own_variables(_own_variables(one))
+                _copy_assets(one, other)
+
+
+def refresh(layer: keras.layers.Layer) -> None:
+    """Let a layer or model compute anew what it keeps besides its variables.
+
+    For after the variables were assigned one by one, as from a checkpoint.
+    """
+    stock = keras.layers.Layer.load_own_variables
+    for one in _all_layers(layer):
+        if one.weights and type(one).load_own_variables is not stock:
+            one.load_own_variables(_own_variables(one))
+
+
+def _pairs(source: Any, target: Any) -> list[tuple[Any, Any]]:
+    layers, others = list(_all_layers(source)), list(_all_layers(target))
+    if [type(layer) for layer in layers] != [type(other) for other in others]:
+        raise ValueError(
+            f"A copy must hold the same layers as its source, '{source.name}': "
+            f"{_kinds(layers)}. Received: {_kinds(others)}"
+        )
+    return list(zip(layers, others, strict=True))
+
+
+def _all_layers(layer: Any) -> Iterator[Any]:
+    """A layer and all layers in it, in the order in which they were made."""
+    return iter(layer._flatten_layers())
+
+
+def _kinds(layers: list[Any]) -> str:
+    return ", ".join(type(layer).__name__ for layer in layers)
+
+
+def _own_variables(layer: Any) -> dict[str, np.ndarray]:
+    store: dict[str, Any] = {}
+    layer.save_own_variables(store)
+    # Values, not variables: a step on JAX deletes the arrays that it was given.
+    return {key: np.array(ops.convert_to_numpy(value)) for key, value in store.items()}
+
+
+def _copy_assets(source: Any, target: Any) -> None:
+    if hasattr(source, "save_assets"):
+        with tempfile.TemporaryDirectory(prefix="kmtl-assets-") as folder:
+            source.save_assets(folder)
+            target.load_assets(folder)
+
+
+def _copy_seeds(source: Any, target: Any) -> None:
+    """The states of random generators, which Keras does not save."""
+    for one, other in zip(_seeds(source), _seeds(target), strict=False):
+        if one.shape == other.shape:
+            other.assign(np.array(ops.convert_to_numpy(one)))
+
+
+def _seeds(layer: Any) -> list[Any]:
+    known = {id(variable) for variable in layer.weights}
+    return [
+        variable
+        for variable in layer.non_trainable_variables
+        if id(variable) not in known
+    ]
