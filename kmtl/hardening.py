@@ -9,6 +9,7 @@ from keras import ops
 
 from kmtl.backbones.base import Backbone
 from kmtl.builders import build
+from kmtl.layers.copying import copy_state
 from kmtl.sharing.base import Sharing
 
 
@@ -84,13 +85,19 @@ def _take_weights(hard: Any, model: Any, copies: dict[str, tuple[str, int]]) -> 
             prefix = max(fitting, key=len)  # a task may be called as another begins
             bank, copy = copies[prefix]
             name = bank + name.removeprefix(prefix)
+        source = sources[name]
+        if _shapes(source) == _shapes(layer) and type(source) is type(layer):
+            copy_state(source, layer)
+            continue
         values = [
-            _of_copy(np.asarray(ops.convert_to_numpy(source)), variable.shape, copy)
-            for source, variable in zip(
-                sources[name].weights, layer.weights, strict=True
-            )
+            _of_copy(np.asarray(ops.convert_to_numpy(whole)), variable.shape, copy)
+            for whole, variable in zip(source.weights, layer.weights, strict=True)
         ]
         layer.set_weights(values)
+
+
+def _shapes(layer: Any) -> list[tuple[int, ...]]:
+    return [tuple(variable.shape) for variable in layer.weights]
 
 
 def _of_copy(value: np.ndarray, shape: Any, copy: int) -> np.ndarray:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import keras
-from keras import ops
 
 from kmtl.layers.dropout import Dropout
+from kmtl.layers.copying import copy_state
 
 _BLOCK = re.compile(r"shared_block\d+_")
 
@@ -71,7 +71,7 @@ def load_trunk(model: Any, source: Any) -> list[str]:
                 f"model. Received: {theirs}"
             )
     for name, layer in layers.items():
-        layer.set_weights([ops.convert_to_numpy(v) for v in given[name].weights])
+        copy_state(given[name], layer)
     return list(layers)
 
 

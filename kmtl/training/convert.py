@@ -10,7 +10,7 @@ import keras
 from kmtl.layers.grouped import plain_initializers
 from kmtl.layers.subspaces import plain_regularizers
 from kmtl.layers.task_output import TaskOutput
-from kmtl.training.copying import copy_state, copy_tables
+from kmtl.layers.copying import copy_state, copy_tables
 
 
 #: What Keras calls an input that nobody has named; it counts on with every model.

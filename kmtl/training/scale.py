@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from kmtl.layers.copying import copy_state
+
 
 @dataclasses.dataclass(frozen=True)
 class ScaleReport:
@@ -55,7 +57,7 @@ def scale_report(model: Any, x: Any, y: Any, sample_weight: Any) -> ScaleReport:
     # training, on both backends, without a trace on the user's model.
     copy = type(model).from_config(model.get_config())
     for source, target in zip(model.layers, copy.layers, strict=True):
-        target.set_weights(source.get_weights())
+        copy_state(source, target)
     copy.set_task_weights(dict.fromkeys(model.task_names, 1.0))
     rows = len(keras.tree.flatten(x)[0])
 

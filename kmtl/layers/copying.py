@@ -16,6 +16,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from kmtl._private.keras import sublayers
+
 
 def copy_state(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
     """Give a layer or model the state of another one of the same making.
@@ -70,7 +72,8 @@ def _pairs(source: Any, target: Any) -> list[tuple[Any, Any]]:
 
 def _all_layers(layer: Any) -> Iterator[Any]:
     """A layer and all layers in it, in the order in which they were made."""
-    return iter(layer._flatten_layers())
+    yield layer
+    yield from sublayers(layer)
 
 
 def _kinds(layers: list[Any]) -> str:
