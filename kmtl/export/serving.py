@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ FEATURES = "features"
 OUTPUTS = ("probabilities", "logits")
 INPUT_DTYPES = ("float32", "uint8")
 PIXEL_SCALE = 1.0 / 255.0
+#: What Keras calls an input that nobody has named; it counts on with every model.
+UNNAMED = re.compile(r"(keras_tensor|input_layer)(_\d+)?")
 
 
 def serving_model(
@@ -70,6 +73,26 @@ def selected_tasks(
 def input_tensors(model: keras.Model) -> list[Any]:
     """The model's input tensors, in the order in which Keras flattens them."""
     return list(keras.tree.flatten(model._inputs_struct))
+
+
+def input_names(model: keras.Model) -> list[str]:
+    """What each input is called outside, in the order in which Keras flattens them.
+
+    The key, for a dict of inputs, by which they are given to `fit` and `predict`; else
+    the name of the `keras.Input`. What has no name is called `inputs`, or `input_1`,
+    `input_2`, ... where there are several.
+    """
+    structure = model._inputs_struct
+    tensors = keras.tree.flatten(structure)
+    if isinstance(structure, dict) and len(structure) == len(tensors):
+        keys = {id(tensor): key for key, tensor in structure.items()}
+        return [keys[id(tensor)] for tensor in tensors]
+    if len(tensors) == 1:
+        return ["inputs" if UNNAMED.fullmatch(t.name) else t.name for t in tensors]
+    return [
+        f"input_{number}" if UNNAMED.fullmatch(tensor.name) else tensor.name
+        for number, tensor in enumerate(tensors, 1)
+    ]
 
 
 def seam_output(model: ExportableModel, plain: keras.Model) -> Any:

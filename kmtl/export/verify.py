@@ -19,7 +19,6 @@ import numpy as np
 
 from kmtl import _checks
 from kmtl.export import serving, signature
-from kmtl.training.convert import input_names
 from kmtl.export.exportable import ExportableModel
 
 SCRIPT = Path(__file__).with_name("_isolated.py")
@@ -194,7 +193,7 @@ def _expected(
             array if scale == 1.0 else array.astype("float32") * np.float32(scale)
         )
     x = keras.tree.pack_sequence_as(
-        model._inputs_struct, [own[name] for name in input_names(model)]
+        model._inputs_struct, [own[name] for name in serving.input_names(model)]
     )
     with _full_float32():
         outputs = model.predict(x, verbose=0)

@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 
-from kmtl.layers.dropout import Dropout
 from kmtl.layers.copying import copy_state
+from kmtl.layers.dropout import Dropout
 
 _BLOCK = re.compile(r"shared_block\d+_")
 

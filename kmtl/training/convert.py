@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
+import warnings
 from typing import Any
 
 import keras
 
+from kmtl.export.serving import input_names
+from kmtl.layers.copying import copy_state, copy_tables
 from kmtl.layers.grouped import plain_initializers
 from kmtl.layers.subspaces import plain_regularizers
-from kmtl.layers.task_output import TaskOutput
-from kmtl.layers.copying import copy_state, copy_tables
-
-
-#: What Keras calls an input that nobody has named; it counts on with every model.
-UNNAMED = re.compile(r"(keras_tensor|input_layer)(_\d+)?")
+from kmtl.tasks.output import TaskOutput
 
 
 def to_keras(model: Any, activated: bool) -> keras.Model:
@@ -38,7 +35,9 @@ def to_keras(model: Any, activated: bool) -> keras.Model:
         return made[id(layer)][1]
 
     structure = model._inputs_struct
-    plain = keras.Model(structure, model._outputs_struct, name=model.name)
+    with warnings.catch_warnings():  # about keys that differ from the inputs' names
+        warnings.simplefilter("ignore", UserWarning)
+        plain = keras.Model(structure, model._outputs_struct, name=model.name)
     named = [
         keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
         for name, tensor in zip(
@@ -56,26 +55,6 @@ def to_keras(model: Any, activated: bool) -> keras.Model:
         elif new.weights and not isinstance(source, keras.Model):
             new.set_weights(getattr(source, "plain_weights", source.get_weights)())
     return copy
-
-
-def input_names(model: keras.Model) -> list[str]:
-    """What each input is called outside, in the order in which Keras flattens them.
-
-    The key, for a dict of inputs, by which they are given to `fit` and `predict`; else
-    the name of the `keras.Input`. What has no name is called `inputs`, or `input_1`,
-    `input_2`, ... where there are several.
-    """
-    structure = model._inputs_struct
-    tensors = keras.tree.flatten(structure)
-    if isinstance(structure, dict) and len(structure) == len(tensors):
-        keys = {id(tensor): key for key, tensor in structure.items()}
-        return [keys[id(tensor)] for tensor in tensors]
-    if len(tensors) == 1:
-        return ["inputs" if UNNAMED.fullmatch(t.name) else t.name for t in tensors]
-    return [
-        f"input_{number}" if UNNAMED.fullmatch(tensor.name) else tensor.name
-        for number, tensor in enumerate(tensors, 1)
-    ]
 
 
 def _plain_layer(layer: Any, activations: dict[str, str]) -> Any:
