@@ -19,7 +19,7 @@ from kmtl.data.hashing import fingerprint
 from kmtl.evaluation import _cache
 from kmtl.evaluation._plan import Plan, Progress
 from kmtl.evaluation.best_epoch import BestEpoch
-from kmtl.evaluation.delta import scored_tasks
+from kmtl.evaluation.delta import baseline_scores, scored_tasks
 from kmtl.evaluation.results import BaselineRun, Baselines
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_unique_tasks
@@ -94,7 +94,8 @@ def baselines(
         `Baselines`.
 
     Raises:
-        ValueError: for wrong arguments, or data without labels of a task.
+        ValueError: for wrong arguments, data without labels of a task, or a baseline
+            that is 0 or not finite: no improvement is relative to that.
         TypeError: for an argument that cannot be part of a key.
 
     Example:
@@ -138,7 +139,7 @@ def baselines(
         for task in counted
         for seed in plan.seeds
     ]
-    return Baselines(
+    made = Baselines(
         tasks=tuple(counted),
         runs=tuple(runs),
         fingerprints=fingerprints,
@@ -148,6 +149,9 @@ def baselines(
             "versions": _cache.versions(),
         },
     )
+    for name in made.splits:  # before a search fails in each of its trials
+        baseline_scores(made.scores_on(name), counted, counted)
+    return made
 
 
 def _one_run(

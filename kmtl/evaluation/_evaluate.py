@@ -8,7 +8,7 @@ import keras
 
 from kmtl import _checks
 from kmtl.data.hashing import fingerprint
-from kmtl.evaluation.delta import baseline_scores, delta_m
+from kmtl.evaluation.delta import baseline_scores, delta_m, scores_in
 from kmtl.evaluation.results import Baselines
 from kmtl.evaluation.table import Evaluation, TaskRow
 from kmtl.tasks.base import Task
@@ -81,15 +81,12 @@ def evaluate(
         verbose=verbose,
     )
     metrics = _by_task(logs, tasks)
-    scores = {
-        task.name: metrics[task.name][task.score.name] if counts[task.name] else None
-        for task in tasks
-        if not task.auxiliary
-    }
+    scored = [task for task in tasks if not task.auxiliary]
+    scores = scores_in(logs, scored)
     mean: float | None = None
     deltas: dict[str, float] = {}
     if singles is not None:
-        counted = [task for task in tasks if scores.get(task.name) is not None]
+        counted = [task for task in scored if scores[task.name] is not None]
         singles = baseline_scores(singles, tasks, counted)
         if counted:
             mean, deltas = delta_m(scores, singles, tasks)

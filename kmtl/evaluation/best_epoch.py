@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from typing import Any
 
 import keras
 
@@ -16,7 +18,8 @@ class BestEpoch(keras.callbacks.EarlyStopping):
 
     `kmtl.baselines` uses it for each single-task model, with the task as criterion. A
     multi-task model is compared fairly when it is trained with `BestEpoch()` as well,
-    behind `DeltaM`, which writes the criterion.
+    behind `DeltaM`, which writes the criterion. An epoch whose criterion is NaN (no
+    labels, or a broken model) is never better than another.
 
     Args:
         criterion: A task (its first metric counts), or a name in the logs. Defaults to
@@ -57,3 +60,10 @@ class BestEpoch(keras.callbacks.EarlyStopping):
             restore_best_weights=True,
         )
         self.mode = mode
+
+    def get_monitor_value(self, logs: Any) -> Any:
+        value = super().get_monitor_value(logs)
+        if value is not None and math.isnan(value):
+            # Nothing is better than NaN in Keras' comparison, once it is the best.
+            return math.inf if self.mode == "min" else -math.inf
+        return value

@@ -64,7 +64,8 @@ def delta_m(
 
     Args:
         scores: Dict task name -> value of the task's first metric. A task with None
-            (no labels) is left out. Auxiliary tasks are not scored and need no entry.
+            (no labels) is left out; one with NaN makes the mean NaN. Auxiliary tasks
+            are not scored and need no entry.
         baselines: Dict task name -> the same metric of the single-task model, or a
             `Baselines`.
         tasks: The tasks.
@@ -101,7 +102,8 @@ class DeltaM(keras.callbacks.Callback):
     """Writes `val_delta_m` (in %, higher is better) into the logs of every epoch.
 
     The logs must have the validation metrics of every scored task, so `fit` needs
-    `validation_data`. Put it before callbacks that monitor `val_delta_m`: Keras calls
+    `validation_data`. A task without validation labels is left out of the mean, with a
+    warning. Put it before callbacks that monitor `val_delta_m`: Keras calls
     them in the order given. Epochs without validation (`validation_freq`) are passed
     over. Holds plain numbers only, so it can be copied and pickled.
 
@@ -133,23 +135,34 @@ class DeltaM(keras.callbacks.Callback):
         counted = scored_tasks(self.tasks)
         self.baselines = baseline_scores(baselines, self.tasks, counted)
         self._written = False
+        self._left_out: tuple[str, ...] = ()
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._written = False
+        self._left_out = ()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if logs is None or not any(name.startswith("val_") for name in logs):
             return
-        scores: dict[str, float | None] = {}
-        for task in scored_tasks(self.tasks):
+        counted = scored_tasks(self.tasks)
+        for task in counted:
             name = f"val_{task.name}_{task.score.name}"
             if name not in logs:
                 raise ValueError(
                     f"`{LOG_NAME}` needs '{name}' in the logs of `fit`. "
                     f"Received: {sorted(logs)}"
                 )
-            scores[task.name] = float(logs[name])
-        logs[LOG_NAME], _ = delta_m(scores, self.baselines, scored_tasks(self.tasks))
+        scores = scores_in(logs, counted, "val_")
+        left_out = tuple(name for name, score in scores.items() if score is None)
+        if left_out not in ((), self._left_out):
+            logger.warning(
+                "`%s` leaves out %s: the validation data have no labels of %s to score.",
+                LOG_NAME,
+                ", ".join(f"'{name}'" for name in left_out),
+                "it" if len(left_out) == 1 else "them",
+            )
+        self._left_out = left_out
+        logs[LOG_NAME], _ = delta_m(scores, self.baselines, counted)
         self._written = True
 
     def on_train_end(self, logs: Any = None) -> None:
@@ -161,6 +174,27 @@ class DeltaM(keras.callbacks.Callback):
     def __getstate__(self) -> dict[str, Any]:
         # A copy begins without the model that the original was trained with.
         return {**self.__dict__, "_model": None, "params": None}
+
+
+def scores_in(
+    logs: Mapping[str, Any], tasks: Sequence[Task], prefix: str = ""
+) -> dict[str, float | None]:
+    """Each task's first metric in the logs; None where there was nothing to score.
+
+    A score is NaN where a task had no labels, where they do not define it (AUC of one
+    class), and where the model is broken. Only then the losses are NaN too.
+
+    Args:
+        logs: Log name -> value, of one evaluation.
+        prefix: Of the log names, `"val_"` in those of `fit`.
+    """
+    scores: dict[str, float | None] = {}
+    for task in tasks:
+        score = float(logs[f"{prefix}{task.name}_{task.score.name}"])
+        losses = (logs.get(f"{prefix}{name}loss") for name in (f"{task.name}_", ""))
+        sound = any(loss is not None and math.isfinite(loss) for loss in losses)
+        scores[task.name] = None if math.isnan(score) and sound else score
+    return scores
 
 
 def scored_tasks(tasks: Sequence[Task]) -> list[Task]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import io
+import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 WIDTH = 100
 NO_LABELS = "no labels"
+#: A score that the labels there are do not define, such as the AUC of one class.
+UNDEFINED = "undefined"
 ARROWS = "↑ higher is better, ↓ lower is better."
 NOTE = (
     f"{ARROWS} Δ: improvement over the single-task model in %, higher is better; "
@@ -52,8 +55,15 @@ class TaskRow:
 
     @property
     def score(self) -> float | None:
-        """The task's first metric; None without labels."""
+        """The task's first metric; None without labels, NaN where it is undefined."""
         return self.metrics.get(self.metric)
+
+    @property
+    def shown(self) -> str:
+        """The score as text."""
+        if not self.labels:
+            return NO_LABELS
+        return _number(self.score)
 
     @property
     def arrow(self) -> str:
@@ -71,7 +81,7 @@ class TaskRow:
             f"{self.labels} ({self.coverage:.0%})",
             _number(self.loss),
             f"{self.metric} {self.arrow}",
-            NO_LABELS if not self.labels else _number(self.score),
+            self.shown,
             _number(self.baseline),
             _percent(self.delta),
             others or "-",
@@ -133,8 +143,15 @@ class Evaluation:
         if self.delta_m is None:
             return None
         scored = len(self.scores)
-        return f"Δm = {_percent(self.delta_m)} % over {len(self.deltas)} of " + (
+        left_out = [
+            f"{row.task}: {row.shown}"
+            for row in self.rows
+            if not row.auxiliary and row.delta is None
+        ]
+        return (
+            f"Δm = {_percent(self.delta_m)} % over {len(self.deltas)} of "
             f"{scored} scored task{'s' if scored != 1 else ''}"
+            + (f" (without {', '.join(left_out)})" if left_out else "")
         )
 
     def table(self) -> Table:
@@ -216,6 +233,8 @@ class Evaluation:
 
 
 def _number(value: float | None) -> str:
+    if value is not None and math.isnan(value):
+        return UNDEFINED
     return "-" if value is None else f"{value:.4g}"
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from kmtl.metrics.undefined import nan_where, ratio, where_known
+
 
 @keras.saving.register_keras_serializable(package="kmtl")
 class ConfusionMetric(keras.metrics.Metric):
@@ -35,8 +37,10 @@ class ConfusionMetric(keras.metrics.Metric):
     ) -> None:
         outputs = ops.convert_to_tensor(outputs)
         if self.binary:
+            broken = ops.reshape(ops.isnan(outputs), (-1,))
             predicted = ops.cast(ops.reshape(outputs, (-1,)) > 0, "int32")
         else:
+            broken = ops.reshape(ops.any(ops.isnan(outputs), axis=-1), (-1,))
             predicted = ops.cast(
                 ops.reshape(ops.argmax(outputs, axis=-1), (-1,)), "int32"
             )
@@ -45,6 +49,8 @@ class ConfusionMetric(keras.metrics.Metric):
             weight = ops.ones(ops.shape(labels), self.dtype)
         else:
             weight = ops.cast(ops.reshape(sample_weight, (-1,)), self.dtype)
+        # One NaN that counts makes the count, and so every result, NaN.
+        weight = nan_where(ops.logical_and(broken, weight > 0), weight)
         # Counted by cell: one-hot matrices of all pixels would be C times the labels.
         cells = ops.segment_sum(
             weight,
@@ -58,6 +64,13 @@ class ConfusionMetric(keras.metrics.Metric):
         matrix = ops.convert_to_tensor(self.matrix)
         return ops.diagonal(matrix), ops.sum(matrix, 1), ops.sum(matrix, 0)
 
+    def score(self) -> Any:
+        """The result, where there are labels."""
+        raise NotImplementedError
+
+    def result(self) -> Any:
+        return where_known(ops.sum(ops.convert_to_tensor(self.matrix)), self.score())
+
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
@@ -69,15 +82,15 @@ class ConfusionMetric(keras.metrics.Metric):
 def _mean_over_seen(score: Any, union: Any) -> Any:
     """Mean over classes that occur in labels or predictions."""
     seen = ops.cast(union > 0, score.dtype)
-    return ops.divide_no_nan(ops.sum(score * seen), ops.sum(seen))
+    return ratio(ops.sum(score * seen), ops.sum(seen))
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
 class MeanIoU(ConfusionMetric):
     """Mean over classes of intersection over union, over the whole stream.
 
-    Classes that occur neither in the labels nor in the predictions are left out.
-    `skip_background=True` leaves out class 0 as well.
+    Classes that occur neither in the labels nor in the predictions are left out; NaN
+    where that leaves none. `skip_background=True` leaves out class 0 as well.
     """
 
     def __init__(
@@ -91,7 +104,7 @@ class MeanIoU(ConfusionMetric):
         super().__init__(classes, binary, name=name, dtype=dtype)
         self.skip_background = skip_background
 
-    def result(self) -> Any:
+    def score(self) -> Any:
         hits, labels, guesses = self.parts()
         union = labels + guesses - hits
         score = ops.divide_no_nan(hits, union)
@@ -107,7 +120,7 @@ class MeanIoU(ConfusionMetric):
 class MacroF1(ConfusionMetric):
     """Unweighted mean over classes of F1, over the whole stream."""
 
-    def result(self) -> Any:
+    def score(self) -> Any:
         hits, labels, guesses = self.parts()
         return _mean_over_seen(
             ops.divide_no_nan(2.0 * hits, labels + guesses), labels + guesses
@@ -121,7 +134,7 @@ class BinaryF1(ConfusionMetric):
     def __init__(self, name: str | None = None, dtype: Any = "float32", **kwargs: Any):
         super().__init__(classes=2, binary=True, name=name, dtype=dtype)
 
-    def result(self) -> Any:
+    def score(self) -> Any:
         hits, labels, guesses = self.parts()
         return ops.divide_no_nan(2.0 * hits, labels + guesses)[1]
 
@@ -130,7 +143,7 @@ class BinaryF1(ConfusionMetric):
 class Precision(BinaryF1):
     """Share of positive predictions that are right, over the whole stream."""
 
-    def result(self) -> Any:
+    def score(self) -> Any:
         hits, _, guesses = self.parts()
         return ops.divide_no_nan(hits, guesses)[1]
 
@@ -139,6 +152,6 @@ class Precision(BinaryF1):
 class Recall(BinaryF1):
     """Share of positive labels that are found, over the whole stream."""
 
-    def result(self) -> Any:
+    def score(self) -> Any:
         hits, labels, _ = self.parts()
         return ops.divide_no_nan(hits, labels)[1]

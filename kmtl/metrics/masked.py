@@ -2,7 +2,8 @@
 
 Every metric takes `(labels, outputs, mask)` where labels are clean (no NaN, no sentinel
 left) and `mask` is the weight of each label, 0 where it is missing. They are exact over
-a stream: sums are kept, never means of batch means. Without any label they give 0.
+a stream: sums are kept, never means of batch means. Without any label they give NaN, as
+they do where an output that counts is NaN: neither is a number to compare.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import keras
 from keras import ops
 
 from kmtl.losses.masked import all_replicas_sum, replica_count
+from kmtl.metrics.undefined import nan_where, ratio, weighed, where_known
 
 # Relative spread below which float32 labels count as constant.
 ROUNDING = 1e-6
@@ -48,11 +50,11 @@ class MaskedMean(keras.metrics.Metric):
         values = ops.cast(self.values(labels, outputs), self.dtype)
         mask = ops.ones_like(values) if sample_weight is None else sample_weight
         mask = ops.cast(mask, self.dtype)
-        self.total.assign_add(ops.sum(values * mask))
+        self.total.assign_add(ops.sum(weighed(values, mask)))
         self.count.assign_add(ops.sum(mask))
 
     def result(self) -> Any:
-        return ops.divide_no_nan(self.total, self.count)
+        return ratio(self.total, self.count)
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -61,9 +63,11 @@ class Accuracy(MaskedMean):
     outputs `(..., C)`."""
 
     def values(self, labels: Any, outputs: Any) -> Any:
-        return ops.equal(
+        right = ops.equal(
             ops.cast(labels, "int32"), ops.cast(ops.argmax(outputs, -1), "int32")
         )
+        broken = ops.any(ops.isnan(outputs), axis=-1)
+        return nan_where(broken, ops.cast(right, self.dtype))
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -79,9 +83,9 @@ class TopKAccuracy(MaskedMean):
         outputs = ops.convert_to_tensor(outputs)
         labels = ops.cast(labels, "int32")
         truth = ops.take_along_axis(outputs, labels[..., None], axis=-1)
-        # Not `outputs > truth`: a NaN must not rank first.
-        above = ops.logical_not(outputs <= truth)
-        return ops.sum(ops.cast(above, "int32"), axis=-1) < self.k
+        above = ops.sum(ops.cast(outputs > truth, "int32"), axis=-1)
+        broken = ops.any(ops.isnan(outputs), axis=-1)
+        return nan_where(broken, ops.cast(above < self.k, self.dtype))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "k": self.k}
@@ -92,9 +96,9 @@ class BinaryAccuracy(MaskedMean):
     """Share of labels on the right side of logit 0; labels and outputs alike."""
 
     def values(self, labels: Any, outputs: Any) -> Any:
-        return ops.equal(
-            ops.cast(labels, "float32") > 0.5, ops.convert_to_tensor(outputs) > 0
-        )
+        outputs = ops.convert_to_tensor(outputs)
+        right = ops.equal(ops.cast(labels, "float32") > 0.5, outputs > 0)
+        return nan_where(ops.isnan(outputs), ops.cast(right, self.dtype))
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -127,7 +131,8 @@ class R2(keras.metrics.Metric):
 
     Labels, outputs and mask `(N, K)`. Uses centred running sums, so a large mean
     loses no digits in float32. A column without variance counts as 0, as in
-    scikit-learn, unless its predictions are perfect (1).
+    scikit-learn, unless its predictions are perfect (1). NaN where no column has two
+    labels or more: one alone has no variance to explain.
     """
 
     def __init__(
@@ -136,6 +141,7 @@ class R2(keras.metrics.Metric):
         super().__init__(name=name, dtype=dtype)
         self.columns = columns
         zeros = lambda n: self.add_variable((columns,), "zeros", name=n)  # noqa: E731
+        self.labels = zeros("labels")
         self.count = zeros("count")
         self.mean = zeros("mean")
         self.scatter = zeros("scatter")
@@ -162,19 +168,22 @@ class R2(keras.metrics.Metric):
         self.scatter.assign_add(scatter / replicas)
         self.mean.assign_add(delta * share / replicas)
         self.count.assign_add(count / replicas)
-        self.residual.assign_add(ops.sum(mask * ops.square(labels - outputs), 0))
+        self.residual.assign_add(
+            ops.sum(weighed(ops.square(labels - outputs), mask), 0)
+        )
+        self.labels.assign_add(ops.sum(ops.cast(mask > 0, self.dtype), 0))
 
     def result(self) -> Any:
-        seen = ops.cast(self.count > 0, self.dtype)
+        seen = ops.cast(ops.convert_to_tensor(self.labels) > 1, self.dtype)
         # The mean's rounding error gives constant labels a little scatter.
         rounding = ops.square(ROUNDING * self.mean) * self.count
         # As a tensor: `ops.where` on JAX takes no variables.
         scatter = ops.convert_to_tensor(self.scatter)
         varied = scatter > rounding
-        ratio = self.residual / ops.where(varied, scatter, 1.0)
+        unexplained = self.residual / ops.where(varied, scatter, 1.0)
         flat = ops.cast(self.residual <= 0, self.dtype)
-        score = ops.where(varied, 1.0 - ratio, flat)
-        return ops.divide_no_nan(ops.sum(score * seen), ops.sum(seen))
+        score = ops.where(varied, 1.0 - unexplained, flat)
+        return ratio(ops.sum(weighed(score, seen)), ops.sum(seen))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "columns": self.columns}
@@ -191,9 +200,10 @@ class PSNR(SquaredError):
         self.peak = peak
 
     def result(self) -> Any:
-        error = ops.maximum(super().result(), SMALLEST_ERROR)
-        decibel = 10.0 * ops.log10(self.peak**2 / error)
-        return ops.where(self.count > 0, decibel, 0.0)
+        # Not of NaN, of which some backends take the other number.
+        error = ops.divide_no_nan(self.total, self.count)
+        decibel = 10.0 * ops.log10(self.peak**2 / ops.maximum(error, SMALLEST_ERROR))
+        return where_known(self.count, nan_where(ops.isnan(error), decibel))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "peak": self.peak}

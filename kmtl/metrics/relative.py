@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from kmtl.metrics.masked import MaskedMean
+from kmtl.metrics.undefined import nan_where
 
 
 class _Proportional(MaskedMean):
@@ -70,9 +71,10 @@ class WithinFactor(_Proportional):
     def values(self, labels: Any, outputs: Any) -> Any:
         labels = ops.cast(labels, self.dtype)
         outputs = ops.cast(outputs, self.dtype)
-        return ops.logical_and(
+        inside = ops.logical_and(
             outputs < self.factor * labels, labels < self.factor * outputs
         )
+        return nan_where(ops.isnan(outputs), ops.cast(inside, self.dtype))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "factor": self.factor}

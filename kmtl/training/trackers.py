@@ -8,12 +8,15 @@ from typing import Any
 import keras
 from keras import ops
 
+from kmtl.metrics.undefined import ratio
+
 
 class LossTerms(keras.metrics.Metric):
     """Keeps sums, so epoch values are exact with partial batches and missing labels.
 
     (Keras' own per-output losses average batch means on TensorFlow.) The raw loss of a
-    task is the mean over its labels. `loss` is the sum of the weighted losses, the
+    task is the mean over its labels, NaN where there was none; such a task adds 0 to
+    `loss`. `loss` is the sum of the weighted losses, the
     regularisation, and what a weighting adds beyond weighted losses, so the terms add
     up: `loss = sum_t weight_t * <t>_loss + regularization_loss` for fixed weights, plus
     `deep_supervision_loss`, what `kmtl.layers.DeepSupervision` adds in training.
@@ -65,7 +68,7 @@ class LossTerms(keras.metrics.Metric):
         self.rows.assign_add(rows)
 
     def result(self) -> dict[str, Any]:
-        raw = ops.divide_no_nan(self.raw, self.labels)
+        raw = ratio(self.raw, self.labels)
         weighted = ops.divide_no_nan(self.weighted, self.labels)
         regularization = ops.divide_no_nan(self.regularization, self.rows)
         other = ops.divide_no_nan(self.other, self.rows)

@@ -134,7 +134,7 @@ def test_metric(case: str) -> None:
     make, kind, expected = CASES[case]
     labels, outputs, mask = data(kind)
     metric = make()
-    assert float(metric.result()) == 0.0  # an empty stream
+    assert np.isnan(metric.result())  # an empty stream
     assert value(metric, labels, outputs) == pytest.approx(
         expected(labels, outputs), rel=1e-5
     )
@@ -149,7 +149,14 @@ def test_metric(case: str) -> None:
         masked, rel=1e-5
     )
     # ... and only missing labels are an empty stream.
-    assert value(metric, labels, outputs, 0 * mask) == 0.0
+    assert np.isnan(value(metric, labels, outputs, 0 * mask))
+    # A NaN where nothing counts is nothing, and makes the result NaN where it does.
+    row = np.argwhere(there)[0]
+    for rows, broken in ((np.argwhere(~there)[0], False), (row, True)):
+        changed = outputs.copy()
+        changed[tuple(rows)] = np.nan
+        got = value(metric, labels, changed, mask)
+        assert np.isnan(got) if broken else got == pytest.approx(masked, rel=1e-5)
     copy = type(metric).from_config(metric.get_config())
     assert copy.get_config() == metric.get_config()
     assert value(copy, labels, outputs, mask) == masked
@@ -196,12 +203,13 @@ def test_auc_equals_sklearn_per_column() -> None:
         for i, keep in enumerate(mask.T > 0)
     ]
     metric = metrics.AUC(columns=3)
-    assert float(metric.result()) == 0.0
+    assert np.isnan(metric.result())
     assert value(metric, labels, outputs, mask) == pytest.approx(
         np.mean(exact), abs=2e-3
     )
-    assert value(metric, labels, outputs, mask, (7, 1, 50, 2)) == value(
-        metric, labels, outputs, mask
+    # The bins are those of the first batch.
+    assert value(metric, labels, outputs, mask, (7, 1, 50, 2)) == pytest.approx(
+        np.mean(exact), abs=2e-3
     )
     # A column with one class only has no AUC and is left out.
     labels[:, 1] = 1.0
@@ -209,7 +217,39 @@ def test_auc_equals_sklearn_per_column() -> None:
         np.mean([exact[0], exact[2]]), abs=2e-3
     )
     labels[:] = 0.0
-    assert value(metric, labels, outputs, mask) == 0.0
+    assert np.isnan(value(metric, labels, outputs, mask))
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift"),
+    [(1, 0), (30, 0), (300, 0), (3e37, 0), (1e-6, 0), (0.02, -3), (2, 300)],
+)
+def test_auc_of_logits_of_any_size(scale: float, shift: float) -> None:
+    rng = np.random.default_rng(0)
+    knowledge = rng.normal(size=400)
+    labels = (knowledge + rng.normal(size=400) > 0).astype("float32")[:, None]
+    outputs = (knowledge * scale + shift).astype("float32")[:, None]
+    expected = reference.roc_auc_score(labels[:, 0], outputs[:, 0].astype("float64"))
+    for sizes in ((400,), (32, 368)):
+        got = value(metrics.AUC(), labels, outputs, sizes=sizes)
+        assert got == pytest.approx(expected, abs=2e-3)
+
+
+def test_auc_with_scores_far_out() -> None:
+    rng = np.random.default_rng(0)
+    outputs = rng.normal(size=(400, 1)).astype("float32")
+    labels = (outputs + rng.normal(size=(400, 1)) > 0).astype("float32")
+    outputs[:2] = [[1e3], [-1e3]]
+    outputs[200] = np.inf
+    finite = np.minimum(outputs, 1e6)[:, 0]
+    assert value(metrics.AUC(), labels, outputs, sizes=(32, 368)) == pytest.approx(
+        reference.roc_auc_score(labels[:, 0], finite), abs=2e-3
+    )
+    outputs[7] = np.nan
+    assert np.isnan(value(metrics.AUC(), labels, outputs, sizes=(32, 368)))
+    mask = np.ones_like(labels)
+    mask[7] = 0.0
+    assert np.isfinite(value(metrics.AUC(), labels, outputs, mask, (32, 368)))
 
 
 def test_auc_by_hand() -> None:
@@ -239,7 +279,7 @@ def test_r2_equals_sklearn() -> None:
         for i, keep in enumerate(mask.T > 0)
     ]
     metric = metrics.R2(columns=3)
-    assert float(metric.result()) == 0.0
+    assert np.isnan(metric.result())
     for sizes in ((ROWS,), (1, 15, 8, 30, 6)):
         got = value(metric, labels, outputs, mask, sizes)
         assert got == pytest.approx(np.mean(exact), rel=1e-4)
@@ -247,7 +287,9 @@ def test_r2_equals_sklearn() -> None:
     mask[:, 0] = 0.0
     shifted = value(metric, labels + 1e4, outputs + 1e4, mask, (16, 44))
     assert shifted == pytest.approx(np.mean(exact[1:]), rel=1e-3)
-    assert value(metric, labels, outputs, 0 * mask) == 0.0
+    assert np.isnan(value(metric, labels, outputs, 0 * mask))
+    # One label has no variance, as scikit-learn says too.
+    assert np.isnan(value(metrics.R2(), labels[:1, :1], outputs[:1, :1], sizes=(1,)))
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.1, 12345.678])
@@ -263,10 +305,13 @@ def test_a_perfect_image_has_a_finite_psnr() -> None:
     assert value(metrics.PSNR(), image, image, sizes=(2,)) == pytest.approx(120.0)
 
 
-def test_nan_outputs_are_not_among_the_best() -> None:
-    outputs = np.full((2, 7), np.nan, "float32")
-    labels = np.array([1, 2])
-    assert value(metrics.TopKAccuracy(5), labels, outputs, sizes=(2,)) == 0.0
+def test_foreground_that_is_nowhere_has_no_iou() -> None:
+    nothing = np.zeros(4, int), np.full((4, 1), -3.0, "float32")
+    metric = metrics.MeanIoU(2, binary=True, skip_background=True)
+    assert np.isnan(value(metric, *nothing, sizes=(4,)))
+    # Labels without positives have scores of 0, as in scikit-learn.
+    for made in (metrics.BinaryF1(), metrics.Precision(), metrics.Recall()):
+        assert value(made, *nothing, sizes=(4,)) == 0.0
 
 
 def test_ties_are_in_favour_of_the_label() -> None:
