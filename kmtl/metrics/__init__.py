@@ -9,6 +9,7 @@ from kmtl.metrics.confusion import (
     Precision,
     Recall,
 )
+from kmtl.metrics.keras_metric import KerasMetric
 from kmtl.metrics.masked import (
     PSNR,
     R2,
@@ -31,6 +32,7 @@ __all__ = [
     "BinaryAccuracy",
     "BinaryF1",
     "ConfusionMetric",
+    "KerasMetric",
     "MacroF1",
     "MaskedMean",
     "MeanIoU",

@@ -230,19 +230,12 @@ class Task(_registry.Registrable):
         table = ops.convert_to_tensor(table, dtype="float32")
         return mask * ops.take(table, ops.cast(labels, "int32"))
 
-    def keras_metric_args(self, labels: Any, outputs: Any, mask: Any) -> tuple:
-        """Arguments as a metric of Keras itself wants them: one row per label."""
+    @property
+    def label_kind(self) -> str:
+        """What a label is: `"classes"`, `"yes_no"`, or `"values"`."""
         if self.classes_last:
-            return (
-                ops.reshape(labels, (-1,)),
-                ops.reshape(outputs, (-1, outputs.shape[-1])),
-                ops.reshape(mask, (-1,)),
-            )
-        return (
-            ops.reshape(labels, (-1, 1)),
-            ops.reshape(outputs, (-1, 1)),
-            ops.reshape(mask, (-1,)),
-        )
+            return "classes"
+        return "values" if self.class_count is None else "yes_no"
 
     @property
     def output_activation(self) -> str:

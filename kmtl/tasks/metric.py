@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 
 from kmtl import _checks
+from kmtl.metrics.keras_forms import form_of
+from kmtl.metrics.keras_metric import OWN, FunctionMetric, KerasMetric
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +22,12 @@ class Metric:
         name: Suffix in the logs (`<task>_<name>`). A name from the task kind's own
             list needs nothing else.
         metric: A `keras.metrics.Metric` (or its serialised config) for any other
-            metric. It is called with one row per present label and its mask as
-            `sample_weight`, on logits.
+            metric, of Keras or of your own. It gets what it is made for: probabilities
+            (logits if it says `from_logits=True`, or takes margins as `Hinge` does),
+            one-hot labels where Keras documents them, whole rows where it reduces
+            columns. A row counts if all its labels are there. Your own metrics get
+            labels and activated outputs as they are; subclasses of those in
+            `kmtl.metrics` get logits and a mask.
         higher_is_better: True or False. Taken from the kind's list when left out.
 
     Example:
@@ -73,7 +80,7 @@ class Metric:
         """A fresh Keras metric object."""
         if self.metric is not None:
             metric = keras.saving.deserialize_keras_object(self.metric)
-            return metric.__class__.from_config(metric.get_config())
+            return served(task, metric.__class__.from_config(metric.get_config()))
         factory, _ = task.METRICS[self.name]
         return factory(task, self.name)
 
@@ -87,6 +94,44 @@ class Metric:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Metric:
         return cls(**config)
+
+
+def served(task: Any, metric: Any, width: int | None = None) -> Any:
+    """A metric as the task's labels, logits and mask can be given to it.
+
+    Args:
+        metric: A `keras.metrics.Metric`, or a function of labels and outputs.
+        width: Number of columns of the outputs, where it is known.
+
+    Raises:
+        ValueError: for a metric that means nothing for the task.
+    """
+    if isinstance(metric, OWN):
+        return metric
+    if not isinstance(metric, keras.metrics.Metric):
+        name = getattr(metric, "__name__", type(metric).__name__)
+        return FunctionMetric(metric, task.activate, name=name)
+    kind = task.label_kind
+    form = form_of(metric, task.name, kind, width, task.output_activation)
+    classes = task.class_count if kind == "classes" else None
+    return KerasMetric(metric, form, classes, task.activate, name=plain_name(metric))
+
+
+def plain_name(metric: keras.metrics.Metric) -> str:
+    """A metric's name without the number that Keras counts up in a process.
+
+    The second `keras.metrics.Precision()` of a process is called `precision_1`.
+    """
+    own = to_snake_case(type(metric).__name__)
+    counted = re.fullmatch(rf"{own}_\d+", metric.name)
+    return own if counted else str(metric.name)
+
+
+def to_snake_case(name: str) -> str:
+    """`MeanIoU` to `mean_io_u`, as Keras names its objects."""
+    name = re.sub(r"\W+", "", name)
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
 def resolve_metrics(task: Any, metrics: Any) -> tuple[Metric, ...]:
@@ -121,6 +166,8 @@ def resolve_metrics(task: Any, metrics: Any) -> tuple[Metric, ...]:
                     f"Received: higher_is_better={metric.higher_is_better}"
                 )
             metric = dataclasses.replace(metric, higher_is_better=direction)
+        else:
+            metric.make(task)  # refuses what cannot be served
         resolved.append(metric)
     names = [metric.name for metric in resolved]
     if len(set(names)) != len(names):

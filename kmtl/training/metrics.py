@@ -9,8 +9,10 @@ import keras
 from keras import ops
 
 from kmtl import _checks
+from kmtl.metrics.keras_forms import direction_of
+from kmtl.metrics.keras_metric import KerasMetric
 from kmtl.tasks.base import Task
-from kmtl.tasks.metric import Metric
+from kmtl.tasks.metric import Metric, plain_name, served
 
 
 class TaskMetrics:
@@ -18,18 +20,28 @@ class TaskMetrics:
 
     Args:
         tasks: Dict task name -> task.
+        shapes: Dict task name -> shape of a batch of its outputs.
         metrics: `compile(metrics=...)`: dict task name -> metric or list of metrics.
         weighted_metrics: The same, with sample weights applied.
     """
 
-    def __init__(self, tasks: Mapping[str, Task], metrics: Any, weighted_metrics: Any):
+    def __init__(
+        self,
+        tasks: Mapping[str, Task],
+        shapes: Mapping[str, tuple[int | None, ...]],
+        metrics: Any,
+        weighted_metrics: Any,
+    ):
         self.tasks = dict(tasks)
+        self.shapes = dict(shapes)
         self._given: dict[str, dict | None] = {}
-        # log name -> (task, metric object, of Keras itself, weighted)
-        self._entries: dict[str, tuple[str, Any, bool, bool]] = {}
+        # log name -> (task, metric object, weighted)
+        self._entries: dict[str, tuple[str, Any, bool]] = {}
+        #: Log name -> `"max"` or `"min"`, where it is known.
+        self.directions: dict[str, str] = {}
         for name, task in self.tasks.items():
             for metric in task.metrics:
-                self._add(name, metric.name, metric.make(task), metric.custom, False)
+                self._add(name, metric.name, metric.make(task), False, metric.direction)
         self._extend("metrics", metrics, False)
         self._extend("weighted_metrics", weighted_metrics, True)
 
@@ -45,29 +57,34 @@ class TaskMetrics:
                     spec == m.name for m in self.tasks[name].metrics
                 ):
                     continue  # logged already
-                label, made, custom = _make(self.tasks[name], spec)
+                label, made, direction = self._make(self.tasks[name], spec)
                 if f"{name}_{label}" in self._entries and weighted:
                     label = f"weighted_{label}"
-                self._add(name, label, made, custom, weighted)
+                self._add(name, label, made, weighted, direction)
                 kept[name].append(
                     spec.to_config() if isinstance(spec, Metric) else spec
                 )
         self._given[argument] = kept or None
 
     def _add(
-        self, task: str, label: str, metric: Any, custom: bool, weighted: bool
+        self, task: str, label: str, metric: Any, weighted: bool, direction: str | None
     ) -> None:
         key = f"{task}_{label}"
-        if any(metric is known for known in self.objects()):
+        if any(_inner(metric) is _inner(known) for known in self.objects()):
             raise ValueError(
                 f"Metric object '{label}' is given twice, and would mix two streams. "
                 f"Give task '{task}' an object of its own."
             )
         if label == "loss" or key in self._entries:
             raise ValueError(
-                f"Task '{task}' would log '{key}' twice. Rename one of its metrics."
+                f"Task '{task}' would log '{key}' twice. Give one of its metrics "
+                f"another name, such as name='{label}_2nd'."
             )
-        self._entries[key] = (task, metric, custom, weighted)
+        if isinstance(metric, KerasMetric):
+            metric.build_for(self.shapes[task])
+        self._entries[key] = (task, metric, weighted)
+        if direction is not None:
+            self.directions[key] = direction
 
     def config(self, argument: str) -> dict | None:
         """What was given, for `get_compile_config`."""
@@ -75,7 +92,7 @@ class TaskMetrics:
 
     def objects(self) -> list:
         """The Keras metric objects."""
-        return [metric for _, metric, _, _ in self._entries.values()]
+        return [metric for _, metric, _ in self._entries.values()]
 
     def update(
         self, name: str, labels: Any, outputs: Any, mask: Any, weights: Any
@@ -88,41 +105,47 @@ class TaskMetrics:
                 missing; unweighted metrics ignore its size otherwise.
         """
         seen = mask * ops.cast(weights > 0, mask.dtype)
-        for task, metric, custom, weighted in self._entries.values():
+        for task, metric, weighted in self._entries.values():
             if task == name:
-                weight = weights if weighted else seen
-                args = (labels, outputs, weight)
-                if custom:
-                    args = self.tasks[name].keras_metric_args(*args)
-                metric.update_state(*args)
+                metric.update_state(labels, outputs, weights if weighted else seen)
 
     def results(self) -> dict[str, Any]:
         """Log name -> value."""
         return {key: entry[1].result() for key, entry in self._entries.items()}
 
+    def _make(self, task: Task, spec: Any) -> tuple[str, Any, str | None]:
+        """`(name, metric object, direction)` of a metric given to `compile`."""
+        if isinstance(spec, Mapping) and set(spec) == {
+            "name",
+            "metric",
+            "higher_is_better",
+        }:
+            spec = Metric.from_config(spec)
+        if isinstance(spec, Metric):
+            spec = task.replace(metrics=(spec,)).metrics[0]
+            return spec.name, spec.make(task), spec.direction
+        if isinstance(spec, str) and spec in task.METRICS:
+            factory, higher = task.METRICS[spec]
+            return spec, factory(task, spec), "max" if higher else "min"
+        if getattr(spec, "__module__", "").startswith("keras.") and not isinstance(
+            spec, (type, keras.metrics.Metric)
+        ):
+            spec = spec.__name__  # of Keras' functions there are classes
+        try:
+            metric = keras.metrics.get(spec)
+        except ValueError as error:
+            raise ValueError(
+                _checks.unknown_name(
+                    f"metric of task '{task.name}'", spec, task.METRICS
+                )
+                + " Or a Keras metric."
+            ) from error
+        if isinstance(metric, type):
+            metric = metric()
+        made = served(task, metric, self.shapes[task.name][-1])
+        name = plain_name(metric) if made is metric else made.name
+        return name, made, direction_of(metric)
 
-def _make(task: Task, spec: Any) -> tuple[str, Any, bool]:
-    """`(name, metric object, of Keras itself)` of a metric given to `compile`."""
-    if isinstance(spec, Mapping) and set(spec) == {
-        "name",
-        "metric",
-        "higher_is_better",
-    }:
-        spec = Metric.from_config(spec)
-    if isinstance(spec, Metric):
-        resolved = spec if spec.custom else task.replace(metrics=(spec,)).metrics[0]
-        return resolved.name, resolved.make(task), resolved.custom
-    if isinstance(spec, str) and spec in task.METRICS:
-        return spec, task.METRICS[spec][0](task, spec), False
-    try:
-        metric = keras.metrics.get(spec)
-    except ValueError as error:
-        raise ValueError(
-            _checks.unknown_name(f"metric of task '{task.name}'", spec, task.METRICS)
-            + " Or a Keras metric."
-        ) from error
-    if isinstance(metric, type):
-        metric = metric()
-    if not isinstance(metric, keras.metrics.Metric):
-        metric = keras.metrics.MeanMetricWrapper(metric, name=metric.__name__)
-    return metric.name, metric, True
+
+def _inner(metric: Any) -> Any:
+    return metric.metric if isinstance(metric, KerasMetric) else metric

@@ -115,7 +115,8 @@ class MultiTaskModel(TaskAccess):
             else layer.task
             for name, layer in self.task_outputs.items()
         }
-        task_metrics = TaskMetrics(tasks, metrics, weighted_metrics)
+        shapes = {name: layer.output.shape for name, layer in self.task_outputs.items()}
+        task_metrics = TaskMetrics(tasks, shapes, metrics, weighted_metrics)
         new_weighting = weighting_base.get(weighting)
         new_relations = relations_base.get(relations)
         new_weights = check_loss_weights(loss_weights, names)

@@ -169,7 +169,11 @@ def test_sample_weights(frozen) -> None:
         (w * error**2).sum() / w.sum(), rel=1e-5
     )
     nothing = evaluate({"kind": np.zeros(ROWS)})
-    assert nothing["kind_loss"] == nothing["kind_accuracy"] == 0.0
+    assert np.isnan([nothing["kind_loss"], nothing["kind_accuracy"]]).all()
+    weights = frozen.task_weights
+    assert nothing["loss"] - nothing["regularization_loss"] == pytest.approx(
+        sum(weights[name] * nothing[f"{name}_loss"] for name in ("flag", "size"))
+    )
     assert nothing["size_loss"] == evaluate(None)["size_loss"]
 
 
