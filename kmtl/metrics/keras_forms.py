@@ -147,7 +147,9 @@ def form_of(
     name = known_name(metric)
     if name is None:
         if type(metric) in (keras.metrics.Mean, keras.metrics.Sum):
-            _refuse(metric, task, "compares no labels with outputs", "a metric that does")
+            _refuse(
+                metric, task, "compares no labels with outputs", "a metric that does"
+            )
         return Form("examples")
     config = metric.get_config()
     if config.get("axis", -1) not in (-1, 1, [-1], (-1,)):

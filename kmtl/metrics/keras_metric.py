@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -68,7 +69,8 @@ class KerasMetric(keras.metrics.Metric):
         with keras.StatelessScope():
             self.update_state(labels, outputs, ops.ones_like(labels, dtype="float32"))
             result = self.metric.result()
-        if isinstance(result, (dict, list, tuple)) or len(result.shape):
+        several = isinstance(result, (dict, list, tuple))
+        if several or math.prod(ops.shape(result)) != 1:
             raise ValueError(
                 f"Metric '{self.name}' must be one number. Received: {self.metric!r}, "
                 "which gives several: one metric for each threshold or column, or an "
@@ -89,7 +91,10 @@ class KerasMetric(keras.metrics.Metric):
         broken = ops.any(ops.logical_and(broken, weight > 0))
         labels, outputs = self._labels(labels), self._outputs(outputs)
         if rows == "entries":
-            labels, outputs = ops.reshape(labels, (-1, 1)), ops.reshape(outputs, (-1, 1))
+            labels, outputs = (
+                ops.reshape(labels, (-1, 1)),
+                ops.reshape(outputs, (-1, 1)),
+            )
             weight = ops.reshape(weight, (-1,))
         elif rows == "examples":
             weight = _whole(ops.reshape(weight, (ops.shape(weight)[0], -1)))
@@ -126,7 +131,8 @@ class KerasMetric(keras.metrics.Metric):
         return ops.cast(outputs > 0, "float32")
 
     def result(self) -> Any:
-        return where_known(self.count, ops.cast(self.metric.result(), "float32"))
+        value = ops.reshape(ops.cast(self.metric.result(), "float32"), ())
+        return where_known(self.count, value)
 
     def reset_state(self) -> None:
         self.metric.reset_state()

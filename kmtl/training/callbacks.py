@@ -48,8 +48,34 @@ class GuardHooks(keras.callbacks.Callback):
         check_guards(self.model, f"of epoch {self.epoch + 1}", epoch=self.epoch + 1)
 
 
+def direction_of(model: Any, monitor: str) -> str | None:
+    """`"max"` or `"min"`: which way a log is better, None where it is not known."""
+    name = monitor.removeprefix("val_")
+    if name == "delta_m":
+        return "max"
+    if name in {f"{task}_loss" for task in model.task_names}:
+        return "min"
+    known: str | None = model.metric_directions.get(name)
+    return known
+
+
+def _direct(model: Any, callback: Any) -> None:
+    """Say which way is better to a callback that would guess, and fail.
+
+    `mode="auto"` knows the metrics of Keras' own `compile` alone.
+    """
+    if getattr(callback, "mode", None) == "auto":
+        monitor = getattr(callback, "monitor", None)
+        direction = direction_of(model, monitor) if isinstance(monitor, str) else None
+        if direction is not None:
+            callback.mode = direction
+
+
 def with_hooks(model: Any, callbacks: Any) -> Any:
-    """`fit`'s callbacks, after those that look at numbers and tell the weighting."""
+    """`fit`'s callbacks, after those that look at numbers and tell the weighting.
+
+    Those that monitor a task's log with `mode="auto"` get to know its better direction.
+    """
     own: list = [GuardHooks()]
     if model.weighting is not None:
         own.append(WeightingHooks())
@@ -59,10 +85,14 @@ def with_hooks(model: Any, callbacks: Any) -> Any:
             hook.set_model(model)
         kinds = (GuardHooks, WeightingHooks)  # of an earlier `fit`
         given = [one for one in callbacks.callbacks if not isinstance(one, kinds)]
+        for callback in given:
+            _direct(model, callback)
         callbacks.callbacks[:] = [*own, *given]
         return callbacks
     if callbacks is None:
         callbacks = []
     elif isinstance(callbacks, keras.callbacks.Callback):
         callbacks = [callbacks]
+    for callback in callbacks:
+        _direct(model, callback)
     return [*own, *callbacks]

@@ -90,6 +90,11 @@ class TaskMetrics:
         """What was given, for `get_compile_config`."""
         return self._given[argument]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The log names, the keys of the results."""
+        return tuple(self._entries)
+
     def objects(self) -> list:
         """The Keras metric objects."""
         return [metric for _, metric, _ in self._entries.values()]

@@ -277,6 +277,24 @@ class MultiTaskModel(TaskAccess):
             found = [*found, *own, *self._state.metrics.objects()]
         return found
 
+    @property
+    def metrics_names(self) -> list[str]:
+        """Names of the logs, in the order of the values that `evaluate` returns."""
+        if not self.compiled:
+            return []
+        names = [metric.name for metric in super().metrics]
+        own = (*self._state.terms.names, *self._state.metrics.names)
+        return list(dict.fromkeys([*names, *own]))
+
+    @property
+    def metric_directions(self) -> dict[str, str]:
+        """Log name -> `"max"` or `"min"`, of the tasks' metrics that say so."""
+        return dict(self._state.metrics.directions) if self.compiled else {}
+
+    def _in_order(self, logs: dict[str, Any], return_dict: bool) -> Any:
+        """Logs as Keras returns them: a dict, or the values of `metrics_names`."""
+        return logs if return_dict else [logs[name] for name in self.metrics_names]
+
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> dict[str, Any]:
@@ -439,11 +457,22 @@ class MultiTaskModel(TaskAccess):
         self._assert_compile_called("train_on_batch")
         x, y, sample_weight = prepare(self, x, y, sample_weight)
         self._expect(complete=False)
-        result = super().train_on_batch(
-            x, y, sample_weight, class_weight=class_weight, return_dict=return_dict
+        logs = super().train_on_batch(
+            x, y, sample_weight, class_weight=class_weight, return_dict=True
         )
         self._state.guards.check(self, "since the last `reset_metrics()`")
-        return result
+        return self._in_order(logs, return_dict)
+
+    def test_on_batch(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """Losses and metrics on a batch, as `keras.Model.test_on_batch`."""
+        logs = super().test_on_batch(x, y, sample_weight, return_dict=True)
+        return self._in_order(logs, return_dict)
 
     def _scope(self) -> Any:
         """Where this model's variables are made."""
@@ -458,9 +487,16 @@ class MultiTaskModel(TaskAccess):
         batch_size: int | None = None,
         verbose: Any = "auto",
         sample_weight: Any = None,
+        return_dict: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """Losses and metrics on data, as `keras.Model.evaluate`."""
+        """Losses and metrics on data, as `keras.Model.evaluate`.
+
+        Returns:
+            A list of numbers, which `metrics_names` names, or with `return_dict=True` a
+            dict. The loss and metrics of a task without any label are NaN, and add
+            nothing to `loss`.
+        """
         self._assert_compile_called("evaluate")
         if not kwargs.get("_use_cached_eval_dataset"):
             check_counts(batch_size=batch_size, steps=kwargs.get("steps"))
@@ -468,13 +504,14 @@ class MultiTaskModel(TaskAccess):
             x, y, sample_weight = prepare(self, x, y, sample_weight)
             self._expect(streams=sources.needs_looks(x))
         with streams.first_hand(x):
-            results = super().evaluate(
+            logs = super().evaluate(
                 x=x,
                 y=y,
                 batch_size=batch_size,
                 verbose=verbose,
                 sample_weight=sample_weight,
+                return_dict=True,
                 **kwargs,
             )
         check_guards(self, "of the evaluation")
-        return results
+        return self._in_order(logs, return_dict)

@@ -67,6 +67,19 @@ class LossTerms(keras.metrics.Metric):
         self.other.assign_add(other * rows)
         self.rows.assign_add(rows)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The keys of the result."""
+        more = {
+            "regularization_loss": self.has_regularization,
+            "deep_supervision_loss": self.has_deep,
+        }
+        return (
+            "loss",
+            *(f"{name}_loss" for name in self.task_names),
+            *(name for name, there in more.items() if there),
+        )
+
     def result(self) -> dict[str, Any]:
         raw = ratio(self.raw, self.labels)
         weighted = ops.divide_no_nan(self.weighted, self.labels)
