@@ -6,21 +6,23 @@ import json
 import logging
 import math
 import os
-import shutil
+import re
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
-import kmtl
-from kmtl import _checks, _files, _swap
-from kmtl.training.saved_state import array_of, callback_state, variables
+from kmtl import _checks, _files
+from kmtl._locks import FileLock
+from kmtl.training import checkpoint, run_record
+from kmtl.training.checkpoint import Checkpoint
+from kmtl.training.saved_state import non_finite_weight
 
 logger = logging.getLogger("kmtl")
 
-FORMAT = 1
+_NAME = re.compile(r"epoch-(\d{6,})\.npz")
 KEPT = 2  # the newest checkpoint, and the one before it in case it is damaged
 
 
@@ -29,9 +31,11 @@ class RunCheckpoint(keras.callbacks.Callback):
 
     After every epoch it saves the model's variables (weights, task weights, dropout
     rates, random seeds, the state of a weighting), the optimizer's, and the counters of
-    other callbacks. A checkpoint is a folder that is renamed into place when it is
+    other callbacks. A checkpoint is a file that is renamed into place when it is
     complete and on the disk, and the one before stays: a kill at any moment loses at
-    most the epoch that was running. A damaged checkpoint is found by its digest.
+    most the epoch that was running. A damaged checkpoint is found by its digest and
+    renamed, never deleted. A model with a weight that is not finite is never kept. One
+    process at a time trains in a folder.
 
     `kmtl.training.fit_run` does all of this in one call. By hand:
 
@@ -54,7 +58,8 @@ class RunCheckpoint(keras.callbacks.Callback):
         history: Dict log name -> list of values, one per finished epoch.
 
     Raises:
-        ValueError: if the folder belongs to a run of another `config`.
+        ValueError: if the folder belongs to a run of another `config`, or holds a
+            damaged file that the run needs (`DamagedFileError`).
     """
 
     def __init__(
@@ -69,13 +74,14 @@ class RunCheckpoint(keras.callbacks.Callback):
         self.callbacks = list(callbacks)
         self._checkpoints = self.folder / "checkpoints"
         self._checkpoints.mkdir(parents=True, exist_ok=True)
-        _swap.remove_abandoned(self.folder)
-        _swap.remove_abandoned(self._checkpoints)
-        self._check_config(dict(config or {}))
-        self._state = self._newest()
-        self.epoch = self._state["epoch"] if self._state else 0
-        self.stopped = self._state["stopped"] if self._state else False
-        self._lines = self._read_history()[: self.epoch]
+        self._lock: FileLock | None = None
+        self._damaged: list[Path] = []
+        run_record.check(self.folder, dict(config or {}))
+        self._newest = self._newest_whole()
+        meta = self._newest.meta if self._newest else {"epoch": 0, "stopped": False}
+        self.epoch: int = meta["epoch"]
+        self.stopped: bool = meta["stopped"]
+        self._lines = self._read_history()
         if self.epoch:
             logger.info("Going on after epoch %d of '%s'.", self.epoch, self.folder)
 
@@ -88,73 +94,71 @@ class RunCheckpoint(keras.callbacks.Callback):
             name: [line[name] for line in self._lines if name in line] for name in names
         }
 
-    def _check_config(self, config: dict[str, Any]) -> None:
-        path = self.folder / "config.json"
-        config = json.loads(json.dumps(config))  # tuples become lists, as they will be
-        if not path.exists():
-            _files.write_json(
-                path,
-                {
-                    "format": FORMAT,
-                    "kmtl": kmtl.__version__,
-                    "keras": keras.__version__,
-                    "backend": keras.backend.backend(),
-                    "config": config,
-                },
-            )
-            return
-        found = json.loads(path.read_text("utf-8"))
-        if found["config"] != config:
-            names = {*found["config"], *config}
-            differing = sorted(
-                name for name in names if found["config"].get(name) != config.get(name)
-            )
-            raise ValueError(
-                "`folder` must be a new one or one of a run with the same "
-                f"configuration. Different: {', '.join(differing)}. "
-                f"Received: folder='{self.folder}'"
-            )
-        now = {"keras": keras.__version__, "backend": keras.backend.backend()}
-        for name, value in now.items():
-            if found[name] != value:
-                logger.warning(
-                    "Run '%s' began with %s %s and goes on with %s: other numbers.",
-                    self.folder,
-                    name,
-                    found[name],
-                    value,
-                )
+    def _found(self) -> list[tuple[int, Path]]:
+        """Our checkpoints, the oldest first; nothing else that is in their folder."""
+        found = []
+        for path in self._checkpoints.iterdir():
+            if match := _NAME.fullmatch(path.name):
+                found.append((int(match[1]), path))
+        return sorted(found)
 
-    def _newest(self) -> dict[str, Any] | None:
-        """State of the newest checkpoint that is whole."""
-        for path in sorted(self._checkpoints.glob("epoch-*"), reverse=True):
+    def _newest_whole(self) -> Checkpoint | None:
+        for _, path in reversed(self._found()):
             try:
-                state = json.loads((path / "state.json").read_text("utf-8"))
-                if _files.digest(path / "variables.npz") != state["digest"]:
-                    raise ValueError("its digest does not fit")
-            except (OSError, ValueError, KeyError) as error:
-                logger.warning("Leaving out damaged checkpoint '%s': %s", path, error)
-                shutil.rmtree(path)
-                continue
-            return {**state, "path": path}
+                return checkpoint.load(path, "", keys=("epoch", "stopped", "callbacks"))
+            except _files.DamagedFileError as error:
+                logger.warning("Leaving out a damaged checkpoint: %s", error)
+                self._damaged.append(path)
         return None
 
     def _read_history(self) -> list[dict[str, Any]]:
         path = self.folder / "history.jsonl"
-        if not path.exists():
-            return []
-        lines = path.read_text("utf-8").splitlines()
-        return [
-            {name: _number(value) for name, value in json.loads(line).items()}
-            for line in lines
-        ]
+        remedy = "Restore it from a copy, or move the run's folder away to train anew."
+        lines = []
+        if self.epoch and path.exists():
+            for line, _ in _files.read_lines(path, remedy, keys=("epoch",)):
+                lines.append({name: _number(value) for name, value in line.items()})
+        lines = lines[: self.epoch]
+        if [line["epoch"] for line in lines] != list(range(self.epoch)):
+            what = f"it has {len(lines)} of the run's {self.epoch} epochs, or others"
+            raise _files.DamagedFileError(path, what, remedy)
+        return lines
 
     # -- during fit -------------------------------------------------------------------
 
+    def hold(self) -> None:
+        """Be the only one who trains in the folder, until `release`.
+
+        Raises:
+            RuntimeError: if another process, or another thread, trains there.
+        """
+        if self._lock is None:
+            self._lock = _lock(self.folder)
+
+    def release(self) -> None:
+        """Let others train in the folder."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
     def on_train_begin(self, logs: Any = None) -> None:
+        self.hold()
+        newest = [epoch for epoch, path in self._found() if path not in self._damaged]
+        if max(newest, default=0) != self.epoch:
+            raise RuntimeError(
+                f"Another process has trained in '{self.folder}' since this "
+                "`RunCheckpoint` was made. Make it anew."
+            )
+        for path in self._damaged:
+            logger.warning("It is now '%s'.", _files.move_aside(path))
+        self._damaged = []
         # Now, because callbacks reset themselves here, those before this one already.
-        if self._state is not None:
-            self._restore(self._state)
+        if self._newest is not None:
+            self._newest.restore(self.model, self.callbacks)
+            self._newest = None
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self.release()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if epoch != self.epoch:
@@ -174,66 +178,41 @@ class RunCheckpoint(keras.callbacks.Callback):
             for line in self._lines
         )
         _files.write_text(self.folder / "history.jsonl", text)
-        self._save()
-
-    def _save(self) -> None:
-        arrays = {
-            f"variable_{i}": array_of(variable)
-            for i, variable in enumerate(variables(self.model))
-        }
-        states = []
-        for i, callback in enumerate(self.callbacks):
-            plain, lists = callback_state(callback)
-            for name, values in lists.items():
-                arrays |= {f"{i}/{name}/{j}": array for j, array in enumerate(values)}
-            counts = {name: len(values) for name, values in lists.items()}
-            states.append(
-                {"class": type(callback).__name__, "plain": plain, "lists": counts}
+        broken = non_finite_weight(self.model)
+        if broken is not None:
+            logger.warning(
+                "'%s' is not finite after epoch %d: the checkpoint before it stays.",
+                broken,
+                self.epoch,
             )
-        path = self._checkpoints / f"epoch-{self.epoch:06d}"
-        with _files.whole_folder(path) as unfinished:
-            np.savez(unfinished / "variables.npz", **arrays)  # type: ignore[arg-type]
-            self._state = {
-                "epoch": self.epoch,
-                "stopped": self.stopped,
-                "digest": _files.digest(unfinished / "variables.npz"),
-                "variables": [variable.path for variable in variables(self.model)],
-                "callbacks": states,
-            }
-            # Python's JSON: callbacks begin with infinity as the best value.
-            (unfinished / "state.json").write_text(json.dumps(self._state), "utf-8")
-        self._state["path"] = path
-        for old in sorted(self._checkpoints.glob("epoch-*"))[:-KEPT]:
-            shutil.rmtree(old)
+            return
+        path = self._checkpoints / f"epoch-{self.epoch:06d}.npz"
+        meta = {"epoch": self.epoch, "stopped": self.stopped}
+        checkpoint.save_training(path, self.model, self.callbacks, meta)
+        for _, old in self._found()[:-KEPT]:
+            old.unlink()
 
-    def _restore(self, state: Mapping[str, Any]) -> None:
-        current = variables(self.model)
-        with np.load(state["path"] / "variables.npz", allow_pickle=False) as arrays:
-            saved = [arrays[f"variable_{i}"] for i in range(len(state["variables"]))]
-            fits = [tuple(variable.shape) for variable in current] == [
-                array.shape for array in saved
-            ]
-            if not fits:
-                raise ValueError(
-                    "`folder` must hold a checkpoint of the same model and optimizer. "
-                    f"Expected variables: {[variable.path for variable in current]}. "
-                    f"Received: {state['variables']}"
-                )
-            for variable, array in zip(current, saved, strict=True):
-                variable.assign(array)
-            for i, (callback, kept) in enumerate(
-                zip(self.callbacks, state["callbacks"], strict=False)
-            ):
-                if type(callback).__name__ != kept["class"]:
-                    continue
-                for name, value in kept["plain"].items():
-                    setattr(callback, name, value)
-                for name, count in kept["lists"].items():
-                    setattr(
-                        callback,
-                        name,
-                        [arrays[f"{i}/{name}/{j}"] for j in range(count)],
-                    )
+
+_held: dict[str, tuple[FileLock, int]] = {}
+
+
+def _lock(folder: Path) -> FileLock:
+    """The lock under which a run trains.
+
+    A training of the same thread that was interrupted holds none any more.
+    """
+    place, thread = os.path.realpath(folder), threading.get_ident()
+    before = _held.get(place)
+    if before is not None and before[1] == thread:
+        before[0].release()
+    lock = FileLock(folder / "run.lock")
+    if not lock.acquire(wait=False):
+        raise RuntimeError(
+            f"Another process (or thread) trains in '{folder}'. Wait for its end, or "
+            "choose another `folder`."
+        )
+    _held[place] = lock, thread
+    return lock
 
 
 def fit_run(
@@ -269,7 +248,9 @@ def fit_run(
         seed: Seed of the order of arrays. Defaults to 0.
         callbacks: Keras callbacks; see `RunCheckpoint` for what is kept of them.
         config: JSON-ready dict that describes the run; a folder with another one is
-            refused.
+            refused, as is one of other data (arrays by their contents), another model,
+            optimizer, learning rate, weighting, seed or batch size. Callbacks and
+            epochs may be others, and the steps of a learning rate schedule.
         verbose: As in `fit`.
         **fit_options: Further arguments of `model.fit`.
 
@@ -277,7 +258,9 @@ def fit_run(
         `History` of all epochs, also of those before an interruption.
 
     Raises:
-        ValueError: for a folder of another configuration or model.
+        ValueError: for a folder of a run with other settings; it says which.
+        DamagedFileError: a ValueError, for damaged files that the run needs.
+        RuntimeError: if another process trains in the folder.
 
     Example:
 
@@ -294,30 +277,42 @@ def fit_run(
     from kmtl.training.sources import arrays_of, is_tf_dataset, skip_epochs
 
     epochs = _checks.check_int("epochs", epochs, 1)
-    run = RunCheckpoint(folder, config=config, callbacks=callbacks)
-    if (arrays := arrays_of(data)) is not None:
-        from kmtl.training.batches import ShuffledBatches
-
-        data = ShuffledBatches(
-            *arrays, batch_size=batch_size or 32, seed=seed, first_epoch=run.epoch
+    arrays, folder = arrays_of(data), Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = _lock(folder)
+    try:
+        setting = run_record.setting_of(
+            model, data, validation, batch_size, seed, folder
         )
-    elif is_tf_dataset(data):
-        skip_epochs(data, run.epoch)
-    if validation is not None:
-        validation = arrays_of(validation) or validation
-    model.fit(
-        data,
-        # A stopped run has no epochs left, but its callbacks finish their work, such as
-        # going back to the weights of the best epoch.
-        epochs=run.epoch if run.stopped else epochs,
-        initial_epoch=run.epoch,
-        validation_data=validation,
-        validation_batch_size=batch_size,
-        shuffle=False,
-        callbacks=[*callbacks, run],
-        verbose=verbose,
-        **fit_options,
-    )
+        run_record.check(folder, dict(config or {}), setting)
+        run = RunCheckpoint(folder, config=config, callbacks=callbacks)
+        run._lock = lock
+        run_record.note_trained(model, folder)
+        if arrays is not None:
+            from kmtl.training.batches import ShuffledBatches
+
+            data = ShuffledBatches(
+                *arrays, batch_size=batch_size or 32, seed=seed, first_epoch=run.epoch
+            )
+        elif is_tf_dataset(data):
+            skip_epochs(data, run.epoch)
+        if validation is not None:
+            validation = arrays_of(validation) or validation
+        model.fit(
+            data,
+            # A stopped run has no epochs left, but its callbacks finish their work,
+            # such as going back to the weights of the best epoch.
+            epochs=run.epoch if run.stopped else epochs,
+            initial_epoch=run.epoch,
+            validation_data=validation,
+            validation_batch_size=batch_size,
+            shuffle=False,
+            callbacks=[*callbacks, run],
+            verbose=verbose,
+            **fit_options,
+        )
+    finally:
+        lock.release()
     history = keras.callbacks.History()
     history.set_model(model)
     history.epoch = list(range(run.epoch))

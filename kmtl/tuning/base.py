@@ -11,6 +11,7 @@ from typing import Any
 import keras_tuner
 
 from kmtl import _checks
+from kmtl._describe import plain
 from kmtl.evaluation.delta import DeltaM
 from kmtl.training.model import MultiTaskModel
 from kmtl.tuning import arguments, files, points, preparation, reuse
@@ -139,7 +140,7 @@ class SearchTuner(SearchResults, TrialRunner):
             else dict(getattr(self.baselines, "scores", self.baselines)),
             "model": arguments.describe(self.hypermodel),
         }
-        self._open_study(files.plain(record), bool(options.get("overwrite")))
+        self._open_study(plain(record), bool(options.get("overwrite")))
         if warm_start is not None and not self._study.note(WARM):
             for values in points.warm_points(warm_start, self.oracle.get_space()):
                 points.enqueue(self.oracle, values)

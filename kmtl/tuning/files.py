@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kmtl._describe import plain
 from kmtl.data.hashing import fingerprint
 from kmtl.tuning.hypermodel import is_arrays
 from kmtl.tuning.study import RECORD
@@ -89,22 +90,6 @@ def check_local(directory: Any) -> None:
             "`directory` must be a local folder: files are replaced in one step, which "
             f"remote storage does not offer. Received: directory={directory!r}"
         )
-
-
-def plain(value: Any) -> Any:
-    """JSON-ready description of an argument, the same in every process."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if hasattr(value, "item") and getattr(value, "shape", None) == ():
-        return value.item()
-    for method in ("to_config", "get_config"):
-        if hasattr(value, method):
-            return {"class": type(value).__name__, **plain(getattr(value, method)())}
-    return getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def _short(value: Any) -> str:

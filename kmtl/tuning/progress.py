@@ -11,8 +11,10 @@ import keras
 import keras_tuner
 import numpy as np
 
+from kmtl.training.checkpoint import Checkpoint
+from kmtl.training.saved_state import non_finite_weight
 from kmtl.tuning import arguments
-from kmtl.tuning.checkpoints import Progress, weights_of
+from kmtl.tuning.checkpoints import weights_of
 
 #: Seconds between two checkpoints of a trial that trains. What a kill loses at most.
 CHECKPOINT_SECONDS = 30.0
@@ -45,15 +47,15 @@ class TrialRun:
         self.interrupted = False
         #: Another process has it.
         self.lost = False
-        self.progress: Progress | None = None
+        self.progress: Checkpoint | None = None
         if not tuner._is_worker():
             self.progress = tuner.checkpoints.progress(trial.trial_id)
         if self.progress is not None:
             self._go_on(self.progress)
 
-    def _go_on(self, progress: Progress) -> None:
+    def _go_on(self, progress: Checkpoint) -> None:
         meta = progress.meta
-        self.best, self.best_value = progress.best, meta["best_value"]
+        self.best, self.best_value = progress.arrays.get("best"), meta["best_value"]
         self.results = [(metrics, step) for metrics, step in meta["results"]]
         self.lengths = dict(meta["lengths"])
         curves = self.tuner.oracle.curves(self.trial.trial_id)
@@ -134,7 +136,9 @@ class TrialCallback(keras.callbacks.Callback):
         tuner, trial = run.tuner, run.trial
         row = {name: float(value) for name, value in (logs or {}).items()}
         run.rows.append(row)
-        self._keep_best(row)
+        finite = non_finite_weight(self.model) is None
+        if finite:
+            self._keep_best(row)
         if not (tuner._is_worker() or tuner.replays(trial.trial_id)):
             run.lost = not tuner.oracle.report(
                 trial.trial_id, epoch, row, run.execution
@@ -145,7 +149,8 @@ class TrialCallback(keras.callbacks.Callback):
                 verdict = tuner.verdict(trial.trial_id, epoch, run.execution)
                 run.pruned, run.interrupted = verdict == "prune", verdict == "pause"
                 run.lost = verdict == "lost"
-            self._save(epoch)
+            if finite:
+                self._save(epoch)
         if run.stopped:
             self.model.stop_training = True
 

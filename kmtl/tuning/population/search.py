@@ -138,7 +138,7 @@ class TogetherTrials:
     def _goes_alone(self, trial: Any) -> bool:
         """One that goes on from its checkpoint, or may be what killed its process."""
         tuner = self.tuner
-        if tuner.checkpoints.progress(trial.trial_id) is not None:
+        if tuner.checkpoints.has_progress(trial.trial_id):
             return True
         return tuner.oracle.kills(trial.trial_id) > 1
 
