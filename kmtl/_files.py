@@ -7,12 +7,15 @@ import errno
 import hashlib
 import itertools
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from kmtl import _swap
+
+logger = logging.getLogger("kmtl")
 
 UNFINISHED = _swap.UNFINISHED
 _CHUNK = 1 << 20
@@ -22,6 +25,8 @@ _STORAGE = {
     for name in ("ENOSPC", "EDQUOT", "EIO", "EROFS", "ESTALE", "ENOLCK", "ENOTCONN")
     if hasattr(errno, name)
 }
+#: Of these, also what TensorFlow and others have made into errors of their own.
+_STORAGE_TEXTS = _STORAGE & {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 class DamagedFileError(ValueError):
@@ -43,7 +48,7 @@ def is_storage_error(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, OSError) and error.errno in _STORAGE:
             return True
-        if "No space left on device" in str(error):  # as TensorFlow passes it on
+        if any(os.strerror(number) in str(error) for number in _STORAGE_TEXTS):
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -87,28 +92,32 @@ def move_aside(path: Path) -> Path:
     return aside
 
 
-def append_lines(path: Path, lines: Iterable[str], sync: bool = True) -> None:
-    """Append lines to a file, made if there is none.
+def append_lines(
+    path: Path, lines: Iterable[str], *, create: bool = True, sync: bool = True
+) -> None:
+    """Append lines to a file.
 
     What a killed process wrote of a line is cut off first.
 
     Args:
         path: The file.
         lines: The lines, without their ends.
+        create: Whether to make the file where there is none.
         sync: Whether to wait until they are on the disk.
     """
     text = "".join(f"{line}\n" for line in lines)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o666)
     with os.fdopen(descriptor, "r+b") as file:
-        _cut_torn_line(file)
+        if _cut_torn_line(file):
+            logger.warning("An unfinished line at the end of '%s' is dropped.", path)
         file.write(text.encode("utf-8"))
         file.flush()
         if sync:
             os.fsync(file.fileno())
 
 
-def _cut_torn_line(file: BinaryIO) -> None:
-    """Cut off an unfinished last line, and go to the end."""
+def _cut_torn_line(file: BinaryIO) -> bool:
+    """Cut off an unfinished last line, and go to the end; whether there was one."""
     end = start = file.seek(0, os.SEEK_END)
     while start:
         begin = max(0, start - _CHUNK)
@@ -121,6 +130,7 @@ def _cut_torn_line(file: BinaryIO) -> None:
     if start < end:
         file.truncate(start)
     file.seek(start)
+    return start < end
 
 
 # -- reading ---------------------------------------------------------------------------

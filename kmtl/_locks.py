@@ -17,18 +17,16 @@ def locks_work() -> bool:
 
 
 class FileLock:
-    """A lock on a file, among processes and among objects of one process.
+    """An exclusive lock on a file, among processes and among objects of one process.
 
     Without the system's support it locks nothing.
 
     Args:
         path: The file; made when it is not there.
-        shared: Whether others may have a shared lock at the same time.
     """
 
-    def __init__(self, path: Path, shared: bool = False):
+    def __init__(self, path: Path):
         self.path = path
-        self.shared = shared
         self._descriptor: int | None = None
 
     def acquire(self, wait: bool = True) -> bool:
@@ -39,10 +37,9 @@ class FileLock:
         """
         if fcntl is None:
             return True
-        kind = fcntl.LOCK_SH if self.shared else fcntl.LOCK_EX
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(descriptor, kind | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             os.close(descriptor)
             return False
@@ -63,3 +60,20 @@ class FileLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock on a file, which is not made for that."""
+    if fcntl is None:
+        return False
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -20,6 +20,7 @@ ROOMS = (
     "_locks",
     "_swap",
     "_files",
+    "_describe",
     "_devices",
     "_dimensions",
     "_registry",

@@ -52,6 +52,7 @@ def command(
     from rich.console import Console
 
     from kmtl import quickstart
+    from kmtl._files import DamagedFileError
     from kmtl.cli._progress import ProgressDisplay
     from kmtl.cli._quiet import import_backend
 
@@ -71,7 +72,7 @@ def command(
     except KeyboardInterrupt:
         console.print("\nStopped. Run the same command again to go on from here.")
         context.exit(INTERRUPTED)
-    except quickstart.OtherSettingsError as error:
+    except (quickstart.OtherSettingsError, DamagedFileError) as error:
         raise click.UsageError(str(error)) from error
     console.print()
     console.print(result.summary(), soft_wrap=True, markup=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import math
 import os
@@ -259,9 +258,9 @@ def _on_test(place: Path, task: Task, test: Any, name: str) -> dict[str, Any]:
     path = place / f"test-{name[:16]}.json"
     if path.exists():
         try:
-            found: dict[str, Any] = json.loads(path.read_text("utf-8"))["metrics"]
-            return found
-        except (OSError, ValueError, KeyError) as error:
+            found: dict[str, Any] = _files.read_json(path, "", keys=("metrics",))
+            return dict(found["metrics"])
+        except (_files.DamagedFileError, TypeError) as error:
             logger.warning("'%s' is damaged, evaluating again: %s", path, error)
     model = keras.models.load_model(place / _cache.MODEL)
     metrics = _stored(_scores(model, sources.for_task(test, task), task, None))

@@ -10,7 +10,6 @@ import json
 import logging
 import math
 import os
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -120,24 +119,29 @@ def _given(callback: Any, where: str) -> Any:
 def read_entry(folder: Path, wanted: str) -> dict[str, Any] | None:
     """Result of a cached entry; None if there is none, or it is damaged.
 
-    A damaged entry is removed, and the log says why.
+    A damaged entry is renamed, and the log says why.
+
+    Raises:
+        OSError: if it cannot be read: nothing is known of its content then.
     """
     if not folder.exists():
         return None
+    keys = ("format", "key", "digest", "metrics", "history", "epoch", "seconds")
     try:
-        result = json.loads((folder / RESULT).read_text("utf-8"))
+        result = _files.read_json(folder / RESULT, "", keys=keys)
         if result["format"] != FORMAT or result["key"] != wanted:
-            raise ValueError("it has another format or key")
+            raise _files.DamagedFileError(folder, "it has another format or key", "")
         if _files.digest(folder / MODEL) != result["digest"]:
-            raise ValueError("the digest of its model does not fit")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            what = "the digest of its model does not fit"
+            raise _files.DamagedFileError(folder, what, "")
+    except (_files.DamagedFileError, FileNotFoundError) as error:
         logger.warning(
-            "Cached baseline '%s' is damaged and is trained again: %s: %s",
+            "Cached baseline '%s' is damaged and is trained again: %s "
+            "What there is of it is now '%s'.",
             folder,
-            type(error).__name__,
             error,
+            _files.move_aside(folder),
         )
-        shutil.rmtree(folder)
         return None
     return result
 

@@ -159,8 +159,18 @@ class Baselines:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Baselines:
-        """Read what `save` wrote."""
-        return cls.from_json(Path(path).read_text("utf-8"))
+        """Read what `save` wrote.
+
+        Raises:
+            DamagedFileError: a ValueError, if it is something else.
+        """
+        content = Path(path).read_text("utf-8", "replace")
+        try:
+            return cls.from_json(content)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            what = f"it holds no baselines ({type(error).__name__}: {error})"
+            remedy = "Call kmtl.baselines again: what it has trained, it finds again."
+            raise _files.DamagedFileError(path, what, remedy) from error
 
 
 def _mean(values: list[float]) -> float:

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kmtl import _files, _swap
 from kmtl.quickstart.settings import (
+    BASELINES,
+    COMPARISON_FILE,
+    CURVES_FILE,
+    MODEL_FILE,
     RESULTS_FILE,
+    RUNS,
+    SAVED_MODEL,
+    SEARCH,
     SETTINGS_FILE,
+    TABLE_FILE,
     OtherSettingsError,
     Result,
     Settings,
 )
+
+logger = logging.getLogger("kmtl")
+
+#: All that a run makes; the settings, which say whose it is, last.
+_MADE = (
+    *(RESULTS_FILE, TABLE_FILE, CURVES_FILE, COMPARISON_FILE, MODEL_FILE),
+    *(SAVED_MODEL, RUNS, SEARCH, BASELINES, SETTINGS_FILE),
+)
+_REMEDY = "Choose another folder with --out, or delete this run with --fresh."
 
 
 def finished(out: str | os.PathLike[str], settings: Settings) -> Result | None:
@@ -24,40 +43,73 @@ def finished(out: str | os.PathLike[str], settings: Settings) -> Result | None:
 
     Raises:
         OtherSettingsError: if the folder holds something else.
+        DamagedFileError: if its settings cannot be read.
     """
     folder = Path(out).absolute()
     _check_folder(folder, settings)
     if not (folder / RESULTS_FILE).is_file():
         return None
-    content = json.loads((folder / RESULTS_FILE).read_text("utf-8"))
-    complete = content["settings"]["trials"] >= settings.trials and all(
-        (folder / path).exists() for path in content["files"].values()
-    )
+    try:
+        keys = ("settings", "files", "table", "notes")
+        content = _files.read_json(
+            folder / RESULTS_FILE, "It is made again.", keys=keys
+        )
+        complete = content["settings"]["trials"] >= settings.trials and all(
+            (folder / path).exists() for path in content["files"].values()
+        )
+    except (_files.DamagedFileError, LookupError, TypeError, AttributeError) as error:
+        logger.warning("'%s' is made again: %s", folder / RESULTS_FILE, error)
+        return None
     return Result(folder, content) if complete else None
 
 
 def remove(out: str | os.PathLike[str]) -> None:
-    """Delete the folder of a run; nothing happens where there is none."""
+    """Delete what a run has made in its folder; nothing happens where there is none.
+
+    Raises:
+        OtherSettingsError: if the folder holds anything else. It is left as it is.
+    """
     folder = Path(out)
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / SETTINGS_FILE).is_file():
-            raise OtherSettingsError(
-                f"'{folder}' holds no quickstart run and is left alone."
-            )
-        shutil.rmtree(folder)
+    _swap.remove_abandoned(folder)
+    if _is_new(folder):
+        return
+    if not (folder / SETTINGS_FILE).is_file():
+        raise OtherSettingsError(
+            f"'{folder}' holds no quickstart run and is left alone."
+        )
+    others = [entry.name for entry in folder.iterdir() if entry.name not in _MADE]
+    if others:
+        raise OtherSettingsError(
+            f"'{folder}' is left alone: besides a quickstart run it holds "
+            f"{', '.join(sorted(others))}. Move that elsewhere first."
+        )
+    for name in _MADE:
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it may be where somebody stands
+        folder.rmdir()
+
+
+def _is_new(folder: Path) -> bool:
+    """Whether nothing is there but what a kill left of the first file."""
+    if not folder.is_dir():
+        return not folder.exists()
+    return all(entry.name.startswith(_swap.UNFINISHED) for entry in folder.iterdir())
 
 
 def _check_folder(folder: Path, settings: Settings) -> None:
     """Refuse a folder of something else, or of a run that cannot be continued."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if _is_new(folder):
         return
-    file = folder / SETTINGS_FILE
-    if not file.is_file():
+    if not (folder / SETTINGS_FILE).is_file():
         raise OtherSettingsError(
             f"`out` must be a new folder or one of a quickstart run. "
             f"Received: out='{folder}'"
         )
-    found = json.loads(file.read_text("utf-8"))["settings"]
+    found = _read_settings(folder)["settings"]
     wanted = dataclasses.asdict(settings)
     differing = [
         f"{name} was {found[name]} and is now {wanted[name]}"
@@ -67,8 +119,19 @@ def _check_folder(folder: Path, settings: Settings) -> None:
     if differing:
         raise OtherSettingsError(
             f"'{folder}' holds a run with other settings: {'; '.join(differing)}. "
-            "Choose another folder with --out, or delete this run with --fresh."
+            f"{_REMEDY}"
         )
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    path = folder / SETTINGS_FILE
+    found = _files.read_json(path, _REMEDY, keys=("settings", "made_with"))
+    try:
+        Settings(**found["settings"])
+        _named(found["made_with"])
+    except (TypeError, ValueError, AttributeError) as error:
+        raise _files.DamagedFileError(path, str(error), _REMEDY) from error
+    return found
 
 
 def recorded(
@@ -77,12 +140,12 @@ def recorded(
     """Content of the settings file: never fewer trials than there were."""
     trials = settings.trials
     if (folder / SETTINGS_FILE).is_file():
-        found = json.loads((folder / SETTINGS_FILE).read_text("utf-8"))
+        found = _read_settings(folder)
         if found["made_with"] != made_with:
             raise OtherSettingsError(
                 f"'{folder}' holds a run begun with {_named(found['made_with'])}, and "
                 f"this is {_named(made_with)}: their numbers cannot be compared. "
-                "Choose another folder with --out, or delete this run with --fresh."
+                f"{_REMEDY}"
             )
         trials = max(trials, found["settings"]["trials"])
     return {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 import platform
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ import keras
 from matplotlib.figure import Figure
 
 import kmtl
-from kmtl import _files, tuning
+from kmtl import _files, _swap, tuning
 from kmtl.evaluation import (
     Baselines,
     BestEpoch,
@@ -27,7 +26,21 @@ from kmtl.evaluation.delta import LOG_NAME
 from kmtl.evaluation.table import HEADERS, NOTE
 from kmtl.export import ExportReport
 from kmtl.plotting import comparison, curves
-from kmtl.quickstart.settings import RESULTS_FILE, STAGES, Event, Result, Settings
+from kmtl.quickstart.settings import (
+    BASELINES,
+    COMPARISON_FILE,
+    CURVES_FILE,
+    MODEL_FILE,
+    RESULTS_FILE,
+    RUNS,
+    SAVED_MODEL,
+    SEARCH,
+    STAGES,
+    TABLE_FILE,
+    Event,
+    Result,
+    Settings,
+)
 from kmtl.training.runs import fit_run
 
 FILTERS = (16, 32)
@@ -35,15 +48,6 @@ LEARNING_RATE = 2e-3
 BATCH_SIZE = 64
 STEPS_PER_EXECUTION = 20  # an epoch in one call: Python between steps costs more
 SPACE = ("sharing_depth", "dropout", "task_weights")
-
-BASELINES = "baselines"
-SEARCH = "search"
-RUNS = "runs"
-MODEL_FILE = "model.keras"
-SAVED_MODEL = "saved_model"
-TABLE_FILE = "table.md"
-CURVES_FILE = "curves.png"
-COMPARISON_FILE = "comparison.png"
 
 
 def made_with() -> dict[str, str]:
@@ -243,9 +247,8 @@ class Job:
     def export(self, model: Any) -> ExportReport:
         """The model's files; the SavedModel is run without kmtl before it counts."""
         self._begin("export")
-        unfinished = self.folder / f"{_files.UNFINISHED}{MODEL_FILE}"
-        model.save(unfinished)
-        os.replace(unfinished, self.folder / MODEL_FILE)
+        with _swap.file_beside(self.folder / MODEL_FILE) as made:
+            model.save(made)
         path = model.export(self.folder / SAVED_MODEL, overwrite=True)
         self._tell("note", "written; now running it in a new process")
         report = kmtl.verify_export(path, model, self.data.test.x)

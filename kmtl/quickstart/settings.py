@@ -11,6 +11,14 @@ from kmtl import _checks
 
 SETTINGS_FILE = "quickstart.json"
 RESULTS_FILE = "results.json"
+BASELINES = "baselines"
+SEARCH = "search"
+RUNS = "runs"
+MODEL_FILE = "model.keras"
+SAVED_MODEL = "saved_model"
+TABLE_FILE = "table.md"
+CURVES_FILE = "curves.png"
+COMPARISON_FILE = "comparison.png"
 STAGES = {
     "data": "Data and tasks",
     "baselines": "Single-task models, to compare with",

@@ -14,7 +14,7 @@ from typing import Any
 
 import keras
 
-from kmtl import _checks, _files
+from kmtl import _checks, _files, _swap
 from kmtl._locks import FileLock
 from kmtl.training import checkpoint, run_record
 from kmtl.training.checkpoint import Checkpoint
@@ -78,9 +78,9 @@ class RunCheckpoint(keras.callbacks.Callback):
         self._damaged: list[Path] = []
         run_record.check(self.folder, dict(config or {}))
         self._newest = self._newest_whole()
-        meta = self._newest.meta if self._newest else {"epoch": 0, "stopped": False}
-        self.epoch: int = meta["epoch"]
-        self.stopped: bool = meta["stopped"]
+        meta = self._newest.meta if self._newest else {}
+        self.epoch: int = meta.get("epoch", 0)
+        self.stopped: bool = meta.get("stopped", False)
         self._lines = self._read_history()
         if self.epoch:
             logger.info("Going on after epoch %d of '%s'.", self.epoch, self.folder)
@@ -149,6 +149,8 @@ class RunCheckpoint(keras.callbacks.Callback):
                 f"Another process has trained in '{self.folder}' since this "
                 "`RunCheckpoint` was made. Make it anew."
             )
+        _swap.remove_abandoned(self.folder)
+        _swap.remove_abandoned(self._checkpoints)
         for path in self._damaged:
             logger.warning("It is now '%s'.", _files.move_aside(path))
         self._damaged = []

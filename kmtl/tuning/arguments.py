@@ -105,7 +105,8 @@ def check_options(options: Mapping[str, Any], own: Collection[str]) -> None:
         known = (*TUNER_OPTIONS, *ORACLE_OPTIONS, *own)
         if name not in known:
             raise TypeError(_checks.unknown_name("argument", name, known))
-    files.check_local(options.get("directory"))
+    overwrite = bool(options.get("overwrite"))
+    files.check_folder(options.get("directory"), options.get("project_name"), overwrite)
 
 
 def check_baselines(baselines: Any, objective: Any, tasks: Any, model: Any) -> Any:

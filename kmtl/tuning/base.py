@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,7 @@ class SearchTuner(SearchResults, TrialRunner):
         rule = make_rule(pruner, found)
         self.storage = check_storage(storage)
         self.seed = seed
+        overwrite = bool(options.pop("overwrite", False))  # not KerasTuner's to delete
         # Not super(): KerasTuner's RandomSearch and its kin would make an oracle.
         keras_tuner.Tuner.__init__(self, oracle, hypermodel, **options)
         self._asked_executions = (
@@ -140,11 +142,7 @@ class SearchTuner(SearchResults, TrialRunner):
             else dict(getattr(self.baselines, "scores", self.baselines)),
             "model": arguments.describe(self.hypermodel),
         }
-        self._open_study(plain(record), bool(options.get("overwrite")))
-        if warm_start is not None and not self._study.note(WARM):
-            for values in points.warm_points(warm_start, self.oracle.get_space()):
-                points.enqueue(self.oracle, values)
-            self._study.set_note(WARM, True)
+        self._open_study(plain(record), overwrite, warm_start)
 
     def enqueue(self, values: Mapping[str, Any]) -> int | None:
         """Try these values before any that are proposed. They count as a trial.
@@ -215,7 +213,7 @@ class SearchTuner(SearchResults, TrialRunner):
         arguments.check_fit_options(validation_data, fit_options)
         epochs = self._check_epochs(epochs)
         callbacks = arguments.as_list(callbacks)
-        with shown(self, verbose) as verbose:
+        with self._working(), shown(self, verbose) as verbose:
             if not self._is_worker():
                 preparation.check_first(
                     self, x, y, validation_data, fit_options, callbacks
@@ -237,12 +235,27 @@ class SearchTuner(SearchResults, TrialRunner):
                 Workers(self, self.workers, job).run()
             else:
                 minutes = math.inf if self.max_minutes is None else self.max_minutes
-                fit_options |= {"validation_data": validation_data, "verbose": verbose}
+                fit_options |= {
+                    "validation_data": validation_data,
+                    "verbose": verbose,
+                }
                 data = [part for part in (x, y) if part is not None]
                 self._run_trials(minutes, *data, **fit_options)
             if not self._is_worker():
                 preparation.check_some_completed(self)
                 self._emit("search_end")
+
+    @contextlib.contextmanager
+    def _working(self) -> Iterator[None]:
+        """Within it nobody may delete the search."""
+        if self._is_worker():
+            yield
+            return
+        self.oracle.begin()
+        try:
+            yield
+        finally:
+            self.oracle.close()
 
     def _check_epochs(self, epochs: Any) -> int:
         epochs = DEFAULT_EPOCHS if epochs is None else epochs
@@ -352,19 +365,40 @@ class SearchTuner(SearchResults, TrialRunner):
 
     # -- files ------------------------------------------------------------------------
 
-    def _open_study(self, record: Mapping[str, Any], overwrite: bool) -> None:
+    def _open_study(
+        self, record: Mapping[str, Any], overwrite: bool, warm_start: Any
+    ) -> None:
         """Begin the study, or go on with it if it is of the same search."""
-        folder = Path(self.project_dir)
-        files.refuse_kerastuner(folder)
-        storage = open_storage(self.storage, folder)
+        folder, name = Path(self.project_dir), self.project_name
+        owner = Owner(folder, together=self.population > 1)
+        space = self.oracle.get_space()
+        known: list | None = None
+        storage = None
         if overwrite:
-            delete_study(storage, self.project_name)
+            # All that can be refused comes before anything is deleted.
+            if warm_start is not None:
+                known = points.warm_points(warm_start, space)
+            if self.storage is not None:
+                storage = open_storage(self.storage, folder)
+            with owner.alone():
+                files.refuse_running(storage, name, owner)
+                files.delete_files(folder)
+                if storage is not None:
+                    delete_study(storage, name)
+        storage = storage or open_storage(self.storage, folder)
         directions = self.oracle.objective.directions
-        self._study = SearchStudy(storage, self.project_name, directions)
+        self._study = SearchStudy(storage, name, directions)
         files.check_project(self._study, record, folder)
-        self.oracle.open(self._study, Owner(folder))
+        files.mark(folder)
+        self.oracle.open(self._study, owner)
         if self.oracle.trials:
             logger.info("Going on with the search in %s.", folder)
+        if warm_start is not None and not self._study.note(WARM):
+            if known is None:
+                known = points.warm_points(warm_start, space)
+            for values in known:
+                points.enqueue(self.oracle, values)
+            self._study.set_note(WARM, True)
 
     def _populate_initial_space(self) -> None:
         if type(self.hypermodel).build is HyperModel.build:  # all of it is declared

@@ -2,24 +2,106 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from optuna.trial import TrialState
+
+from kmtl import _files
 from kmtl._describe import plain
 from kmtl.data.hashing import fingerprint
+from kmtl.tuning.checkpoints import BEST, BUILD_CONFIG, RESUME
 from kmtl.tuning.hypermodel import is_arrays
-from kmtl.tuning.study import RECORD
+from kmtl.tuning.liveness import FOLDER as LOCKS
+from kmtl.tuning.liveness import Owner
+from kmtl.tuning.storage import JOURNAL
+from kmtl.tuning.study import RECORD, noted
+
+#: Says that a folder is a search's.
+MARK = ".kmtl-search"
 
 
-def refuse_kerastuner(folder: Path) -> None:
-    """Refuse the project folder of a tuner of KerasTuner itself."""
+def check_folder(directory: Any, project_name: Any, overwrite: bool) -> None:
+    """Refuse what cannot be the folder of a search, or may not be overwritten.
+
+    Raises:
+        ValueError: saying what to give instead.
+    """
+    check_local(directory)
+    name = str(project_name or "untitled_project")
+    path = Path(name)
+    if path.is_absolute() or path.drive or not path.parts or ".." in path.parts:
+        raise ValueError(
+            "`project_name` must be the name of a folder below `directory`. "
+            f"Received: project_name={project_name!r}"
+        )
+    folder = Path(directory or ".") / path
     if (folder / "oracle.json").exists():
         raise ValueError(
             f"{folder} holds a search of another tuner. Choose another `directory` or "
-            "`project_name`, or pass `overwrite=True` to delete it."
+            "`project_name`."
         )
+    ours = (folder / MARK).is_file() or (folder / JOURNAL).is_file()
+    if overwrite and not ours and folder.exists() and any(folder.iterdir()):
+        raise ValueError(
+            "`overwrite=True` deletes searches of kmtl alone, and this folder holds "
+            f"something else. Choose another `project_name`. Received: '{folder}'"
+        )
+
+
+def mark(folder: Path) -> None:
+    """Say that a folder is a search's."""
+    if not (folder / MARK).exists():
+        _files.write_text(folder / MARK, "A search of kmtl is in this folder.\n")
+
+
+def refuse_running(storage: Any, name: str, owner: Owner) -> None:
+    """Refuse to delete a search while processes work on it.
+
+    Raises:
+        RuntimeError: if one does.
+    """
+    running = owner.others()
+    if storage is not None:
+        for study in storage.get_all_studies():
+            if study.study_name == name:
+                study_id = storage.get_study_id_from_name(name)
+                running = running or any(
+                    owner.seen(noted(trial, "owner")) == "lives"
+                    for trial in storage.get_all_trials(study_id, deepcopy=False)
+                    if trial.state == TrialState.RUNNING
+                )
+    if running:
+        raise RuntimeError(
+            "`overwrite=True` cannot delete a search while another process works on "
+            f"it. End that one first. Received: '{owner.folder.parent}'"
+        )
+
+
+def delete_files(folder: Path) -> None:
+    """Delete what a search has written in its folder, and nothing else.
+
+    Baselines stay: they are found again where they are the same.
+    """
+    for trial in folder.glob("trial_*"):
+        if not trial.name.removeprefix("trial_").isdecimal() or trial.is_symlink():
+            continue
+        for pattern in (BEST, RESUME, f"{RESUME}.damaged-*", BUILD_CONFIG):
+            _unlink_all(trial, pattern)
+        with contextlib.suppress(OSError):  # somebody else's files are in it
+            trial.rmdir()
+    _unlink_all(folder / LOCKS, "worker-*.log")
+    _unlink_all(folder / LOCKS, "????????????.lock")
+    _unlink_all(folder, JOURNAL)
+
+
+def _unlink_all(folder: Path, pattern: str) -> None:
+    for path in folder.glob(pattern):
+        if path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def check_project(study: Any, record: Mapping[str, Any], folder: Path) -> None:
@@ -37,8 +119,7 @@ def check_project(study: Any, record: Mapping[str, Any], folder: Path) -> None:
     if found is None and study.trials():
         raise ValueError(
             f"The study '{study.study.study_name}' in this `storage` is not of a "
-            "tuner of kmtl. Choose another `project_name`, or pass `overwrite=True` to "
-            "delete it."
+            "tuner of kmtl. Choose another `project_name`."
         )
     _check_record(study, record, f"{folder} holds a search")
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
 
-from kmtl._locks import FileLock, locks_work
+from kmtl._locks import FileLock, is_held, locks_work
 from kmtl.tuning.study import SearchStudy
 
 logger = logging.getLogger("kmtl")
@@ -23,26 +25,30 @@ BEAT_SECONDS = 20.0
 #: A process of another machine that has given none for so long is taken for dead.
 GRACE_SECONDS = 120.0
 FOLDER = "workers"
+_ID = re.compile(r"[0-9a-f]{12}")
 
 
 class Owner:
     """This process as one that trains trials.
 
     A process of the same machine is dead once the lock on its file is free, which the
-    system releases when it ends, however it ends. Where that cannot be seen, as on
-    other machines, it lives by its signs of life in the study, on this machine's clock.
+    system releases when it ends, however it ends; it removes the file when it ends in
+    order. Where that cannot be seen, as on other machines, it lives by its signs of
+    life in the study, on this machine's clock.
 
     Args:
         folder: The project folder.
+        together: Whether it trains several trials at a time.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, together: bool = False):
         self.folder = folder / FOLDER
-        self.record: dict[str, str] = {}
+        self.together = together
+        self.record: dict[str, Any] = {}
         self._lock: FileLock | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._seen: dict[int, tuple[Any, float]] = {}
+        self._signs: dict[int, tuple[Any, float]] = {}
 
     # -- this process -----------------------------------------------------------------
 
@@ -51,8 +57,14 @@ class Owner:
         if self._lock is not None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.record = {"id": uuid.uuid4().hex[:12], "host": socket.gethostname()}
-        self._lock = FileLock(self._file(self.record["id"]))
+        self.record = {
+            "id": uuid.uuid4().hex[:12],
+            "host": socket.gethostname(),
+            "folder": os.path.realpath(self.folder.parent),
+        }
+        if self.together:
+            self.record["together"] = True
+        self._lock = FileLock(self.folder / f"{self.record['id']}.lock")
         self._lock.acquire()
         self._stop = threading.Event()
         self._thread = threading.Thread(
@@ -60,11 +72,11 @@ class Owner:
         )
         self._thread.start()
 
-    def end(self, finished: bool) -> None:
+    def end(self, finished: bool = True) -> None:
         """Own nothing any more.
 
         Args:
-            finished: Whether no trial is left that others have to find ownerless.
+            finished: Whether in order; else it leaves what a killed process leaves.
         """
         if self._lock is None:
             return
@@ -92,28 +104,64 @@ class Owner:
             record: The owner's `record`, as the trial has it.
             beat: The trial's last sign of life.
         """
-        record = record or {}
-        local = record.get("host") == socket.gethostname() and locks_work()
-        if local and self._file(record["id"]).exists():
-            probe = FileLock(self._file(record["id"]))
-            if probe.acquire(wait=False):
-                probe.release()
-                return False
+        seen = self.seen(record)
+        if seen is not None:
+            return seen == "lives"
+        record = record if isinstance(record, Mapping) else {}
         now = time.monotonic()
         sign = (record.get("id"), beat)
-        known, since = self._seen.get(number, (None, now))
+        known, since = self._signs.get(number, (None, now))
         if known != sign:
-            self._seen[number] = (sign, now)
+            self._signs[number] = (sign, now)
             return True
         return now - since < GRACE_SECONDS
 
-    def forget(self, record: Any) -> None:
-        """Remove what a dead process left."""
-        if record and record.get("host") == socket.gethostname():
-            self._file(record["id"]).unlink(missing_ok=True)
+    def seen(self, record: Any) -> str | None:
+        """What the lock of a process says.
 
-    def _file(self, owner_id: str) -> Path:
-        return self.folder / f"{owner_id}.lock"
+        Returns:
+            `"lives"`; `"killed"`; `"ended"`, if it removed its lock, or somebody did;
+            None if nothing can be seen from here.
+        """
+        name = _lock_name(record)
+        if name is None or not locks_work():
+            return None
+        # In the folder, which may have been moved since; else where it was.
+        found = self.folder / name
+        there = str(record.get("folder") or "")
+        if not found.exists() and there != os.path.realpath(self.folder.parent):
+            if not os.path.isdir(there):
+                return None
+            found = Path(there) / FOLDER / name
+        if not found.exists():
+            return "ended"
+        return "lives" if is_held(found) else "killed"
+
+    def others(self) -> bool:
+        """Whether other processes search in this folder."""
+        return any(
+            _ID.fullmatch(path.stem) and is_held(path)
+            for path in self.folder.glob("*.lock")
+        )
+
+    def forget(self, record: Any) -> None:
+        """Remove what a dead process left in this folder."""
+        name = _lock_name(record)
+        if name is not None:
+            (self.folder / name).unlink(missing_ok=True)
+
+
+def _lock_name(record: Any) -> str | None:
+    """Name of a process' lock file, if it is of this machine.
+
+    A study may hold anything: others can write to it.
+    """
+    if not isinstance(record, Mapping) or record.get("host") != socket.gethostname():
+        return None
+    owner_id = record.get("id")
+    if not isinstance(owner_id, str) or not _ID.fullmatch(owner_id):
+        return None
+    return f"{owner_id}.lock"
 
 
 def _beat(

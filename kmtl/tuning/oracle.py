@@ -15,14 +15,15 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from kmtl.tuning import study as studies
-from kmtl.tuning.liveness import Owner
+from kmtl.tuning.liveness import GRACE_SECONDS, Owner
 from kmtl.tuning.stopping import Rule
 from kmtl.tuning.study import SearchStudy, noted
 from kmtl.tuning.trials import PRUNED, StudyTrials
 
 logger = logging.getLogger("kmtl")
 
-#: A trial whose process is killed so often, without an epoch in between, has failed.
+#: A trial has failed whose process was killed so often, one time after another, while
+#: that trial trained alone in it and finished no epoch in between.
 MOST_KILLS = 3
 POLL_SECONDS = 0.5
 MOST_MESSAGE = 20_000  # characters; MySQL's text ends at 65535 bytes
@@ -54,12 +55,19 @@ class StudyOracle(StudyTrials):
         self.study = study
         self.owner = owner
         self._curves = {}
+        self._progressed: set[int] = set()
+        self._waits = False
         self.refresh()
+
+    def begin(self) -> None:
+        """Work on the search: nobody deletes it before `close`."""
+        self.owner.begin(self.study, self._numbers)
 
     def close(self) -> None:
         """Own no trial any more; the next search, here or elsewhere, goes on."""
-        self.owner.end(finished=not self.ongoing_trials)
+        self.owner.end()
         self.ongoing_trials = {}
+        self._progressed = set()
 
     # -- beginning a trial ------------------------------------------------------------
 
@@ -68,7 +76,7 @@ class StudyOracle(StudyTrials):
         if tuner_id in self.ongoing_trials:
             return self.ongoing_trials[tuner_id]
         self.tuner_ids.add(tuner_id)
-        self.owner.begin(self.study, self._numbers)
+        self.begin()
         with self.owner.alone():
             self._rescue()
             trial = self._next_trial()
@@ -156,6 +164,14 @@ class StudyOracle(StudyTrials):
             trial.status == TrialStatus.RUNNING and trial_id not in mine
             for trial_id, trial in self.trials.items()
         )
+        if others and not self._waits:
+            self._waits = True
+            logger.warning(
+                "Waiting for trials of other processes. One of another machine that "
+                "gives no sign of life for %.0f s is taken for dead, and its trial "
+                "goes on here.",
+                GRACE_SECONDS,
+            )
         return self._no_trial(TrialStatus.IDLE if others else TrialStatus.STOPPED)
 
     def _no_trial(self, status: str) -> Trial:
@@ -170,36 +186,50 @@ class StudyOracle(StudyTrials):
             record = noted(frozen, "owner")
             if self.owner.lives(frozen.number, record, noted(frozen, "beat")):
                 continue
-            self.rescue(frozen)
+            self.rescue(frozen, killed=self.owner.seen(record) != "ended")
             dead.append(record)
         for record in dead:  # now: one process may have had several trials
             self.owner.forget(record)
 
-    def rescue(self, frozen: FrozenTrial) -> None:
-        """Let one trial wait again, or end it, if its end alone was not written."""
+    def rescue(self, frozen: FrozenTrial, killed: bool = True) -> None:
+        """Let one trial wait again, or end it.
+
+        It ends if its end alone was not written, and if it has to be taken for what
+        kills its processes (see `MOST_KILLS`): neither kills of a process with several
+        trials nor of one in which the trial made progress say so.
+        """
         number = frozen.number
         result = noted(frozen, "result")
         if result and result["end"]:
             self._finish(number, result)
             return
-        epochs = sum(map(len, studies.read_curves(frozen).values()))
-        before, kills = noted(frozen, "kills") or (0, 0)
-        kills = kills + 1 if epochs == before else 1
+        record = noted(frozen, "owner") or {}
+        alone = not record.get("together") or noted(frozen, "alone") == record.get("id")
+        times, in_a_row = noted(frozen, "killed") or (0, 0)
+        if noted(frozen, "progressed") == record.get("id"):
+            in_a_row = 0
+        elif killed and alone:
+            in_a_row += 1
         try:
-            if kills >= MOST_KILLS:
-                reason = f"Its process was killed {kills} times."
+            if in_a_row >= MOST_KILLS:
+                reason = f"Its process was killed {in_a_row} times."
                 self.study.set(number, "message", reason)
                 self.study.finish(number, TrialState.FAIL)
                 return
-            self.study.set(number, "kills", (epochs, kills))
+            self.study.set(number, "killed", (times + killed, in_a_row))
             self.study.give_back(number)
             logger.info("Trial %s was interrupted and goes on.", number)
         except UpdateFinishedTrialError:
             return  # another process was faster
 
     def kills(self, trial_id: str) -> int:
-        """How often the process of a trial was killed without an epoch in between."""
-        return (noted(self.study.trial(int(trial_id)), "kills") or (0, 0))[1]
+        """How often the process of a trial was killed."""
+        return (noted(self.study.trial(int(trial_id)), "killed") or (0, 0))[0]
+
+    def trains_alone(self, trial_id: str) -> None:
+        """Note that a trial trains alone now, in a process that has several."""
+        if self.owner.together:
+            self.study.set(int(trial_id), "alone", self.owner.record.get("id"))
 
     # -- during a trial ---------------------------------------------------------------
 
@@ -231,6 +261,9 @@ class StudyOracle(StudyTrials):
             if not self.is_mine(trial_id):
                 return False
             self.study.set(number, f"epoch:{execution}:{epoch}", row)
+            if number not in self._progressed:
+                self.study.set(number, "progressed", self.owner.record.get("id"))
+                self._progressed.add(number)
             single = len(self.objective.directions) == 1
             if execution == 0 and single and self.objective.has_value(row):
                 self.study.report(number, epoch, self.objective.values(row)[0])

@@ -122,6 +122,11 @@ class TrialCallback(keras.callbacks.Callback):
         self.callbacks = list(callbacks)
         self._saved = time.monotonic()
         self._cost = 0.0
+        tuner = run.tuner
+        #: After a kill, every epoch counts: the next one may be near.
+        self._often = not tuner._is_worker() and bool(
+            tuner.oracle.kills(run.trial.trial_id)
+        )
 
     def on_train_begin(self, logs: Any = None) -> None:
         # Now: the callbacks before this one have reset themselves here.
@@ -167,6 +172,8 @@ class TrialCallback(keras.callbacks.Callback):
     def _save(self, epoch: int) -> None:
         since = time.monotonic() - self._saved
         pause = max(CHECKPOINT_SECONDS, self._cost / CHECKPOINT_SHARE)
+        if self._often:
+            pause = 0.0
         run = self.run
         # What has trained with others has no weights of the epochs in between.
         if not run.interrupted and (

@@ -22,6 +22,7 @@ from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.population import TogetherTrials
 from kmtl.tuning.progress import TrialCallback, TrialRun
 from kmtl.tuning.quiet import no_retracing_warnings
+from kmtl.tuning.storage import StorageError, storage_error
 from kmtl.tuning.trials import ENDED, PRUNED
 
 logger = logging.getLogger("kmtl")
@@ -97,12 +98,25 @@ class TrialRunner(keras_tuner.Tuner):
         try:
             with no_retracing_warnings():
                 search(*data, **fit_options)
-        except BaseException:
-            for trial in list(self.oracle.ongoing_trials.values()):
-                self.oracle.give_back(trial.trial_id)
-            raise
+        except BaseException as error:
+            self._give_back()
+            failed = storage_error(error) if isinstance(error, Exception) else None
+            if failed is None or isinstance(error, StorageError):
+                raise
+            raise failed from error
         finally:
             self.oracle.close()
+
+    def _give_back(self) -> None:
+        """Let the trials of this process wait for another."""
+        for trial in list(self.oracle.ongoing_trials.values()):
+            try:
+                self.oracle.give_back(trial.trial_id)
+            except Exception as error:
+                if storage_error(error) is None:
+                    raise
+                # They are found ownerless, as this process ends in order.
+                logger.warning("Trial %s was not given back: %s", trial.trial_id, error)
 
     def pre_create_trial(self) -> None:
         if self._trials_left == 0 or self.must_pause():
@@ -123,6 +137,8 @@ class TrialRunner(keras_tuner.Tuner):
         self._run = run = TrialRun(self, trial)
         run.epochs = kwargs.get("epochs")
         original = kwargs.pop("callbacks", [])
+        if not (self._is_worker() or self.replays(trial.trial_id)):
+            self.oracle.trains_alone(trial.trial_id)
         try:
             while run.execution < self.executions_per_trial and not run.stopped:
                 callbacks = self._deepcopy_callbacks(original)
@@ -137,6 +153,9 @@ class TrialRunner(keras_tuner.Tuner):
                     return None
                 run.finish_execution(results)
         except Exception as error:
+            failed = storage_error(error)
+            if failed is not None:  # nobody's fault: the trial goes on later
+                raise failed from error
             text = str(error).strip() or type(error).__name__
             first = text.splitlines()[0]
             planned = isinstance(error, keras_tuner.errors.FailedTrialError)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import time
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import keras_tuner
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages.journal import BaseJournalBackend, JournalFileOpenLock
 
+from kmtl import _files
 from kmtl._locks import FileLock, locks_work
 
 logger = logging.getLogger("kmtl")
@@ -40,24 +45,43 @@ def open_storage(storage: str | os.PathLike[str] | None, folder: Path) -> BaseSt
         folder: The project folder.
 
     Raises:
+        DamagedFileError: if the journal is damaged.
+        StorageError: if the database cannot be opened.
         ImportError: from SQLAlchemy, for a database whose driver is not installed.
     """
     if optuna.logging.get_verbosity() == optuna.logging.INFO:
         # Its default reports every trial to the terminal, over our own table.
         optuna.logging.set_verbosity(optuna.logging.WARNING)
     if storage is not None and "://" in str(storage):
+        from sqlalchemy.engine import make_url
+        from sqlalchemy.exc import SQLAlchemyError
+
         url = str(storage)
         if url.startswith("sqlite"):
             options: dict[str, Any] = {"connect_args": {"timeout": SQLITE_TIMEOUT}}
         else:
             options = {"pool_pre_ping": True}  # a server may close idle connections
-        database = RDBStorage(url, engine_kwargs=options)
+        if "{SCHEMA_VERSION}" not in url:  # Optuna formats it
+            url = url.replace("{", "{{").replace("}", "}}")
+        try:
+            database = RDBStorage(url, engine_kwargs=options)
+        except SQLAlchemyError as error:
+            reason = str(error).splitlines()[0]
+            raise StorageError(
+                f"`storage` could not be opened: {reason}. "
+                f"Received: storage='{make_url(str(storage))}'"  # without its password
+            ) from error
         opened = get_storage(database)
         weakref.finalize(opened, database.engine.dispose)  # close its connections
         return opened
     path = folder / JOURNAL if storage is None else Path(storage)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return JournalStorage(DurableJournal(path))
+    try:
+        return JournalStorage(DurableJournal(path))
+    except _files.DamagedFileError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        what = f"its entries do not fit together ({type(error).__name__}: {error})"
+        raise _files.DamagedFileError(path, what, DurableJournal.REMEDY) from error
 
 
 def check_storage(storage: Any) -> str | None:
@@ -72,54 +96,83 @@ def check_storage(storage: Any) -> str | None:
     return str(storage)
 
 
-class DurableJournal(JournalFileBackend):
+class StorageError(keras_tuner.errors.FatalError, OSError):
+    """What a search is kept in cannot be read or written: it stops, nothing is lost."""
+
+
+def storage_error(error: BaseException) -> StorageError | None:
+    """The `StorageError` to raise from an error, if a disk or database is behind it."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, (StorageInternalError, StorageError)):
+            break
+        found = found.__cause__ or found.__context__
+    if found is None and not _files.is_storage_error(error):
+        return None
+    return StorageError(
+        f"The search stopped, as its files or its storage failed: {error} No trial is "
+        "lost: see to that, and run the same program again."
+    )
+
+
+class DurableJournal(BaseJournalBackend):
     """A journal file that a kill in the middle of a write does not break.
 
     Optuna's own leaves a torn last line, onto which the next entry is glued, and a lock
     file that the next process waits for.
+
+    Args:
+        path: The file; made when it is not there.
     """
+
+    REMEDY = (
+        "Restore it from a copy. If the line was never an entry, delete it alone. "
+        "`overwrite=True` begins the search anew."
+    )
 
     def __init__(self, path: Path):
         self._path = path
         self._synced = 0.0
+        #: Where the entries end that have been read.
+        self._ends = {0: 0}
         # Where the system has none that end with their process, Optuna's lock file.
-        lock_file = JournalFileOpenLock(str(path))
         own = FileLock(path.with_name(f"{path.name}.lock"))
-        self._write_lock: Any = own if locks_work() else lock_file
-        super().__init__(str(path), lock_obj=lock_file)
+        self._lock: Any = own if locks_work() else JournalFileOpenLock(str(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.open("ab").close()
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        number = log_number_from if log_number_from in self._ends else 0
+        lines = _files.read_lines(
+            self._path, self.REMEDY, keys=("op_code",), start=self._ends[number]
+        )
+        with _as_storage_error(self._path):
+            for entry, end in lines:
+                number += 1
+                self._ends[number] = end
+                if number > log_number_from:
+                    yield entry
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        self._write_lock.acquire()
-        try:
-            with open(self._path, "r+b") as file:
-                _drop_torn_line(file)
-                file.write(text.encode("utf-8"))
-                file.flush()
-                if time.monotonic() - self._synced > SYNC_SECONDS:
-                    os.fsync(file.fileno())
-                    self._synced = time.monotonic()
-        finally:
-            self._write_lock.release()
+        lines = [json.dumps(log, separators=(",", ":")) for log in logs]
+        sync = time.monotonic() - self._synced > SYNC_SECONDS
+        with _as_storage_error(self._path):
+            self._lock.acquire()
+            try:
+                _files.append_lines(self._path, lines, create=False, sync=sync)
+            finally:
+                self._lock.release()
+        if sync:
+            self._synced = time.monotonic()
 
 
-def _drop_torn_line(file: Any) -> None:
-    """Cut off what a killed process wrote of a line, and go to the end."""
-    end = file.seek(0, os.SEEK_END)
-    if not end:
-        return
-    file.seek(end - 1)
-    if file.read(1) == b"\n":
-        return
-    start, block = end, 4096
-    while start:
-        begin = max(0, start - block)
-        file.seek(begin)
-        newline = file.read(start - begin).rfind(b"\n")
-        if newline >= 0:
-            start = begin + newline + 1
-            break
-        start = begin
-    logger.warning("Dropping an unfinished line at the end of %s.", file.name)
-    file.truncate(start)
-    file.seek(start)
+@contextlib.contextmanager
+def _as_storage_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"The search's journal '{path}' failed ({error}). No trial is lost: see to "
+            "that, and run the same program again."
+        ) from error

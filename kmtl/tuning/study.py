@@ -18,9 +18,12 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 #: What kmtl notes in a study begins with this. Trials have: `owner`, who trains it;
-#: `beat`, which that process counts up; `runs`, finished trainings that are retried;
-#: `values`, hyperparameters that are not Optuna's parameters; `epoch:N:E`, the logs of
-#: epoch E of training N; `result`; `message`; `surplus`, if it is not to be counted.
+#: `beat`, which that process counts up; `progressed` and `alone`, the last process in
+#: which it finished an epoch, and in which it trained alone; `killed`, how often its
+#: processes were, and how often in a row without progress; `runs`, finished trainings
+#: that are retried; `values`, hyperparameters that are not Optuna's parameters;
+#: `epoch:N:E`, the logs of epoch E of training N; `result`; `message`; `surplus`, if it
+#: is not to be counted.
 PREFIX = "kmtl:"
 RECORD = f"{PREFIX}record"
 WARM = f"{PREFIX}warm"

@@ -69,8 +69,9 @@ class RandomSearch(SearchTuner, keras_tuner.RandomSearch):
         - `workers`: integer >= 1: so many processes of this machine train trials side
           by side, each on a GPU of its own where there are enough. One that dies is
           replaced, and its trial goes on. What they print is in the project's folder
-          `workers`. The hypermodel, the data and the callbacks are pickled for them.
-          Defaults to 1: this process.
+          `workers`. The hypermodel, the data and the callbacks are pickled for them and
+          go to them through pipes: this process keeps a copy in memory, and none is on
+          the disk. Defaults to 1: this process.
         - `recycle_after`: integer >= 1: a worker is replaced after so many trials, so
           that its memory stays small. Defaults to 20.
         - `population`: integer >= 1, on JAX: so many trials are begun at once, and
@@ -83,8 +84,13 @@ class RandomSearch(SearchTuner, keras_tuner.RandomSearch):
 
     A search is continued by running the same program again, also after a kill: finished
     trials are kept, an interrupted one goes on from its checkpoint, written every 30
-    seconds. A project of a search with another space, objective, tasks, model or seed
-    is refused. Values of a trial that failed are not proposed again.
+    seconds, and after every epoch once it was killed. A trial is given up only when its
+    process was killed three times in a row while it trained alone there and had not
+    finished an epoch since the kill before. A disk or database that fails, as a full
+    one, stops the search and fails no trial. A project of a search with another space,
+    objective, tasks, model or seed is refused. Values of a trial that failed are not
+    proposed again. `overwrite=True` deletes the files of a search of kmtl, and nothing
+    else in its folder; not while a process of this machine works on it.
 
     Raises:
         ValueError, TypeError: for the above, before anything is trained.

@@ -1,6 +1,9 @@
-"""A process that trains trials for a search: `python -m kmtl.tuning.worker JOB N`.
+"""A process that trains trials for a search: `python -m kmtl.tuning.worker N`.
 
-`search` of a tuner with `workers` starts them, and others after those that end.
+`search` of a tuner with `workers` starts them, and others after those that end. The job
+comes through standard input, and why a worker ends the search goes back through
+standard output: nothing of the job is on the disk, where others might read it, or
+write what is unpickled here.
 """
 
 from __future__ import annotations
@@ -10,39 +13,44 @@ import pickle
 import signal
 import sys
 import traceback
-from pathlib import Path
 from types import FrameType
+from typing import BinaryIO
 
 #: Exit status of a worker that has trained its share, to be followed by a fresh one.
 RECYCLED = 75
+#: Bytes of an error's text, less than any system's pipe holds: nobody reads it before
+#: the process has ended.
+MOST_BYTES = 8000
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main() -> int:
     """Work on a job until the search ends.
-
-    Args:
-        arguments: Path of the job file, and the worker's number.
 
     Returns:
         Exit status: 0 where nothing is left to do, `RECYCLED`, or 1 for an error that
-        ends the search; its text is beside the job then.
+        ends the search; its text goes to the standard output then.
     """
-    path, number = (sys.argv[1:] if arguments is None else arguments)[:2]
+    with os.fdopen(os.dup(1), "wb") as answer:
+        os.dup2(2, 1)  # what is printed goes to the log
+        return work(sys.stdin.buffer, answer)
+
+
+def work(stream: BinaryIO, answer: BinaryIO) -> int:
+    """Do the job that comes from a stream; see `main`."""
     signal.signal(signal.SIGTERM, _leave)
     try:
-        with open(path, "rb") as file:
-            header = pickle.load(file)
-            sys.path[:] = header["path"]
-            # Only now: the backend is chosen by the environment, modules by the path.
-            job = pickle.load(file)
+        sys.path[:] = pickle.load(stream)["path"]
+        # Only now: the backend is chosen by the environment, modules by the path.
+        job = pickle.load(stream)
         import keras
 
         keras.config.set_dtype_policy(job["dtype_policy"])
         tuner = job["kind"](**job["arguments"])
         finished = tuner.work(job, parent=os.getppid())
     except Exception as error:
-        text = f"{type(error).__name__}: {error}\n\n{traceback.format_exc()}"
-        Path(f"{path}.error-{number}").write_text(text, encoding="utf-8")
+        reason = f"{type(error).__name__}: {error}".encode()[: MOST_BYTES // 2]
+        trace = traceback.format_exc().encode()[-MOST_BYTES // 2 :]
+        answer.write(reason + b"\n\n" + trace)
         return 1
     return 0 if finished else RECYCLED
 

@@ -7,14 +7,15 @@ import logging
 import math
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cloudpickle
 import keras
@@ -49,26 +50,13 @@ class Workers:
         self.count = count
         self.folder = Path(tuner.project_dir).absolute() / FOLDER
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._job = self.folder / f"job-{uuid.uuid4().hex[:12]}.pkl"
+        for left in self.folder.glob("job-*.pkl*"):  # of kmtl 0.1: data, passwords
+            if re.fullmatch(r"job-[0-9a-f]{12}\.pkl(\.error-\d+)?", left.name):
+                left.unlink(missing_ok=True)
         self._processes: dict[int, subprocess.Popen] = {}
         self._deaths = 0
         self._watch = Watch(tuner, job["search"].get("epochs"))
-        self._write(job)
-
-    def _write(self, job: Mapping[str, Any]) -> None:
-        paths = [path or os.getcwd() for path in sys.path]
-        with open(self._job, "wb") as file:
-            pickle.dump({"path": paths}, file)
-            try:
-                cloudpickle.dump(dict(job), file)
-            except (TypeError, pickle.PicklingError, AttributeError) as error:
-                self._job.unlink()
-                raise TypeError(
-                    "With `workers`, the hypermodel, the data and the callbacks go to "
-                    "other processes. Give arrays, or a function without arguments "
-                    "that makes the data set there. What cannot be sent: "
-                    f"{type(error).__name__}: {error}"
-                ) from error
+        self._job = _pickled(job)
 
     def run(self) -> None:
         """Work until the search ends.
@@ -86,33 +74,38 @@ class Workers:
                     self._deaths = 0
                 for number, process in list(self._processes.items()):
                     if process.poll() is not None:
-                        self._ended(number, process.returncode)
+                        self._ended(number, process)
             self._watch.look()
         finally:
             self._stop()
-            for path in self.folder.glob(f"{self._job.name}*"):
-                path.unlink(missing_ok=True)
 
     def _start(self, number: int) -> None:
-        log = self._log(number)
-        with open(log, "ab") as file:
-            self._processes[number] = subprocess.Popen(
-                [sys.executable, "-m", "kmtl.tuning.worker", self._job, str(number)],
+        with open(self._log(number), "ab") as file:
+            process = subprocess.Popen(
+                self._command(number),
                 env=environment(number, self.count),
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
                 start_new_session=True,  # Ctrl-C is for this process, which ends them
             )
+        self._processes[number] = process
+        # In the background: it reads only when it has imported its modules.
+        feed = threading.Thread(target=_feed, args=(process.stdin, self._job))
+        feed.daemon = True
+        feed.start()
+
+    def _command(self, number: int) -> list[str]:
+        return [sys.executable, "-m", "kmtl.tuning.worker", str(number)]
 
     def _log(self, number: int) -> Path:
         return self.folder / f"worker-{number}.log"
 
-    def _ended(self, number: int, status: int) -> None:
+    def _ended(self, number: int, process: subprocess.Popen) -> None:
         del self._processes[number]
-        error = Path(f"{self._job}.error-{number}")
-        if error.exists():
-            reason, _, trace = error.read_text("utf-8").partition("\n\n")
+        status, answer = process.returncode, _last_words(process)
+        if status == 1 and answer:
+            reason, _, trace = answer.partition("\n\n")
             raise RuntimeError(f"Worker {number} ended the search. {reason}\n\n{trace}")
         if status == 0:  # nothing is left to begin
             return
@@ -135,12 +128,38 @@ class Workers:
         for process in self._processes.values():
             process.terminate()
         for process in self._processes.values():
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            try:
                 process.wait(END_SECONDS)
-                continue
-            process.kill()
-            process.wait()
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            _last_words(process)
         self._processes.clear()
+
+
+def _pickled(job: Mapping[str, Any]) -> bytes:
+    """What a worker's standard input is."""
+    paths = [path or os.getcwd() for path in sys.path]
+    try:
+        return pickle.dumps({"path": paths}) + cloudpickle.dumps(dict(job))
+    except (TypeError, pickle.PicklingError, AttributeError) as error:
+        raise TypeError(
+            "With `workers`, the hypermodel, the data and the callbacks go to other "
+            "processes. Give arrays, or a function without arguments that makes the "
+            "data set there. What cannot be sent: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _feed(stream: BinaryIO, job: bytes) -> None:
+    with contextlib.suppress(OSError), stream:  # of a worker that has died
+        stream.write(job)
+
+
+def _last_words(process: subprocess.Popen) -> str:
+    """What a process that has ended wrote to its standard output."""
+    with process.stdout as stream:  # type: ignore[union-attr]
+        return stream.read().decode("utf-8", "replace")
 
 
 class Watch:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -274,15 +276,16 @@ def copied(stored, tmp_path: Path) -> tuple[Path, Baselines]:
     ("file", "content", "reason"),
     [
         ("model.keras", b"PK", "digest of its model"),
-        ("model.keras", None, "FileNotFoundError"),
-        ("result.json", b'{"format": 1', "JSONDecodeError"),
-        ("result.json", b"[]", "TypeError"),
-        ("result.json", b"{}", "KeyError"),
-        ("result.json", b'{"format": 0}', "another format"),
-        ("result.json", None, "FileNotFoundError"),
+        ("model.keras", None, "No such file"),
+        ("result.json", b'{"format": 1', "result.json' is damaged: it is not JSON"),
+        ("result.json", b"", "it is empty"),
+        ("result.json", b"\xff\xfe", "it is not JSON"),
+        ("result.json", b"[]", "no JSON object but a list"),
+        ("result.json", b"{}", "it has no format, key"),
+        ("result.json", None, "No such file"),
     ],
 )
-def test_damaged_entry_is_removed_and_the_log_says_why(
+def test_damaged_entry_is_moved_aside_and_the_log_says_why(
     copied, caplog: pytest.LogCaptureFixture, file: str, content: Any, reason: str
 ) -> None:
     (place,) = copied[0].glob("size-*")
@@ -297,6 +300,24 @@ def test_damaged_entry_is_removed_and_the_log_says_why(
     assert "damaged and is trained again" in caplog.text
     assert reason in caplog.text
     assert not place.exists()
+    aside = place.with_name(f"{place.name}.damaged-1")
+    assert (aside / file).exists() is (content is not None)
+
+
+def test_an_entry_that_cannot_be_read_now_is_left_alone(
+    copied, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place,) = copied[0].glob("size-*")
+    wanted = json.loads((place / "result.json").read_text())["key"]
+
+    def fail(path: Path) -> str:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_cache._files, "digest", fail)
+        with pytest.raises(OSError, match=r"model\.keras"):
+            _cache.read_entry(place, wanted)
+    assert _cache.read_entry(place, wanted)["key"] == wanted
 
 
 def test_damaged_model_is_trained_again(copied) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import pytest
 from search_tools import Planted, make_tuner, outcome, run, valley
 
@@ -74,12 +76,10 @@ def test_workers_share_a_search_and_may_die(
 def stand_ins(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """Processes that run this code instead of a worker's."""
 
-    def start(self: workers.Workers, number: int) -> None:
-        command = [sys.executable, "-S", "-c", code, str(self._job), str(number)]
-        with open(self._log(number), "ab") as log:
-            self._processes[number] = subprocess.Popen(command, stderr=log)
+    def command(self: workers.Workers, number: int) -> list[str]:
+        return [sys.executable, "-S", "-c", code, str(number)]
 
-    monkeypatch.setattr(workers.Workers, "_start", start)
+    monkeypatch.setattr(workers.Workers, "_command", command)
 
 
 def test_an_error_in_a_worker_ends_the_search(
@@ -87,17 +87,32 @@ def test_an_error_in_a_worker_ends_the_search(
 ) -> None:
     code = """if True:
         import sys, time
-        job, number = sys.argv[1:]
-        if number == "0":
+        if sys.argv[1] == "0":
             time.sleep(600)  # is ended by the search
-        open(f"{job}.error-{number}", "w").write("KeyError: column\\n\\nTrace")
+        read = len(sys.stdin.buffer.read())
+        sys.stdout.write(f"KeyError: column\\n\\nTrace after {read} bytes")
         sys.exit(1)
     """
     stand_ins(monkeypatch, code)
     tuner = make_tuner(tmp_path, max_trials=9, workers=2)
-    with pytest.raises(RuntimeError, match=r"Worker 1 ended.*KeyError: column"):
+    left = tmp_path / "search/workers/job-0123456789ab.pkl"
+    left.parent.mkdir()
+    left.write_text("data and passwords, of kmtl 0.1")
+    with pytest.raises(RuntimeError, match=r"Worker 1 ended.*KeyError: column") as info:
         run(tuner)
-    assert not list(tmp_path.glob("search/workers/job-*"))
+    assert int(str(info.value).split()[-2]) > 1000
+    # Nothing of the job is on the disk.
+    names = sorted(path.name for path in left.parent.iterdir())
+    assert names == ["worker-0.log", "worker-1.log"]
+
+
+def test_a_job_that_no_pipe_holds_arrives(tmp_path: Path) -> None:
+    job = workers._pickled({"data": np.zeros(10**6, "float32")})
+    code = "import sys; sys.exit(len(sys.stdin.buffer.read()) != int(sys.argv[1]))"
+    command = [sys.executable, "-S", "-c", code, str(len(job))]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE)
+    workers._feed(process.stdin, job)
+    assert process.wait() == 0
 
 
 def test_workers_that_die_again_and_again_end_the_search(
@@ -170,15 +185,15 @@ def test_a_worker_trains_its_share(
     assert "listener" not in job["arguments"]
 
 
-def test_the_main_of_a_worker_says_what_went_wrong(tmp_path: Path) -> None:
-    job = tmp_path / "job.pkl"
-    job.write_bytes(b"no pickle")
+def test_a_worker_says_what_went_wrong() -> None:
+    answer = io.BytesIO()
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        assert worker.main([str(job), "3"]) == 1
+        assert worker.work(io.BytesIO(b"no pickle"), answer) == 1
     finally:
         signal.signal(signal.SIGTERM, handler)
-    assert "UnpicklingError" in (tmp_path / "job.pkl.error-3").read_text()
+    assert answer.getvalue().startswith(b"UnpicklingError: ")
+    assert len(answer.getvalue()) <= worker.MOST_BYTES + 2
 
 
 def test_the_environment_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from kmtl.evaluation.delta import DeltaM
 from kmtl.tuning.population import limits
 from kmtl.tuning.population.members import EpochEnd, Member, Trained
 from kmtl.tuning.population.replay import replay
+from kmtl.tuning.storage import storage_error
 
 logger = logging.getLogger("kmtl")
 
@@ -184,6 +185,8 @@ class TogetherTrials:
                 keep_last=tuner.may_pause,
             )
         except Exception as error:  # memory, or one trial's values: it fails alone
+            if storage_error(error) is not None:
+                raise
             logger.warning("Trials train one at a time: %s", error)
             self._forget()
             return
