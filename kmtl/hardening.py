@@ -59,7 +59,7 @@ def harden(model: Any, weights: bool = True) -> Any:
     hard = build(
         backbone=backbone,
         input_shape=inputs.shape[1:],
-        tasks=model.tasks,
+        tasks=[layer.with_loss(None) for layer in model.task_outputs.values()],
         sharing=scheme,
         input_dtype=inputs.dtype,
         input_name=inputs.name,
@@ -67,8 +67,8 @@ def harden(model: Any, weights: bool = True) -> Any:
         name=model.name,
     )
     for name, layer in hard.task_outputs.items():
+        layer.set_loss(model.task_outputs[name].replaced_loss)
         layer.weight_rule = model.task_outputs[name].weight_rule
-        layer.set_weights(model.task_outputs[name].get_weights())
     if weights:
         _take_weights(hard, model, copies)
     return hard

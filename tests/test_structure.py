@@ -22,6 +22,7 @@ ROOMS = (
     "_files",
     "_describe",
     "_devices",
+    "_one_model",
     "_dimensions",
     "_registry",
     "registration",

@@ -35,3 +35,15 @@ def sublayers(layer: Any) -> list[Any]:
     `model.layers` lists those at the top only, and layers have no such list.
     """
     return layer._flatten_layers(include_self=False)
+
+
+# -- variables -------------------------------------------------------------------------
+
+
+def value_of(variable: Any) -> Any:
+    """The backend's own variable or array; None where `fit` has taken it away.
+
+    On JAX `fit` hands the arrays to its steps and leaves nothing in the variables, and
+    `variable.value` then fails.
+    """
+    return variable._value

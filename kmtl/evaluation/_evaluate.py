@@ -136,8 +136,8 @@ def _compiled(model: MultiTaskModel) -> MultiTaskModel:
     """The model, or a compiled one on the same layers: the user's stays uncompiled."""
     if model.compiled:
         return model
-    twin = type(model)(model._inputs_struct, model._outputs_struct, name=model.name)
-    twin.compile("sgd")
+    twin = type(model)(model.input, model.output, name=model.name)
+    twin.compile("sgd", loss=model.replaced_losses)
     return twin
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from kmtl import _checks, _registry
+from kmtl._one_model import OneModel
 from kmtl._private.keras import node_of
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 EPSILON = 1e-6
 
 
-class Relations(_registry.Registrable, keras.layers.Layer):
+class Relations(OneModel, _registry.Registrable, keras.layers.Layer):
     """Base class of the regularisers of task relations. Use a subclass, or its name.
 
     For K tasks whose last head kernels have one shape, W is the matrix `(D, K)` with a
@@ -58,8 +59,8 @@ class Relations(_registry.Registrable, keras.layers.Layer):
         self.task_names: tuple[str, ...] = ()
         self._kernels: Callable[[], list] | None = None
 
-    def setup(self, model: Any) -> None:
-        """Find the kernels of a model's heads and make the state. `compile` calls it.
+    def check(self, model: Any) -> dict[str, Any]:
+        """The last layer with a kernel of every head, by task; changes nothing.
 
         Raises:
             ValueError: for unknown tasks, fewer than two, or kernels unlike in shape.
@@ -87,10 +88,19 @@ class Relations(_registry.Registrable, keras.layers.Layer):
                 f"{', '.join(self.task_names)}; use a new object per model. "
                 f"Received: tasks {', '.join(chosen)}"
             )
+        return layers
+
+    def setup(self, model: Any) -> None:
+        """Find the kernels of a model's heads and make the state. `compile` calls it.
+
+        Raises:
+            ValueError: as `check` does.
+        """
+        layers = self.check(model)
         # In a function, since Keras would take layers and variables for its own.
         self._kernels = lambda: [layer.kernel for layer in layers.values()]
         if not self.built:
-            self.task_names = tuple(chosen)
+            self.task_names = tuple(layers)
             self.setup_state()
             self.built = True
 

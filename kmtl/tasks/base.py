@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from kmtl import _arrays, _checks, _registry, losses
+from kmtl.tasks.heads import map_head, map_size, vector_head
 from kmtl.tasks.metric import Metric, resolve_metrics
 from kmtl.tasks.names import check_task_name
 
@@ -248,6 +249,18 @@ class Task(_registry.Registrable):
 
     # -- head ------------------------------------------------------------------------
 
+    def output_shape(self, input_shape: Sequence | None) -> tuple | None:
+        """Shape of one output, which heads and hand-made models must have.
+
+        Args:
+            input_shape: Shape of one input (without batch), None where the model has
+                several.
+
+        Returns:
+            Sizes, None for any size; or None where the kind leaves the shape open.
+        """
+        return None
+
     def build_head(self, features: Any, head: Any) -> Any:
         """Head from the trunk's features to the logits (before the output layer).
 
@@ -256,7 +269,14 @@ class Task(_registry.Registrable):
             head: `kmtl.tasks.heads.HeadContext`: makes named, seeded layers and knows
                 the input's shape.
         """
-        raise NotImplementedError
+        shape = self.output_shape(head.input_shape)
+        if shape is None:
+            raise NotImplementedError(
+                f"{type(self).__name__} must define `output_shape` or `build_head`."
+            )
+        if self.dense_prediction:
+            return map_head(features, head, self, shape[-1], map_size(self, head))
+        return vector_head(features, head, self, shape[-1])
 
     # -- checks on the user's data ---------------------------------------------------
 
@@ -289,10 +309,10 @@ class Task(_registry.Registrable):
                 + ("; map class names to 0..C-1 first" * _arrays.is_text(array))
             )
         expected = self.expected_shapes(input_shape)
-        if not array.ndim or not any(_fits(array.shape[1:], s) for s in expected):
+        if not array.ndim or not any(fits(array.shape[1:], s) for s in expected):
             raise ValueError(
                 f"Labels of task '{self.name}' must have shape "
-                f"{' or '.join(_show(shape) for shape in expected)}. "
+                f"{' or '.join(show_shape(shape) for shape in expected)}. "
                 f"Received: shape={tuple(array.shape)}{self.shape_hint(array)}"
             )
         present = np.ones(array.shape, bool)
@@ -417,12 +437,14 @@ def _holds(dtype: Any, value: float) -> bool:
     return value == value // 1 and limits.min <= value <= limits.max
 
 
-def _fits(shape: Sequence, expected: Sequence) -> bool:
+def fits(shape: Sequence, expected: Sequence) -> bool:
+    """Whether a shape is the expected one, in which None stands for any size."""
     return len(shape) == len(expected) and all(
         want is None or have == want for have, want in zip(shape, expected, strict=True)
     )
 
 
-def _show(shape: Sequence) -> str:
+def show_shape(shape: Sequence) -> str:
+    """A shape as texts have it, with the batch axis: `(N, 3)`."""
     inner = ", ".join("?" if size is None else str(size) for size in ("N", *shape))
     return f"({inner})" if shape else "(N,)"

@@ -10,7 +10,6 @@ from keras import ops
 from kmtl import _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.tasks.base import Task
-from kmtl.tasks.heads import vector_head
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -45,8 +44,8 @@ class _Binary(Task):
         labels, mask = super().clean_labels(labels, inputs)
         return ops.cast(labels, "float32"), mask
 
-    def build_head(self, features: Any, head: Any) -> Any:
-        return vector_head(features, head, self, self.columns)
+    def output_shape(self, input_shape: Any) -> tuple:
+        return (self.columns,)
 
     @property
     def output_activation(self) -> str:

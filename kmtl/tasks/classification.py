@@ -10,7 +10,6 @@ from keras import ops
 from kmtl import _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.tasks.base import Task
-from kmtl.tasks.heads import vector_head
 
 
 @register("task", "classification")
@@ -67,8 +66,8 @@ class Classification(Task):
         labels, mask = super().clean_labels(labels, inputs)
         return ops.cast(labels, "int32"), mask
 
-    def build_head(self, features: Any, head: Any) -> Any:
-        return vector_head(features, head, self, self.classes)
+    def output_shape(self, input_shape: Any) -> tuple:
+        return (self.classes,)
 
     @property
     def output_activation(self) -> str:

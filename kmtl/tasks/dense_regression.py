@@ -11,7 +11,7 @@ from keras import ops
 from kmtl import _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.tasks.base import Task
-from kmtl.tasks.heads import map_head, map_size
+from kmtl.tasks.heads import map_labels_size
 
 
 @register("task", "dense_regression")
@@ -79,13 +79,12 @@ class DenseRegression(Task):
         labels, mask = super().clean_labels(labels, inputs)
         return ops.cast(labels, "float32"), mask
 
-    def build_head(self, features: Any, head: Any) -> Any:
-        return map_head(features, head, self, self.channels, map_size(self, head))
+    def output_shape(self, input_shape: Any) -> tuple:
+        return (*map_labels_size(self, input_shape), self.channels)
 
     def expected_shapes(self, input_shape: Any) -> list[tuple]:
-        size = self.size or (tuple(input_shape[:2]) if input_shape else (None, None))
-        maps = [(*size, self.channels)]
-        return [size, *maps] if self.channels == 1 else maps
+        maps = self.output_shape(input_shape)
+        return [maps[:2], maps] if self.channels == 1 else [maps]
 
     def shape_hint(self, array: Any) -> str:
         if array.ndim == 4 and self.channels == 1:

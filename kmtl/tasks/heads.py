@@ -109,3 +109,12 @@ def map_size(task: Any, head: HeadContext) -> tuple[int, int]:
             f"{tuple(head.input_shape)} give it `size=(height, width)`."
         )
     return (int(head.input_shape[0] or 0), int(head.input_shape[1] or 0))
+
+
+def map_labels_size(task: Any, input_shape: Any) -> tuple:
+    """`(height, width)` of a task's maps: its own, else the input's; None for any."""
+    if task.size is not None:
+        return task.size
+    if input_shape is None or len(input_shape) != 3:
+        return (None, None)
+    return tuple(input_shape[:2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import keras
@@ -30,6 +31,8 @@ class Reconstruction(Task):
     Args:
         decoder: `"conv"` or `"dense"`, as for `kmtl.Segmentation`.
         scale: Factor on the input where it is the target. Set by the builders.
+        input: Name of the input that is the target, for models with several. Defaults
+            to the only one.
 
     Example:
 
@@ -41,6 +44,7 @@ class Reconstruction(Task):
     size: tuple[int, int] | None = None
     decoder: str = "conv"
     scale: float = 1.0
+    input: str | None = None
 
     LOSSES: ClassVar = {
         "mse": losses.mse,
@@ -60,6 +64,11 @@ class Reconstruction(Task):
         _checks.check_choice("decoder", self.decoder, ("conv", "dense"))
         if self.size is not None:
             object.__setattr__(self, "size", _checks.check_size(self.size))
+        if self.input is not None and not isinstance(self.input, str):
+            raise TypeError(
+                f"`input` of task '{self.name}' must be the name of one of the model's "
+                f"inputs. Received: input={self.input!r}"
+            )
         super().__post_init__()
         if self.labels is not None:
             raise ValueError(f"Reconstruction task '{self.name}' has no `labels`.")
@@ -85,9 +94,34 @@ class Reconstruction(Task):
 
     def clean_labels(self, labels: Any, inputs: Any = None) -> tuple[Any, Any]:
         if labels is None:
-            labels = ops.cast(keras.tree.flatten(inputs)[0], "float32") * self.scale
+            labels = ops.cast(self.target_in(inputs), "float32") * self.scale
         labels, mask = super().clean_labels(labels)
         return ops.cast(labels, "float32"), mask
+
+    def target_in(self, inputs: Any) -> Any:
+        """The one of a model's inputs that is the target.
+
+        Raises:
+            ValueError: if that cannot be told.
+        """
+        if isinstance(inputs, Mapping) and self.input in inputs:
+            return inputs[self.input]
+        found = keras.tree.flatten(inputs)
+        if len(found) != 1:
+            raise ValueError(
+                f"Task '{self.name}' takes its target from the inputs: give them as a "
+                f"dict with {repr(self.input) if self.input else 'one entry'}. "
+                f"Received: {type(inputs).__name__} of {len(found)}"
+            )
+        return found[0]
+
+    def output_shape(self, input_shape: Any) -> tuple | None:
+        if input_shape is None:
+            return None
+        shape = tuple(input_shape)
+        if self.size is not None and len(shape) == 3:
+            shape = (*self.size, shape[-1])
+        return shape
 
     def build_head(self, features: Any, head: Any) -> Any:
         shape = head.input_shape
@@ -110,9 +144,7 @@ class Reconstruction(Task):
         return "sigmoid" if self.logits else "linear"
 
     def expected_shapes(self, input_shape: Any) -> list[tuple]:
-        shape = tuple(input_shape or ())
-        if self.size is not None and len(shape) == 3:
-            shape = (*self.size, shape[-1])
+        shape = self.output_shape(input_shape) or ()
         # Keras takes inputs of one channel without the axis too.
         return [shape, shape[:-1]] if shape[-1:] == (1,) else [shape]
 

@@ -11,7 +11,6 @@ from keras import ops
 from kmtl import _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.tasks.base import Task
-from kmtl.tasks.heads import vector_head
 
 
 @register("task", "regression")
@@ -59,8 +58,8 @@ class Regression(Task):
         labels, mask = super().clean_labels(labels, inputs)
         return ops.cast(labels, "float32"), mask
 
-    def build_head(self, features: Any, head: Any) -> Any:
-        return vector_head(features, head, self, self.units)
+    def output_shape(self, input_shape: Any) -> tuple:
+        return (self.units,)
 
     def expected_shapes(self, input_shape: Any) -> list[tuple]:
         return [(), (1,)] if self.units == 1 else [(self.units,)]

@@ -10,7 +10,7 @@ from keras import ops
 from kmtl import _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.tasks.base import Task
-from kmtl.tasks.heads import map_head, map_size
+from kmtl.tasks.heads import map_labels_size
 
 
 def _pixel_accuracy(task: Any, name: str) -> Any:
@@ -117,16 +117,16 @@ class Segmentation(Task):
             return losses.mse(labels, ops.sigmoid(outputs))
         return super().loss_values(labels, outputs)
 
-    def build_head(self, features: Any, head: Any) -> Any:
+    def output_shape(self, input_shape: Any) -> tuple:
         channels = 1 if self.binary else self.classes
-        return map_head(features, head, self, channels, map_size(self, head))
+        return (*map_labels_size(self, input_shape), channels)
 
     @property
     def output_activation(self) -> str:
         return "sigmoid" if self.binary else "softmax"
 
     def expected_shapes(self, input_shape: Any) -> list[tuple]:
-        size = self.size or (tuple(input_shape[:2]) if input_shape else (None, None))
+        size = map_labels_size(self, input_shape)
         return [size, (*size, 1)]
 
     def shape_hint(self, array: Any) -> str:

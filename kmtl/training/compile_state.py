@@ -5,14 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from kmtl.tasks.base import Task
-
 
 @dataclasses.dataclass
 class CompileState:
     """What `compile` made; a plain object, which Keras neither tracks nor saves."""
 
-    tasks: dict[str, Task] = dataclasses.field(default_factory=dict)
     terms: Any = None
     metrics: Any = None
     guards: Any = None

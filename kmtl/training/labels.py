@@ -25,6 +25,14 @@ def clean_labels(
     return labels, mask
 
 
+def named(model: Any, x: Any) -> Any:
+    """Inputs as a dict, where they are a list in the order of the model's."""
+    names = [tensor.name for tensor in model.inputs]
+    if isinstance(x, (list, tuple)) and len(x) == len(names):
+        return dict(zip(names, x, strict=True))
+    return x
+
+
 def rank_of(tensor: Any) -> int | None:
     """Number of axes. None where TensorFlow traces one step for labels of two ranks."""
     try:

@@ -9,17 +9,16 @@ from typing import Any
 
 import keras
 
-from kmtl import _checks, _registry
+from kmtl import _registry
 from kmtl.relations import base as relations_base
-from kmtl.tasks.checks import check_loss_weights, label_dict
+from kmtl.tasks.checks import label_dict
 from kmtl.training import sources, streams, total_loss
-from kmtl.training.balance import make_plan
 from kmtl.training.balance_log import BalanceLog
 from kmtl.training.callbacks import with_hooks
 from kmtl.training.compile_state import CompileState
+from kmtl.training.compiling import check
 from kmtl.training.guards import Guards, check_guards
-from kmtl.training.labels import apply_sample_weight, clean_labels
-from kmtl.training.metrics import TaskMetrics
+from kmtl.training.labels import apply_sample_weight, clean_labels, named
 from kmtl.training.task_access import TaskAccess
 from kmtl.training.trackers import LossTerms
 from kmtl.training.user_data import (
@@ -90,7 +89,8 @@ class MultiTaskModel(TaskAccess):
 
         Args:
             optimizer: Keras optimizer or its name. Defaults to `"adam"`.
-            loss: Dict task name -> loss that replaces the task's own, for some tasks.
+            loss: Dict task name -> loss that replaces the task's own, for some tasks,
+                until the next `compile`: the model's `tasks` have it, files too.
             loss_weights: Dict task name -> weight for some tasks, `"uniform"` (1/T
                 each), `"data"` (in proportion to each task's number of labels, summing
                 to 1, counted when `fit` starts), or None: the weights as they are.
@@ -105,84 +105,53 @@ class MultiTaskModel(TaskAccess):
                 weights that learns how the tasks are related. Defaults to none.
 
         Raises:
-            ValueError: for names that are not tasks, or unknown losses and metrics.
+            ValueError: for names that are not tasks, unknown losses and metrics, and a
+                weighting or relations object of another model. The model is then as it
+                was before.
         """
-        names = self.task_names
-        overrides = _checks.check_task_keys("loss", loss or {}, names, partial=True)
-        tasks = {
-            name: layer.task.replace(loss=overrides[name])
-            if name in overrides
-            else layer.task
-            for name, layer in self.task_outputs.items()
-        }
-        shapes = {name: layer.output.shape for name, layer in self.task_outputs.items()}
-        task_metrics = TaskMetrics(tasks, shapes, metrics, weighted_metrics)
-        new_weighting = weighting_base.get(weighting)
-        new_relations = relations_base.get(relations)
-        new_weights = check_loss_weights(loss_weights, names)
-        super().compile(
+        made = check(
+            self,
             optimizer=optimizer,
+            loss=loss,
+            loss_weights=loss_weights,
+            metrics=metrics,
+            weighted_metrics=weighted_metrics,
             run_eagerly=run_eagerly,
             steps_per_execution=steps_per_execution,
             jit_compile=jit_compile,
             auto_scale_loss=auto_scale_loss,
+            weighting=weighting,
+            relations=relations,
         )
-        plan = self._set_weighting(new_weighting)
-        self._set_relations(new_relations)
-        self._state = CompileState(
-            plan=plan,
-            tasks=tasks,
-            terms=LossTerms(names),
-            metrics=task_metrics,
-            guards=Guards(list(tasks.values()), [t.name for t in self.inputs]),
-            # What was given, for saving; Keras would keep the resolved jit flag, which
-            # differs between backends.
-            config={
-                "optimizer": self._compile_config.config["optimizer"],
-                "loss": overrides or None,
-                "metrics": task_metrics.config("metrics"),
-                "weighted_metrics": task_metrics.config("weighted_metrics"),
-                "run_eagerly": run_eagerly,
-                "steps_per_execution": steps_per_execution,
-                "jit_compile": jit_compile,
-                "auto_scale_loss": auto_scale_loss,
-                "weighting": new_weighting,
-                "relations": new_relations,
-            },
-        )
-        if new_weights is not None:
-            self._apply_loss_weights(new_weights)
-
-    def _apply_loss_weights(self, checked: Any) -> None:
-        if checked == "data":
-            for layer in self.task_outputs.values():
-                layer.weight_rule = "data"
-        else:
-            self.set_task_weights(checked)
-
-    def _set_weighting(self, weighting: Any) -> Any:
-        """Take a weighting with its state and log; returns the gradient plan."""
-        plan, log = None, None
-        if weighting is not None:
-            parameters = None
-            if weighting.kind == "gradient":
-                plan = make_plan(self, weighting)
-                if plan.level == "parameters":
-                    parameters = plan.num_parameters
-            weighting.setup(self.task_names, parameters)
-            log = BalanceLog(self.task_names, getattr(weighting, "monitor", False))
-        for old, new in ((self.weighting, weighting), (self.balance_log, log)):
-            if old is not None and old is not new:
+        super().compile(**made.options)
+        for name, layer in self.task_outputs.items():
+            layer.set_loss(made.losses.get(name))
+            if made.weights == "data":
+                layer.weight_rule = made.weights
+        if isinstance(made.weights, Mapping):
+            self.set_task_weights(made.weights)
+        rule, log = made.weighting, None
+        if rule is not None:
+            rule.belong_to(self)
+            log = BalanceLog(self.task_names, getattr(rule, "monitor", False))
+        if made.relations is not None:
+            made.relations.belong_to(self)
+        for name, part in (
+            ("weighting", rule),
+            ("relations", made.relations),
+            ("balance_log", log),
+        ):
+            old = getattr(self, name)
+            if old is not None and old is not part:
                 self._tracker.untrack(old)
-        self.weighting, self.balance_log = weighting, log
-        return plan
-
-    def _set_relations(self, relations: Any) -> None:
-        if relations is not None:
-            relations.setup(self)
-        if self.relations is not None and self.relations is not relations:
-            self._tracker.untrack(self.relations)
-        self.relations = relations
+            setattr(self, name, part)
+        self._state = CompileState(
+            plan=made.plan,
+            terms=LossTerms(self.task_names),
+            metrics=made.metrics,
+            guards=Guards(list(made.tasks.values()), [t.name for t in self.inputs]),
+            config=made.config(),
+        )
 
     def get_compile_config(self) -> dict[str, Any]:
         if not self.compiled:
@@ -191,7 +160,9 @@ class MultiTaskModel(TaskAccess):
         if self.built:
             with self._scope():
                 self._build_optimizer()
-        return keras.saving.serialize_keras_object(self._state.config)
+        return keras.saving.serialize_keras_object(
+            {**self._state.config, "loss": self.replaced_losses or None}
+        )
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -299,8 +270,9 @@ class MultiTaskModel(TaskAccess):
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> dict[str, Any]:
         """Update the tasks' metrics and return all logs."""
-        y = label_dict(y, self.tasks)
-        for name, task in self._state.tasks.items():
+        y, x = label_dict(y, self.tasks), named(self, x)
+        for task in self.tasks:
+            name = task.name
             labels, mask = clean_labels(task, x, y, y_pred[name])
             weights = apply_sample_weight(mask, sample_weight, name)
             self._state.metrics.update(name, labels, y_pred[name], mask, weights)
@@ -399,8 +371,9 @@ class MultiTaskModel(TaskAccess):
             data = x if y is None else (x, y, sample_weight)
             shares = sources.label_shares(data, self.tasks)
             self.set_task_weights({name: shares[name] for name in ruled})
+        lacks = sources.lacks_labels(self.tasks, named(self, x), y, sample_weight)
         self._expect(
-            complete=not sources.lacks_labels(self.tasks, x, y, sample_weight),
+            complete=not lacks,
             streams=any(map(sources.needs_looks, (x, validation_data))),
         )
         with self._scope():

@@ -62,7 +62,12 @@ def scale_report(model: Any, x: Any, y: Any, sample_weight: Any) -> ScaleReport:
     rows = len(keras.tree.flatten(x)[0])
 
     def compile_with(rule: Any) -> None:
-        copy.compile(keras.optimizers.SGD(0.0), weighting=rule, run_eagerly=True)
+        copy.compile(
+            keras.optimizers.SGD(0.0),
+            loss=model.replaced_losses,
+            weighting=rule,
+            run_eagerly=True,
+        )
 
     try:
         compile_with(PCGrad(shuffle=False, monitor=True))

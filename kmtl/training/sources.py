@@ -182,17 +182,16 @@ def lacks_labels(tasks: Sequence[Task], x: Any, y: Any, sample_weight: Any) -> b
     leaves = keras.tree.flatten([x, labels])
     if not all(isinstance(leaf, np.ndarray) for leaf in leaves):
         return True
-    image = keras.tree.flatten(x)[0]
     for task in tasks:
         given = labels.get(task.name)
-        values = image if given is None else given
+        values = task.target_in(x) if given is None else given
         step = max(1, _VALUES_AT_ONCE // max(1, values[:1].size))
         for start in range(0, len(values), step):
             part = slice(start, start + step)
-            raw = None if given is None else given[part]
-            mask = ops.convert_to_numpy(
-                task.label_weights(*task.clean_labels(raw, image[part]))
+            cleaned = task.clean_labels(
+                None if given is None else given[part], values[part]
             )
+            mask = ops.convert_to_numpy(task.label_weights(*cleaned))
             if not mask.reshape(len(mask), -1).any(-1).all():
                 return True
     return False

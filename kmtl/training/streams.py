@@ -13,8 +13,9 @@ import numpy as np
 from kmtl import _checks
 from kmtl.tasks.checks import label_dict
 from kmtl.training.batches import ShuffledBatches
+from kmtl.training.heads import input_shape
 from kmtl.training.inputs import check_inputs, check_weights
-from kmtl.training.labels import rank_of
+from kmtl.training.labels import named, rank_of
 from kmtl.training.sources import is_stream
 
 _PARTS = ("inputs", "labels", "weights")
@@ -24,13 +25,12 @@ _raised: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 def check_batch(model: Any, x: Any, y: Mapping[str, Any]) -> None:
     """Check labels of every task, and inputs that are targets."""
-    shape = model.input_shape
-    shape = tuple(shape[1:]) if isinstance(shape, tuple) else None
     for task in model.tasks:
+        shape = input_shape(model, task)
         if task.name in y:
             task.check_labels(y[task.name], shape)
         elif task.target_is_input:
-            target = np.asarray(keras.tree.flatten(x)[0]) * task.scale
+            target = np.asarray(task.target_in(named(model, x))) * task.scale
             task.check_labels(target.astype("float32"), shape)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import keras
-from keras import ops
 
 from kmtl import _checks
 from kmtl.layers.dropout import Dropout
@@ -14,6 +14,7 @@ from kmtl.layers.seam import Seam
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_unique_tasks
 from kmtl.tasks.output import TaskOutput
+from kmtl.training.heads import check_heads
 
 
 class TaskAccess(keras.Model):
@@ -24,53 +25,42 @@ class TaskAccess(keras.Model):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        outputs = getattr(self, "_outputs_struct", None)
-        if not isinstance(outputs, Mapping) or not all(
-            isinstance(_last_layer(tensor), TaskOutput) for tensor in outputs.values()
-        ):
-            raise ValueError(
-                "A MultiTaskModel needs `outputs` as a flat dict {task name: tensor}, "
-                "each tensor the output of a kmtl.TaskOutput layer. "
-                f"Received: outputs={outputs!r}"
-            )
-        layers = {key: _last_layer(tensor) for key, tensor in outputs.items()}
-        for key, layer in layers.items():
-            if key != layer.name:
-                raise ValueError(
-                    f"Output key '{key}' must be the name of its task, '{layer.name}'."
-                )
-        check_unique_tasks([layer.task for layer in layers.values()])
+        # Read-only, and nothing that Keras would track a second time.
+        self._task_outputs = MappingProxyType(_output_layers(self))
+        check_unique_tasks(self.tasks)
+        check_heads(self, dict(zip(self.task_names, self.tasks, strict=True)))
 
     # -- tasks ------------------------------------------------------------------------
 
     @property
-    def task_outputs(self) -> dict[str, TaskOutput]:
-        """The output layers, by task name."""
-        return {
-            key: _last_layer(tensor) for key, tensor in self._outputs_struct.items()
-        }
+    def task_outputs(self) -> Mapping[str, TaskOutput]:
+        """The output layers, by task name: they hold what is known of the tasks."""
+        return self._task_outputs
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """The tasks, in the order of the outputs."""
-        return tuple(layer.task for layer in self.task_outputs.values())
+        """The tasks as they are trained now, in the order of the outputs."""
+        return tuple(layer.task for layer in self._task_outputs.values())
 
     @property
     def task_names(self) -> tuple[str, ...]:
-        return tuple(self._outputs_struct)
+        return tuple(self._task_outputs)
+
+    @property
+    def replaced_losses(self) -> dict[str, Any]:
+        """Losses in the place of the tasks' own, as `compile(loss=...)` takes them."""
+        losses = {n: layer.replaced_loss for n, layer in self._task_outputs.items()}
+        return {name: loss for name, loss in losses.items() if loss is not None}
 
     def task(self, name: str) -> Task:
-        """The task called `name`."""
+        """The task called `name` as it is trained now."""
         _checks.check_task_keys("task", {name: None}, self.task_names, partial=True)
         return self.task_outputs[name].task
 
     @property
     def task_weights(self) -> dict[str, float]:
         """Each task's weight in the total loss, as Python floats."""
-        return {
-            name: float(ops.convert_to_numpy(layer.task_weight))
-            for name, layer in self.task_outputs.items()
-        }
+        return {name: self.task(name).weight for name in self.task_names}
 
     def set_task_weights(self, weights: Mapping[str, float]) -> None:
         """Assign weights of some or all tasks; no retrace, saved with the model.
@@ -84,9 +74,7 @@ class TaskAccess(keras.Model):
             for name, value in weights.items()
         }
         for name, value in checked.items():
-            layer = self.task_outputs[name]
-            layer.task_weight.assign(value)
-            layer.weight_rule = None
+            self.task_outputs[name].set_weight(value)
 
     def set_dropout(self, rate: float | Sequence[float] | Mapping[str, float]) -> None:
         """Assign dropout rates on the built model; no retrace, saved with the model.
@@ -188,5 +176,25 @@ class TaskAccess(keras.Model):
         return to_keras(self, activated)
 
 
-def _last_layer(tensor: Any) -> Any:
-    return tensor._keras_history.operation
+def _output_layers(model: Any) -> dict[str, TaskOutput]:
+    """The layers at which a model's outputs end, by task name."""
+    outputs = getattr(model, "output", None)
+    keys = list(outputs) if isinstance(outputs, Mapping) else []
+    ends: dict[str, str] = {}
+    if len(keys) == len(getattr(model, "output_names", ())):
+        # The names are in Keras' own order of keys.
+        in_order = keras.tree.flatten({key: key for key in keys})
+        ends = dict(zip(in_order, model.output_names, strict=True))
+    layers = {key: model.get_layer(name) for key, name in ends.items()}
+    if not layers or not all(isinstance(end, TaskOutput) for end in layers.values()):
+        raise ValueError(
+            "A MultiTaskModel needs `outputs` as a flat dict {task name: tensor}, "
+            "each tensor the output of a kmtl.TaskOutput layer. "
+            f"Received: outputs={outputs!r}"
+        )
+    for key, layer in layers.items():
+        if key != layer.name:
+            raise ValueError(
+                f"Output key '{key}' must be the name of its task, '{layer.name}'."
+            )
+    return {key: layers[key] for key in keys}

@@ -11,7 +11,7 @@ from kmtl import losses
 from kmtl.layers.deep_supervision import DeepSupervision
 from kmtl.losses.masked import all_replicas_sum, replica_count
 from kmtl.tasks.checks import label_dict
-from kmtl.training.labels import apply_sample_weight, clean_labels
+from kmtl.training.labels import apply_sample_weight, clean_labels, named
 
 
 class Batch(NamedTuple):
@@ -59,10 +59,12 @@ def task_losses(
 ) -> Batch:
     """The tasks' losses on a batch; `kept` is what `kept_predictions` gave."""
     kept = kept_predictions(model) if kept is None else kept
+    x = named(model, x)
     y = label_dict(y, model.tasks)
     shares, sums, counts, deep = [], [], [], []
     clean: dict[str, Any] = {}
-    for name, task in model._state.tasks.items():
+    for task in model.tasks:
+        name = task.name
         labels, mask = clean_labels(task, x, y, y_pred[name])
         clean[name] = labels
         weights = task.label_weights(labels, mask)

@@ -13,6 +13,7 @@ from kmtl.tasks.base import Task
 from kmtl.tasks.checks import label_dict
 from kmtl.training import streams
 from kmtl.training.inputs import check_inputs, check_weights
+from kmtl.training.labels import named
 from kmtl.training.sources import is_dataset, is_endless, is_split, is_stream
 
 
@@ -62,7 +63,7 @@ def prepare(model: Any, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, A
                 f"Labels of task '{name}' must have as many rows as the inputs "
                 f"({rows}). Received: {len(labels)}"
             )
-    return x, *_complete_weights(sample_weight, x, y, model.tasks)
+    return x, *_complete_weights(sample_weight, named(model, x), y, model.tasks)
 
 
 def prepare_validation(model: Any, data: Any) -> Any:
@@ -122,7 +123,7 @@ def _complete_weights(
         given = sample_weight.get(task.name)
         if given is not None:
             if task.name not in y:
-                y[task.name] = np.asarray(task.clean_labels(None, image)[0])
+                y[task.name] = np.asarray(task.clean_labels(None, x)[0])
             shape = tuple(y[task.name].shape)
             complete[task.name] = _check_sample_weight(given, task.name, shape)
         elif task.name in y:

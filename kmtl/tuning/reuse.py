@@ -146,10 +146,7 @@ class _Entry:
             hypermodel.tasks, arguments.get("loss_weights")
         )
         for task in tasks:
-            layer = model.task_outputs[task.name]
-            layer.task = layer.task.replace(weight=task.weight)
-            layer.task_weight.assign(task.weight)
-            layer.weight_rule = rule
+            model.task_outputs[task.name].set_weight(task.weight, rule)
         for variable, value in self._compiled:
             variable.assign(value)
         rate = _rate(options["optimizer"])

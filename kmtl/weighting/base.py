@@ -18,6 +18,7 @@ from keras import ops
 
 from kmtl import _checks, _registry
 from kmtl._dimensions import Dimension
+from kmtl._one_model import OneModel
 from kmtl.weighting import _solvers
 
 # Below this a loss counts as zero: its logarithm and inverse stay finite in float32,
@@ -25,7 +26,7 @@ from kmtl.weighting import _solvers
 LOSS_FLOOR = 1e-20
 
 
-class Weighting(_registry.Registrable, keras.layers.Layer):
+class Weighting(OneModel, _registry.Registrable, keras.layers.Layer):
     """Base class of all balancing rules. Use a subclass, or a name such as `"dwa"`.
 
     Subclasses check and store their hyperparameters in `__init__`, return them from
@@ -61,7 +62,7 @@ class Weighting(_registry.Registrable, keras.layers.Layer):
     def setup(
         self, task_names: Sequence[str], num_parameters: int | None = None
     ) -> None:
-        """Create the state for these tasks. Called once, by `compile`.
+        """Create the state for these tasks. Called by `compile`; later calls check.
 
         Args:
             task_names: The tasks, in the model's order.
@@ -75,15 +76,29 @@ class Weighting(_registry.Registrable, keras.layers.Layer):
                     f"{', '.join(self.task_names)}; use a new object per model. "
                     f"Received: task_names={tuple(task_names)}"
                 )
+            known = self.num_parameters
+            if None not in (known, num_parameters) and known != num_parameters:
+                raise ValueError(
+                    f"This {type(self).__name__} keeps state for {known} shared "
+                    "parameters; where other layers are frozen it takes a new object. "
+                    f"Received: num_parameters={num_parameters}"
+                )
             return
         self.task_names = tuple(task_names)
         self.num_parameters = num_parameters
-        self.setup_state()
+        try:
+            self.setup_state()
+        except BaseException:
+            self.task_names, self.num_parameters = (), None
+            raise
         self._initial_values = tuple(_snapshot(v) for v in self.state)
         self.built = True
 
     def setup_state(self) -> None:
-        """Create variables with `self.add_state(...)`. Default: no state."""
+        """Create variables with `self.add_state(...)`. Default: no state.
+
+        What can be refused comes first: a refused object is then as good as new.
+        """
 
     def add_state(
         self,

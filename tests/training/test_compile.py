@@ -86,7 +86,10 @@ def test_losses_replace_the_tasks_own() -> None:
     assert logs["size_loss"] == pytest.approx(plain["size_mae"], rel=1e-5)
     assert logs["flag_loss"] == pytest.approx(plain["flag_loss"], rel=1e-4)
     assert logs["kind_loss"] == pytest.approx(plain["kind_loss"], rel=1e-6)
-    assert model.task("size").loss == "mse"  # the task itself stays
+    assert model.task("size").loss == "mae"  # there is one task
+    model.compile(keras.optimizers.SGD(0.0))
+    assert model.task("size").loss == "mse"  # as it was declared
+    assert model.task("flag").loss == "binary_cross_entropy"
 
 
 def test_loss_weights() -> None:

@@ -1,0 +1,126 @@
+"""What `compile` is given: all of it is checked before anything changes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+
+from kmtl import _checks
+from kmtl.relations import base as relations_base
+from kmtl.tasks.base import Task
+from kmtl.tasks.checks import check_loss_weights
+from kmtl.training.balance import Plan, make_plan
+from kmtl.training.heads import check_heads
+from kmtl.training.metrics import TaskMetrics
+from kmtl.weighting import base as weighting_base
+
+
+@dataclasses.dataclass(frozen=True)
+class Compilation:
+    """Checked arguments of `compile`, and what was made of them.
+
+    Attributes:
+        tasks: Dict task name -> task with the loss that it is to have.
+        losses: Dict task name -> loss in the place of the task's own, for some tasks.
+        weights: Dict task name -> weight for some tasks, `"data"`, or None.
+        metrics: The tasks' metrics.
+        weighting, relations: Set up, but not yet the model's; or None.
+        plan: What a gradient-based weighting acts on, else None.
+        options: Arguments of `keras.Model.compile`.
+    """
+
+    tasks: dict[str, Task]
+    losses: dict[str, Any]
+    weights: dict[str, float] | str | None
+    metrics: TaskMetrics
+    weighting: weighting_base.Weighting | None
+    relations: relations_base.Relations | None
+    plan: Plan | None
+    options: dict[str, Any]
+
+    def config(self) -> dict[str, Any]:
+        """What was given, for saving, but for the losses: the output layers have them.
+
+        The optimizer without the loss scaling that Keras puts around it, and not the
+        resolved jit flag, which differs between backends.
+        """
+        return {
+            **self.options,
+            "metrics": self.metrics.config("metrics"),
+            "weighted_metrics": self.metrics.config("weighted_metrics"),
+            "weighting": self.weighting,
+            "relations": self.relations,
+        }
+
+
+def check(
+    model: Any,
+    *,
+    loss: Any,
+    loss_weights: Any,
+    metrics: Any,
+    weighted_metrics: Any,
+    weighting: Any,
+    relations: Any,
+    **options: Any,
+) -> Compilation:
+    """Check arguments of `compile`; the model stays as it is.
+
+    Raises:
+        ValueError, TypeError: for what does not fit the model.
+    """
+    names = model.task_names
+    given = _checks.check_task_keys("loss", loss or {}, names, partial=True)
+    losses = {name: value for name, value in given.items() if value is not None}
+    tasks = {
+        name: layer.with_loss(losses.get(name))
+        for name, layer in model.task_outputs.items()
+    }
+    check_heads(model, tasks)
+    weights = check_loss_weights(loss_weights, names)
+    shapes = {name: tensor.shape for name, tensor in model.output.items()}
+    task_metrics = TaskMetrics(tasks, shapes, metrics, weighted_metrics)
+    options = _check_options(**options)
+    rule = weighting_base.get(weighting)
+    regulariser = relations_base.get(relations)
+    if rule is not None:
+        rule.check_is_free(model, "weighting")
+    if regulariser is not None:
+        regulariser.check_is_free(model, "relations")
+        regulariser.check(model)
+    plan = parameters = None
+    if rule is not None and rule.kind == "gradient":
+        plan = make_plan(model, rule)
+        if plan is None:
+            parameters = 0
+        elif plan.level == "parameters":
+            parameters = plan.num_parameters
+    if rule is not None:
+        rule.setup(names, parameters)
+    if regulariser is not None:
+        regulariser.setup(model)
+    return Compilation(
+        tasks, losses, weights, task_metrics, rule, regulariser, plan, options
+    )
+
+
+def _check_options(
+    optimizer: Any, steps_per_execution: Any, jit_compile: Any, **others: Any
+) -> dict[str, Any]:
+    """What Keras would refuse half-way, or in the first step."""
+    made = keras.optimizers.get(optimizer)
+    if not isinstance(made, keras.optimizers.Optimizer):
+        raise TypeError(
+            "`optimizer` must be a Keras optimizer or its name. "
+            f"Received: optimizer={optimizer!r}"
+        )
+    steps = _checks.check_int("steps_per_execution", steps_per_execution, 1)
+    _checks.check_choice("jit_compile", jit_compile, (True, False, "auto"))
+    return {
+        "optimizer": made,
+        "steps_per_execution": steps,
+        "jit_compile": jit_compile,
+        **others,
+    }
