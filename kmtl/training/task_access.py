@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +15,7 @@ from kmtl.layers.seam import Seam
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_unique_tasks
 from kmtl.tasks.output import TaskOutput
+from kmtl.training import model_files
 from kmtl.training.heads import check_heads
 
 
@@ -135,6 +137,73 @@ class TaskAccess(keras.Model):
         """The layer at which the shared trunk ends, if there is one such place."""
         found = [layer for layer in self.layers if isinstance(layer, Seam)]
         return found[0] if len(found) == 1 else None
+
+    # -- files ------------------------------------------------------------------------
+
+    def save(
+        self,
+        filepath: Any,
+        overwrite: bool = True,
+        zipped: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Save, as `keras.Model.save`; an old file stays until the new one is whole.
+
+        Args:
+            filepath: Path that ends in `.keras`.
+            overwrite: Whether a file that exists is replaced. Defaults to True.
+            zipped, **kwargs: As in Keras.
+
+        Raises:
+            FileExistsError: if there is a file and `overwrite` is False.
+        """
+        model_files.check_format(filepath)
+        model_files.check_absent(filepath, overwrite)
+        save = super().save
+        model_files.write(
+            filepath, ".keras", lambda path: save(path, zipped=zipped, **kwargs)
+        )
+
+    def save_weights(
+        self, filepath: Any, overwrite: bool = True, **kwargs: Any
+    ) -> None:
+        """Save the weights, as `keras.Model.save_weights`, whole or not at all.
+
+        Args:
+            filepath: Path that ends in `.weights.h5`.
+            overwrite: Whether a file that exists is replaced. Defaults to True.
+            **kwargs: As in Keras.
+        """
+        model_files.check_absent(filepath, overwrite)
+        save = super().save_weights
+        model_files.write(
+            filepath, model_files.WEIGHTS, lambda path: save(path, **kwargs)
+        )
+
+    def load_weights(
+        self, filepath: Any, skip_mismatch: bool = False, **kwargs: Any
+    ) -> None:
+        """Load weights, layer by layer and head by head of the same name.
+
+        Keras fills layers in their order, which gives heads each other's weights when
+        a task was added or renamed. Layers that nobody has named are filled in their
+        order, if all are of the same kinds.
+
+        Args:
+            filepath: A `.weights.h5` or `.keras` file, of a multi-task model or of the
+                plain model that `to_keras` gives.
+            skip_mismatch: Fill the layers that are in the file with the same name and
+                shape, and leave the others as they are, with a warning that names
+                them. Defaults to False.
+            **kwargs: As in Keras.
+
+        Raises:
+            ValueError: if the file has other tasks or layers, or none of the model's.
+        """
+        load = super().load_weights
+        model_files.load_weights(
+            self, filepath, skip_mismatch, functools.partial(load, **kwargs)
+        )
 
     # -- leaving kmtl -----------------------------------------------------------------
 
