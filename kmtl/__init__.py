@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl import relations as relations
     from kmtl import sharing as sharing
     from kmtl import tasks as tasks
+    from kmtl import testing as testing
     from kmtl import tuning as tuning
     from kmtl import weighting as weighting
     from kmtl._devices import devices as devices
@@ -102,6 +103,7 @@ _SUBPACKAGES: tuple[str, ...] = (
     "relations",
     "sharing",
     "tasks",
+    "testing",
     "tuning",
     "weighting",
 )

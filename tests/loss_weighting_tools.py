@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
 import numpy as np
-from keras import ops
 
 from kmtl import _registry
+from kmtl.testing._running import arrays
+from kmtl.testing._running import compiled as compile_step
+from kmtl.testing.loss_weighting import gradients as gradients
+from kmtl.testing.loss_weighting import ready
+from kmtl.testing.loss_weighting import run_epochs as run_epochs
+from kmtl.testing.loss_weighting import task_names as task_names
 from kmtl.weighting import LossWeighting
 
 Case = Callable[[Sequence[str]], LossWeighting]
@@ -51,100 +55,17 @@ CASES |= {
 RANDOM = ("rlw", "rlw-dirichlet")
 
 
-def task_names(tasks: int) -> list[str]:
-    return [f"t{index}" for index in range(tasks)]
-
-
 def make(case: str, names: Sequence[str]) -> LossWeighting:
-    weighting = CASES[case](names)
-    weighting.setup(names)
-    return weighting
-
-
-def run_epochs(
-    weighting: LossWeighting, history: np.ndarray, present: np.ndarray
-) -> None:
-    """One step per epoch with each row of losses, and the epoch hooks around it."""
-    for epoch, losses in enumerate(history):
-        weighting.on_epoch_begin(epoch)
-        weighting.combine(losses.astype("float32"), present)
-        weighting.on_epoch_end(epoch, {})
+    return ready(CASES[case], names)
 
 
 def state(weighting: LossWeighting) -> list[np.ndarray]:
-    return [np.array(ops.convert_to_numpy(v)) for v in weighting.variables]
-
-
-def gradients(
-    weighting: LossWeighting, losses: Any, present: Any, training: bool = True
-) -> tuple[Any, Any, Any, list[Any]]:
-    """(total, weights, d total / d losses, d total / d own trainable variables).
-
-    State is changed by the call on TensorFlow only, so that tests do not rely on it.
-    """
-    own = weighting.trainable_variables
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        losses = tf.convert_to_tensor(losses)
-        with tf.GradientTape() as tape:
-            tape.watch(losses)
-            total, weights = weighting.combine(losses, present, training)
-        grad, own_grads = tape.gradient(
-            total,
-            (losses, [v.value for v in own]),
-            unconnected_gradients="zero",
-        )
-    else:
-        import jax
-
-        def function(losses: Any, values: Any) -> Any:
-            mapping = list(zip(own, values, strict=True))
-            with keras.StatelessScope(state_mapping=mapping):
-                return weighting.combine(losses, present, training)
-
-        (total, weights), (grad, own_grads) = jax.value_and_grad(
-            function, argnums=(0, 1), has_aux=True
-        )(jax.numpy.asarray(losses), [v.value for v in own])
-    own_grads = [np.asarray(g) for g in own_grads]
-    return float(total), np.asarray(weights), np.asarray(grad), own_grads
+    return arrays(weighting.variables)
 
 
 def compiled(weighting: LossWeighting, xla: bool = True) -> Callable:
     """A compiled training `combine`, with the state carried on as in a train step."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        function = tf.function(
-            lambda losses, present: weighting.combine(losses, present),
-            jit_compile=xla,
-        )
-        return lambda losses, present: function(
-            tf.constant(losses, "float32"), tf.constant(present, "float32")
-        )
-    import jax
-
-    variables = weighting.variables
-
-    @jax.jit
-    def pure(losses: Any, present: Any, values: Any) -> Any:
-        mapping = list(zip(variables, values, strict=True))
-        with keras.StatelessScope(state_mapping=mapping) as scope:
-            result = weighting.combine(losses, present)
-        after = [scope.get_current_value(v) for v in variables]
-        return result, [
-            v.value if new is None else new
-            for v, new in zip(variables, after, strict=True)
-        ]
-
-    def step(losses: Any, present: Any) -> Any:
-        result, after = pure(
-            np.asarray(losses, "float32"),
-            np.asarray(present, "float32"),
-            [v.value for v in variables],
-        )
-        for variable, value in zip(variables, after, strict=True):
-            variable.assign(value)
-        return result
-
-    return step
+    step = compile_step(weighting, weighting.combine, jit_compile=xla)
+    return lambda losses, present: step(
+        np.asarray(losses, "float32"), np.asarray(present, "float32")
+    )

@@ -43,6 +43,7 @@ ROOMS = (
     "evaluation",
     "plotting",
     "tuning",
+    "testing",
     "quickstart",
     "cli",
 )

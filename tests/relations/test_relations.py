@@ -103,22 +103,6 @@ def test_gradients_against_finite_differences(name: str) -> None:
         assert (slope * direction).sum() == pytest.approx(numeric, rel=5e-3, abs=0.05)
 
 
-def test_alpha_zero_is_none_bit_for_bit() -> None:
-    x, y = data()
-    results = []
-    kinds = [_registry.get("relations", name) for name in _registry.names("relations")]
-    for relations in (None, *(kind(alpha=0) for kind in kinds)):
-        model = compiled(relations)
-        history = model.fit(x, y, verbose=0, shuffle=False).history
-        results.append(([value(v) for v in model.trainable_variables], history))
-    (plain, logs), *others = results
-    for zero, same in others:
-        assert logs == same
-        for one, two in zip(plain, zero, strict=True):
-            np.testing.assert_array_equal(one, two)
-    assert model.relations.matrix().shape == (3, 3)
-
-
 def head(model) -> np.ndarray:
     kernels = [model.get_layer(f"{name}_head_logits").kernel for name in NAMES]
     return np.concatenate([value(kernel) for kernel in kernels], axis=1)

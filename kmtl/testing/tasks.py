@@ -1,0 +1,114 @@
+"""The battery for kinds of task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from kmtl.losses import masked_mean
+from kmtl.tasks.base import Task
+from kmtl.tasks.regression import Regression
+from kmtl.testing._models import (
+    IMAGES,
+    exercise,
+    model_of,
+    through_json,
+)
+from kmtl.testing._running import gradient, run
+
+
+def check_values(task: Task, labels: np.ndarray, x: np.ndarray) -> None:
+    """Config, label checks, loss values and what users read, in the right shapes."""
+    assert Task.from_config(through_json(task.to_config())) == task
+    assert task.score.direction in ("max", "min")
+    task.check_labels(labels, x.shape[1:])
+    outputs = model_of([task], x)(x)[task.name]
+    clean, mask = task.clean_labels(labels, x)
+    assert mask.shape == clean.shape
+    assert (ops.convert_to_numpy(mask) == 1).all()
+    values = task.loss_values(clean, outputs)
+    assert values.shape == mask.shape
+    assert np.isfinite(ops.convert_to_numpy(values)).all()
+    activated = ops.convert_to_numpy(task.activate(outputs))
+    assert activated.shape == outputs.shape
+    if task.output_activation in ("softmax", "sigmoid"):
+        assert ((activated >= 0) & (activated <= 1)).all()
+
+
+def check_holes(task: Task, labels: np.ndarray, x: np.ndarray) -> None:
+    """The gradient is exactly zero where labels are missing, and not elsewhere."""
+    outputs = model_of([task], x)(x)[task.name]
+    holes = labels.astype("float64")
+    holes[::2] = np.nan
+    clean, mask = task.clean_labels(holes, x)
+    _, slope = gradient(
+        lambda out: masked_mean(task.loss_values(clean, out), mask)[0],
+        ops.convert_to_numpy(outputs),
+    )
+    assert (slope[::2] == 0).all()
+    assert np.isfinite(slope).all()
+    assert all((row != 0).any() for row in slope[1::2])
+
+
+def check_losses_and_metrics(task: Task, labels: np.ndarray, x: np.ndarray) -> None:
+    """Every loss and metric of the kind: finite, a mean, and nothing without labels."""
+    outputs = model_of([task], x)(x)[task.name]
+    for loss in task.LOSSES:
+        changed = task.replace(loss=loss)
+        clean, mask = changed.clean_labels(labels, x)
+        values = ops.convert_to_numpy(changed.loss_values(clean, outputs))
+        assert values.shape == tuple(mask.shape), loss
+        assert np.isfinite(values).all(), loss
+        assert (values >= 0).all(), loss
+        changed.label_weights(clean, mask)
+        for name in task.METRICS:
+            metric = task.replace(loss=loss, metrics=(name,)).metrics[0].make(changed)
+            assert np.isnan(metric.result()), name
+            metric.update_state(clean, outputs, 0.0 * mask)
+            assert np.isnan(metric.result()), name
+            metric.update_state(clean, outputs, mask)
+            once = float(metric.result())
+            metric.update_state(clean, outputs, mask)
+            np.testing.assert_allclose(metric.result(), once, rtol=1e-4, atol=1e-6)
+            assert np.isfinite(once), name
+
+
+def check_training(task: Task, labels: np.ndarray, x: np.ndarray) -> None:
+    """A model with the task trains, also without labels, and is saved and loaded."""
+    task = task.replace(hidden=(4,), activation="tanh")
+    other = Regression("second_task")
+    given = {task.name: labels, other.name: x.reshape(len(x), -1)[:, 0]}
+    exercise(model_of([task, other], x), x, given)
+
+
+CHECKS = (check_values, check_holes, check_losses_and_metrics, check_training)
+
+
+def check_task(task: Task, labels: Any, x: Any = None) -> None:
+    """Run kmtl's own contract tests on a kind of task.
+
+    Config, label checks, losses and metrics in the right shapes, exact zero gradients
+    where labels are missing, training, and saving.
+
+    Args:
+        task: An object of the kind.
+        labels: Labels `(N, ...)` of at least two rows, without a missing one.
+        x: Inputs of as many rows, float32, `(N, F)` or `(N, H, W, C)`. Defaults to six
+            images of 5 x 5 x 1.
+
+    Raises:
+        AssertionError: from the first check that fails; its notes say what it checks.
+        TypeError: if `task` is no task of kmtl.
+
+    Example:
+
+    >>> kmtl.testing.check_task(kmtl.Regression("size"), np.arange(6.0))
+    """
+    if not isinstance(task, Task):
+        raise TypeError(
+            f"`task` must be an object of a subclass of kmtl.Task. Received: {task!r}"
+        )
+    inputs = IMAGES if x is None else np.asarray(x, "float32")
+    run(CHECKS, task, np.asarray(labels), inputs)
