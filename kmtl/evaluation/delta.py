@@ -156,7 +156,7 @@ class DeltaM(keras.callbacks.Callback):
         left_out = tuple(name for name, score in scores.items() if score is None)
         if left_out not in ((), self._left_out):
             logger.warning(
-                "`%s` leaves out %s: the validation data have no labels of %s to score.",
+                "`%s` leaves out %s: the validation data have no labels of %s.",
                 LOG_NAME,
                 ", ".join(f"'{name}'" for name in left_out),
                 "it" if len(left_out) == 1 else "them",

@@ -36,7 +36,8 @@ class Task(_registry.Registrable):
         dropout: Rate in [0, 1) after each hidden layer of the head, 0 for none.
         pooling: How a vector head reads a feature map: `"avg"`, `"max"` or
             `"flatten"`. Defaults to `"avg"`.
-        loss: Name of one of the kind's losses, or a `keras.losses.Loss` on logits.
+        loss: Name of one of the kind's losses, or a `keras.losses.Loss` on logits (or
+            values), of single labels or of whole rows of values.
         metrics: Names of the kind's metrics or `kmtl.Metric` objects. The first one
             is the task's score in comparisons (delta-m, search objectives).
         weight: Factor of the task's loss in the total, >= 0. Defaults to 1.
@@ -72,6 +73,10 @@ class Task(_registry.Registrable):
     dense_prediction: ClassVar[bool] = False
     #: Without labels of its own the task takes the model's input as its target.
     target_is_input: ClassVar[bool] = False
+    #: Tasks of values may have a loss on logits, and then output these.
+    values_from_logits: ClassVar[bool] = False
+    #: How `loss` is called, where it is a loss object.
+    _keras_loss: ClassVar[Any] = None
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
@@ -134,12 +139,23 @@ class Task(_registry.Registrable):
                 f"`loss` of task '{self.name}' must be one of {list(self.LOSSES)} or a "
                 f"keras.losses.Loss. Received: loss={loss!r}"
             )
-        if loss.get_config().get("from_logits") is False:
+        if takes_logits(loss) is False:
             raise ValueError(
                 f"Heads output logits: `loss` of task '{self.name}' needs "
                 f"from_logits=True. Received: {type(loss).__name__}(from_logits=False)"
             )
-        losses.check_keras(loss, self.name, self.class_count, self.classes_last)
+        made = losses.from_keras(
+            loss, self.name, self.label_kind, self.class_count, self.value_columns
+        )
+        served = self.values_from_logits and made.rows == "entries"
+        if self.label_kind == "values" and takes_logits(loss) and not served:
+            raise ValueError(
+                f"Outputs of task '{self.name}' are values: `loss` may not take them "
+                "for logits. Use kmtl.BinaryClassification, kmtl.MultiLabel or "
+                "kmtl.Classification. "
+                f"Received: {type(loss).__name__}(from_logits=True)"
+            )
+        object.__setattr__(self, "_keras_loss", made)
         return loss
 
     def _check_missing(self, missing: Any) -> float | None:
@@ -221,15 +237,26 @@ class Task(_registry.Registrable):
         """Loss of each label, in the mask's shape, from clean labels and logits."""
         if isinstance(self.loss, str):
             return self.LOSSES[self.loss](labels, outputs)
-        return losses.from_keras(self.loss, self.classes_last)(labels, outputs)
+        return self._keras_loss(labels, outputs)
 
     def label_weights(self, labels: Any, mask: Any) -> Any:
-        """The mask times the class weight of each clean label."""
+        """The mask times the class weight of each clean label.
+
+        Where the loss takes a row of columns together, as `CosineSimilarity` does, the
+        row counts if all its labels are there.
+        """
+        if not isinstance(self.loss, str) and self._keras_loss.rows == "vectors":
+            mask = mask * ops.min(mask, axis=-1, keepdims=True)
         if self.class_weight is None or self.class_count is None:
             return mask
         table = [self.class_weight.get(i, 1.0) for i in range(self.class_count)]
         table = ops.convert_to_tensor(table, dtype="float32")
         return mask * ops.take(table, ops.cast(labels, "int32"))
+
+    @property
+    def value_columns(self) -> int | None:
+        """Number of columns of a row of values, where the task knows it."""
+        return None
 
     @property
     def label_kind(self) -> str:
@@ -424,6 +451,14 @@ class Task(_registry.Registrable):
 
     def __hash__(self) -> int:
         return hash((type(self).__name__, self.name))
+
+
+def takes_logits(loss: Any) -> bool | None:
+    """What a loss object says in `from_logits`; None if it says nothing."""
+    if not isinstance(loss, keras.losses.Loss):
+        return None
+    said: bool | None = loss.get_config().get("from_logits")
+    return said
 
 
 def _holds(dtype: Any, value: float) -> bool:

@@ -71,6 +71,10 @@ class DenseRegression(Task):
     def label_count(self) -> int:
         return self.channels
 
+    @property
+    def value_columns(self) -> int:
+        return self.channels
+
     def label_shape(self, labels: Any) -> tuple[int, ...]:
         height, width = ops.shape(labels)[1:3]  # may be unknown in a tf.data graph
         return (height, width, self.channels)

@@ -12,7 +12,7 @@ from keras import ops
 
 from kmtl import _checks, losses, metrics
 from kmtl._registry import register
-from kmtl.tasks.base import Task
+from kmtl.tasks.base import Task, takes_logits
 from kmtl.tasks.heads import map_head, map_size, vector_head
 
 
@@ -59,6 +59,7 @@ class Reconstruction(Task):
     DEFAULT_METRICS = ("mse",)
     dense_prediction = True
     target_is_input = True
+    values_from_logits = True
 
     def __post_init__(self) -> None:
         _checks.check_choice("decoder", self.decoder, ("conv", "dense"))
@@ -80,7 +81,7 @@ class Reconstruction(Task):
     @property
     def logits(self) -> bool:
         """Whether the outputs go through a sigmoid to become values."""
-        return self.loss == "binary_cross_entropy"
+        return self.loss == "binary_cross_entropy" or bool(takes_logits(self.loss))
 
     def _on_values(self, metric: type, name: str) -> Any:
         made = metric(name=name)

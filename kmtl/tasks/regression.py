@@ -51,6 +51,10 @@ class Regression(Task):
     def label_count(self) -> int:
         return self.units
 
+    @property
+    def value_columns(self) -> int:
+        return self.units
+
     def label_shape(self, labels: Any) -> tuple[int, ...]:
         return (self.units,)
 
