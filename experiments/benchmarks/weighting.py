@@ -2,10 +2,12 @@
 
     python experiments/benchmarks/weighting.py
 
-For each backend, net and number of tasks one process: plain Keras (`to_keras()` of the
-same model, same losses and metrics, equal weights) and one method in turn, epoch by
-epoch; the ratio is the median over pairs of neighbouring epochs, after two epochs of
-warm-up. Epochs of loss-based methods, whose bar is 3 %, are five times as long. Every
+For each backend, net and number of tasks one process, held to one core: plain Keras
+(`to_keras()` of the same model, same losses and metrics, equal weights, its defaults)
+and one method, on the model that the builders make at their defaults, in turn, epoch by
+epoch. The ratio is the median over pairs of neighbouring epochs of their CPU times,
+after two epochs of warm-up. Epochs of loss-based methods, whose bar is 3 %, are five
+times as long. Every
 method on the MLP with T = 4; on the convolutional net, at other T and for memory one
 method of each kind, unless `--every`. Writes weighting.json and WEIGHTING.md to
 `--out`. With `--torch-python PATH` it also runs weighting_torch.py, with TorchJD and

@@ -40,7 +40,7 @@ class Depth(kmtl.Regression):
 
 
 def build(net: str, tasks: int, small: bool = False) -> kmtl.MultiTaskModel:
-    """A fresh model; the same initial weights every time.
+    """A fresh model at the builders' defaults; the same initial weights every time.
 
     Args:
         net: `"mlp"` or `"conv"`.
@@ -55,7 +55,6 @@ def build(net: str, tasks: int, small: bool = False) -> kmtl.MultiTaskModel:
                 for t in range(tasks)
             ],
             units=(8, 8) if small else UNITS,
-            dropout=None,
             seed=0,
         )
     return kmtl.build_cnn(
@@ -68,7 +67,6 @@ def build(net: str, tasks: int, small: bool = False) -> kmtl.MultiTaskModel:
         filters=(4, 4, 4) if small else FILTERS,
         convs=CONVS,
         pooling="stride",
-        dropout=None,
         seed=0,
     )
 

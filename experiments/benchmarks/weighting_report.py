@@ -53,9 +53,10 @@ def markdown(record: dict[str, Any]) -> str:
         "A ratio is the median over "
         f"{record['pairs_of_epochs']} pairs of neighbouring epochs "
         f"({record['steps_per_epoch']} steps each, five times as many for loss-based "
-        "methods) of the same process, one of plain "
-        "Keras with equal weights and one with the method; the quartiles are in "
-        "brackets. Float32. Bars: loss-based "
+        "methods) of the same process on one core, in CPU time: one of plain Keras "
+        "(`to_keras()`, its own losses and metrics, equal weights, `compile` at its "
+        "defaults) and one of the model as the builders make it by default, with the "
+        "method; the quartiles are in brackets. Float32. Bars: loss-based "
         f"{LOSS_BAR}, features {FEATURES_BAR}, parameters (1 + 2T)/3.",
     ]
     for found in record["time"]:

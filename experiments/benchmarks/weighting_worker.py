@@ -1,6 +1,7 @@
 """One process of the weighting benchmark: a backend, a net, a number of tasks.
 
-Started by weighting.py with KERAS_BACKEND set; prints one line of JSON.
+Started by weighting.py with KERAS_BACKEND set; prints one line of JSON. Holds itself to
+one core and takes CPU time, which other work on the machine hardly changes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import time
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if hasattr(os, "sched_setaffinity"):  # before a backend counts the cores
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 import keras
 import numpy as np
 import weighting_nets as nets
@@ -25,17 +28,17 @@ LOSS_STEPS = 5  # times as many steps per epoch: their bar is close to 1
 
 
 class EpochTimer(keras.callbacks.Callback):
-    """Seconds of every epoch, with the weighting's own work at its end."""
+    """CPU seconds of every epoch, with the weighting's own work at its end."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seconds: list[float] = []
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.began = time.perf_counter()
+        self.began = time.process_time()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.seconds.append(time.perf_counter() - self.began)
+        self.seconds.append(time.process_time() - self.began)
 
 
 def entries(methods: list[str] | None) -> list[tuple[str, str]]:
@@ -66,7 +69,7 @@ def compiled(net: str, tasks: int, entry: tuple[str, str], small: bool) -> Any:
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
-    """Seconds per step of every entry, each beside plain Keras in turn."""
+    """CPU seconds per step of every entry, each beside plain Keras in turn."""
     net, tasks, small = job["net"], job["tasks"], job["small"]
     batch = job["batch"] or nets.BATCH[net]
     steps = {"loss": LOSS_STEPS * job["steps"]}

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kmtl.inspection.flops import node_flops
-from kmtl.inspection.parts import SHARED, WORKING_KINDS, Part, Structure, structure
+from kmtl.inspection.kinds import WORKING
+from kmtl.inspection.parts import SHARED, Part, Structure, structure
 
 if TYPE_CHECKING:
     import pandas
@@ -301,7 +302,7 @@ def _row(part: Part) -> PartCost:
         trainable=sum(math.prod(w.shape) for w in weights if w.trainable),
         flops=flops,
     )
-    if part.connects and part.kind not in WORKING_KINDS:
+    if part.connects and part.kind not in WORKING:
         group = CONNECTING
     else:
         group = part.tasks[0] if len(part.tasks) == 1 else SHARED

@@ -207,7 +207,7 @@ def _activation(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -
     return _activated(layer.activation, outputs)
 
 
-@flops_rule(_L.BatchNormalization)
+@flops_rule(_L.BatchNormalization, _L.Normalization)
 def _batch_norm(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
     return BATCH_NORMALIZATION * _elements(outputs)
 

@@ -1,32 +1,25 @@
 """The parts of a model (blocks, banks of experts, gates, heads), from its graph.
 
-The builders name every layer `<part>_<layer>`, so a part is what shares a prefix. Who
-uses a part is not read from its name but from the graph: a task uses what its output
-depends on.
+Who uses a part is not read from its name but from the graph: a task uses what its
+output depends on.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 
-from kmtl._private.keras import node_of
+from kmtl._private.keras import node_of, sublayers
+from kmtl.inspection import kinds
+from kmtl.layers.choice import Choice
+from kmtl.layers.dropout import Dropout
 from kmtl.layers.recorded import Recorded
 from kmtl.tasks.output import TaskOutput
 
-# The words up to the first number: `experts_block2` of `experts_block2_conv1_conv`.
-_NUMBERED = re.compile(r"^(?:[A-Za-z]+_)*?[A-Za-z]+\d+(?=_|$)")
-_HEAD = re.compile(r"head(_|$)")
-# The head of a first prediction, which later layers read, is part of what makes it.
-_INITIAL = re.compile(r"^head_(initial\d*)(_|$)")
-_TRAILING_NUMBER = re.compile(r"\d+$")
 SHARED = "shared"
-#: First words of parts without a number, where there is one per task.
-STAGES = ("initial", "distillation", "scales", "transfer", "handover")
 #: Layers that bring numbers into another shape.
 MOVES = (
     keras.layers.Concatenate,
@@ -36,12 +29,6 @@ MOVES = (
     keras.layers.Resizing,
     keras.layers.UpSampling2D,
 )
-#: Kinds of part that hold the weights of a backbone or a head; all others decide who
-#: gets what: gates, stitches, attention.
-PLAIN_KINDS = ("input", "block", "bank", "head", "layer")
-#: Kinds of part that connect tasks and yet compute with features, instead of weighing
-#: them: counted for the tasks that use them.
-WORKING_KINDS = ("film", "adapter", "lora", *STAGES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +38,8 @@ class Part:
     Args:
         name: Such as `"shared_block1"` or `"digit_gate2"`.
         kind: `"input"`, `"block"`, `"bank"` (parallel experts), `"head"`, `"layer"`
-            (anything without a number in its name), else the word before the number:
-            `"gate"`, `"stitch"`, `"attention"` ...
+            (anything else that computes), or what connects tasks: `"gate"`,
+            `"stitch"`, `"attention"`, `"adapter"` ...
         tasks: Names of the tasks whose output depends on it, in the model's order.
         owner: The task whose name it begins with, or None. Other tasks may depend on it
             too, as on the experts that a task has in the first of several levels.
@@ -78,7 +65,7 @@ class Part:
     @property
     def connects(self) -> bool:
         """It decides who gets what, instead of being backbone or head."""
-        return self.kind not in PLAIN_KINDS
+        return self.kind not in kinds.PLAIN
 
     @property
     def weights(self) -> list[Any]:
@@ -201,7 +188,7 @@ def structure(model: Any) -> Structure:
     tasks = tuple(model.task_names)
     users = users_of_nodes(model)
     nodes = in_order(users)
-    names = _part_names(nodes, tasks)
+    names = _part_names(nodes, users, tasks)
     members: dict[str, list[Any]] = {}
     for node in nodes:
         members.setdefault(names[node], []).append(node)
@@ -251,14 +238,24 @@ def in_order(nodes: Iterable[Any]) -> list[Any]:
 
 def layer_weights(layer: Any) -> list[Any]:
     """Variables of a layer that are learned or learned once (a frozen trunk's), or
-    statistics of normalisation: not rates, task weights, or records of gates."""
-    sums = layer._reading_variables() if isinstance(layer, Recorded) else []
-    records = {id(variable) for variable in sums}
-    return [
-        weight
-        for weight in getattr(layer, "weights", ())
-        if weight.trainable or (len(weight.shape) and id(weight) not in records)
-    ]
+    statistics of normalisation: not settings (dropout rates, task weights, the
+    temperature of choices), nor records of gates."""
+    left_out = _settings(layer)
+    return [w for w in getattr(layer, "weights", ()) if id(w) not in left_out]
+
+
+def _settings(layer: Any) -> set[int]:
+    """Ids of the variables of a layer, and of those inside it, that no one learns."""
+    found: set[int] = set()
+    inside = sublayers(layer) if isinstance(layer, keras.layers.Layer) else []
+    for one in [layer, *inside]:
+        if isinstance(one, (Dropout, TaskOutput)):
+            found |= {id(variable) for variable in one.weights}
+        if isinstance(one, Recorded):
+            found |= {id(variable) for variable in one._reading_variables()}
+        if isinstance(one, Choice) and one.built:
+            found.add(id(one.temperature))
+    return found
 
 
 def _is_plain(part: Part) -> bool:
@@ -278,87 +275,57 @@ def _connections(
     )
 
 
-def _part_names(nodes: Sequence[Any], tasks: Sequence[str]) -> dict[Any, str]:
+def _part_names(
+    nodes: Sequence[Any], users: Any, tasks: Sequence[str]
+) -> dict[Any, str]:
     """Node -> name of its part."""
-    return {node: part_name(node.operation, tasks) for node in nodes}
-
-
-def part_name(operation: Any, tasks: Sequence[str]) -> str:
-    """Name of the part to which a layer belongs, from the layer's name."""
-    name = operation.name
-    if isinstance(operation, TaskOutput):
-        return f"{name}_head"
-    owner, rest = _split(name, tasks)
-    prefix = f"{owner}_" if owner else ""
-    initial = _INITIAL.match(rest)
-    if owner and initial:
-        return prefix + initial.group(1)
-    if owner and _HEAD.match(rest):
-        return f"{owner}_head"
-    numbered = _NUMBERED.match(rest)
-    if numbered:
-        return prefix + numbered.group()
-    first = rest.partition("_")[0]
-    return prefix + (first if first in STAGES else rest)
+    layers = {node.operation: None for node in nodes}
+    named = {layer: kinds.part_name(layer, tasks) for layer in layers}
+    used: dict[Any, frozenset[str]] = dict.fromkeys(layers, frozenset())
+    for node in nodes:
+        used[node.operation] |= users[node]
+    # A common beginning makes layers of one's own one part where the same tasks use
+    # them (`conv1_conv`, `conv1_bn`), and no part where they do not (`fc1_a`, `fc1_b`).
+    together: dict[str, set[frozenset[str]]] = {}
+    for layer, name in named.items():
+        together.setdefault(name, set()).add(used[layer])
+    return {
+        node: node.operation.name
+        if len(together[named[node.operation]]) > 1
+        and not kinds.is_laid_out(named[node.operation], tasks)
+        else named[node.operation]
+        for node in nodes
+    }
 
 
 def owner_and_number(
     operation: Any, tasks: Sequence[str]
 ) -> tuple[str | None, int | None]:
     """Task and number in the name of the part to which a layer belongs."""
-    owner, rest = _split(part_name(operation, tasks), tasks)
-    number = _TRAILING_NUMBER.search(rest)
-    return owner, int(number.group()) if number else None
-
-
-def _split(name: str, tasks: Sequence[str]) -> tuple[str | None, str]:
-    """Task whose name a layer's name begins with, and the rest."""
-    fitting = [task for task in tasks if name.startswith(f"{task}_")]
-    splits = [(t, name[len(t) + 1 :]) for t in sorted(fitting, key=len, reverse=True)]
-    for owner, rest in splits:
-        if _HEAD.match(rest) or _NUMBERED.match(rest):  # else a longer task's name
-            return owner, rest
-    return splits[0] if splits else (None, name)
+    owner, rest = kinds.split(kinds.part_name(operation, tasks), tasks)
+    return owner, kinds.number(rest)
 
 
 def _part(name: str, nodes: Sequence[Any], users: Any, tasks: Sequence[str]) -> Part:
     layers = tuple(dict.fromkeys(node.operation for node in nodes))
     used = frozenset().union(*(users[node] for node in nodes))
-    owner, rest = _split(name, tasks)
+    owner, rest = kinds.split(name, tasks)
     if rest.startswith("and_"):  # `a_and_b_block2` is no task's own
         owner = None
     copies = max((copies_of(layer) for layer in layers), default=1)
-    number = _TRAILING_NUMBER.search(rest)
-    recorded = any(isinstance(layer, Recorded) for layer in layers)
+    is_input = all(node.is_input for node in nodes)
     return Part(
         name=name,
-        kind=_kind(rest, owner, nodes, copies, recorded),
+        kind="input" if is_input else kinds.kind(name, layers, copies, tasks),
         tasks=tuple(task for task in tasks if task in used),
         owner=owner,
-        number=int(number.group()) if number else None,
+        number=kinds.number(rest),
         copies=copies,
         shape=tuple(nodes[-1].outputs[0].shape[1:]),
         layers=layers,
         nodes=tuple(nodes),
-        recorded=recorded,
+        recorded=any(isinstance(layer, Recorded) for layer in layers),
     )
-
-
-def _kind(
-    rest: str, owner: str | None, nodes: Sequence[Any], copies: int, recorded: bool
-) -> str:
-    if all(node.is_input for node in nodes):
-        return "input"
-    if owner and rest == "head":
-        return "head"
-    number = _TRAILING_NUMBER.search(rest)
-    if number is None:
-        last = rest.rpartition("_")[2]
-        return last if recorded or last in STAGES else "layer"
-    word = rest[: number.start()].rpartition("_")[2]
-    if word != "block":
-        return word
-    return "bank" if copies > 1 or rest.startswith("experts") else "block"
 
 
 def copies_of(layer: Any) -> int:

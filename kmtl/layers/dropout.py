@@ -10,13 +10,25 @@ from keras import ops
 from kmtl._checks import check_range
 
 
+class _Drawn(keras.random.SeedGenerator):
+    """A seed that was drawn before: a branch must not change a variable on JAX."""
+
+    def __init__(self, seed: Any):  # has no state of its own
+        self._seed = seed
+
+    def next(self, ordered: bool = True) -> Any:
+        return self._seed
+
+
 @keras.saving.register_keras_serializable(package="kmtl")
 class Dropout(keras.layers.Layer):
     """Dropout with a rate that can change without a new trace.
 
     Like `keras.layers.Dropout`, but the rate is a non-trainable variable: it can be set
     on a compiled model (`model.set_dropout`), searched over without rebuilding, and is
-    saved with the weights.
+    saved with the weights. A rate of 0 costs nothing: a branch of the step on the
+    variable draws no mask then. (In a population, whose trials run side by side, every
+    trial draws its mask.) The seed moves on in every training step, whatever the rate.
 
     Args:
         rate: Share of inputs set to zero while training, in [0, 1). The others are
@@ -48,11 +60,14 @@ class Dropout(keras.layers.Layer):
         if not training:
             return inputs
         rate = ops.convert_to_tensor(self.rate)
-        noise = keras.random.uniform(
-            ops.shape(inputs), dtype="float32", seed=self.seed_generator
-        )
-        scale = ops.cast(1.0 / (1.0 - rate), inputs.dtype)
-        return ops.where(noise >= rate, inputs * scale, ops.zeros_like(inputs))
+        seed = _Drawn(self.seed_generator.next())
+
+        def dropped() -> Any:
+            noise = keras.random.uniform(ops.shape(inputs), dtype="float32", seed=seed)
+            scale = ops.cast(1.0 / (1.0 - rate), inputs.dtype)
+            return ops.where(noise >= rate, inputs * scale, ops.zeros_like(inputs))
+
+        return ops.cond(rate > 0, dropped, lambda: inputs)
 
     def set_rate(self, rate: float) -> None:
         """Assign the rate, in [0, 1)."""

@@ -228,11 +228,13 @@ def _colour(part: Part, tasks: Sequence[str]) -> str | None:
 def _label(part: Part) -> str:
     if part.kind == "head":
         return part.owner or part.name
-    if part.number is None:
-        return part.kind if part.connects else part.name
     words = part.name
     if part.owner:
         words = words[len(part.owner) + 1 :]
+    if part.kind == "layer":
+        return words
+    if part.number is None:
+        return part.kind if part.connects else part.name
     stem = words[: len(words) - len(str(part.number))].replace("_", " ")
     if part.kind == "bank":
         named = "experts, " if part.copies > 1 else ""

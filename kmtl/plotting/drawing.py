@@ -29,6 +29,8 @@ COLORS = (
 )  # fmt: skip
 GREY = "#5F5F5F"
 MARGIN, DOT, CORNER = 0.12, 0.07, 0.05  # inches
+#: Of a picture saved as pixels: print needs 200, and the text is 9 points high.
+DPI = 200
 #: Share of the colour in a box's filling.
 TINT, GREY_TINT = 0.22, 0.16
 #: Kinds of box with half a circle at both ends.
@@ -49,7 +51,7 @@ def architecture(
     Args:
         model: A `kmtl.MultiTaskModel` of the builders.
         ax: Axes to draw on, which then shows nothing else. None makes a figure of a
-            size at which the text is 9 points high.
+            size at which the text is 9 points high, with 200 dots per inch.
         layout: `"dot"` places the boxes with Graphviz, `"own"` without it, `"auto"`
             with Graphviz where the program `dot` is installed.
         shapes: Whether to write the shape of the output into the boxes.
@@ -87,7 +89,7 @@ def architecture(
     width, height = right - left + 2 * MARGIN, high - low + 2 * MARGIN
     scale = 1.0
     if ax is None:
-        figure = plt.figure(figsize=(width, height))
+        figure = plt.figure(figsize=(width, height), dpi=DPI)
         ax = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     else:
         box = ax.get_position()

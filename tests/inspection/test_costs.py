@@ -8,8 +8,9 @@ import pytest
 from keras import layers
 
 import kmtl
+from kmtl import _registry
 from kmtl.inspection import Cost, structure
-from kmtl.inspection.parts import part_name
+from kmtl.inspection.kinds import part_name
 
 pytestmark = [pytest.mark.backend, pytest.mark.thorough(on="jax")]
 
@@ -256,3 +257,109 @@ def test_first_predictions_and_transfers_are_parts_of_their_own() -> None:
         "a_initial", "a_initial", "a_initial2", "a_initial2", "a_head", "a_transfer",
         "b_distillation", "seam", "experts_block2", "a_dense",
     ]  # fmt: skip
+
+
+def by_hand() -> kmtl.MultiTaskModel:
+    """Names with digits and task names in them, and no gate."""
+    inputs = keras.Input((4,), name="features")
+    x = layers.Normalization(mean=np.zeros(4), variance=np.ones(4), name="scale1")(
+        inputs
+    )
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(8)], name="mobilenetv2")
+    x = layers.Dense(6, name="trunk2")(inner(x))
+    x = layers.Dense(6, name="dense_1")(x)
+    own = layers.Dense(5, name="fc1_a")(x)
+    outputs = {
+        "a": kmtl.TaskOutput(kmtl.Regression("a"))(
+            layers.Dense(1, name="a_gated2")(own)
+        ),
+        "b": kmtl.TaskOutput(kmtl.Regression("b"))(layers.Dense(1, name="fc1_b")(x)),
+    }
+    return kmtl.MultiTaskModel(inputs, outputs)
+
+
+def test_digits_in_a_name_make_no_gate() -> None:
+    model = by_hand()
+    found = kmtl.summary(model)
+    trunk = dense(4, 8) + dense(8, 6) + dense(6, 6)
+    shared, own = found.groups["shared"], found.groups["a"]
+    assert found.groups["gates"] == Cost()
+    assert shared.parameters == shared.trainable == trunk.parameters
+    assert shared.flops == trunk.flops + 2 * 4
+    assert own == dense(6, 5) + dense(5, 1)
+    assert found.groups["b"] == dense(6, 1)
+    assert found.singles == {"a": shared + own, "b": shared + dense(6, 1)}
+    assert found.not_counted == ()
+    assert found.total.parameters == model.count_params() - 2  # tasks' weights
+    assert {part.kind for part in structure(model).parts} == {"input", "layer", "head"}
+
+
+def test_gates_by_type_whatever_their_name() -> None:
+    inputs = keras.Input((4,), name="inputs")
+    columns = [layers.Dense(3, name=name)(inputs) for name in ("left", "right")]
+    outputs = {}
+    for task in tasks("a", "b"):
+        mixed = kmtl.layers.Stitch(
+            ["left", "right"], own="left", name=f"cross_{task.name}"
+        )(columns)
+        logits = layers.Dense(1, name=f"out_{task.name}")(mixed)
+        outputs[task.name] = kmtl.TaskOutput(task)(logits)
+    model = kmtl.MultiTaskModel(inputs, outputs)
+    kinds = {part.name: part.kind for part in structure(model).parts}
+    assert kinds["cross_a"] == kinds["cross_b"] == "stitch"
+    assert kinds["left"] == kinds["out_a"] == "layer"
+    found = kmtl.summary(model)
+    assert found.groups["shared"] == dense(4, 3) + dense(4, 3)
+    assert found.groups["gates"].parameters == sum(
+        layer.count_params()
+        for layer in model.layers
+        if isinstance(layer, kmtl.layers.Stitch)
+    )
+
+
+SCHEMES = {
+    "aitm": kmtl.sharing.AITM(after={"b": "a"}),
+    "esmm": kmtl.sharing.ESMM(after={"b": "a"}),
+    "hierarchical": kmtl.sharing.Hierarchical(
+        levels={"a": 2, "b": 1}, hand_over="features"
+    ),
+    "selected_blocks": kmtl.sharing.SelectedBlocks(blocks={"a": [1, 2], "b": [1, 2]}),
+    "tree": kmtl.sharing.TreeSharing(groups=[[["a", "b"]], [["a"], ["b"]]]),
+}
+
+
+def test_parameters_of_every_scheme_are_those_of_keras() -> None:
+    """And all of a single-task model's are counted, but nothing that connects."""
+    single = kmtl.build_mlp(
+        input_shape=(8,), tasks=[kmtl.BinaryClassification("a")], units=(8, 8)
+    )
+    alone = kmtl.summary(single).total
+    for name in _registry.names("sharing"):
+        maps = name in ("mti_net", "pad_net")
+        kind = kmtl.Segmentation if maps else kmtl.BinaryClassification
+        options = {"classes": 2} if maps else {}
+        arguments = {
+            "tasks": [kind("a", **options), kind("b", **options)],
+            "sharing": SCHEMES.get(name, name),
+        }
+        if maps or name == "mtan":
+            model = kmtl.build_cnn(input_shape=(8, 8, 1), filters=(4, 4), **arguments)
+        else:
+            model = kmtl.build_mlp(input_shape=(8,), units=(8, 8), **arguments)
+        found = kmtl.summary(model)
+        settings = 0
+        for layer in model.layers:
+            if isinstance(layer, (kmtl.layers.Dropout, kmtl.TaskOutput)):
+                settings += layer.count_params()
+            elif isinstance(layer, kmtl.layers.Recorded):
+                learned = [v for v in layer.weights if v.trainable]
+                settings += layer.count_params() - sum(
+                    int(np.prod(v.shape)) for v in learned
+                )
+        assert found.total.parameters == model.count_params() - settings, name
+        assert "layer" not in {
+            row.part.kind for row in found.rows if row.cost.parameters
+        }
+        # Others' blocks take more channels, or there is no trunk of this kind.
+        if not maps and name not in ("mtan", "hierarchical"):
+            assert found.singles["a"].parameters == alone.parameters, name
