@@ -7,11 +7,13 @@ from typing import Any
 
 # Keras writes the total to `loss` and validation logs to `val_...`, where the loss of a
 # task `val` would be `val_loss`; the others are entries of a SavedModel, of our logs
-# (`regularization_loss`) or of `loss_report`, or begin the names of what tasks share.
+# (`regularization_loss`, `deep_supervision_loss`) or of `loss_report`, or begin the
+# names of what tasks share.
 RESERVED_TASK_NAMES = (
     "loss",
     "val",
     "regularization",
+    "deep_supervision",
     "other",
     "total",
     "shared",

@@ -41,14 +41,18 @@ class Plan:
         return sum(math.prod(variable.shape) for variable in self.shared)
 
 
-def make_plan(model: Any, weighting: Any) -> Plan:
+def make_plan(model: Any, weighting: Any) -> Plan | None:
     """Plan for a model; refuses what cannot work, before training.
+
+    None where there is nothing to balance: one task, or a model that is frozen whole.
 
     Raises:
         ValueError: if nothing is shared, or features level is asked for where the tasks
             part at more than one place or the method keeps a state per parameter.
     """
     shared, own = split_variables(model)
+    if len(own) == 1 or not (shared or any(own.values())):
+        return None
     name = weighting.registered_name
     if not shared:
         raise ValueError(
@@ -86,6 +90,28 @@ def make_plan(model: Any, weighting: Any) -> Plan:
             for task, tensor in model._outputs_struct.items()
         }
     return Plan(level, shared, own, trunk, heads)
+
+
+def current_plan(model: Any) -> Plan | None:
+    """The plan for the variables that are trainable now; None without a balance.
+
+    Layers may have been frozen since the model was compiled.
+    """
+    weighting, plan = model.weighting, model._state.plan
+    if weighting is None or weighting.kind != "gradient":
+        return None
+    shared, own = split_variables(model)
+    known = ([], {}) if plan is None else (plan.shared, plan.own)
+    if _ids(shared, own) != _ids(*known):
+        plan = make_plan(model, weighting)
+        if plan is not None and plan.level == "parameters":
+            weighting.setup(model.task_names, plan.num_parameters)
+        model._state.plan = plan
+    return plan
+
+
+def _ids(shared: list, own: dict[str, list]) -> list[int]:
+    return [id(v) for part in (shared, *own.values()) for v in part]
 
 
 def samples_twice(plan: Plan, weighting: Any) -> bool:

@@ -205,9 +205,11 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
     if added is not None:
         penalty = added / scale + (0.0 if penalty is None else penalty)
 
-    new_trainable, new_optimizer = model.optimizer.stateless_apply(
-        optimizer_variables, gradients, trainable
-    )
+    new_trainable, new_optimizer = trainable, optimizer_variables
+    if trainable:  # else all is frozen
+        new_trainable, new_optimizer = model.optimizer.stateless_apply(
+            optimizer_variables, gradients, trainable
+        )
     new_trainable, new_optimizer = restore_absent(
         model,
         batch.present > 0,

@@ -13,12 +13,14 @@ from kmtl import _registry
 from kmtl.relations import base as relations_base
 from kmtl.tasks.checks import label_dict
 from kmtl.training import sources, streams, total_loss
+from kmtl.training.balance import current_plan
 from kmtl.training.balance_log import BalanceLog
 from kmtl.training.callbacks import with_hooks
 from kmtl.training.compile_state import CompileState
 from kmtl.training.compiling import check
 from kmtl.training.guards import Guards, check_guards
 from kmtl.training.labels import apply_sample_weight, clean_labels, named
+from kmtl.training.optimizer_slots import build_optimizer
 from kmtl.training.task_access import TaskAccess
 from kmtl.training.trackers import LossTerms
 from kmtl.training.user_data import (
@@ -159,7 +161,7 @@ class MultiTaskModel(TaskAccess):
         # A file without the optimizer's variables does not load cleanly.
         if self.built:
             with self._scope():
-                self._build_optimizer()
+                self.build_optimizer()
         return keras.saving.serialize_keras_object(
             {**self._state.config, "loss": self.replaced_losses or None}
         )
@@ -167,7 +169,7 @@ class MultiTaskModel(TaskAccess):
     def compile_from_config(self, config: dict[str, Any]) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
-            self.optimizer.build(self.trainable_variables)
+            self.build_optimizer()
 
     @classmethod
     def from_config(cls, config: Any, custom_objects: Any = None) -> Any:
@@ -178,7 +180,7 @@ class MultiTaskModel(TaskAccess):
 
     def train_step(self, *args: Any) -> Any:
         # TensorFlow passes (data), JAX (state, data).
-        kind = "step" if self._state.plan is None else "gradient"
+        kind = "step" if current_plan(self) is None else "gradient"
         backend = keras.backend.backend()
         module = importlib.import_module(f"kmtl.training.{kind}_{backend}")
         if backend != "jax" or self.run_eagerly or not self.jit_compile:
@@ -379,7 +381,7 @@ class MultiTaskModel(TaskAccess):
         with self._scope():
             if self.weighting is not None:
                 self.weighting.on_fit_begin(self, validation_data)
-            self._build_optimizer()
+            self.build_optimizer()
         with streams.first_hand(x, validation_data):
             return super().fit(
                 x=x,
@@ -397,10 +399,10 @@ class MultiTaskModel(TaskAccess):
                 **kwargs,
             )
 
-    def _build_optimizer(self) -> None:
+    def build_optimizer(self) -> None:
+        """Make the optimizer's variables, if there are none; `fit` does it itself."""
         # TensorFlow traces a step a second time if it has made variables.
-        if not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
+        build_optimizer(self.optimizer, self.trainable_variables)
 
     def _expect(self, complete: bool | None = None, streams: bool = False) -> None:
         """Trace steps with what the data need, and without what they do not.

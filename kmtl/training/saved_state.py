@@ -9,6 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from kmtl.training.optimizer_slots import build_optimizer
+
 
 def lasting(model: keras.Model, found: list[Any]) -> list[Any]:
     """Those variables of a model that are not data held for a weighting."""
@@ -19,8 +21,7 @@ def lasting(model: keras.Model, found: list[Any]) -> list[Any]:
 def variables(model: keras.Model) -> list[Any]:
     """All that training changes, in a fixed order."""
     optimizer = model.optimizer
-    if not optimizer.built:
-        optimizer.build(model.trainable_variables)
+    build_optimizer(optimizer, model.trainable_variables)
     return [*lasting(model, model.variables), *optimizer.variables]
 
 

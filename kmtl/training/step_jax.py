@@ -38,9 +38,11 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
         trainable
     )
     unscaled, y_pred, non_trainable, metrics_variables = aux
-    new_trainable, new_optimizer = model.optimizer.stateless_apply(
-        optimizer_variables, gradients, trainable
-    )
+    new_trainable, new_optimizer = trainable, optimizer_variables
+    if trainable:  # else all is frozen
+        new_trainable, new_optimizer = model.optimizer.stateless_apply(
+            optimizer_variables, gradients, trainable
+        )
     new_trainable, new_optimizer = restore_absent(
         model,
         present,
@@ -85,11 +87,14 @@ def restore_absent(model: Any, present: Any, old: tuple, new: tuple) -> tuple:
     if model.optimizer.gradient_accumulation_steps or model._state.complete:
         return new
     for tasks, places, slots in owned_state(model):
-        here = jnp.any(present[jnp.array(tasks)])
+        here = present if tasks is None else jnp.any(present[jnp.array(tasks)])
         for before, after, indices in (
             (old[0], new[0], places),
             (old[1], new[1], slots),
         ):
             for i in indices:
-                after[i] = jnp.where(here, after[i], before[i])
+                rows = (
+                    here.reshape(-1, *[1] * (after[i].ndim - 1)) if here.ndim else here
+                )
+                after[i] = jnp.where(rows, after[i], before[i])
     return new

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from kmtl.training import look_ahead
+from kmtl.training.optimizer_slots import build_optimizer
 from kmtl.training.task_variables import owned_state
 
 
@@ -46,8 +47,9 @@ def apply_gradients(model: Any, gradients: list, variables: list, present: Any) 
         present: Bool tensor `(T,)`: the global batch has a label of the task.
     """
     optimizer = model.optimizer
-    if not optimizer.built:
-        optimizer.build(variables)
+    if not variables:
+        return  # all is frozen
+    build_optimizer(optimizer, variables)
 
     def apply() -> None:
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
@@ -56,7 +58,8 @@ def apply_gradients(model: Any, gradients: list, variables: list, present: Any) 
     if optimizer.gradient_accumulation_steps or model._state.complete:
         apply()
         return
-    state = owned_state(model)
+    with tf.init_scope():
+        state = owned_state(model)
     owned = [
         (at, [variables[i] for i in places] + [optimizer.variables[i] for i in slots])
         for at, (_, places, slots) in enumerate(state)
@@ -67,10 +70,18 @@ def apply_gradients(model: Any, gradients: list, variables: list, present: Any) 
         return
 
     def are_here() -> Any:
-        """Per group of tasks, whether one of them is here."""
-        return tf.stack(
-            [tf.reduce_any(tf.gather(present, group)) for group, *_ in state]
-        )
+        """Per group of tasks, whether one of them is here, and then per task."""
+        groups = [
+            tf.reduce_any(present if group is None else tf.gather(present, group))
+            for group, *_ in state
+        ]
+        return tf.concat([tf.stack(groups), present], 0)
+
+    def is_here(flags: Any, at: int, rank: int) -> Any:
+        """Whether a variable of a group moves, or which of its rows do."""
+        if state[at][0] is not None:
+            return flags[at]
+        return tf.reshape(flags[len(state) :], [-1] + [1] * (rank - 1))
 
     if not tf.distribute.has_strategy():
         everyone = tf.reduce_all(present)
@@ -78,11 +89,11 @@ def apply_gradients(model: Any, gradients: list, variables: list, present: Any) 
         apply()
 
         def put_back() -> Any:
-            values, here = iter(_parts(kept, flat)), are_here()
+            values, flags = iter(_parts(kept, flat)), are_here()
             for at, group in owned:
                 for variable in group:
-                    old = next(values)
-                    variable.assign(tf.where(here[at], variable.value, old))
+                    here = is_here(flags, at, len(variable.shape))
+                    variable.assign(tf.where(here, variable.value, next(values)))
             return tf.constant(0)
 
         _branch(everyone, lambda: tf.constant(0), put_back)
@@ -96,7 +107,9 @@ def apply_gradients(model: Any, gradients: list, variables: list, present: Any) 
         for variable, at, value in zip(flat, places, values, strict=True):
             strategy.extended.update(
                 variable.value,
-                lambda v, new, flag, i=at: v.assign(tf.where(flag[i], v, new)),
+                lambda v, new, flags, i=at: v.assign(
+                    tf.where(is_here(flags, i, len(v.shape)), v, new)
+                ),
                 args=(value, flags),
             )
 

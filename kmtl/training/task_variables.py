@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from kmtl.layers.deep_supervision import DeepSupervision
 from kmtl.layers.stop_gradient import StopGradient
+from kmtl.training.optimizer_slots import optimizer_slots
 
 
 def tasks_of_layers(model: Any) -> dict[Any, frozenset[str]]:
@@ -69,30 +69,16 @@ def split_variables(model: Any) -> tuple[list, dict[str, list]]:
     return shared, own
 
 
-def optimizer_slots(optimizer: Any, variables: Iterable[Any]) -> dict[int, list[int]]:
-    """Index in `variables` -> indices in `optimizer.variables` of its slots.
-
-    Keras calls a slot `<variable path>_<slot name>`; the longest path that fits wins,
-    so `a/kernel` does not take what belongs to `a/kernel_b`.
-    """
-    paths = [variable.path.replace("/", "_") + "_" for variable in variables]
-    slots: dict[int, list[int]] = {i: [] for i in range(len(paths))}
-    for index, slot in enumerate(optimizer.variables):
-        name = slot.path.rsplit("/", 1)[-1]
-        fitting = [i for i, path in enumerate(paths) if name.startswith(path)]
-        if fitting:
-            slots[max(fitting, key=lambda i: len(paths[i]))].append(index)
-    return slots
+#: `(task indices, indices in model.trainable_variables, indices in
+#: optimizer.variables)`. Without task indices the variables have an entry per task.
+Owned = tuple[list[int] | None, list[int], list[int]]
 
 
-def owned_state(model: Any) -> list[tuple[list[int], list[int], list[int]]]:
+def owned_state(model: Any) -> list[Owned]:
     """Per task, or group of tasks, what a step without labels of any must leave alone.
 
-    What all tasks share is not among it.
-
-    Returns:
-        List of `(task indices, indices in model.trainable_variables, indices in
-        optimizer.variables)`.
+    What all tasks share is not among it. Of a weighting's variables that are trained,
+    such as the log-variances of `Uncertainty`, each task owns its entry.
     """
     variables = model.trainable_variables
     position = {id(variable): i for i, variable in enumerate(variables)}
@@ -103,8 +89,23 @@ def owned_state(model: Any) -> list[tuple[list[int], list[int], list[int]]]:
         if len(users) < max(2, len(names)):
             group = tuple(sorted(map(names.index, users)))
             places.setdefault(group, []).append(position[id(variable)])
-    return [
+    owned: list[Owned] = [
         (list(group), own, [slot for i in own for slot in slots[i]])
         for group, own in places.items()
         if own
     ]
+    weighting = getattr(model, "weighting", None)
+    rows = [
+        position[id(variable)]
+        for variable in getattr(weighting, "trainable_variables", ())
+        if tuple(variable.shape[:1]) == (len(names),) and id(variable) in position
+    ]
+    if rows:
+        by_task = [
+            slot
+            for i in rows
+            for slot in slots[i]
+            if tuple(model.optimizer.variables[slot].shape[:1]) == (len(names),)
+        ]
+        owned.append((None, rows, by_task))
+    return owned

@@ -327,7 +327,7 @@ class SearchTuner(SearchResults, TrialRunner):
                 f"Received: {model!r} of type {type(model).__name__}"
             )
         with keras_tuner.engine.tuner.maybe_distribute(self.distribution_strategy):
-            model.optimizer.build(model.trainable_variables)
+            model.build_optimizer()
         return model
 
     # -- results ----------------------------------------------------------------------

@@ -100,7 +100,7 @@ class _Entry:
     """One structure's model, and what puts it back to its beginning."""
 
     def __init__(self, model: MultiTaskModel, arguments: Mapping[str, Any]):
-        model.optimizer.build(model.trainable_variables)
+        model.build_optimizer()
         self.model = model
         compiled = list(model.optimizer.variables)
         if model.relations is not None:

@@ -61,6 +61,79 @@ def test_momentum_decay_and_regularisers_do_not_move_an_absent_head(optimizer):
     assert moved == others
 
 
+def _optimizers() -> dict:
+    """Every optimizer of Keras, and what goes around one."""
+    kinds = {
+        name: kind
+        for name, kind in vars(keras.optimizers).items()
+        if isinstance(kind, type) and issubclass(kind, keras.optimizers.Optimizer)
+    }
+    wrappers = ("Optimizer", "LossScaleOptimizer", "MultiOptimizer")
+    made = {name: kind for name, kind in kinds.items() if name not in wrappers}
+    adam = keras.optimizers.Adam
+    made["average"] = lambda: adam(0.01, use_ema=True, ema_overwrite_frequency=1)
+    made["scaled"] = lambda: keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.Adafactor(0.01), initial_scale=8.0
+    )
+    if "MultiOptimizer" in kinds:
+        made["several"] = lambda: keras.optimizers.MultiOptimizer(
+            keras.optimizers.OptimizerMap(
+                adam(0.01), {".*kernel": keras.optimizers.Lion(0.01)}
+            )
+        )
+    return made
+
+
+OPTIMIZERS = _optimizers()
+
+
+@pytest.mark.parametrize(
+    ("name", "built"),
+    [*((name, False) for name in OPTIMIZERS), ("Adafactor", True), ("scaled", True)],
+)
+def test_no_optimizer_moves_an_absent_task_nor_its_slots(name, built):
+    """Neither its head, nor its entry in what the weighting learns."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(8, 4)).astype("float32")
+    labelled = {"a": rng.normal(size=8), "b": rng.integers(0, 3, 8)}
+    unlabelled = {**labelled, "b": np.full(8, -1)}
+    model = kmtl.build_mlp(input_shape=(4,), units=(6,), tasks=TASKS, seed=0)
+    optimizer = OPTIMIZERS[name]()
+    model.compile(optimizer, weighting="uncertainty", run_eagerly=True)
+    if built:
+        model.optimizer.build(model.trainable_variables)
+    for _ in range(2):
+        model.train_on_batch(x, labelled)
+    before = [
+        (v.path, keras.ops.convert_to_numpy(v).copy())
+        for v in (*model.trainable_variables, *model.optimizer.variables)
+    ]
+    model.train_on_batch(x, unlabelled)
+    after = [
+        keras.ops.convert_to_numpy(v)
+        for v in (*model.trainable_variables, *model.optimizer.variables)
+    ]
+    shapes = {v.shape for v in model.trainable_variables if "b_head" in v.path}
+    kept, moved = [], []
+    for (path, old), new in zip(before, after, strict=True):
+        if "log_variance" in path and old.shape == (2,):
+            assert old[1] == new[1], path
+            moved.append(bool(old[0] != new[0]))
+        elif np.array_equal(old, new):
+            kept.append(path)
+        else:
+            assert "b_head" not in path, path
+            # Adafactor's factors are called after no layer.
+            assert old.ndim == 0 or old.shape not in shapes or "a_" in path, path
+    assert any(moved)
+    own = [v.path for v in model.trainable_variables if "b_head" in v.path]
+    assert len(own) == 4
+    assert set(own) <= set(kept)
+    if "Adafactor" in name:
+        names = [path.split("/")[-1] for path in kept if path not in own]
+        assert names.count("kernel") == 4  # rows and columns of two kernels
+
+
 def test_what_a_group_shares_stays_where_all_of_the_group_are_absent():
     rng = np.random.default_rng(2)
     x = rng.normal(size=(16, 4)).astype("float32")

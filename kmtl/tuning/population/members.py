@@ -34,7 +34,7 @@ class Snapshot:
             (model.non_trainable_variables, self.non_trainable),
         ]
         if self.optimizer is not None:
-            model.optimizer.build(model.trainable_variables)
+            model.build_optimizer()
             parts.append((model.optimizer.variables, self.optimizer))
         for variables, values in parts:
             for variable, value in zip(variables, values, strict=True):

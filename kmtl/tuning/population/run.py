@@ -184,7 +184,7 @@ class Population:
         reason = limits.reason_against_model(model, searched)
         if reason is not None:
             raise ValueError(f"These trials cannot train in a population: {reason}.")
-        model.optimizer.build(model.trainable_variables)
+        model.build_optimizer()
         return model
 
     def order_seed(self, member: Member) -> int:
