@@ -49,6 +49,10 @@ def folder_beside(path: Path) -> Iterator[Path]:
     folder, lock = _new_locked_folder(path)
     try:
         yield folder
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         try:
             shutil.rmtree(folder, ignore_errors=True)

@@ -189,11 +189,26 @@ def check_guards(model: Any, place: str, epoch: int | None = None) -> None:
 
 def _check_weights(model: Any, place: str, epoch: int | None) -> None:
     """Refuse a weight that is not finite: ReLU hides NaN from the loss."""
+    broken = non_finite_weight(model)
+    if broken is not None:
+        raise NonFiniteError(
+            f"{broken}, at the end {place}. Scale labels and inputs, lower the "
+            "learning rate, or clip gradients (`clipnorm=1.0`)",
+            epoch=epoch,
+            logs=_logs(model),
+        )
+
+
+def non_finite_weight(model: keras.Model) -> str | None:
+    """The first weight that holds NaN or infinity, in words; None if there is none.
+
+    A model with such a weight gives no numbers, and is never kept as a checkpoint.
+    """
     found = [v for v in model.trainable_variables if _is_float(v)]
     for layer in model.layers:
         found += [v for v in layer.non_trainable_variables if _is_float(v)]
     if not found:
-        return
+        return None
     # One sum each: it is finite only if all entries are (but not the other way round).
     sums = ops.stack([ops.cast(ops.sum(v), "float32") for v in found])
     sums = ops.convert_to_numpy(sums)
@@ -201,13 +216,11 @@ def _check_weights(model: Any, place: str, epoch: int | None) -> None:
         values = ops.convert_to_numpy(ops.cast(found[at], "float32"))
         wrong = int((~np.isfinite(values)).sum())
         if wrong:
-            raise NonFiniteError(
+            return (
                 f"Weight '{found[at].path}' has {wrong} of {values.size} entries that "
-                f"are NaN or infinite, at the end {place}. Scale labels and inputs, "
-                "lower the learning rate, or clip gradients (`clipnorm=1.0`)",
-                epoch=epoch,
-                logs=_logs(model),
+                "are NaN or infinite"
             )
+    return None
 
 
 def _logs(model: Any) -> dict[str, float]:

@@ -124,6 +124,11 @@ def check(
     given = json.loads(json.dumps({"config": config, "setting": setting or {}}))
     now = {"keras": keras.__version__, "backend": keras.backend.backend()}
     if not path.exists():
+        others = [folder / "history.jsonl", *folder.glob("checkpoints/epoch-*.npz")]
+        for other in others:
+            if other.exists():  # of something else, or of a run that lost its record
+                what = f"it is missing, though there is '{other.relative_to(folder)}'"
+                raise _files.DamagedFileError(path, what, remedy)
         made = {"format": FORMAT, "kmtl": kmtl.__version__, **now, **given}
         _files.write_json(path, made)
         return

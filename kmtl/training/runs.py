@@ -18,7 +18,7 @@ from kmtl import _checks, _files, _swap
 from kmtl._locks import FileLock
 from kmtl.training import checkpoint, run_record
 from kmtl.training.checkpoint import Checkpoint
-from kmtl.training.saved_state import non_finite_weight
+from kmtl.training.guards import non_finite_weight
 
 logger = logging.getLogger("kmtl")
 
@@ -98,7 +98,7 @@ class RunCheckpoint(keras.callbacks.Callback):
         """Our checkpoints, the oldest first; nothing else that is in their folder."""
         found = []
         for path in self._checkpoints.iterdir():
-            if match := _NAME.fullmatch(path.name):
+            if (match := _NAME.fullmatch(path.name)) and path.is_file():
                 found.append((int(match[1]), path))
         return sorted(found)
 
@@ -183,7 +183,7 @@ class RunCheckpoint(keras.callbacks.Callback):
         broken = non_finite_weight(self.model)
         if broken is not None:
             logger.warning(
-                "'%s' is not finite after epoch %d: the checkpoint before it stays.",
+                "%s, after epoch %d: the checkpoint before it stays the newest.",
                 broken,
                 self.epoch,
             )

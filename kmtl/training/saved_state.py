@@ -50,17 +50,3 @@ def callback_state(callback: Any) -> tuple[dict[str, Any], dict[str, list]]:
         ):
             lists[name] = value
     return plain, lists
-
-
-def non_finite_weight(model: keras.Model) -> str | None:
-    """Path of the first weight that holds NaN or infinity; None if all are finite.
-
-    A model with such a weight gives no numbers, and is never kept as a checkpoint.
-    """
-    found = {id(v): v for v in model.trainable_variables}
-    found |= {id(v): v for layer in model.layers for v in layer.weights}
-    for variable in found.values():
-        array = array_of(variable)
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            return str(variable.path)
-    return None

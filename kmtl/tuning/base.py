@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -245,18 +244,6 @@ class SearchTuner(SearchResults, TrialRunner):
                 preparation.check_some_completed(self)
                 self._emit("search_end")
 
-    @contextlib.contextmanager
-    def _working(self) -> Iterator[None]:
-        """Within it nobody may delete the search."""
-        if self._is_worker():
-            yield
-            return
-        self.oracle.begin()
-        try:
-            yield
-        finally:
-            self.oracle.close()
-
     def _check_epochs(self, epochs: Any) -> int:
         epochs = DEFAULT_EPOCHS if epochs is None else epochs
         return _checks.check_int("epochs", epochs, 1)
@@ -385,9 +372,13 @@ class SearchTuner(SearchResults, TrialRunner):
                 files.delete_files(folder)
                 if storage is not None:
                     delete_study(storage, name)
+        if self.storage is None:
+            files.refuse_trials_of_others(folder)
         storage = storage or open_storage(self.storage, folder)
         directions = self.oracle.objective.directions
         self._study = SearchStudy(storage, name, directions)
+        if not self._study.trials():
+            files.refuse_trials_of_others(folder)
         files.check_project(self._study, record, folder)
         files.mark(folder)
         self.oracle.open(self._study, owner)

@@ -44,12 +44,29 @@ def check_folder(directory: Any, project_name: Any, overwrite: bool) -> None:
             f"{folder} holds a search of another tuner. Choose another `directory` or "
             "`project_name`."
         )
-    ours = (folder / MARK).is_file() or (folder / JOURNAL).is_file()
-    if overwrite and not ours and folder.exists() and any(folder.iterdir()):
+    if (
+        overwrite
+        and not _is_search(folder)
+        and folder.exists()
+        and any(folder.iterdir())
+    ):
         raise ValueError(
             "`overwrite=True` deletes searches of kmtl alone, and this folder holds "
             f"something else. Choose another `project_name`. Received: '{folder}'"
         )
+
+
+def refuse_trials_of_others(folder: Path) -> None:
+    """Refuse to begin a search among folders that bear the names of its trials."""
+    if not _is_search(folder) and any(folder.glob("trial_*")):
+        raise ValueError(
+            f"'{folder}' holds `trial_` folders that are not of a search of kmtl. "
+            "Choose another `directory` or `project_name`."
+        )
+
+
+def _is_search(folder: Path) -> bool:
+    return (folder / MARK).is_file() or (folder / JOURNAL).is_file()
 
 
 def mark(folder: Path) -> None:

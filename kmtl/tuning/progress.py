@@ -12,7 +12,7 @@ import keras_tuner
 import numpy as np
 
 from kmtl.training.checkpoint import Checkpoint
-from kmtl.training.saved_state import non_finite_weight
+from kmtl.training.guards import non_finite_weight
 from kmtl.tuning import arguments
 from kmtl.tuning.checkpoints import weights_of
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras_tuner
@@ -81,7 +82,8 @@ class TrialRunner(keras_tuner.Tuner):
         data = [arguments.made(part) for part in search.pop("data")]
         search["validation_data"] = arguments.made(search["validation_data"])
         minutes = (job["until"] - time.time()) / 60
-        self._run_trials(minutes, *data, **search)
+        with self._working():
+            self._run_trials(minutes, *data, **search)
         return self._trials_left != 0
 
     # -- one trial --------------------------------------------------------------------
@@ -98,9 +100,23 @@ class TrialRunner(keras_tuner.Tuner):
         try:
             with no_retracing_warnings():
                 search(*data, **fit_options)
-        except BaseException as error:
+        except BaseException:
             self._give_back()
-            failed = storage_error(error) if isinstance(error, Exception) else None
+            raise
+        finally:
+            self.oracle.close()
+
+    @contextlib.contextmanager
+    def _working(self) -> Iterator[None]:
+        """Within it nobody may delete the search, and errors of its disk say so."""
+        if self._is_worker():
+            yield
+            return
+        try:
+            self.oracle.begin()
+            yield
+        except Exception as error:
+            failed = storage_error(error)
             if failed is None or isinstance(error, StorageError):
                 raise
             raise failed from error

@@ -31,7 +31,7 @@ logger = logging.getLogger("kmtl")
 POLL_SECONDS = 0.2
 #: Seconds that a worker has to end in order.
 END_SECONDS = 10.0
-#: Workers that may die one after another without a trial that ends in between.
+#: Workers that may die one after another without an epoch that ends in between.
 MOST_DEATHS = 6
 LOG_LINES = 20
 
@@ -119,7 +119,7 @@ class Workers:
         if self._deaths > MOST_DEATHS:
             lines = self._log(number).read_text("utf-8", "replace").splitlines()
             raise RuntimeError(
-                f"{self._deaths} workers died without a trial that ended. The last "
+                f"{self._deaths} workers died without an epoch that ended. The last "
                 f"lines of {self._log(number)}:\n" + "\n".join(lines[-LOG_LINES:])
             )
         self._start(number)
@@ -184,9 +184,9 @@ class Watch:
         """Tell what is new.
 
         Returns:
-            Whether a trial has ended.
+            Whether a trial has ended or gone on.
         """
-        tuner, ended = self.tuner, False
+        tuner, news = self.tuner, False
         tuner.oracle.refresh()
         for trial_id, trial in list(tuner.oracle.trials.items()):
             if trial_id in self._over:
@@ -196,11 +196,12 @@ class Watch:
                 tuner.oracle._display.on_trial_begin(trial)
                 tuner._emit("trial_begin", trial)
             for epoch, logs in self._news(trial_id):
+                news = True
                 tuner._emit(
                     "epoch_end", trial, epoch=epoch, epochs=self.epochs, logs=logs
                 )
             if trial.status in ENDED:
-                ended = True
+                news = True
                 self._over.add(trial_id)
                 tuner.oracle._display.on_trial_end(trial)
                 failed = trial.status == TrialStatus.FAILED
@@ -208,7 +209,7 @@ class Watch:
                 if reason:
                     logger.warning("Trial %s failed: %s", trial_id, reason)
                 tuner._emit("trial_end", trial, reason=reason)
-        return ended
+        return news
 
     def _news(self, trial_id: str) -> Iterator[tuple[int, dict[str, float]]]:
         rows = [
@@ -231,7 +232,7 @@ def job_of(tuner: Any, search: Mapping[str, Any]) -> dict[str, Any]:
     given = dict(tuner._made_with)
     for name in ("overwrite", "warm_start", "listener", "workers", "max_minutes"):
         given.pop(name, None)  # the search's, not a worker's
-    given["directory"] = str(Path(tuner.project_dir).absolute().parent)
+    given["directory"] = str(Path(tuner.directory).absolute())
     given["project_name"] = tuner.project_name
     given["baselines"] = tuner.baselines  # those that "auto" stood for
     minutes = math.inf if tuner.max_minutes is None else tuner.max_minutes
