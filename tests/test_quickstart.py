@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from failure_tools import Failing
 from rich.console import Console
 
 import kmtl
-from kmtl import quickstart
+from kmtl import _files, quickstart
 from kmtl.cli import _quiet
 from kmtl.cli._progress import ProgressDisplay
 from kmtl.cli.main import main
@@ -224,6 +225,83 @@ def test_foreign_folders_are_left_alone(tmp_path: Path) -> None:
         quickstart.remove(tmp_path)
     assert (tmp_path / "mine").read_text() == "mine"
     quickstart.remove(tmp_path / "nothing")
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that is done at once."""
+
+    def done(job: Any) -> quickstart.Result:
+        content = {"settings": dataclasses.asdict(job.settings), "files": {}}
+        content |= {"table": "table", "notes": []}
+        _files.write_json(job.folder / quickstart.RESULTS_FILE, content)
+        return quickstart.Result(job.folder, content)
+
+    monkeypatch.setattr("kmtl.quickstart.job.Job.run", done)
+
+
+@pytest.mark.parametrize("kill", [True, False])
+def test_a_failure_at_any_step_of_the_first_files_is_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stub: None, kill: bool
+) -> None:
+    steps = 0
+    for place in Failing(monkeypatch, kill).every(quickstart.run, tmp_path):
+        steps += 1
+        assert not quickstart.run(place).content["notes"]
+        quickstart.remove(place)
+        assert not place.exists()
+        place.mkdir()
+        (place / ".unfinished-0123456789ab-quickstart.json").mkdir()
+        quickstart.run(place)  # what a kill at the very first moment leaves
+        assert sorted(os.listdir(place)) == ["quickstart.json", "results.json"]
+    assert steps > 5
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ("", "it is empty"),
+        ("{", "it is not JSON"),
+        ("[]", "no JSON object"),
+        ("{}", "it has no settings, made_with"),
+        ('{"settings": {}, "made_with": []}', "items"),
+        ('{"settings": {"seed": -1}, "made_with": {}}', "`seed` must be"),
+        ('{"settings": {"wrong": 1}, "made_with": {}}', "wrong"),
+    ],
+)
+def test_damaged_settings_are_named(
+    tmp_path: Path, stub: None, content: str, what: str
+) -> None:
+    quickstart.run(tmp_path)
+    (tmp_path / "quickstart.json").write_text(content)
+    arguments = ["quickstart", "--out", str(tmp_path)]
+    refused = CliRunner().invoke(main, arguments)
+    assert refused.exit_code == 2
+    text = "".join(refused.output.replace("│", "").split())  # as it is broken in lines
+    assert "quickstart.json'isdamaged" in text
+    assert what.replace(" ", "") in text
+    quickstart.remove(tmp_path)  # as --fresh
+    assert not tmp_path.exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"settings": 1}'])
+def test_damaged_results_are_made_again(
+    tmp_path: Path, stub: None, content: str
+) -> None:
+    quickstart.run(tmp_path)
+    assert quickstart.finished(tmp_path, Settings()) is not None
+    (tmp_path / "results.json").write_text(content)
+    assert quickstart.finished(tmp_path, Settings()) is None
+    assert quickstart.run(tmp_path).content["table"] == "table"
+    assert quickstart.finished(tmp_path, Settings()) is not None
+
+
+def test_fresh_keeps_what_is_not_of_a_run(tmp_path: Path, stub: None) -> None:
+    quickstart.run(tmp_path)
+    (tmp_path / "thesis").write_text("mine")
+    with pytest.raises(quickstart.OtherSettingsError, match="it holds thesis"):
+        quickstart.remove(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["quickstart.json", "results.json", "thesis"]
 
 
 @pytest.mark.parametrize("name", ["seed", "trials", "epochs"])
