@@ -141,9 +141,7 @@ class TrialCallback(keras.callbacks.Callback):
         tuner, trial = run.tuner, run.trial
         row = {name: float(value) for name, value in (logs or {}).items()}
         run.rows.append(row)
-        finite = non_finite_weight(self.model) is None
-        if finite:
-            self._keep_best(row)
+        self._keep_best(row)
         if not (tuner._is_worker() or tuner.replays(trial.trial_id)):
             run.lost = not tuner.oracle.report(
                 trial.trial_id, epoch, row, run.execution
@@ -154,18 +152,19 @@ class TrialCallback(keras.callbacks.Callback):
                 verdict = tuner.verdict(trial.trial_id, epoch, run.execution)
                 run.pruned, run.interrupted = verdict == "prune", verdict == "pause"
                 run.lost = verdict == "lost"
-            if finite:
-                self._save(epoch)
+            self._save(epoch)
         if run.stopped:
             self.model.stop_training = True
 
     def _keep_best(self, row: dict[str, float]) -> None:
         objective = self.run.tuner.oracle.objective
-        if objective.has_value(row):
-            value = objective.get_value(row)
-            known = self.run.best_value
-            if known is not None and not objective.better_than(value, known):
-                return
+        value = objective.get_value(row) if objective.has_value(row) else None
+        known = self.run.best_value
+        if None not in (value, known) and not objective.better_than(value, known):
+            return
+        if non_finite_weight(self.model) is not None:
+            return
+        if value is not None:
             self.run.best_value = value
         self.run.best = weights_of(self.model)
 
@@ -179,6 +178,8 @@ class TrialCallback(keras.callbacks.Callback):
         if not run.interrupted and (
             since < pause or run.tuner.replays(run.trial.trial_id)
         ):
+            return
+        if non_finite_weight(self.model) is not None:
             return
         began = time.monotonic()
         meta = {
