@@ -15,7 +15,7 @@ from typing import Any
 import keras
 
 from kmtl import _checks, _files, _swap
-from kmtl._locks import FileLock
+from kmtl._locks import NO_LOCKS, FileLock
 from kmtl.training import checkpoint, run_record
 from kmtl.training.checkpoint import Checkpoint
 from kmtl.training.guards import non_finite_weight
@@ -208,7 +208,13 @@ def _lock(folder: Path) -> FileLock:
     if before is not None and before[1] == thread:
         before[0].release()
     lock = FileLock(folder / "run.lock")
-    if not lock.acquire(wait=False):
+    try:
+        taken = lock.acquire(wait=False)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        taken = True  # as far as can be known there
+    if not taken:
         raise RuntimeError(
             f"Another process (or thread) trains in '{folder}'. Wait for its end, or "
             "choose another `folder`."

@@ -13,6 +13,7 @@ from kmtl import _files
 from kmtl.training import checkpoint
 from kmtl.training.checkpoint import Checkpoint
 from kmtl.training.saved_state import array_of, lasting
+from kmtl.tuning.storage import storage_errors
 
 logger = logging.getLogger("kmtl")
 
@@ -44,8 +45,10 @@ class Checkpoints:
 
     def save(self, trial_id: str, arrays: Sequence[np.ndarray]) -> None:
         """Keep the weights of a trial's best epoch."""
-        path = Path(self._folder(trial_id)) / BEST
-        checkpoint.save(path, {}, {"weight": arrays})
+        path = Path(self._project()) / f"trial_{trial_id}" / BEST
+        with storage_errors(path):
+            self._folder(trial_id)
+            checkpoint.save(path, {}, {"weight": arrays})
 
     def load(self, trial_id: str, model: Any) -> None:
         """Give a model the weights of a trial's best epoch.
@@ -102,8 +105,10 @@ class Checkpoints:
             callbacks: Callbacks whose counters matter.
             meta: JSON-ready dict.
         """
-        path = Path(self._folder(trial_id)) / RESUME
-        checkpoint.save_training(path, model, callbacks, meta, best=best or [])
+        path = Path(self._project()) / f"trial_{trial_id}" / RESUME
+        with storage_errors(path):
+            self._folder(trial_id)
+            checkpoint.save_training(path, model, callbacks, meta, best=best or [])
 
     def has_progress(self, trial_id: str) -> bool:
         """Whether there is a checkpoint of an unfinished trial."""
@@ -116,7 +121,8 @@ class Checkpoints:
             return None
         keys = ("callbacks", "epoch", "best_value", "results", "lengths")
         try:
-            return checkpoint.load(path, "", keys=keys)
+            with storage_errors(path):
+                return checkpoint.load(path, "", keys=keys)
         except _files.DamagedFileError as error:
             aside = _files.move_aside(path)
             logger.warning(

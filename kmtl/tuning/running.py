@@ -9,6 +9,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import keras_tuner
@@ -132,7 +133,14 @@ class TrialRunner(keras_tuner.Tuner):
                 if storage_error(error) is None:
                     raise
                 # They are found ownerless, as this process ends in order.
-                logger.warning("Trial %s was not given back: %s", trial.trial_id, error)
+                logger.warning("No trial could be given back: %s", error)
+                return
+
+    def get_trial_dir(self, trial_id: str) -> str:
+        """The folder of a trial, which is made."""
+        folder = Path(self.project_dir) / f"trial_{trial_id}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return str(folder)
 
     def pre_create_trial(self) -> None:
         if self._trials_left == 0 or self.must_pause():
@@ -169,9 +177,6 @@ class TrialRunner(keras_tuner.Tuner):
                     return None
                 run.finish_execution(results)
         except Exception as error:
-            failed = storage_error(error)
-            if failed is not None:  # nobody's fault: the trial goes on later
-                raise failed from error
             text = str(error).strip() or type(error).__name__
             first = text.splitlines()[0]
             planned = isinstance(error, keras_tuner.errors.FailedTrialError)
@@ -182,7 +187,13 @@ class TrialRunner(keras_tuner.Tuner):
         return run.outcome()
 
     def _run_and_update_trial(self, trial: Any, *args: Any, **kwargs: Any) -> None:
-        outcome = self.run_trial(trial, *args, **kwargs)
+        try:
+            outcome = self.run_trial(trial, *args, **kwargs)
+        except Exception as error:
+            failed = storage_error(error)
+            if failed is None:
+                raise
+            raise failed from error  # nobody's fault: the trial goes on later
         if outcome is not None:
             metrics, step = outcome
             trial.lengths = self._run.lengths

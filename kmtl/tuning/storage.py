@@ -147,7 +147,7 @@ class DurableJournal(BaseJournalBackend):
         lines = _files.read_lines(
             self._path, self.REMEDY, keys=("op_code",), start=self._ends[number]
         )
-        with _as_storage_error(self._path):
+        with storage_errors(self._path):
             for entry, end in lines:
                 number += 1
                 self._ends[number] = end
@@ -157,7 +157,7 @@ class DurableJournal(BaseJournalBackend):
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         lines = [json.dumps(log, separators=(",", ":")) for log in logs]
         sync = time.monotonic() - self._synced > SYNC_SECONDS
-        with _as_storage_error(self._path):
+        with storage_errors(self._path):
             self._lock.acquire()
             try:
                 _files.append_lines(self._path, lines, create=False, sync=sync)
@@ -168,11 +168,14 @@ class DurableJournal(BaseJournalBackend):
 
 
 @contextlib.contextmanager
-def _as_storage_error(path: Path) -> Iterator[None]:
+def storage_errors(path: Path) -> Iterator[None]:
+    """Within it any error of a file of the search's is a `StorageError`."""
     try:
         yield
+    except StorageError:
+        raise
     except OSError as error:
         raise StorageError(
-            f"The search's journal '{path}' failed ({error}). No trial is lost: see to "
-            "that, and run the same program again."
+            f"The search stopped, as '{path}' could not be read or written ({error}). "
+            "No trial is lost: see to that, and run the same program again."
         ) from error

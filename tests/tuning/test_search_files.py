@@ -23,7 +23,8 @@ from search_tools import Planted, make_tuner, outcome, run, valley
 
 from kmtl import _files
 from kmtl._files import DamagedFileError
-from kmtl.tuning import liveness
+from kmtl.training import checkpoint
+from kmtl.tuning import liveness, progress
 from kmtl.tuning.oracle import MOST_KILLS
 from kmtl.tuning.storage import DurableJournal, StorageError, open_storage
 
@@ -43,12 +44,13 @@ class Deadly:
         self.when = when
         self.tuner: Any = None
         self.finished = self.kills = 0
+        self.score = lambda a, b, epoch: valley(a, b) + 0.01 * epoch
 
     def __call__(self, a: float, b: float, epoch: int) -> float:
         if self.when(self.finished, epoch):
             kill(self.tuner)
         self.finished += 1
-        return valley(a, b) + 0.01 * epoch
+        return self.score(a, b, epoch)
 
     def processes(self, folder: Path, most: int, **options: Any) -> tuple[Any, int]:
         """Run the same program until it ends: its tuner, and the number of kills."""
@@ -239,6 +241,41 @@ def test_a_disk_that_is_full_at_any_entry_fails_no_trial(
         full_from = None
         assert outcome(run(make_tuner(folder, max_trials=2))) == whole, number
     assert entries > 12
+
+
+@pytest.mark.parametrize("where", ["save", "save_training", "load"])
+def test_a_checkpoint_that_cannot_be_kept_or_read_fails_no_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr(progress, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "CHECKPOINT_SHARE", 1e9)
+    whole = outcome(run(make_tuner(tmp_path / "whole", max_trials=2), epochs=2))
+    folder = tmp_path / "failing"
+    if where == "load":  # of a trial that was interrupted after its first epoch
+        deadly = Deadly(lambda finished, epoch: finished == 3)
+        deadly.score = lambda a, b, epoch: valley(a, b)
+        deadly.tuner = make_tuner(folder, Planted(deadly), max_trials=2)
+        with pytest.raises(Killed):
+            run(deadly.tuner, epochs=2)
+    before = tree(folder) if folder.exists() else {}
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, where, failing := Refusing())
+        with pytest.raises(StorageError, match=r"trial_\d.*\.npz.*Permission denied"):
+            run(make_tuner(folder, max_trials=2), epochs=2)
+    assert failing.calls == 1
+    after = tree(folder)
+    assert [n for n in before if n.endswith("npz") and after.get(n) != before[n]] == []
+    assert outcome(run(make_tuner(folder, max_trials=2), epochs=2)) == whole
+
+
+class Refusing:
+    """A call that the system refuses."""
+
+    calls = 0
+
+    def __call__(self, *arguments: Any, **options: Any) -> None:
+        self.calls += 1
+        raise disk_error(errno.EACCES)
 
 
 def test_a_journal_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
