@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 try:
@@ -13,7 +14,7 @@ except ImportError:  # Windows
 
 
 #: What file systems answer that have no locks.
-NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)
 
 
 def locks_work() -> bool:
@@ -83,3 +84,28 @@ def is_held(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+_held: dict[str, tuple[FileLock, int]] = {}
+
+
+def lock_in_thread(path: Path) -> FileLock | None:
+    """A lock that what went before in the same thread, and failed, holds no more.
+
+    Returns:
+        The lock; None if another process or thread has it. On a file system without
+        locks everybody gets one.
+    """
+    place, thread = os.path.realpath(path), threading.get_ident()
+    before = _held.get(place)
+    if before is not None and before[1] == thread:
+        before[0].release()
+    lock = FileLock(path)
+    try:
+        if not lock.acquire(wait=False):
+            return None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    _held[place] = lock, thread
+    return lock

@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import re
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import keras
 
 from kmtl import _checks, _files, _swap
-from kmtl._locks import NO_LOCKS, FileLock
+from kmtl._locks import FileLock, lock_in_thread
 from kmtl.training import checkpoint, run_record
 from kmtl.training.checkpoint import Checkpoint
 from kmtl.training.guards import non_finite_weight
@@ -195,31 +194,14 @@ class RunCheckpoint(keras.callbacks.Callback):
             old.unlink()
 
 
-_held: dict[str, tuple[FileLock, int]] = {}
-
-
 def _lock(folder: Path) -> FileLock:
-    """The lock under which a run trains.
-
-    A training of the same thread that was interrupted holds none any more.
-    """
-    place, thread = os.path.realpath(folder), threading.get_ident()
-    before = _held.get(place)
-    if before is not None and before[1] == thread:
-        before[0].release()
-    lock = FileLock(folder / "run.lock")
-    try:
-        taken = lock.acquire(wait=False)
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-        taken = True  # as far as can be known there
-    if not taken:
+    """The lock under which a run trains."""
+    lock = lock_in_thread(folder / "run.lock")
+    if lock is None:
         raise RuntimeError(
             f"Another process (or thread) trains in '{folder}'. Wait for its end, or "
             "choose another `folder`."
         )
-    _held[place] = lock, thread
     return lock
 
 
