@@ -1,4 +1,7 @@
-"""Training: the model, its running losses, callbacks, runs that can be resumed."""
+"""Training: the model and what its steps are made of; runs that can be resumed.
+
+The model is `kmtl.MultiTaskModel`, in `kmtl.training.model`, at the top of this room.
+"""
 
 from __future__ import annotations
 
