@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from kmtl import _checks
-from kmtl.metrics.keras_forms import form_of
+from kmtl.metrics.keras_forms import form_of, known_name
 from kmtl.metrics.keras_metric import OWN, FunctionMetric, KerasMetric
 
 
@@ -111,6 +111,13 @@ def served(task: Any, metric: Any, width: int | None = None) -> Any:
     if not isinstance(metric, keras.metrics.Metric):
         name = getattr(metric, "__name__", type(metric).__name__)
         return FunctionMetric(metric, task.activate, name=name)
+    if (
+        isinstance(metric, keras.metrics.MeanIoU | keras.metrics.IoU)
+        and known_name(metric) == type(metric).__name__
+    ):
+        # Counted in integers by default, which would cut off weights below 1.
+        config = {**metric.get_config(), "dtype": "float32"}
+        metric = type(metric).from_config(config)
     kind = task.label_kind
     form = form_of(metric, task.name, kind, width, task.output_activation)
     classes = task.class_count if kind == "classes" else None
