@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl import tuning as tuning
     from kmtl import weighting as weighting
     from kmtl._devices import devices as devices
+    from kmtl._files import DamagedFileError as DamagedFileError
     from kmtl.builders import build as build
     from kmtl.builders import build_cnn as build_cnn
     from kmtl.builders import build_mlp as build_mlp
@@ -87,6 +88,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "kmtl.export": ("verify_export",),
     "kmtl.inspection": ("gates", "summary"),
     "kmtl._devices": ("devices",),
+    "kmtl._files": ("DamagedFileError",),
 }
 
 # Subpackages that `import kmtl` alone makes usable as `kmtl.<name>`.

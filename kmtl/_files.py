@@ -43,15 +43,23 @@ class DamagedFileError(ValueError):
         self.path, self.what = Path(path), what
 
 
-def is_storage_error(error: BaseException | None) -> bool:
+def is_storage_error(error: BaseException) -> bool:
     """Whether a full disk, a lost network drive or the like is behind an error."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in _STORAGE:
-            return True
-        if any(os.strerror(number) in str(error) for number in _STORAGE_TEXTS):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    return any(
+        (isinstance(found, OSError) and found.errno in _STORAGE)
+        or any(os.strerror(number) in str(found) for number in _STORAGE_TEXTS)
+        for found in behind(error)
+    )
+
+
+def behind(error: BaseException) -> Iterator[BaseException]:
+    """An error, what caused it, and so on."""
+    seen: list[BaseException] = []
+    found: BaseException | None = error
+    while found is not None and found not in seen:
+        seen.append(found)
+        yield found
+        found = found.__cause__ or found.__context__
 
 
 # -- writing ---------------------------------------------------------------------------

@@ -51,8 +51,8 @@ def command(
     """
     from rich.console import Console
 
+    import kmtl
     from kmtl import quickstart
-    from kmtl._files import DamagedFileError
     from kmtl.cli._progress import ProgressDisplay
     from kmtl.cli._quiet import import_backend
 
@@ -72,7 +72,7 @@ def command(
     except KeyboardInterrupt:
         console.print("\nStopped. Run the same command again to go on from here.")
         context.exit(INTERRUPTED)
-    except (quickstart.OtherSettingsError, DamagedFileError) as error:
+    except (quickstart.OtherSettingsError, kmtl.DamagedFileError) as error:
         raise click.UsageError(str(error)) from error
     console.print()
     console.print(result.summary(), soft_wrap=True, markup=False)

@@ -11,6 +11,7 @@ from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.parts import PerBlock, PerTask
 from kmtl.tuning.space import Space
 from kmtl.tuning.stopping import Asha, Median
+from kmtl.tuning.storage import StorageError
 from kmtl.tuning.tuners import (
     BayesianOptimization,
     GridSearch,
@@ -39,6 +40,7 @@ __all__ = [
     "SearchEvent",
     "SearchTable",
     "Space",
+    "StorageError",
     "TaskWeights",
     "UniformWeights",
     "WeightGrid",

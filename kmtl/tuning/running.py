@@ -24,7 +24,7 @@ from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.population import TogetherTrials
 from kmtl.tuning.progress import TrialCallback, TrialRun
 from kmtl.tuning.quiet import no_retracing_warnings
-from kmtl.tuning.storage import StorageError, storage_error
+from kmtl.tuning.storage import storage_error
 from kmtl.tuning.trials import ENDED, PRUNED
 
 logger = logging.getLogger("kmtl")
@@ -118,7 +118,7 @@ class TrialRunner(keras_tuner.Tuner):
             yield
         except Exception as error:
             failed = storage_error(error)
-            if failed is None or isinstance(error, StorageError):
+            if failed in (None, error):
                 raise
             raise failed from error
         finally:
@@ -191,7 +191,7 @@ class TrialRunner(keras_tuner.Tuner):
             outcome = self.run_trial(trial, *args, **kwargs)
         except Exception as error:
             failed = storage_error(error)
-            if failed is None:
+            if failed in (None, error):
                 raise
             raise failed from error  # nobody's fault: the trial goes on later
         if outcome is not None:

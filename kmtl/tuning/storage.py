@@ -102,13 +102,14 @@ class StorageError(keras_tuner.errors.FatalError, OSError):
 
 def storage_error(error: BaseException) -> StorageError | None:
     """The `StorageError` to raise from an error, if a disk or database is behind it."""
-    found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, (StorageInternalError, StorageError)):
+    for found in _files.behind(error):
+        if isinstance(found, StorageError):
+            return found
+        if isinstance(found, StorageInternalError):
             break
-        found = found.__cause__ or found.__context__
-    if found is None and not _files.is_storage_error(error):
-        return None
+    else:
+        if not _files.is_storage_error(error):
+            return None
     return StorageError(
         f"The search stopped, as its files or its storage failed: {error} No trial is "
         "lost: see to that, and run the same program again."

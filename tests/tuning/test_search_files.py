@@ -260,7 +260,8 @@ def test_a_checkpoint_that_cannot_be_kept_or_read_fails_no_trial(
     before = tree(folder) if folder.exists() else {}
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint, where, failing := Refusing())
-        with pytest.raises(StorageError, match=r"trial_\d.*\.npz.*Permission denied"):
+        message = r"^The search stopped, as '\S*trial_\d.*\.npz'.*Permission denied"
+        with pytest.raises(StorageError, match=message):
             run(make_tuner(folder, max_trials=2), epochs=2)
     assert failing.calls == 1
     after = tree(folder)
