@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 import math
 import os
@@ -151,6 +152,34 @@ def baselines(
     for name in made.splits:  # before a search fails in each of its trials
         baseline_scores(made.scores_on(name), counted, counted)
     return made
+
+
+def evaluated_on(baselines: Baselines, data: Any, split: str) -> Baselines:
+    """The baselines with the scores of their stored models on further data.
+
+    Args:
+        baselines: Of a search, for example, which has seen no test data.
+        data: As for `kmtl.evaluate`.
+        split: What to call them.
+
+    Raises:
+        FileNotFoundError: if a model is not stored any more.
+    """
+    name = fingerprint(_plain(data))
+    tasks = {task.name: task.replace(weight=1.0) for task in baselines.tasks}
+    runs = []
+    for run in baselines.runs:
+        place = Path(run.folder)
+        if not (place / _cache.MODEL).exists():
+            raise FileNotFoundError(
+                "The single-task models must be stored to be evaluated on other data "
+                f"than {', '.join(baselines.splits)}. Train them again with "
+                f"`kmtl.baselines(..., test=...)`. Received: no model in '{place}'"
+            )
+        found = _restored(_on_test(place, tasks[run.task], data, name))
+        runs.append(dataclasses.replace(run, metrics={**run.metrics, split: found}))
+    fingerprints = {**baselines.fingerprints, split: name}
+    return dataclasses.replace(baselines, runs=tuple(runs), fingerprints=fingerprints)
 
 
 def _one_run(

@@ -8,6 +8,7 @@ import keras
 
 from kmtl import _checks
 from kmtl.data.hashing import fingerprint
+from kmtl.evaluation._baselines import evaluated_on
 from kmtl.evaluation.delta import baseline_scores, delta_m, scores_in
 from kmtl.evaluation.results import Baselines
 from kmtl.evaluation.table import Evaluation, TaskRow
@@ -40,7 +41,8 @@ def evaluate(
             the same data. None leaves the comparison out.
         split: Name of the data, for the table; with `Baselines` `"validation"` or
             `"test"`: the scores to compare with. By default these are found by the
-            fingerprint of the data.
+            fingerprint of the data; on other data the stored single-task models are
+            evaluated too.
         batch_size: Rows per batch, for arrays. Defaults to 256.
         verbose: As in `model.evaluate`.
 
@@ -49,8 +51,9 @@ def evaluate(
 
     Raises:
         TypeError: for a model without tasks.
-        ValueError: if the baselines were not evaluated on these data, lack a task, or
-            are 0.
+        ValueError: if the baselines lack a task, or are 0.
+        FileNotFoundError: for other data than those of the baselines, if their models
+            are not stored any more.
 
     Example:
 
@@ -68,7 +71,7 @@ def evaluate(
             f"Received: {type(model).__name__}"
         )
     tasks = model.tasks
-    singles, split = _baselines_of(baselines, data, split)
+    singles, split, noise = _baselines_of(baselines, data, split)
     arrays = sources.arrays_of(data)
     examples, counts = sources.count_labels(arrays or data, tasks)
     x, y, weight = keras.utils.unpack_x_y_sample_weight(arrays or (data,))
@@ -106,6 +109,7 @@ def evaluate(
                 metrics={name: found[name] for name in found if name != "loss"},
                 baseline=(singles or {}).get(task.name),
                 delta=deltas.get(task.name),
+                noise=noise.get(task.name) if task.name in deltas else None,
             )
         )
     return Evaluation(tuple(rows), examples, float(logs["loss"]), mean, split)
@@ -113,23 +117,21 @@ def evaluate(
 
 def _baselines_of(
     baselines: Any, data: Any, split: str | None
-) -> tuple[Any, str | None]:
-    """`(dict task name -> score, or None; name of the data)`."""
+) -> tuple[Any, str | None, dict[str, float]]:
+    """`(dict task name -> score, or None; name of the data; noise of Δ in %)`."""
     if not isinstance(baselines, Baselines):
-        return baselines, split
+        return baselines, split, {}
     if split is None:
         found = fingerprint(sources.arrays_of(data) or data)
         for name in baselines.splits:
             if baselines.fingerprints[name] == found:
                 split = name
-        if split is None:
-            raise ValueError(
-                "`data` must be the data on which the baselines were evaluated "
-                f"({', '.join(baselines.splits)}), or `split` must say which they are. "
-                "Received: data with another fingerprint, split=None"
-            )
-    _checks.check_choice("split", split, baselines.splits)
-    return baselines.scores_on(split), split
+    chosen = split
+    if chosen is None or chosen not in baselines.splits:
+        known = tuple(dict.fromkeys((*baselines.splits, "test")))
+        chosen = _checks.check_choice("split", split or "test", known)
+        baselines = evaluated_on(baselines, data, chosen)
+    return baselines.scores_on(chosen), split, baselines.noise_on(chosen)
 
 
 def _compiled(model: MultiTaskModel) -> MultiTaskModel:

@@ -98,6 +98,22 @@ class Baselines:
             for name, found in self._values(split).items()
         }
 
+    def noise_on(self, split: str) -> dict[str, float]:
+        """Dict task name -> what other seeds alone make of an improvement, in %.
+
+        The standard deviation of the difference between one model and the mean of the
+        single-task ones, if both vary alike; tasks with several seeds only.
+        """
+        means, spreads = self.metrics_on(split), self.spread_on(split)
+        factor = 100.0 * math.sqrt(1.0 + 1.0 / len(self.seeds))
+        noise = {
+            task.name: factor
+            * spreads[task.name][task.score.name]
+            / (abs(means[task.name][task.score.name]) or math.nan)
+            for task in self.tasks
+        }
+        return {name: value for name, value in noise.items() if math.isfinite(value)}
+
     def _values(self, split: str) -> dict[str, dict[str, list[float]]]:
         found: dict[str, dict[str, list[float]]] = {}
         for run in self.runs:

@@ -39,6 +39,8 @@ class TaskRow:
         metrics: Dict metric name -> value; empty without labels.
         baseline: The single-task model's score, or None.
         delta: Improvement over it in %, or None.
+        noise: Standard deviation of the improvement over seeds, in %; None unless the
+            single-task models were trained with several seeds.
     """
 
     task: str
@@ -52,6 +54,7 @@ class TaskRow:
     metrics: dict[str, float]
     baseline: float | None = None
     delta: float | None = None
+    noise: float | None = None
 
     @property
     def score(self) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import logging
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 import kmtl
-from kmtl.evaluation import Baselines, _cache
+from kmtl.evaluation import Baselines, _baselines, _cache
 from kmtl.evaluation._plan import Plan
 
 pytestmark = pytest.mark.backend
@@ -431,8 +432,18 @@ def test_evaluate_finds_the_scores_of_the_same_data(stored) -> None:
         for name, score in singles.scores_on(split).items():
             assert result[name].baseline == score
         assert set(result.deltas) == {"kind", "size"}
-    with pytest.raises(ValueError, match=r"\(validation, test\), or `split`"):
-        kmtl.evaluate(model, part(10, 5), singles)
+    # On other data the stored models are evaluated too, as those of a search are.
+    other = part(10, 5)
+    result = kmtl.evaluate(model, other, singles)
+    single = singles.load_model("size")
+    alone = kmtl.evaluate(single, (other[0], {"size": other[1]["size"]}))
+    assert result["size"].baseline == pytest.approx(alone["size"].score, rel=1e-6)
+    assert (result.split, singles.splits) == (None, ("validation", "test"))
+    moved = dataclasses.replace(
+        singles, runs=[dataclasses.replace(r, folder="gone") for r in singles.runs]
+    )
+    with pytest.raises(FileNotFoundError, match="no model in 'gone'"):
+        kmtl.evaluate(model, part(10, 6), moved)
     assert kmtl.evaluate(model, part(10, 5), singles, split="test").delta_m
     with pytest.raises(ValueError, match="`split` must be one of"):
         kmtl.evaluate(model, part(10, 5), singles, split="train")
@@ -441,6 +452,13 @@ def test_evaluate_finds_the_scores_of_the_same_data(stored) -> None:
 def test_delta_m_callback_takes_baselines(stored) -> None:
     _, singles = stored
     assert kmtl.DeltaM(singles, TASKS).baselines == singles.scores
+
+
+def test_a_baseline_of_0_is_noticed_when_it_is_made(monkeypatch, copied) -> None:
+    found = {"loss": 0.5, "accuracy": 0.0, "mae": 1.0}
+    monkeypatch.setattr(_baselines, "_scores", lambda *arguments: found)
+    with pytest.raises(ValueError, match=r"baselines\['kind'\]"):
+        train(copied[0], test=part(12, 7))
 
 
 @pytest.mark.parametrize(

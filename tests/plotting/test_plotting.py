@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgba
 
 import kmtl
 from kmtl.evaluation import Evaluation, TaskRow
 from kmtl.plotting import comparison, curves
+from kmtl.plotting.comparison import BETTER, NEUTRAL, WORSE
 
 HISTORY = {
     "loss": [5.0, 4.0],
@@ -57,13 +59,11 @@ def test_curves_refuse_what_the_history_lacks() -> None:
         curves({"loss": [1.0]})
 
 
-def evaluation(delta_m: float | None, **deltas: float) -> Evaluation:
-    rows = [
-        TaskRow(
-            name, "regression", False, "mae", "min", 3, 1.0, 1.0, {"mae": 1.0}, 1.0, d
-        )
-        for name, d in deltas.items()
-    ]
+def evaluation(
+    delta_m: float | None, noise: float | None = None, **deltas: float
+) -> Evaluation:
+    like = ("regression", False, "mae", "min", 3, 1.0, 1.0, {"mae": 1.0}, 1.0)
+    rows = [TaskRow(name, *like, d, noise) for name, d in deltas.items()]
     return Evaluation(tuple(rows), 3, 1.0, delta_m)
 
 
@@ -74,10 +74,27 @@ def test_comparison_draws_improvements_and_their_mean() -> None:
         for label, bar in zip(ax.get_yticklabels(), ax.patches, strict=True)
     }
     assert bars == {"first": 2.0, "second": -12.0}
-    first, second = (bar.get_facecolor() for bar in ax.patches)
-    assert first != second
+    assert colors(ax) == ["tab:gray", "tab:gray"]
     assert ax.get_lines()[1].get_xdata()[0] == -5.0
-    assert ax.get_legend().get_texts()[0].get_text() == "Δm = -5.00 %"
+    text = ax.get_legend().get_texts()[0].get_text()
+    assert text == "Δm = -5.00 % (noise of seeds not known)"
+
+
+def colors(ax: plt.Axes) -> list[str]:
+    names = {to_rgba(n): n for n in (BETTER, WORSE, NEUTRAL)}
+    return [names[bar.get_facecolor()] for bar in ax.patches]
+
+
+def test_comparison_colours_what_is_beyond_the_noise() -> None:
+    ax = comparison(evaluation(-1.0, 1.0, a=2.5, b=-2.5, c=0.4, d=-1.9))
+    assert colors(ax) == [BETTER, WORSE, NEUTRAL, NEUTRAL]
+    # Several models: their mean, and twice its standard error.
+    ax = comparison([evaluation(1.0, a=1.0, b=4.0), evaluation(3.0, a=3.0, b=-2.0)])
+    assert [bar.get_width() for bar in ax.patches] == [2.0, 1.0]
+    assert colors(ax) == [NEUTRAL, NEUTRAL]
+    assert ax.get_legend().get_texts()[0].get_text() == "Δm = +2.00 % ± 1.00"
+    alike = [evaluation(1.0, a=value) for value in (1.0, 1.1, 0.9)]
+    assert colors(comparison(alike)) == [BETTER]
 
 
 def test_comparison_needs_baselines() -> None:
