@@ -33,6 +33,7 @@ def curves(
         The Axes.
 
     Raises:
+        TypeError: for a history or tasks of another kind.
         ValueError: if the history lacks the quantity.
 
     Example:
@@ -45,13 +46,24 @@ def curves(
     import matplotlib.pyplot as plt
 
     logs: Mapping[str, Sequence[float]] = getattr(history, "history", history)
+    if not isinstance(logs, Mapping):
+        raise TypeError(
+            "`history` must be what `fit` returned, or a dict log name -> values. "
+            f"Received: {type(history).__name__}"
+        )
+    for task in tasks or ():
+        if not hasattr(task, "score"):
+            raise TypeError(
+                "`tasks` must be tasks, such as `model.tasks`. "
+                f"Received: {task!r} among them"
+            )
     if tasks is None:
         names = [
             name
             for name in logs
             if name.endswith("_loss")
             and not name.startswith("val_")
-            and name != "regularization_loss"
+            and name not in ("regularization_loss", "deep_supervision_loss")
         ]
     else:
         names = [f"{task.name}_{metric or task.score.name}" for task in tasks]

@@ -22,8 +22,8 @@ PANEL = (2.7, 2.1)  # inches
 def gates(
     source: Any,
     *,
-    layers: Sequence[str] | None = None,
-    axes: Sequence[Axes] | None = None,
+    layers: str | Sequence[str] | None = None,
+    axes: Axes | Sequence[Axes] | None = None,
 ) -> np.ndarray:
     """Draw readings of gates, stitches and branches, one panel each.
 
@@ -35,9 +35,9 @@ def gates(
         source: What `fit` returned with a `kmtl.inspection.GateRecorder` among its
             callbacks, the callback, its `frame`, what `kmtl.gates` returned, or a
             model, whose present state is drawn.
-        layers: Names of the layers to draw. None: all that are recorded.
-        axes: As many Axes as there are panels. None makes a figure, with one row per
-            reading's name (a task) and one column per gate of it.
+        layers: Names of the layers to draw, or one. None: all that are recorded.
+        axes: As many Axes as there are panels; one Axes for one. None makes a figure,
+            with one row per reading's name (a task) and one column per gate of it.
 
     Returns:
         Array of the Axes, one per layer and reading, in the model's order.
@@ -58,12 +58,13 @@ def gates(
     frame = _frame(source)
     known = list(dict.fromkeys(frame["layer"]))
     if layers is not None:
+        layers = [layers] if isinstance(layers, str) else layers
         for name in layers:
             if name not in known:
                 raise ValueError(_checks.unknown_name("recorded layer", name, known))
         frame = frame[frame["layer"].isin(list(layers))]
     panels = list(frame.groupby(["layer", "reading"], sort=False))
-    chosen = _grid(panels) if axes is None else list(axes)
+    chosen = _grid(panels) if axes is None else list(np.ravel(np.asarray(axes)))
     if len(chosen) != len(panels):
         raise ValueError(
             f"`axes` must be {len(panels)}, one per layer and reading. "

@@ -23,6 +23,7 @@ def relations(model: Any, kind: str = "correlation", ax: Axes | None = None) -> 
         The Axes.
 
     Raises:
+        TypeError: for something that is neither.
         ValueError: for a model without relations.
 
     Example:
@@ -42,6 +43,11 @@ def relations(model: Any, kind: str = "correlation", ax: Axes | None = None) -> 
         raise ValueError(
             "`model` must have been compiled with `relations`. "
             "Received: a model whose relations are None"
+        )
+    if not hasattr(learned, "matrix"):
+        raise TypeError(
+            "`model` must be a kmtl.MultiTaskModel or a kmtl.relations object. "
+            f"Received: {type(model).__name__}"
         )
     matrix = learned.matrix(kind)
     if ax is None:

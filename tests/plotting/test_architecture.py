@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
@@ -119,6 +120,22 @@ def test_what_works_inside_of_a_block_stands_beside_it() -> None:
     inner = found["digit_lora1"]
     assert (inner.kind, inner.label, inner.beside) == ("inner", "lora", "shared_block1")
     assert not [x for x in found.lines if inner.name in (x.source, x.target)]
+
+
+def test_layers_of_a_model_made_by_hand_keep_their_names() -> None:
+    inputs = keras.Input((4,), name="features")
+    x = keras.layers.Dense(3, name="dense_1")(inputs)
+    outputs = {
+        name: kmtl.TaskOutput(kmtl.Regression(name))(
+            keras.layers.Dense(1, name=f"{name}_out2")(x)
+        )
+        for name in NAMES[:2]
+    }
+    model = kmtl.MultiTaskModel(inputs, outputs)
+    found = boxes(model)
+    assert found["dense_1"] == ("layer", "dense_1", None)
+    assert found["digit_out2"] == ("layer", "out2", "digit")
+    assert architecture(model).figure.dpi == 200
 
 
 # -- places ----------------------------------------------------------------------------

@@ -94,6 +94,13 @@ def test_a_models_present_state() -> None:
     assert axes[0].figure is axes[1].figure
 
 
+def test_one_layer_on_one_axes() -> None:
+    ax = plt.subplots()[1]
+    (drawn,) = gates(record(SHARES), layers="b_gate1", axes=ax)
+    assert drawn is ax
+    assert ax.get_title() == "b_gate1"
+
+
 def test_refusals() -> None:
     frame = record(SHARES)
     with pytest.raises(ValueError, match="Unknown recorded layer 'a_gate'"):

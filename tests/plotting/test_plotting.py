@@ -67,6 +67,15 @@ def evaluation(
     return Evaluation(tuple(rows), 3, 1.0, delta_m)
 
 
+def test_curves_refuse_other_things() -> None:
+    with pytest.raises(TypeError, match=r"`history` must be what `fit`.*list"):
+        curves([1.0, 2.0])
+    with pytest.raises(TypeError, match=r"`tasks` must be tasks.*'size'"):
+        curves({"size_loss": [1.0]}, tasks=["size"])
+    ax = curves({"a_loss": [1.0], "deep_supervision_loss": [2.0]})
+    assert [line.get_label() for line in ax.get_lines()] == ["a_loss"]
+
+
 def test_comparison_draws_improvements_and_their_mean() -> None:
     ax = comparison(evaluation(-5.0, first=2.0, second=-12.0))
     bars = {
