@@ -361,6 +361,7 @@ class SearchTuner(SearchResults, TrialRunner):
         space = self.oracle.get_space()
         known: list | None = None
         storage = None
+        ours = files.mark(folder)
         if overwrite:
             # All that can be refused comes before anything is deleted.
             if warm_start is not None:
@@ -372,15 +373,14 @@ class SearchTuner(SearchResults, TrialRunner):
                 files.delete_files(folder)
                 if storage is not None:
                     delete_study(storage, name)
-        if self.storage is None:
-            files.refuse_trials_of_others(folder)
+        if not ours and self.storage is None:
+            files.refuse_others_trials(folder)
         storage = storage or open_storage(self.storage, folder)
         directions = self.oracle.objective.directions
         self._study = SearchStudy(storage, name, directions)
-        if not self._study.trials():
-            files.refuse_trials_of_others(folder)
+        if not ours and not self._study.trials():
+            files.refuse_others_trials(folder)
         files.check_project(self._study, record, folder)
-        files.mark(folder)
         self.oracle.open(self._study, owner)
         if self.oracle.trials:
             logger.info("Going on with the search in %s.", folder)

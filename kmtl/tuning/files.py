@@ -44,35 +44,35 @@ def check_folder(directory: Any, project_name: Any, overwrite: bool) -> None:
             f"{folder} holds a search of another tuner. Choose another `directory` or "
             "`project_name`."
         )
-    if (
-        overwrite
-        and not _is_search(folder)
-        and folder.exists()
-        and any(folder.iterdir())
-    ):
+    there = list(folder.iterdir()) if folder.exists() else []
+    # A kill in the first moment of a search leaves this.
+    there = [path for path in there if not path.name.startswith(_files.UNFINISHED)]
+    if overwrite and there and not _is_search(folder):
         raise ValueError(
             "`overwrite=True` deletes searches of kmtl alone, and this folder holds "
             f"something else. Choose another `project_name`. Received: '{folder}'"
         )
 
 
-def refuse_trials_of_others(folder: Path) -> None:
+def mark(folder: Path) -> bool:
+    """Say that a folder is a search's; not if it has `trial_` folders and is none."""
+    if not _is_search(folder):
+        if any(folder.glob("trial_*")):
+            return False
+        _files.write_text(folder / MARK, "A search of kmtl is in this folder.\n")
+    return True
+
+
+def refuse_others_trials(folder: Path) -> None:
     """Refuse to begin a search among folders that bear the names of its trials."""
-    if not _is_search(folder) and any(folder.glob("trial_*")):
-        raise ValueError(
-            f"'{folder}' holds `trial_` folders that are not of a search of kmtl. "
-            "Choose another `directory` or `project_name`."
-        )
+    raise ValueError(
+        f"'{folder}' holds `trial_` folders that are not of a search of kmtl. "
+        "Choose another `directory` or `project_name`."
+    )
 
 
 def _is_search(folder: Path) -> bool:
     return (folder / MARK).is_file() or (folder / JOURNAL).is_file()
-
-
-def mark(folder: Path) -> None:
-    """Say that a folder is a search's."""
-    if not (folder / MARK).exists():
-        _files.write_text(folder / MARK, "A search of kmtl is in this folder.\n")
 
 
 def refuse_running(storage: Any, name: str, owner: Owner) -> None:

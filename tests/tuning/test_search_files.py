@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import optuna
 import pytest
-from failure_tools import Killed, tree
+from failure_tools import Failing, Killed, tree
 from optuna.exceptions import StorageInternalError
 from search_tools import Planted, make_tuner, outcome, run, valley
 
@@ -307,6 +307,39 @@ def test_overwrite_deletes_no_other_folder(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="`project_name` must be the name"):
             make_tuner(tmp_path / "thesis", project_name=name, overwrite=True)
     assert tree(tmp_path) == before
+
+
+def test_a_search_does_not_begin_among_trials_of_others(tmp_path: Path) -> None:
+    before = thesis(tmp_path)
+    for storage in (None, f"sqlite:///{tmp_path.parent / 'a.db'}"):
+        with pytest.raises(ValueError, match="folders that are not of a search"):
+            make_tuner(tmp_path, project_name="thesis", storage=storage)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("kill", [True, False])
+def test_a_failure_at_any_step_of_overwriting_is_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: Path, kill: bool
+) -> None:
+    def overwrite(folder: Path) -> Any:
+        return make_tuner(folder, max_trials=2, overwrite=True)
+
+    with monkeypatch.context() as patched:
+        for place in Failing(patched, kill).every(overwrite, tmp_path / "new"):
+            assert not overwrite(place).oracle.trials
+
+    def again(folder: Path) -> None:
+        if not folder.exists():
+            shutil.copytree(ended, folder)
+        overwrite(folder)
+
+    failing, steps = Failing(monkeypatch, kill), 0
+    for place in failing.every(again, tmp_path / "old"):
+        steps += 1
+        if place.exists():  # copied whole
+            assert not overwrite(place).oracle.trials
+            assert not list(place.glob("search/trial_*"))
+    assert steps > 5
 
 
 @pytest.mark.parametrize(
