@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from kmtl import _checks
-from kmtl.export import _atomic, serving, signature
+from kmtl import _swap
+from kmtl.export import description, formats, serving, signature, target
 from kmtl.export.exportable import ExportableModel
 
-SAVED_MODEL = "tf_saved_model"
-FORMATS = (SAVED_MODEL, "onnx", "openvino", "litert", "torch")
+#: Characters of a converter's error that are shown.
+REASON = 500
 
 
 def export_model(
     model: ExportableModel,
     filepath: str | os.PathLike,
-    format: str = SAVED_MODEL,
+    format: str = formats.SAVED_MODEL,
     verbose: bool | None = False,
     *,
     outputs: str = "probabilities",
@@ -36,33 +36,45 @@ def export_model(
     A SavedModel gets the signature `serving_default`: the model's named inputs, any
     batch size, to a dict of task name to float32 output. Further signatures are each
     task's own name, `features` when asked for, and `serve` (Keras' name of the
-    default). `assets.extra/kmtl_signature.json` in it says what each output is. The
-    names, types and shapes written are compared with the model's; `kmtl.verify_export`
-    compares the numbers. Nothing is left of an export that fails half way.
+    default). The file formats have the default one, with `features` as one more output.
+    What each output is stands in the export itself, in a SavedModel as
+    `assets.extra/kmtl_signature.json`. The names and types written are compared with
+    the model's; `kmtl.verify_export` compares the numbers.
+
+    Nothing is left of an export that fails half way, and an export that is replaced is
+    exchanged in one step (where the system can). A server that reads while one is
+    replaced may still see files of both: give it versions, `path/1`, `path/2`, ...,
+    each written once, as TensorFlow Serving expects.
 
     Args:
         model: A `kmtl.MultiTaskModel`.
-        filepath: Folder to write (for the other formats: file).
-        format: `"tf_saved_model"`, or another format of `keras.Model.export`
-            (`"onnx"`, `"litert"`, ...), which gets the same model.
+        filepath: Folder to write; for the other formats a file that ends in `.onnx`,
+            `.xml` (OpenVINO, which writes a `.bin` beside it) or `.tflite`.
+        format: `"tf_saved_model"`, `"onnx"` (`pip install "kmtl[onnx]"`), `"openvino"`
+            (`"kmtl[openvino]"`) or `"litert"`. The last three need the TensorFlow
+            backend and inputs of numbers. A LiteRT file takes any batch size, or one
+            row where LiteRT cannot do more (as with the upsampling of segmentation
+            heads); its description says which.
         verbose: Whether to print what was written.
         outputs: `"probabilities"` (values, where a task has no activation) or
             `"logits"`.
         input_dtype: None keeps the model's. `"uint8"` takes raw images: the export
             casts and scales by 1/255. `"float32"` casts to what the model computes in.
         tasks: Names of the heads to export. Defaults to all.
-        features: Add the signature `features`: the output of the shared trunk.
-        overwrite: Replace an export that exists. Defaults to False.
-        **options: For the other formats, as in `keras.Model.export`.
+        features: Add the output of the shared trunk, as `features`.
+        overwrite: Replace an export of kmtl that exists. Defaults to False.
+        **options: `opset_version` (ONNX), or attributes of `tf.lite.TFLiteConverter`,
+            such as `optimizations` (LiteRT).
 
     Returns:
         The absolute path written.
 
     Raises:
-        FileExistsError: if something is there and `overwrite` is False.
-        ValueError: for unknown names, or if the file's signatures differ from the
-            model's.
-        ImportError: if TensorFlow is not installed (SavedModel, on any backend).
+        FileExistsError: if something is there and `overwrite` is False, or if it is no
+            export of kmtl. Of two exports at once to one path, one gets this.
+        ValueError: for unknown names, for models that a format cannot express, or if
+            the signatures written differ from the model's.
+        ImportError: if a package is missing that the format needs.
 
     Example:
 
@@ -75,51 +87,83 @@ def export_model(
     >>> {name: tuple(output.shape) for name, output in sorted(outputs.items())}
     {'kind': (2, 3), 'size': (2, 1)}
     """
-    _checks.check_choice("format", format, FORMATS)
-    path = _atomic.check_target(filepath, overwrite)
-    if format == SAVED_MODEL:
-        _check_saved_model_options(options)
+    chosen = formats.check_format(format, options)
+    path = target.check_target(filepath, overwrite, chosen.suffix)
     plain = serving.serving_model(
         model, outputs=outputs, input_dtype=input_dtype, tasks=tasks, features=features
     )
-    with _atomic.written_beside(path) as folder:
-        if format == SAVED_MODEL:
-            described = signature.describe(model, plain, outputs, input_dtype)
-            _write_saved_model(plain, folder, features)
-            signature.check_endpoints(folder, described)
-            signature.write_description(folder, described)
-            _atomic.move_into_place(folder, path)
+    names = tuple(name for name in plain.output if name != serving.FEATURES)
+    if chosen.suffix:
+        _check_numeric(plain, format)
+        endpoints = {signature.SERVE: tuple(plain.output)}
+    else:
+        endpoints = signature.signatures(names, features)
+
+    def write(folder: Path, batch: int | None) -> dict[str, Any]:
+        _write_saved_model(plain, folder, endpoints, batch)
+        described = signature.describe(model, plain, outputs, input_dtype, folder)
+        signature.check_endpoints(folder, described, endpoints)
+        return {"format": format, **described}
+
+    with _swap.folder_beside(path) as folder:
+        made = folder / path.name
+        if chosen.write is None:
+            description.write_description(made, write(made, None))
         else:
-            plain.export(folder / path.name, format=format, verbose=False, **options)
-            for made in sorted(folder.iterdir()):  # openvino writes two files
-                _atomic.move_into_place(made, path.parent / made.name)
+            _convert(chosen, plain, write, made, options)
+        target.put(made, path, overwrite)
     if verbose:
         sys.stdout.write(_summary(path, plain) + "\n")
     return path
 
 
-def _check_saved_model_options(options: dict[str, Any]) -> None:
-    if options:
-        known = ("outputs", "input_dtype", "tasks", "features", "overwrite")
-        raise TypeError(
-            _checks.unknown_name(
-                f"argument for format='{SAVED_MODEL}'", next(iter(options)), known
-            )
+def _check_numeric(plain: keras.Model, format: str) -> None:
+    texts = [t.name for t in serving.input_tensors(plain) if t.dtype == "string"]
+    if texts:
+        raise ValueError(
+            f"format='{format}' takes numbers, and these inputs are strings: "
+            f"{', '.join(texts)}. Export a SavedModel, or build the model behind its "
+            "lookup layers."
         )
-    try:
-        import tensorflow  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "A SavedModel is written by TensorFlow, also for models trained with the "
-            f"{keras.backend.backend()} backend: pip install tensorflow."
-        ) from error
 
 
-def _write_saved_model(plain: keras.Model, folder: Path, features: bool) -> None:
+def _convert(
+    chosen: formats.Format,
+    plain: keras.Model,
+    write: Callable[[Path, int | None], dict[str, Any]],
+    made: Path,
+    options: dict[str, Any],
+) -> None:
+    """Write a file format. LiteRT may need to know the number of rows."""
+    assert chosen.write is not None
+    batches = (None, 1) if chosen.suffix == description.LITERT else (None,)
+    for batch in batches:
+        saved = made.with_name(f"saved_model_{batch}")
+        described = write(saved, batch)
+        try:
+            chosen.write(plain, saved, made, described, options)
+            return
+        except (OSError, TypeError):
+            raise
+        except Exception as error:  # converters have no class of errors of their own
+            if batch == batches[-1]:
+                reason = str(error).strip() or type(error).__name__
+                raise ValueError(
+                    f"A '{chosen.suffix}' file cannot express this model. Export a "
+                    f"SavedModel. The converter says: {reason[:REASON]}"
+                ) from error
+
+
+def _write_saved_model(
+    plain: keras.Model,
+    folder: Path,
+    endpoints: Mapping[str, tuple[str, ...]],
+    batch: int | None,
+) -> None:
     specs = [
         keras.tree.map_structure(
             lambda tensor: keras.InputSpec(
-                shape=(None, *tensor.shape[1:]), dtype=tensor.dtype, name=tensor.name
+                shape=(batch, *tensor.shape[1:]), dtype=tensor.dtype, name=tensor.name
             ),
             plain._inputs_struct,
         )
@@ -133,8 +177,7 @@ def _write_saved_model(plain: keras.Model, folder: Path, features: bool) -> None
         }
     archive = keras.export.ExportArchive()
     archive.track(plain)
-    names = tuple(name for name in plain.output if name != serving.FEATURES)
-    for name, keys in signature.signatures(names, features).items():
+    for name, keys in endpoints.items():
         archive.add_endpoint(name, _endpoint(plain, keys), specs, **dict(options))
     archive.write_out(str(folder), verbose=False)
 

@@ -1,20 +1,19 @@
-"""What an export takes and gives: the description beside it, and a reader for it."""
+"""What an export takes and gives: in words for its description, and in its graph."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 
+from kmtl import _files
 from kmtl.export import serving
 from kmtl.export.exportable import ExportableModel
 
-# `assets.extra` is where a SavedModel keeps what TensorFlow itself does not read.
-DESCRIPTION = Path("assets.extra", "kmtl_signature.json")
 DEFAULT = "serving_default"
 SERVE = "serve"  # Keras' name of the same endpoint, which TFSMLayer looks for
 
@@ -37,11 +36,27 @@ def signatures(names: tuple[str, ...], features: bool) -> dict[str, tuple[str, .
 
 
 def describe(
-    model: ExportableModel, plain: keras.Model, outputs: str, input_dtype: str | None
+    model: ExportableModel,
+    plain: keras.Model,
+    outputs: str,
+    input_dtype: str | None,
+    saved: Path,
 ) -> dict[str, Any]:
-    """The content of `kmtl_signature.json`: JSON-ready."""
+    """What an export says of itself, JSON-ready.
+
+    The shapes are those of the graph in `saved`: of layers that reshape, Keras may not
+    know the shape before it has run them.
+    """
     import kmtl
 
+    endpoints = read_endpoints(saved)
+    endpoint = endpoints[DEFAULT]
+    names = [tensor.name for tensor in serving.input_tensors(plain)]
+    if set(names) != set(endpoint.inputs):
+        raise ValueError(
+            "Names of inputs must be Python identifiers to be kept in an export. "
+            f"Received: {names}, written as {sorted(endpoint.inputs)}"
+        )
     tasks = {}
     for name in model.task_names:
         if name not in plain.output:
@@ -57,7 +72,7 @@ def describe(
             "gives": gives,
             "activation": activation,
             "dtype": "float32",
-            "shape": list(plain.output[name].shape),
+            "shape": list(endpoint.outputs[name][1]),
             "labels": None if task.labels is None else list(task.labels),
         }
     described = {
@@ -68,7 +83,7 @@ def describe(
         "inputs": {
             tensor.name: {
                 "dtype": str(tensor.dtype),
-                "shape": list(tensor.shape),
+                "shape": list(endpoint.inputs[tensor.name][1]),
                 "scaled_by": _scale(own, tensor, input_dtype),
             }
             for own, tensor in zip(
@@ -78,7 +93,8 @@ def describe(
         "tasks": tasks,
     }
     if serving.FEATURES in plain.output:
-        shape = list(plain.output[serving.FEATURES].shape)
+        owner = endpoints.get(serving.FEATURES, endpoint)
+        shape = list(owner.outputs[serving.FEATURES][1])
         described[serving.FEATURES] = {"dtype": "float32", "shape": shape}
     return described
 
@@ -89,31 +105,26 @@ def _scale(own: Any, exported: Any, input_dtype: str | None) -> float:
     return serving.PIXEL_SCALE if converted else 1.0
 
 
-def read_description(path: str | os.PathLike) -> dict[str, Any]:
-    """The description inside an export made by `MultiTaskModel.export`."""
-    file = Path(path) / DESCRIPTION
-    if not file.is_file():
-        raise FileNotFoundError(
-            "`path` must be a SavedModel written by a kmtl model's `export`, which "
-            f"holds {DESCRIPTION.as_posix()}. Received: path='{os.fspath(path)}'"
-        )
-    return json.loads(file.read_text("utf-8"))
-
-
-def write_description(path: Path, described: dict[str, Any]) -> None:
-    """Put the description into an export."""
-    file = path / DESCRIPTION
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps(described, indent=2) + "\n", "utf-8")
-
-
 def read_endpoints(path: str | os.PathLike) -> dict[str, Endpoint]:
-    """The signatures as they stand in the SavedModel's own file."""
+    """The signatures as they stand in the SavedModel's own file.
+
+    Raises:
+        kmtl._files.DamagedFileError: if the file cannot be read.
+    """
+    from google.protobuf.message import DecodeError
     from tensorflow import dtypes
     from tensorflow.core.protobuf import saved_model_pb2
 
-    saved = saved_model_pb2.SavedModel()
-    saved.ParseFromString((Path(path) / "saved_model.pb").read_bytes())
+    saved, file = saved_model_pb2.SavedModel(), Path(path) / "saved_model.pb"
+    try:
+        saved.ParseFromString(file.read_bytes())
+        what = "" if saved.meta_graphs else "it holds no graph"
+    except (DecodeError, FileNotFoundError) as error:
+        what = str(error)
+    if what:
+        raise _files.DamagedFileError(
+            file, what, "Export the model anew (overwrite=True replaces this one)."
+        )
 
     def tensors(infos: Any) -> dict[str, tuple[str, tuple[int | None, ...]]]:
         return {
@@ -134,23 +145,27 @@ def read_endpoints(path: str | os.PathLike) -> dict[str, Endpoint]:
     }
 
 
-def check_endpoints(path: Path, described: dict[str, Any]) -> None:
-    """Raise unless the file's signatures are those described: names, types, shapes."""
+def check_endpoints(
+    path: Path, described: dict[str, Any], wanted: Mapping[str, tuple[str, ...]]
+) -> None:
+    """Raise unless the file's signatures are those described: names, types, shapes.
+
+    Args:
+        path: A SavedModel.
+        described: Its description.
+        wanted: Name of each signature with the names of its outputs.
+    """
     found = read_endpoints(path)
-    inputs = {
-        name: (given["dtype"], tuple(given["shape"]))
-        for name, given in described["inputs"].items()
-    }
-    outputs = {
-        name: (given["dtype"], tuple(given["shape"]))
-        for name, given in described["tasks"].items()
-    }
+
+    def tensors(given: Mapping[str, Any]) -> dict[str, tuple[str, tuple]]:
+        return {
+            name: (item["dtype"], tuple(item["shape"])) for name, item in given.items()
+        }
+
+    inputs, outputs = tensors(described["inputs"]), tensors(described["tasks"])
     if serving.FEATURES in described:
-        given = described[serving.FEATURES]
-        outputs[serving.FEATURES] = (given["dtype"], tuple(given["shape"]))
-    names = tuple(described["tasks"])
-    wanted = signatures(names, serving.FEATURES in described)
-    wanted[DEFAULT] = names
+        outputs |= tensors({serving.FEATURES: described[serving.FEATURES]})
+    wanted = {**wanted, DEFAULT: wanted[SERVE]}
     if set(found) != set(wanted):
         raise ValueError(
             f"The SavedModel should have the signatures {sorted(wanted)}. "

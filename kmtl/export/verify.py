@@ -18,7 +18,8 @@ import keras
 import numpy as np
 
 from kmtl import _checks
-from kmtl.export import serving, signature
+from kmtl.export import description, formats, serving, signature
+from kmtl.export.example import check_inputs, check_runtime, to_model, write_inputs
 from kmtl.export.exportable import ExportableModel
 
 SCRIPT = Path(__file__).with_name("_isolated.py")
@@ -70,16 +71,18 @@ def verify_export(
 ) -> ExportReport:
     """Load an export in a new process without kmtl and compare it with the model.
 
-    The process has TensorFlow only: kmtl cannot be imported there, whatever is
-    installed. Every signature runs on `x`, on the CPU in full float32, and so does the
-    model (a GPU's TF32 is switched off meanwhile). The first row goes as a batch of
-    one, so that two batch sizes are tried.
+    The process has the format's own runtime only (TensorFlow, onnxruntime, openvino or
+    ai-edge-litert): kmtl cannot be imported there, whatever is installed. Every
+    signature runs on `x`, on the CPU in full float32, and so does the model (a GPU's
+    TF32 is switched off meanwhile). The first row goes as a batch of one, so that two
+    batch sizes are tried.
 
     Args:
-        path: SavedModel written by `model.export`.
+        path: What `model.export` has written, in any of its formats.
         model: The model it was written from.
         x: Batch of inputs as the export takes them (uint8 for a uint8 export): an
-            array, or for several inputs a dict of input name to array.
+            array (of numbers, strings or bytes), or for several inputs a dict of input
+            name to array, or a list in the model's order.
         atol: Largest allowed difference, > 0. For values beyond 1 in size it counts
             relative to the largest. Defaults to 1e-5, and to 2e-2 for models that
             compute in half precision.
@@ -91,6 +94,8 @@ def verify_export(
 
     Raises:
         ValueError: if names differ, or an output by more than allowed.
+        ImportError: if the format's runtime is not installed.
+        kmtl._files.DamagedFileError: if the export cannot be read; a `ValueError` too.
         RuntimeError: if the new process failed, with its last words.
 
     Example:
@@ -104,7 +109,9 @@ def verify_export(
     """
     started = time.perf_counter()
     path = Path(path).absolute()
-    described = signature.read_description(path)
+    described = description.read_description(path)
+    kind = described.get("format", formats.SAVED_MODEL)
+    check_runtime(kind)
     names = tuple(described["tasks"])
     unknown = [name for name in names if name not in model.task_names]
     if unknown:
@@ -112,13 +119,17 @@ def verify_export(
             f"The export has outputs that are not tasks of the model: "
             f"{', '.join(unknown)}. Expected some of: {', '.join(model.task_names)}."
         )
-    inputs = _check_inputs(x, described["inputs"])
+    inputs = check_inputs(x, described["inputs"])
     rows = len(next(iter(inputs.values())))
-    signature.check_endpoints(path, described)
+    has_features = serving.FEATURES in described
+    if kind == formats.SAVED_MODEL:
+        wanted = signature.signatures(names, has_features)
+        signature.check_endpoints(path, described, wanted)
+        wanted[signature.DEFAULT] = names
+    else:
+        wanted = {signature.DEFAULT: names + (serving.FEATURES,) * has_features}
     expected = _expected(model, described, inputs)
-    wanted = signature.signatures(names, serving.FEATURES in described)
-    wanted[signature.DEFAULT] = names
-    found = _run_isolated(path, tuple(wanted), inputs, batch_size, timeout)
+    found = _run_isolated(path, kind, tuple(wanted), inputs, batch_size, timeout)
     differences = _compare(wanted, expected, found)
     tolerance = {
         name: _tolerance(model, atol) * max(1.0, float(np.abs(array).max(initial=0.0)))
@@ -140,48 +151,6 @@ def verify_export(
     return report
 
 
-def _check_inputs(x: Any, described: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Arrays by input name, of the dtypes that the export takes."""
-    if not isinstance(x, Mapping):
-        if len(described) > 1:
-            raise TypeError(
-                f"`x` must be a dict of the inputs {sorted(described)}. "
-                f"Received: x of type {type(x).__name__}"
-            )
-        x = {next(iter(described)): x}
-    if set(x) != set(described):
-        raise ValueError(
-            f"`x` must have exactly the inputs {sorted(described)}. "
-            f"Received: {sorted(map(str, x))}"
-        )
-    arrays = {name: np.asarray(x[name]) for name in described}
-    for name, array in arrays.items():
-        dtype, shape = described[name]["dtype"], tuple(described[name]["shape"])
-        fits = array.ndim == len(shape) and all(
-            want in (None, have)
-            for have, want in zip(array.shape[1:], shape[1:], strict=True)
-        )
-        if not fits or not len(array):
-            raise ValueError(
-                f"`x['{name}']` must have shape {shape}, with at least one row. "
-                f"Received: shape={array.shape}"
-            )
-        if dtype == "uint8" and array.dtype != np.uint8:
-            raise TypeError(
-                f"`x['{name}']` must be of dtype uint8, as this export takes it. "
-                f"Received: dtype={array.dtype}"
-            )
-    if len({len(array) for array in arrays.values()}) > 1:
-        raise ValueError(
-            "`x` must have the same number of rows in every input. Received: "
-            f"{ {name: len(array) for name, array in arrays.items()} }"
-        )
-    return {
-        name: array.astype(described[name]["dtype"], copy=False)
-        for name, array in arrays.items()
-    }
-
-
 def _expected(
     model: ExportableModel, described: Mapping[str, Any], inputs: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
@@ -189,7 +158,7 @@ def _expected(
     own = {}
     for name, array in inputs.items():
         scale = described["inputs"][name]["scaled_by"]
-        own[name] = (
+        own[name] = to_model(
             array if scale == 1.0 else array.astype("float32") * np.float32(scale)
         )
     x = keras.tree.pack_sequence_as(
@@ -235,6 +204,7 @@ def _full_float32() -> Iterator[None]:
 
 def _run_isolated(
     path: Path,
+    kind: str,
     names: tuple[str, ...],
     inputs: dict[str, Any],
     batch_size: int,
@@ -243,6 +213,7 @@ def _run_isolated(
     """Outputs of every signature, as `"signature/output"`, from a new process."""
     request = {
         "path": str(path),
+        "format": kind,
         "signatures": names,
         "batch_size": _checks.check_int("batch_size", batch_size, 1),
         "blocked": "kmtl",
@@ -255,7 +226,7 @@ def _run_isolated(
     }
     with tempfile.TemporaryDirectory(prefix="verify-export-") as folder:
         Path(folder, "request.json").write_text(json.dumps(request), "utf-8")
-        np.savez(Path(folder, "inputs.npz"), **inputs)
+        write_inputs(Path(folder), inputs)
         finished = subprocess.run(
             # -I: no PYTHON* variables, no user site, no current folder on the path.
             [sys.executable, "-I", str(SCRIPT), folder],

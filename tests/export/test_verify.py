@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import kmtl
-from kmtl.export import signature, verify
+from kmtl.export import description, verify
 
 pytestmark = pytest.mark.backend
 
@@ -82,7 +82,7 @@ def test_inputs_are_checked(model: kmtl.MultiTaskModel, exported: Path) -> None:
         kmtl.verify_export(exported, model, x[:0])
     with pytest.raises(ValueError, match=r"exactly the inputs \['inputs'\]"):
         kmtl.verify_export(exported, model, {"image": x})
-    with pytest.raises(FileNotFoundError, match="must be a SavedModel written by"):
+    with pytest.raises(FileNotFoundError, match="must be an export written by"):
         kmtl.verify_export(exported / "variables", model, x)
 
 
@@ -96,7 +96,7 @@ def test_a_tampered_export_is_refused(
     model: kmtl.MultiTaskModel, tmp_path: Path
 ) -> None:
     path = model.export(tmp_path / "served", tasks=["ink", "odd"])
-    file = path / signature.DESCRIPTION
+    file = path / description.DESCRIPTION
     described = json.loads(file.read_text("utf-8"))
     described["tasks"]["digit"] = described["tasks"].pop("ink")
     file.write_text(json.dumps(described), "utf-8")
