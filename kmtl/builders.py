@@ -119,7 +119,7 @@ def build(
         task.name: TaskOutput(task, weight_rule=rule)(logits[task.name])
         for task in tasks
     }
-    _check_layer_names(outputs)
+    _check_layer_names([inputs], outputs)
     return MultiTaskModel(inputs, outputs, name=name)
 
 
@@ -264,8 +264,9 @@ def _check_input_shape(shape: Any) -> tuple[int | None, ...]:
     )
 
 
-def _check_layer_names(outputs: Mapping[str, Any]) -> None:
-    """A task may be called as no other layer, since its output layer has its name."""
+def _check_layer_names(inputs: Sequence[Any], outputs: Mapping[str, Any]) -> None:
+    """No two layers have one name: a task may be called as no other layer."""
+    taken = {*outputs, *(tensor.name for tensor in inputs)}
     seen: set[int] = set()
     owners: dict[str, Any] = {}
     tensors = list(outputs.values())
@@ -277,6 +278,14 @@ def _check_layer_names(outputs: Mapping[str, Any]) -> None:
         tensors += node.input_tensors
         layer = node.operation
         if owners.setdefault(layer.name, layer) is not layer:
+            if layer.name not in taken:
+                raise ValueError(
+                    f"Two layers would be called '{layer.name}': the backbone (or a "
+                    "task's head) makes it itself, and this sharing scheme applies "
+                    "its block several times. Make it with `make.layer(kind, name, "
+                    "**arguments)`, which then gives the same layer again. "
+                    f"Received: two {type(layer).__name__} layers"
+                )
             raise ValueError(
                 f"Two layers would be called '{layer.name}', because a task (or the "
                 f"input) has the name of a layer inside the model. Rename it. "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import keras
@@ -466,6 +467,22 @@ def test_a_task_called_as_a_layer(name: str) -> None:
         mlp(tasks=tasks)
     if name == "inputs":
         assert mlp(tasks=tasks, input_name="table").task_names == ("size", "inputs")
+
+
+def test_a_backbone_that_makes_its_own_layers_cannot_be_applied_twice() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Own(kmtl.backbones.MLP):
+        units: tuple = (4, 4)
+
+        def block(self, index, features, make):
+            layer = keras.layers.Dense(4, name=make.name("own"))
+            return layer(features)
+
+    build = {"backbone": Own(), "input_shape": (6,)}
+    build["tasks"] = [kmtl.Regression("size"), kmtl.Regression("width")]
+    assert kmtl.build(**build).task_names == ("size", "width")
+    with pytest.raises(ValueError, match=r"'shared_block2_own'.*make\.layer\(kind"):
+        kmtl.build(**build, sharing=kmtl.sharing.FiLM(depth=0), seed=0)
 
 
 def test_tasks_named_like_parts_of_each_other() -> None:

@@ -368,11 +368,12 @@ class MultiTaskModel(TaskAccess):
         x, y, sample_weight = prepare(self, x, y, sample_weight)
         if validation_data is not None:
             validation_data = prepare_validation(self, validation_data)
+        current_plan(self)  # refuses what has been frozen since, before JAX's step
         ruled = [n for n, layer in self.task_outputs.items() if layer.weight_rule]
+        shares: dict[str, float] = {}
         if ruled:
             data = x if y is None else (x, y, sample_weight)
             shares = sources.label_shares(data, self.tasks)
-            self.set_task_weights({name: shares[name] for name in ruled})
         lacks = sources.lacks_labels(self.tasks, named(self, x), y, sample_weight)
         self._expect(
             complete=not lacks,
@@ -382,6 +383,7 @@ class MultiTaskModel(TaskAccess):
             if self.weighting is not None:
                 self.weighting.on_fit_begin(self, validation_data)
             self.build_optimizer()
+        self.set_task_weights({name: shares[name] for name in ruled})
         with streams.first_hand(x, validation_data):
             return super().fit(
                 x=x,
