@@ -209,17 +209,22 @@ class Evaluation:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data: `{"tasks": {name: {...}}, "loss", "delta_m", ...}`."""
+        """Plain data: `{"tasks": {name: {...}}, "loss", "delta_m", ...}`.
+
+        Numbers that are undefined are None, which JSON has, as it has no NaN.
+        """
         tasks = {}
         for row in self.rows:
             fields = dataclasses.asdict(row)
             name = fields.pop("task")
-            tasks[name] = {**fields, "score": row.score}
+            metrics = {key: _plain(value) for key, value in row.metrics.items()}
+            fields |= {"metrics": metrics, "score": row.score}
+            tasks[name] = {key: _plain(value) for key, value in fields.items()}
         return {
             "split": self.split,
             "examples": self.examples,
-            "loss": self.loss,
-            "delta_m": self.delta_m,
+            "loss": _plain(self.loss),
+            "delta_m": _plain(self.delta_m),
             "tasks": tasks,
         }
 
@@ -233,6 +238,10 @@ class Evaluation:
             metrics = fields.pop("metrics")
             lines.append({**fields, "score": row.score, **metrics})
         return pandas.DataFrame(lines).set_index("task")
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _number(value: float | None) -> str:

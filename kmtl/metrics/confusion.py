@@ -20,6 +20,9 @@ class ConfusionMetric(keras.metrics.Metric):
         binary: The outputs hold one logit per label instead of C.
     """
 
+    #: The result does not depend on how the rows are batched.
+    any_batches = True
+
     def __init__(
         self,
         classes: int = 2,

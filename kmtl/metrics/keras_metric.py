@@ -146,6 +146,8 @@ class FunctionMetric(MaskedMean):
     it takes together counts if all its labels are there.
     """
 
+    any_batches = False  # for all we know
+
     def __init__(
         self,
         function: Callable[[Any, Any], Any],

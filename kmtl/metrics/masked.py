@@ -35,6 +35,9 @@ class MaskedMean(keras.metrics.Metric):
     1.0
     """
 
+    #: The result does not depend on how the rows are batched.
+    any_batches = True
+
     def __init__(self, name: str | None = None, dtype: Any = "float32"):
         super().__init__(name=name, dtype=dtype)
         self.total = self.add_variable((), "zeros", name="total")
@@ -134,6 +137,9 @@ class R2(keras.metrics.Metric):
     scikit-learn, unless its predictions are perfect (1). NaN where no column has two
     labels or more: one alone has no variance to explain.
     """
+
+    #: The result does not depend on how the rows are batched.
+    any_batches = True
 
     def __init__(
         self, columns: int = 1, name: str | None = None, dtype: Any = "float32"
