@@ -183,6 +183,21 @@ def check_finite(array: np.ndarray, what: str, advice: str = "") -> None:
         )
 
 
+def check_weights(given: np.ndarray, what: str) -> None:
+    """Weights must be numbers >= 0 that float32 holds."""
+    if given.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{what} must be finite numbers >= 0. Received: dtype={given.dtype}"
+        )
+    wrong = ~((given >= 0) & (given <= FLOAT_MAX))
+    if wrong.any():
+        where = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"{what} must be finite numbers >= 0. Received: "
+            f"{given[tuple(where)]} in {place(where)}"
+        )
+
+
 def place(index: Any) -> str:
     """An entry of an array, in words."""
     row, *rest = (int(i) for i in index)

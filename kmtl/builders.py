@@ -258,6 +258,13 @@ def _check_input_shape(shape: Any) -> tuple[int | None, ...]:
         ) from error
     if not shape:
         raise ValueError("`input_shape` must have at least one axis. Received: ()")
+    if len(shape) > 1 and keras.config.image_data_format() == "channels_first":
+        raise ValueError(
+            "`input_shape` must have its channels last, and so must the layers: call "
+            '`keras.config.set_image_data_format("channels_last")` first, and pass '
+            "images as (height, width, channels). Received: input_shape="
+            f"{shape}, image_data_format='channels_first'"
+        )
     return tuple(
         None if size is None else _checks.check_int(f"input_shape[{i}]", size, 1)
         for i, size in enumerate(shape)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kmtl import _checks
-from kmtl.data._trees import tree_map
+from kmtl import _arrays, _checks
 
 if TYPE_CHECKING:
     from kmtl.tasks.base import Task
@@ -33,8 +32,9 @@ def from_arrays(
     prepared while one is in use.
 
     Args:
-        x: Inputs `(N, ...)`, or a dict input name -> array. float64 becomes float32,
-            bool becomes float32; other dtypes (uint8 images) are kept.
+        x: Inputs `(N, ...)`, or a dict input name -> array: finite numbers, or strings
+            for models that take them. float64 becomes float32, bool becomes float32;
+            other dtypes (uint8 images) are kept.
         y: Dict task name -> labels `(N, ...)`; a plain array where there is one task.
             A task whose target is the input may be left out.
         masks: Dict task name -> numbers >= 0, `(N,)` or in the labels' shape, for some
@@ -73,7 +73,10 @@ def from_arrays(
     batch_size = _checks.check_int("batch_size", batch_size, 1)
     if seed is not None:
         seed = _checks.check_int("seed", seed, 0)
-    x = tree_map(_input_array, x)
+    if isinstance(x, Mapping):
+        x = {name: _input_array(part, f"`x['{name}']`") for name, part in x.items()}
+    else:
+        x = _input_array(x)
     rows = _row_count(x)
     y = _labels(y, tasks, rows, x)
     weights = _masks(masks, y, tasks, rows)
@@ -105,14 +108,17 @@ def from_arrays(
     return data.prefetch(tf.data.AUTOTUNE)
 
 
-def _input_array(x: Any) -> np.ndarray:
-    array = np.asarray(x)
-    if array.dtype.kind in "OSU":
-        raise TypeError(f"`x` must hold numbers. Received: dtype={array.dtype}")
+def _input_array(x: Any, what: str = "`x`") -> np.ndarray:
+    array = _arrays.as_array(x, what)
     if array.ndim == 0:
-        raise ValueError("`x` must have a batch axis. Received: shape=()")
+        raise ValueError(f"{what} must have a batch axis. Received: shape=()")
+    if _arrays.is_text(array):
+        return array
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{what} must hold numbers. Received: dtype={array.dtype}")
+    _arrays.check_finite(array, what, ": fill or drop such rows, also unlabelled ones")
     wide = array.dtype == np.float64 or array.dtype.kind == "b"
-    return array.astype("float32") if wide else array
+    return array.astype("float32") if wide else _arrays.within_int32(array)
 
 
 def _row_count(x: Any) -> int:
@@ -134,7 +140,10 @@ def _labels(y: Any, tasks: Sequence[Task], rows: int, x: Any) -> dict[str, np.nd
 
     shape = None if isinstance(x, Mapping) else x.shape[1:]
     by_name = {task.name: task for task in tasks}
-    labels = {name: np.asarray(part) for name, part in label_dict(y, tasks).items()}
+    labels = {
+        name: by_name[name].label_array(part)
+        for name, part in label_dict(y, tasks).items()
+    }
     for name, array in labels.items():
         by_name[name].check_labels(array, shape)
         if len(array) != rows:
@@ -161,16 +170,14 @@ def _masks(
                 f"`masks` of task '{name}' needs labels of that task in `y`; its "
                 "target is the input. Give the target as a label."
             )
-        mask, shape = np.asarray(mask), y[name].shape
+        mask = _arrays.as_array(mask, f"`masks` of task '{name}'")
+        shape = y[name].shape
         if mask.shape not in (shape, shape[: mask.ndim]) or mask.ndim == 0:
             raise ValueError(
                 f"`masks` of task '{name}' must have shape ({rows},) or the labels' "
                 f"shape {shape}. Received: shape={mask.shape}"
             )
-        if mask.dtype.kind not in "biuf" or not (
-            np.isfinite(mask).all() and (mask >= 0).all()
-        ):
-            raise ValueError(f"`masks` of task '{name}' must be finite numbers >= 0.")
+        _arrays.check_weights(mask, f"`masks` of task '{name}'")
         mask = mask.astype("float32")
         checked[name] = mask.reshape(mask.shape + (1,) * (len(shape) - mask.ndim))
     return checked

@@ -35,8 +35,8 @@ def from_tfds(
 ) -> Any:
     """A `tf.data.Dataset` of `(inputs, {task: label}, {task: mask})` from tfds.
 
-    The named features are selected (in parallel), kept in memory after the first
-    epoch, shuffled, batched and prefetched. Missing labels (NaN, or the task's
+    The named features are selected (in parallel) and read into memory, then shuffled,
+    batched and prefetched. Missing labels (NaN, or the task's
     `missing`) become 0 with a mask of 0. The labels of the first batch are checked
     here, the class indices of every batch while it is read.
 
@@ -126,6 +126,9 @@ def from_tfds(
     _check_first(data, batch_size, by_name)
     if cache:
         data = data.cache() if cache is True else data.cache(os.fspath(cache))
+        # Filled at once: of two iterators over a cache that is not full yet, one that
+        # is dropped half-read can empty it under the other, which then ends too early.
+        data.reduce(tf.constant(0, tf.int64), lambda count, _: count + 1)
     if shuffle:
         data = data.shuffle(shuffle_buffer, seed=seed, reshuffle_each_iteration=True)
     data = data.batch(batch_size, drop_remainder=drop_remainder)

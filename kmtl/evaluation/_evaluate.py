@@ -72,7 +72,7 @@ def evaluate(
         )
     tasks = model.tasks
     singles, split, noise = _baselines_of(baselines, data, split)
-    arrays = sources.arrays_of(data)
+    arrays = model.checked_arrays(data)
     examples, counts = sources.count_labels(arrays or data, tasks)
     x, y, weight = keras.utils.unpack_x_y_sample_weight(arrays or (data,))
     logs = _compiled(model).evaluate(

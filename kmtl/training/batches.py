@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kmtl import _checks
+from kmtl import _arrays, _checks
 
 
 class ShuffledBatches(keras.utils.PyDataset):
@@ -46,7 +46,9 @@ class ShuffledBatches(keras.utils.PyDataset):
     ):
         super().__init__()
         self.parts = (x, y) if sample_weight is None else (x, y, sample_weight)
-        self.parts = keras.tree.map_structure(np.asarray, self.parts)
+        self.parts = keras.tree.map_structure(
+            lambda part: _arrays.as_array(part, "Each array", holes=True), self.parts
+        )
         leaves = keras.tree.flatten(self.parts)
         self.rows = len(leaves[0])
         lengths = {len(leaf) for leaf in leaves}

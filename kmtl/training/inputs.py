@@ -150,21 +150,6 @@ def _inside(layer: Any) -> Sequence:
     return getattr(layer, "layers", ())
 
 
-def check_weights(given: np.ndarray, what: str) -> None:
-    """Weights must be numbers >= 0 that float32 holds."""
-    if given.dtype.kind not in "biuf":
-        raise ValueError(
-            f"{what} must be finite numbers >= 0. Received: dtype={given.dtype}"
-        )
-    wrong = ~((given >= 0) & (given <= _arrays.FLOAT_MAX))
-    if wrong.any():
-        where = np.argwhere(wrong)[0]
-        raise ValueError(
-            f"{what} must be finite numbers >= 0. Received: "
-            f"{given[tuple(where)]} in {_arrays.place(where)}"
-        )
-
-
 def _fits(shape: tuple, wanted: tuple) -> bool:
     """Whether Keras takes this for an input: a last axis of 1 may be left out."""
     if len(shape) == len(wanted) + 1 and shape[-1] == 1:

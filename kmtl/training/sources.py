@@ -82,7 +82,9 @@ def for_task(data: Any, task: Task) -> Any:
     """The same rows with the labels and weights of one task only."""
     arrays = arrays_of(data)
     if arrays is not None:
-        return _one_task(task, *arrays)
+        x, y, *weight = _one_task(task, *arrays)
+        y = {name: task.label_array(labels) for name, labels in y.items()}
+        return (x, y, *weight)
     if is_tf_dataset(data):
         return data.map(lambda *batch: _one_task(task, *batch))
     return _OneTask(data, task)

@@ -10,11 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from kmtl import _checks
+from kmtl import _arrays, _checks
 from kmtl.tasks.checks import label_dict
-from kmtl.training.batches import ShuffledBatches
 from kmtl.training.heads import input_shape
-from kmtl.training.inputs import check_inputs, check_weights
+from kmtl.training.inputs import check_inputs
 from kmtl.training.labels import named, rank_of
 from kmtl.training.sources import is_stream
 
@@ -45,9 +44,7 @@ def checked(model: Any, data: Any) -> Any:
     """
     if is_stream(data):
         return _chained(model, data) if isinstance(data, Iterator) else data
-    own = not isinstance(data, keras.utils.PyDataset) or isinstance(
-        data, (ShuffledBatches, _Alike)
-    )
+    own = not isinstance(data, keras.utils.PyDataset) or isinstance(data, _Alike)
     # A strong reference, so that an id is never taken over by another data set.
     seen = model.__dict__.setdefault("_checked_data", [])
     known = [first for one, first in seen if one is data]
@@ -191,7 +188,7 @@ def look(model: Any, batch: Any) -> None:
     check_inputs(model, keras.tree.map_structure(_numpy, x))
     for part in keras.tree.flatten(weight):
         if part is not None:
-            check_weights(_numpy(part), "`sample_weight`")
+            _arrays.check_weights(_numpy(part), "`sample_weight`")
     check_batch(model, x, keras.tree.map_structure(_numpy, y))
 
 

@@ -12,7 +12,8 @@ from kmtl import _arrays, _checks
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import label_dict
 from kmtl.training import streams
-from kmtl.training.inputs import check_inputs, check_weights
+from kmtl.training.batches import ShuffledBatches
+from kmtl.training.inputs import check_inputs
 from kmtl.training.labels import named
 from kmtl.training.sources import is_dataset, is_endless, is_split, is_stream
 
@@ -48,6 +49,9 @@ def prepare(model: Any, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, A
                     f"x of type {type(x).__name__}, {name} of type "
                     f"{type(given).__name__}"
                 )
+        if isinstance(x, ShuffledBatches):
+            prepare(model, *keras.utils.unpack_x_y_sample_weight(x.parts))
+            return x, None, None
         return streams.checked(model, x), None, None
     x = check_inputs(model, x)
     tasks = {task.name: task for task in model.tasks}
@@ -151,5 +155,5 @@ def _check_sample_weight(given: Any, name: str, shape: tuple) -> np.ndarray:
             f"labels, {shape}. Received: shape={given.shape}"
         )
     given = given.reshape(full)
-    check_weights(given, f"`sample_weight` of task '{name}'")
+    _arrays.check_weights(given, f"`sample_weight` of task '{name}'")
     return given

@@ -30,6 +30,10 @@ def check_first(
 ) -> None:
     """What would fail in every trial fails here, on the default model."""
     model = tuner._build_hypermodel(tuner.oracle.get_space())
+    steps = fit_options.get("steps_per_epoch")
+    user_data.check_ends(x, "steps_per_epoch", steps)
+    steps = fit_options.get("validation_steps")
+    user_data.check_ends(validation_data, "validation_steps", steps)
     user_data.prepare(model, x, y, fit_options.get("sample_weight"))
     user_data.prepare_validation(model, validation_data)
     logged = {f"val_{name}" for name in model.get_metrics_result()}

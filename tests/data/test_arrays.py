@@ -190,6 +190,11 @@ def test_masks_need_labels() -> None:
         from_arrays(X, {"kind": Y["kind"]}, {"image": np.ones(5)}, tasks=tasks)
 
 
-def test_text_is_refused() -> None:
-    with pytest.raises(TypeError, match="`x` must hold numbers"):
-        from_arrays(np.array(["a", "b"]), {"kind": [0, 1]}, tasks=[KIND])
+def test_text_goes_to_models_that_take_it() -> None:
+    words = np.array(["a", "bc", "d"], dtype=object)
+    data = from_arrays(words, {"kind": [0, 1, -1]}, tasks=[KIND], batch_size=3)
+    x, _, masks = next(iter(data))
+    assert [word.decode() for word in x.numpy()] == ["a", "bc", "d"]
+    assert masks["kind"].numpy().tolist() == [1, 1, 0]
+    with pytest.raises(TypeError, match="`x` must hold numbers. Received: dtype=obj"):
+        from_arrays(np.array([None, {}]), {"kind": [0, 1]}, tasks=[KIND])
