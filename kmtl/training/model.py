@@ -348,9 +348,13 @@ class MultiTaskModel(TaskAccess):
             **kwargs: As for `keras.Model.fit`, like the arguments not named here.
 
         Raises:
-            ValueError: when labels do not fit their task, before any training. Arrays
-                and splits are checked whole; of a data set only the structure and the
-                first batch (`kmtl.data.from_arrays` checks all rows).
+            ValueError: when labels do not fit their task, inputs the model, or numbers
+                are not finite: before any training for arrays and splits, which are
+                checked whole, and for the first batch of data sets and generators;
+                after the epoch, with the step, for what their later batches hold.
+            kmtl.training.NonFiniteError: after an epoch in which a task's loss, or a
+                weight of the model, became NaN or infinite; it names task and step.
+                The epochs before are in `model.history`.
         """
         self._assert_compile_called("fit")
         check_counts(
