@@ -120,7 +120,7 @@ def test_a_loss_that_overflows_is_named_with_its_step() -> None:
     model = build(rate=0.0)
     y = Y | {"size": np.where(np.arange(ROWS) == 9, 3e38, Y["size"])}
     before = model.get_weights()
-    with pytest.raises(NonFiniteError, match="task size .* in step 3 of epoch 1") as e:
+    with pytest.raises(NonFiniteError, match=r"task size .* in step 3 of epoch 1") as e:
         model.fit(X, y, batch_size=BATCH, shuffle=False, verbose=0)
     assert isinstance(e.value, FloatingPointError)
     assert (e.value.tasks, e.value.epoch, e.value.step) == (("size",), 1, 3)
