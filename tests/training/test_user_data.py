@@ -174,7 +174,7 @@ class Later(keras.utils.PyDataset):
 
 
 def test_batches_alike(model) -> None:
-    with pytest.raises(ValueError, match="Batch 3 .* Received: kind, sise, size"):
+    with pytest.raises(ValueError, match=r"Batch 3 .* Received: kind, sise, size"):
         model.fit(Later(), shuffle=False, verbose=0)
 
 
