@@ -13,6 +13,7 @@ import keras_tuner
 from kmtl import _checks
 from kmtl._describe import plain
 from kmtl.evaluation.delta import DeltaM
+from kmtl.training.guards import NonFiniteError
 from kmtl.training.model import MultiTaskModel
 from kmtl.tuning import arguments, files, points, preparation, reuse
 from kmtl.tuning import objective as objectives
@@ -74,6 +75,7 @@ class SearchTuner(SearchResults, TrialRunner):
         self._made_with = {
             "hypermodel": hypermodel,
             "objective": objective,
+            "baselines": baselines,
             "seed": seed,
             "storage": storage,
             "pruner": pruner,
@@ -86,7 +88,8 @@ class SearchTuner(SearchResults, TrialRunner):
         if hypermodel is None:
             raise TypeError("`hypermodel` must be a kmtl.HyperModel. Received: None")
         self.tasks = arguments.tasks_of(hypermodel)
-        found = objectives.resolve_objective(objective, self.tasks)
+        same = isinstance(hypermodel, HyperModel) and hypermodel.has_one_total_loss
+        found = objectives.resolve_objective(objective, self.tasks, total=same)
         self.baselines = arguments.check_baselines(
             baselines, found, self.tasks, hypermodel
         )
@@ -270,6 +273,8 @@ class SearchTuner(SearchResults, TrialRunner):
                 return replayed
         try:
             results = self.hypermodel.fit(trial.hyperparameters, model, *args, **kwargs)
+        except NonFiniteError:
+            raise  # between epochs: the model is whole, and is put back as any other
         except BaseException:
             self._pool.discard(model)  # who knows what state it is in
             raise

@@ -5,16 +5,17 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from kmtl import _checks
 from kmtl.data.hashing import fingerprint
 from kmtl.evaluation.delta import DeltaM
+from kmtl.training.guards import NonFiniteError
 from kmtl.tuning import arguments
 from kmtl.tuning.feed import is_arrays
 from kmtl.tuning.hypermodel import HyperModel
@@ -148,6 +149,9 @@ def _train(
             found = hypermodel.fit(
                 trial.hyperparameters, model, *data, callbacks=made, **options
             )
+    except NonFiniteError as error:
+        logger.warning("Trial %s, seed %s: %s", trial.trial_id, seed, error)
+        return {}  # no numbers: its mean is none, and it is the last
     finally:
         if isinstance(hypermodel, HyperModel):
             hypermodel.execution = 0
@@ -173,6 +177,11 @@ def _summarised(
     objective = tuner.oracle.objective
     runs = pandas.DataFrame(rows)
     names = [name for name in runs.columns if name not in ("trial", "seed")]
+    if not names:
+        raise RuntimeError(
+            "Every training of the best trials diverged on fresh seeds: the log says "
+            "at which step. Lower the learning rates of the space, or clip gradients."
+        )
     lines, means = {}, []
     for place, trial in enumerate(chosen, 1):
         own = runs[runs["trial"] == trial.trial_id]
@@ -183,12 +192,12 @@ def _summarised(
         }
         mean = Trial(trial.hyperparameters, trial.trial_id, TrialStatus.COMPLETED)
         for name in names:
-            values = own[name].tolist()
-            line[name] = statistics.fmean(values)
+            values = own[name].to_numpy("float64")
+            line[name] = float(np.mean(values))  # NaN where one training diverged
             mean.metrics.register(name, "min")
             mean.metrics.update(name, line[name], step=0)
             if seeds > 1:
-                line[f"{name}_std"] = statistics.stdev(values)
+                line[f"{name}_std"] = float(np.std(values, ddof=1))
         logs = {name: line[name] for name in names}
         mean.best_step, mean.score = 0, objective.get_value(logs)
         lines[trial.trial_id] = line

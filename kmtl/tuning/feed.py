@@ -43,12 +43,15 @@ class Feed:
         arrays = user_data.prepare(
             model, given["x"], given.get("y"), given.get("sample_weight")
         )
-        self._train = keras.tree.map_structure(
-            np.asarray, keras.utils.pack_x_y_sample_weight(*arrays)
+        self._train = _without_lists(
+            keras.tree.map_structure(
+                np.asarray, keras.utils.pack_x_y_sample_weight(*arrays)
+            )
         )
         self._validation = given.get("validation_data")
         if self._validation is not None:
-            self._validation = user_data.prepare_validation(model, self._validation)
+            validation = user_data.prepare_validation(model, self._validation)
+            self._validation = _without_lists(validation)
         self.rows = len(keras.tree.flatten(self._train)[0])
         self._shares: dict[str, float] | None = None
         self._tensors: Any = None
@@ -196,6 +199,15 @@ def is_arrays(*parts: Any) -> bool:
     leaves = [leaf for part in parts for leaf in keras.tree.flatten(part)]
     leaves = [leaf for leaf in leaves if leaf is not None]
     return bool(leaves) and all(isinstance(leaf, np.ndarray) for leaf in leaves)
+
+
+def _without_lists(data: Any) -> Any:
+    """Lists of inputs as tuples: `tf.data` takes a list for one tensor."""
+    if isinstance(data, (list, tuple)):
+        return tuple(_without_lists(part) for part in data)
+    if isinstance(data, Mapping):
+        return {name: _without_lists(part) for name, part in data.items()}
+    return data
 
 
 def _same(first: Any, second: Any) -> bool:

@@ -13,6 +13,8 @@ import keras_tuner
 from kmtl import _checks
 from kmtl.evaluation.delta import LOG_NAME
 
+#: The log of the total loss.
+TOTAL = "val_loss"
 #: The objective that keeps all tasks apart.
 PARETO = "pareto"
 
@@ -163,10 +165,14 @@ def _parse_constraint(given: str, found: re.Match[str]) -> Constraint:
 
 
 def _check_name(name: str, known: Mapping[str, str], scores: Sequence[str]) -> None:
-    if name in ("loss", "val_loss"):
+    if name == TOTAL and TOTAL in known:
+        return
+    if name in ("loss", TOTAL):
         raise ValueError(
-            f"`objective` may not be the total loss: it is lowest where the task "
-            "weights are smallest, whatever the tasks' scores. Use a task's metric "
+            f"`objective` may not be the total loss where a weight in it differs "
+            "between trials or moves in training (task weights, a weighting, l2): it "
+            "is lowest where these are smallest, whatever the tasks' scores. Use a "
+            "task's metric "
             f"({', '.join(map(repr, scores))}) or '{LOG_NAME}'. "
             f"Received: objective='{name}'"
         )

@@ -9,15 +9,15 @@ import keras
 import keras_tuner
 import numpy as np
 
-from kmtl import _checks
+from kmtl import _checks, _registry
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_unique_tasks
 from kmtl.training.model import MultiTaskModel
 from kmtl.tuning import components
 from kmtl.tuning.feed import Feed, choose_steps_per_execution, is_arrays
 from kmtl.tuning.schedules import LearningRateSchedule
-from kmtl.tuning.signature import FIT_NAMES
-from kmtl.tuning.space import Space
+from kmtl.tuning.signature import FIT_NAMES, TASK_WEIGHTS
+from kmtl.tuning.space import Space, is_gradient_weighting
 
 #: Arguments of `fit` that say what it reads; those that do not change how.
 ARRAY_ARGUMENTS = ("x", "y", "sample_weight", "validation_data")
@@ -179,6 +179,18 @@ class HyperModel(keras_tuner.HyperModel):
     def _shifted_seed(self) -> int | None:
         return None if self.seed is None else self.seed + self.execution
 
+    @property
+    def has_one_total_loss(self) -> bool:
+        """Whether the total loss is the same sum in all trials, and in all epochs."""
+        weighting = self.compile_options.get("weighting")
+        if weighting is not None and not is_gradient_weighting(weighting):
+            name = getattr(weighting, "registered_name", weighting)
+            if name != "equal":
+                return False  # it moves weights in training
+        in_it = {TASK_WEIGHTS, "weighting", "l2", *_registry.names("weighting")}
+        searched = {name.partition(".")[0] for name in self.space.dimensions}
+        return not any(name in in_it or "regularizer" in name for name in searched)
+
     def default_values(self) -> dict[str, Any]:
         """Every hyperparameter's value before any sampling."""
         return self.space.values(keras_tuner.HyperParameters())
@@ -231,6 +243,8 @@ class HyperModel(keras_tuner.HyperModel):
         """Arguments of `compile`, new objects: metrics and weightings have state."""
         options = dict(self.compile_options)
         chosen = values.get("weighting", options.get("weighting"))
+        if is_gradient_weighting(chosen) and not self.space.shares(values):
+            chosen = options["weighting"] = None  # it has nothing to balance
         if chosen is not None or "weighting" in values:
             options["weighting"] = components.with_arguments(
                 "weighting", chosen, values

@@ -14,7 +14,14 @@ from kmtl._checks import did_you_mean
 from kmtl.evaluation.delta import LOG_NAME
 from kmtl.evaluation.pareto import crowding_distances, non_dominated_ranks
 from kmtl.tasks.base import Task
-from kmtl.tuning.goals import PARETO, Constraint, Goal, Pareto, parse_goal
+from kmtl.tuning.goals import (
+    PARETO,
+    TOTAL,
+    Constraint,
+    Goal,
+    Pareto,
+    parse_goal,
+)
 
 #: Values of trials that break a constraint are moved this far to the bad side, so that
 #: one number orders all trials: by value if they keep to it, else by how far they are.
@@ -119,13 +126,16 @@ class SearchObjective(keras_tuner.Objective):
         if not self.constraints and len(self.goals) == 1:
             return sorted(done, key=lambda trial: self._badness(trial.score))
         logs = {id(trial): trial_logs(trial) for trial in done}
-        known = [trial for trial in done if self.has_value(logs[id(trial)])]
+        known = [trial for trial in done if self._is_number(logs[id(trial)])]
         kept = [trial for trial in known if self.feasible(logs[id(trial)])]
         broken = [trial for trial in known if not self.feasible(logs[id(trial)])]
         broken.sort(key=lambda trial: self.excess(logs[id(trial)]))
-        rest = [trial for trial in done if not self.has_value(logs[id(trial)])]
+        rest = [trial for trial in done if not self._is_number(logs[id(trial)])]
         values = {key: self.values(logs[key]) for key in map(id, kept)}
         return [*self._order(kept, values), *broken, *rest]
+
+    def _is_number(self, logs: Mapping[str, Any]) -> bool:
+        return self.has_value(logs) and math.isfinite(self.get_value(logs))
 
     def _badness(self, score: float | None) -> float:
         if score is None or not math.isfinite(score):
@@ -192,7 +202,9 @@ def directions(tasks: Sequence[Task]) -> dict[str, str]:
     return known
 
 
-def resolve_objective(objective: Any, tasks: Sequence[Task]) -> SearchObjective:
+def resolve_objective(
+    objective: Any, tasks: Sequence[Task], total: bool = False
+) -> SearchObjective:
     """A checked objective with its directions.
 
     Args:
@@ -207,15 +219,20 @@ def resolve_objective(objective: Any, tasks: Sequence[Task]) -> SearchObjective:
             - `"pareto"`: the score of every task that is not auxiliary, side by side;
               or a `kmtl.tuning.Pareto` of chosen ones.
         tasks: The tasks.
+        total: Whether all trials have the same total loss, so that `"val_loss"` may
+            compare them.
 
     Raises:
-        ValueError: for the total loss, training metrics, unknown names, a direction
-            that is not the metric's own, names given twice, and constraints alone.
+        ValueError: for a total loss that may not, training metrics, unknown names, a
+            direction that is not the metric's own, names given twice, and constraints
+            alone.
         TypeError: for other objects.
     """
     if isinstance(objective, SearchObjective):
         return objective
     known = directions(tasks)
+    if total:
+        known[TOTAL] = "min"
     kind: type[SearchObjective] = SearchObjective
     if isinstance(objective, str) and objective == PARETO:
         objective = Pareto()

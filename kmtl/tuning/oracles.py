@@ -77,13 +77,17 @@ class BayesianOptimizationOracle(
     def _vectorize_trials(self) -> tuple[np.ndarray, np.ndarray]:
         """KerasTuner's, for trials of other processes and pruned ones too."""
         sign = -1.0 if self.objective.direction == "max" else 1.0
-        measured, running, scores = [], [], []
+        measured, running, failed, scores = [], [], [], []
         for trial in self.trials.values():
             if _is_measured(trial):
                 measured.append(self._vector(trial))
                 scores.append(sign * trial.score)
             elif trial.status == TrialStatus.RUNNING:
                 running.append(self._vector(trial))
+            elif trial.status == TrialStatus.FAILED:
+                failed.append(self._vector(trial))
+        # As bad as the worst, or the neighbours of what diverged look unexplored.
+        measured, scores = measured + failed, scores + [max(scores)] * len(failed)
         if running:
             # A pessimistic guess, so that their neighbours are not proposed.
             self.gpr.fit(np.asarray(measured), np.asarray(scores))

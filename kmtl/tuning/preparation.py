@@ -11,8 +11,9 @@ from typing import Any
 from keras_tuner.engine.trial import TrialStatus
 
 from kmtl.evaluation import baselines as single_task_baselines
-from kmtl.evaluation.delta import LOG_NAME
-from kmtl.training import user_data
+from kmtl.evaluation.delta import LOG_NAME, DeltaM
+from kmtl.training import sources, user_data
+from kmtl.tuning import measurable
 from kmtl.tuning import objective as objectives
 from kmtl.tuning.events import failure_reason
 from kmtl.tuning.trials import PRUNED
@@ -35,7 +36,7 @@ def check_first(
     steps = fit_options.get("validation_steps")
     user_data.check_ends(validation_data, "validation_steps", steps)
     user_data.prepare(model, x, y, fit_options.get("sample_weight"))
-    user_data.prepare_validation(model, validation_data)
+    validation = user_data.prepare_validation(model, validation_data)
     logged = {f"val_{name}" for name in model.get_metrics_result()}
     if tuner.baselines is not None:
         logged.add(LOG_NAME)
@@ -43,6 +44,49 @@ def check_first(
         objectives.check_logged(
             tuner.oracle.objective, dict.fromkeys(logged), "by this model"
         )
+    if tuner.distribution_strategy is None and not sources.is_stream(validation):
+        _check_measurable(tuner, model, validation, fit_options)
+
+
+def _check_measurable(
+    tuner: Any, model: Any, validation: Any, fit_options: Mapping[str, Any]
+) -> None:
+    """Refuse an objective that has no number on the validation data, or in a fold."""
+    names = tuner.oracle.objective.names
+    scores = [
+        f"val_{task.name}_{task.score.name}"
+        for task in tuner.tasks
+        if not task.auxiliary
+    ]
+    of_all = [*names, *scores] if LOG_NAME in names else list(names)
+    steps, folds = fit_options.get("validation_steps"), tuner._folds
+    parts = {"": validation}
+    if folds is not None:
+        parts = {
+            f", fold {i + 1} of {folds.count}": user_data.prepare_validation(
+                model, folds.part(i)[1]
+            )
+            for i in range(folds.count)
+        }
+    for where, part in parts.items():
+        lacking = measurable.unmeasurable(model, of_all, part, steps)
+        lost = [name for name in scores if name in lacking]
+        if LOG_NAME in names and folds is None and len(lost) < len(scores):
+            lacking = [name for name in lacking if name in names]
+            if lost:
+                logger.warning(
+                    "`%s` leaves out what the validation data do not measure: %s.",
+                    LOG_NAME,
+                    ", ".join(lost),
+                )
+        if lacking:
+            name = lacking[0]
+            raise ValueError(
+                f"The objective '{', '.join(names)}' needs '{name}', which the "
+                f"validation data{where} do not give: "
+                f"{measurable.why(name, part, tuner.tasks)}. Give validation data with "
+                "labels of that task, another objective, or fewer folds."
+            )
 
 
 def train_baselines(
@@ -71,6 +115,7 @@ def train_baselines(
         progress=progress,
         **tuner.hypermodel.builder_arguments(values),
     )
+    DeltaM(tuner.baselines, tuner.tasks)  # refuses what nothing is relative to
     tuner._emit("baselines_end")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ import keras_tuner
 import numpy as np
 
 from kmtl.training.checkpoint import Checkpoint
-from kmtl.training.guards import non_finite_weight
+from kmtl.training.guards import NonFiniteError, non_finite_weight
 from kmtl.tuning import arguments
 from kmtl.tuning.checkpoints import weights_of
 
@@ -97,11 +98,14 @@ class TrialRun:
         self.progress = None
 
     def outcome(self) -> tuple[dict[str, float], int]:
-        """Means over the trainings: metrics at the best epochs, and their number."""
+        """Means over the trainings: metrics at the best epochs, and their number.
+
+        A fold without a label of a task has no number of it, and does not count there.
+        """
         names = dict.fromkeys(name for metrics, _ in self.results for name in metrics)
         means = {
-            name: statistics.fmean(
-                metrics[name] for metrics, _ in self.results if name in metrics
+            name: _mean(
+                [metrics[name] for metrics, _ in self.results if name in metrics]
             )
             for name in names
         }
@@ -140,6 +144,7 @@ class TrialCallback(keras.callbacks.Callback):
         run = self.run
         tuner, trial = run.tuner, run.trial
         row = {name: float(value) for name, value in (logs or {}).items()}
+        _check_finite(row, epoch)
         run.rows.append(row)
         self._keep_best(row)
         if not (tuner._is_worker() or tuner.replays(trial.trial_id)):
@@ -193,6 +198,27 @@ class TrialCallback(keras.callbacks.Callback):
         )
         self._saved = time.monotonic()
         self._cost = self._saved - began
+
+
+def _check_finite(row: Mapping[str, float], epoch: int) -> None:
+    """Refuse an epoch whose total losses are no numbers (no label counts as 0).
+
+    Raises:
+        NonFiniteError: as `fit` does for what happens in training.
+    """
+    for name in ("loss", "val_loss"):
+        if not math.isfinite(row.get(name, 0.0)):
+            raise NonFiniteError(
+                f"`{name}` was {row[name]} in epoch {epoch + 1}. Scale labels and "
+                "inputs, lower the learning rate, or clip gradients (`clipnorm=1.0`)",
+                epoch=epoch + 1,
+                logs=row,
+            )
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return statistics.fmean(known) if known else math.nan
 
 
 def best_index(values: Sequence[float], objective: Any) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 import keras_tuner
 from keras_tuner.engine.trial import TrialStatus
 
+from kmtl.training.guards import NonFiniteError
 from kmtl.training.model import MultiTaskModel
 from kmtl.tuning import arguments
 from kmtl.tuning import objective as objectives
@@ -53,6 +54,7 @@ class TrialRunner(keras_tuner.Tuner):
         self._failures = 0
         self._most_failures = most_failures
         self._reason: str | None = None
+        self._diverged = False
 
     @property
     def may_pause(self) -> bool:
@@ -78,6 +80,7 @@ class TrialRunner(keras_tuner.Tuner):
         self._parent = parent
         self._trials_left = job["recycle_after"]
         self._folds = job["folds"]
+        self.baselines = job["baselines"]  # those that "auto" stood for
         self.executions_per_trial = job["executions_per_trial"]
         search = dict(job["search"])
         data = [arguments.made(part) for part in search.pop("data")]
@@ -158,6 +161,7 @@ class TrialRunner(keras_tuner.Tuner):
             None if the trial goes on elsewhere or later.
         """
         self._reason = None
+        self._diverged = False
         self._run = run = TrialRun(self, trial)
         run.epochs = kwargs.get("epochs")
         original = kwargs.pop("callbacks", [])
@@ -179,6 +183,10 @@ class TrialRunner(keras_tuner.Tuner):
         except Exception as error:
             text = str(error).strip() or type(error).__name__
             first = text.splitlines()[0]
+            self._diverged = isinstance(error, NonFiniteError)
+            if self._diverged:  # once more would end in the same way: no retries
+                self._reason = f"Training diverged. {first}"
+                raise keras_tuner.errors.FailedTrialError(self._reason) from error
             planned = isinstance(error, keras_tuner.errors.FailedTrialError)
             self._reason = first if planned else f"{type(error).__name__}: {first}"
             raise
@@ -275,7 +283,8 @@ class TrialRunner(keras_tuner.Tuner):
         reason = failure_reason(trial)
         logger.warning("Trial %s failed: %s", trial.trial_id, reason)
         self._emit("trial_end", trial, reason=reason)
-        self._failures += trial.status == TrialStatus.FAILED
+        # Values under which training diverges are a result, as bad scores are.
+        self._failures += trial.status == TrialStatus.FAILED and not self._diverged
         if self._failures >= self._most_failures:
             raise RuntimeError(
                 f"{self._failures} trials in a row failed, the last one with: {reason} "

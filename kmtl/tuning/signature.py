@@ -70,8 +70,17 @@ class Signature:
         """Whether the builder, or its backbone, has an argument of that name."""
         return self.open or name in self.arguments or self.in_backbone(name)
 
+    def owns(self, name: str) -> bool:
+        """Whether the builder itself calls an argument so, whatever it means here."""
+        return name in self.arguments or self.in_backbone(name)
+
     def filled_by(self, name: str) -> str | None:
-        """The argument that a name such as `"width"` fills, if there is one."""
+        """The argument that a name such as `"width"` fills, if there is one.
+
+        None for a name that the builder itself has: that one is meant.
+        """
+        if self.owns(name):
+            return None
         for argument in STANDS_FOR.get(name, ()):
             if argument in self.arguments or self.in_backbone(argument):
                 return argument
@@ -113,7 +122,7 @@ class Signature:
 
     def count_blocks(self, values: Mapping[str, Any]) -> int | None:
         """Number of blocks of the model with these values, if it can be told."""
-        if "blocks" in values:
+        if "blocks" in values and not self.owns("blocks"):
             return values["blocks"]
         backbone = values.get("backbone", self.backbone)
         if isinstance(backbone, Backbone):
@@ -157,14 +166,16 @@ class Signature:
         for name, value in values.items():
             if name in (*COMPILE_NAMES, *FIT_NAMES) or components.split(name):
                 continue
-            if name == TASK_WEIGHTS:
+            if self.owns(name):
+                found[name] = value
+            elif name == TASK_WEIGHTS:
                 found["loss_weights"] = value
             elif name == "l2":
                 found["kernel_regularizer"] = keras.regularizers.L2(value)
             elif name not in ("width", "blocks"):
                 found[name] = value
-        if "width" in values or "blocks" in values:
-            argument = str(self.filled_by("blocks"))
+        if any(n in values and not self.owns(n) for n in ("width", "blocks")):
+            argument = self.filled_by("blocks") or str(self.filled_by("width"))
             found[argument] = self._widths(argument, values)
         chosen = values.get("sharing", self.default("sharing"))
         sharing = components.with_arguments("sharing", chosen, values)
@@ -174,9 +185,10 @@ class Signature:
 
     def _widths(self, argument: str, values: Mapping[str, Any]) -> tuple[int, ...]:
         usual = self.default(argument)
-        width = values.get("width", usual[0])
+        own = {n: v for n, v in values.items() if not self.owns(n)}
+        width = own.get("width", usual[0])
         growth = 2 if argument == "filters" else 1
-        return tuple(width * growth**i for i in range(values.get("blocks", len(usual))))
+        return tuple(width * growth**i for i in range(own.get("blocks", len(usual))))
 
 
 def builder_arguments(

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from kmtl import _checks
+from kmtl import _checks, _registry
 from kmtl._dimensions import Dimension, Float, Int, as_dimension
 from kmtl.sharing import HardSharing
 from kmtl.tasks.base import Task
@@ -16,6 +16,8 @@ from kmtl.tuning.conditions import active_names, check_conditions
 from kmtl.tuning.parts import PerBlock, PerTask
 from kmtl.tuning.signature import (
     BLOCK_ARGUMENTS,
+    COMPILE_NAMES,
+    FIT_NAMES,
     STANDS_FOR,
     TASK_WEIGHTS,
     Signature,
@@ -102,7 +104,9 @@ class Space:
         }
         settled = {*self.fixed, *fixed_compile}
         settled |= {
-            name for name, filled in STANDS_FOR.items() if settled.intersection(filled)
+            name
+            for name, filled in STANDS_FOR.items()
+            if settled.intersection(filled) and not self.signature.owns(name)
         }
         space = self._as_dict(space, settled)
         for name in space:
@@ -125,6 +129,7 @@ class Space:
             name: self._checked(name, self.dimensions[name]) for name in space
         }
         check_conditions(self.dimensions)
+        self._check_weighting()
         lacking = self.signature.lacking({*self.fixed, *self.dimensions, "tasks"})
         if lacking:
             given = sorted({*self.fixed, *self.dimensions})
@@ -150,7 +155,46 @@ class Space:
         }
         active = active_names(self.dimensions, values, hp)
         kept = {name: value for name, value in values.items() if name in active}
-        return self.signature.fitted(kept)
+        kept = self.signature.fitted(kept)
+        if is_gradient_weighting(kept.get("weighting")) and not self.shares(kept):
+            chosen = hp.values["weighting"]  # with nothing to balance
+            own = f"{chosen}."
+            return {
+                name: value
+                for name, value in kept.items()
+                if name != "weighting" and not name.startswith(own)
+            }
+        return kept
+
+    def shares(self, values: Mapping[str, Any]) -> bool:
+        """Whether tasks have parameters in common, as far as the values say."""
+        sharing = values.get("sharing", self._chosen["sharing"])
+        if len(self.tasks) < 2 or sharing == "independent":
+            return False
+        depth = values.get("sharing_depth", self.signature.default("sharing_depth"))
+        if isinstance(sharing, HardSharing):
+            depth = depth if sharing.depth is None else sharing.depth
+        elif sharing not in (None, HardSharing.registered_name):
+            return True
+        if isinstance(depth, Mapping):
+            depth = sorted(depth.values())[-2]
+        return depth != 0
+
+    def _check_weighting(self) -> None:
+        """Refuse weightings that balance shared parameters where none can be."""
+        given = getattr(self.dimensions.get("weighting"), "objects", None)
+        names = [self._chosen.get("weighting")] if given is None else given
+        found = next(filter(is_gradient_weighting, names), None)
+        searched = {"sharing", "sharing_depth"} & self.dimensions.keys()
+        if found is None or len(self.tasks) < 2 or searched or self.shares({}):
+            return
+        name = getattr(found, "registered_name", found)
+        raise ValueError(
+            f"`weighting='{name}'` balances gradients of shared parameters, and these "
+            "models share none: build them with `sharing_depth` >= 1. Received: "
+            f"sharing={self._chosen['sharing']!r}, "
+            f"sharing_depth={self.signature.default('sharing_depth')!r}"
+        )
 
     def builder_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The builder's keyword arguments, without the tasks, for some values."""
@@ -189,7 +233,7 @@ class Space:
             return False
         signature = self.signature
         if name == "learning_rate":
-            return True
+            return name not in signature.arguments  # whose would it be?
         if name == TASK_WEIGHTS:
             return len(self.tasks) > 1 and signature.filled_by(name) is not None
         if name == "dropout" and signature.backbone is not None:
@@ -206,12 +250,13 @@ class Space:
         )
 
     def _default(self, name: str) -> Dimension:
-        if name in defaults.RANGES:
+        own = name in STANDS_FOR and self.signature.owns(name)
+        if name in defaults.RANGES and not own:
             return defaults.RANGES[name]
         known_range = components.default_range(name)
         if known_range is not None:
             return known_range
-        if name == "width":
+        if name == "width" and not own:
             return defaults.WIDTHS[str(self.signature.filled_by(name))]
         if name == "sharing_depth":
             blocks = self._most_blocks()
@@ -276,6 +321,8 @@ class Space:
         return dimension
 
     def _check_range(self, name: str, dimension: Int | Float) -> None:
+        if name in STANDS_FOR and self.signature.owns(name):
+            return
         low, high = dimension.low, dimension.high
         where = f"space['{name}']"
         if name == "dropout":
@@ -295,7 +342,7 @@ class Space:
     def _most_blocks(self) -> int | None:
         """The largest number of blocks that the space can build."""
         blocks = self.dimensions.get("blocks")
-        if blocks is not None:
+        if blocks is not None and not self.signature.owns("blocks"):
             return max(getattr(blocks, "objects", [getattr(blocks, "high", 1)]))
         for name in BLOCK_ARGUMENTS:
             values = getattr(self.dimensions.get(name), "objects", ())
@@ -318,8 +365,15 @@ class Space:
             raise ValueError(f"Search the task weights as `space['{TASK_WEIGHTS}']`.")
         if name in ("tasks", "seed"):
             raise ValueError(f"`{name}` cannot be searched; give it to HyperModel.")
+        if name in (*COMPILE_NAMES, *FIT_NAMES) and name in self.signature.arguments:
+            kind = "fit" if name in FIT_NAMES else "compile"
+            raise ValueError(
+                f"`{name}` is searched for `{kind}`, and the builder has an argument of "
+                "that name too: rename the "
+                f"builder's, to `model_{name}` for one. Received: space['{name}']"
+            )
         filled = set(STANDS_FOR.get(name, ())) & set(space)
-        if filled:
+        if filled and not self.signature.owns(name):
             raise ValueError(
                 f"`{name}` and `{filled.pop()}` are one thing: search one of them."
             )
@@ -329,6 +383,13 @@ class Space:
             raise ValueError(
                 _checks.unknown_name("hyperparameter in `space`:", name, known)
             )
+
+
+def is_gradient_weighting(weighting: Any) -> bool:
+    """Whether a weighting, by name or as an object, acts on shared parameters."""
+    if isinstance(weighting, str):
+        weighting = _registry.get("weighting", weighting)
+    return getattr(weighting, "kind", None) == "gradient"
 
 
 def _is_open_hard_sharing(sharing: Any) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from keras_tuner.engine.trial import TrialStatus
 
 from kmtl import _checks
 from kmtl.evaluation.pareto import non_dominated_ranks
@@ -243,7 +244,8 @@ def _reached(
     objective = oracle.objective
     others = []
     for other in group:
-        if other == trial_id:
+        # A failed one, as one that diverged, is no measure for others.
+        if other == trial_id or oracle.trials[other].status == TrialStatus.FAILED:
             continue
         curve = first_curve(oracle, other)
         if len(curve) >= epochs:

@@ -234,10 +234,10 @@ def job_of(tuner: Any, search: Mapping[str, Any]) -> dict[str, Any]:
         given.pop(name, None)  # the search's, not a worker's
     given["directory"] = str(Path(tuner.directory).absolute())
     given["project_name"] = tuner.project_name
-    given["baselines"] = tuner.baselines  # those that "auto" stood for
     minutes = math.inf if tuner.max_minutes is None else tuner.max_minutes
     return {
         "kind": type(tuner),
+        "baselines": tuner.baselines,
         "arguments": given,
         "search": {**search, "verbose": 0},
         "folds": tuner._folds,

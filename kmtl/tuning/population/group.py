@@ -105,7 +105,8 @@ class Group:
                     stop.add(report.index)
             left = []
             for place in running:
-                if place in stop or self.done[place] == self.epochs:
+                failed = self.results[place].failure is not None
+                if failed or place in stop or self.done[place] == self.epochs:
                     self._finish(place, keep_last)
                 else:
                     left.append(place)
@@ -122,7 +123,8 @@ class Group:
             chunk.states, *logs = self.call(chunk.states, self._rows(chunk))
             outputs.append(logs)
         wanted, reports = set(running), []
-        for chunk, (logs, validation) in zip(self.chunks, outputs, strict=True):
+        for chunk, parts in zip(self.chunks, outputs, strict=True):
+            logs, validation, finite = parts
             found = {name: np.asarray(value) for name, value in logs.items()}
             found |= {f"val_{name}": np.asarray(v) for name, v in validation.items()}
             rows = [
@@ -130,8 +132,16 @@ class Group:
                 for at in range(len(chunk.places))
             ]
             self._end_epoch(chunk, rows)
-            for place, row in zip(chunk.places, rows, strict=True):
+            sound = np.asarray(finite)
+            for at, (place, row) in enumerate(zip(chunk.places, rows, strict=True)):
                 if place not in wanted:
+                    continue
+                if not (sound[at] and _is_sound(row)):
+                    self.results[place].failure = (
+                        "A loss or a weight was NaN or infinite in epoch "
+                        f"{self.done[place] + 1}. Scale labels and inputs, lower the "
+                        "learning rate, or clip gradients (`clipnorm=1.0`)"
+                    )
                     continue
                 for callback in self.callbacks[place]:
                     callback.on_epoch_end(self.done[place], row)
@@ -228,6 +238,11 @@ class Group:
                 if place in wanted:
                     states[place] = jax.tree.map(lambda a, at=at: a[at], arrays)
         self.chunks = make_chunks(running, self.width, states)
+
+
+def _is_sound(row: dict[str, float]) -> bool:
+    """Whether the total losses are numbers (a task without labels counts as 0)."""
+    return all(np.isfinite(row.get(name, 0.0)) for name in ("loss", "val_loss"))
 
 
 def _is_own(name: str, weighting: Any) -> bool:

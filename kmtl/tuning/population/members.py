@@ -87,12 +87,15 @@ class Trained:
         best: Weights of the best epoch by the objective; without one, of the last.
         last: Everything at the end of the last epoch, if it was asked for.
         stopped: Whether it ended before all epochs.
+        failure: What became NaN or infinite, and when; that epoch is in no curve. None
+            for a sound training.
     """
 
     curves: list[dict[str, float]]
     best: Snapshot | None = None
     last: Snapshot | None = None
     stopped: bool = False
+    failure: str | None = None
 
     @property
     def history(self) -> dict[str, list[float]]:

@@ -110,7 +110,7 @@ class Program:
 
     # -- what is traced ---------------------------------------------------------------
 
-    def _epoch(self, state: State, rows: Any) -> tuple[State, dict, dict]:
+    def _epoch(self, state: State, rows: Any) -> tuple[State, dict, dict, Any]:
         model = self.model
         scanned, rest = rows
         trainable, non_trainable, optimizer = state
@@ -139,7 +139,8 @@ class Program:
         trainable, non_trainable, optimizer, metrics = carry
         logs = self._results(metrics)
         validation = self._validate(trainable, non_trainable)
-        return (trainable, non_trainable, optimizer), logs, validation
+        finite = _all_finite([*trainable, *non_trainable])
+        return (trainable, non_trainable, optimizer), logs, validation, finite
 
     def _validate(self, trainable: list, non_trainable: list) -> dict:
         if self._validation is None:
@@ -205,6 +206,12 @@ class Program:
         return keras.StatelessScope(
             state_mapping=list(zip(variables, values, strict=True))
         )
+
+
+def _all_finite(arrays: list) -> Any:
+    """Whether all floats are: an activation may hide NaN from the loss."""
+    floats = [a for a in arrays if jnp.issubdtype(a.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.isfinite(array).all() for array in floats]))
 
 
 def _current(scope: Any, variables: list) -> list:

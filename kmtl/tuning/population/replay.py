@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from kmtl.training.guards import NonFiniteError
 from kmtl.tuning.population.members import Trained
 
 
@@ -27,6 +28,10 @@ def replay(
 
     Returns:
         The history, as of `model.fit`.
+
+    Raises:
+        NonFiniteError: after the last sound epoch of a training that diverged, as
+            `model.fit` does.
     """
     epochs = first_epoch + len(trained.curves)
     run = keras.callbacks.CallbackList(
@@ -43,5 +48,7 @@ def replay(
         run.on_epoch_end(epoch, dict(logs))
         if model.stop_training:
             break
+    if trained.failure is not None:
+        raise NonFiniteError(trained.failure, epoch=epochs + 1)
     run.on_train_end()
     return model.history
