@@ -368,9 +368,8 @@ class Space:
         if name in (*COMPILE_NAMES, *FIT_NAMES) and name in self.signature.arguments:
             kind = "fit" if name in FIT_NAMES else "compile"
             raise ValueError(
-                f"`{name}` is searched for `{kind}`, and the builder has an argument of "
-                "that name too: rename the "
-                f"builder's, to `model_{name}` for one. Received: space['{name}']"
+                f"`{name}` is searched for `{kind}`, and the builder has an argument "
+                f"of that name too: rename the builder's, to `model_{name}` for one. Received: space['{name}']"
             )
         filled = set(STANDS_FOR.get(name, ())) & set(space)
         if filled and not self.signature.owns(name):

@@ -20,14 +20,17 @@ class Curves:
     """Stands for an oracle whose trials have these accuracies."""
 
     def __init__(self, **curves: list[float]):
-        self.trials = curves
+        self._curves = curves
+        self.trials = {
+            name: types.SimpleNamespace(status="COMPLETED") for name in curves
+        }
         self.objective = types.SimpleNamespace(
             get_value=lambda logs: logs["value"],
             better_than=lambda a, b: a > b,
         )
 
     def curves(self, trial_id: str) -> dict[int, list[dict[str, float]]]:
-        return {0: [{"value": value} for value in self.trials[trial_id]]}
+        return {0: [{"value": value} for value in self._curves[trial_id]]}
 
 
 @pytest.mark.parametrize(
