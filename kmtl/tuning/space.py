@@ -369,7 +369,8 @@ class Space:
             kind = "fit" if name in FIT_NAMES else "compile"
             raise ValueError(
                 f"`{name}` is searched for `{kind}`, and the builder has an argument "
-                f"of that name too: rename the builder's, to `model_{name}` for one. Received: space['{name}']"
+                f"of that name too: rename the builder's, to `model_{name}` for one. "
+                f"Received: space['{name}']"
             )
         filled = set(STANDS_FOR.get(name, ())) & set(space)
         if filled and not self.signature.owns(name):
