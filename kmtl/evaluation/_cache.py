@@ -131,6 +131,9 @@ def read_entry(folder: Path, wanted: str) -> dict[str, Any] | None:
         result = _files.read_json(folder / RESULT, "", keys=keys)
         if result["format"] != FORMAT or result["key"] != wanted:
             raise _files.DamagedFileError(folder, "it has another format or key", "")
+        if not all(isinstance(result[key], dict) for key in ("metrics", "history")):
+            what = "its metrics and history are no JSON objects"
+            raise _files.DamagedFileError(folder / RESULT, what, "")
         if _files.digest(folder / MODEL) != result["digest"]:
             what = "the digest of its model does not fit"
             raise _files.DamagedFileError(folder, what, "")

@@ -140,6 +140,9 @@ def check(
             f"folder. Received: folder='{folder}'"
         )
     known = found.get("setting", {})
+    if not isinstance(found["config"], dict) or not isinstance(known, dict):
+        what = "its config or setting is no JSON object"
+        raise _files.DamagedFileError(path, what, remedy)
     names = {*found["config"], *config}
     differing = [
         *_differences(found["config"], given["config"], sorted(names)),

@@ -283,6 +283,7 @@ def copied(stored, tmp_path: Path) -> tuple[Path, Baselines]:
         ("result.json", b"\xff\xfe", "it is not JSON"),
         ("result.json", b"[]", "no JSON object but a list"),
         ("result.json", b"{}", "it has no format, key"),
+        ("result.json", "metrics", "metrics and history are no JSON objects"),
         ("result.json", None, "No such file"),
     ],
 )
@@ -294,6 +295,9 @@ def test_damaged_entry_is_moved_aside_and_the_log_says_why(
     assert _cache.read_entry(place, wanted)["key"] == wanted
     if content is None:
         (place / file).unlink()
+    elif isinstance(content, str):
+        found = json.loads((place / file).read_text())
+        (place / file).write_text(json.dumps({**found, content: []}))
     else:
         (place / file).write_bytes(content)
     with caplog.at_level(logging.WARNING, "kmtl"):

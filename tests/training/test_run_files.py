@@ -165,6 +165,12 @@ def test_what_is_no_checkpoint_of_ours_is_none(
         ("config.json", b"", "it is empty"),
         ("config.json", b"[]", "no JSON object"),
         ("config.json", b"{}", "it has no format, config"),
+        (
+            "config.json",
+            b'{"format": 2, "config": [], "keras": "", "backend": ""}',
+            "its config or setting is no JSON object",
+        ),
+        ("config.json", None, "it is missing, though there is 'history.jsonl'"),
         ("history.jsonl", None, "0 of the run's 3 epochs"),
         ("history.jsonl", b'{"epoch": 0}\n', "1 of the run's 3 epochs"),
         ("history.jsonl", b'{"epoch": 0}\ngarbage\n', "in line 2, it is not JSON"),
