@@ -155,6 +155,14 @@ def form_of(
     if config.get("axis", -1) not in (-1, 1, [-1], (-1,)):
         _refuse(metric, task, f"reduces axis {config['axis']}", "the last axis (-1)")
     logits = bool(config.get("from_logits")) or name in SCORES
+    threshold = config.get("threshold", config.get("thresholds"))
+    if isinstance(threshold, (int, float)) and not 0 < threshold < 1 and not logits:
+        _refuse(
+            metric,
+            task,
+            f"has a threshold of {threshold}, as for logits, and gets probabilities",
+            "a threshold between 0 and 1, such as 0.5",
+        )
     if kind == "classes":
         return _of_classes(metric, name, task, logits)
     if activation == "linear" and name in PROBABILITIES and not logits:

@@ -214,6 +214,8 @@ def test_arguments_that_ask_for_columns(kind: str, metric: dict, plain: str) -> 
         ("yes", keras.metrics.CategoricalAccuracy(), "BinaryAccuracy"),
         ("value", keras.metrics.CosineSimilarity(), "one column"),
         ("value", keras.metrics.AUC(), "MultiLabel"),
+        ("yes", keras.metrics.BinaryAccuracy(threshold=0.0), "such as 0.5"),
+        ("columns", keras.metrics.Precision(thresholds=0), "such as 0.5"),
         ("vector", keras.metrics.PearsonCorrelation(axis=0), "axis"),
         ("yes", keras.metrics.MeanIoU(2, sparse_y_pred=False), "sparse_y_pred"),
     ],

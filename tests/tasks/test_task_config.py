@@ -180,7 +180,7 @@ BAD = {
     "loss_of_another_kind": (
         lambda: C("a", classes=3, loss=keras.losses.MeanSquaredError()),
         ValueError,
-        "from logits and integer labels",
+        "from logits and integer",
     ),
     "loss_of_the_batch": (
         lambda: S("a", classes=2, loss=keras.losses.Dice()),

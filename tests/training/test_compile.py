@@ -27,7 +27,7 @@ def test_more_metrics_weighted_and_not() -> None:
                 None,
             ],
             "size": kmtl.Metric("rmse"),
-            "flag": keras.metrics.BinaryAccuracy(threshold=0.0, name="keras_accuracy"),
+            "flag": keras.metrics.BinaryAccuracy(name="keras_accuracy"),
         },
         weighted_metrics={"kind": ["accuracy"], "size": "mean_absolute_error"},
     )
