@@ -292,6 +292,11 @@ def test_dropout_layers() -> None:
     assert not any("dropout" in x.name for x in mlp(dropout=None).layers)
 
 
+def test_batch_normalisation_keeps_up_with_short_runs() -> None:
+    layer = mlp(normalization="batch").get_layer("shared_block1_norm")
+    assert layer.momentum == 0.9
+
+
 def test_dropout_drops_and_scales() -> None:
     layer = kmtl.layers.Dropout(0.25, seed=0)
     ones = ops.ones((200, 50))
