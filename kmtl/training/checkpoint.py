@@ -21,6 +21,7 @@ import numpy as np
 
 from kmtl import _files, _swap
 from kmtl._files import DamagedFileError
+from kmtl.layers.copying import refresh
 from kmtl.training.saved_state import array_of, callback_state, variables
 
 FORMAT = 2
@@ -51,6 +52,7 @@ class Checkpoint:
             ValueError: for another model or optimizer.
         """
         assign(variables(model), self.arrays.get(_STATE, []), self.path)
+        refresh(model)
         for i, (callback, kept) in enumerate(
             zip(callbacks, self.meta["callbacks"], strict=False)
         ):

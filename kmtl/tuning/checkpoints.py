@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kmtl import _files
+from kmtl.layers.copying import refresh
 from kmtl.training import checkpoint
 from kmtl.training.checkpoint import Checkpoint
 from kmtl.training.saved_state import array_of, lasting
@@ -70,6 +71,7 @@ class Checkpoints:
         )
         arrays = checkpoint.load(path, remedy).arrays.get("weight", [])
         checkpoint.assign(lasting(model, model.weights), arrays, path)
+        refresh(model)
 
     def drop_all(self, trial_ids: Iterable[str]) -> None:
         """Delete the checkpoints of these trials, where there are any."""

@@ -113,3 +113,16 @@ def test_nan_is_a_difference() -> None:
         verify._compare(wanted, {"a": np.zeros(2, "float32")}, nan)
     with pytest.raises(ValueError, match=r"should give the outputs \['serve/a'\]"):
         verify._compare(wanted, {"a": np.zeros(1)}, {"serve/b": np.zeros(1)})
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "tensorflow", reason="the converters work there"
+)
+def test_formats_of_tensorflow_alone_are_refused(
+    model: kmtl.MultiTaskModel, tmp_path: Path
+) -> None:
+    for format, name in (("onnx", "m.onnx"), ("openvino", "m.xml")):
+        with pytest.raises(ValueError, match="KERAS_BACKEND=tensorflow and export"):
+            model.export(tmp_path / name, format=format)
+    with pytest.raises(ValueError, match="is written on the TensorFlow backend"):
+        model.export(tmp_path / "m.tflite", format="litert")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -195,3 +196,16 @@ def test_load_trunk_brings_adapted_layers_over() -> None:
         for net in (source, model)
     ]
     np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, trunks))
+
+
+def test_a_checkpoint_brings_adapted_layers_back(tmp_path: Path) -> None:
+    y = {"size": X[:, 0] / 3000, "kind": np.zeros(12, "int32")}
+
+    def trained(model: kmtl.MultiTaskModel) -> np.ndarray:
+        model.compile("sgd")
+        kmtl.training.fit_run(model, (X, y), folder=tmp_path, epochs=1, verbose=0)
+        return keras.ops.convert_to_numpy(model(X)["size"])
+
+    model = model_with(normalization())
+    fresh = type(model).from_config(model.get_config())  # not adapted
+    np.testing.assert_array_equal(trained(model), trained(fresh))
