@@ -212,7 +212,9 @@ def test_a_disk_that_fails_for_a_moment_fails_no_trial(
     assert outcome(tuner) == outcome(whole)
 
 
-@pytest.mark.parametrize("lasting", [False, True])
+@pytest.mark.parametrize(
+    "lasting", [True, pytest.param(False, marks=pytest.mark.thorough)]
+)
 def test_a_disk_that_is_full_at_any_entry_fails_no_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lasting: bool
 ) -> None:
