@@ -222,3 +222,113 @@ def test_layers_inside_layers_are_found() -> None:
     assert inner in sublayers(built)
     assert inner not in built.layers
     assert built not in sublayers(built)
+
+
+def test_a_layer_can_be_made_to_forget() -> None:
+    """kmtl: `forget_layer`, `forget_variable`; assigning None keeps the old ones."""
+    from kmtl._private.keras import forget_layer, forget_variable
+
+    class Owner(keras.layers.Layer):
+        pass
+
+    owner = Owner()
+    owner.part = keras.layers.Dense(1)
+    owner.part.build((None, 2))
+    kernel = owner.part.kernel
+    forget_variable(owner.part, kernel)
+    assert [v.name for v in owner.part.variables] == ["bias"]
+    old, owner.part = owner.part, None
+    assert owner.variables == old.variables  # the trap
+    forget_layer(owner, old)
+    assert owner.variables == []
+
+
+def test_what_add_loss_adds_is_kept_in_one_list() -> None:
+    """kmtl: `LossesOfThreads`, one per thread."""
+    import threading
+
+    from kmtl._private.keras import LossesOfThreads
+
+    class Plain(keras.layers.Layer):
+        def call(self, inputs):
+            self.add_loss(keras.ops.sum(inputs))
+            return inputs
+
+    class PerThread(LossesOfThreads, Plain):
+        pass
+
+    counts = []
+    for kind in (Plain, PerThread):
+        layer = kind()
+        layer(np.ones(2))
+        threads = []
+
+        def other(layer=layer, seen=threads) -> None:
+            seen.append(len(layer._losses))
+
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        counts.append((len(layer.losses), threads[0]))
+    assert counts == [(1, 1), (1, 0)]
+
+
+def test_the_privates_of_keras_tuner_are_there(tmp_path) -> None:
+    """kmtl: all of `kmtl/_private/keras_tuner.py`, on KerasTuner's own tuner."""
+    from kmtl._private import keras_tuner as private
+
+    space = keras_tuner.HyperParameters()
+    space.Fixed("fixed", 1)
+    space.Float("rate", 0.1, 0.2)
+    tuner = keras_tuner.BayesianOptimization(
+        lambda hp: model(names=("seg",)),
+        hyperparameters=space,
+        objective="loss",
+        max_trials=1,
+        seed=0,
+        directory=str(tmp_path),
+    )
+    oracle = tuner.oracle
+    assert not private.is_worker(tuner)
+    assert isinstance(private.try_build(tuner, space), keras.Model)
+    assert [hp.name for hp in private.searched(oracle)] == ["rate"]
+    values = private.random_values(oracle)
+    assert set(values) == {"fixed", "rate"}
+    trial = keras_tuner.engine.trial.Trial(space)
+    trial.hyperparameters.values = values
+    private.remember_tried(oracle, [trial])
+    assert private.tried(oracle, values)
+    assert not private.tried(oracle, {**values, "rate": 0.15})
+    assert callable(private.display(oracle).on_trial_begin)
+    copies = private.own_callbacks(tuner, [keras.callbacks.Callback()], trial, 0)
+    assert len(copies) == 1
+    for name in private.OVERRIDDEN:
+        assert callable(getattr(keras_tuner.oracles.BayesianOptimizationOracle, name))
+
+
+def test_ids_of_optuna_are_not_numbers() -> None:
+    """kmtl: `kmtl/_private/optuna.py`."""
+    import optuna
+
+    from kmtl._private.optuna import study_id, trial_id
+
+    storage = optuna.storages.InMemoryStorage()
+    for _ in range(2):
+        study = optuna.create_study(storage=storage)
+        study.add_trial(optuna.trial.create_trial(value=1.0))
+    frozen = storage.get_all_studies()[-1]
+    (trial,) = storage.get_all_trials(study_id(frozen))
+    assert trial.number == 0
+    assert trial_id(trial) == 1
+    assert storage.get_trial(trial_id(trial)).value == 1.0
+
+
+def test_a_branch_without_the_attribute_is_inlined() -> None:
+    """kmtl: `STAYS_A_CALL` of `kmtl/_private/tensorflow.py`."""
+    import tensorflow as tf
+
+    from kmtl._private.tensorflow import STAYS_A_CALL
+
+    made = tf.function(lambda x: x + 1.0, experimental_attributes=STAYS_A_CALL)
+    graph = made.get_concrete_function(tf.TensorSpec((), "float32"))
+    assert graph.function_def.attr["_noinline"].b

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -136,3 +138,68 @@ def test_old_addresses_hold_nothing() -> None:
         assert users == {package}
         body = ast.parse(MODULES[address].read_text("utf-8")).body
         assert all(isinstance(n, (ast.Expr, ast.ImportFrom, ast.Assign)) for n in body)
+
+
+# -- names that others keep private -----------------------------------------------------
+
+
+def own_names() -> set[str]:
+    """Every name that kmtl defines: functions, classes, attributes, variables."""
+    found: set[str] = set()
+    for path in MODULES.values():
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                found.add(node.name)
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                found.add(node.attr)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                found.add(node.id)
+    return found
+
+
+def test_foreign_private_names_stand_in_one_room() -> None:
+    """`kmtl/_private`, with a reason and a canary each."""
+    own = own_names()
+    found = set()
+    for module, path in MODULES.items():
+        if room(f"{module}.") == "_private":
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Attribute):
+                name = node.attr
+                if name.startswith("_") and not name.endswith("__") and name not in own:
+                    found.add(f"{module}:{node.lineno} {name}")
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                parts = [*str(node.module).split("."), *(a.name for a in node.names)]
+                if parts[0] not in ("kmtl", "__future__"):
+                    hidden = [p for p in parts if p.startswith("_") or p == "src"]
+                    found.update(f"{module}:{node.lineno} {part}" for part in hidden)
+    assert found == set()
+
+
+def test_overridden_private_methods_are_listed() -> None:
+    """A class of ours that replaces what a foreign base class keeps private."""
+    from kmtl._private import keras as of_keras
+    from kmtl._private import keras_tuner as of_keras_tuner
+
+    listed = {*of_keras.OVERRIDDEN, *of_keras_tuner.OVERRIDDEN}
+    found = {}
+    for module in IMPORTS:
+        if not module.endswith("_jax") and not module.startswith("kmtl.testing"):
+            importlib.import_module(module)
+    for module in [m for name, m in sys.modules.items() if name.startswith("kmtl.")]:
+        for cls in vars(module).values():
+            if isinstance(cls, type) and cls.__module__.startswith("kmtl."):
+                foreign = [
+                    base
+                    for base in cls.__mro__
+                    if not base.__module__.startswith("kmtl")
+                ]
+                for name in vars(cls):
+                    if name.startswith("_") and not name.endswith("__"):
+                        for base in foreign:
+                            if name in vars(base):
+                                found[name] = f"{cls.__name__} of {base.__name__}"
+    keras_own = ("_abc_impl", "_tf_", "_is_", "_obj_")  # made by metaclasses
+    found = {k: v for k, v in found.items() if not k.startswith(keras_own)}
+    assert set(found) == listed, found

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
+
+#: Methods of Keras' classes that ours override.
+OVERRIDDEN = (
+    # At an epoch's end Keras computes every metric once more, operation by operation.
+    "_get_metrics_result_or_logs",
+    "_losses",  # see `LossesOfThreads`
+)
 
 # -- the graph of a functional model ---------------------------------------------------
 # `layer.input` and `layer.output` are public, and know the first call of a layer only.
@@ -47,3 +55,44 @@ def value_of(variable: Any) -> Any:
     `variable.value` then fails.
     """
     return variable._value
+
+
+def forget_variable(layer: Any, variable: Any) -> None:
+    """Make a variable no longer one of the layer's. Layers can only add them."""
+    layer._untrack_variable(variable)
+
+
+def forget_layer(owner: Any, part: Any) -> None:
+    """Make a layer that was an attribute no longer a part of its owner.
+
+    Assigning another value to the attribute leaves the old one tracked and saved.
+    """
+    owner._tracker.untrack(part)
+
+
+# -- steps ----------------------------------------------------------------------------
+
+
+def update_metrics(model: Any, *arguments: Any) -> tuple[Any, Any]:
+    """On JAX: logs and new metric variables, from the old ones and a batch.
+
+    `compute_metrics` is public, and has the variables' scope to be put around it.
+    """
+    return model._update_metrics_variables(*arguments)
+
+
+class LossesOfThreads:
+    """Mixin of layers: what `add_loss` adds is kept per thread.
+
+    Keras keeps it in one list per layer. Under `tf.distribute` the replicas run through
+    one layer object, each in a thread of its own, and change places wherever one of
+    them waits for the others.
+    """
+
+    @property
+    def _losses(self) -> list:
+        return self._losses_of_threads.setdefault(threading.get_ident(), [])
+
+    @_losses.setter
+    def _losses(self, value: Any) -> None:
+        object.__setattr__(self, "_losses_of_threads", {})

@@ -165,7 +165,7 @@ def _write_saved_model(
             lambda tensor: keras.InputSpec(
                 shape=(batch, *tensor.shape[1:]), dtype=tensor.dtype, name=tensor.name
             ),
-            plain._inputs_struct,
+            plain.input,
         )
     ]
     options: dict[str, Any] = {}

@@ -47,7 +47,7 @@ def serving_model(
     kept = {name: plain.output[name] for name in names}
     if features:
         kept[FEATURES] = _as_float32(seam_output(model, plain))
-    kept_model = keras.Model(plain._inputs_struct, kept, name=model.name)
+    kept_model = keras.Model(plain.input, kept, name=model.name)
     if input_dtype is None:
         return kept_model
     _checks.check_choice("input_dtype", input_dtype, INPUT_DTYPES)
@@ -72,7 +72,7 @@ def selected_tasks(
 
 def input_tensors(model: keras.Model) -> list[Any]:
     """The model's input tensors, in the order in which Keras flattens them."""
-    return list(keras.tree.flatten(model._inputs_struct))
+    return list(keras.tree.flatten(model.input))
 
 
 def input_names(model: keras.Model) -> list[str]:
@@ -82,7 +82,7 @@ def input_names(model: keras.Model) -> list[str]:
     the name of the `keras.Input`. What has no name is called `inputs`, or `input_1`,
     `input_2`, ... where there are several.
     """
-    structure = model._inputs_struct
+    structure = model.input
     tensors = keras.tree.flatten(structure)
     if isinstance(structure, dict) and len(structure) == len(tensors):
         keys = {id(tensor): key for key, tensor in structure.items()}
@@ -133,6 +133,6 @@ def _converted_inputs(plain: keras.Model, input_dtype: str) -> tuple[Any, Any]:
                 new = new * PIXEL_SCALE
         prepared.append(new)
     return (
-        keras.tree.pack_sequence_as(plain._inputs_struct, inputs),
-        keras.tree.pack_sequence_as(plain._inputs_struct, prepared),
+        keras.tree.pack_sequence_as(plain.input, inputs),
+        keras.tree.pack_sequence_as(plain.input, prepared),
     )

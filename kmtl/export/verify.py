@@ -162,7 +162,7 @@ def _expected(
             array if scale == 1.0 else array.astype("float32") * np.float32(scale)
         )
     x = keras.tree.pack_sequence_as(
-        model._inputs_struct, [own[name] for name in serving.input_names(model)]
+        model.input, [own[name] for name in serving.input_names(model)]
     )
     with _full_float32():
         outputs = model.predict(x, verbose=0)
@@ -174,7 +174,7 @@ def _expected(
             expected[name] = keras.ops.convert_to_numpy(values)
         if serving.FEATURES in described:
             seam = serving.seam_output(model, model)
-            trunk = keras.Model(model._inputs_struct, seam)
+            trunk = keras.Model(model.input, seam)
             features = keras.ops.cast(trunk.predict(x, verbose=0), "float32")
             expected[serving.FEATURES] = keras.ops.convert_to_numpy(features)
     return expected

@@ -81,11 +81,11 @@ def node_flops(node: Any) -> tuple[int, list[str]]:
 def _unfolded(node: Any) -> tuple[int, list[str]]:
     """A layer without a rule: by what it is made of."""
     layer = node.operation
-    if _graph_of(layer) is not None:
+    if _is_graph(layer):
         return _graph_flops(layer)
     if hasattr(layer, "to_keras"):  # the same in plain layers
         plain = layer.to_keras()
-        if _graph_of(plain) is not None:
+        if _is_graph(plain):
             return _graph_flops(plain)
         if type(plain) in _rules and len(node.input_tensors) == 1:
             if not plain.built:
@@ -94,11 +94,9 @@ def _unfolded(node: Any) -> tuple[int, list[str]]:
     return 0, [f"{layer.name} ({type(layer).__name__})"]
 
 
-def _graph_of(layer: Any) -> Any:
-    """A functional or sequential model's graph, else None."""
-    if isinstance(layer, keras.Sequential):
-        return layer._functional
-    return layer if hasattr(layer, "_outputs_struct") else None
+def _is_graph(layer: Any) -> bool:
+    """Whether this is a functional model, or a sequential one with known shapes."""
+    return isinstance(layer, keras.Model) and bool(getattr(layer, "outputs", None))
 
 
 class _Call:
@@ -112,8 +110,7 @@ class _Call:
 def _graph_flops(model: Any) -> tuple[int, list[str]]:
     from kmtl.inspection.parts import in_order
 
-    graph = _graph_of(model)
-    ends = [node_of(tensor) for tensor in keras.tree.flatten(graph._outputs_struct)]
+    ends = [node_of(tensor) for tensor in model.outputs]
     total, unknown = 0, []
     for node in in_order(ends):
         count, missing = node_flops(node)

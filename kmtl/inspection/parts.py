@@ -180,7 +180,7 @@ def structure(model: Any) -> Structure:
     b_block2 block ('b',)
     b_head head ('b',)
     """
-    if not hasattr(model, "task_names") or not hasattr(model, "_outputs_struct"):
+    if not hasattr(model, "task_names") or not hasattr(model, "outputs"):
         raise TypeError(
             "`model` must be a kmtl.MultiTaskModel. "
             f"Received: model={model!r} of type {type(model).__name__}"
@@ -205,7 +205,7 @@ def structure(model: Any) -> Structure:
 def users_of_nodes(model: Any) -> dict[Any, frozenset[str]]:
     """Node (a call of a layer) -> names of the tasks that depend on it."""
     found: dict[Any, set[str]] = {}
-    for name, tensor in model._outputs_struct.items():
+    for name, tensor in model.output.items():
         pending = [node_of(tensor)]
         seen = set(pending)
         while pending:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kmtl._private.keras import sublayers
 from kmtl.inspection.parts import owner_and_number
 from kmtl.layers.recorded import Recorded
 
@@ -141,11 +142,7 @@ def gates(model: Any) -> Gates:
 def recorded_layers(model: Any) -> list[Recorded]:
     """All recorded layers of a model, also inside of other layers: by the number of
     their block, tasks in the model's order, then in the order of the layers."""
-    found = [
-        layer
-        for layer in model._flatten_layers(include_self=False)
-        if isinstance(layer, Recorded)
-    ]
+    found = [layer for layer in sublayers(model) if isinstance(layer, Recorded)]
     tasks = tuple(getattr(model, "task_names", ()))
 
     def place(layer: Recorded) -> tuple[float, int]:

@@ -93,7 +93,7 @@ def _frame(source: Any) -> pandas.DataFrame:
         frame = source.gates
     elif isinstance(getattr(source, "frame", None), pandas.DataFrame):
         frame = source.frame
-    elif hasattr(source, "_flatten_layers"):
+    elif hasattr(source, "layers"):
         frame = present(source).frame
     else:
         raise TypeError(

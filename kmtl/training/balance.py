@@ -63,7 +63,7 @@ def make_plan(model: Any, weighting: Any) -> Plan | None:
     seam = model.seam
     trunk = None
     if seam is not None:
-        trunk = keras.Model(model._inputs_struct, seam.output)
+        trunk = keras.Model(model.input, seam.output)
         # Beyond the seam a task may read another's head; it is then not the only place.
         before = {id(variable) for variable in trunk.trainable_variables}
         if any(id(variable) not in before for variable in shared):
@@ -87,7 +87,7 @@ def make_plan(model: Any, weighting: Any) -> Plan | None:
     if seam is not None:
         heads = {
             task: keras.Model(seam.output, tensor)
-            for task, tensor in model._outputs_struct.items()
+            for task, tensor in model.output.items()
         }
     return Plan(level, shared, own, trunk, heads)
 

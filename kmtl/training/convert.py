@@ -34,10 +34,10 @@ def to_keras(model: Any, activated: bool) -> keras.Model:
             made[id(layer)] = layer, new
         return made[id(layer)][1]
 
-    structure = model._inputs_struct
+    structure = model.input
     with warnings.catch_warnings():  # about keys that differ from the inputs' names
         warnings.simplefilter("ignore", UserWarning)
-        plain = keras.Model(structure, model._outputs_struct, name=model.name)
+        plain = keras.Model(structure, model.output, name=model.name)
     named = [
         keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
         for name, tensor in zip(

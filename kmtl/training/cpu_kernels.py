@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import keras
 from keras import ops
 
+from kmtl._private.keras import sublayers
 from kmtl.layers.grouped_convolution import GroupedConv2D
 
 #: Up to this size all shifted copies of the input of a convolution are one matrix.
@@ -43,7 +44,7 @@ def cpu_kernels(model: Any, always: bool = False) -> Iterator[None]:
     """
     changed = []
     wanted = jax.default_backend() == "cpu" and os.environ.get(SWITCH) != "0"
-    for layer in model._flatten_layers() if wanted else ():
+    for layer in [model, *sublayers(model)] if wanted else ():
         found = _replacement(layer, always)
         if found is not None and found[0] not in layer.__dict__:
             name, function = found

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from kmtl import _registry
+from kmtl._private.keras import forget_layer
 from kmtl.relations import base as relations_base
 from kmtl.tasks.checks import label_dict
 from kmtl.training import sources, streams, total_loss
@@ -145,7 +146,7 @@ class MultiTaskModel(TaskAccess):
         ):
             old = getattr(self, name)
             if old is not None and old is not part:
-                self._tracker.untrack(old)
+                forget_layer(self, old)
             setattr(self, name, part)
         self._state = CompileState(
             plan=made.plan,
@@ -190,6 +191,10 @@ class MultiTaskModel(TaskAccess):
         with cpu_kernels(self):
             return module.train_step(self, *args)
 
+    def _require_compile(self, method: str) -> None:
+        if not self.compiled:
+            raise ValueError(f"You must call `compile()` before calling `{method}()`.")
+
     def compute_loss(
         self,
         x: Any = None,
@@ -208,7 +213,7 @@ class MultiTaskModel(TaskAccess):
             Dict with, per task, `{"loss", "weight", "weighted", "labels"}`, and under
             `"regularization"`, `"other"` (what a weighting adds) and `"total"` a float.
         """
-        self._assert_compile_called("loss_report")
+        self._require_compile("loss_report")
         x, y, sample_weight = prepare(self, x, y, sample_weight)
         return total_loss.report(self, x, y, sample_weight)
 
@@ -356,7 +361,7 @@ class MultiTaskModel(TaskAccess):
                 weight of the model, became NaN or infinite; it names task and step.
                 The epochs before are in `model.history`.
         """
-        self._assert_compile_called("fit")
+        self._require_compile("fit")
         check_counts(
             batch_size=batch_size,
             epochs=epochs,
@@ -435,7 +440,7 @@ class MultiTaskModel(TaskAccess):
         return_dict: bool = False,
     ) -> Any:
         """One step on a batch, as `keras.Model.train_on_batch`, checked as by `fit`."""
-        self._assert_compile_called("train_on_batch")
+        self._require_compile("train_on_batch")
         x, y, sample_weight = prepare(self, x, y, sample_weight)
         self._expect(complete=False)
         logs = super().train_on_batch(
@@ -478,7 +483,7 @@ class MultiTaskModel(TaskAccess):
             dict. The loss and metrics of a task without any label are NaN, and add
             nothing to `loss`.
         """
-        self._assert_compile_called("evaluate")
+        self._require_compile("evaluate")
         if not kwargs.get("_use_cached_eval_dataset"):
             check_counts(batch_size=batch_size, steps=kwargs.get("steps"))
             check_ends(x, "steps", kwargs.get("steps"))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import keras
 
+from kmtl._private.keras import update_metrics
 from kmtl.training import look_ahead
 from kmtl.training.task_variables import owned_state
 
@@ -49,8 +50,8 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
         (trainable, optimizer_variables),
         (list(new_trainable), list(new_optimizer)),
     )
-    logs, metrics_variables = model._update_metrics_variables(
-        metrics_variables, unscaled, x, y, y_pred, sample_weight
+    logs, metrics_variables = update_metrics(
+        model, metrics_variables, unscaled, x, y, y_pred, sample_weight
     )
     return logs, (new_trainable, non_trainable, new_optimizer, metrics_variables)
 

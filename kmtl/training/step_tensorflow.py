@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kmtl._private.tensorflow import STAYS_A_CALL
 from kmtl.training import look_ahead
 from kmtl.training.optimizer_slots import build_optimizer
 from kmtl.training.task_variables import owned_state
@@ -124,7 +125,7 @@ def _branch(condition: Any, if_true: Callable, if_false: Callable) -> Any:
     `if_true` would be, TensorFlow's optimizer tries to fold, and logs that it cannot.
     """
     called = tf.function(
-        if_false, autograph=False, experimental_attributes={"_noinline": True}
+        if_false, autograph=False, experimental_attributes=STAYS_A_CALL
     )
     return tf.cond(condition, if_true, called)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from kmtl._private.keras import node_of
 from kmtl.layers.deep_supervision import DeepSupervision
 from kmtl.layers.stop_gradient import StopGradient
 from kmtl.training.optimizer_slots import optimizer_slots
@@ -24,21 +25,20 @@ def tasks_of_layers(model: Any) -> dict[Any, frozenset[str]]:
 
 def _walk(model: Any, stop: bool) -> dict[Any, set[str]]:
     found: dict[Any, set[str]] = {}
-    for name, tensor in model._outputs_struct.items():
+    for name, tensor in model.output.items():
         pending: list = [tensor]
         pending += [
-            layer._inbound_nodes[0].output_tensors[0]
+            layer.output
             for layer in model.layers
             if isinstance(layer, DeepSupervision) and layer.task == name
         ]
         seen: set = set()
         while pending:
-            history = pending.pop()._keras_history
-            operation = history.operation
+            node = node_of(pending.pop())
+            operation = node.operation
             found.setdefault(operation, set()).add(name)
             if stop and isinstance(operation, StopGradient):
                 continue
-            node = operation._inbound_nodes[history.node_index]
             if node not in seen:
                 seen.add(node)
                 pending.extend(node.input_tensors)

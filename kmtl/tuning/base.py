@@ -12,6 +12,7 @@ import keras_tuner
 
 from kmtl import _checks
 from kmtl._describe import plain
+from kmtl._private.keras_tuner import is_worker, try_build
 from kmtl.evaluation.delta import DeltaM
 from kmtl.training.guards import NonFiniteError
 from kmtl.training.model import MultiTaskModel
@@ -129,7 +130,7 @@ class SearchTuner(SearchResults, TrialRunner):
             "keep_checkpoints", keep_checkpoints, 1
         )
         self._begin_running(given["max_consecutive_failed_trials"])
-        if self._is_worker():
+        if is_worker(self):
             return  # the chief keeps the study
         self.oracle.rule = rule or self.oracle.rule
         record = {
@@ -216,7 +217,7 @@ class SearchTuner(SearchResults, TrialRunner):
         epochs = self._check_epochs(epochs)
         callbacks = arguments.as_list(callbacks)
         with self._working(), shown(self, verbose) as verbose:
-            if not self._is_worker():
+            if not is_worker(self):
                 preparation.check_first(
                     self, x, y, validation_data, fit_options, callbacks
                 )
@@ -230,7 +231,7 @@ class SearchTuner(SearchResults, TrialRunner):
                 self, x, y, validation_data, epochs, fit_options
             )
             fit_options |= {"epochs": epochs, "callbacks": callbacks}
-            if self.workers > 1 and not self._is_worker():
+            if self.workers > 1 and not is_worker(self):
                 self.oracle.verbose = verbose
                 search = {"data": given, "validation_data": given_validation}
                 job = job_of(self, {**search, **fit_options})
@@ -243,7 +244,7 @@ class SearchTuner(SearchResults, TrialRunner):
                 }
                 data = [part for part in (x, y) if part is not None]
                 self._run_trials(minutes, *data, **fit_options)
-            if not self._is_worker():
+            if not is_worker(self):
                 preparation.check_some_completed(self)
                 self._emit("search_end")
 
@@ -286,7 +287,7 @@ class SearchTuner(SearchResults, TrialRunner):
     def _trial_model(self, hp: Any) -> MultiTaskModel:
         """A model to train: one of the pool if that is possible, else a new one."""
         if self._against_reuse is not None:
-            return self._try_build(hp)
+            return try_build(self, hp)
         model = self._pool.model(self.hypermodel, self.hypermodel.space.values(hp))
         size = model.count_params()
         if self.max_model_size and size > self.max_model_size:
@@ -410,10 +411,10 @@ class SearchTuner(SearchResults, TrialRunner):
         return str(Path(self.project_dir) / "no_tuner_state.json")
 
     def save(self) -> None:
-        if not self._is_worker():
+        if not is_worker(self):
             self.oracle.save()
 
     def reload(self) -> None:
         """Load the search from its project folder."""
-        if not self._is_worker():
+        if not is_worker(self):
             self.oracle.reload()

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kmtl import _checks
+from kmtl._private.keras_tuner import is_worker
 from kmtl.tuning.events import SearchEvent, failure_reason
 from kmtl.tuning.objective import directions, trial_logs
 from kmtl.tuning.results import parameters_of
@@ -214,7 +215,7 @@ def shown(tuner: Any, verbose: Any) -> Iterator[Any]:
     Yields:
         The `verbose` that is left for KerasTuner and `fit`.
     """
-    own = verbose == "auto" and tuner.listener is None and not tuner._is_worker()
+    own = verbose == "auto" and tuner.listener is None and not is_worker(tuner)
     if own:
         tuner.listener = SearchTable()
     table = tuner.listener if isinstance(tuner.listener, SearchTable) else None

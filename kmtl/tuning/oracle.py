@@ -14,6 +14,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
+from kmtl._private.keras_tuner import display
 from kmtl.tuning import study as studies
 from kmtl.tuning.liveness import GRACE_SECONDS, Owner
 from kmtl.tuning.stopping import Rule
@@ -82,7 +83,7 @@ class StudyOracle(StudyTrials):
             trial = self._next_trial()
         if trial.status == TrialStatus.RUNNING:
             self.ongoing_trials[tuner_id] = trial
-            self._display.on_trial_begin(trial)
+            display(self).on_trial_begin(trial)
         elif trial.status == TrialStatus.STOPPED:
             self.tuner_ids.discard(tuner_id)
         elif trial.status == TrialStatus.IDLE:
@@ -320,7 +321,7 @@ class StudyOracle(StudyTrials):
                 or {str(key): len(curve) for key, curve in curves.items()},
             }
             self._finish(number, result)
-        self._display.on_trial_end(trial)
+        display(self).on_trial_end(trial)
         self._forget(trial.trial_id)
         self.refresh()
 

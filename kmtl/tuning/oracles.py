@@ -13,7 +13,10 @@ import optuna
 from keras_tuner.engine.trial import TrialStatus
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import Matern
 
+from kmtl._private.keras_tuner import random_values, searched, tried
 from kmtl.tuning import study as studies
 from kmtl.tuning.objective import ParetoObjective
 from kmtl.tuning.oracle import StudyOracle
@@ -51,22 +54,33 @@ class BayesianOptimizationOracle(
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         if self.num_initial_points is None:
-            most = max(3, 3 * len(self._nonfixed_space()))
+            most = max(3, 3 * len(searched(self)))
             self.num_initial_points = min(most, max(3, (self.max_trials or 0) // 3))
         measured = sum(map(_is_measured, self.trials.values()))
         if measured < self.num_initial_points:
-            return self._random_populate_space()
+            return self._random_proposal()
         response = self._by_process() if self.sampler == "gp" else self._by_trees()
-        if self._duplicate(response["values"]):
-            return self._random_populate_space()
+        if tried(self, response["values"]):
+            return self._random_proposal()
         return response
+
+    def _random_proposal(self) -> dict[str, Any]:
+        values = random_values(self)
+        status = TrialStatus.STOPPED if values is None else TrialStatus.RUNNING
+        return {"status": status, "values": values}
 
     def _by_process(self) -> dict[str, Any]:
         # A function of what has been tried, not of what this process has drawn.
         self._random_state = np.random.RandomState(
             (self.seed + len(self.trials)) % 2**32
         )
-        self.gpr = self._make_gpr()
+        self.gpr = GaussianProcessRegressor(
+            kernel=Matern(nu=2.5),
+            n_restarts_optimizer=20,
+            normalize_y=True,
+            alpha=self.alpha,
+            random_state=self.seed,
+        )
         with warnings.catch_warnings():
             # Of the process's length scale, on few or on equal scores.
             warnings.simplefilter("ignore", ConvergenceWarning)
@@ -100,7 +114,7 @@ class BayesianOptimizationOracle(
         active = {hp.name for hp in studies.active(self.hyperparameters, values)}
         return [
             hp.value_to_prob(values[hp.name] if hp.name in active else hp.default)
-            for hp in self._nonfixed_space()
+            for hp in searched(self)
         ]
 
     def _by_trees(self) -> dict[str, Any]:
@@ -136,7 +150,7 @@ class GridSearchOracle(StudyOracle, keras_tuner.oracles.GridSearchOracle):
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         for values in self.combinations():
             _, _, values = studies.encode(self.get_space(), values)
-            if not self._duplicate(values):
+            if not tried(self, values):
                 return {"status": TrialStatus.RUNNING, "values": values}
         return {"status": TrialStatus.STOPPED, "values": None}
 
@@ -188,7 +202,7 @@ class HyperbandOracle(StudyOracle, keras_tuner.oracles.HyperbandOracle):
         self.max_trials = sum(size for size, _ in sizes)
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        values = self._random_values()
+        values = random_values(self)
         status = TrialStatus.STOPPED if values is None else TrialStatus.RUNNING
         return {"status": status, "values": values}
 

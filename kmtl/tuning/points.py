@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kmtl import _checks
 from kmtl._dimensions import Choice
+from kmtl._private.optuna import study_id
 from kmtl.tuning import study as studies
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.parts import PerBlock, PerTask
@@ -124,7 +125,7 @@ def _best_of_storage(storage: Any) -> list[dict[str, Any]]:
     signs = [1.0 if d.name == "MINIMIZE" else -1.0 for d in frozen.directions]
     done = [
         trial
-        for trial in storage.get_all_trials(frozen._study_id, deepcopy=False)
+        for trial in storage.get_all_trials(study_id(frozen), deepcopy=False)
         if trial.state == TrialState.COMPLETE
     ]
 

@@ -15,6 +15,7 @@ from typing import Any
 import keras_tuner
 from keras_tuner.engine.trial import TrialStatus
 
+from kmtl._private.keras_tuner import is_worker, own_callbacks, try_build
 from kmtl.training.guards import NonFiniteError
 from kmtl.training.model import MultiTaskModel
 from kmtl.tuning import arguments
@@ -96,7 +97,7 @@ class TrialRunner(keras_tuner.Tuner):
         """KerasTuner's loop, which leaves no trial behind that others would miss."""
         self._failures = 0
         self._deadline = time.monotonic() + 60 * minutes
-        if self._is_worker():
+        if is_worker(self):
             super().search(*data, **fit_options)
             return
         self.oracle.deadline = self._deadline
@@ -113,7 +114,7 @@ class TrialRunner(keras_tuner.Tuner):
     @contextlib.contextmanager
     def _working(self) -> Iterator[None]:
         """Within it nobody may delete the search, and errors of its disk say so."""
-        if self._is_worker():
+        if is_worker(self):
             yield
             return
         try:
@@ -165,12 +166,11 @@ class TrialRunner(keras_tuner.Tuner):
         self._run = run = TrialRun(self, trial)
         run.epochs = kwargs.get("epochs")
         original = kwargs.pop("callbacks", [])
-        if not (self._is_worker() or self.replays(trial.trial_id)):
+        if not (is_worker(self) or self.replays(trial.trial_id)):
             self.oracle.trains_alone(trial.trial_id)
         try:
             while run.execution < self.executions_per_trial and not run.stopped:
-                callbacks = self._deepcopy_callbacks(original)
-                self._configure_tensorboard_dir(callbacks, trial, run.execution)
+                callbacks = own_callbacks(self, original, trial, run.execution)
                 options = copy.copy(kwargs)
                 options["callbacks"] = [*callbacks, TrialCallback(run, callbacks)]
                 if run.progress is not None:
@@ -268,7 +268,7 @@ class TrialRunner(keras_tuner.Tuner):
             reason = "interrupted" if self._run.interrupted else "taken over"
             self._emit("trial_end", trial, reason=f"{reason}: it goes on later")
             return
-        if not self._is_worker():
+        if not is_worker(self):
             # Its end first: where it was matters no more once that is written.
             super().on_trial_end(trial)
             self.checkpoints.drop_progress(trial.trial_id)
@@ -309,7 +309,7 @@ class TrialRunner(keras_tuner.Tuner):
         Raises:
             FileNotFoundError: if they were not kept.
         """
-        model = self._try_build(trial.hyperparameters)
+        model = try_build(self, trial.hyperparameters)
         self.checkpoints.load(trial.trial_id, model)
         return model
 
@@ -319,9 +319,9 @@ class TrialRunner(keras_tuner.Tuner):
         if self.listener is None:
             return
         number = None
-        if trial is not None and not self._is_worker():
+        if trial is not None and not is_worker(self):
             number = list(self.oracle.trials).index(trial.trial_id) + 1
-        total = None if self._is_worker() else self.oracle.expected_trials
+        total = None if is_worker(self) else self.oracle.expected_trials
         event = SearchEvent(
             kind, self, trial=trial, number=number, total=total, **details
         )

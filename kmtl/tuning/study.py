@@ -17,6 +17,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from kmtl._private.optuna import trial_id
+
 #: What kmtl notes in a study begins with this. Trials have: `owner`, who trains it;
 #: `beat`, which that process counts up; `progressed` and `alone`, the last process in
 #: which it finished an epoch, and in which it trained alone; `killed`, how often its
@@ -64,7 +66,7 @@ class SearchStudy:
     def trials(self) -> list[FrozenTrial]:
         """All trials that count, oldest first. Not to be changed."""
         found = self.storage.get_all_trials(self._id, deepcopy=False)
-        self._ids.update({trial.number: trial._trial_id for trial in found})
+        self._ids.update({trial.number: trial_id(trial) for trial in found})
         return [trial for trial in found if not noted(trial, "surplus")]
 
     def trial(self, number: int) -> FrozenTrial:

@@ -9,6 +9,7 @@ import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
 from optuna.trial import FrozenTrial, TrialState
 
+from kmtl._private.keras_tuner import remember_tried
 from kmtl.evaluation.pareto import non_dominated_ranks
 from kmtl.tuning import study as studies
 from kmtl.tuning.objective import ParetoObjective, trial_logs
@@ -53,10 +54,7 @@ class StudyTrials(keras_tuner.Oracle):
         ended.sort(key=lambda frozen: frozen.datetime_complete or datetime.min)
         self.start_order = list(self.trials)
         self.end_order = [str(frozen.number) for frozen in ended]
-        self._tried_so_far = {
-            self._compute_values_hash(trial.hyperparameters.values)
-            for trial in self.trials.values()
-        }
+        remember_tried(self, self.trials.values())
         return found
 
     def _read(self, frozen: FrozenTrial, trial: Trial) -> None:

@@ -21,6 +21,7 @@ import cloudpickle
 import keras
 from keras_tuner.engine.trial import TrialStatus
 
+from kmtl._private.keras_tuner import display
 from kmtl.tuning.events import failure_reason
 from kmtl.tuning.liveness import FOLDER
 from kmtl.tuning.trials import ENDED
@@ -193,7 +194,7 @@ class Watch:
                 continue
             if trial_id not in self._told:
                 self._told[trial_id] = 0
-                tuner.oracle._display.on_trial_begin(trial)
+                display(tuner.oracle).on_trial_begin(trial)
                 tuner._emit("trial_begin", trial)
             for epoch, logs in self._news(trial_id):
                 news = True
@@ -203,7 +204,7 @@ class Watch:
             if trial.status in ENDED:
                 news = True
                 self._over.add(trial_id)
-                tuner.oracle._display.on_trial_end(trial)
+                display(tuner.oracle).on_trial_end(trial)
                 failed = trial.status == TrialStatus.FAILED
                 reason = failure_reason(trial) if failed else None
                 if reason:

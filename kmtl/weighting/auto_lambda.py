@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from kmtl import _checks
+from kmtl._private.keras import forget_variable
 from kmtl._registry import register
 from kmtl.weighting import _masking as masking
 from kmtl.weighting.base import LossWeighting
@@ -144,7 +145,7 @@ class AutoLambda(LossWeighting):
                 variable.assign(part)
             return
         for variable in self.held:
-            self._untrack_variable(variable)
+            forget_variable(self, variable)
         form = keras.tree.map_structure(lambda array: 0, arrays)
         # A function: Keras wraps containers that are attributes of a layer.
         self._packed = lambda parts: keras.tree.pack_sequence_as(form, parts)

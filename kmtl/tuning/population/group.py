@@ -155,7 +155,7 @@ class Group:
 
     def _begin_epoch(self, chunk: Chunk) -> None:
         if self.schedules:
-            rate = self.model.optimizer._learning_rate
+            rate = self.model.optimizer.learning_rate
             with Between(self.model, [rate], chunk) as trial:
                 for at, place in enumerate(chunk.places):
                     if place in self.schedules:

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import psutil
 
+from kmtl._private.keras import nodes_of, sublayers
 from kmtl.evaluation.delta import DeltaM
 from kmtl.training.sources import is_split
 from kmtl.tuning import reuse
@@ -123,8 +124,8 @@ def copies(callbacks: Sequence[Any]) -> list[Any]:
 def activation_bytes(model: Any, batch_size: int) -> int:
     """Size of all layers' outputs for a batch, roughly."""
     total = 0
-    for layer in model._flatten_layers(include_self=False):
-        for node in getattr(layer, "_inbound_nodes", ())[:1]:
+    for layer in sublayers(model):
+        for node in nodes_of(layer)[:1]:
             for tensor in node.output_tensors:
                 total += math.prod(size or 1 for size in tensor.shape[1:])
     return 4 * batch_size * total
@@ -140,7 +141,7 @@ def member_bytes(model: Any) -> int:
 def has_convolution(model: Any) -> bool:
     """Whether the model has layers for which single trials are faster than many."""
     kinds = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
-    return any(isinstance(layer, kinds) for layer in model._flatten_layers())
+    return any(isinstance(layer, kinds) for layer in sublayers(model))
 
 
 def choose_width(model: Any, batch_size: int) -> int:

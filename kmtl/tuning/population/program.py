@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
+from kmtl._private.keras import sublayers
 from kmtl.training.cpu_kernels import cpu_kernels
 
 #: Rows of validation data in one batch where their number makes no difference.
@@ -238,12 +239,12 @@ def _rows_are_apart(model: Any) -> bool:
     weighting = model.weighting
     if weighting is not None and weighting.kind == "gradient":
         return False
-    kinds = {type(layer).__name__ for layer in model._flatten_layers()}
+    kinds = {type(layer).__name__ for layer in [model, *sublayers(model)]}
     known = set(ROWWISE_LAYERS)
     if weighting is not None:
         known.add(type(weighting).__name__)
     own = ("keras.", "kmtl.")
-    modules = {type(layer).__module__ for layer in model._flatten_layers()}
+    modules = {type(layer).__module__ for layer in [model, *sublayers(model)]}
     return kinds <= known and all(module.startswith(own) for module in modules)
 
 

@@ -1,0 +1,72 @@
+"""What KerasTuner keeps private. Checked on KerasTuner 1.4.8.
+
+Its tuners are built to be run by its own chief, on its own store of trials; kmtl's
+oracles keep the trials in an Optuna study, and so have to speak for both.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import keras_tuner
+
+#: Methods of KerasTuner's classes that ours override.
+OVERRIDDEN = (
+    # How trials become points of the Gaussian process: pruned ones count in ours.
+    "_vectorize_trials",
+)
+
+
+def is_worker(tuner: Any) -> bool:
+    """Whether KerasTuner's own chief, in another process, hands out the trials."""
+    return tuner._is_worker()
+
+
+def try_build(tuner: Any, hyperparameters: Any) -> Any:
+    """A trial's model, refused if too large, which `hypermodel.build` does not do."""
+    return tuner._try_build(hyperparameters)
+
+
+def own_callbacks(tuner: Any, callbacks: Any, trial: Any, execution: int) -> Any:
+    """Copies of the callbacks for a training; TensorBoard logs to a folder of its own.
+
+    `Tuner.run_trial` does it inside of what else it does.
+    """
+    try:
+        copies = copy.deepcopy(callbacks)
+    except Exception as error:
+        raise keras_tuner.errors.FatalValueError(
+            "`callbacks` of a search must be such that they can be copied, since every "
+            f"trial has its own. Received: {callbacks}"
+        ) from error
+    tuner._configure_tensorboard_dir(copies, trial, execution)
+    return copies
+
+
+def display(oracle: Any) -> Any:
+    """What prints the beginning and the end of trials."""
+    return oracle._display
+
+
+def searched(oracle: Any) -> list[Any]:
+    """The hyperparameters that are not fixed, as the Gaussian process sees them."""
+    return oracle._nonfixed_space()
+
+
+def random_values(oracle: Any) -> dict[str, Any] | None:
+    """Values that were not tried yet, None after too many attempts."""
+    return oracle._random_values()
+
+
+def tried(oracle: Any, values: Mapping[str, Any]) -> bool:
+    """Whether a trial has these values already."""
+    return oracle._duplicate(values)
+
+
+def remember_tried(oracle: Any, trials: Any) -> None:
+    """Make the trials of the study those that `tried` knows."""
+    oracle._tried_so_far = {
+        oracle._compute_values_hash(trial.hyperparameters.values) for trial in trials
+    }
