@@ -302,8 +302,6 @@ def test_the_privates_of_keras_tuner_are_there(tmp_path) -> None:
     assert callable(private.display(oracle).on_trial_begin)
     copies = private.own_callbacks(tuner, [keras.callbacks.Callback()], trial, 0)
     assert len(copies) == 1
-    for name in private.OVERRIDDEN:
-        assert callable(getattr(keras_tuner.oracles.BayesianOptimizationOracle, name))
 
 
 def test_ids_of_optuna_are_not_numbers() -> None:

@@ -9,7 +9,6 @@ from typing import Any
 OVERRIDDEN = (
     # At an epoch's end Keras computes every metric once more, operation by operation.
     "_get_metrics_result_or_logs",
-    "_losses",  # see `LossesOfThreads`
 )
 
 # -- the graph of a functional model ---------------------------------------------------

@@ -16,6 +16,17 @@ import keras_tuner
 OVERRIDDEN = (
     # How trials become points of the Gaussian process: pruned ones count in ours.
     "_vectorize_trials",
+    # The first call of `build` only declares the space; ours is declared already.
+    "_populate_initial_space",
+    # Each execution of a trial trains in a pooled model, on its fold.
+    "_build_and_fit_model",
+    # KerasTuner's Hyperband loads weights into a model without an optimizer's state.
+    "_build_hypermodel",
+    # A storage error is nobody's failure; a stopped trial says why it failed.
+    "_run_and_update_trial",
+    "_try_run_and_update_trial",
+    # The file that a tuner writes for itself: KerasTuner would reload in a constructor.
+    "_get_tuner_fname",
 )
 
 
