@@ -87,7 +87,7 @@ def _write_onnx(
         lambda tensor: keras.InputSpec(
             shape=(None, *tensor.shape[1:]), dtype=tensor.dtype, name=tensor.name
         ),
-        plain._inputs_struct,
+        plain.input,
     )
     with warnings.catch_warnings():
         # Keras makes tf2onnx work with NumPy 2, which warns.
