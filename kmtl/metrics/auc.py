@@ -49,11 +49,15 @@ class AUC(keras.metrics.Metric):
         self.columns = columns
         self.bins = bins
         self.histogram = self.add_variable(
-            (2 * columns * bins,), "zeros", name="histogram"
+            (2 * columns * bins,), "zeros", dtype=self.dtype, name="histogram"
         )
-        self.centre = self.add_variable((columns,), "zeros", name="centre")
+        self.centre = self.add_variable(
+            (columns,), "zeros", dtype=self.dtype, name="centre"
+        )
         #: 0 until the column has had a label.
-        self.spread = self.add_variable((columns,), "zeros", name="spread")
+        self.spread = self.add_variable(
+            (columns,), "zeros", dtype=self.dtype, name="spread"
+        )
 
     def update_state(
         self, labels: Any, outputs: Any, sample_weight: Any = None

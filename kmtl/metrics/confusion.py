@@ -33,7 +33,9 @@ class ConfusionMetric(keras.metrics.Metric):
         super().__init__(name=name, dtype=dtype)
         self.classes = classes
         self.binary = binary
-        self.matrix = self.add_variable((classes, classes), "zeros", name="matrix")
+        self.matrix = self.add_variable(
+            (classes, classes), "zeros", dtype=self.dtype, name="matrix"
+        )
 
     def update_state(
         self, labels: Any, outputs: Any, sample_weight: Any = None

@@ -47,7 +47,7 @@ class KerasMetric(keras.metrics.Metric):
         self.form = form
         self.classes = classes
         self.activate = activate
-        self.count = self.add_variable((), "zeros", name="count")
+        self.count = self.add_variable((), "zeros", dtype=self.dtype, name="count")
 
     def build_for(self, shape: tuple[int | None, ...]) -> None:
         """Make the variables of metrics that wait for a batch, and check the result.

@@ -40,8 +40,8 @@ class MaskedMean(keras.metrics.Metric):
 
     def __init__(self, name: str | None = None, dtype: Any = "float32"):
         super().__init__(name=name, dtype=dtype)
-        self.total = self.add_variable((), "zeros", name="total")
-        self.count = self.add_variable((), "zeros", name="count")
+        self.total = self.add_variable((), "zeros", dtype=self.dtype, name="total")
+        self.count = self.add_variable((), "zeros", dtype=self.dtype, name="count")
 
     def values(self, labels: Any, outputs: Any) -> Any:
         """Per-label values, of the mask's shape."""
@@ -146,7 +146,10 @@ class R2(keras.metrics.Metric):
     ):
         super().__init__(name=name, dtype=dtype)
         self.columns = columns
-        zeros = lambda n: self.add_variable((columns,), "zeros", name=n)  # noqa: E731
+
+        def zeros(name: str) -> Any:
+            return self.add_variable((columns,), "zeros", dtype=self.dtype, name=name)
+
         self.labels = zeros("labels")
         self.count = zeros("count")
         self.mean = zeros("mean")

@@ -229,6 +229,10 @@ class Task(_registry.Registrable):
             ops.reshape(ops.cast(present, "float32"), shape),
         )
 
+    def target_in(self, inputs: Any) -> Any:
+        """The one of a model's inputs that is the target, for `target_is_input`."""
+        raise NotImplementedError
+
     def label_shape(self, labels: Any) -> tuple[int, ...]:
         """Shape of one clean label, given a batch of raw ones."""
         raise NotImplementedError

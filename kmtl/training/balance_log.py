@@ -49,7 +49,7 @@ class BalanceLog(keras.layers.Layer):
     def add_weights(self, weights: Any) -> None:
         """Record the `(T,)` factors of a step's losses."""
         self.has_weights = True
-        self.step_count.assign_add(ops.ones(()))
+        self.step_count.assign_add(ops.ones((), "float32"))
         self.weight_sums.assign_add(ops.cast(weights, "float32"))
 
     def add_gramian(self, gramian: Any, present: Any) -> None:

@@ -117,7 +117,9 @@ def train_step(model: Any, data: Any) -> dict[str, Any]:
         for t, name in enumerate(model.task_names):
             for variable in plan.own[name]:
                 own[id(variable)] *= tf.cast(factors[t], own[id(variable)].dtype)
-    own.update((id(v), g) for v, g in zip(plan.shared, shared, strict=True))
+    own.update(
+        (id(v), tf.cast(g, v.dtype)) for v, g in zip(plan.shared, shared, strict=True)
+    )
     variables = model.trainable_variables
     gradients = [own.get(id(variable)) for variable in variables]
     if scaled_penalty is not None:

@@ -61,11 +61,17 @@ class Guards(keras.metrics.Metric):
         #: Entries of the flags: labels too high, too low, sample weights, inputs.
         self.entries = 3 * count + len(self.inputs)
         #: Steps in a row without a non-finite loss per task, and all steps.
-        self.clean_losses = self.add_variable((count + 1,), "zeros", name="losses")
+        self.clean_losses = self.add_variable(
+            (count + 1,), "zeros", dtype=self.dtype, name="losses"
+        )
         #: By how much an entry exceeded what it may be, so far.
-        self.excess = self.add_variable((self.entries,), "zeros", name="excess")
+        self.excess = self.add_variable(
+            (self.entries,), "zeros", dtype=self.dtype, name="excess"
+        )
         #: Steps in a row without any excess.
-        self.clean_data = self.add_variable((self.entries,), "zeros", name="data")
+        self.clean_data = self.add_variable(
+            (self.entries,), "zeros", dtype=self.dtype, name="data"
+        )
 
     def update_state(self, running_losses: Any, data: Any = None) -> None:
         """Note a step.
@@ -76,7 +82,9 @@ class Guards(keras.metrics.Metric):
             data: What `look` gave, or None for data that were checked before.
         """
         finite = ops.cast(ops.isfinite(running_losses), "float32")
-        self.clean_losses.assign_add(ops.concatenate([finite, ops.ones((1,))]))
+        self.clean_losses.assign_add(
+            ops.concatenate([finite, ops.ones((1,), "float32")])
+        )
         if data is not None:
             excess = ops.maximum(self.excess, data)
             self.excess.assign(excess)
@@ -116,7 +124,7 @@ class Guards(keras.metrics.Metric):
         return [*found, *[None] * len(self.inputs)][: len(self.inputs)]
 
     def result(self) -> Any:
-        return ops.zeros(())  # no log; Keras asks every metric
+        return ops.zeros((), "float32")  # no log; Keras asks every metric
 
     def check(self, model: Any, place: str, epoch: int | None = None) -> None:
         """Raise for what the flags say, and reset them; see `check_guards`."""
@@ -247,7 +255,9 @@ def _flag(condition: Any) -> Any:
 
 
 def _stack(flags: list) -> Any:
-    return ops.stack([ops.zeros(()) if flag is None else flag for flag in flags])
+    return ops.stack(
+        [ops.zeros((), "float32") if flag is None else flag for flag in flags]
+    )
 
 
 def _is_bad_weight(sample_weight: Any, name: str) -> Any:

@@ -75,7 +75,9 @@ def task_losses(
             weight * task.loss_values(labels, inside)
             for weight, inside in kept.get(name, ())
         )
-        deep.append(ops.sum(extra * weights) if name in kept else ops.zeros(()))
+        deep.append(
+            ops.sum(extra * weights) if name in kept else ops.zeros((), "float32")
+        )
         share, count = losses.masked_mean(
             values + extra if name in kept else values, weights
         )
@@ -144,7 +146,7 @@ def _rows(model: Any, x: Any) -> Any:
 def total(model: Any, batch: Batch, training: bool) -> tuple[Any, ...]:
     """Total of the tasks' losses, each task's factor in it, and the rest."""
     if model.weighting is None or model.weighting.kind == "gradient":
-        return ops.sum(batch.losses), batch.own, ops.zeros(())
+        return ops.sum(batch.losses), batch.own, ops.zeros((), "float32")
     # Several replicas: balance the losses of the global batch. Each replica takes
     # 1/N of the total; the gradient of the sum over replicas gives the rest back.
     total, factors = model.weighting.combine(
@@ -178,7 +180,7 @@ def penalty_of(model: Any, training: bool) -> Any:
 
 def record(model: Any, batch: Batch, penalty: Any, weights: Any, gramian: Any) -> None:
     """Book a step of a gradient-based weighting; losses count with own weights."""
-    _book(model, batch, batch.own, ops.zeros(()), penalty)
+    _book(model, batch, batch.own, ops.zeros((), "float32"), penalty)
     if weights is not None:
         model.balance_log.add_weights(weights * batch.own)
     model.balance_log.add_gramian(gramian, batch.present)
@@ -187,7 +189,7 @@ def record(model: Any, batch: Batch, penalty: Any, weights: Any, gramian: Any) -
 def _book(model: Any, batch: Batch, factors: Any, other: Any, penalty: Any) -> None:
     terms = model._state.terms
     terms.has_regularization |= penalty is not None
-    penalty = ops.zeros(()) if penalty is None else penalty
+    penalty = ops.zeros((), "float32") if penalty is None else penalty
     terms.has_deep |= batch.deep is not None
     terms.update_state(
         batch.sums, batch.counts, factors, penalty, other, batch.rows, batch.deep

@@ -28,13 +28,19 @@ class LossTerms(keras.metrics.Metric):
         self.has_regularization = False
         self.has_deep = False
         tasks = len(self.task_names)
-        self.raw = self.add_variable((tasks,), "zeros", name="raw")
-        self.weighted = self.add_variable((tasks,), "zeros", name="weighted")
-        self.deep = self.add_variable((tasks,), "zeros", name="deep")
-        self.labels = self.add_variable((tasks,), "zeros", name="labels")
-        self.regularization = self.add_variable((), "zeros", name="regularization")
-        self.other = self.add_variable((), "zeros", name="other")
-        self.rows = self.add_variable((), "zeros", name="rows")
+        self.raw = self.add_variable((tasks,), "zeros", dtype=self.dtype, name="raw")
+        self.weighted = self.add_variable(
+            (tasks,), "zeros", dtype=self.dtype, name="weighted"
+        )
+        self.deep = self.add_variable((tasks,), "zeros", dtype=self.dtype, name="deep")
+        self.labels = self.add_variable(
+            (tasks,), "zeros", dtype=self.dtype, name="labels"
+        )
+        self.regularization = self.add_variable(
+            (), "zeros", dtype=self.dtype, name="regularization"
+        )
+        self.other = self.add_variable((), "zeros", dtype=self.dtype, name="other")
+        self.rows = self.add_variable((), "zeros", dtype=self.dtype, name="rows")
 
     def update_state(
         self,

@@ -64,7 +64,7 @@ class RLW(LossWeighting):
         if training:
             logits = self._draw()
         else:
-            logits = ops.zeros((self.num_tasks,))
+            logits = ops.zeros((self.num_tasks,), "float32")
         weights = masking.softmax(masking.cast_like(logits, losses), mask)
         return masking.weighted_sum(losses, weights)
 
