@@ -93,7 +93,7 @@ def from_keras(
             raise ValueError(
                 f"{message}: {base.__name__} {reason}. Use {instead}. {received}"
             )
-    errors = []
+    errors: list[Exception] = []
     for made, fits in _candidates(loss, kind, classes):
         try:
             if fits(made):

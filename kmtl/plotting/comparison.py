@@ -39,9 +39,9 @@ def comparison(
     """
     import matplotlib.pyplot as plt
 
-    given = [evaluation] if hasattr(evaluation, "rows") else list(evaluation)
-    totals = [each.delta_m for each in given]
-    if not totals or None in totals:
+    given = list(evaluation) if isinstance(evaluation, Sequence) else [evaluation]
+    totals = [each.delta_m for each in given if each.delta_m is not None]
+    if not totals or len(totals) < len(given):
         raise ValueError(
             "`evaluation` must have been made with `baselines`. "
             "Received: an evaluation whose delta_m is None"
@@ -52,8 +52,9 @@ def comparison(
     colors = [_color(delta, noise[name]) for name, delta in deltas.items()]
     ax.barh(list(deltas), list(deltas.values()), color=colors)
     for name, delta in deltas.items():
-        if noise[name] is not None:
-            reach = DEVIATIONS * noise[name]
+        known = noise[name]
+        if known is not None:
+            reach = DEVIATIONS * known
             ax.errorbar(delta, name, xerr=reach, color=MEAN, capsize=3, linewidth=1)
     ax.axvline(0, color=MEAN, linewidth=0.8)
     mean = statistics.fmean(totals)
