@@ -27,7 +27,7 @@ def importance(table: pandas.DataFrame, metric: str | None = None) -> pandas.Ser
     A hyperparameter that does not count in a trial is a value of its own.
 
     Args:
-        table: What `tuner.results()` returned.
+        table: A tuner, or what its `results()` returned.
         metric: Name of a log. None: the search's first objective.
 
     Returns:
@@ -73,6 +73,27 @@ def importance(table: pandas.DataFrame, metric: str | None = None) -> pandas.Ser
     return gains.sort_values(ascending=False, kind="stable")
 
 
+def as_table(given: Any) -> pandas.DataFrame:
+    """What `tuner.results()` returned, also of the tuner itself.
+
+    Raises:
+        TypeError, ValueError: for anything else.
+    """
+    if callable(getattr(given, "results", None)):
+        given = given.results()
+    if not hasattr(given, "attrs") or not hasattr(given, "columns"):
+        raise TypeError(
+            "`table` must be a tuner of kmtl or what its `results()` returned. "
+            f"Received: {type(given).__name__}"
+        )
+    if "hyperparameters" not in given.attrs:
+        raise ValueError(
+            "`table` must be what `tuner.results()` returned, with its `attrs`. "
+            f"Received: a table with the columns {', '.join(map(str, given.columns))}"
+        )
+    return given
+
+
 def completed(
     table: pandas.DataFrame, metric: str | None = None
 ) -> tuple[str, list[str], pandas.DataFrame]:
@@ -81,18 +102,15 @@ def completed(
     Raises:
         ValueError: for a table that is not `tuner.results()`, and an unknown metric.
     """
-    names = table.attrs.get("hyperparameters")
-    if names is None:
-        raise ValueError(
-            "`table` must be what `tuner.results()` returned, with its `attrs`. "
-            f"Received: a table with the columns {', '.join(map(str, table.columns))}"
-        )
+    table = as_table(table)
+    names = table.attrs["hyperparameters"]
     if metric is None:
         metric = table.attrs["objectives"][0]
     if metric not in table.columns:
         logs = [name for name in table.columns if str(name).startswith("val_")]
         raise ValueError(_checks.unknown_name("metric", metric, logs))
-    rows = table[(table["status"] == "COMPLETED") & table[metric].notna()]
+    numbers = np.isfinite(table[metric].to_numpy("float64", na_value=np.nan))
+    rows = table[(table["status"] == "COMPLETED") & numbers]
     return metric, list(names), rows
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from kmtl import _checks
-from kmtl.plotting._importance import completed, importance, is_numeric
+from kmtl.plotting._importance import as_table, completed, importance, is_numeric
 
 if TYPE_CHECKING:
     import pandas
@@ -29,7 +29,7 @@ def parallel_coordinates(
     """Draw every completed trial as a line through its hyperparameters to its metric.
 
     Args:
-        table: What `tuner.results()` returned.
+        table: A tuner, or what its `results()` returned.
         metric: Name of a log. None: the search's first objective.
         ax: Axes to draw on. None makes a figure.
         hyperparameters: Names of those to draw. None: all that vary.
@@ -39,6 +39,7 @@ def parallel_coordinates(
     """
     from matplotlib import colormaps
 
+    table = as_table(table)
     metric, names, rows = completed(table, metric)
     names = _chosen(rows, names, hyperparameters)
     ax = _axes(ax)
@@ -48,13 +49,24 @@ def parallel_coordinates(
     shades = colormaps[COLORS](np.linspace(0, 1, max(len(rows), 1)))
     for i, trial in enumerate(rows.index):
         line = [column[i] for column in heights]
-        ax.plot(range(len(line)), line, color=shades[i], label=str(trial), alpha=0.8)
+        top = i == len(rows) - 1
+        ax.plot(
+            range(len(line)),
+            line,
+            color=BEST if top else shades[i],
+            linewidth=2.5 if top else 1.0,
+            label=str(trial),
+            alpha=1.0 if top else 0.6,
+        )
     for place, scale in enumerate(scales):
         ax.axvline(place, color="0.8", linewidth=0.8, zorder=0)
         for height, text in scale.ticks():
             ax.text(place, height, f" {text}", fontsize=7, va="center")
     ax.set_xticks(range(len(scales)), [*names, metric], rotation=30, ha="right")
     ax.set_yticks([])
+    ax.set_xlim(-0.1, len(scales) - 0.5)  # room for the last axis' numbers
+    if len(rows):
+        ax.set_title(f"{len(rows)} trials, trial {rows.index[-1]} is the best")
     return ax
 
 
@@ -67,7 +79,7 @@ def hyperparameters(
     """Draw each hyperparameter against each task's metric, one point per trial.
 
     Args:
-        table: What `tuner.results()` returned.
+        table: A tuner, or what its `results()` returned.
         metrics: Names of logs. None: every task's score.
         names: Hyperparameters to draw. None: all that vary.
 
@@ -76,6 +88,7 @@ def hyperparameters(
     """
     import matplotlib.pyplot as plt
 
+    table = as_table(table)
     if metrics is None:
         metrics = list(table.attrs.get("scores", {}).values()) or [None]  # type: ignore
     _, known, rows = completed(table, metrics[0])
@@ -113,13 +126,14 @@ def importances(
     """Draw the importance of every hyperparameter, the largest on top.
 
     Args:
-        table: What `tuner.results()` returned, 8 completed trials or more.
+        table: A tuner, or what its `results()` returned, 8 completed trials or more.
         metric: Name of a log. None: the search's first objective.
         ax: Axes to draw on. None makes a figure.
 
     Returns:
         The Axes.
     """
+    table = as_table(table)
     found = importance(table, metric)
     ax = _axes(ax)
     ax.barh(list(found.index), list(found), color=OTHER)
@@ -138,7 +152,7 @@ def pareto(
     """Draw two metrics of all completed trials, and their front.
 
     Args:
-        table: What `tuner.results()` returned.
+        table: A tuner, or what its `results()` returned.
         x, y: Names of logs. None: the first two goals of a search with several, else
             the first two tasks' scores.
         ax: Axes to draw on. None makes a figure.
@@ -148,6 +162,7 @@ def pareto(
     """
     from kmtl.evaluation.pareto import ParetoFront
 
+    table = as_table(table)
     goals = table.attrs.get("objectives", [])
     if len(goals) < 2:
         goals = list(table.attrs.get("scores", {}).values())
@@ -190,7 +205,7 @@ def learning_curves(
     """Draw a metric of every trial per epoch; the best trials on top.
 
     Args:
-        curves: What `tuner.curve_table()` returned.
+        curves: A tuner, or what its `curve_table()` returned.
         metric: Name of a log.
         ax: Axes to draw on. None makes a figure.
         best: Integer >= 0: number of trials to highlight.
@@ -198,6 +213,8 @@ def learning_curves(
     Returns:
         The Axes. Of several executions the mean is drawn; stopped trials are dashed.
     """
+    if callable(getattr(curves, "curve_table", None)):
+        curves = curves.curve_table()
     if metric not in curves.columns:
         logs = list(curves.columns[5:])
         raise ValueError(_checks.unknown_name("metric", metric, logs))
@@ -234,7 +251,7 @@ def depth_weight(
     """Draw the best value of a metric by sharing depth and a task's weight.
 
     Args:
-        table: What `tuner.results()` returned.
+        table: A tuner, or what its `results()` returned.
         metric: Name of a log. None: the search's first objective.
         ax: Axes to draw on. None makes a figure.
         weight: A column `task_weight_<task>`. None: that of the first task.
@@ -245,6 +262,7 @@ def depth_weight(
         The Axes. Cells without a trial are empty; each cell says its value and its
         number of trials.
     """
+    table = as_table(table)
     metric, names, rows = completed(table, metric)
     weights = [name for name in names if name.startswith("task_weight_")]
     if "sharing_depth" not in names or not weights:
@@ -273,9 +291,9 @@ def depth_weight(
                 ax.text(j, i, text, ha="center", va="center", fontsize=7, bbox=box)
     image = ax.imshow(cells, aspect="auto", origin="lower", cmap=COLORS)
     ax.figure.colorbar(image, ax=ax, label=f"best {metric}")
-    ax.set_xticks(range(len(labels)), labels)
+    ax.set_xticks(range(len(labels)), labels, rotation=30, ha="right")
     ax.set_yticks(range(len(depths)), [f"{depth:g}" for depth in depths])
-    ax.set(xlabel=weight, ylabel="sharing_depth")
+    ax.set(xlabel=weight, ylabel="sharing_depth", title="best trial of each cell")
     return ax
 
 

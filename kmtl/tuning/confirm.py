@@ -194,8 +194,9 @@ def _summarised(
         for name in names:
             values = own[name].to_numpy("float64")
             line[name] = float(np.mean(values))  # NaN where one training diverged
-            mean.metrics.register(name, "min")
-            mean.metrics.update(name, line[name], step=0)
+            if not np.isnan(line[name]):
+                mean.metrics.register(name, "min")
+                mean.metrics.update(name, line[name], step=0)
             if seeds > 1:
                 line[f"{name}_std"] = float(np.std(values, ddof=1))
         logs = {name: line[name] for name in names}

@@ -24,6 +24,8 @@ from kmtl.tuning.trials import ENDED, PRUNED
 
 #: Least seconds between two drawings: drawing takes time from training.
 PAUSE = 0.25
+#: Characters of a line; `results()` has all.
+MOST_TEXT = 240
 _STYLES = {"COMPLETED": "green", "FAILED": "red", PRUNED: "dim", "RUNNING": "bold"}
 
 
@@ -103,8 +105,9 @@ class SearchTable:
     def _sentence(self, tuner: Any, trial: Any) -> str:
         number = list(tuner.oracle.trials).index(trial.trial_id) + 1
         total = tuner.oracle.expected_trials
-        parts = [
-            f"trial {number}{f'/{total}' if total else ''}",
+        parts = [  # by its name, as in `results()`
+            f"{number}{f'/{total}' if total else ''}",
+            f"trial {trial.trial_id}",
             trial.status.lower(),
         ]
         if trial.status == TrialStatus.FAILED:
@@ -115,7 +118,8 @@ class SearchTable:
         if best and best[0] is trial:
             parts.append("the best so far")
         parts.append(_values(tuner, trial))
-        return "  ".join(part for part in parts if part)
+        text = "  ".join(part for part in parts if part)
+        return text if len(text) <= MOST_TEXT else f"{text[: MOST_TEXT - 2]} …"
 
     # -- a table ----------------------------------------------------------------------
 
@@ -141,7 +145,11 @@ class SearchTable:
         logs = {trial.trial_id: trial_logs(trial) for trial in ranked}
         for task in tuner.tasks:
             name = f"val_{task.name}_{task.score.name}"
-            found = {key: row[name] for key, row in logs.items() if name in row}
+            found = {
+                key: row[name]
+                for key, row in logs.items()
+                if not math.isnan(row.get(name, math.nan))
+            }
             if found:
                 choose = max if ways[name] == "max" else min
                 first = choose(found, key=found.__getitem__)
@@ -242,7 +250,9 @@ def _scores(tuner: Any, logs: Mapping[str, float]) -> list[str]:
         names.setdefault(name, name.removeprefix("val_"))
     for name, words in names.items():
         if name in logs:
-            found.append(f"{words} {logs[name]:.4g}")
+            value = logs[name]
+            text = "no number" if math.isnan(value) else f"{value:.4g}"
+            found.append(f"{words} {text}")
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -230,7 +231,7 @@ class SearchResults:
                 continue
             logs = objectives.trial_logs(trial)
             met = not objective.has_value(logs) or objective.feasible(logs)
-            if met and all(goal.name in logs for goal in goals):
+            if met and all(math.isfinite(logs.get(g.name, math.nan)) for g in goals):
                 values.append([logs[goal.name] for goal in goals])
                 labels.append(trial.trial_id)
         return ParetoFront(

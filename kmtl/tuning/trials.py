@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import datetime
 
@@ -73,6 +74,8 @@ class StudyTrials(keras_tuner.Oracle):
             zip(self.objective.names, self.objective.directions, strict=False)
         )
         for name, value in metrics.items():
+            if math.isnan(value) and name not in self.objective.names:
+                continue  # no labels: KerasTuner takes the best of nothing
             trial.metrics.register(name, directions.get(name, "min"))
             trial.metrics.update(name, value, step=step)
         trial.best_step = step

@@ -44,7 +44,8 @@ def test_one_line_per_trial_where_there_is_no_terminal(tmp_path: Path) -> None:
     best = -1.0
     for number, (line, trial) in enumerate(zip(lines, trials, strict=False), 1):
         a, b = trial.hyperparameters.values["a"], trial.hyperparameters.values["b"]
-        assert line.startswith(f"trial {number}/6  {trial.status.lower()}  ")
+        name = f"trial {trial.trial_id}"  # as in `results()`
+        assert line.startswith(f"{number}/6  {name}  {trial.status.lower()}  ")
         assert line.endswith(f"a={a:.3g} b={b:.3g}")
         if a > 0.6:
             assert "MemoryError: too large" in line
@@ -61,7 +62,7 @@ def test_one_line_per_trial_where_there_is_no_terminal(tmp_path: Path) -> None:
         tmp_path, breaking, max_trials=7, seed=1, listener=SearchTable(shown)
     )
     run(more, epochs=2)
-    assert [line.split("  ")[0] for line in written(shown)[:-1]] == ["trial 7/7"]
+    assert [line.split("  ")[0] for line in written(shown)[:-1]] == ["7/7"]
 
 
 def test_table_on_a_terminal(tmp_path: Path) -> None:
