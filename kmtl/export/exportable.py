@@ -15,6 +15,8 @@ class ExportableModel(Protocol):
     name: str
     inputs: list[Any]
     layers: list[Any]
+    #: The inputs in the structure in which `predict` takes them.
+    _inputs_struct: Any
 
     @property
     def task_names(self) -> tuple[str, ...]:

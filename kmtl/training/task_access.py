@@ -214,16 +214,17 @@ class TaskAccess(keras.Model):
         verbose: bool = False,
         **options: Any,
     ) -> Any:
-        """Write a SavedModel with one named output per task; see `kmtl.export`.
+        """Write a model for serving, one named output per task; see `kmtl.export`.
 
         Args:
             filepath: Folder to write; refused if something is there, unless
                 `overwrite=True`.
-            format: `"tf_saved_model"`, or another format of `keras.Model.export`.
+            format: `"tf_saved_model"`, `"onnx"`, `"openvino"` or `"litert"`.
             verbose: Whether to print what was written.
             **options: `outputs="probabilities"` or `"logits"`, `input_dtype`
                 (`"uint8"` for raw images), `tasks` (a subset), `features=True`,
-                `overwrite=True`; for the other formats also those of Keras.
+                `overwrite=True`; and of the formats, as in
+                `kmtl.export.export_model`.
 
         Returns:
             The absolute path written.
