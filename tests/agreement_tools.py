@@ -179,11 +179,9 @@ def clean(task: kmtl.Task, labels: Any, x: Any) -> tuple[np.ndarray, np.ndarray]
         missing |= labels == task.missing
     labels = np.where(missing, 0.0, labels)
     if task.registered_name in ("classification", "segmentation"):
-        shape: tuple = labels.shape
-        if task.registered_name == "segmentation" and task.classes == 2:
-            shape = (*labels.shape[:3], 1)
-        elif labels.ndim == 2:
-            shape = labels.shape[:1]
+        shape: tuple = labels.shape[:1]
+        if task.registered_name == "segmentation":
+            shape = labels.shape[:3] + (1,) * (task.classes == 2)
         return labels.reshape(shape), 1.0 - missing.reshape(shape)
     if labels.ndim == 1:
         return labels[:, None], 1.0 - missing[:, None]

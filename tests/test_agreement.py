@@ -17,7 +17,7 @@ import agreement_tools as by_hand
 import keras
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import kmtl
@@ -114,6 +114,18 @@ plans = st.lists(
     min_size=3,
     max_size=5,
 )
+
+
+def drawn(kind: str, weight: float | None = None, override: bool = True) -> dict:
+    """A plan of one task, as `plans` draws them."""
+    return {
+        "kind": kind,
+        "weight": 0.3,
+        "compiled_weight": weight,
+        "override": override,
+        "metrics": True,
+        "weighted": True,
+    }
 
 
 def made(plan: dict[str, Any], name: str) -> tuple[kmtl.Task, str, Any, dict, dict]:
@@ -268,6 +280,19 @@ def served(model: Any, x: np.ndarray) -> dict[str, np.ndarray]:
     seed=st.integers(0, 999),
     sample_weights=st.sampled_from(["each", "one", "none"]),
     exports=st.sampled_from([True, False]),
+)
+@example(  # kinds that the few models drawn by default lack
+    plan=[
+        drawn("classes"),
+        drawn("mask"),
+        drawn("numbers", 0.5),
+        drawn("map", None, False),
+    ],
+    regularizer=None,
+    weighting="uncertainty",
+    sample_weights="each",
+    seed=5,
+    exports=False,
 )
 def test_everybody_tells_the_same(
     plan, regularizer, weighting, seed, sample_weights, exports
