@@ -261,3 +261,27 @@ def test_kerastuners_own_chief_and_worker_take_our_hypermodel(tmp_path: Path) ->
         "COMPLETED",
         "COMPLETED",
     ]
+
+
+def test_workers_know_the_baselines_that_auto_stands_for(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(16, 2)).astype("float32")
+    y = {"kind": (x[:, 0] > 0).astype("int32"), "size": x[:, 1]}
+    tasks = (kmtl.Classification("kind", classes=2), kmtl.Regression("size"))
+    tuner = kmtl.RandomSearch(
+        kmtl.HyperModel(
+            kmtl.build_mlp, tasks=tasks, input_shape=(2,), units=(2,), seed=0
+        ),
+        "val_delta_m",
+        1,
+        baselines="auto",
+        workers=2,
+        seed=0,
+        directory=tmp_path,
+    )
+    tuner.search(x, y, validation_data=(x, y), epochs=1, verbose=0)
+    (trial,) = tuner.oracle.trials.values()
+    assert trial.status == "COMPLETED"
+    (row,) = tuner.curves("0")
+    scores = {"kind": row["val_kind_accuracy"], "size": row["val_size_mae"]}
+    expected, _ = kmtl.evaluation.delta_m(scores, tuner.baselines, tasks)
+    assert trial.score == pytest.approx(expected)
