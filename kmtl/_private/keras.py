@@ -88,6 +88,8 @@ class LossesOfThreads:
     them waits for the others.
     """
 
+    _losses_of_threads: dict[int, list]
+
     @property
     def _losses(self) -> list:
         return self._losses_of_threads.setdefault(threading.get_ident(), [])

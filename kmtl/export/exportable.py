@@ -16,7 +16,7 @@ class ExportableModel(Protocol):
     inputs: list[Any]
     layers: list[Any]
     #: The inputs in the structure in which `predict` takes them.
-    _inputs_struct: Any
+    input: Any
 
     @property
     def task_names(self) -> tuple[str, ...]:

@@ -99,7 +99,7 @@ def check_compiled(make: Make, xla: bool = True) -> None:
     present = np.ones(4, "float32")
     eager, graph = (ready(make, 4, 9) for _ in range(2))
     step = compiled(graph, graph.direction, jit_compile=xla)
-    for scale in np.float32([1.0, 0.7]):
+    for scale in np.array([1.0, 0.7], "float32"):
         arguments = (scale * jacobian, losses / (1 + scale), present)
         expected = call(eager, "direction", *arguments)
         np.testing.assert_allclose(step(*arguments), expected, rtol=2e-4, atol=1e-4)

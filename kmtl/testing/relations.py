@@ -42,7 +42,7 @@ def check_penalty(make: Make) -> None:
     """The penalty is a finite number >= 0 with a finite gradient, kinks included."""
     relations = compiled(make(1.0)).relations
     weights = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
-    one_direction = weights[:, :1] * np.float32([1.0, -2.0, 0.5])
+    one_direction = weights[:, :1] * np.array([1.0, -2.0, 0.5], "float32")
     for matrix in (weights, one_direction, 0 * weights):
         value, slope = gradient(relations.penalty_of, matrix)
         assert np.isfinite(value)
