@@ -242,6 +242,31 @@ def test_training_on_does_not_change_what_was_exported(tmp_path: Path) -> None:
     np.testing.assert_allclose(serve(path, inputs=x)["ink"], before, atol=1e-6)
 
 
+@pytest.mark.parametrize("reloaded", [False, True], ids=["compiled", "reloaded"])
+def test_a_reconstruction_with_another_loss_exports_what_that_loss_predicts(
+    reloaded: bool, tmp_path: Path
+) -> None:
+    model = export_tools.cnn(tasks=[kmtl.Reconstruction("image")])
+    model.compile("sgd", loss={"image": "binary_cross_entropy"})
+    if reloaded:
+        model.save(tmp_path / "model.keras")
+        model = keras.models.load_model(tmp_path / "model.keras", compile=False)
+    x = export_tools.images()
+    path = model.export(tmp_path / "served")
+    expected = sigmoid(model.predict(x, verbose=0)["image"])
+    assert expected.min() > 0.0 and np.ptp(expected) > 0.01
+    np.testing.assert_allclose(serve(path, inputs=x)["image"], expected, atol=1e-6)
+    described = description.read_description(path)["tasks"]["image"]
+    assert (described["gives"], described["activation"]) == ("probabilities", "sigmoid")
+    if reloaded:  # one new process is enough
+        report = kmtl.verify_export(path, model, x)
+        assert list(report.differences) == ["image"]
+        # What is compared is what is served: the declared loss would give values.
+        model.compile("sgd")
+        with pytest.raises(ValueError, match="'image' by"):
+            kmtl.verify_export(path, model, x)
+
+
 # -- writing whole or not at all ------------------------------------------------------
 
 
