@@ -15,6 +15,7 @@ PACKAGE = Path(kmtl.__file__).parent
 
 # From the ground up: a room imports those above it in this list, and itself.
 ROOMS = (
+    "typing",
     "_arrays",
     "_checks",
     "_private",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import keras
 
 from kmtl import _checks, _registry
 from kmtl.layers.maker import NORMALIZATIONS, LayerMaker
+from kmtl.typing import Activation, Config, Options, Regularizer, Tensor
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,9 +26,9 @@ class Backbone(_registry.Registrable):
     """
 
     dropout: float | Sequence[float] | None = 0.0
-    activation: Any = "relu"
+    activation: Activation = "relu"
     normalization: str | None = None
-    kernel_regularizer: Any = None
+    kernel_regularizer: Regularizer = None
 
     #: Ranks of one input that the blocks accept.
     INPUT_RANKS: ClassVar[tuple[int, ...]] = ()
@@ -58,17 +59,17 @@ class Backbone(_registry.Registrable):
                 f"Received: input_shape={tuple(input_shape)}"
             )
 
-    def block(self, index: int, features: Any, make: LayerMaker) -> Any:
+    def block(self, index: int, features: Tensor, make: LayerMaker) -> Tensor:
         """Apply block `index` (0-based), with layers from `make`."""
         raise NotImplementedError
 
-    def finish(self, features: Any, make: LayerMaker) -> Any:
+    def finish(self, features: Tensor, make: LayerMaker) -> Tensor:
         """Normalisation, activation and dropout, which end every kind of block."""
         if self.normalization is not None:
             features = make.normalization(self.normalization, "norm")(features)
         return make.activation(self.activation, "activation")(features)
 
-    def drop(self, index: int, features: Any, make: LayerMaker) -> Any:
+    def drop(self, index: int, features: Tensor, make: LayerMaker) -> Tensor:
         """The dropout of block `index`, if it has one."""
         if self.dropout is None:
             return features
@@ -90,16 +91,16 @@ class Backbone(_registry.Registrable):
             for i, rate in enumerate(rates)
         )
 
-    def to_config(self) -> dict[str, Any]:
+    def to_config(self) -> Config:
         """JSON-ready description; `Backbone.from_config` gives an equal backbone."""
         kind = _registry.saved_name("backbone", type(self))
-        config: dict[str, Any] = {"kind": kind}
+        config: Config = {"kind": kind}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             config[field.name] = list(value) if isinstance(value, tuple) else value
         return config
 
     @staticmethod
-    def from_config(config: Mapping[str, Any]) -> Backbone:
+    def from_config(config: Options) -> Backbone:
         config = dict(config)
         return _registry.get("backbone", config.pop("kind"))(**config)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from kmtl import _checks
 from kmtl._registry import register
 from kmtl.backbones.base import Backbone
+from kmtl.layers.maker import LayerMaker
+from kmtl.typing import Tensor
 
 
 @register("backbone", "cnn")
@@ -61,7 +62,7 @@ class CNN(Backbone):
                 f"channels. Received: input_shape={tuple(input_shape)}"
             )
 
-    def block(self, index: int, features: Any, make: Any) -> Any:
+    def block(self, index: int, features: Tensor, make: LayerMaker) -> Tensor:
         sides = [side for side in features.shape[1:3] if side is not None]
         halve = self.pooling is not None and all(side > 1 for side in sides)
         for i in range(self.convs):

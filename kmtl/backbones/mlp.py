@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from kmtl import _checks
 from kmtl._registry import register
 from kmtl.backbones.base import Backbone
+from kmtl.layers.maker import LayerMaker
+from kmtl.typing import Tensor
 
 
 @register("backbone", "mlp")
@@ -46,7 +47,7 @@ class MLP(Backbone):
                 f"Received: input_shape={tuple(input_shape)}"
             )
 
-    def block(self, index: int, features: Any, make: Any) -> Any:
+    def block(self, index: int, features: Tensor, make: LayerMaker) -> Tensor:
         if len(features.shape) > 2:
             features = make.flatten("flatten")(features)
         features = make.dense(

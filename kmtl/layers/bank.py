@@ -19,6 +19,7 @@ from kmtl.layers.grouped import (
 )
 from kmtl.layers.grouped_convolution import GROUPED
 from kmtl.layers.maker import LayerMaker, _join
+from kmtl.typing import Config, Layer, Tensor
 
 CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 #: Treat every channel alike and have neither parameters nor randomness.
@@ -81,11 +82,11 @@ class BankMaker(LayerMaker):
     copies: int = 1
     first: int = 1
     # Whether a tensor is folded, by its id; the tensors are kept so that ids stay.
-    _known: dict[int, tuple[Any, bool]] = dataclasses.field(
+    _known: dict[int, tuple[Tensor, bool]] = dataclasses.field(
         default_factory=dict, compare=False, repr=False
     )
 
-    def layer(self, kind: type, name: str, **arguments: Any) -> Any:
+    def layer(self, kind: type, name: str, **arguments: Any) -> Layer:
         """What applies copies of a layer; called like the layer."""
         self._check(kind, name, arguments)
         if self.copies == 1:
@@ -109,14 +110,14 @@ class BankMaker(LayerMaker):
             f"layer '{self.name(name)}' of type {kind.__name__}"
         )
 
-    def fold(self, tensor: Any) -> Any:
+    def fold(self, tensor: Tensor) -> Tensor:
         """The tensor, repeated for every copy if it is common to all."""
         if self.copies == 1 or self.is_folded(tensor):
             return tensor
         repeated = keras.layers.Concatenate()([tensor] * self.copies)
         return self.note(repeated, True)
 
-    def is_folded(self, tensor: Any) -> bool:
+    def is_folded(self, tensor: Tensor) -> bool:
         """Whether the copies' channels lie side by side in it."""
         if id(tensor) in self._known:
             return self._known[id(tensor)][1]
@@ -126,16 +127,16 @@ class BankMaker(LayerMaker):
         self.note(tensor, folded)
         return folded
 
-    def note(self, tensor: Any, folded: bool) -> Any:
+    def note(self, tensor: Tensor, folded: bool) -> Tensor:
         """Take a tensor for folded or not, whatever it was made from; returns it."""
         self._known[id(tensor)] = (tensor, folded)
         return tensor
 
-    def _plain(self, kind: type, name: str, arguments: dict, axis: int = -1) -> Any:
+    def _plain(self, kind: type, name: str, arguments: dict, axis: int = -1) -> Layer:
         arguments = self._with_seeds(name, arguments, axis)
         return super().layer(kind, name, **arguments)
 
-    def _dense(self, kind: type, name: str, arguments: dict, inputs: Any) -> Any:
+    def _dense(self, kind: type, name: str, arguments: dict, inputs: Tensor) -> Tensor:
         if self.is_folded(inputs):
             activation = arguments.pop("activation", None)
             arguments |= {"copies": self.copies}
@@ -147,7 +148,9 @@ class BankMaker(LayerMaker):
             outputs = self._plain(kind, name, arguments)(inputs)
         return self.note(outputs, True)
 
-    def _convolution(self, kind: type, name: str, arguments: dict, inputs: Any) -> Any:
+    def _convolution(
+        self, kind: type, name: str, arguments: dict, inputs: Tensor
+    ) -> Tensor:
         groups = arguments.get("groups", 1)
         if groups > 1:
             inputs = self.fold(inputs)
@@ -158,27 +161,33 @@ class BankMaker(LayerMaker):
         return self.note(self._plain(kind, name, arguments)(inputs), True)
 
     def _layer_normalization(
-        self, kind: type, name: str, arguments: dict, inputs: Any
-    ) -> Any:
+        self, kind: type, name: str, arguments: dict, inputs: Tensor
+    ) -> Tensor:
         arguments |= {"copies": self.copies}
         layer = self._plain(GroupedLayerNormalization, name, arguments)
         return self.note(layer(self.fold(inputs)), True)
 
-    def _flatten(self, kind: type, name: str, arguments: dict, inputs: Any) -> Any:
+    def _flatten(
+        self, kind: type, name: str, arguments: dict, inputs: Tensor
+    ) -> Tensor:
         folded = self.is_folded(inputs)
         if folded and len(inputs.shape) > 2:
             kind, arguments = GroupedFlatten, {"copies": self.copies}
         return self.note(self._plain(kind, name, arguments)(inputs), folded)
 
-    def _channelwise(self, kind: type, name: str, arguments: dict, inputs: Any) -> Any:
+    def _channelwise(
+        self, kind: type, name: str, arguments: dict, inputs: Tensor
+    ) -> Tensor:
         folded = self.is_folded(inputs)
         return self.note(self._plain(kind, name, arguments)(inputs), folded)
 
-    def _per_channel(self, kind: type, name: str, arguments: dict, inputs: Any) -> Any:
+    def _per_channel(
+        self, kind: type, name: str, arguments: dict, inputs: Tensor
+    ) -> Tensor:
         layer = self._plain(kind, name, arguments)
         return self.note(layer(self.fold(inputs)), True)
 
-    def _merge(self, kind: type, name: str, arguments: dict, inputs: Any) -> Any:
+    def _merge(self, kind: type, name: str, arguments: dict, inputs: Tensor) -> Tensor:
         folded = any(self.is_folded(tensor) for tensor in inputs)
         if folded:
             inputs = [self.fold(tensor) for tensor in inputs]
@@ -200,7 +209,7 @@ class BankMaker(LayerMaker):
                 f"'{self.name(name)}' with {type(regularizer).__name__}"
             )
 
-    def _with_seeds(self, name: str, arguments: dict, axis: int) -> dict[str, Any]:
+    def _with_seeds(self, name: str, arguments: dict, axis: int) -> Config:
         """The arguments, with initializers that draw for every copy by itself."""
         changed = dict(arguments)
         for key, value in arguments.items():
@@ -216,7 +225,9 @@ class BankMaker(LayerMaker):
             changed[key] = PerCopy(own, axis=axis) if self.copies > 1 else own[0]
         return changed
 
-    def _seeded(self, initializer: Any, name: str, number: int) -> Any:
+    def _seeded(
+        self, initializer: keras.initializers.Initializer, name: str, number: int
+    ) -> keras.initializers.Initializer:
         if number == 1:
             return initializer
         seed = None
@@ -232,24 +243,24 @@ class _Call:
     """A layer to be, made when it is known whether its input is folded."""
 
     make: BankMaker
-    apply: Callable[..., Any]
+    apply: Callable[..., Tensor]
     kind: type
     name: str
-    arguments: dict[str, Any]
+    arguments: Config
 
-    def __call__(self, inputs: Any) -> Any:
+    def __call__(self, inputs: Tensor) -> Tensor:
         return self.apply(self.kind, self.name, dict(self.arguments), inputs)
 
 
 def run_bank(
     backbone: Any,
     blocks: Iterable[int],
-    inputs: Any,
+    inputs: Tensor,
     make: LayerMaker,
     prefix: str,
     copies: int,
     first: int = 1,
-) -> Any:
+) -> Tensor:
     """Apply blocks of a backbone in several copies to a common input.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -11,6 +11,7 @@ from keras import ops
 
 from kmtl import _checks
 from kmtl.layers.choice import Choice
+from kmtl.typing import Config, Options, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -48,7 +49,7 @@ class Branch(Choice):
         self,
         parents: int,
         readers: Sequence[str],
-        recipe: Mapping[str, Any] | None = None,
+        recipe: Options | None = None,
         temperature: float = 5.0,
         final_temperature: float = 0.5,
         anneal_steps: int = 1000,
@@ -60,7 +61,7 @@ class Branch(Choice):
         self.readers = tuple(map(str, readers))
         self.recipe = None if recipe is None else dict(recipe)
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         if input_shape[-1] % self.parents:
             raise ValueError(
                 f"The channels of layer '{self.name}' must be a multiple of `parents`. "
@@ -70,7 +71,7 @@ class Branch(Choice):
         self.add_choices((len(self.readers), self.parents))
         self.built = True
 
-    def call(self, inputs: Any, training: bool = False) -> Any:
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         leading = ops.shape(inputs)[:-1]
         channels = inputs.shape[-1] // self.parents
         nodes = ops.reshape(inputs, (*leading, self.parents, channels))
@@ -81,7 +82,7 @@ class Branch(Choice):
             outputs = ops.take(nodes, self.chosen(), axis=-2)
         return ops.reshape(outputs, (*leading, len(self.readers) * channels))
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         channels = input_shape[-1] // self.parents
         return (*input_shape[:-1], len(self.readers) * channels)
 
@@ -101,7 +102,7 @@ class Branch(Choice):
         outputs = taken[0] if len(taken) == 1 else ops.concatenate(taken, axis=-1)
         return keras.Model(inputs, outputs, name=self.name)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "parents": self.parents,

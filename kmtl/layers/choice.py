@@ -9,6 +9,7 @@ from keras import ops
 
 from kmtl import _checks
 from kmtl.layers.recorded import Recorded
+from kmtl.typing import Config, Store, Tensor
 
 #: Keeps the logarithm of a uniform number finite.
 EPSILON = 1e-20
@@ -68,7 +69,7 @@ class Choice(Recorded):
             aggregation="mean",  # of replicas that all hold the same
         )
 
-    def sample(self) -> Any:
+    def sample(self) -> Tensor:
         """Weights of a training step, float32, which sum to 1; cools down."""
         logits = ops.convert_to_tensor(self.logits)
         uniform = keras.random.uniform(
@@ -83,26 +84,26 @@ class Choice(Recorded):
             self.temperature.assign(ops.maximum(cooler, self.final_temperature))
         return weights
 
-    def probabilities(self) -> Any:
+    def probabilities(self) -> Tensor:
         """p, float32."""
         return ops.softmax(ops.convert_to_tensor(self.logits))
 
-    def chosen(self) -> Any:
+    def chosen(self) -> Tensor:
         """Index of the likeliest, int32."""
         return ops.cast(ops.argmax(ops.convert_to_tensor(self.logits), -1), "int32")
 
     # Keras does not save the state of seed generators.
-    def save_own_variables(self, store: Any) -> None:
+    def save_own_variables(self, store: Store) -> None:
         super().save_own_variables(store)
         store["seed"] = ops.convert_to_numpy(self.seed_generator.state)
 
-    def load_own_variables(self, store: Any) -> None:
+    def load_own_variables(self, store: Store) -> None:
         own = [key for key in store.keys() if key != "seed"]  # noqa: SIM118
         super().load_own_variables({key: store[key] for key in own})
         if "seed" in store:
             self.seed_generator.state.assign(store["seed"])
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "temperature": self.initial_temperature,
@@ -113,7 +114,7 @@ class Choice(Recorded):
 
 
 def check_annealing(
-    temperature: Any, final_temperature: Any, anneal_steps: Any
+    temperature: float, final_temperature: float, anneal_steps: int
 ) -> tuple[float, float, int]:
     """The checked arguments of an annealed temperature."""
     start = _checks.check_range("temperature", temperature, 0, low_open=True)

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from kmtl._private.keras import sublayers
+from kmtl.typing import Layer, Tensor, Variable
 
 
 def copy_state(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
@@ -60,7 +60,7 @@ def refresh(layer: keras.layers.Layer) -> None:
             one.load_own_variables(_own_variables(one))
 
 
-def _pairs(source: Any, target: Any) -> list[tuple[Any, Any]]:
+def _pairs(source: Layer, target: Layer) -> list[tuple[Layer, Layer]]:
     layers, others = list(_all_layers(source)), list(_all_layers(target))
     if [type(layer) for layer in layers] != [type(other) for other in others]:
         raise ValueError(
@@ -70,38 +70,38 @@ def _pairs(source: Any, target: Any) -> list[tuple[Any, Any]]:
     return list(zip(layers, others, strict=True))
 
 
-def _all_layers(layer: Any) -> Iterator[Any]:
+def _all_layers(layer: Layer) -> Iterator[Layer]:
     """A layer and all layers in it, in the order in which they were made."""
     yield layer
     yield from sublayers(layer)
 
 
-def _kinds(layers: list[Any]) -> str:
+def _kinds(layers: list[Layer]) -> str:
     return ", ".join(type(layer).__name__ for layer in layers)
 
 
-def _own_variables(layer: Any) -> dict[str, np.ndarray]:
-    store: dict[str, Any] = {}
+def _own_variables(layer: Layer) -> dict[str, np.ndarray]:
+    store: dict[str, Tensor] = {}
     layer.save_own_variables(store)
     # Values, not variables: a step on JAX deletes the arrays that it was given.
     return {key: np.array(ops.convert_to_numpy(value)) for key, value in store.items()}
 
 
-def _copy_assets(source: Any, target: Any) -> None:
+def _copy_assets(source: Layer, target: Layer) -> None:
     if hasattr(source, "save_assets"):
         with tempfile.TemporaryDirectory(prefix="kmtl-assets-") as folder:
             source.save_assets(folder)
             target.load_assets(folder)
 
 
-def _copy_seeds(source: Any, target: Any) -> None:
+def _copy_seeds(source: Layer, target: Layer) -> None:
     """The states of random generators, which Keras does not save."""
     for one, other in zip(_seeds(source), _seeds(target), strict=False):
         if one.shape == other.shape:
             other.assign(np.array(ops.convert_to_numpy(one)))
 
 
-def _seeds(layer: Any) -> list[Any]:
+def _seeds(layer: Layer) -> list[Variable]:
     known = {id(variable) for variable in layer.weights}
     return [
         variable

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from kmtl import _checks
+from kmtl.typing import Config, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -54,25 +55,25 @@ class DeepSupervision(keras.layers.Layer):
         )
         self._kept = _Kept()
 
-    def call(self, inputs: Any, training: bool = False) -> Any:
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         if training:
             self._kept.put(inputs)
         else:
             self._kept.take()
         return inputs
 
-    def take(self) -> Any:
+    def take(self) -> Tensor:
         """What the layer saw in this step, once; None if it was not training."""
         return self._kept.take()
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
     def to_keras(self) -> keras.layers.Layer:
         """The plain Keras layer that does the same at inference."""
         return keras.layers.Identity(dtype="float32", name=self.name)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "task": self.task, "weight": self.weight}
 
 
@@ -81,10 +82,10 @@ class _Kept:
     the same layer object, and change places in the middle of a step."""
 
     def __init__(self) -> None:
-        self._tensors: dict[int, Any] = {}
+        self._tensors: dict[int, Tensor] = {}
 
-    def put(self, tensor: Any) -> None:
+    def put(self, tensor: Tensor) -> None:
         self._tensors[threading.get_ident()] = tensor
 
-    def take(self) -> Any:
+    def take(self) -> Tensor:
         return self._tensors.pop(threading.get_ident(), None)

@@ -8,15 +8,16 @@ import keras
 from keras import ops
 
 from kmtl._checks import check_range
+from kmtl.typing import Config, Seed, Shape, Store, Tensor
 
 
 class _Drawn(keras.random.SeedGenerator):
     """A seed that was drawn before: a branch must not change a variable on JAX."""
 
-    def __init__(self, seed: Any):  # has no state of its own
+    def __init__(self, seed: Seed):  # has no state of its own
         self._seed = seed
 
-    def next(self, ordered: bool = True) -> Any:
+    def next(self, ordered: bool = True) -> Tensor:
         return self._seed
 
 
@@ -45,7 +46,7 @@ class Dropout(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.supports_masking = True
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         self.rate = self.add_weight(
             name="rate",
             shape=(),
@@ -56,13 +57,13 @@ class Dropout(keras.layers.Layer):
         )
         self.built = True
 
-    def call(self, inputs: Any, training: bool = False) -> Any:
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         if not training:
             return inputs
         rate = ops.convert_to_tensor(self.rate)
         seed = _Drawn(self.seed_generator.next())
 
-        def dropped() -> Any:
+        def dropped() -> Tensor:
             noise = keras.random.uniform(ops.shape(inputs), dtype="float32", seed=seed)
             scale = ops.cast(1.0 / (1.0 - rate), inputs.dtype)
             return ops.where(noise >= rate, inputs * scale, ops.zeros_like(inputs))
@@ -81,7 +82,7 @@ class Dropout(keras.layers.Layer):
             else (self._initial_rate)
         )
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
     def to_keras(self) -> keras.layers.Layer:
@@ -92,16 +93,16 @@ class Dropout(keras.layers.Layer):
 
     # Keras does not save the state of seed generators. With it a model goes on after
     # loading with the masks that it would have drawn.
-    def save_own_variables(self, store: Any) -> None:
+    def save_own_variables(self, store: Store) -> None:
         super().save_own_variables(store)
         store["seed"] = ops.convert_to_numpy(self.seed_generator.state)
 
-    def load_own_variables(self, store: Any) -> None:
+    def load_own_variables(self, store: Store) -> None:
         super().load_own_variables({"0": store["0"]})
         if "seed" in store:
             self.seed_generator.state.assign(store["seed"])
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         # The initial rate, which rebuilds the layer; the current one is a weight.
         config = super().get_config()
         return {**config, "rate": self._initial_rate, "seed": self.seed}

@@ -12,6 +12,7 @@ from keras import ops
 
 from kmtl import _checks
 from kmtl.layers.gates import Gate
+from kmtl.typing import Config, Initializer, Tensor
 
 #: Keeps the logarithm of a selector's zeros finite.
 EPSILON = 1e-6
@@ -53,8 +54,8 @@ class DSelectKGate(Gate):
         gamma: float = 1.0,
         entropy: float = 1e-3,
         reachability: float = 0.01,
-        selector_initializer: Any = None,
-        weight_initializer: Any = None,
+        selector_initializer: Initializer | None = None,
+        weight_initializer: Initializer | None = None,
         **kwargs: Any,
     ):
         super().__init__(experts, task, labels, pool, **kwargs)
@@ -90,7 +91,7 @@ class DSelectKGate(Gate):
             variable = self.add_weight(name=name, shape=shape, initializer=initializer)
             setattr(self, name, variable)
 
-    def call(self, inputs: Any, training: bool = False) -> Any:
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         x = self._vectors(inputs)
         z = ops.matmul(x, self.selector_kernel) + self.selector_bias
         selectors = self._selectors(z)
@@ -104,7 +105,7 @@ class DSelectKGate(Gate):
                 self.add_loss(self._penalty(selectors))
         return weights
 
-    def _selectors(self, z: Any) -> Any:
+    def _selectors(self, z: Tensor) -> Tensor:
         """`(N, k, E)` from `(N, k * m)`."""
         step = smooth_step(
             ops.reshape(z, (-1, self.selected, 1, self.bits)), self.gamma
@@ -116,7 +117,7 @@ class DSelectKGate(Gate):
     def _has_holes(self) -> bool:
         return bool(self.reachability) and self.experts != 2**self.bits
 
-    def _penalty(self, selectors: Any) -> Any:
+    def _penalty(self, selectors: Tensor) -> Tensor:
         entropy = -ops.sum(selectors * ops.log(selectors + EPSILON), axis=(1, 2))
         penalty = self.entropy * ops.mean(entropy)
         if self._has_holes():
@@ -128,7 +129,7 @@ class DSelectKGate(Gate):
         """The same of plain Keras layers."""
         codes = self.selected * self.bits
 
-        def weigh(x: Any) -> Any:
+        def weigh(x: Tensor) -> Tensor:
             z = keras.layers.Dense(codes, dtype="float32")(x)
             logits = None
             if self.selected > 1:
@@ -137,7 +138,7 @@ class DSelectKGate(Gate):
 
         return self._plain(weigh)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "selected": self.selected,
@@ -151,14 +152,14 @@ class DSelectKGate(Gate):
         }
 
 
-def _combine(logits: Any, selectors: Any) -> Any:
+def _combine(logits: Tensor, selectors: Tensor) -> Tensor:
     if logits is None:
         return selectors[:, 0]
     weights = ops.expand_dims(ops.softmax(logits), -1)
     return ops.sum(weights * selectors, axis=1)
 
 
-def smooth_step(t: Any, gamma: float) -> Any:
+def smooth_step(t: Tensor, gamma: float) -> Tensor:
     """0 up to -gamma / 2, 1 from gamma / 2 on, a cubic with flat ends between."""
     # Clipped first, so that the cubic is flat beyond its ends in value and gradient.
     t = ops.clip(t, -gamma / 2, gamma / 2)

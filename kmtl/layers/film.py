@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from kmtl.layers.recorded import Recorded
+from kmtl.typing import Config, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -40,16 +41,16 @@ class FiLM(Recorded):
         super().__init__(**kwargs)
         self.task = str(task)
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         channels = (input_shape[-1],)
         self.gamma = self.add_weight(name="gamma", shape=channels, initializer="ones")
         self.beta = self.add_weight(name="beta", shape=channels, initializer="zeros")
         self.built = True
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         return inputs * self.gamma + self.beta
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
     def readings(self) -> dict[str, np.ndarray]:
@@ -72,5 +73,5 @@ class FiLM(Recorded):
         gamma, beta = map(ops.convert_to_numpy, (self.gamma, self.beta))
         return [gamma, beta, 0.0 * gamma, 0.0 * gamma + 1.0]
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "task": self.task}

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from kmtl.layers.recorded import Recorded
+from kmtl.typing import Config, Regularizer, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -39,7 +40,7 @@ class Fusion(Recorded):
         own: str,
         own_weight: float = 0.9,
         use_bias: bool = False,
-        kernel_regularizer: Any = None,
+        kernel_regularizer: Regularizer = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -49,7 +50,7 @@ class Fusion(Recorded):
         self.use_bias = use_bias
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         count = len(self.sources)
         channels = input_shape[-1] // count
         rest = (1.0 - self.own_weight) / (count - 1) if count > 1 else 0.0
@@ -68,7 +69,7 @@ class Fusion(Recorded):
             )
         self.built = True
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         outputs = ops.matmul(inputs, self.kernel)
         return outputs + self.bias if self.use_bias else outputs
 
@@ -82,7 +83,7 @@ class Fusion(Recorded):
     def reading_labels(self) -> tuple[str, ...]:
         return tuple(self.sources)
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], input_shape[-1] // len(self.sources))
 
     def to_keras(self) -> keras.layers.Layer:
@@ -95,7 +96,7 @@ class Fusion(Recorded):
             name=self.name,
         )
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "sources": self.sources,

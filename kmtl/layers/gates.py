@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -12,6 +12,7 @@ from keras import ops
 from kmtl import _checks
 from kmtl._dimensions import Float
 from kmtl.layers.recorded import Recorded
+from kmtl.typing import Config, Initializer, Regularizer, Shape, Tensor
 
 #: Of gates, where a search chooses it.
 TEMPERATURES = Float(0.25, 4.0, log=True, default=1.0)
@@ -52,7 +53,7 @@ class Gate(Recorded):
         self.labels = tuple(numbered if labels is None else labels)
         self.pool = bool(pool)
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         self._shape = tuple(input_shape[1:])
         width = self._shape[-1] if self._averages() else math.prod(self._shape)
         self.make_weights(width)
@@ -66,7 +67,7 @@ class Gate(Recorded):
     def _averages(self) -> bool:
         return self.pool and len(self._shape) > 1
 
-    def _vectors(self, inputs: Any) -> Any:
+    def _vectors(self, inputs: Tensor) -> Tensor:
         rank = len(self._shape) + 1
         if self._averages():
             return ops.mean(inputs, axis=tuple(range(1, rank - 1)))
@@ -74,18 +75,18 @@ class Gate(Recorded):
             inputs if rank == 2 else ops.reshape(inputs, (-1, math.prod(self._shape)))
         )
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self.experts)
 
     def reading_labels(self) -> tuple[str, ...]:
         return self.labels
 
-    def _plain(self, function: Any) -> keras.Model:
+    def _plain(self, function: Callable[[Tensor], Tensor]) -> keras.Model:
         """Model from inputs to `function(vectors)`."""
         inputs = keras.Input(self._shape, dtype="float32")
         return keras.Model(inputs, function(self._vectors(inputs)), name=self.name)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "experts": self.experts,
@@ -121,8 +122,8 @@ class SoftmaxGate(Gate):
         labels: Sequence[str] | None = None,
         pool: bool = True,
         temperature: float = 1.0,
-        kernel_initializer: Any = "glorot_uniform",
-        kernel_regularizer: Any = None,
+        kernel_initializer: Initializer = "glorot_uniform",
+        kernel_regularizer: Regularizer = None,
         **kwargs: Any,
     ):
         super().__init__(experts, task, labels, pool, **kwargs)
@@ -138,7 +139,7 @@ class SoftmaxGate(Gate):
             regularizer=self.kernel_regularizer,
         )
 
-    def call(self, inputs: Any, training: bool = False) -> Any:
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         logits = ops.matmul(self._vectors(inputs), self.kernel)
         weights = ops.softmax(logits / self.temperature)
         if training:
@@ -148,13 +149,13 @@ class SoftmaxGate(Gate):
     def to_keras(self) -> keras.Model:
         """The same of plain Keras layers."""
 
-        def weigh(x: Any) -> Any:
+        def weigh(x: Tensor) -> Tensor:
             dense = keras.layers.Dense(self.experts, use_bias=False, dtype="float32")
             return ops.softmax(dense(x) / self.temperature)
 
         return self._plain(weigh)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "temperature": self.temperature,

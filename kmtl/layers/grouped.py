@@ -13,6 +13,7 @@ import keras
 from keras import ops
 
 from kmtl import _checks
+from kmtl.typing import Config, DType, Initializer, Options, Regularizer, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -30,11 +31,11 @@ class PerCopy(keras.initializers.Initializer):
     array([[0., 0., 1., 1.]], dtype=float32)
     """
 
-    def __init__(self, initializers: Sequence[Any], axis: int = -1):
+    def __init__(self, initializers: Sequence[Initializer], axis: int = -1):
         self.initializers = [keras.initializers.get(item) for item in initializers]
         self.axis = axis
 
-    def __call__(self, shape: Any, dtype: Any = None) -> Any:
+    def __call__(self, shape: Shape, dtype: DType | None = None) -> Tensor:
         one = list(shape)
         one[self.axis] //= len(self.initializers)
         drawn = [make(tuple(one), dtype=dtype) for make in self.initializers]
@@ -44,7 +45,7 @@ class PerCopy(keras.initializers.Initializer):
         """A plain initializer, for a layer whose weights are then assigned."""
         return self.initializers[0]
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             "initializers": [
                 keras.initializers.serialize(item) for item in self.initializers
@@ -60,7 +61,7 @@ class _Grouped(keras.layers.Layer):
         super().__init__(**kwargs)
         self.copies = _checks.check_int("copies", copies, 1)
 
-    def _channels(self, input_shape: Any) -> int:
+    def _channels(self, input_shape: Shape) -> int:
         """Channels of one copy."""
         channels = input_shape[-1]
         if channels is None or channels % self.copies:
@@ -70,7 +71,7 @@ class _Grouped(keras.layers.Layer):
             )
         return channels // self.copies
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "copies": self.copies}
 
 
@@ -98,9 +99,9 @@ class GroupedDense(_Grouped):
         copies: int,
         units: int,
         use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        kernel_regularizer: Any = None,
-        bias_initializer: Any = "zeros",
+        kernel_initializer: Initializer = "glorot_uniform",
+        kernel_regularizer: Regularizer = None,
+        bias_initializer: Initializer = "zeros",
         **kwargs: Any,
     ):
         super().__init__(copies, **kwargs)
@@ -110,7 +111,7 @@ class GroupedDense(_Grouped):
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         self.kernel = self.add_weight(
             name="kernel",
             shape=(self.copies, self._channels(input_shape), self.units),
@@ -127,7 +128,7 @@ class GroupedDense(_Grouped):
         self._space = tuple(input_shape[1:-1])
         self.built = True
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         leading = ops.shape(inputs)[:-1]
         parts = ops.reshape(inputs, (-1, *self.kernel.shape[:2]))
         outputs = ops.einsum("bei,eio->beo", parts, self.kernel)
@@ -135,7 +136,7 @@ class GroupedDense(_Grouped):
             outputs = outputs + self.bias
         return ops.reshape(outputs, (*leading, self.copies * self.units))
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.copies * self.units)
 
     def to_keras(self) -> keras.Model:
@@ -155,7 +156,7 @@ class GroupedDense(_Grouped):
         outputs = keras.layers.Reshape((*space, self.copies * self.units))(x)
         return keras.Model(inputs, outputs, name=self.name)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "units": self.units,
@@ -182,10 +183,10 @@ class GroupedFlatten(_Grouped):
         `(N, E * (... * C))`.
     """
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         return _flatten(inputs, self.copies)
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         self._channels(input_shape)
         if None in input_shape[1:]:
             raise ValueError(
@@ -194,7 +195,7 @@ class GroupedFlatten(_Grouped):
             )
         return (input_shape[0], math.prod(input_shape[1:]))
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         self._shape = tuple(input_shape[1:])
         self.built = True
 
@@ -204,7 +205,7 @@ class GroupedFlatten(_Grouped):
         return keras.Model(inputs, _flatten(inputs, self.copies), name=self.name)
 
 
-def _flatten(inputs: Any, copies: int) -> Any:
+def _flatten(inputs: Tensor, copies: int) -> Tensor:
     *space, channels = inputs.shape[1:]
     one = channels // copies
     places = math.prod(space)
@@ -231,7 +232,7 @@ class GroupedLayerNormalization(_Grouped):
         super().__init__(copies, **kwargs)
         self.epsilon = _checks.check_range("epsilon", epsilon, 0, 1)
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         shape = (self.copies, self._channels(input_shape))
         self.gamma = self.add_weight(
             name="gamma", shape=shape, initializer="ones", autocast=False
@@ -242,7 +243,7 @@ class GroupedLayerNormalization(_Grouped):
         self._shape = tuple(input_shape[1:])
         self.built = True
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         shape = ops.shape(inputs)
         x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
         x = ops.reshape(x, (*shape[:-1], self.copies, self.gamma.shape[1]))
@@ -251,7 +252,7 @@ class GroupedLayerNormalization(_Grouped):
         x = x * self.gamma + self.beta
         return ops.cast(ops.reshape(x, shape), self.compute_dtype)
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
     def to_keras(self) -> keras.Model:
@@ -276,11 +277,11 @@ class GroupedLayerNormalization(_Grouped):
         )
         return [gamma, beta, 0.0 * gamma, 0.0 * gamma + 1.0]
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "epsilon": self.epsilon}
 
 
-def plain_initializers(config: Mapping[str, Any]) -> dict[str, Any]:
+def plain_initializers(config: Options) -> Config:
     """A layer's config with Keras' own initializers in place of `PerCopy`."""
     plain = {}
     for name, value in config.items():

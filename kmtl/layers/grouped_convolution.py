@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import numpy as np
 from keras import ops
 
 from kmtl.layers.grouped import plain_initializers
+from kmtl.typing import Layer, Shape, Tensor
 
 
 def _has_accelerator() -> bool:
@@ -29,13 +28,13 @@ class _Grouped(keras.layers.Layer):
     each group, so these run instead, joined in the same graph.
     """
 
-    plain: Any
+    plain: type[Layer]
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         self._shape = tuple(input_shape[1:])
 
-    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+    def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
         if self.groups == 1 or _has_accelerator():
             return super().convolution_op(inputs, kernel)  # type: ignore[misc]
         axis = -1 if self.data_format == "channels_last" else 1

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from kmtl.typing import Shape, Tensor
+
 
 @keras.saving.register_keras_serializable(package="kmtl")
 class JointLogits(keras.layers.Layer):
@@ -31,14 +33,14 @@ class JointLogits(keras.layers.Layer):
         kwargs["dtype"] = "float32"
         super().__init__(**kwargs)
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         self._shape = tuple(input_shape[0])
         self.built = True
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         return _joint(*inputs)
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape[0])
 
     def to_keras(self) -> keras.Model:
@@ -47,6 +49,6 @@ class JointLogits(keras.layers.Layer):
         return keras.Model(inputs, _joint(*inputs), name=self.name)
 
 
-def _joint(first: Any, second: Any) -> Any:
+def _joint(first: Tensor, second: Tensor) -> Tensor:
     terms = ops.stack([-first, -second, -(first + second)], axis=-1)
     return -ops.logsumexp(terms, axis=-1)

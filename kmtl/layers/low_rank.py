@@ -9,6 +9,7 @@ import keras
 
 from kmtl.layers.maker import LayerMaker
 from kmtl.layers.reusing import ReusingMaker
+from kmtl.typing import Activation, Config, Layer, Tensor
 
 #: Layers whose kernel has an update.
 DENSE = (keras.layers.Dense,)
@@ -35,7 +36,7 @@ class LowRankMaker(ReusingMaker):
     scale: float = 1.0
     # What shared layers gave for what is common to the tasks, so that it is computed
     # once: (layer, id of the tensor) -> (the tensor, which keeps the id, result).
-    applied: dict[tuple[str, int], tuple[Any, Any]] = dataclasses.field(
+    applied: dict[tuple[str, int], tuple[Tensor, Tensor]] = dataclasses.field(
         default_factory=dict, compare=False, repr=False
     )
 
@@ -48,7 +49,7 @@ class LowRankMaker(ReusingMaker):
         part = super().part(prefix, seed_scope)
         return dataclasses.replace(part, own=inner)
 
-    def layer(self, kind: type, name: str, **arguments: Any) -> Any:
+    def layer(self, kind: type, name: str, **arguments: Any) -> Layer:
         """The shared layer, or what applies it and adds the task's update."""
         if not issubclass(kind, DENSE + CONVOLUTIONS):
             return _Shared(self, super().layer(kind, name, **arguments))
@@ -64,7 +65,7 @@ class _Shared:
     make: LowRankMaker
     layer: keras.layers.Layer
 
-    def __call__(self, inputs: Any) -> Any:
+    def __call__(self, inputs: Tensor) -> Tensor:
         if isinstance(inputs, (list, tuple)):
             return self.layer(inputs)
         key = (self.layer.name, id(inputs))
@@ -81,10 +82,10 @@ class _Updated:
     shared: _Shared
     kind: type
     name: str
-    arguments: dict[str, Any]
-    activation: Any
+    arguments: Config
+    activation: Activation
 
-    def __call__(self, inputs: Any) -> Any:
+    def __call__(self, inputs: Tensor) -> Tensor:
         own, rank = self.make.own.part(self.name), self.make.rank
         plain = {"use_bias": False, "kernel_initializer": "zeros"}
         if issubclass(self.kind, DENSE):

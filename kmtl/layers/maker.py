@@ -10,6 +10,7 @@ import keras
 
 from kmtl._checks import check_choice
 from kmtl.layers.dropout import Dropout
+from kmtl.typing import Activation, Config, Regularizer
 
 NORMALIZATIONS = ("batch", "layer")
 #: Of batch normalisation's moving statistics. Keras' 0.99 needs some 500 steps until
@@ -38,7 +39,7 @@ class LayerMaker:
 
     prefix: str = ""
     seed: int | None = None
-    kernel_regularizer: Any = None
+    kernel_regularizer: Regularizer = None
     seed_scope: str = ""
 
     @classmethod
@@ -71,7 +72,7 @@ class LayerMaker:
         scoped = f"{self.seed}/{_join(self.seed_scope, name)}"
         return zlib.crc32(scoped.encode()) & 0x7FFFFFFF
 
-    def _kernel(self, name: str) -> dict[str, Any]:
+    def _kernel(self, name: str) -> Config:
         # A regulariser object must not be shared between layers of a cloned model.
         regularizer = keras.regularizers.get(self.kernel_regularizer)
         if regularizer is not None:
@@ -93,13 +94,13 @@ class LayerMaker:
         return self.layer(keras.layers.Dense, name, units=int(units), **kwargs)
 
     def conv(
-        self, filters: int, kernel_size: Any, name: str, **kwargs: Any
+        self, filters: int, kernel_size: int | tuple[int, ...], name: str, **kwargs: Any
     ) -> keras.layers.Layer:
         kwargs = {"padding": "same", **self._kernel(name), **kwargs}
         kwargs |= {"filters": int(filters), "kernel_size": kernel_size}
         return self.layer(keras.layers.Conv2D, name, **kwargs)
 
-    def activation(self, activation: Any, name: str) -> keras.layers.Layer:
+    def activation(self, activation: Activation, name: str) -> keras.layers.Layer:
         activation = keras.activations.get(activation)
         return self.layer(keras.layers.Activation, name, activation=activation)
 

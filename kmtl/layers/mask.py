@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from kmtl.layers.recorded import Recorded
+from kmtl.typing import Config, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -30,11 +31,11 @@ class SoftMask(Recorded):
         super().__init__(**kwargs)
         self.reading = reading
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         self.add_reading(self.reading, (input_shape[0][-1],))
         self.built = True
 
-    def call(self, inputs: Any, training: bool = False) -> Any:
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         features, logits = inputs
         mask = ops.sigmoid(ops.cast(logits, "float32"))
         if training:
@@ -42,7 +43,7 @@ class SoftMask(Recorded):
             self.record(**{self.reading: ops.mean(mask, axis=positions)})
         return features * ops.cast(mask, features.dtype)
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape[0])
 
     def to_keras(self) -> keras.Model:
@@ -56,5 +57,5 @@ class SoftMask(Recorded):
             inputs, multiply([inputs[0], mask(inputs[1])]), name=self.name
         )
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "reading": self.reading}

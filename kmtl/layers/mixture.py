@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from kmtl import _checks
+from kmtl.typing import Config, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -39,7 +40,7 @@ class Mixture(keras.layers.Layer):
         copies = copies if isinstance(copies, Sequence) else [copies]
         self.copies = _checks.check_ints("copies", copies)
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         weights, *banks = input_shape
         if len(banks) != len(self.copies) or weights[-1] != sum(self.copies):
             raise ValueError(
@@ -49,10 +50,10 @@ class Mixture(keras.layers.Layer):
         self._shapes = [tuple(shape[1:]) for shape in input_shape]
         self.built = True
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         return _mix(inputs, self.copies)
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         bank = input_shape[1]
         return (*bank[:-1], bank[-1] // self.copies[0])
 
@@ -63,11 +64,11 @@ class Mixture(keras.layers.Layer):
         ]
         return keras.Model(inputs, _mix(inputs, self.copies), name=self.name)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "copies": list(self.copies)}
 
 
-def _mix(inputs: Sequence[Any], copies: Sequence[int]) -> Any:
+def _mix(inputs: Sequence[Tensor], copies: Sequence[int]) -> Tensor:
     weights, *banks = inputs
     stops = list(itertools.accumulate(copies))
     total = None
@@ -77,7 +78,7 @@ def _mix(inputs: Sequence[Any], copies: Sequence[int]) -> Any:
     return total
 
 
-def _mix_bank(weights: Any, bank: Any, copies: int) -> Any:
+def _mix_bank(weights: Tensor, bank: Tensor, copies: int) -> Tensor:
     *space, channels = bank.shape[1:]
     ones = [1] * len(space)
     if None in space:  # no shape to fold it back to: expert by expert

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from kmtl.layers.own_losses import OwnLosses
+from kmtl.typing import Variable
 
 #: Examples after which a mean forgets half of what it saw: float32 sums of more would
 #: not move any longer.
@@ -53,7 +54,7 @@ class Recorded(OwnLosses):
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
-        self._reading_sums: dict[str, Any] = {}
+        self._reading_sums: dict[str, Variable] = {}
         self._reading_count: Any = None
 
     def add_reading(self, name: str, shape: tuple[int, ...]) -> None:
@@ -67,7 +68,7 @@ class Recorded(OwnLosses):
             self._reading_count = self._reading_variable("reading_count", ())
         self._reading_sums[name] = self._reading_variable(f"{name}_reading_sum", shape)
 
-    def _reading_variable(self, name: str, shape: tuple[int, ...]) -> Any:
+    def _reading_variable(self, name: str, shape: tuple[int, ...]) -> Variable:
         return self.add_weight(
             name=name,
             shape=shape,

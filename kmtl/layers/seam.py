@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
+
+from kmtl.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -15,10 +15,10 @@ class Seam(keras.layers.Layer):
     which the tasks part, and exports the `features` signature.
     """
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         return inputs
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
     def to_keras(self) -> keras.layers.Layer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -12,6 +12,7 @@ from keras import ops
 
 from kmtl import _checks
 from kmtl.layers.choice import Choice
+from kmtl.typing import Config, Options, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -49,7 +50,7 @@ class Selection(Choice):
         tasks: Sequence[str],
         sparsity: float = 0.0,
         sharing: float = 0.0,
-        recipe: Mapping[str, Any] | None = None,
+        recipe: Options | None = None,
         temperature: float = 5.0,
         final_temperature: float = 0.5,
         anneal_steps: int = 1000,
@@ -62,12 +63,12 @@ class Selection(Choice):
         self.sharing = _checks.check_range("sharing", sharing, 0)
         self.recipe = None if recipe is None else dict(recipe)
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         self._shape = tuple(input_shape[0][1:])
         self.add_choices((len(self.tasks), 2))
         self.built = True
 
-    def call(self, inputs: Any, training: bool = False) -> list:
+    def call(self, inputs: Tensor, training: bool = False) -> list:
         count = len(self.tasks)
         pairs = list(zip(inputs[:count], inputs[count:], strict=True))
         if not training:
@@ -78,7 +79,7 @@ class Selection(Choice):
         weights = ops.cast(self.sample(), inputs[0].dtype)
         return [weights[t, 0] * b + weights[t, 1] * x for t, (b, x) in enumerate(pairs)]
 
-    def penalty(self) -> Any:
+    def penalty(self) -> Tensor:
         """What is added to the loss."""
         logits = ops.convert_to_tensor(self.logits)
         total = self.sparsity * -ops.sum(ops.log_softmax(logits)[:, 1])
@@ -87,7 +88,7 @@ class Selection(Choice):
             total = total + self.sharing * ops.abs(runs[s] - runs[t])
         return total
 
-    def compute_output_shape(self, input_shape: Any) -> list:
+    def compute_output_shape(self, input_shape: Shape) -> list:
         return [tuple(shape) for shape in input_shape[: len(self.tasks)]]
 
     def readings(self) -> dict[str, np.ndarray]:
@@ -110,7 +111,7 @@ class Selection(Choice):
         ]
         return keras.Model(inputs, outputs, name=self.name)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "tasks": list(self.tasks),

@@ -12,6 +12,7 @@ from keras import ops
 
 from kmtl import _checks
 from kmtl.layers.recorded import Recorded
+from kmtl.typing import Config, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -71,7 +72,7 @@ class Stitch(Recorded):
                 f"Received: per_channel=True, subspaces={subspaces}"
             )
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         channels = input_shape[0][-1]
         if channels % self.subspaces:
             raise ValueError(
@@ -105,7 +106,7 @@ class Stitch(Recorded):
             start[group, self.sources.index(self.own), group] = self.own_weight
         return start
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         alpha = ops.convert_to_tensor(self.alpha)
         if self.rate != 1:
             alpha = alpha * self._scale
@@ -134,7 +135,7 @@ class Stitch(Recorded):
         groups = range(1, self.subspaces + 1)
         return tuple(f"{source}_{h}" for source in self.sources for h in groups)
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape[0])
 
     def to_keras(self) -> keras.Model:
@@ -166,7 +167,7 @@ class Stitch(Recorded):
         """α as the layers of `to_keras` hold it."""
         return [value * self._scale for value in super().plain_weights()]
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "sources": self.sources,
@@ -179,5 +180,5 @@ class Stitch(Recorded):
         }
 
 
-def _total(terms: list) -> Any:
+def _total(terms: list) -> Tensor:
     return sum(terms[1:], terms[0])

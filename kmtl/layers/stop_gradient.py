@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 from keras import ops
+
+from kmtl.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -21,10 +21,10 @@ class StopGradient(keras.layers.Layer):
     1.0
     """
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         return ops.stop_gradient(inputs)
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
     def to_keras(self) -> keras.layers.Layer:

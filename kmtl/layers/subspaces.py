@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import combinations
-from typing import Any
 
 import keras
 from keras import ops
+
+from kmtl.typing import Config, Options, Regularizer, Tensor
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -33,12 +34,14 @@ class SubspaceOrthogonality(keras.regularizers.Regularizer):
     al., NeurIPS 2016.
     """
 
-    def __init__(self, subspaces: int = 2, factor: float = 0.1, other: Any = None):
+    def __init__(
+        self, subspaces: int = 2, factor: float = 0.1, other: Regularizer = None
+    ):
         self.subspaces = subspaces
         self.factor = factor
         self.other = keras.regularizers.get(other)
 
-    def __call__(self, kernel: Any) -> Any:
+    def __call__(self, kernel: Tensor) -> Tensor:
         units = kernel.shape[-1]
         if units % self.subspaces:
             raise ValueError(
@@ -53,19 +56,19 @@ class SubspaceOrthogonality(keras.regularizers.Regularizer):
         )
         return total if self.other is None else total + self.other(kernel)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             "subspaces": self.subspaces,
             "factor": self.factor,
             "other": keras.regularizers.serialize(self.other),
         }
 
-    def to_keras(self) -> Any:
+    def to_keras(self) -> Regularizer:
         """The regulariser that a plain Keras model of the same weights has."""
         return self.other
 
 
-def plain_regularizers(config: Mapping[str, Any]) -> dict[str, Any]:
+def plain_regularizers(config: Options) -> Config:
     """A layer's config with Keras' own regularisers in place of the penalty."""
     plain = {}
     for name, value in config.items():

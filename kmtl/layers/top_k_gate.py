@@ -12,6 +12,7 @@ from keras import ops
 from kmtl import _checks
 from kmtl.layers.gates import SoftmaxGate
 from kmtl.losses.masked import all_replicas_sum
+from kmtl.typing import Config, Store, Tensor
 
 #: Logit of an expert that was not chosen: its weight is exactly 0.
 OUT = -1e30
@@ -67,7 +68,7 @@ class TopKGate(SoftmaxGate):
                 name="noise_kernel", shape=(width, self.experts), initializer="zeros"
             )
 
-    def call(self, inputs: Any, training: bool = False) -> Any:
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         x = self._vectors(inputs)
         logits = ops.matmul(x, self.kernel) / self.temperature
         if training and self.noise:
@@ -83,7 +84,7 @@ class TopKGate(SoftmaxGate):
                 self.add_loss(self.balance * self._imbalance(logits, chosen))
         return weights
 
-    def _imbalance(self, logits: Any, chosen: Any) -> Any:
+    def _imbalance(self, logits: Tensor, chosen: Tensor) -> Tensor:
         rows = ops.cast(ops.shape(logits)[0], "float32")
         rows = all_replicas_sum(rows)
         used = all_replicas_sum(ops.sum(chosen, axis=0)) / (rows * self.selected)
@@ -91,7 +92,7 @@ class TopKGate(SoftmaxGate):
         return self.experts * ops.sum(ops.stop_gradient(used) * share)
 
     def to_keras(self) -> keras.Model:
-        def weigh(x: Any) -> Any:
+        def weigh(x: Tensor) -> Tensor:
             dense = keras.layers.Dense(self.experts, use_bias=False, dtype="float32")
             return _keep(dense(x) / self.temperature, self.selected, self.experts)[0]
 
@@ -101,18 +102,18 @@ class TopKGate(SoftmaxGate):
         return [ops.convert_to_numpy(self.kernel)]  # there is no noise in it
 
     # Keras does not save the state of seed generators.
-    def save_own_variables(self, store: Any) -> None:
+    def save_own_variables(self, store: Store) -> None:
         super().save_own_variables(store)
         if self.noise:
             store["seed"] = ops.convert_to_numpy(self.seed_generator.state)
 
-    def load_own_variables(self, store: Any) -> None:
+    def load_own_variables(self, store: Store) -> None:
         own = [key for key in store.keys() if key != "seed"]  # noqa: SIM118
         super().load_own_variables({key: store[key] for key in own})
         if self.noise and "seed" in store:
             self.seed_generator.state.assign(store["seed"])
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "selected": self.selected,
@@ -122,7 +123,7 @@ class TopKGate(SoftmaxGate):
         }
 
 
-def _keep(logits: Any, selected: int, experts: int) -> tuple[Any, Any]:
+def _keep(logits: Tensor, selected: int, experts: int) -> tuple[Tensor, Tensor]:
     """Softmax over the largest logits of each row, and 1 where one is among them."""
     _, places = ops.top_k(logits, selected)
     chosen = ops.sum(ops.one_hot(places, experts, dtype="float32"), axis=-2)

@@ -11,6 +11,7 @@ from keras import ops
 from kmtl.layers.own_losses import OwnLosses
 from kmtl.layers.recorded import Recorded
 from kmtl.losses.masked import all_replicas_sum, replica_count
+from kmtl.typing import Config, Initializer, Regularizer, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -38,8 +39,8 @@ class InformationTransfer(Recorded):
         self,
         task: str,
         before: str,
-        kernel_initializer: Any = "glorot_uniform",
-        kernel_regularizer: Any = None,
+        kernel_initializer: Initializer = "glorot_uniform",
+        kernel_regularizer: Regularizer = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -47,7 +48,7 @@ class InformationTransfer(Recorded):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         self._width = int(input_shape[1][-1])
         self.query, self.key, self.value = (
             self.add_weight(
@@ -61,14 +62,14 @@ class InformationTransfer(Recorded):
         self.add_reading(self.task, (2,))
         self.built = True
 
-    def _initializer(self, name: str) -> Any:
+    def _initializer(self, name: str) -> Initializer:
         """One initializer gives equal weights each time, without a seed too."""
         config = self.kernel_initializer.get_config()
         if isinstance(config.get("seed"), int):
             config["seed"] += ("query", "key", "value").index(name)
         return type(self.kernel_initializer).from_config(config)
 
-    def call(self, inputs: Any, training: bool = False) -> Any:
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         pair = ops.stack(inputs, axis=1)  # (N, 2, F)
         query, key, value = (
             ops.matmul(pair, ops.cast(kernel, pair.dtype))
@@ -82,7 +83,7 @@ class InformationTransfer(Recorded):
     def reading_labels(self) -> tuple[str, ...]:
         return self.before, self.task
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape[1])
 
     def to_keras(self) -> keras.Model:
@@ -100,7 +101,7 @@ class InformationTransfer(Recorded):
         weights = ops.cast(_attention(query, key), self.compute_dtype)
         return keras.Model(inputs, ops.sum(weights * value, axis=1), name=self.name)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "task": self.task,
@@ -110,7 +111,7 @@ class InformationTransfer(Recorded):
         }
 
 
-def _attention(query: Any, key: Any) -> Any:
+def _attention(query: Tensor, key: Tensor) -> Tensor:
     """Softmax over the middle axis, `(N, 2, 1)` in float32."""
     query, key = ops.cast(query, "float32"), ops.cast(key, "float32")
     scores = ops.sum(query * key, axis=-1, keepdims=True)
@@ -139,11 +140,11 @@ class Calibrator(OwnLosses):
         super().__init__(**kwargs)
         self.weight = weight
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         self._shape = tuple(input_shape[1])
         self.built = True
 
-    def call(self, inputs: Any, training: bool = False) -> Any:
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         before, after = inputs
         if training:
             excess = ops.relu(ops.sigmoid(after) - ops.sigmoid(before))
@@ -153,7 +154,7 @@ class Calibrator(OwnLosses):
             self.add_loss(self.weight * mean)
         return after
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape[1])
 
     def to_keras(self) -> keras.Model:
@@ -162,5 +163,5 @@ class Calibrator(OwnLosses):
         passed = keras.layers.Identity(dtype="float32")(inputs[1])
         return keras.Model(inputs, passed, name=self.name)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "weight": self.weight}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+
+from kmtl.typing import Tensor
 
 #: What Keras' losses that no task can be trained with take, and what to use instead.
 INSTEAD = {
@@ -46,7 +47,7 @@ class KerasLoss:
     scores: bool = False
     one_hot: int | None = None
 
-    def __call__(self, labels: Any, outputs: Any) -> Any:
+    def __call__(self, labels: Tensor, outputs: Tensor) -> Tensor:
         if self.scores:
             if self.one_hot is not None:
                 labels = ops.one_hot(ops.cast(labels, "int32"), self.one_hot)
@@ -142,7 +143,9 @@ def _candidates(
     ]
 
 
-def _call(function: Callable[[Any, Any], Any], labels: Any, outputs: Any) -> np.ndarray:
+def _call(
+    function: Callable[[Tensor, Tensor], Tensor], labels: Tensor, outputs: Tensor
+) -> np.ndarray:
     labels, outputs = ops.convert_to_tensor(labels), ops.convert_to_tensor(outputs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a try that does not fit
@@ -171,7 +174,7 @@ def _fits_yes_no(made: KerasLoss) -> bool:
     return _is_mean(_call(made, labels, shown), whole) and _prefers(made, labels, shown)
 
 
-def _prefers(made: KerasLoss, labels: Any, shown: Any) -> bool:
+def _prefers(made: KerasLoss, labels: Tensor, shown: Tensor) -> bool:
     """Lower where outputs are right (the first two), and worse the more wrong."""
     values = _call(made, labels, shown)
     worse = _call(made, labels, 2.0 * shown)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 from keras import ops
 
+from kmtl.typing import Tensor
 
-def all_replicas_sum(value: Any) -> Any:
+
+def all_replicas_sum(value: Tensor) -> Tensor:
     """Sum over the replicas of a `tf.distribute` strategy; the value itself elsewhere.
 
     JAX distributes by sharding one program over the global batch, so its sums are
@@ -32,7 +32,7 @@ def replica_count() -> int:
     return 1
 
 
-def masked_mean(values: Any, weights: Any) -> tuple[Any, Any]:
+def masked_mean(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Mean of `values` over labels with weight, exactly 0 where there is none.
 
     With several replicas the result is this replica's share of the global mean, so

@@ -7,12 +7,12 @@ the gradient.
 
 from __future__ import annotations
 
-from typing import Any
-
 from keras import ops
 
+from kmtl.typing import Tensor
 
-def cross_entropy(labels: Any, logits: Any) -> Any:
+
+def cross_entropy(labels: Tensor, logits: Tensor) -> Tensor:
     """Softmax cross-entropy in nats. labels `(...)` int, logits `(..., C)`."""
     log_probability = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
     labels = ops.cast(labels, "int32")
@@ -22,36 +22,36 @@ def cross_entropy(labels: Any, logits: Any) -> Any:
     return -ops.sum(truth * log_probability, axis=-1)
 
 
-def focal(labels: Any, logits: Any, gamma: float = 2.0) -> Any:
+def focal(labels: Tensor, logits: Tensor, gamma: float = 2.0) -> Tensor:
     """Focal loss (Lin et al., ICCV 2017, arXiv:1708.02002), softmax form."""
     nats = cross_entropy(labels, logits)
     return nats * ops.power(1.0 - ops.exp(-nats) + 1e-7, gamma)
 
 
-def binary_cross_entropy(labels: Any, logits: Any) -> Any:
+def binary_cross_entropy(labels: Tensor, logits: Tensor) -> Tensor:
     """Sigmoid cross-entropy in nats. labels and logits of one shape."""
     logits = ops.cast(logits, "float32")
     labels = ops.cast(labels, "float32")
     return ops.softplus(logits) - labels * logits
 
 
-def binary_focal(labels: Any, logits: Any, gamma: float = 2.0) -> Any:
+def binary_focal(labels: Tensor, logits: Tensor, gamma: float = 2.0) -> Tensor:
     """Focal loss (Lin et al., ICCV 2017, arXiv:1708.02002), sigmoid form."""
     nats = binary_cross_entropy(labels, logits)
     return nats * ops.power(1.0 - ops.exp(-nats) + 1e-7, gamma)
 
 
-def mse(labels: Any, outputs: Any) -> Any:
+def mse(labels: Tensor, outputs: Tensor) -> Tensor:
     """Squared error, in the label's unit squared."""
     return ops.square(ops.cast(outputs, "float32") - ops.cast(labels, "float32"))
 
 
-def mae(labels: Any, outputs: Any) -> Any:
+def mae(labels: Tensor, outputs: Tensor) -> Tensor:
     """Absolute error, in the label's unit."""
     return ops.abs(ops.cast(outputs, "float32") - ops.cast(labels, "float32"))
 
 
-def huber(labels: Any, outputs: Any, delta: float = 1.0) -> Any:
+def huber(labels: Tensor, outputs: Tensor, delta: float = 1.0) -> Tensor:
     """Huber loss: quadratic up to `delta`, linear beyond (Huber 1964)."""
     error = mae(labels, outputs)
     small = ops.minimum(error, delta)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 from keras import ops
 
 from kmtl.losses.masked import all_replicas_sum
 from kmtl.metrics.undefined import nan_where, ratio
+from kmtl.typing import Config, DType, Tensor
 
 # Fine bins for few columns, and a bounded state for many.
 FEWEST_BINS, MOST_BINS, MOST_COUNTS = 1024, 4096, 2**16
@@ -41,7 +40,7 @@ class AUC(keras.metrics.Metric):
         columns: int = 1,
         bins: int | None = None,
         name: str | None = None,
-        dtype: Any = "float32",
+        dtype: DType = "float32",
     ):
         super().__init__(name=name, dtype=dtype)
         if bins is None:
@@ -60,7 +59,7 @@ class AUC(keras.metrics.Metric):
         )
 
     def update_state(
-        self, labels: Any, outputs: Any, sample_weight: Any = None
+        self, labels: Tensor, outputs: Tensor, sample_weight: Tensor | None = None
     ) -> None:
         score = ops.clip(ops.cast(outputs, "float32"), -LARGEST, LARGEST)
         if sample_weight is None:
@@ -89,7 +88,7 @@ class AUC(keras.metrics.Metric):
             )
         )
 
-    def _scale(self, score: Any, counts: Any) -> tuple[Any, Any]:
+    def _scale(self, score: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         """Centre and spread of each column `(K,)`: those of its first labelled batch.
 
         Means of logarithms, which a few very large scores move little; and of the
@@ -110,7 +109,7 @@ class AUC(keras.metrics.Metric):
         self.spread.assign(spread)
         return centre, spread
 
-    def result(self) -> Any:
+    def result(self) -> Tensor:
         histogram = ops.reshape(self.histogram, (2, self.columns, self.bins))
         negative, positive = histogram[0], histogram[1]
         below = ops.cumsum(negative, axis=-1) - negative
@@ -121,5 +120,5 @@ class AUC(keras.metrics.Metric):
         area = ops.divide_no_nan(wins, pairs)
         return ratio(ops.sum(area * defined), ops.sum(defined))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "columns": self.columns, "bins": self.bins}

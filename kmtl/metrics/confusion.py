@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from kmtl.metrics.undefined import nan_where, ratio, where_known
+from kmtl.typing import Config, DType, Tensor
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -28,7 +29,7 @@ class ConfusionMetric(keras.metrics.Metric):
         classes: int = 2,
         binary: bool = False,
         name: str | None = None,
-        dtype: Any = "float32",
+        dtype: DType = "float32",
     ):
         super().__init__(name=name, dtype=dtype)
         self.classes = classes
@@ -38,7 +39,7 @@ class ConfusionMetric(keras.metrics.Metric):
         )
 
     def update_state(
-        self, labels: Any, outputs: Any, sample_weight: Any = None
+        self, labels: Tensor, outputs: Tensor, sample_weight: Tensor | None = None
     ) -> None:
         outputs = ops.convert_to_tensor(outputs)
         if self.binary:
@@ -64,19 +65,19 @@ class ConfusionMetric(keras.metrics.Metric):
         )
         self.matrix.assign_add(ops.reshape(cells, (self.classes, self.classes)))
 
-    def parts(self) -> tuple[Any, Any, Any]:
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
         """Per class: true positives, labels, predictions; each `(C,)`."""
         matrix = ops.convert_to_tensor(self.matrix)
         return ops.diagonal(matrix), ops.sum(matrix, 1), ops.sum(matrix, 0)
 
-    def score(self) -> Any:
+    def score(self) -> Tensor:
         """The result, where there are labels."""
         raise NotImplementedError
 
-    def result(self) -> Any:
+    def result(self) -> Tensor:
         return where_known(ops.sum(ops.convert_to_tensor(self.matrix)), self.score())
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "classes": self.classes,
@@ -84,7 +85,7 @@ class ConfusionMetric(keras.metrics.Metric):
         }
 
 
-def _mean_over_seen(score: Any, union: Any) -> Any:
+def _mean_over_seen(score: Tensor, union: Tensor) -> Tensor:
     """Mean over classes that occur in labels or predictions."""
     seen = ops.cast(union > 0, score.dtype)
     return ratio(ops.sum(score * seen), ops.sum(seen))
@@ -104,12 +105,12 @@ class MeanIoU(ConfusionMetric):
         binary: bool = False,
         skip_background: bool = False,
         name: str | None = None,
-        dtype: Any = "float32",
+        dtype: DType = "float32",
     ):
         super().__init__(classes, binary, name=name, dtype=dtype)
         self.skip_background = skip_background
 
-    def score(self) -> Any:
+    def score(self) -> Tensor:
         hits, labels, guesses = self.parts()
         union = labels + guesses - hits
         score = ops.divide_no_nan(hits, union)
@@ -117,7 +118,7 @@ class MeanIoU(ConfusionMetric):
             score, union = score[1:], union[1:]
         return _mean_over_seen(score, union)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "skip_background": self.skip_background}
 
 
@@ -125,7 +126,7 @@ class MeanIoU(ConfusionMetric):
 class MacroF1(ConfusionMetric):
     """Unweighted mean over classes of F1, over the whole stream."""
 
-    def score(self) -> Any:
+    def score(self) -> Tensor:
         hits, labels, guesses = self.parts()
         return _mean_over_seen(
             ops.divide_no_nan(2.0 * hits, labels + guesses), labels + guesses
@@ -136,10 +137,12 @@ class MacroF1(ConfusionMetric):
 class BinaryF1(ConfusionMetric):
     """F1 of the positive class, over the whole stream."""
 
-    def __init__(self, name: str | None = None, dtype: Any = "float32", **kwargs: Any):
+    def __init__(
+        self, name: str | None = None, dtype: DType = "float32", **kwargs: Any
+    ):
         super().__init__(classes=2, binary=True, name=name, dtype=dtype)
 
-    def score(self) -> Any:
+    def score(self) -> Tensor:
         hits, labels, guesses = self.parts()
         return ops.divide_no_nan(2.0 * hits, labels + guesses)[1]
 
@@ -148,7 +151,7 @@ class BinaryF1(ConfusionMetric):
 class Precision(BinaryF1):
     """Share of positive predictions that are right, over the whole stream."""
 
-    def score(self) -> Any:
+    def score(self) -> Tensor:
         hits, _, guesses = self.parts()
         return ops.divide_no_nan(hits, guesses)[1]
 
@@ -157,6 +160,6 @@ class Precision(BinaryF1):
 class Recall(BinaryF1):
     """Share of positive labels that are found, over the whole stream."""
 
-    def score(self) -> Any:
+    def score(self) -> Tensor:
         hits, labels, _ = self.parts()
         return ops.divide_no_nan(hits, labels)[1]

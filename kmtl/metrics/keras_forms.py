@@ -7,7 +7,7 @@ for labels, whether it takes probabilities or scores, and which axes it reduces.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 
@@ -113,7 +113,7 @@ class Form(NamedTuple):
     outputs: str = "activated"
 
 
-def known_name(metric: Any) -> str | None:
+def known_name(metric: keras.metrics.Metric) -> str | None:
     """Name of the class in `keras.metrics` that this metric is one of, if of any."""
     for base in type(metric).__mro__:
         if base.__name__ in KNOWN and getattr(keras.metrics, base.__name__) is base:
@@ -121,7 +121,7 @@ def known_name(metric: Any) -> str | None:
     return None
 
 
-def direction_of(metric: Any) -> str | None:
+def direction_of(metric: keras.metrics.Metric) -> str | None:
     """`"max"` or `"min"` of a metric of Keras, None of another."""
     name = known_name(metric)
     if name is None:
@@ -130,7 +130,11 @@ def direction_of(metric: Any) -> str | None:
 
 
 def form_of(
-    metric: Any, task: str, kind: str, width: int | None, activation: str
+    metric: keras.metrics.Metric,
+    task: str,
+    kind: str,
+    width: int | None,
+    activation: str,
 ) -> Form:
     """How a metric is called for a task.
 
@@ -215,7 +219,9 @@ def form_of(
     return Form("vectors", outputs=outputs)
 
 
-def _of_classes(metric: Any, name: str, task: str, logits: bool) -> Form:
+def _of_classes(
+    metric: keras.metrics.Metric, name: str, task: str, logits: bool
+) -> Form:
     outputs = "logits" if logits else "activated"
     if name in BINARY:
         _refuse(metric, task, "takes yes or no", "keras.metrics.MeanIoU(num_classes)")
@@ -232,7 +238,7 @@ def _of_classes(metric: Any, name: str, task: str, logits: bool) -> Form:
     return Form("vectors", labels="one_hot", outputs=outputs)
 
 
-def _refuse(metric: Any, task: str, reason: str, instead: str) -> None:
+def _refuse(metric: keras.metrics.Metric, task: str, reason: str, instead: str) -> None:
     raise ValueError(
         f"A metric of task '{task}' must fit its labels: {type(metric).__name__} "
         f"{reason}. Use {instead}. Received: {metric!r}"

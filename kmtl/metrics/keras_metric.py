@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import keras
 from keras import ops
@@ -14,6 +13,7 @@ from kmtl.metrics.confusion import ConfusionMetric
 from kmtl.metrics.keras_forms import Form
 from kmtl.metrics.masked import R2, MaskedMean
 from kmtl.metrics.undefined import nan_where, where_known
+from kmtl.typing import Tensor
 
 #: These take a task's labels, outputs and mask as they are, as do their subclasses.
 OWN = (AUC, ConfusionMetric, MaskedMean, R2)
@@ -39,7 +39,7 @@ class KerasMetric(keras.metrics.Metric):
         metric: keras.metrics.Metric,
         form: Form,
         classes: int | None,
-        activate: Callable[[Any], Any],
+        activate: Callable[[Tensor], Tensor],
         name: str | None = None,
     ):
         super().__init__(name=name, dtype="float32")
@@ -78,7 +78,7 @@ class KerasMetric(keras.metrics.Metric):
             )
 
     def update_state(
-        self, labels: Any, outputs: Any, sample_weight: Any = None
+        self, labels: Tensor, outputs: Tensor, sample_weight: Tensor | None = None
     ) -> None:
         outputs = ops.convert_to_tensor(outputs)
         broken = ops.isnan(outputs)
@@ -116,12 +116,12 @@ class KerasMetric(keras.metrics.Metric):
         self.metric.update_state(labels, outputs, sample_weight=weight)
         self.count.assign_add(nan_where(broken, ops.sum(weight)))
 
-    def _labels(self, labels: Any) -> Any:
+    def _labels(self, labels: Tensor) -> Tensor:
         if self.form.labels == "one_hot":
             return ops.one_hot(ops.cast(labels, "int32"), self.classes, dtype="float32")
         return labels
 
-    def _outputs(self, outputs: Any) -> Any:
+    def _outputs(self, outputs: Tensor) -> Tensor:
         if self.form.outputs == "logits":
             return outputs
         if self.form.outputs == "activated":
@@ -130,7 +130,7 @@ class KerasMetric(keras.metrics.Metric):
             return ops.argmax(outputs, axis=-1)
         return ops.cast(outputs > 0, "float32")
 
-    def result(self) -> Any:
+    def result(self) -> Tensor:
         value = ops.reshape(ops.cast(self.metric.result(), "float32"), ())
         return where_known(self.count, value)
 
@@ -150,19 +150,19 @@ class FunctionMetric(MaskedMean):
 
     def __init__(
         self,
-        function: Callable[[Any, Any], Any],
-        activate: Callable[[Any], Any],
+        function: Callable[[Tensor, Tensor], Tensor],
+        activate: Callable[[Tensor], Tensor],
         name: str | None = None,
     ):
         super().__init__(name=name)
         self.function = function
         self.activate = activate
 
-    def values(self, labels: Any, outputs: Any) -> Any:
+    def values(self, labels: Tensor, outputs: Tensor) -> Tensor:
         return self.function(labels, self.activate(outputs))
 
     def update_state(
-        self, labels: Any, outputs: Any, sample_weight: Any = None
+        self, labels: Tensor, outputs: Tensor, sample_weight: Tensor | None = None
     ) -> None:
         values = ops.cast(self.values(labels, outputs), self.dtype)
         if sample_weight is None:
@@ -183,7 +183,7 @@ class FunctionMetric(MaskedMean):
         self.count.assign_add(ops.sum(weight))
 
 
-def _whole(weights: Any) -> Any:
+def _whole(weights: Tensor) -> Tensor:
     """Weight of each row: the mean of its labels', and 0 where one is missing."""
     there = ops.cast(ops.min(weights, axis=-1) > 0, weights.dtype)
     return ops.mean(weights, axis=-1) * there

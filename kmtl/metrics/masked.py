@@ -8,13 +8,12 @@ they do where an output that counts is NaN: neither is a number to compare.
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 from keras import ops
 
 from kmtl.losses.masked import all_replicas_sum, replica_count
 from kmtl.metrics.undefined import nan_where, ratio, weighed, where_known
+from kmtl.typing import Config, DType, Tensor
 
 # Relative spread below which float32 labels count as constant.
 ROUNDING = 1e-6
@@ -38,17 +37,17 @@ class MaskedMean(keras.metrics.Metric):
     #: The result does not depend on how the rows are batched.
     any_batches = True
 
-    def __init__(self, name: str | None = None, dtype: Any = "float32"):
+    def __init__(self, name: str | None = None, dtype: DType = "float32"):
         super().__init__(name=name, dtype=dtype)
         self.total = self.add_variable((), "zeros", dtype=self.dtype, name="total")
         self.count = self.add_variable((), "zeros", dtype=self.dtype, name="count")
 
-    def values(self, labels: Any, outputs: Any) -> Any:
+    def values(self, labels: Tensor, outputs: Tensor) -> Tensor:
         """Per-label values, of the mask's shape."""
         raise NotImplementedError
 
     def update_state(
-        self, labels: Any, outputs: Any, sample_weight: Any = None
+        self, labels: Tensor, outputs: Tensor, sample_weight: Tensor | None = None
     ) -> None:
         values = ops.cast(self.values(labels, outputs), self.dtype)
         mask = ops.ones_like(values) if sample_weight is None else sample_weight
@@ -56,7 +55,7 @@ class MaskedMean(keras.metrics.Metric):
         self.total.assign_add(ops.sum(weighed(values, mask)))
         self.count.assign_add(ops.sum(mask))
 
-    def result(self) -> Any:
+    def result(self) -> Tensor:
         return ratio(self.total, self.count)
 
 
@@ -65,7 +64,7 @@ class Accuracy(MaskedMean):
     """Share of labels whose class has the largest logit; labels `(...)`,
     outputs `(..., C)`."""
 
-    def values(self, labels: Any, outputs: Any) -> Any:
+    def values(self, labels: Tensor, outputs: Tensor) -> Tensor:
         right = ops.equal(
             ops.cast(labels, "int32"), ops.cast(ops.argmax(outputs, -1), "int32")
         )
@@ -78,11 +77,11 @@ class TopKAccuracy(MaskedMean):
     """Share of labels among the `k` largest logits; labels `(...)`,
     outputs `(..., C)`."""
 
-    def __init__(self, k: int = 5, name: str | None = None, dtype: Any = "float32"):
+    def __init__(self, k: int = 5, name: str | None = None, dtype: DType = "float32"):
         super().__init__(name=name, dtype=dtype)
         self.k = k
 
-    def values(self, labels: Any, outputs: Any) -> Any:
+    def values(self, labels: Tensor, outputs: Tensor) -> Tensor:
         outputs = ops.convert_to_tensor(outputs)
         labels = ops.cast(labels, "int32")
         truth = ops.take_along_axis(outputs, labels[..., None], axis=-1)
@@ -90,7 +89,7 @@ class TopKAccuracy(MaskedMean):
         broken = ops.any(ops.isnan(outputs), axis=-1)
         return nan_where(broken, ops.cast(above < self.k, self.dtype))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "k": self.k}
 
 
@@ -98,7 +97,7 @@ class TopKAccuracy(MaskedMean):
 class BinaryAccuracy(MaskedMean):
     """Share of labels on the right side of logit 0; labels and outputs alike."""
 
-    def values(self, labels: Any, outputs: Any) -> Any:
+    def values(self, labels: Tensor, outputs: Tensor) -> Tensor:
         outputs = ops.convert_to_tensor(outputs)
         right = ops.equal(ops.cast(labels, "float32") > 0.5, outputs > 0)
         return nan_where(ops.isnan(outputs), ops.cast(right, self.dtype))
@@ -108,7 +107,7 @@ class BinaryAccuracy(MaskedMean):
 class AbsoluteError(MaskedMean):
     """Mean absolute error, in the label's unit."""
 
-    def values(self, labels: Any, outputs: Any) -> Any:
+    def values(self, labels: Tensor, outputs: Tensor) -> Tensor:
         return ops.abs(ops.cast(outputs, self.dtype) - ops.cast(labels, self.dtype))
 
 
@@ -116,7 +115,7 @@ class AbsoluteError(MaskedMean):
 class SquaredError(MaskedMean):
     """Mean squared error, in the label's unit squared."""
 
-    def values(self, labels: Any, outputs: Any) -> Any:
+    def values(self, labels: Tensor, outputs: Tensor) -> Tensor:
         return ops.square(ops.cast(outputs, self.dtype) - ops.cast(labels, self.dtype))
 
 
@@ -124,7 +123,7 @@ class SquaredError(MaskedMean):
 class RootMeanSquaredError(SquaredError):
     """Root of the mean squared error over the stream, in the label's unit."""
 
-    def result(self) -> Any:
+    def result(self) -> Tensor:
         return ops.sqrt(super().result())
 
 
@@ -142,12 +141,12 @@ class R2(keras.metrics.Metric):
     any_batches = True
 
     def __init__(
-        self, columns: int = 1, name: str | None = None, dtype: Any = "float32"
+        self, columns: int = 1, name: str | None = None, dtype: DType = "float32"
     ):
         super().__init__(name=name, dtype=dtype)
         self.columns = columns
 
-        def zeros(name: str) -> Any:
+        def zeros(name: str) -> Tensor:
             return self.add_variable((columns,), "zeros", dtype=self.dtype, name=name)
 
         self.labels = zeros("labels")
@@ -157,7 +156,7 @@ class R2(keras.metrics.Metric):
         self.residual = zeros("residual")
 
     def update_state(
-        self, labels: Any, outputs: Any, sample_weight: Any = None
+        self, labels: Tensor, outputs: Tensor, sample_weight: Tensor | None = None
     ) -> None:
         labels = ops.cast(labels, self.dtype)
         outputs = ops.cast(outputs, self.dtype)
@@ -182,7 +181,7 @@ class R2(keras.metrics.Metric):
         )
         self.labels.assign_add(ops.sum(ops.cast(mask > 0, self.dtype), 0))
 
-    def result(self) -> Any:
+    def result(self) -> Tensor:
         seen = ops.cast(ops.convert_to_tensor(self.labels) > 1, self.dtype)
         # The mean's rounding error gives constant labels a little scatter.
         rounding = ops.square(ROUNDING * self.mean) * self.count
@@ -194,7 +193,7 @@ class R2(keras.metrics.Metric):
         score = ops.where(varied, 1.0 - unexplained, flat)
         return ratio(ops.sum(weighed(score, seen)), ops.sum(seen))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "columns": self.columns}
 
 
@@ -203,16 +202,16 @@ class PSNR(SquaredError):
     """Peak signal-to-noise ratio in dB for values in [0, `peak`], over the stream."""
 
     def __init__(
-        self, peak: float = 1.0, name: str | None = None, dtype: Any = "float32"
+        self, peak: float = 1.0, name: str | None = None, dtype: DType = "float32"
     ):
         super().__init__(name=name, dtype=dtype)
         self.peak = peak
 
-    def result(self) -> Any:
+    def result(self) -> Tensor:
         # Not of NaN, of which some backends take the other number.
         error = ops.divide_no_nan(self.total, self.count)
         decibel = 10.0 * ops.log10(self.peak**2 / ops.maximum(error, SMALLEST_ERROR))
         return where_known(self.count, nan_where(ops.isnan(error), decibel))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "peak": self.peak}

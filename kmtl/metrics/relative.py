@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 from keras import ops
 
 from kmtl.metrics.masked import MaskedMean
 from kmtl.metrics.undefined import nan_where
+from kmtl.typing import Config, DType, Tensor
 
 
 class _Proportional(MaskedMean):
     """Mean over the labels for which a proportion is defined."""
 
-    def defined(self, labels: Any) -> Any:
+    def defined(self, labels: Tensor) -> Tensor:
         """Bool tensor of the labels' shape."""
         raise NotImplementedError
 
     def update_state(
-        self, labels: Any, outputs: Any, sample_weight: Any = None
+        self, labels: Tensor, outputs: Tensor, sample_weight: Tensor | None = None
     ) -> None:
         labels = ops.cast(labels, self.dtype)
         weight = ops.cast(self.defined(labels), self.dtype)
@@ -40,10 +39,10 @@ class RelativeError(_Proportional):
     0.25
     """
 
-    def defined(self, labels: Any) -> Any:
+    def defined(self, labels: Tensor) -> Tensor:
         return labels != 0
 
-    def values(self, labels: Any, outputs: Any) -> Any:
+    def values(self, labels: Tensor, outputs: Tensor) -> Tensor:
         labels = ops.cast(labels, self.dtype)
         error = ops.abs(ops.cast(outputs, self.dtype) - labels)
         return ops.divide_no_nan(error, ops.abs(labels))
@@ -60,15 +59,15 @@ class WithinFactor(_Proportional):
     """
 
     def __init__(
-        self, factor: float = 1.25, name: str | None = None, dtype: Any = "float32"
+        self, factor: float = 1.25, name: str | None = None, dtype: DType = "float32"
     ):
         super().__init__(name=name, dtype=dtype)
         self.factor = factor
 
-    def defined(self, labels: Any) -> Any:
+    def defined(self, labels: Tensor) -> Tensor:
         return labels > 0
 
-    def values(self, labels: Any, outputs: Any) -> Any:
+    def values(self, labels: Tensor, outputs: Tensor) -> Tensor:
         labels = ops.cast(labels, self.dtype)
         outputs = ops.cast(outputs, self.dtype)
         inside = ops.logical_and(
@@ -76,5 +75,5 @@ class WithinFactor(_Proportional):
         )
         return nan_where(ops.isnan(outputs), ops.cast(inside, self.dtype))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "factor": self.factor}

@@ -6,19 +6,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from keras import ops
 
+from kmtl.typing import Tensor
 
-def where_known(count: Any, value: Any) -> Any:
+
+def where_known(count: Tensor, value: Tensor) -> Tensor:
     """`value` where `count` is above 0, else (and where `count` is NaN) NaN."""
     known = ops.convert_to_tensor(count) > 0
     value = ops.convert_to_tensor(value)
     return ops.where(known, value, ops.full_like(value, math.nan))
 
 
-def ratio(total: Any, count: Any) -> Any:
+def ratio(total: Tensor, count: Tensor) -> Tensor:
     """`total / count`, NaN where there is nothing to divide by.
 
     Example:
@@ -30,11 +31,11 @@ def ratio(total: Any, count: Any) -> Any:
     return where_known(count, ops.divide_no_nan(total, count))
 
 
-def weighed(values: Any, weights: Any) -> Any:
+def weighed(values: Tensor, weights: Tensor) -> Tensor:
     """`values * weights`, and 0 where the weight is 0, whatever the value is there."""
     return ops.where(weights == 0, ops.zeros_like(values), values * weights)
 
 
-def nan_where(undefined: Any, values: Any) -> Any:
+def nan_where(undefined: Tensor, values: Tensor) -> Tensor:
     """`values`, NaN where `undefined` (a bool tensor that broadcasts) is true."""
     return ops.where(undefined, ops.full_like(values, math.nan), values)

@@ -12,6 +12,7 @@ from keras import ops
 from kmtl import _checks, _registry
 from kmtl._one_model import OneModel
 from kmtl._private.keras import node_of
+from kmtl.typing import Config, Layer, Model, TaskName, Tensor, Variable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +60,7 @@ class Relations(OneModel, _registry.Registrable, keras.layers.Layer):
         self.task_names: tuple[str, ...] = ()
         self._kernels: Callable[[], list] | None = None
 
-    def check(self, model: Any) -> dict[str, Any]:
+    def check(self, model: Model) -> dict[TaskName, Layer]:
         """The last layer with a kernel of every head, by task; changes nothing.
 
         Raises:
@@ -90,7 +91,7 @@ class Relations(OneModel, _registry.Registrable, keras.layers.Layer):
             )
         return layers
 
-    def setup(self, model: Any) -> None:
+    def setup(self, model: Model) -> None:
         """Find the kernels of a model's heads and make the state. `compile` calls it.
 
         Raises:
@@ -111,7 +112,7 @@ class Relations(OneModel, _registry.Registrable, keras.layers.Layer):
     def num_tasks(self) -> int:
         return len(self.task_names)
 
-    def weights_matrix(self) -> Any:
+    def weights_matrix(self) -> Tensor:
         """W, a float32 tensor `(D, K)`."""
         if self._kernels is None:
             raise ValueError(
@@ -123,7 +124,7 @@ class Relations(OneModel, _registry.Registrable, keras.layers.Layer):
         ]
         return ops.stack([ops.reshape(kernel, (-1,)) for kernel in kernels], axis=1)
 
-    def penalty(self, training: bool) -> Any:
+    def penalty(self, training: bool) -> Tensor:
         """`alpha` times the penalty on W, or None where there is none to add.
 
         Args:
@@ -136,10 +137,10 @@ class Relations(OneModel, _registry.Registrable, keras.layers.Layer):
             self.update(ops.stop_gradient(weights))
         return self.alpha * self.penalty_of(weights)
 
-    def update(self, weights: Any) -> None:
+    def update(self, weights: Tensor) -> None:
         """Move the state on, given W. Default: there is none."""
 
-    def penalty_of(self, weights: Any) -> Any:
+    def penalty_of(self, weights: Tensor) -> Tensor:
         """Penalty on W, a scalar, without `alpha`."""
         raise NotImplementedError
 
@@ -167,19 +168,19 @@ class Relations(OneModel, _registry.Registrable, keras.layers.Layer):
         names = list(self.task_names)
         return pd.DataFrame(matrix, index=names, columns=names)
 
-    def add_weight(self, *args: Any, **kwargs: Any) -> Any:
+    def add_weight(self, *args: Any, **kwargs: Any) -> Variable:
         # Every replica computes the same state from the same kernels.
         kwargs.setdefault("aggregation", "only_first_replica")
         return super().add_weight(*args, **kwargs)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         config = super().get_config()
         config.pop("trainable", None)
         tasks = None if self.tasks is None else list(self.tasks)
         return {**config, "alpha": self.alpha, "tasks": tasks}
 
 
-def head_layer(model: Any, name: str) -> Any:
+def head_layer(model: Model, name: str) -> Layer:
     """The last layer with a kernel in a task's head.
 
     Where heads read each other the one that is called after the task is its own.
@@ -206,7 +207,7 @@ def head_layer(model: Any, name: str) -> Any:
     )
 
 
-def square_root(matrix: Any, power: float = 0.5) -> Any:
+def square_root(matrix: Tensor, power: float = 0.5) -> Tensor:
     """`matrix ** power` of a symmetric positive semi-definite matrix plus `EPSILON` I.
 
     Not to be differentiated: where eigenvalues coincide, the gradient of an
@@ -217,13 +218,13 @@ def square_root(matrix: Any, power: float = 0.5) -> Any:
     return ops.stop_gradient(ops.matmul(vectors * values, ops.transpose(vectors)))
 
 
-def closed_form(weights: Any) -> Any:
+def closed_form(weights: Tensor) -> Tensor:
     """Ω = (WᵀW)^(1/2) / tr((WᵀW)^(1/2)), which is the best one for W."""
     root = square_root(ops.matmul(ops.transpose(weights), weights))
     return root / ops.trace(root)
 
 
-def get(relations: Any) -> Relations | None:
+def get(relations: str | Relations | None) -> Relations | None:
     """A `Relations` from an object, a registered name, or None.
 
     Raises:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import numpy as np
 from keras import ops
 
 from kmtl._registry import register
 from kmtl.relations.base import Relations
+from kmtl.typing import Tensor
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -35,7 +34,7 @@ class Frobenius(Relations):
     (2, 2)
     """
 
-    def penalty_of(self, weights: Any) -> Any:
+    def penalty_of(self, weights: Tensor) -> Tensor:
         return ops.sum(weights * weights)
 
     def covariance(self) -> np.ndarray:

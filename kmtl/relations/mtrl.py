@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ from keras import ops
 from kmtl import _checks
 from kmtl._registry import register
 from kmtl.relations.base import Relations, closed_form
+from kmtl.typing import Config, TaskName, Tensor
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -52,7 +54,7 @@ class MTRL(Relations):
     def __init__(
         self,
         alpha: float = 0.01,
-        tasks: Any = None,
+        tasks: Sequence[TaskName] | None = None,
         momentum: float = 0.9,
         **kwargs: Any,
     ):
@@ -70,11 +72,11 @@ class MTRL(Relations):
             autocast=False,
         )
 
-    def update(self, weights: Any) -> None:
+    def update(self, weights: Tensor) -> None:
         kept = self.momentum * ops.convert_to_tensor(self.omega)
         self.omega.assign(kept + (1.0 - self.momentum) * closed_form(weights))
 
-    def penalty_of(self, weights: Any) -> Any:
+    def penalty_of(self, weights: Tensor) -> Tensor:
         gram = ops.matmul(ops.transpose(weights), weights)
         omega = ops.stop_gradient(ops.convert_to_tensor(self.omega))
         return ops.trace(ops.solve(omega, gram))
@@ -84,5 +86,5 @@ class MTRL(Relations):
             return ops.convert_to_numpy(closed_form(self.weights_matrix()))
         return ops.convert_to_numpy(self.omega)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "momentum": self.momentum}

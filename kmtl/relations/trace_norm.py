@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import numpy as np
 from keras import ops
 
 from kmtl._registry import register
 from kmtl.relations.base import EPSILON, Relations, closed_form, square_root
+from kmtl.typing import Tensor
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -40,7 +39,7 @@ class TraceNorm(Relations):
     20 (2010).
     """
 
-    def penalty_of(self, weights: Any) -> Any:
+    def penalty_of(self, weights: Tensor) -> Tensor:
         gram = ops.matmul(ops.transpose(weights), weights)
         inverse = square_root(gram, -0.5)
         # Value and gradient of the trace of the root without a gradient of eigenvalues:

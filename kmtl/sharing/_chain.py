@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 from kmtl import _checks
+from kmtl.backbones.base import Backbone
+from kmtl.layers.maker import LayerMaker
 from kmtl.sharing.base import Sharing, resolve
+from kmtl.tasks.base import Task
+from kmtl.typing import Features, Tensor
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +59,7 @@ class HeadChain(Sharing):
         """The scheme that makes the tasks' features."""
         return resolve(self.base, "base")
 
-    def ordered(self, tasks: Any) -> list[Any]:
+    def ordered(self, tasks: tuple[Task, ...]) -> list[Task]:
         """The tasks with one before them, each after the one that it reads.
 
         Raises:
@@ -76,6 +79,10 @@ class HeadChain(Sharing):
         return found
 
     def connect(
-        self, backbone: Any, inputs: Any, tasks: Any, make: Any
-    ) -> dict[str, Any]:
+        self,
+        backbone: Backbone,
+        inputs: Tensor,
+        tasks: tuple[Task, ...],
+        make: LayerMaker,
+    ) -> Features:
         return self.scheme.connect(backbone, inputs, tasks, make)

@@ -6,9 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kmtl import _checks
+from kmtl.backbones.base import Backbone
+from kmtl.layers.maker import LayerMaker
+from kmtl.tasks.base import Task
+from kmtl.typing import Features, Shape, TaskName, Tensor
 
 
-def check_after(after: Any) -> tuple[int, ...] | None:
+def check_after(after: Sequence[int] | None) -> tuple[int, ...] | None:
     """Numbers of blocks (from 1), sorted; None stays None."""
     if after is None:
         return None
@@ -47,7 +51,9 @@ def linked_blocks(
     return tuple(after)
 
 
-def shared_blocks(backbone: Any, features: Any, depth: int, make: Any) -> Any:
+def shared_blocks(
+    backbone: Backbone, features: Tensor, depth: int, make: LayerMaker
+) -> Tensor:
     """Features after the first `depth` blocks, which all tasks share."""
     for i in range(depth):
         part = make.part(f"shared_block{i + 1}", f"block{i + 1}")
@@ -55,7 +61,9 @@ def shared_blocks(backbone: Any, features: Any, depth: int, make: Any) -> Any:
     return features
 
 
-def own_block(backbone: Any, number: int, features: Any, name: str, make: Any) -> Any:
+def own_block(
+    backbone: Backbone, number: int, features: Tensor, name: str, make: LayerMaker
+) -> Tensor:
     """Features after a task's own copy of block `number` (from 1)."""
     part = make.part(f"{name}_block{number}", f"block{number}")
     return backbone.block(number - 1, features, part)
@@ -63,12 +71,12 @@ def own_block(backbone: Any, number: int, features: Any, name: str, make: Any) -
 
 def run_columns(
     scheme: Any,
-    backbone: Any,
-    inputs: Any,
-    tasks: Sequence[Any],
-    make: Any,
-    meet: Callable[[int, dict[str, Any], Any], dict[str, Any]],
-) -> dict[str, Any]:
+    backbone: Backbone,
+    inputs: Tensor,
+    tasks: Sequence[Task],
+    make: LayerMaker,
+    meet: Callable[[int, Features, LayerMaker], Features],
+) -> Features:
     """A column per task; after the linked blocks the columns' features meet.
 
     Args:
@@ -84,7 +92,7 @@ def run_columns(
     linked = linked_blocks(kind, scheme.after, scheme.depth, blocks)
     names = [task.name for task in tasks]
     trunk = shared_blocks(backbone, inputs, scheme.depth, make)
-    columns = dict.fromkeys(names, trunk)
+    columns: Features = dict.fromkeys(names, trunk)
     for number in range(scheme.depth + 1, blocks + 1):
         columns = {
             name: own_block(backbone, number, columns[name], name, make)
@@ -98,7 +106,7 @@ def run_columns(
     return columns
 
 
-def check_alike(kind: str, shapes: Mapping[str, Any], advice: str) -> None:
+def check_alike(kind: str, shapes: Mapping[TaskName, Shape], advice: str) -> None:
     """Refuse to mix feature maps of unequal shape.
 
     Args:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from kmtl import _checks
+from kmtl.backbones.base import Backbone
 from kmtl.layers.maker import LayerMaker
 from kmtl.layers.reusing import ReusingMaker
 from kmtl.layers.seam import Seam
 from kmtl.sharing.base import Sharing
+from kmtl.tasks.base import Task
+from kmtl.typing import Features, Tensor
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,8 +34,12 @@ class Conditioned(Sharing):
         _checks.check_choice("frozen", self.frozen, (True, False))
 
     def connect(
-        self, backbone: Any, inputs: Any, tasks: Any, make: LayerMaker
-    ) -> dict[str, Any]:
+        self,
+        backbone: Backbone,
+        inputs: Tensor,
+        tasks: tuple[Task, ...],
+        make: LayerMaker,
+    ) -> Features:
         blocks = backbone.num_blocks
         if not blocks:
             raise ValueError(
@@ -57,18 +63,18 @@ class Conditioned(Sharing):
 
     def block(
         self,
-        backbone: Any,
+        backbone: Backbone,
         index: int,
-        features: dict[str, Any],
+        features: Features,
         trunk: ReusingMaker,
         make: LayerMaker,
-    ) -> dict[str, Any]:
+    ) -> Features:
         """Each task's features after block `index` (0-based) and its change."""
         raise NotImplementedError
 
     def after_block(
-        self, backbone: Any, index: int, features: dict[str, Any], trunk: ReusingMaker
-    ) -> dict[str, Any]:
+        self, backbone: Backbone, index: int, features: Features, trunk: ReusingMaker
+    ) -> Features:
         """Features after a block without a change, computed once where they can be."""
         part = trunk.part(f"shared_block{index + 1}", f"block{index + 1}")
         names = list(features)

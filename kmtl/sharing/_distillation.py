@@ -9,7 +9,10 @@ import keras
 
 from kmtl import _checks
 from kmtl.layers.deep_supervision import DeepSupervision
+from kmtl.layers.maker import LayerMaker
 from kmtl.sharing._shapes import resized
+from kmtl.tasks.base import Task
+from kmtl.typing import Features, Tensor
 
 
 def check_arguments(scheme: Any) -> None:
@@ -23,7 +26,7 @@ def check_arguments(scheme: Any) -> None:
         object.__setattr__(scheme, "channels", channels)
 
 
-def dense_tasks(tasks: Sequence[Any], name: str) -> list[Any]:
+def dense_tasks(tasks: Sequence[Task], name: str) -> list[Task]:
     """The tasks that predict maps.
 
     Raises:
@@ -39,7 +42,7 @@ def dense_tasks(tasks: Sequence[Any], name: str) -> list[Any]:
     return found
 
 
-def check_map(features: Any, task: Any, name: str) -> None:
+def check_map(features: Tensor, task: Task, name: str) -> None:
     """Refuse features that are not a map."""
     if len(features.shape) != 4:
         raise ValueError(
@@ -50,13 +53,13 @@ def check_map(features: Any, task: Any, name: str) -> None:
 
 
 def initial_features(
-    task: Any,
-    features: Any,
-    head: Callable[..., Any],
-    make: Any,
+    task: Task,
+    features: Tensor,
+    head: Callable[..., Tensor],
+    make: LayerMaker,
     scheme: Any,
     suffix: str = "",
-) -> Any:
+) -> Tensor:
     """Features of a task that have predicted once: `(N, h, w, channels)`.
 
     E = relu(conv(features)), an initial prediction from E, supervised, and
@@ -82,7 +85,7 @@ def initial_features(
     return part.activation("relu", "refined")(refined)
 
 
-def distilled(features: dict[str, Any], make: Any, suffix: str = "") -> dict[str, Any]:
+def distilled(features: Features, make: LayerMaker, suffix: str = "") -> Features:
     """F_t + σ(G_t F_t) ⊙ sum_{s != t} W_ts F_s, with 3 x 3 convolutions G and W."""
     if len(features) == 1:
         return dict(features)

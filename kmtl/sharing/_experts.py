@@ -7,20 +7,24 @@ from typing import Any
 
 from kmtl import _checks
 from kmtl._dimensions import Int, search_over
+from kmtl.backbones.base import Backbone
 from kmtl.layers.bank import run_bank
 from kmtl.layers.gates import SoftmaxGate
+from kmtl.layers.maker import LayerMaker
 from kmtl.layers.mixture import Mixture
 from kmtl.layers.seam import Seam
 from kmtl.sharing._columns import shared_blocks
 from kmtl.sharing.base import Sharing
+from kmtl.tasks.base import Task
+from kmtl.typing import Config, Features, Layer, Tensor
 
 
-def check_depth(depth: Any, backbone: Any) -> int:
+def check_depth(depth: Any, backbone: Backbone) -> int:
     """Number of leading blocks shared plainly; one block at least is left."""
     return _checks.check_int("depth", depth, 0, backbone.num_blocks - 1)
 
 
-def gate_kernel(name: str, make: Any) -> dict[str, Any]:
+def gate_kernel(name: str, make: LayerMaker) -> Config:
     """Initializer and regulariser of a gate's kernel, as of every other kernel."""
     return make._kernel(name)
 
@@ -41,13 +45,17 @@ class OneBank(Sharing):
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
-    def gate(self, name: str, make: Any, **arguments: Any) -> Any:
+    def gate(self, name: str, make: LayerMaker, **arguments: Any) -> Layer:
         """A task's gate, with the arguments of `kmtl.layers.gates.Gate`."""
         raise NotImplementedError
 
     def connect(
-        self, backbone: Any, inputs: Any, tasks: Any, make: Any
-    ) -> dict[str, Any]:
+        self,
+        backbone: Backbone,
+        inputs: Tensor,
+        tasks: tuple[Task, ...],
+        make: LayerMaker,
+    ) -> Features:
         depth = check_depth(self.depth, backbone)
         trunk = shared_blocks(backbone, inputs, depth, make)
         blocks = range(depth, backbone.num_blocks)
@@ -69,6 +77,6 @@ class OneBank(Sharing):
         return features
 
 
-def softmax_gate(name: str, make: Any, **arguments: Any) -> Any:
+def softmax_gate(name: str, make: LayerMaker, **arguments: Any) -> Layer:
     """A `SoftmaxGate` of that name, seeded by it."""
     return make.layer(SoftmaxGate, name, **gate_kernel(name, make), **arguments)

@@ -8,12 +8,16 @@ from typing import Any
 
 from kmtl import _checks
 from kmtl._dimensions import Int, search_over
+from kmtl.backbones.base import Backbone
 from kmtl.layers.bank import run_bank
 from kmtl.layers.gates import TEMPERATURES, check_temperature
+from kmtl.layers.maker import LayerMaker
 from kmtl.layers.mixture import Mixture
 from kmtl.sharing._columns import shared_blocks
 from kmtl.sharing._experts import check_depth, softmax_gate
 from kmtl.sharing.base import Sharing
+from kmtl.tasks.base import Task
+from kmtl.typing import Features, Tensor
 
 #: Key of the experts that belong to all tasks, and of their path through the levels;
 #: no task can have this name.
@@ -62,8 +66,12 @@ class Extraction(Sharing):
         raise NotImplementedError
 
     def connect(
-        self, backbone: Any, inputs: Any, tasks: Any, make: Any
-    ) -> dict[str, Any]:
+        self,
+        backbone: Backbone,
+        inputs: Tensor,
+        tasks: tuple[Task, ...],
+        make: LayerMaker,
+    ) -> Features:
         depth = check_depth(self.depth, backbone)
         trunk = shared_blocks(backbone, inputs, depth, make)
         levels = self.levels(range(depth, backbone.num_blocks))
@@ -89,8 +97,13 @@ class Extraction(Sharing):
         return {name: self.task_experts[name] for name in names}
 
     def _banks(
-        self, backbone: Any, blocks: Any, paths: Any, own: dict[str, int], make: Any
-    ) -> dict[str, Any]:
+        self,
+        backbone: Backbone,
+        blocks: Sequence[int],
+        paths: Features,
+        own: dict[str, int],
+        make: LayerMaker,
+    ) -> Features:
         """Name -> folded outputs of its experts.
 
         Args:
@@ -118,10 +131,10 @@ class Extraction(Sharing):
         name: str,
         own: dict[str, int],
         i: int,
-        paths: Any,
-        banks: Any,
-        make: Any,
-    ) -> Any:
+        paths: Features,
+        banks: Features,
+        make: LayerMaker,
+    ) -> Tensor:
         """What a task, or the shared path, takes from the experts of a level."""
         # By name, so that the order of the tasks does not matter.
         seen = [*sorted(own), COMMON] if name == COMMON else [name, COMMON]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 
 from kmtl.layers.maker import LayerMaker
+from kmtl.typing import Tensor
 
 
-def resized(value: Any, size: tuple[int | None, ...], make: LayerMaker) -> Any:
+def resized(value: Tensor, size: tuple[int | None, ...], make: LayerMaker) -> Tensor:
     """A map `(N, H, W, C)` at another size, by means over windows where they fit.
 
     Raises:
@@ -35,7 +34,7 @@ def resized(value: Any, size: tuple[int | None, ...], make: LayerMaker) -> Any:
     )
 
 
-def fitted(value: Any, like: Any, make: LayerMaker) -> Any:
+def fitted(value: Tensor, like: Tensor, make: LayerMaker) -> Tensor:
     """A vector or map with the axes (but not the channels) of `like`."""
     if len(like.shape) == 2:
         if len(value.shape) == 4:
@@ -47,7 +46,7 @@ def fitted(value: Any, like: Any, make: LayerMaker) -> Any:
     return resized(value, tuple(like.shape[1:3]), make)
 
 
-def embedded(value: Any, like: Any, width: int, make: LayerMaker) -> Any:
+def embedded(value: Tensor, like: Tensor, width: int, make: LayerMaker) -> Tensor:
     """Predictions as `width` features with the axes of `like`: a linear embedding.
 
     Of probabilities it is the mean of the classes' embeddings, weighted by them.
@@ -63,7 +62,7 @@ def embedded(value: Any, like: Any, width: int, make: LayerMaker) -> Any:
     return make.conv(width, 1, "embedding", use_bias=False)(value)
 
 
-def spread(value: Any, size: tuple[int | None, ...], make: LayerMaker) -> Any:
+def spread(value: Tensor, size: tuple[int | None, ...], make: LayerMaker) -> Tensor:
     """A vector `(N, C)` at every place of a map: `(N, *size, C)`."""
     if None in size:
         raise ValueError(

@@ -10,7 +10,11 @@ import keras
 from kmtl import _checks
 from kmtl._dimensions import Int, search_over
 from kmtl._registry import register
+from kmtl.backbones.base import Backbone
+from kmtl.layers.maker import LayerMaker
+from kmtl.layers.reusing import ReusingMaker
 from kmtl.sharing._conditioned import Conditioned
+from kmtl.typing import Activation, Features, Tensor
 
 FORMS = ("auto", "bottleneck", "linear")
 
@@ -68,7 +72,7 @@ class Adapters(Conditioned):
 
     bottleneck: int = 8
     form: str = "auto"
-    activation: Any = "relu"
+    activation: Activation = "relu"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,15 +82,20 @@ class Adapters(Conditioned):
         object.__setattr__(self, "activation", activation)
 
     def block(
-        self, backbone: Any, index: int, features: Any, trunk: Any, make: Any
-    ) -> dict[str, Any]:
+        self,
+        backbone: Backbone,
+        index: int,
+        features: Tensor,
+        trunk: ReusingMaker,
+        make: LayerMaker,
+    ) -> Features:
         features = self.after_block(backbone, index, features, trunk)
         return {
             name: self._adapt(x, make.part(f"{name}_adapter{index + 1}"))
             for name, x in features.items()
         }
 
-    def _adapt(self, features: Any, make: Any) -> Any:
+    def _adapt(self, features: Tensor, make: LayerMaker) -> Tensor:
         rank = len(features.shape)
         form = self.form
         if form == "auto":
@@ -99,7 +108,9 @@ class Adapters(Conditioned):
         return make.layer(keras.layers.Add, "add")([features, inner])
 
 
-def _mix(make: Any, rank: int, channels: int, name: str, **options: Any) -> Any:
+def _mix(
+    make: LayerMaker, rank: int, channels: int, name: str, **options: Any
+) -> Tensor:
     """Layer that mixes the channels of each place by itself."""
     if rank == 4:
         return make.conv(channels, 1, name, **options)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from keras import ops
 
 from kmtl import _checks
 from kmtl._dimensions import Float, search_over
 from kmtl._registry import register
+from kmtl.backbones.base import Backbone
 from kmtl.layers.choice import check_annealing
+from kmtl.layers.maker import LayerMaker
 from kmtl.layers.reusing import ReusingMaker
 from kmtl.layers.selection import Selection
 from kmtl.sharing.base import Sharing
 from kmtl.sharing.selected_blocks import SelectedBlocks
+from kmtl.tasks.base import Task
+from kmtl.typing import Features, Model, Tensor
 
 
 @register("sharing", "adashare")
@@ -83,8 +86,12 @@ class AdaShare(Sharing):
         check_annealing(self.temperature, self.final_temperature, self.anneal_steps)
 
     def connect(
-        self, backbone: Any, inputs: Any, tasks: Any, make: Any
-    ) -> dict[str, Any]:
+        self,
+        backbone: Backbone,
+        inputs: Tensor,
+        tasks: tuple[Task, ...],
+        make: LayerMaker,
+    ) -> Features:
         blocks = backbone.num_blocks
         if self.depth >= blocks:
             raise ValueError(
@@ -95,7 +102,7 @@ class AdaShare(Sharing):
         names = [task.name for task in tasks]
         reusing = ReusingMaker.like(make)
 
-        def run(number: int, features: Any) -> Any:
+        def run(number: int, features: Tensor) -> Tensor:
             part = reusing.part(f"shared_block{number}", f"block{number}")
             return backbone.block(number - 1, features, part)
 
@@ -132,7 +139,7 @@ class AdaShare(Sharing):
         return features
 
     def hardened(
-        self, model: Any, backbone: Any
+        self, model: Model, backbone: Backbone
     ) -> tuple[SelectedBlocks, dict[str, tuple[str, int]]]:
         """The likelier choices; for `kmtl.harden`.
 
@@ -155,7 +162,7 @@ class AdaShare(Sharing):
         }
 
 
-def _check_shape(number: int, before: Any, after: Any) -> None:
+def _check_shape(number: int, before: Tensor, after: Tensor) -> None:
     if tuple(before.shape) != tuple(after.shape):
         raise ValueError(
             "sharing='adashare' skips blocks, so they must give the shape that they "

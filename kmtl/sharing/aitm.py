@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
 
 from kmtl import _checks
 from kmtl._registry import register
+from kmtl.backbones.base import Backbone
+from kmtl.layers.maker import LayerMaker
 from kmtl.layers.transfer import Calibrator, InformationTransfer
 from kmtl.sharing._chain import HeadChain
 from kmtl.sharing._shapes import fitted
+from kmtl.tasks.base import Task
+from kmtl.typing import Features, Outputs, Tensor
 
 
 @register("sharing", "aitm")
@@ -64,8 +68,12 @@ class AITM(HeadChain):
         object.__setattr__(self, "calibrator", weight)
 
     def connect(
-        self, backbone: Any, inputs: Any, tasks: Any, make: Any
-    ) -> dict[str, Any]:
+        self,
+        backbone: Backbone,
+        inputs: Tensor,
+        tasks: tuple[Task, ...],
+        make: LayerMaker,
+    ) -> Features:
         self._check_kinds(tasks)
         features = dict(self.scheme.connect(backbone, inputs, tasks, make))
         chained = {name for pair in self.after.items() for name in pair}
@@ -92,8 +100,12 @@ class AITM(HeadChain):
         return features
 
     def outputs(
-        self, features: dict[str, Any], head: Any, tasks: Any, make: Any
-    ) -> dict[str, Any]:
+        self,
+        features: Features,
+        head: Callable[..., Tensor],
+        tasks: tuple[Task, ...],
+        make: LayerMaker,
+    ) -> Outputs:
         logits = dict(self.scheme.outputs(features, head, tasks, make))
         if self.calibrator:
             for task in self.ordered(tasks):
@@ -112,7 +124,7 @@ class AITM(HeadChain):
                 logits[task.name] = layer(pair)
         return logits
 
-    def _check_kinds(self, tasks: Any) -> None:
+    def _check_kinds(self, tasks: tuple[Task, ...]) -> None:
         known = {task.name: task for task in tasks}
         for task in self.ordered(tasks):
             pair = known[self.after[task.name]], task

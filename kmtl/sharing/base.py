@@ -11,6 +11,7 @@ from kmtl._dimensions import Dimension
 from kmtl.backbones.base import Backbone
 from kmtl.layers.maker import LayerMaker
 from kmtl.tasks.base import Task
+from kmtl.typing import Config, Features, Options, Outputs, Tensor
 
 #: Key of a scheme inside a scheme's config; no task can have this name.
 NESTED = "kmtl.sharing"
@@ -25,8 +26,12 @@ class Sharing(_registry.Registrable):
     ranges: ClassVar[Mapping[str, Dimension]] = {}
 
     def connect(
-        self, backbone: Backbone, inputs: Any, tasks: tuple[Task, ...], make: LayerMaker
-    ) -> dict[str, Any]:
+        self,
+        backbone: Backbone,
+        inputs: Tensor,
+        tasks: tuple[Task, ...],
+        make: LayerMaker,
+    ) -> Features:
         """Trunk from the inputs to each task's features.
 
         Args:
@@ -45,11 +50,11 @@ class Sharing(_registry.Registrable):
 
     def outputs(
         self,
-        features: dict[str, Any],
-        head: Callable[[Task, Any], Any],
+        features: Features,
+        head: Callable[[Task, Tensor], Tensor],
         tasks: tuple[Task, ...],
         make: LayerMaker,
-    ) -> dict[str, Any]:
+    ) -> Outputs:
         """From each task's features to its logits or values.
 
         A scheme in which a head reads another one overrides this.
@@ -68,11 +73,11 @@ class Sharing(_registry.Registrable):
     def assemble(
         self,
         backbone: Backbone,
-        inputs: Any,
+        inputs: Tensor,
         tasks: tuple[Task, ...],
-        head: Callable[..., Any],
+        head: Callable[..., Tensor],
         make: LayerMaker,
-    ) -> dict[str, Any]:
+    ) -> Outputs:
         """From the inputs to each task's logits: `connect`, then `outputs`.
 
         A scheme whose trunk reads the tasks' predictions overrides this.
@@ -92,7 +97,7 @@ class Sharing(_registry.Registrable):
         features = self.connect(backbone, inputs, tasks, make)
         return self.outputs(features, head, tasks, make)
 
-    def to_config(self) -> dict[str, Any]:
+    def to_config(self) -> Config:
         """JSON-ready description; `Sharing.from_config` gives an equal scheme."""
         fields = {
             field.name: _plain(getattr(self, field.name))
@@ -101,7 +106,7 @@ class Sharing(_registry.Registrable):
         return {"kind": _registry.saved_name("sharing", type(self)), **fields}
 
     @staticmethod
-    def from_config(config: Mapping[str, Any]) -> Sharing:
+    def from_config(config: Options) -> Sharing:
         fields = {name: _rich(value) for name, value in config.items()}
         return _registry.get("sharing", fields.pop("kind"))(**fields)
 

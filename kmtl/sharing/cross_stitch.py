@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 from kmtl import _checks
 from kmtl._dimensions import Float, search_over
 from kmtl._registry import register
+from kmtl.backbones.base import Backbone
+from kmtl.layers.maker import LayerMaker
 from kmtl.layers.stitch import Stitch
 from kmtl.sharing import _columns
 from kmtl.sharing.base import Sharing
+from kmtl.tasks.base import Task
+from kmtl.typing import Features, Tensor
 
 
 @register("sharing", "cross_stitch")
@@ -82,11 +85,15 @@ class CrossStitch(Sharing):
         object.__setattr__(self, "after", _columns.check_after(self.after))
 
     def connect(
-        self, backbone: Any, inputs: Any, tasks: Any, make: Any
-    ) -> dict[str, Any]:
+        self,
+        backbone: Backbone,
+        inputs: Tensor,
+        tasks: tuple[Task, ...],
+        make: LayerMaker,
+    ) -> Features:
         return _columns.run_columns(self, backbone, inputs, tasks, make, self._stitch)
 
-    def _stitch(self, number: int, columns: dict[str, Any], make: Any) -> dict:
+    def _stitch(self, number: int, columns: Features, make: LayerMaker) -> dict:
         sources = list(columns)
         # A layer per task: what mixes the last column's features is that task's own.
         return {

@@ -11,7 +11,9 @@ from kmtl import _checks
 from kmtl._dimensions import Float, Int, search_over
 from kmtl._registry import register
 from kmtl.layers.dselect_k_gate import DSelectKGate
+from kmtl.layers.maker import LayerMaker
 from kmtl.sharing._experts import OneBank
+from kmtl.typing import Layer, Tensor
 
 
 @register("sharing", "dselect_k")
@@ -76,8 +78,8 @@ class DSelectK(OneBank):
             value = _checks.check_range(name, getattr(self, name), 0, 1e6)
             self._set(name, value)
 
-    def gate(self, name: str, make: Any, **arguments: Any) -> Any:
-        def uniform(what: str, bound: float) -> Any:
+    def gate(self, name: str, make: LayerMaker, **arguments: Any) -> Layer:
+        def uniform(what: str, bound: float) -> Tensor:
             seed = make.layer_seed(f"{name}_{what}")
             return keras.initializers.RandomUniform(-bound, bound, seed=seed)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
 
 from kmtl._registry import register
+from kmtl.backbones.base import Backbone
 from kmtl.layers.joint import JointLogits
+from kmtl.layers.maker import LayerMaker
 from kmtl.sharing._chain import HeadChain
+from kmtl.tasks.base import Task
+from kmtl.typing import Features, Outputs, Tensor
 
 
 @register("sharing", "esmm")
@@ -53,19 +57,30 @@ class ESMM(HeadChain):
     """
 
     def outputs(
-        self, features: dict[str, Any], head: Any, tasks: Any, make: Any
-    ) -> dict[str, Any]:
+        self,
+        features: Features,
+        head: Callable[..., Tensor],
+        tasks: tuple[Task, ...],
+        make: LayerMaker,
+    ) -> Outputs:
         logits = self.scheme.outputs(features, head, tasks, make)
         return self._joined(logits, tasks, make)
 
     def assemble(
-        self, backbone: Any, inputs: Any, tasks: Any, head: Any, make: Any
-    ) -> dict[str, Any]:
+        self,
+        backbone: Backbone,
+        inputs: Tensor,
+        tasks: tuple[Task, ...],
+        head: Callable[..., Tensor],
+        make: LayerMaker,
+    ) -> Outputs:
         self._check_kinds(tasks)
         logits = self.scheme.assemble(backbone, inputs, tasks, head, make)
         return self._joined(logits, tasks, make)
 
-    def _joined(self, logits: dict[str, Any], tasks: Any, make: Any) -> dict[str, Any]:
+    def _joined(
+        self, logits: Outputs, tasks: tuple[Task, ...], make: LayerMaker
+    ) -> Outputs:
         logits = dict(logits)
         self._check_kinds(tasks)
         for task in self.ordered(tasks):
@@ -80,7 +95,7 @@ class ESMM(HeadChain):
             logits[task.name] = part.layer(JointLogits, "joint")([before, own])
         return logits
 
-    def _check_kinds(self, tasks: Any) -> None:
+    def _check_kinds(self, tasks: tuple[Task, ...]) -> None:
         known = {task.name: task for task in tasks}
         for task in self.ordered(tasks):
             for end in (known[self.after[task.name]], task):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from kmtl._registry import register
+from kmtl.backbones.base import Backbone
 from kmtl.layers.film import FiLM as Modulation
+from kmtl.layers.maker import LayerMaker
+from kmtl.layers.reusing import ReusingMaker
 from kmtl.sharing._conditioned import Conditioned
+from kmtl.typing import Features, Tensor
 
 
 @register("sharing", "film")
@@ -53,8 +56,13 @@ class FiLM(Conditioned):
     """
 
     def block(
-        self, backbone: Any, index: int, features: Any, trunk: Any, make: Any
-    ) -> dict[str, Any]:
+        self,
+        backbone: Backbone,
+        index: int,
+        features: Tensor,
+        trunk: ReusingMaker,
+        make: LayerMaker,
+    ) -> Features:
         features = self.after_block(backbone, index, features, trunk)
         return {
             name: make.layer(Modulation, f"{name}_film{index + 1}", task=name)(x)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from kmtl import _checks
 from kmtl._registry import register
+from kmtl.backbones.base import Backbone
+from kmtl.layers.maker import LayerMaker
 from kmtl.layers.seam import Seam
 from kmtl.sharing.base import Sharing
+from kmtl.tasks.base import Task
+from kmtl.typing import Features, Tensor
 
 
 @register("sharing", "hard")
@@ -49,8 +52,12 @@ class HardSharing(Sharing):
             object.__setattr__(self, "depth", dict(self.depth))
 
     def connect(
-        self, backbone: Any, inputs: Any, tasks: Any, make: Any
-    ) -> dict[str, Any]:
+        self,
+        backbone: Backbone,
+        inputs: Tensor,
+        tasks: tuple[Task, ...],
+        make: LayerMaker,
+    ) -> Features:
         blocks = backbone.num_blocks
         depths = self._depths([task.name for task in tasks], blocks)
         trunk = inputs

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import keras
 
 from kmtl import _checks
 from kmtl._registry import register
+from kmtl.backbones.base import Backbone
+from kmtl.layers.maker import LayerMaker
 from kmtl.layers.seam import Seam
 from kmtl.layers.stop_gradient import StopGradient
 from kmtl.sharing._shapes import embedded, fitted
 from kmtl.sharing.base import Sharing
+from kmtl.tasks.base import Task
+from kmtl.typing import Features, Outputs, TaskName, Tensor
 
 HAND_OVERS = ("features", "predictions")
 
@@ -96,8 +99,12 @@ class Hierarchical(Sharing):
         object.__setattr__(self, "width", width)
 
     def connect(
-        self, backbone: Any, inputs: Any, tasks: Any, make: Any
-    ) -> dict[str, Any]:
+        self,
+        backbone: Backbone,
+        inputs: Tensor,
+        tasks: tuple[Task, ...],
+        make: LayerMaker,
+    ) -> Features:
         if self.hand_over == "predictions":
             raise ValueError(
                 "`hand_over='predictions'` of sharing 'hierarchical' has heads inside "
@@ -108,27 +115,27 @@ class Hierarchical(Sharing):
 
     def assemble(
         self,
-        backbone: Any,
-        inputs: Any,
-        tasks: Any,
-        head: Callable[..., Any],
-        make: Any,
-    ) -> dict[str, Any]:
+        backbone: Backbone,
+        inputs: Tensor,
+        tasks: tuple[Task, ...],
+        head: Callable[..., Tensor],
+        make: LayerMaker,
+    ) -> Outputs:
         return self._climb(backbone, inputs, tasks, make, head)
 
     def _climb(
         self,
-        backbone: Any,
-        inputs: Any,
-        tasks: Any,
-        make: Any,
-        head: Callable[..., Any],
-    ) -> dict[str, Any]:
+        backbone: Backbone,
+        inputs: Tensor,
+        tasks: tuple[Task, ...],
+        make: LayerMaker,
+        head: Callable[..., Tensor],
+    ) -> Features:
         """Block by block, with the heads on the way."""
         levels = self._checked(backbone, tasks)
         top = max(levels.values())
-        handed: dict[str, Any] = {}
-        outputs: dict[str, Any] = {}
+        handed: Features = {}
+        outputs: Outputs = {}
         trunk = inputs
         for i in range(top):
             users = [name for name, level in levels.items() if level > i]
@@ -150,14 +157,16 @@ class Hierarchical(Sharing):
                         )
         return {task.name: outputs[task.name] for task in tasks}
 
-    def _checked(self, backbone: Any, tasks: Any) -> dict[str, int]:
+    def _checked(self, backbone: Backbone, tasks: tuple[Task, ...]) -> dict[str, int]:
         names = [task.name for task in tasks]
         levels = _checks.check_task_keys("levels", self.levels, names)
         for name, level in levels.items():
             _checks.check_int(f"levels['{name}']", level, 1, backbone.num_blocks)
         return levels
 
-    def _own_features(self, trunk: Any, task: Any, backbone: Any, make: Any) -> Any:
+    def _own_features(
+        self, trunk: Tensor, task: Task, backbone: Backbone, make: LayerMaker
+    ) -> Tensor:
         part = make.part(f"{task.name}_features")
         if len(trunk.shape) == 4:
             own = part.conv(trunk.shape[-1], 1, "conv")(trunk)
@@ -165,7 +174,9 @@ class Hierarchical(Sharing):
             own = part.dense(trunk.shape[-1], "dense")(trunk)
         return part.activation(backbone.activation, "activation")(own)
 
-    def _handed(self, features: Any, output: Any, task: Any, make: Any) -> Any:
+    def _handed(
+        self, features: Tensor, output: Tensor, task: Task, make: LayerMaker
+    ) -> Tensor:
         part = make.part(f"{task.name}_handover")
         value = features
         if self.hand_over == "predictions":
@@ -180,8 +191,12 @@ class Hierarchical(Sharing):
         return value
 
     def _joined(
-        self, trunk: Any, handed: Mapping[str, Any], index: int, make: Any
-    ) -> Any:
+        self,
+        trunk: Tensor,
+        handed: Mapping[TaskName, Tensor],
+        index: int,
+        make: LayerMaker,
+    ) -> Tensor:
         """What block `index` reads."""
         parts = [trunk]
         for name, value in sorted(handed.items()):  # whatever the tasks' order

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from kmtl._registry import register
+from kmtl.backbones.base import Backbone
+from kmtl.layers.maker import LayerMaker
 from kmtl.sharing.base import Sharing
 from kmtl.sharing.hard import HardSharing
+from kmtl.tasks.base import Task
+from kmtl.typing import Features, Tensor
 
 
 @register("sharing", "independent")
@@ -33,6 +36,10 @@ class Independent(Sharing):
     """
 
     def connect(
-        self, backbone: Any, inputs: Any, tasks: Any, make: Any
-    ) -> dict[str, Any]:
+        self,
+        backbone: Backbone,
+        inputs: Tensor,
+        tasks: tuple[Task, ...],
+        make: LayerMaker,
+    ) -> Features:
         return HardSharing(depth=0).connect(backbone, inputs, tasks, make)

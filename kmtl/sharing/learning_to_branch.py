@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from keras import ops
 
 from kmtl import _checks
 from kmtl._dimensions import Int, search_over
 from kmtl._registry import register
+from kmtl.backbones.base import Backbone
 from kmtl.layers.bank import BankMaker
 from kmtl.layers.branch import Branch
 from kmtl.layers.choice import check_annealing
+from kmtl.layers.maker import LayerMaker
 from kmtl.sharing._columns import shared_blocks
 from kmtl.sharing.base import Sharing
 from kmtl.sharing.hard import HardSharing
 from kmtl.sharing.tree import TreeSharing
+from kmtl.tasks.base import Task
+from kmtl.typing import Features, Model, Options, Tensor
 
 
 @register("sharing", "learning_to_branch")
@@ -82,8 +85,12 @@ class LearningToBranch(Sharing):
         check_annealing(self.temperature, self.final_temperature, self.anneal_steps)
 
     def connect(
-        self, backbone: Any, inputs: Any, tasks: Any, make: Any
-    ) -> dict[str, Any]:
+        self,
+        backbone: Backbone,
+        inputs: Tensor,
+        tasks: tuple[Task, ...],
+        make: LayerMaker,
+    ) -> Features:
         blocks = backbone.num_blocks
         if not blocks:
             raise ValueError(
@@ -117,7 +124,12 @@ class LearningToBranch(Sharing):
         }
 
     def _branch(
-        self, make: Any, name: str, width: int, readers: list[str], recipe: Any = None
+        self,
+        make: LayerMaker,
+        name: str,
+        width: int,
+        readers: list[str],
+        recipe: Options | None = None,
     ) -> Branch:
         return make.layer(
             Branch,
@@ -131,7 +143,9 @@ class LearningToBranch(Sharing):
             seed=make.layer_seed(name),
         )
 
-    def hardened(self, model: Any, backbone: Any) -> tuple[TreeSharing, dict[str, Any]]:
+    def hardened(
+        self, model: Model, backbone: Backbone
+    ) -> tuple[TreeSharing, dict[str, tuple[str, int]]]:
         """The tree of the likeliest branches; for `kmtl.harden`.
 
         Returns:
@@ -164,5 +178,5 @@ class LearningToBranch(Sharing):
         return tree, copies
 
 
-def _chosen(model: Any, name: str) -> Any:
+def _chosen(model: Model, name: str) -> Tensor:
     return ops.convert_to_numpy(model.get_layer(name).chosen())

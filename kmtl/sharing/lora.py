@@ -8,8 +8,11 @@ from typing import Any
 from kmtl import _checks
 from kmtl._dimensions import Int, search_over
 from kmtl._registry import register
+from kmtl.backbones.base import Backbone
 from kmtl.layers.low_rank import LowRankMaker
+from kmtl.layers.maker import LayerMaker
 from kmtl.sharing._conditioned import Conditioned
+from kmtl.typing import Features, Tensor
 
 
 @register("sharing", "lora")
@@ -66,12 +69,17 @@ class LoRA(Conditioned):
             alpha = _checks.check_range("alpha", self.alpha, 0, low_open=True)
             object.__setattr__(self, "alpha", alpha)
 
-    def trunk_maker(self, make: Any) -> Any:
+    def trunk_maker(self, make: LayerMaker) -> LowRankMaker:
         return LowRankMaker.like(make, frozen=self.frozen)
 
     def block(
-        self, backbone: Any, index: int, features: Any, trunk: Any, make: Any
-    ) -> dict[str, Any]:
+        self,
+        backbone: Backbone,
+        index: int,
+        features: Tensor,
+        trunk: Any,  # what `trunk_maker` made
+        make: LayerMaker,
+    ) -> Features:
         scale = 1.0 if self.alpha is None else self.alpha / self.rank
         trunk = dataclasses.replace(trunk, rank=self.rank, scale=scale)
         return {

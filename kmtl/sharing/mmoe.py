@@ -8,7 +8,9 @@ from typing import Any
 from kmtl._dimensions import search_over
 from kmtl._registry import register
 from kmtl.layers.gates import TEMPERATURES, check_temperature
+from kmtl.layers.maker import LayerMaker
 from kmtl.sharing._experts import OneBank, softmax_gate
+from kmtl.typing import Layer
 
 
 @register("sharing", "mmoe")
@@ -60,5 +62,5 @@ class MMoE(OneBank):
         super().__post_init__()
         self._set("temperature", check_temperature(self.temperature))
 
-    def gate(self, name: str, make: Any, **arguments: Any) -> Any:
+    def gate(self, name: str, make: LayerMaker, **arguments: Any) -> Layer:
         return softmax_gate(name, make, temperature=self.temperature, **arguments)

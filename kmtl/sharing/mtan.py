@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import keras
 
 from kmtl import _checks
 from kmtl._dimensions import Choice, search_over
 from kmtl._registry import register
-from kmtl.layers.maker import NORMALIZATIONS
+from kmtl.backbones.base import Backbone
+from kmtl.layers.maker import NORMALIZATIONS, LayerMaker
 from kmtl.layers.mask import SoftMask
 from kmtl.sharing import _columns
 from kmtl.sharing.base import Sharing
+from kmtl.tasks.base import Task
+from kmtl.typing import Features, Layer, Shape, Tensor
 
 
 @register("sharing", "mtan")
@@ -74,12 +76,16 @@ class MTAN(Sharing):
             _checks.check_choice("normalization", self.normalization, NORMALIZATIONS)
 
     def connect(
-        self, backbone: Any, inputs: Any, tasks: Any, make: Any
-    ) -> dict[str, Any]:
+        self,
+        backbone: Backbone,
+        inputs: Tensor,
+        tasks: tuple[Task, ...],
+        make: LayerMaker,
+    ) -> Features:
         names = [task.name for task in tasks]
         numbers = _columns.linked_blocks("mtan", None, self.depth, backbone.num_blocks)
         trunk = _columns.shared_blocks(backbone, inputs, self.depth, make)
-        attended: dict[str, Any] = {}
+        attended: Features = {}
         for number in numbers:
             part = make.part(f"shared_block{number}", f"block{number}")
             trunk = backbone.block(number - 1, trunk, part)
@@ -98,7 +104,9 @@ class MTAN(Sharing):
             }
         return attended
 
-    def _attend(self, name: str, number: int, trunk: Any, read: Any, make: Any) -> Any:
+    def _attend(
+        self, name: str, number: int, trunk: Tensor, read: Tensor, make: LayerMaker
+    ) -> Tensor:
         """â = h(g(read)) ⊙ trunk."""
         part = make.part(f"{name}_attention{number}")
         channels = trunk.shape[-1]
@@ -109,13 +117,13 @@ class MTAN(Sharing):
         return part.layer(SoftMask, "mask", reading=name)([trunk, logits])
 
     def _hand_over(
-        self, number: int, attended: dict[str, Any], trunk: Any, make: Any
-    ) -> dict[str, Any]:
+        self, number: int, attended: Features, trunk: Tensor, make: LayerMaker
+    ) -> Features:
         """f(â): what the attention of the block before passes on, by shared layers."""
         part = make.part(f"shared_attention{number}")
         channels = trunk.shape[-1]
         activation = part.activation("relu", "f_activation")
-        layers: list[Any] = []  # made once, applied to every task
+        layers: list[Layer] = []  # made once, applied to every task
         handed = {}
         for name, x in attended.items():
             if not layers:
@@ -129,12 +137,16 @@ class MTAN(Sharing):
             handed[name] = x
         return handed
 
-    def _convolve(self, x: Any, channels: int, size: int, part: Any) -> Any:
+    def _convolve(
+        self, x: Tensor, channels: int, size: int, part: LayerMaker
+    ) -> Tensor:
         for layer in self._convolution(x, channels, size, part):
             x = layer(x)
         return x
 
-    def _convolution(self, x: Any, channels: int, size: int, part: Any) -> list:
+    def _convolution(
+        self, x: Tensor, channels: int, size: int, part: LayerMaker
+    ) -> list:
         """Convolution (dense layer, unless `x` is a map) and normalisation."""
         bias = {"use_bias": self.normalization != "batch"}
         if len(x.shape) == 4:
@@ -146,7 +158,7 @@ class MTAN(Sharing):
         return layers
 
 
-def _resizing(before: Any, after: Any, part: Any) -> list:
+def _resizing(before: Shape, after: Shape, part: LayerMaker) -> list:
     """Layers from the positions of one feature map to those of another."""
     before, after = tuple(before[1:-1]), tuple(after[1:-1])
     if None in (*before, *after):

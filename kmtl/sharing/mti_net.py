@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import keras
 
 from kmtl import _checks
 from kmtl._dimensions import Float, search_over
 from kmtl._registry import register
+from kmtl.backbones.base import Backbone
+from kmtl.layers.maker import LayerMaker
 from kmtl.sharing._distillation import (
     check_arguments,
     check_map,
@@ -20,6 +21,8 @@ from kmtl.sharing._distillation import (
 )
 from kmtl.sharing._shapes import resized
 from kmtl.sharing.base import Sharing
+from kmtl.tasks.base import Task
+from kmtl.typing import Features, Outputs, Tensor
 
 
 @register("sharing", "mti_net")
@@ -82,16 +85,25 @@ class MTINet(Sharing):
         check_arguments(self)
 
     def connect(
-        self, backbone: Any, inputs: Any, tasks: Any, make: Any
-    ) -> dict[str, Any]:
+        self,
+        backbone: Backbone,
+        inputs: Tensor,
+        tasks: tuple[Task, ...],
+        make: LayerMaker,
+    ) -> Features:
         raise ValueError(
             "Sharing 'mti_net' has heads at every scale, so no other scheme can come "
             "between its features and heads: use 'pad_net' as the base."
         )
 
     def assemble(
-        self, backbone: Any, inputs: Any, tasks: Any, head: Any, make: Any
-    ) -> dict[str, Any]:
+        self,
+        backbone: Backbone,
+        inputs: Tensor,
+        tasks: tuple[Task, ...],
+        head: Callable[..., Tensor],
+        make: LayerMaker,
+    ) -> Outputs:
         found = dense_tasks(tasks, "mti_net")
         blocks = backbone.num_blocks
         scales = tuple(range(1, blocks + 1)) if self.scales is None else self.scales
@@ -105,7 +117,7 @@ class MTINet(Sharing):
         for scale in scales:
             check_map(maps[scale], found[0], "mti_net")
 
-        reached: dict[str, list[Any]] = {task.name: [] for task in found}
+        reached: dict[str, list[Tensor]] = {task.name: [] for task in found}
         for scale in reversed(scales):
             own = {}
             for task in found:
@@ -128,15 +140,15 @@ class MTINet(Sharing):
         }
 
     def _with_coarser(
-        self, features: Any, reached: list, task: Any, scale: int, make: Any
-    ) -> Any:
+        self, features: Tensor, reached: list, task: Task, scale: int, make: LayerMaker
+    ) -> Tensor:
         if not reached:
             return features
         part = make.part(f"{task.name}_scale{scale}")
         coarser = resized(reached[-1], tuple(features.shape[1:3]), part)
         return part.layer(keras.layers.Concatenate, "join")([features, coarser])
 
-    def _together(self, reached: list, task: Any, make: Any) -> Any:
+    def _together(self, reached: list, task: Task, make: LayerMaker) -> Tensor:
         if len(reached) == 1:
             return reached[0]
         size = tuple(reached[-1].shape[1:3])

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 
 from kmtl import _checks
 from kmtl._dimensions import Float, search_over
 from kmtl._registry import register
+from kmtl.backbones.base import Backbone
 from kmtl.layers.fusion import Fusion
-from kmtl.layers.maker import NORMALIZATIONS
+from kmtl.layers.maker import NORMALIZATIONS, LayerMaker
 from kmtl.sharing import _columns
 from kmtl.sharing.base import Sharing
+from kmtl.tasks.base import Task
+from kmtl.typing import Activation, Features, Tensor
 
 
 @register("sharing", "nddr")
@@ -71,7 +73,7 @@ class NDDR(Sharing):
     depth: int = 0
     self_weight: float = 0.9
     normalization: str | None = "batch"
-    activation: Any = "relu"
+    activation: Activation = "relu"
     weight_decay: float = 5e-4
     after: Sequence[int] | None = None
 
@@ -87,11 +89,15 @@ class NDDR(Sharing):
         object.__setattr__(self, "after", _columns.check_after(self.after))
 
     def connect(
-        self, backbone: Any, inputs: Any, tasks: Any, make: Any
-    ) -> dict[str, Any]:
+        self,
+        backbone: Backbone,
+        inputs: Tensor,
+        tasks: tuple[Task, ...],
+        make: LayerMaker,
+    ) -> Features:
         return _columns.run_columns(self, backbone, inputs, tasks, make, self._fuse)
 
-    def _fuse(self, number: int, columns: dict[str, Any], make: Any) -> dict[str, Any]:
+    def _fuse(self, number: int, columns: Features, make: LayerMaker) -> Features:
         together = make.layer(keras.layers.Concatenate, f"nddr{number}_concatenate")(
             list(columns.values())
         )

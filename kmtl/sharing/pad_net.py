@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
 
 from kmtl._dimensions import Float, search_over
 from kmtl._registry import register
+from kmtl.backbones.base import Backbone
+from kmtl.layers.maker import LayerMaker
 from kmtl.sharing._distillation import (
     check_arguments,
     check_map,
@@ -15,6 +17,8 @@ from kmtl.sharing._distillation import (
     initial_features,
 )
 from kmtl.sharing.base import Sharing, resolve
+from kmtl.tasks.base import Task
+from kmtl.typing import Features, Outputs, Tensor
 
 
 @register("sharing", "pad_net")
@@ -75,8 +79,12 @@ class PADNet(Sharing):
         check_arguments(self)
 
     def connect(
-        self, backbone: Any, inputs: Any, tasks: Any, make: Any
-    ) -> dict[str, Any]:
+        self,
+        backbone: Backbone,
+        inputs: Tensor,
+        tasks: tuple[Task, ...],
+        make: LayerMaker,
+    ) -> Features:
         found = dense_tasks(tasks, "pad_net")
         scheme = resolve(self.base, "base")
         features = scheme.connect(backbone, inputs, tasks, make)
@@ -85,8 +93,12 @@ class PADNet(Sharing):
         return features
 
     def outputs(
-        self, features: dict[str, Any], head: Any, tasks: Any, make: Any
-    ) -> dict[str, Any]:
+        self,
+        features: Features,
+        head: Callable[..., Tensor],
+        tasks: tuple[Task, ...],
+        make: LayerMaker,
+    ) -> Outputs:
         own = {
             task.name: initial_features(task, features[task.name], head, make, self)
             for task in tasks

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from kmtl import _checks
 from kmtl._registry import register
+from kmtl.backbones.base import Backbone
+from kmtl.layers.maker import LayerMaker
 from kmtl.layers.reusing import ReusingMaker
 from kmtl.layers.seam import Seam
 from kmtl.sharing.base import Sharing
+from kmtl.tasks.base import Task
+from kmtl.typing import Features, Tensor
 
 
 @register("sharing", "selected_blocks")
@@ -68,8 +71,12 @@ class SelectedBlocks(Sharing):
         object.__setattr__(self, "blocks", checked)
 
     def connect(
-        self, backbone: Any, inputs: Any, tasks: Any, make: Any
-    ) -> dict[str, Any]:
+        self,
+        backbone: Backbone,
+        inputs: Tensor,
+        tasks: tuple[Task, ...],
+        make: LayerMaker,
+    ) -> Features:
         names = [task.name for task in tasks]
         _checks.check_task_keys("blocks", self.blocks, names)
         for name in names:
@@ -79,7 +86,7 @@ class SelectedBlocks(Sharing):
                 )
         reusing = ReusingMaker.like(make)
         # What was run so far -> features.
-        found: dict[tuple[int, ...], Any] = {(): inputs}
+        found: dict[tuple[int, ...], Tensor] = {(): inputs}
         ran: dict[str, tuple[int, ...]] = dict.fromkeys(names, ())
         for number in range(1, backbone.num_blocks + 1):
             users = self.users(number, names)

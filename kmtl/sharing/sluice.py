@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from kmtl import _checks
 from kmtl._dimensions import Choice, Float, search_over
 from kmtl._registry import register
+from kmtl.backbones.base import Backbone
+from kmtl.layers.maker import LayerMaker
 from kmtl.layers.stitch import Stitch
 from kmtl.layers.subspaces import SubspaceOrthogonality
 from kmtl.sharing import _columns
 from kmtl.sharing.base import Sharing
+from kmtl.tasks.base import Task
+from kmtl.typing import Features, TaskName, Tensor
 
 
 @register("sharing", "sluice")
@@ -83,8 +86,12 @@ class Sluice(Sharing):
         _checks.check_range("orthogonality", self.orthogonality, 0, 1e30)
 
     def connect(
-        self, backbone: Any, inputs: Any, tasks: Any, make: Any
-    ) -> dict[str, Any]:
+        self,
+        backbone: Backbone,
+        inputs: Tensor,
+        tasks: tuple[Task, ...],
+        make: LayerMaker,
+    ) -> Features:
         names = [task.name for task in tasks]
         numbers = _columns.linked_blocks(
             "sluice", None, self.depth, backbone.num_blocks
@@ -96,7 +103,7 @@ class Sluice(Sharing):
                 trunk = _columns.own_block(backbone, number, trunk, names[0], make)
             return {names[0]: trunk}
         apart = self._apart(make)
-        layers: dict[str, dict[str, Any]] = {name: {} for name in names}
+        layers: dict[TaskName, dict[str, Tensor]] = {name: {} for name in names}
         for number in numbers:
             columns = {
                 name: _columns.own_block(backbone, number, columns[name], name, apart)
@@ -109,7 +116,7 @@ class Sluice(Sharing):
             return columns
         return {name: self._mixture(name, layers[name], make) for name in names}
 
-    def _apart(self, make: Any) -> Any:
+    def _apart(self, make: LayerMaker) -> LayerMaker:
         """Maker of blocks whose subspaces the penalty keeps apart."""
         if self.subspaces == 1 or not self.orthogonality:
             return make
@@ -118,7 +125,7 @@ class Sluice(Sharing):
         )
         return dataclasses.replace(make, kernel_regularizer=penalty)
 
-    def _stitch(self, number: int, columns: dict[str, Any], make: Any) -> dict:
+    def _stitch(self, number: int, columns: Features, make: LayerMaker) -> dict:
         sources = list(columns)
         shapes = {f"{name}_block{number}": x.shape for name, x in columns.items()}
         _columns.check_alike(
@@ -143,7 +150,9 @@ class Sluice(Sharing):
             for name in sources
         }
 
-    def _mixture(self, name: str, layers: dict[str, Any], make: Any) -> Any:
+    def _mixture(
+        self, name: str, layers: dict[str, Tensor], make: LayerMaker
+    ) -> Tensor:
         """β: what the head reads is a mixture over the task's blocks."""
         _columns.check_alike(
             "sluice",

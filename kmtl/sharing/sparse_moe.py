@@ -9,8 +9,10 @@ from kmtl import _checks
 from kmtl._dimensions import Float, Int, search_over
 from kmtl._registry import register
 from kmtl.layers.gates import check_temperature
+from kmtl.layers.maker import LayerMaker
 from kmtl.layers.top_k_gate import TopKGate
 from kmtl.sharing._experts import OneBank, gate_kernel
+from kmtl.typing import Layer
 
 
 @register("sharing", "sparse_moe")
@@ -78,7 +80,7 @@ class SparseMoE(OneBank):
         self._set("balance", _checks.check_range("balance", self.balance, 0, 1e6))
         self._set("temperature", check_temperature(self.temperature))
 
-    def gate(self, name: str, make: Any, **arguments: Any) -> Any:
+    def gate(self, name: str, make: LayerMaker, **arguments: Any) -> Layer:
         return make.layer(
             TopKGate,
             name,

@@ -8,8 +8,12 @@ from typing import Any
 
 from kmtl import _checks
 from kmtl._registry import register
+from kmtl.backbones.base import Backbone
+from kmtl.layers.maker import LayerMaker
 from kmtl.layers.seam import Seam
 from kmtl.sharing.base import Sharing
+from kmtl.tasks.base import Task
+from kmtl.typing import Features, Tensor
 
 #: Groups of task names that share a block, one partition of the tasks per block.
 Partitions = tuple[tuple[tuple[str, ...], ...], ...]
@@ -60,8 +64,12 @@ class TreeSharing(Sharing):
         object.__setattr__(self, "groups", _check_groups(self.groups))
 
     def connect(
-        self, backbone: Any, inputs: Any, tasks: Any, make: Any
-    ) -> dict[str, Any]:
+        self,
+        backbone: Backbone,
+        inputs: Tensor,
+        tasks: tuple[Task, ...],
+        make: LayerMaker,
+    ) -> Features:
         names = [task.name for task in tasks]
         if len(self.groups) != backbone.num_blocks:
             raise ValueError(

@@ -10,11 +10,12 @@ import keras
 
 from kmtl.layers.copying import copy_state
 from kmtl.layers.dropout import Dropout
+from kmtl.typing import Model
 
 _BLOCK = re.compile(r"shared_block\d+_")
 
 
-def load_trunk(model: Any, source: Any) -> list[str]:
+def load_trunk(model: Model, source: Any) -> list[str]:
     """Give a model the shared blocks' weights of another one.
 
     Blocks are found by their layers' names, `shared_block<i>_<layer>`: any model of the
@@ -75,7 +76,7 @@ def load_trunk(model: Any, source: Any) -> list[str]:
     return list(layers)
 
 
-def _trunk_layers(model: Any) -> list:
+def _trunk_layers(model: Model) -> list:
     return [
         layer
         for layer in model.layers

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from kmtl import _checks
+from kmtl.typing import Config, Layer, Tensor, Variable
 from kmtl.weighting.base import LOSS_FLOOR
 
 FIRST_DECAY, SECOND_DECAY = 0.9, 0.999  # of Adam, its defaults
@@ -52,7 +52,7 @@ def checked_numbers(
     }
 
 
-def checked_flag(argument: str, value: Any) -> bool:
+def checked_flag(argument: str, value: object) -> bool:
     """`value` must be a bool."""
     if not isinstance(value, bool):
         raise TypeError(
@@ -61,48 +61,48 @@ def checked_flag(argument: str, value: Any) -> bool:
     return value
 
 
-def preferences_of(vector: np.ndarray | None, mask: Any) -> Any:
+def preferences_of(vector: np.ndarray | None, mask: Tensor) -> Tensor:
     """Given preferences of the present tasks, or 1 / P for each of P present tasks."""
     if vector is None:
         return mask / count(mask)
     return cast_like(vector, mask) * mask
 
 
-def cast_like(values: Any, tensor: Any) -> Any:
+def cast_like(values: Tensor, tensor: Tensor) -> Tensor:
     """`values` (a variable or constant) in the dtype of `tensor`."""
     return ops.cast(ops.convert_to_tensor(values), tensor.dtype)
 
 
-def weighted_sum(losses: Any, weights: Any) -> tuple[Any, Any]:
+def weighted_sum(losses: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """(total, weights) with the weights as constants."""
     weights = ops.stop_gradient(weights)
     return ops.sum(weights * losses), weights
 
 
-def count(mask: Any) -> Any:
+def count(mask: Tensor) -> Tensor:
     """Number of present tasks, at least 1 so that it can divide."""
     return ops.maximum(ops.sum(mask), 1)
 
 
-def safe_log(values: Any) -> Any:
+def safe_log(values: Tensor) -> Tensor:
     """log of values above `LOSS_FLOOR`, else its constant logarithm (no gradient)."""
     return ops.log(ops.where(values > LOSS_FLOOR, values, LOSS_FLOOR))
 
 
-def safe_inverse(values: Any) -> Any:
+def safe_inverse(values: Tensor) -> Tensor:
     """1 / values above `LOSS_FLOOR`, else 0: the derivative of `safe_log`."""
     positive = values > LOSS_FLOOR
     return ops.where(positive, 1 / ops.where(positive, values, 1), 0)
 
 
-def safe_norm(values: Any) -> Any:
+def safe_norm(values: Tensor) -> Tensor:
     """Euclidean norm with gradient 0, instead of NaN, at the origin."""
     square = ops.sum(values * values)
     positive = square > 0
     return ops.where(positive, ops.sqrt(ops.where(positive, square, 1)), 0)
 
 
-def _shifted_exp(logits: Any, mask: Any) -> tuple[Any, Any, Any]:
+def _shifted_exp(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """exp(logits - shift), shift, and their sum (1 when no task is present)."""
     logits = ops.where(mask > 0, logits, FAR_BELOW)
     shift = ops.stop_gradient(ops.max(logits))
@@ -112,19 +112,19 @@ def _shifted_exp(logits: Any, mask: Any) -> tuple[Any, Any, Any]:
     return exponentials, shift, total
 
 
-def softmax(logits: Any, mask: Any) -> Any:
+def softmax(logits: Tensor, mask: Tensor) -> Tensor:
     """Softmax over the present tasks; 0 for the others."""
     exponentials, _, total = _shifted_exp(logits, mask)
     return exponentials / total
 
 
-def logsumexp(logits: Any, mask: Any) -> Any:
+def logsumexp(logits: Tensor, mask: Tensor) -> Tensor:
     """log sum exp over the present tasks; 0 when there is none."""
     _, shift, total = _shifted_exp(logits, mask)
     return ops.where(ops.max(mask) > 0, ops.log(total) + shift, 0)
 
 
-def observed(losses: Any, mask: Any) -> tuple[Any, Any]:
+def observed(losses: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Losses fit to enter state, and their mask.
 
     A step whose loss overflowed (and which a loss scaler will skip) must not leave Inf
@@ -145,10 +145,10 @@ class Bounded(keras.constraints.Constraint):
     def __init__(self, limit: float):
         self.limit = limit
 
-    def __call__(self, variable: Any) -> Any:
+    def __call__(self, variable: Variable) -> Tensor:
         return ops.clip(variable, -self.limit, self.limit)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {"limit": self.limit}
 
 
@@ -157,7 +157,7 @@ class Bounded(keras.constraints.Constraint):
 LOG_SCALE_LIMIT = 40.0
 
 
-def adam_direction(rule: Any, gradient: Any, mask: Any) -> Any:
+def adam_direction(rule: Layer, gradient: Tensor, mask: Tensor) -> Tensor:
     """Adam's step of length about 1, 0 for tasks not in `mask`, which keep their state.
 
     Args:

@@ -9,29 +9,31 @@ scales of the losses.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
+from kmtl.typing import Tensor
+
 #: Room for the rounding of a sum of T products, in units of the float's resolution.
 ROUNDING = 1.0
 
 
-def at_least_float32(x: Any) -> Any:
+def at_least_float32(x: Tensor) -> Tensor:
     """`x` as a tensor; half precision and integers become float32."""
     x = ops.convert_to_tensor(x)
     dtype = keras.backend.standardize_dtype(x.dtype)
     return x if dtype in ("float32", "float64") else ops.cast(x, "float32")
 
 
-def resolution(x: Any) -> float:
+def resolution(x: Tensor) -> float:
     """Relative rounding error of a float tensor's entries."""
     return float(np.finfo(keras.backend.standardize_dtype(x.dtype)).eps)
 
 
-def widen(x: Any) -> Any:
+def widen(x: Tensor) -> Tensor:
     """`x` in float64 where the backend has it (TensorFlow), else in float32 or better.
 
     T x T problems cost nothing in either; badly scaled ones gain from the digits.
@@ -42,22 +44,22 @@ def widen(x: Any) -> Any:
     return x
 
 
-def constant(value: Any, like: Any) -> Any:
+def constant(value: Tensor, like: Tensor) -> Tensor:
     return ops.cast(ops.convert_to_tensor(value), like.dtype)
 
 
-def identity(like: Any) -> Any:
+def identity(like: Tensor) -> Tensor:
     """Identity matrix with the size of `like`'s last axis, and its dtype."""
     return ops.cast(ops.eye(like.shape[-1]), like.dtype)
 
 
-def divide(numerator: Any, denominator: Any) -> Any:
+def divide(numerator: Tensor, denominator: Tensor) -> Tensor:
     """Quotient, 0 where the denominator is 0."""
     safe = ops.where(denominator == 0, ops.ones_like(denominator), denominator)
     return ops.where(denominator == 0, ops.zeros_like(safe), numerator / safe)
 
 
-def solve(matrix: Any, vector: Any) -> Any:
+def solve(matrix: Tensor, vector: Tensor) -> Tensor:
     """x with matrix @ x = vector, for batches of vectors along the first axis."""
     return ops.squeeze(ops.solve(matrix, ops.expand_dims(vector, -1)), -1)
 
@@ -65,17 +67,17 @@ def solve(matrix: Any, vector: Any) -> Any:
 class UnitRows(NamedTuple):
     """A Gramian as lengths and cosines. Absent and zero rows are inactive."""
 
-    cosines: Any  # (T, T), 1 on the diagonal where active, 0 elsewhere
-    norms: Any  # (T,), 0 where inactive
-    active: Any  # (T,), 1 or 0
+    cosines: Tensor  # (T, T), 1 on the diagonal where active, 0 elsewhere
+    norms: Tensor  # (T,), 0 where inactive
+    active: Tensor  # (T,), 1 or 0
     tolerance: float  # relative accuracy of a product with `cosines`
 
-    def unscale(self, weights: Any) -> Any:
+    def unscale(self, weights: Tensor) -> Tensor:
         """Weights of the rows from weights of the unit rows."""
         return divide(weights, self.norms)
 
 
-def unit_rows(gramian: Any, present: Any, gramian_resolution: float) -> UnitRows:
+def unit_rows(gramian: Tensor, present: Tensor, gramian_resolution: float) -> UnitRows:
     """Split a Gramian into the rows' norms and cosines."""
     norms = ops.sqrt(ops.maximum(ops.diagonal(gramian), 0)) * present
     active = ops.cast(norms > 0, gramian.dtype)
@@ -88,12 +90,12 @@ def unit_rows(gramian: Any, present: Any, gramian_resolution: float) -> UnitRows
     return UnitRows(cosines, norms, active, tolerance)
 
 
-def mean_weights(present: Any) -> Any:
+def mean_weights(present: Tensor) -> Tensor:
     """1/n on the n present tasks."""
     return divide(present, ops.sum(present) * ops.ones_like(present))
 
 
-def project_simplex(vector: Any, present: Any) -> Any:
+def project_simplex(vector: Tensor, present: Tensor) -> Tensor:
     """Euclidean projection of `(T,)` onto the unit simplex of the present tasks."""
     # Shifts change nothing, and what is 1 below the largest entry gets no weight: so
     # clipped, the 1 in the sums is not lost beside huge entries.
@@ -111,7 +113,7 @@ def project_simplex(vector: Any, present: Any) -> Any:
     return ops.maximum(vector - threshold, 0) * present
 
 
-def nonnegative_qp(matrix: Any, target: Any, tolerance: float) -> Any:
+def nonnegative_qp(matrix: Tensor, target: Tensor, tolerance: float) -> Tensor:
     """argmin over u >= 0 of u A u / 2 - b u, exactly, by block principal pivoting.
 
     Each pass solves for the free entries and swaps all that violate their sign; where
@@ -137,18 +139,18 @@ def nonnegative_qp(matrix: Any, target: Any, tolerance: float) -> Any:
     goal = ops.where(used, divide(target, scale + ops.zeros_like(target)), 0)
     index = ops.arange(size, dtype="int32")
 
-    def wrong(free: Any, solution: Any, slack: Any) -> Any:
+    def wrong(free: Tensor, solution: Tensor, slack: Tensor) -> Tensor:
         margin = tolerance * (1 + ops.max(ops.abs(solution), axis=-1, keepdims=True))
         return used & ops.where(free, solution < -margin, slack < -margin)
 
-    def value(solution: Any) -> Any:
+    def value(solution: Tensor) -> Tensor:
         return ops.sum(solution * (0.5 * ops.matmul(solution, matrix) - goal), -1)
 
-    def cond(*state: Any) -> Any:
+    def cond(*state: Tensor) -> Tensor:
         _step, _free, swap, _solution, _fewest, _patience, _best, _best_value = state
         return ops.any(swap)
 
-    def body(*state: Any) -> Any:
+    def body(*state: Tensor) -> tuple[Tensor, ...]:
         step, free, swap, solution, fewest, patience, best, best_value = state
         violations = ops.sum(ops.cast(swap, "int32"), -1)
         better = violations < fewest
@@ -186,7 +188,7 @@ def nonnegative_qp(matrix: Any, target: Any, tolerance: float) -> Any:
     return state[6] * scale
 
 
-def project_dual_cone(rows: UnitRows, vectors: Any) -> Any:
+def project_dual_cone(rows: UnitRows, vectors: Tensor) -> Tensor:
     """Project vectors onto {d: J d >= 0}; vectors and results are unit-row weights.
 
     Args:
@@ -200,7 +202,7 @@ def project_dual_cone(rows: UnitRows, vectors: Any) -> Any:
     return vectors + nonnegative_qp(rows.cosines, target, rows.tolerance)
 
 
-def min_norm_weights(rows: UnitRows, present: Any) -> Any:
+def min_norm_weights(rows: UnitRows, present: Tensor) -> Tensor:
     """Weights on the unit simplex of the shortest vector in the rows' convex hull."""
     zero_rows = present * (1 - rows.active)
     largest = ops.max(rows.norms)
@@ -214,8 +216,8 @@ def min_norm_weights(rows: UnitRows, present: Any) -> Any:
 
 
 def power_fixed_point(
-    rows: UnitRows, log_target: Any, alpha: float, max_iterations: int = 50
-) -> Any:
+    rows: UnitRows, log_target: Tensor, alpha: float, max_iterations: int = 50
+) -> Tensor:
     """v > 0 with C v = exp(log_target) * v^(-1/alpha), on the active rows.
 
     Primal-dual Newton on (1/alpha) log v + log z = log target with z = C v, which
@@ -239,22 +241,22 @@ def power_fixed_point(
     start = ops.exp(log_target * (alpha / (1 + alpha)))
     accuracy = max(10 * resolution(matrix), 1e-13)
 
-    def residuals(primal: Any, dual: Any) -> tuple[Any, Any]:
+    def residuals(primal: Tensor, dual: Tensor) -> tuple[Tensor, Tensor]:
         linear = ops.sum(matrix * primal[None, :], -1) - dual
         return linear, ops.log(primal) / alpha + ops.log(dual) - log_target
 
-    def cond(*state: Any) -> Any:
+    def cond(*state: Tensor) -> Tensor:
         _step, primal, dual = state
         linear, power = residuals(primal, dual)
         return (ops.max(ops.abs(power)) > accuracy) | (
             ops.max(ops.abs(linear) / dual) > accuracy
         )
 
-    def longest(value: Any, change: Any) -> Any:
+    def longest(value: Tensor, change: Tensor) -> Tensor:
         ratio = ops.where(change < 0, -value / ops.where(change < 0, change, -1), 1e30)
         return ops.min(ratio)
 
-    def body(*state: Any) -> Any:
+    def body(*state: Tensor) -> tuple[Tensor, ...]:
         step, primal, dual = state
         linear, power = residuals(primal, dual)
         system = matrix + eye * (dual / (alpha * primal))
@@ -270,7 +272,9 @@ def power_fixed_point(
     return state[1] * ops.exp(shift * (alpha / (1 + alpha))) * rows.active
 
 
-def equal_cosine_weights(rows: UnitRows, wanted: Any = None) -> tuple[Any, Any]:
+def equal_cosine_weights(
+    rows: UnitRows, wanted: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Unit-row weights v whose sum has the wanted products with the rows: C v = wanted.
 
     Args:
@@ -290,7 +294,7 @@ def equal_cosine_weights(rows: UnitRows, wanted: Any = None) -> tuple[Any, Any]:
     return solution * rows.active, ops.matmul(dropped, ops.transpose(vectors))
 
 
-def graded_eigh(rows: UnitRows) -> tuple[Any, Any, Any]:
+def graded_eigh(rows: UnitRows) -> tuple[Tensor, Tensor, Tensor]:
     """Eigenvalues and eigenvectors of the Gramian, however unequal the rows' lengths.
 
     Returns:
@@ -314,7 +318,7 @@ def graded_eigh(rows: UnitRows) -> tuple[Any, Any, Any]:
     return values * ops.max(rows.norms) ** 2, vectors, rank
 
 
-def _one_sided_jacobi(matrix: Any, sweeps: int = 8) -> tuple[Any, Any]:
+def _one_sided_jacobi(matrix: Tensor, sweeps: int = 8) -> tuple[Tensor, Tensor]:
     """Squared singular values (largest first) and right singular vectors.
 
     All disjoint pairs of columns are made orthogonal at once; then the columns move on
@@ -336,7 +340,7 @@ def _one_sided_jacobi(matrix: Any, sweeps: int = 8) -> tuple[Any, Any]:
     order = ops.convert_to_tensor(order.astype("int32"))
     accuracy = resolution(matrix)
 
-    def turn(k: Any, columns: Any) -> Any:
+    def turn(k: Tensor, columns: Tensor) -> Tensor:
         left, right = columns[:, :half], columns[:, half:]
         a = ops.sum(left[:size] ** 2, 0)
         b = ops.sum(right[:size] ** 2, 0)

@@ -8,6 +8,7 @@ from typing import Any
 from keras import ops
 
 from kmtl._checks import check_int, check_range, check_task_keys, unknown_name
+from kmtl.typing import Config, PerTask, Tensor
 from kmtl.weighting import _solvers
 from kmtl.weighting.base import GradientWeighting
 
@@ -23,7 +24,9 @@ def task_index(argument: str, task: str | int, names: Sequence[str]) -> int:
     return check_int(argument, task, 0, len(names) - 1)
 
 
-def check_vector(argument: str, values: Any, low: float, high: float) -> Any:
+def check_vector(
+    argument: str, values: PerTask | None, low: float, high: float
+) -> PerTask | None:
     """A dict keyed by task, or a sequence, of floats in [low, high]; or None."""
     if values is None:
         return None
@@ -32,7 +35,7 @@ def check_vector(argument: str, values: Any, low: float, high: float) -> Any:
     return [check_range(argument, float(v), low, high) for v in values]
 
 
-def resolve_vector(argument: str, values: Any, names: Sequence[str]) -> list[float]:
+def resolve_vector(argument: str, values: PerTask, names: Sequence[str]) -> list[float]:
     """The checked vector in the order of the tasks."""
     if isinstance(values, Mapping):
         values = check_task_keys(argument, values, names)
@@ -48,7 +51,7 @@ def resolve_vector(argument: str, values: Any, names: Sequence[str]) -> list[flo
 class PreferenceWeighting(GradientWeighting):
     """A method that refines a weighted sum of the gradients chosen by the user."""
 
-    def __init__(self, preference: Any = None, **kwargs: Any):
+    def __init__(self, preference: PerTask | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.preference = check_vector("preference", preference, 0.0, 1e12)
 
@@ -56,22 +59,22 @@ class PreferenceWeighting(GradientWeighting):
         if self.preference is not None:
             resolve_vector("preference", self.preference, self.task_names)
 
-    def _preference(self, present: Any) -> Any:
+    def _preference(self, present: Tensor) -> Tensor:
         if self.preference is None:
             return _solvers.mean_weights(present)
         values = resolve_vector("preference", self.preference, self.task_names)
         return _solvers.constant(values, present) * present
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "preference": self.preference}
 
 
-def one_hot(index: int, like: Any) -> Any:
+def one_hot(index: int, like: Tensor) -> Tensor:
     """Row `index` of the identity, of `like`'s size and dtype."""
     size = like.shape[-1]
     return _solvers.constant([float(i == index) for i in range(size)], like)
 
 
-def masked_mean(values: Any, mask: Any) -> Any:
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean over the entries where `mask` is 1, 0 where it is nowhere."""
     return ops.sum(values * _solvers.mean_weights(mask))

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from kmtl.typing import Config, Tensor
 from kmtl.weighting.base import GradientWeighting
 
 
@@ -31,9 +32,9 @@ class SimplexWalk(GradientWeighting):
             name="simplex_weights",
         )
 
-    def _keep_weights(self, weights: Any, present: Any, old: Any) -> None:
+    def _keep_weights(self, weights: Tensor, present: Tensor, old: Tensor) -> None:
         """An absent task keeps its weight."""
         self._keep(self.simplex_weights, ops.where(present > 0, weights, old))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "double_sampling": self.double_sampling}

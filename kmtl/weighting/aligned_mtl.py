@@ -9,6 +9,7 @@ from keras import ops
 
 from kmtl._checks import check_choice
 from kmtl._registry import register
+from kmtl.typing import Config, PerTask, Tensor
 from kmtl.weighting import _solvers
 from kmtl.weighting._tasks import PreferenceWeighting
 
@@ -48,13 +49,15 @@ class AlignedMTL(PreferenceWeighting):
     Reference: Senushkin et al., CVPR 2023, arXiv:2305.19000, algorithm 1.
     """
 
-    def __init__(self, scale: str = "min", preference: Any = None, **kwargs: Any):
+    def __init__(
+        self, scale: str = "min", preference: PerTask | None = None, **kwargs: Any
+    ):
         super().__init__(preference=preference, **kwargs)
         self.scale = check_choice("scale", scale, ("min", "median", "rmse"))
 
     def _row_weights(
-        self, gramian: Any, losses: Any, present: Any, resolution: float
-    ) -> Any:
+        self, gramian: Tensor, losses: Tensor, present: Tensor, resolution: float
+    ) -> Tensor:
         rows = _solvers.unit_rows(gramian, present, resolution)
         values, vectors, rank = _solvers.graded_eigh(rows)  # largest first
         position = ops.cast(ops.arange(values.shape[0]), values.dtype)
@@ -71,5 +74,5 @@ class AlignedMTL(PreferenceWeighting):
         shares = ops.matmul(self._preference(present), vectors) * inverse
         return ops.sqrt(scale) * ops.sum(vectors * shares[None, :], -1) * rows.active
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "scale": self.scale}

@@ -12,6 +12,7 @@ from keras import ops
 from kmtl import _checks
 from kmtl._private.keras import forget_variable
 from kmtl._registry import register
+from kmtl.typing import Config, Data, Model, Tensor
 from kmtl.weighting import _masking as masking
 from kmtl.weighting.base import LossWeighting
 
@@ -71,7 +72,7 @@ class AutoLambda(LossWeighting):
 
     def __init__(
         self,
-        data: Any = None,
+        data: Data | None = None,
         primary: Sequence[str] | None = None,
         batch_size: int = 32,
         learning_rate: float = 1e-4,
@@ -114,15 +115,15 @@ class AutoLambda(LossWeighting):
         self.updates = self.add_state("updates", shape)
 
     def combine(
-        self, losses: Any, present: Any, training: bool = True
-    ) -> tuple[Any, Any]:
+        self, losses: Tensor, present: Tensor, training: bool = True
+    ) -> tuple[Tensor, Tensor]:
         losses, mask = self.prepare(losses, present)
         weights = masking.cast_like(self.weights_of_tasks, losses) * mask
         return masking.weighted_sum(losses, weights)
 
     # -- the validation stream --------------------------------------------------------
 
-    def on_fit_begin(self, model: Any, validation_data: Any) -> None:
+    def on_fit_begin(self, model: Model, validation_data: Data) -> None:
         data = validation_data if self.data is None else self.data
         if data is None:
             if self.held:
@@ -152,7 +153,7 @@ class AutoLambda(LossWeighting):
         self.held = [self._hold(part) for part in parts]
         model.train_function = None
 
-    def _hold(self, array: Any) -> Any:
+    def _hold(self, array: Tensor) -> Tensor:
         return self.add_weight(
             name=DATA,
             shape=array.shape,
@@ -162,7 +163,7 @@ class AutoLambda(LossWeighting):
             autocast=False,
         )
 
-    def draw(self) -> tuple[Any, Any, Any]:
+    def draw(self) -> tuple[Tensor, Tensor, Tensor]:
         """`(x, y, sample_weight)` of `batch_size` validation rows.
 
         Raises:
@@ -184,11 +185,11 @@ class AutoLambda(LossWeighting):
 
     # -- learning ---------------------------------------------------------------------
 
-    def primary_loss(self, losses: Any) -> Any:
+    def primary_loss(self, losses: Tensor) -> Tensor:
         """Sum of the primary tasks' losses, from `(T,)` losses."""
         return ops.sum(ops.cast(self._primary, losses.dtype) * losses)
 
-    def learn(self, gradient: Any, present: Any) -> None:
+    def learn(self, gradient: Tensor, present: Tensor) -> None:
         """A step of Adam on the weights.
 
         Args:
@@ -209,7 +210,7 @@ class AutoLambda(LossWeighting):
         held = {id(variable) for variable in self.held}
         return [v for v in super().state if id(v) not in held]
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {  # data are not part of a description
             **super().get_config(),
             "primary": None if self.primary is None else list(self.primary),

@@ -19,6 +19,7 @@ from keras import ops
 from kmtl import _checks, _registry
 from kmtl._dimensions import Dimension
 from kmtl._one_model import OneModel
+from kmtl.typing import Config, Data, Initializer, Model, Store, Tensor, Variable
 from kmtl.weighting import _solvers
 
 # Below this a loss counts as zero: its logarithm and inverse stay finite in float32,
@@ -54,7 +55,7 @@ class Weighting(OneModel, _registry.Registrable, keras.layers.Layer):
         """Variables that are saved with the model and put back by `reset`."""
         return self.variables
 
-    def add_weight(self, *args: Any, **kwargs: Any) -> Any:
+    def add_weight(self, *args: Any, **kwargs: Any) -> Variable:
         # Every replica computes the same state from all-reduced losses.
         kwargs.setdefault("aggregation", "only_first_replica")
         return super().add_weight(*args, **kwargs)
@@ -104,10 +105,10 @@ class Weighting(OneModel, _registry.Registrable, keras.layers.Layer):
         self,
         name: str,
         shape: tuple[int, ...] = (),
-        initializer: Any = "zeros",
+        initializer: Initializer = "zeros",
         trainable: bool = False,
         **kwargs: Any,
-    ) -> Any:
+    ) -> Variable:
         """A float32 variable, averaged over replicas when it is assigned in a step."""
         return self.add_weight(
             name=name,
@@ -126,7 +127,7 @@ class Weighting(OneModel, _registry.Registrable, keras.layers.Layer):
         for variable, value in zip(self.state, self._initial_values, strict=True):
             variable.assign(ops.convert_to_tensor(value, dtype=variable.dtype))
 
-    def on_fit_begin(self, model: Any, validation_data: Any) -> None:
+    def on_fit_begin(self, model: Model, validation_data: Data) -> None:
         """Host-side hook, before `fit` trains; the data as given to it, or None."""
 
     def on_epoch_begin(self, epoch: int) -> None:
@@ -135,17 +136,17 @@ class Weighting(OneModel, _registry.Registrable, keras.layers.Layer):
     def on_epoch_end(self, epoch: int, losses: dict[str, float]) -> None:
         """Host-side hook with the epoch's mean raw training loss of each task."""
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         config = super().get_config()
         config.pop("trainable", None)
         return config
 
     # Keras leaves the state of seed generators out of a layer's saved variables.
-    def save_own_variables(self, store: Any) -> None:
+    def save_own_variables(self, store: Store) -> None:
         for index, variable in enumerate(self.state):
             store[str(index)] = ops.convert_to_numpy(variable)
 
-    def load_own_variables(self, store: Any) -> None:
+    def load_own_variables(self, store: Store) -> None:
         if len(store.keys()) != len(self.state):
             raise ValueError(
                 f"The saved {self.name} must have as many variables as this one, "
@@ -158,7 +159,7 @@ class Weighting(OneModel, _registry.Registrable, keras.layers.Layer):
 
     # With the task names, a reloaded weighting has its variables before the weights of
     # a checkpoint are read.
-    def get_build_config(self) -> dict[str, Any] | None:
+    def get_build_config(self) -> Config | None:
         if not self.built:
             return None
         return {
@@ -166,7 +167,7 @@ class Weighting(OneModel, _registry.Registrable, keras.layers.Layer):
             "num_parameters": self.num_parameters,
         }
 
-    def build_from_config(self, config: dict[str, Any]) -> None:
+    def build_from_config(self, config: Config) -> None:
         if config:
             self.setup(config["task_names"], config.get("num_parameters"))
 
@@ -178,7 +179,9 @@ class LossWeighting(Weighting):
     #: `learn` is called in every step before it, with what a look-ahead step tells.
     looks_ahead: ClassVar[bool] = False
 
-    def combine(self, losses: Any, present: Any, training: bool = True) -> Any:
+    def combine(
+        self, losses: Tensor, present: Tensor, training: bool = True
+    ) -> tuple[Tensor, Tensor]:
         """Total loss and the weight each task had in it.
 
         Args:
@@ -195,7 +198,7 @@ class LossWeighting(Weighting):
         """
         raise NotImplementedError
 
-    def prepare(self, losses: Any, present: Any) -> tuple[Any, Any]:
+    def prepare(self, losses: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Losses in float32 or better with 0 for absent tasks, and the 0/1 mask."""
         if not self.built:
             raise ValueError(
@@ -268,7 +271,7 @@ class GradientWeighting(Weighting):
         self.level = level
         self.monitor = bool(monitor)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "level": self.level,
@@ -276,12 +279,12 @@ class GradientWeighting(Weighting):
             "low_memory": self.low_memory,
         }
 
-    def add_weight(self, *args: Any, **kwargs: Any) -> Any:
+    def add_weight(self, *args: Any, **kwargs: Any) -> Variable:
         # State is never cast down inside a layer that computes in half precision.
         defaults = {"initializer": "zeros", "trainable": False, "autocast": False}
         return super().add_weight(*args, **{**defaults, **kwargs})
 
-    def row_weights(self, gramian: Any, losses: Any, present: Any) -> Any:
+    def row_weights(self, gramian: Tensor, losses: Tensor, present: Tensor) -> Tensor:
         """(T,) weights w; the update is w @ J. Advances the method's state.
 
         Args:
@@ -305,8 +308,8 @@ class GradientWeighting(Weighting):
         return ops.cast(ops.where(finite, weights * present, float("nan")), dtype)
 
     def _row_weights(
-        self, gramian: Any, losses: Any, present: Any, resolution: float
-    ) -> Any:
+        self, gramian: Tensor, losses: Tensor, present: Tensor, resolution: float
+    ) -> Tensor:
         """What a Gramian method implements, in the widest float the backend has.
 
         `resolution` is the relative rounding error of the Gramian's entries, which
@@ -314,7 +317,7 @@ class GradientWeighting(Weighting):
         """
         raise NotImplementedError
 
-    def direction(self, jacobian: Any, losses: Any, present: Any) -> Any:
+    def direction(self, jacobian: Tensor, losses: Tensor, present: Tensor) -> Tensor:
         """(P,) update, to be subtracted like a gradient. Advances the state.
 
         A gradient that is not finite gives an update that is not finite, as loss
@@ -331,11 +334,11 @@ class GradientWeighting(Weighting):
         weights = self.row_weights(gramian, losses, present)
         return ops.matmul(weights, jacobian)
 
-    def _direction(self, jacobian: Any, losses: Any, present: Any) -> Any:
+    def _direction(self, jacobian: Tensor, losses: Tensor, present: Tensor) -> Tensor:
         """What a method on the Jacobian implements, in one float dtype."""
         raise NotImplementedError
 
-    def head_weights(self, weights: Any, losses: Any) -> Any:
+    def head_weights(self, weights: Tensor, losses: Tensor) -> Tensor | None:
         """(T,) factors on the gradients of the heads' own parameters, or None for 1.
 
         Only methods that put a factor on the whole loss override it. Called after
@@ -343,7 +346,7 @@ class GradientWeighting(Weighting):
         """
         return None
 
-    def task_weights(self) -> Any:
+    def task_weights(self) -> Tensor | None:
         """(T,) weights for the logs where `direction` has no row weights, or None."""
         return None
 
@@ -358,10 +361,10 @@ class GradientWeighting(Weighting):
         return self.num_parameters
 
     #: While a step runs: whether its gradients are finite (a scalar tensor).
-    _finite: Any = None
+    _finite: Tensor | None = None
 
     @contextlib.contextmanager
-    def _guard(self, finite: Any) -> Iterator[None]:
+    def _guard(self, finite: Tensor) -> Iterator[None]:
         """State assigned by `_keep` within keeps its value where `finite` is false."""
         self._finite = finite
         try:
@@ -369,14 +372,14 @@ class GradientWeighting(Weighting):
         finally:
             self._finite = None
 
-    def _keep(self, variable: Any, value: Any) -> None:
+    def _keep(self, variable: Variable, value: Tensor) -> None:
         """Assign state, unless a gradient of this step overflowed."""
         value = ops.cast(value, variable.dtype)
         old = ops.convert_to_tensor(variable)
         variable.assign(ops.where(self._finite, value, old))
 
 
-def _snapshot(variable: Any) -> np.ndarray:
+def _snapshot(variable: Variable) -> np.ndarray:
     """The value; a constant of any size, such as MoCo's (T, P) zeros, as one number."""
     value = np.asarray(ops.convert_to_numpy(variable))
     if value.size and (value == value.flat[0]).all():

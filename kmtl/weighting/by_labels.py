@@ -10,6 +10,7 @@ from keras import ops
 
 from kmtl import _checks
 from kmtl._registry import register
+from kmtl.typing import Config, Tensor
 from kmtl.weighting._masking import (
     cast_like,
     checked_numbers,
@@ -76,8 +77,8 @@ class ByLabels(LossWeighting):
         self.batches = self.add_state("batches")
 
     def combine(
-        self, losses: Any, present: Any, training: bool = True
-    ) -> tuple[Any, Any]:
+        self, losses: Tensor, present: Tensor, training: bool = True
+    ) -> tuple[Tensor, Tensor]:
         losses, mask = self.prepare(losses, present)
         if self.counts is not None:
             labels = cast_like(self._vector, losses)
@@ -97,6 +98,6 @@ class ByLabels(LossWeighting):
         weights = weights * ops.sum(mask) / ops.maximum(ops.sum(weights), 1e-12)
         return weighted_sum(losses, weights)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         counts = None if self.counts is None else dict(self.counts)
         return {**super().get_config(), "mode": self.mode, "counts": counts}

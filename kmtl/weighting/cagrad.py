@@ -10,6 +10,7 @@ from keras import ops
 from kmtl._checks import check_choice, check_range
 from kmtl._dimensions import Float, search_over
 from kmtl._registry import register
+from kmtl.typing import Config, Tensor
 from kmtl.weighting import _solvers
 from kmtl.weighting.base import GradientWeighting
 
@@ -57,8 +58,8 @@ class CAGrad(GradientWeighting):
         self.rescale = check_choice("rescale", rescale, (0, 1, 2))
 
     def _row_weights(
-        self, gramian: Any, losses: Any, present: Any, resolution: float
-    ) -> Any:
+        self, gramian: Tensor, losses: Tensor, present: Tensor, resolution: float
+    ) -> Tensor:
         rows = _solvers.unit_rows(gramian, present, resolution)
         mean = _solvers.mean_weights(present)
         # In units of the longest row, and with unit rows.
@@ -70,11 +71,11 @@ class CAGrad(GradientWeighting):
         weights = mean + rows.unscale(extra * longest)
         return weights / (1.0, 1 + self.c**2, 1 + self.c)[self.rescale]
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "c": self.c, "rescale": self.rescale}
 
 
-def least_gain_ball(rows: _solvers.UnitRows, gain: Any, radius: Any) -> Any:
+def least_gain_ball(rows: _solvers.UnitRows, gain: Tensor, radius: Tensor) -> Tensor:
     """Weights v >= 0 of unit rows: the step within a ball that lifts the least gain.
 
     Maximises over |s| <= radius the least of the rows' gains norm_t (gain_t + u_t . s).
@@ -93,11 +94,11 @@ def least_gain_ball(rows: _solvers.UnitRows, gain: Any, radius: Any) -> Any:
     index = ops.arange(size, dtype="int32")
     big = ops.ones_like(gain) * 1e30
 
-    def weakest(values: Any) -> Any:
+    def weakest(values: Tensor) -> Tensor:
         ratio = ops.where(used, _solvers.divide(values, inverse), big)
         return used & (index == ops.cast(ops.argmin(ratio), "int32"))
 
-    def settle(free: Any) -> tuple[Any, Any]:
+    def settle(free: Tensor) -> tuple[Tensor, Tensor]:
         mask = free[:, None] & free[None, :]
         units, gains = ops.where(free, inverse, 0), ops.where(free, gain, 0)
         system = ops.where(mask, matrix, eye)
@@ -114,18 +115,18 @@ def least_gain_ball(rows: _solvers.UnitRows, gain: Any, radius: Any) -> Any:
         swap = used & ops.where(free, solution < -margin, slack < -margin)
         return solution, swap
 
-    def dual(solution: Any) -> Any:
+    def dual(solution: Tensor) -> Tensor:
         clipped = ops.maximum(solution, 0) * rows.active
         pull = ops.sum(clipped * ops.sum(rows.cosines * clipped[None, :], -1))
         value = ops.sum(clipped * gain) + radius * ops.sqrt(ops.maximum(pull, 0))
         total = ops.sum(clipped * inverse)
         return clipped, ops.where(total > 0, _solvers.divide(value, total), 1e30)
 
-    def cond(*state: Any) -> Any:
+    def cond(*state: Tensor) -> Tensor:
         _step, _free, swap, _fewest, _patience, _best, _best_value = state
         return ops.any(swap)
 
-    def body(*state: Any) -> Any:
+    def body(*state: Tensor) -> tuple[Tensor, ...]:
         step, free, swap, fewest, patience, best, best_value = state
         violations = ops.sum(ops.cast(swap, "int32"))
         better = violations < fewest

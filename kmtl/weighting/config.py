@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 from keras import ops
 
 from kmtl._registry import register
+from kmtl.typing import Tensor
 from kmtl.weighting import _solvers
 from kmtl.weighting._tasks import PreferenceWeighting
 
@@ -44,8 +43,8 @@ class ConFIG(PreferenceWeighting):
     """
 
     def _row_weights(
-        self, gramian: Any, losses: Any, present: Any, resolution: float
-    ) -> Any:
+        self, gramian: Tensor, losses: Tensor, present: Tensor, resolution: float
+    ) -> Tensor:
         rows = _solvers.unit_rows(gramian, present, resolution)
         wanted = rows.active * self._preference(present)
         shares, _ = _solvers.equal_cosine_weights(rows, wanted)

@@ -11,6 +11,7 @@ from keras import ops
 
 from kmtl import _checks
 from kmtl._registry import register
+from kmtl.typing import Config, Tensor
 from kmtl.weighting import _masking as masking
 from kmtl.weighting.base import LOSS_FLOOR, LossWeighting
 
@@ -70,8 +71,8 @@ class COSMOS(LossWeighting):
             )
 
     def combine(
-        self, losses: Any, present: Any, training: bool = True
-    ) -> tuple[Any, Any]:
+        self, losses: Tensor, present: Tensor, training: bool = True
+    ) -> tuple[Tensor, Tensor]:
         losses, mask = self.prepare(losses, present)
         preferences = masking.preferences_of(self._preferences, mask)
         aim = preferences / ops.maximum(masking.safe_norm(preferences), LOSS_FLOOR)
@@ -82,7 +83,7 @@ class COSMOS(LossWeighting):
         slope = (aim - cosine * losses / length) / length
         return total, ops.stop_gradient(preferences - self.penalty * slope)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         preferences = None if self.preferences is None else dict(self.preferences)
         config = super().get_config()
         return {**config, "preferences": preferences, "penalty": self.penalty}

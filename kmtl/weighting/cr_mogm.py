@@ -9,7 +9,8 @@ from keras import ops
 
 from kmtl._checks import check_choice, check_range
 from kmtl._registry import register
-from kmtl.weighting.base import GradientWeighting, get
+from kmtl.typing import Config, Tensor
+from kmtl.weighting.base import GradientWeighting, Weighting, get
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -49,7 +50,7 @@ class CRMOGM(GradientWeighting):
 
     def __init__(
         self,
-        method: Any = "mgda",
+        method: str | dict | Weighting = "mgda",
         alpha: float = 0.9,
         start: str = "first",
         **kwargs: Any,
@@ -82,8 +83,8 @@ class CRMOGM(GradientWeighting):
         )
 
     def _row_weights(
-        self, gramian: Any, losses: Any, present: Any, resolution: float
-    ) -> Any:
+        self, gramian: Tensor, losses: Tensor, present: Tensor, resolution: float
+    ) -> Tensor:
         with self.method._guard(self._finite):
             new = self.method._row_weights(gramian, losses, present, resolution)
         new = new * present
@@ -95,7 +96,7 @@ class CRMOGM(GradientWeighting):
         self._keep(self.started, ops.maximum(started, present))
         return weights
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "method": keras.saving.serialize_keras_object(self.method),

@@ -10,6 +10,7 @@ from keras import ops
 from kmtl._checks import check_range
 from kmtl._dimensions import Float, search_over
 from kmtl._registry import register
+from kmtl.typing import Config, Tensor
 from kmtl.weighting import _solvers
 from kmtl.weighting.base import GradientWeighting
 
@@ -61,7 +62,7 @@ class DBMTL(GradientWeighting):
         )
         self.steps = self.add_weight(shape=(), name="steps")
 
-    def _direction(self, jacobian: Any, losses: Any, present: Any) -> Any:
+    def _direction(self, jacobian: Tensor, losses: Tensor, present: Tensor) -> Tensor:
         jacobian = jacobian * self.head_weights(None, losses)[:, None]
         step = ops.cast(self.steps, jacobian.dtype) + 1
         old = ops.cast(self.averages, jacobian.dtype)
@@ -73,10 +74,10 @@ class DBMTL(GradientWeighting):
         norms = ops.sqrt(ops.sum(averages * averages, axis=-1))
         return ops.matmul(_solvers.divide(ops.max(norms), norms), averages)
 
-    def head_weights(self, weights: Any, losses: Any) -> Any:
+    def head_weights(self, weights: Tensor, losses: Tensor) -> Tensor:
         return 1 / (ops.maximum(losses, 0) + 1e-8)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "beta": self.beta,

@@ -10,6 +10,7 @@ from keras import ops
 from kmtl import _checks
 from kmtl._dimensions import Float, search_over
 from kmtl._registry import register
+from kmtl.typing import Config, Tensor
 from kmtl.weighting import _masking as masking
 from kmtl.weighting.base import LOSS_FLOOR, LossWeighting
 
@@ -69,8 +70,8 @@ class DWA(LossWeighting):
         self.epoch_before = self.add_state("epoch_before", shape, _unknown())
 
     def combine(
-        self, losses: Any, present: Any, training: bool = True
-    ) -> tuple[Any, Any]:
+        self, losses: Tensor, present: Tensor, training: bool = True
+    ) -> tuple[Tensor, Tensor]:
         losses, mask = self.prepare(losses, present)
         if training:
             values, seen = masking.observed(losses, mask)
@@ -102,7 +103,7 @@ class DWA(LossWeighting):
         self.running_mean.assign(ops.zeros_like(mean))
         self.running_batches.assign(ops.zeros_like(batches))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "temperature": self.temperature}
 
 
@@ -110,7 +111,7 @@ def _unknown() -> keras.initializers.Initializer:
     return keras.initializers.Constant(-1.0)
 
 
-def loss_ratio(last: Any, before: Any, losses: Any) -> Any:
+def loss_ratio(last: Tensor, before: Tensor, losses: Tensor) -> Tensor:
     """last / before, and 1 where the epoch before is not known."""
     last, before = masking.cast_like(last, losses), masking.cast_like(before, losses)
     ratio = ops.maximum(last, LOSS_FLOOR) / ops.maximum(before, LOSS_FLOOR)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 
 from kmtl._registry import register
+from kmtl.typing import Tensor
 from kmtl.weighting._masking import weighted_sum
 from kmtl.weighting.base import LossWeighting
 
@@ -37,7 +36,7 @@ class Equal(LossWeighting):
     """
 
     def combine(
-        self, losses: Any, present: Any, training: bool = True
-    ) -> tuple[Any, Any]:
+        self, losses: Tensor, present: Tensor, training: bool = True
+    ) -> tuple[Tensor, Tensor]:
         losses, mask = self.prepare(losses, present)
         return weighted_sum(losses, mask)

@@ -9,6 +9,7 @@ from keras import ops
 
 from kmtl._checks import check_range
 from kmtl._registry import register
+from kmtl.typing import Config, Tensor
 from kmtl.weighting import _solvers
 from kmtl.weighting.base import GradientWeighting
 
@@ -63,7 +64,7 @@ class ExcessMTL(GradientWeighting):
             name="simplex_weights",
         )
 
-    def _direction(self, jacobian: Any, losses: Any, present: Any) -> Any:
+    def _direction(self, jacobian: Tensor, losses: Tensor, present: Tensor) -> Tensor:
         dtype = jacobian.dtype
         old_squares, first, old = (
             ops.cast(x, dtype) for x in (self.squares, self.first, self.simplex_weights)
@@ -86,11 +87,11 @@ class ExcessMTL(GradientWeighting):
         weights = _solvers.divide(weights, ops.sum(weights))
         return ops.matmul(weights, jacobian)
 
-    def task_weights(self) -> Any:
+    def task_weights(self) -> Tensor:
         return self.simplex_weights.value
 
-    def head_weights(self, weights: Any, losses: Any) -> Any:
+    def head_weights(self, weights: Tensor, losses: Tensor) -> Tensor:
         return ops.cast(self.simplex_weights, losses.dtype)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "step_size": self.step_size}

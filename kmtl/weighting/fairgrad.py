@@ -10,6 +10,7 @@ from keras import ops
 from kmtl._checks import check_range
 from kmtl._dimensions import Float, search_over
 from kmtl._registry import register
+from kmtl.typing import Config, Tensor
 from kmtl.weighting import _solvers
 from kmtl.weighting.base import GradientWeighting
 
@@ -50,13 +51,13 @@ class FairGrad(GradientWeighting):
         self.alpha = check_range("alpha", alpha, 0, 1e3, low_open=True)
 
     def _row_weights(
-        self, gramian: Any, losses: Any, present: Any, resolution: float
-    ) -> Any:
+        self, gramian: Tensor, losses: Tensor, present: Tensor, resolution: float
+    ) -> Tensor:
         rows = _solvers.unit_rows(gramian, present, resolution)
         log_norms = ops.log(ops.where(rows.active > 0, rows.norms, 1))
         # With w = v / norms: C v = norms^(1/alpha - 1) v^(-1/alpha).
         power = (1 / self.alpha - 1) * log_norms
         return rows.unscale(_solvers.power_fixed_point(rows, power, self.alpha))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "alpha": self.alpha}

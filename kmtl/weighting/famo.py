@@ -12,6 +12,7 @@ from keras import ops
 from kmtl import _checks
 from kmtl._dimensions import Float, search_over
 from kmtl._registry import register
+from kmtl.typing import Config, Tensor
 from kmtl.weighting import _masking as masking
 from kmtl.weighting.base import LossWeighting
 
@@ -95,8 +96,8 @@ class FAMO(LossWeighting):
         self.log_before = self.add_state("log_before", shape, _unknown())
 
     def combine(
-        self, losses: Any, present: Any, training: bool = True
-    ) -> tuple[Any, Any]:
+        self, losses: Tensor, present: Tensor, training: bool = True
+    ) -> tuple[Tensor, Tensor]:
         losses, mask = self.prepare(losses, present)
         above = losses - masking.cast_like(self._minimum, losses)
         positive = above > 0
@@ -116,7 +117,7 @@ class FAMO(LossWeighting):
         weights = ops.where(positive, shares / distance, 0)
         return total, ops.stop_gradient(weights)
 
-    def update(self, log_decrease: Any, mask: Any) -> None:
+    def update(self, log_decrease: Tensor, mask: Tensor) -> None:
         """One Adam step on the logits of the tasks in `mask`.
 
         Args:
@@ -131,7 +132,7 @@ class FAMO(LossWeighting):
         direction = masking.adam_direction(self, gradient, mask)
         self.logits.assign(logits - self.learning_rate * direction)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         minimum = self.minimum_losses
         return {
             **super().get_config(),

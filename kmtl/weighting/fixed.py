@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from kmtl._registry import register
+from kmtl.typing import Config, Tensor
 from kmtl.weighting._masking import (
     cast_like,
     checked_flag,
@@ -65,8 +66,8 @@ class Fixed(LossWeighting):
         self._vector = task_vector("weights", self.given_weights, self.task_names, 1.0)
 
     def combine(
-        self, losses: Any, present: Any, training: bool = True
-    ) -> tuple[Any, Any]:
+        self, losses: Tensor, present: Tensor, training: bool = True
+    ) -> tuple[Tensor, Tensor]:
         losses, mask = self.prepare(losses, present)
         weights = cast_like(self._vector, losses) * mask
         if self.normalize:
@@ -74,7 +75,7 @@ class Fixed(LossWeighting):
             weights = weights / ops.where(total > 0, total, 1)
         return weighted_sum(losses, weights)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         weights = None if self.given_weights is None else dict(self.given_weights)
         config = super().get_config()
         return {**config, "weights": weights, "normalize": self.normalize}

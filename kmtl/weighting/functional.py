@@ -22,11 +22,14 @@ import keras
 from keras import ops
 
 from kmtl import _registry
+from kmtl.typing import Tensor
 from kmtl.weighting import _solvers
 from kmtl.weighting.base import GradientWeighting, Weighting
 
 
-def _rule(method: Any, shape: tuple[int, ...], dtype: str, options: dict) -> Weighting:
+def _rule(
+    method: str | Weighting, shape: tuple[int, ...], dtype: str, options: dict
+) -> Weighting:
     """A fresh, set up rule for T tasks, with its state in the input's precision."""
     if isinstance(method, Weighting):
         if options:
@@ -44,7 +47,9 @@ def _rule(method: Any, shape: tuple[int, ...], dtype: str, options: dict) -> Wei
     return rule
 
 
-def _inputs(jacobian: Any, losses: Any, present: Any) -> tuple[Any, Any, Any, str]:
+def _inputs(
+    jacobian: Tensor, losses: Tensor, present: Tensor
+) -> tuple[Tensor, Tensor, Tensor, str]:
     jacobian = _solvers.at_least_float32(jacobian)
     dtype = keras.backend.standardize_dtype(jacobian.dtype)
     if len(jacobian.shape) != 2:
@@ -68,13 +73,13 @@ def _inputs(jacobian: Any, losses: Any, present: Any) -> tuple[Any, Any, Any, st
 
 
 def aggregate(
-    method: Any,
-    jacobian: Any,
+    method: str | Weighting,
+    jacobian: Tensor,
     *,
-    losses: Any = None,
-    present: Any = None,
+    losses: Tensor | None = None,
+    present: Tensor | None = None,
     **hyperparameters: Any,
-) -> Any:
+) -> Tensor:
     """One update of the shared parameters from the gradients of all tasks.
 
     Args:
@@ -115,13 +120,13 @@ def aggregate(
 
 
 def task_weights(
-    method: Any,
-    values: Any,
+    method: str | Weighting,
+    values: Tensor,
     *,
-    losses: Any = None,
-    present: Any = None,
+    losses: Tensor | None = None,
+    present: Tensor | None = None,
     **hyperparameters: Any,
-) -> Any:
+) -> Tensor:
     """The weight of each task in one step.
 
     Args:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 from keras import ops
 
 from kmtl._registry import register
+from kmtl.typing import Tensor
 from kmtl.weighting import _masking as masking
 from kmtl.weighting.base import LossWeighting
 
@@ -44,8 +43,8 @@ class GLS(LossWeighting):
     """
 
     def combine(
-        self, losses: Any, present: Any, training: bool = True
-    ) -> tuple[Any, Any]:
+        self, losses: Tensor, present: Tensor, training: bool = True
+    ) -> tuple[Tensor, Tensor]:
         losses, mask = self.prepare(losses, present)
         tasks = masking.count(mask)
         mean = ops.sum(masking.safe_log(losses) * mask) / tasks

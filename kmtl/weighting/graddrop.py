@@ -8,12 +8,13 @@ import keras
 from keras import ops
 
 from kmtl._registry import register
+from kmtl.typing import Config, Tensor
 from kmtl.weighting import _solvers
 from kmtl.weighting._tasks import check_vector, resolve_vector
 from kmtl.weighting.base import GradientWeighting
 
 
-def sign_dropout(jacobian: Any, uniform: Any, leak: Any) -> Any:
+def sign_dropout(jacobian: Tensor, uniform: Tensor, leak: Tensor) -> Tensor:
     """Keep in each column one sign, drawn by how much of the column has it.
 
     Args:
@@ -68,7 +69,7 @@ class GradDrop(GradientWeighting):
     def __init__(self, leak: Any = 0.0, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         scalar = isinstance(leak, (int, float))
-        checked = check_vector("leak", [leak] if scalar else leak, 0, 1)
+        checked: Any = check_vector("leak", [leak] if scalar else leak, 0, 1)
         self.leak = checked[0] if scalar else checked
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
@@ -77,7 +78,7 @@ class GradDrop(GradientWeighting):
         if not isinstance(self.leak, float):
             resolve_vector("leak", self.leak, self.task_names)
 
-    def _direction(self, jacobian: Any, losses: Any, present: Any) -> Any:
+    def _direction(self, jacobian: Tensor, losses: Tensor, present: Tensor) -> Tensor:
         leak = self.leak
         if isinstance(leak, float):
             leak = [leak] * jacobian.shape[0]
@@ -88,5 +89,5 @@ class GradDrop(GradientWeighting):
         uniform = ops.cast(uniform, jacobian.dtype)
         return sign_dropout(jacobian, uniform, _solvers.constant(leak, jacobian))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "leak": self.leak, "seed": self.seed}

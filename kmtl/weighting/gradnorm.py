@@ -10,6 +10,7 @@ from keras import ops
 from kmtl._checks import check_range
 from kmtl._dimensions import Float, search_over
 from kmtl._registry import register
+from kmtl.typing import Config, Tensor
 from kmtl.weighting import _solvers
 from kmtl.weighting._tasks import masked_mean
 from kmtl.weighting.base import GradientWeighting
@@ -64,8 +65,8 @@ class GradNorm(GradientWeighting):
         self.first_losses = self.add_weight(shape=shape, name="first_losses")
 
     def _row_weights(
-        self, gramian: Any, losses: Any, present: Any, resolution: float
-    ) -> Any:
+        self, gramian: Tensor, losses: Tensor, present: Tensor, resolution: float
+    ) -> Tensor:
         weights = ops.cast(self.loss_weights, gramian.dtype)
         first = ops.cast(self.first_losses, gramian.dtype)
         first = ops.where((first == 0) & (present > 0), losses, first)
@@ -79,8 +80,13 @@ class GradNorm(GradientWeighting):
         return weights
 
     def weight_gradient(
-        self, weights: Any, norms: Any, losses: Any, first: Any, present: Any
-    ) -> Any:
+        self,
+        weights: Tensor,
+        norms: Tensor,
+        losses: Tensor,
+        first: Tensor,
+        present: Tensor,
+    ) -> Tensor:
         """(T,) gradient of the weights' loss, in units of the mean gradient norm."""
         mean = masked_mean(weights * norms, present)
         relative = ops.maximum(_solvers.divide(losses, first), 0) * present
@@ -88,10 +94,10 @@ class GradNorm(GradientWeighting):
         gap = weights * norms - mean * relative**self.alpha
         return _solvers.divide(ops.sign(gap) * norms, mean) * present
 
-    def head_weights(self, weights: Any, losses: Any) -> Any:
+    def head_weights(self, weights: Tensor, losses: Tensor) -> Tensor:
         return weights
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "alpha": self.alpha,

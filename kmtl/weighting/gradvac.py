@@ -10,6 +10,7 @@ from keras import ops
 from kmtl._checks import check_range
 from kmtl._dimensions import Float, search_over
 from kmtl._registry import register
+from kmtl.typing import Config, Tensor
 from kmtl.weighting import _solvers
 from kmtl.weighting.pcgrad import RandomOrderWeighting
 
@@ -60,8 +61,8 @@ class GradVac(RandomOrderWeighting):
         self.targets = self.add_weight(shape=shape, name="target_cosines")
 
     def _row_weights(
-        self, gramian: Any, losses: Any, present: Any, resolution: float
-    ) -> Any:
+        self, gramian: Tensor, losses: Tensor, present: Tensor, resolution: float
+    ) -> Tensor:
         rows = _solvers.unit_rows(gramian, present, resolution)
         orders = self._orders(gramian)
         others = 1 - _solvers.identity(gramian)
@@ -69,7 +70,7 @@ class GradVac(RandomOrderWeighting):
         # A target cosine of exactly 1 would ask for an infinite step.
         targets = ops.clip(ops.cast(self.targets, gramian.dtype), -1, 1 - 1e-6)
 
-        def step(k: Any, state: Any) -> Any:
+        def step(k: Tensor, state: Tensor) -> Tensor:
             weights, products, targets = state
             look = orders[k] * both
             length = ops.sqrt(ops.maximum(ops.sum(weights * products, -1), 0))
@@ -91,5 +92,5 @@ class GradVac(RandomOrderWeighting):
         self._keep(self.targets, targets)
         return rows.unscale(ops.sum(rows.norms[:, None] * weights, 0))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "beta": self.beta}

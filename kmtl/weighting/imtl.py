@@ -9,6 +9,7 @@ from keras import ops
 
 from kmtl._checks import check_range
 from kmtl._registry import register
+from kmtl.typing import Config, Tensor
 from kmtl.weighting import _solvers
 from kmtl.weighting.base import GradientWeighting
 from kmtl.weighting.imtl_g import impartial_weights
@@ -57,8 +58,8 @@ class IMTL(GradientWeighting):
         )
 
     def _row_weights(
-        self, gramian: Any, losses: Any, present: Any, resolution: float
-    ) -> Any:
+        self, gramian: Tensor, losses: Tensor, present: Tensor, resolution: float
+    ) -> Tensor:
         log_scales = ops.cast(self.log_scales, gramian.dtype)
         scales = ops.exp(log_scales)
         gramian = gramian * scales[:, None] * scales[None, :]
@@ -67,8 +68,8 @@ class IMTL(GradientWeighting):
         self._keep(self.log_scales, log_scales - self.learning_rate * slope)
         return impartial_weights(rows) * scales
 
-    def head_weights(self, weights: Any, losses: Any) -> Any:
+    def head_weights(self, weights: Tensor, losses: Tensor) -> Tensor:
         return ops.exp(ops.cast(self.log_scales, losses.dtype))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "learning_rate": self.learning_rate}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 from keras import ops
 
 from kmtl._registry import register
+from kmtl.typing import Tensor
 from kmtl.weighting import _solvers
 from kmtl.weighting.base import GradientWeighting
 
@@ -42,13 +41,13 @@ class IMTLG(GradientWeighting):
     """
 
     def _row_weights(
-        self, gramian: Any, losses: Any, present: Any, resolution: float
-    ) -> Any:
+        self, gramian: Tensor, losses: Tensor, present: Tensor, resolution: float
+    ) -> Tensor:
         rows = _solvers.unit_rows(gramian, present, resolution)
         return impartial_weights(rows)
 
 
-def impartial_weights(rows: _solvers.UnitRows) -> Any:
+def impartial_weights(rows: _solvers.UnitRows) -> Tensor:
     """Weights of the rows with equal projections, summing to 1."""
     solution, null = _solvers.equal_cosine_weights(rows)
     ones_null = ops.sum(null * rows.active[None, :], -1) * rows.active

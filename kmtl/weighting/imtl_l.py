@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 from keras import ops
 
 from kmtl._registry import register
+from kmtl.typing import Tensor
 from kmtl.weighting._masking import LOG_SCALE_LIMIT, Bounded, cast_like
 from kmtl.weighting.base import LossWeighting
 
@@ -53,8 +52,8 @@ class IMTLL(LossWeighting):
         )
 
     def combine(
-        self, losses: Any, present: Any, training: bool = True
-    ) -> tuple[Any, Any]:
+        self, losses: Tensor, present: Tensor, training: bool = True
+    ) -> tuple[Tensor, Tensor]:
         losses, mask = self.prepare(losses, present)
         log_scale = cast_like(self.log_scale, losses)
         weights = ops.exp(log_scale) * mask

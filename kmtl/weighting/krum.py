@@ -9,6 +9,7 @@ from keras import ops
 
 from kmtl._checks import check_int
 from kmtl._registry import register
+from kmtl.typing import Config, Tensor
 from kmtl.weighting import _solvers
 from kmtl.weighting.base import GradientWeighting
 
@@ -50,8 +51,8 @@ class Krum(GradientWeighting):
         self.num_selected = check_int("num_selected", num_selected, 1)
 
     def _row_weights(
-        self, gramian: Any, losses: Any, present: Any, resolution: float
-    ) -> Any:
+        self, gramian: Tensor, losses: Tensor, present: Tensor, resolution: float
+    ) -> Tensor:
         # In units of the longest gradient, so that 1e30 is beyond every distance.
         gramian = _solvers.divide(gramian, ops.max(ops.diagonal(gramian)))
         squares = ops.diagonal(gramian)
@@ -74,7 +75,7 @@ class Krum(GradientWeighting):
         chosen = ops.cast(rank < self.num_selected, gramian.dtype) * present
         return _solvers.mean_weights(chosen)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "num_outliers": self.num_outliers,

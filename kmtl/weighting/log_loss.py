@@ -9,6 +9,7 @@ from keras import ops
 
 from kmtl import _checks
 from kmtl._registry import register
+from kmtl.typing import Config, Tensor
 from kmtl.weighting.base import LossWeighting
 
 
@@ -49,8 +50,8 @@ class LogLoss(LossWeighting):
         self.epsilon = _checks.check_range("epsilon", epsilon, 1e-20, 1)
 
     def combine(
-        self, losses: Any, present: Any, training: bool = True
-    ) -> tuple[Any, Any]:
+        self, losses: Tensor, present: Tensor, training: bool = True
+    ) -> tuple[Tensor, Tensor]:
         losses, mask = self.prepare(losses, present)
         positive = losses > 0
         raised = ops.where(positive, losses, 0) + self.epsilon
@@ -58,5 +59,5 @@ class LogLoss(LossWeighting):
         weights = ops.where(positive, mask / raised, 0)
         return total, ops.stop_gradient(weights)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "epsilon": self.epsilon}

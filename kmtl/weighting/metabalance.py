@@ -9,6 +9,7 @@ from keras import ops
 
 from kmtl._checks import check_choice, check_range
 from kmtl._registry import register
+from kmtl.typing import Config, Tensor
 from kmtl.weighting import _solvers
 from kmtl.weighting._tasks import one_hot, task_index
 from kmtl.weighting.base import GradientWeighting
@@ -72,8 +73,8 @@ class MetaBalance(GradientWeighting):
         )
 
     def _row_weights(
-        self, gramian: Any, losses: Any, present: Any, resolution: float
-    ) -> Any:
+        self, gramian: Tensor, losses: Tensor, present: Tensor, resolution: float
+    ) -> Tensor:
         norms = ops.sqrt(ops.maximum(ops.diagonal(gramian), 0))
         old = ops.cast(self.magnitudes, gramian.dtype)
         new = ops.where(present > 0, self.beta * old + (1 - self.beta) * norms, old)
@@ -87,7 +88,7 @@ class MetaBalance(GradientWeighting):
             ratio = ops.maximum(ratio, 1)
         return (self.relax * ratio + 1 - self.relax) * present
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "target": self.target,

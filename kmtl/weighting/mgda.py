@@ -9,6 +9,7 @@ from keras import ops
 
 from kmtl._checks import check_choice
 from kmtl._registry import register
+from kmtl.typing import Config, Tensor
 from kmtl.weighting import _solvers
 from kmtl.weighting.base import GradientWeighting
 
@@ -52,8 +53,8 @@ class MGDA(GradientWeighting):
         )
 
     def _row_weights(
-        self, gramian: Any, losses: Any, present: Any, resolution: float
-    ) -> Any:
+        self, gramian: Tensor, losses: Tensor, present: Tensor, resolution: float
+    ) -> Tensor:
         factors = ops.ones_like(losses)
         if self.normalization in ("l2", "loss+"):
             norms = ops.sqrt(ops.maximum(ops.diagonal(gramian), 0))
@@ -66,5 +67,5 @@ class MGDA(GradientWeighting):
         rows = _solvers.unit_rows(gramian, present, resolution)
         return _solvers.min_norm_weights(rows, present) * factors
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "normalization": self.normalization}

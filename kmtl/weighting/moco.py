@@ -9,6 +9,7 @@ from keras import ops
 
 from kmtl._checks import check_choice, check_range
 from kmtl._registry import register
+from kmtl.typing import Config, Tensor
 from kmtl.weighting import _solvers
 from kmtl.weighting.base import GradientWeighting
 
@@ -85,7 +86,7 @@ class MoCo(GradientWeighting):
         )
         self.steps = self.add_weight(shape=(), name="steps")
 
-    def _direction(self, jacobian: Any, losses: Any, present: Any) -> Any:
+    def _direction(self, jacobian: Tensor, losses: Tensor, present: Tensor) -> Tensor:
         dtype = jacobian.dtype
         step = ops.cast(self.steps, dtype) + 1
         old, old_weights = (
@@ -110,10 +111,10 @@ class MoCo(GradientWeighting):
         self._keep(self.simplex_weights, ops.where(present > 0, weights, old_weights))
         return ops.matmul(weights, tracked)
 
-    def task_weights(self) -> Any:
+    def task_weights(self) -> Tensor:
         return self.simplex_weights.value
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "beta": self.beta,

@@ -9,6 +9,7 @@ from keras import ops
 
 from kmtl._checks import check_range
 from kmtl._registry import register
+from kmtl.typing import Config, Tensor
 from kmtl.weighting import _solvers
 from kmtl.weighting._walk import SimplexWalk
 
@@ -52,8 +53,8 @@ class MoDo(SimplexWalk):
         self.rho = check_range("rho", rho, 0)
 
     def _row_weights(
-        self, gramian: Any, losses: Any, present: Any, resolution: float
-    ) -> Any:
+        self, gramian: Tensor, losses: Tensor, present: Tensor, resolution: float
+    ) -> Tensor:
         old = ops.cast(self.simplex_weights, gramian.dtype)
         weights = _solvers.project_simplex(old, present)
         slope = ops.matmul(gramian, weights) + self.rho * weights
@@ -61,5 +62,5 @@ class MoDo(SimplexWalk):
         self._keep_weights(weights, present, old)
         return weights
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "gamma": self.gamma, "rho": self.rho}

@@ -9,6 +9,7 @@ from keras import ops
 
 from kmtl._checks import check_range
 from kmtl._registry import register
+from kmtl.typing import Config, Tensor
 from kmtl.weighting import _solvers
 from kmtl.weighting.base import GradientWeighting
 
@@ -53,8 +54,8 @@ class NashMTL(GradientWeighting):
         self.max_norm = check_range("max_norm", max_norm, 0)
 
     def _row_weights(
-        self, gramian: Any, losses: Any, present: Any, resolution: float
-    ) -> Any:
+        self, gramian: Tensor, losses: Tensor, present: Tensor, resolution: float
+    ) -> Tensor:
         rows = _solvers.unit_rows(gramian, present, resolution)
         shares = _solvers.power_fixed_point(rows, ops.zeros_like(rows.norms), 1.0)
         if self.max_norm:
@@ -63,5 +64,5 @@ class NashMTL(GradientWeighting):
             shares = shares * self.max_norm / ops.maximum(length, self.max_norm)
         return rows.unscale(shares)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "max_norm": self.max_norm}

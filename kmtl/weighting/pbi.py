@@ -11,6 +11,7 @@ from keras import ops
 
 from kmtl import _checks
 from kmtl._registry import register
+from kmtl.typing import Config, Tensor
 from kmtl.weighting import _masking as masking
 from kmtl.weighting.base import LOSS_FLOOR, LossWeighting
 
@@ -76,8 +77,8 @@ class PBI(LossWeighting):
         self._ideal = masking.task_vector("ideal", self.ideal, names, 0.0)
 
     def combine(
-        self, losses: Any, present: Any, training: bool = True
-    ) -> tuple[Any, Any]:
+        self, losses: Tensor, present: Tensor, training: bool = True
+    ) -> tuple[Tensor, Tensor]:
         losses, mask = self.prepare(losses, present)
         ray = masking.preferences_of(self._preferences, mask)
         ray = ray / ops.maximum(masking.safe_norm(ray), LOSS_FLOOR)
@@ -92,7 +93,7 @@ class PBI(LossWeighting):
         slope = outward - sign * ops.sum(outward * ray) * ray
         return total, ops.stop_gradient(sign * ray + self.penalty * slope)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         preferences, ideal = self.preferences, self.ideal
         return {
             **super().get_config(),

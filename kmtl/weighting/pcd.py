@@ -9,6 +9,7 @@ from keras import ops
 
 from kmtl._checks import check_range
 from kmtl._registry import register
+from kmtl.typing import Config, Tensor
 from kmtl.weighting import _solvers
 from kmtl.weighting._tasks import one_hot, task_index
 from kmtl.weighting.base import GradientWeighting
@@ -71,8 +72,8 @@ class PCD(GradientWeighting):
         self.steps = self.add_weight(shape=shape, name="steps")
 
     def _row_weights(
-        self, gramian: Any, losses: Any, present: Any, resolution: float
-    ) -> Any:
+        self, gramian: Tensor, losses: Tensor, present: Tensor, resolution: float
+    ) -> Tensor:
         rows = _solvers.unit_rows(gramian, present, resolution)
         first = one_hot(task_index("primary", self.primary, self.task_names), losses)
         old = ops.cast(self.squares, gramian.dtype)
@@ -104,7 +105,7 @@ class PCD(GradientWeighting):
             ops.sum(first * present) > 0, weights, _solvers.mean_weights(present)
         )
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "primary": self.primary,

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from kmtl._registry import register
+from kmtl.typing import Config, Tensor
 from kmtl.weighting import _solvers
 from kmtl.weighting.base import GradientWeighting
 
@@ -21,7 +22,7 @@ class RandomOrderWeighting(GradientWeighting):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed) if shuffle else None
 
-    def _orders(self, like: Any) -> Any:
+    def _orders(self, like: Tensor) -> Tensor:
         """`(T, T, T)`: for each step and task, the one-hot of whom to look at."""
         size = like.shape[0]
         eye = _solvers.identity(like)
@@ -30,7 +31,7 @@ class RandomOrderWeighting(GradientWeighting):
         noise = keras.random.uniform((size, size), seed=self.seed_generator)
         return ops.take(eye, ops.transpose(ops.argsort(noise, axis=-1)), axis=0)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "shuffle": self.shuffle, "seed": self.seed}
 
 
@@ -65,13 +66,13 @@ class PCGrad(RandomOrderWeighting):
     """
 
     def _row_weights(
-        self, gramian: Any, losses: Any, present: Any, resolution: float
-    ) -> Any:
+        self, gramian: Tensor, losses: Tensor, present: Tensor, resolution: float
+    ) -> Tensor:
         rows = _solvers.unit_rows(gramian, present, resolution)
         orders = self._orders(gramian)
         others = 1 - _solvers.identity(gramian)
 
-        def step(k: Any, state: Any) -> Any:
+        def step(k: Tensor, state: Tensor) -> Tensor:
             weights, products = state  # of each corrected gradient, with each unit row
             look = orders[k] * others
             overlap = ops.minimum(ops.sum(products * look, -1, keepdims=True), 0)

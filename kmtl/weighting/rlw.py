@@ -9,6 +9,7 @@ from keras import ops
 
 from kmtl import _checks
 from kmtl._registry import register
+from kmtl.typing import Config, Tensor
 from kmtl.weighting import _masking as masking
 from kmtl.weighting.base import LossWeighting
 
@@ -58,8 +59,8 @@ class RLW(LossWeighting):
         self.seed_generator = keras.random.SeedGenerator(self.seed)
 
     def combine(
-        self, losses: Any, present: Any, training: bool = True
-    ) -> tuple[Any, Any]:
+        self, losses: Tensor, present: Tensor, training: bool = True
+    ) -> tuple[Tensor, Tensor]:
         losses, mask = self.prepare(losses, present)
         if training:
             logits = self._draw()
@@ -68,7 +69,7 @@ class RLW(LossWeighting):
         weights = masking.softmax(masking.cast_like(logits, losses), mask)
         return masking.weighted_sum(losses, weights)
 
-    def _draw(self) -> Any:
+    def _draw(self) -> Tensor:
         shape, generator = (self.num_tasks,), self.seed_generator
         if self.distribution == "normal":
             return keras.random.normal(shape, dtype="float32", seed=generator)
@@ -77,6 +78,6 @@ class RLW(LossWeighting):
         uniform = keras.random.uniform(shape, 1e-7, 1, dtype="float32", seed=generator)
         return ops.log(ops.maximum(-ops.log(uniform), 1e-7))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         config = super().get_config()
         return {**config, "distribution": self.distribution, "seed": self.seed}

@@ -13,6 +13,7 @@ from keras import ops
 
 from kmtl import _checks
 from kmtl._registry import register
+from kmtl.typing import Config, Tensor
 from kmtl.weighting._masking import cast_like, weighted_sum
 from kmtl.weighting.base import LossWeighting
 
@@ -184,7 +185,7 @@ class Schedule(LossWeighting):
         self._last = max(plan[-1][0] for plan in plans)
         self.position = self.add_state("position")
 
-    def weights_at(self, position: Any) -> Any:
+    def weights_at(self, position: Tensor) -> Tensor:
         """`(T,)` float32 weights of the tasks at a position (epoch or step)."""
         done = (ops.cast(position, "float32") - self._begin) / self._width
         done = ops.clip(done, 0.0, 1.0)
@@ -195,8 +196,8 @@ class Schedule(LossWeighting):
         return self._start + ops.sum(self._rise * done, axis=1)
 
     def combine(
-        self, losses: Any, present: Any, training: bool = True
-    ) -> tuple[Any, Any]:
+        self, losses: Tensor, present: Tensor, training: bool = True
+    ) -> tuple[Tensor, Tensor]:
         losses, mask = self.prepare(losses, present)
         weights = ops.maximum(self.weights_at(self.position), 0.0)
         if training and self.unit == "step":
@@ -208,7 +209,7 @@ class Schedule(LossWeighting):
         if self.unit == "epoch":
             self.position.assign(ops.cast(epoch, "float32"))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         # Keys are text because JSON turns them into text; `__init__` reads both.
         points = {
             task: {repr(position): weight for position, weight in plan}

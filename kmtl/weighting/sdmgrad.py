@@ -9,6 +9,7 @@ from keras import ops
 
 from kmtl._checks import check_int, check_range
 from kmtl._registry import register
+from kmtl.typing import Config, Tensor
 from kmtl.weighting import _solvers
 from kmtl.weighting._walk import SimplexWalk
 
@@ -69,14 +70,14 @@ class SDMGrad(SimplexWalk):
         self.momentum = check_range("momentum", momentum, 0, 1, high_open=True)
 
     def _row_weights(
-        self, gramian: Any, losses: Any, present: Any, resolution: float
-    ) -> Any:
+        self, gramian: Tensor, losses: Tensor, present: Tensor, resolution: float
+    ) -> Tensor:
         old = ops.cast(self.simplex_weights, gramian.dtype)
         mean = _solvers.mean_weights(present)
         lengths = ops.sqrt(ops.maximum(ops.diagonal(gramian), 0))
         matrix = _solvers.divide(gramian, ops.sum(lengths * mean) ** 2)
 
-        def step(k: Any, state: Any) -> Any:
+        def step(k: Tensor, state: Tensor) -> Tensor:
             weights, velocity = state
             slope = ops.matmul(matrix, weights + self.regularization * mean)
             velocity = self.momentum * velocity + slope
@@ -88,7 +89,7 @@ class SDMGrad(SimplexWalk):
         self._keep_weights(weights, present, old)
         return (weights + self.regularization * mean) / (1 + self.regularization)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "regularization": self.regularization,

@@ -12,6 +12,7 @@ from keras import ops
 from kmtl import _checks
 from kmtl._dimensions import Float, search_over
 from kmtl._registry import register
+from kmtl.typing import Config, Tensor
 from kmtl.weighting import _masking as masking
 from kmtl.weighting.base import LOSS_FLOOR, LossWeighting
 
@@ -105,8 +106,8 @@ class STCH(LossWeighting):
             self.epoch.assign(ops.cast(epoch, "float32"))
 
     def combine(
-        self, losses: Any, present: Any, training: bool = True
-    ) -> tuple[Any, Any]:
+        self, losses: Tensor, present: Tensor, training: bool = True
+    ) -> tuple[Tensor, Tensor]:
         losses, mask = self.prepare(losses, present)
         preferences = masking.preferences_of(self._preferences, mask)
         if not self.normalize:
@@ -127,13 +128,15 @@ class STCH(LossWeighting):
         weights = slopes * masking.safe_inverse(losses)
         return total, ops.stop_gradient(weights)
 
-    def _smooth_maximum(self, values: Any, preferences: Any, mask: Any) -> Any:
+    def _smooth_maximum(
+        self, values: Tensor, preferences: Tensor, mask: Tensor
+    ) -> Tensor:
         logits = preferences * values / self.mu
         total = self.mu * masking.logsumexp(logits, mask)
         weights = preferences * masking.softmax(logits, mask)
         return total, ops.stop_gradient(weights)
 
-    def _observe_nadir(self, losses: Any, mask: Any) -> None:
+    def _observe_nadir(self, losses: Tensor, mask: Tensor) -> None:
         """Mean loss over the nadir's epoch, or the first loss after it."""
         losses, seen = masking.observed(losses, mask)
         losses, seen = ops.cast(losses, "float32"), ops.cast(seen, "float32")
@@ -147,7 +150,7 @@ class STCH(LossWeighting):
         self.nadir.assign(self.nadir + step)
         self.nadir_batches.assign(batches)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         preferences, ideal = self.preferences, self.ideal
         return {
             **super().get_config(),

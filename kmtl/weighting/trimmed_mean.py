@@ -9,6 +9,7 @@ from keras import ops
 
 from kmtl._checks import check_int
 from kmtl._registry import register
+from kmtl.typing import Config, Tensor
 from kmtl.weighting import _solvers
 from kmtl.weighting.base import GradientWeighting
 
@@ -49,7 +50,7 @@ class TrimmedMean(GradientWeighting):
         super().__init__(**kwargs)
         self.num_trimmed = check_int("num_trimmed", num_trimmed, 0)
 
-    def _direction(self, jacobian: Any, losses: Any, present: Any) -> Any:
+    def _direction(self, jacobian: Tensor, losses: Tensor, present: Tensor) -> Tensor:
         count = ops.sum(present)
         # Absent tasks sort to the end, beyond the positions that are averaged.
         beyond = ops.max(ops.abs(jacobian)) + 1
@@ -61,11 +62,11 @@ class TrimmedMean(GradientWeighting):
         weights = _solvers.mean_weights(ops.cast(kept, jacobian.dtype))
         return ops.matmul(weights, ordered)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "num_trimmed": self.num_trimmed}
 
 
-def _sorted(matrix: Any) -> Any:
+def _sorted(matrix: Tensor) -> Tensor:
     """Every column in rising order; for few rows by comparing neighbours.
 
     A sort along a short axis costs several backward passes, where T (T - 1) / 2

@@ -11,6 +11,7 @@ from keras import ops
 
 from kmtl import _checks
 from kmtl._registry import register
+from kmtl.typing import Config, Tensor
 from kmtl.weighting._masking import LOG_SCALE_LIMIT, Bounded, cast_like
 from kmtl.weighting.base import LossWeighting
 
@@ -70,7 +71,7 @@ class Uncertainty(LossWeighting):
     ):
         super().__init__(**kwargs)
         if isinstance(form, Mapping):
-            self.form: Any = {
+            self.form: str | dict[str, str] = {
                 str(task): _checks.check_choice(f"form[{task!r}]", value, FACTORS)
                 for task, value in form.items()
             }
@@ -101,15 +102,15 @@ class Uncertainty(LossWeighting):
         )
 
     def combine(
-        self, losses: Any, present: Any, training: bool = True
-    ) -> tuple[Any, Any]:
+        self, losses: Tensor, present: Tensor, training: bool = True
+    ) -> tuple[Tensor, Tensor]:
         losses, mask = self.prepare(losses, present)
         log_variance = cast_like(self.log_variance, losses)
         weights = cast_like(self._factors, losses) * ops.exp(-log_variance) * mask
         total = ops.sum(weights * losses + 0.5 * log_variance * mask)
         return total, ops.stop_gradient(weights)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         form = self.form if isinstance(self.form, str) else dict(self.form)
         start = self.initial_log_variance
         return {**super().get_config(), "form": form, "initial_log_variance": start}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 from keras import ops
 
 from kmtl._registry import register
+from kmtl.typing import Tensor
 from kmtl.weighting import _solvers
 from kmtl.weighting._tasks import PreferenceWeighting
 
@@ -44,8 +43,8 @@ class UPGrad(PreferenceWeighting):
     """
 
     def _row_weights(
-        self, gramian: Any, losses: Any, present: Any, resolution: float
-    ) -> Any:
+        self, gramian: Tensor, losses: Tensor, present: Tensor, resolution: float
+    ) -> Tensor:
         rows = _solvers.unit_rows(gramian, present, resolution)
         projected = _solvers.project_dual_cone(rows, _solvers.identity(gramian))
         lengths = rows.norms * self._preference(present)

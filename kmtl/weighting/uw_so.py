@@ -10,6 +10,7 @@ from keras import ops
 from kmtl import _checks
 from kmtl._dimensions import Float, search_over
 from kmtl._registry import register
+from kmtl.typing import Config, Tensor
 from kmtl.weighting import _masking as masking
 from kmtl.weighting.base import LOSS_FLOOR, LossWeighting
 
@@ -56,12 +57,12 @@ class UWSO(LossWeighting):
         )
 
     def combine(
-        self, losses: Any, present: Any, training: bool = True
-    ) -> tuple[Any, Any]:
+        self, losses: Tensor, present: Tensor, training: bool = True
+    ) -> tuple[Tensor, Tensor]:
         losses, mask = self.prepare(losses, present)
         constant = ops.maximum(ops.stop_gradient(losses), LOSS_FLOOR)
         logits = 1 / constant / self.temperature
         return masking.weighted_sum(losses, masking.softmax(logits, mask))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "temperature": self.temperature}
