@@ -53,7 +53,7 @@ def apply_gradients(model: Any, gradients: list, variables: list, present: Any) 
     build_optimizer(optimizer, variables)
 
     def apply() -> None:
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        _apply(optimizer, list(zip(gradients, variables, strict=True)))
 
     # Accumulation: the step at hand applies earlier batches' gradients as well.
     if optimizer.gradient_accumulation_steps or model._state.complete:
@@ -115,6 +115,22 @@ def apply_gradients(model: Any, gradients: list, variables: list, present: Any) 
             )
 
     tf.distribute.get_replica_context().merge_call(restore, args=(old, are_here()))
+
+
+def _apply(optimizer: Any, pairs: list) -> None:
+    """`optimizer.apply_gradients`, without what TensorFlow would keep for good.
+
+    In a replica's context Keras sums the gradients over all replicas, even where there
+    is one. That sum is a `tf.custom_gradient`, and of each one in a graph TensorFlow
+    keeps the function, which holds all graphs of the step: megabytes per model. Outside
+    of the replica's context nothing is summed; loss scaling refuses to go there.
+    """
+    scaling = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    if scaling or tf.distribute.has_strategy():
+        optimizer.apply_gradients(pairs)
+        return
+    context = tf.distribute.get_replica_context()
+    context.merge_call(lambda _: optimizer.apply_gradients(pairs))
 
 
 def _branch(condition: Any, if_true: Callable, if_false: Callable) -> Any:
