@@ -139,7 +139,7 @@ def search(
         seeds=settings["confirmations"],
         **fit,
     )
-    table = tuner.results()
+    table = tuner.results(all_columns=True)
     return {
         "problem": problem.name,
         "side": side.name,

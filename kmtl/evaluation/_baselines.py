@@ -25,6 +25,7 @@ from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_unique_tasks
 from kmtl.training import sources
 from kmtl.training.batches import ShuffledBatches
+from kmtl.training.user_data import prepare
 
 logger = logging.getLogger("kmtl")
 
@@ -244,6 +245,8 @@ def _train(
     model.compile(**plan.compile_for(task))
     train = sources.for_task(parts["train"], task)
     if isinstance(train, tuple):
+        given = keras.utils.unpack_x_y_sample_weight(train)
+        train = prepare(model, *given)
         train = ShuffledBatches(*train, batch_size=plan.batch_size or 32, seed=seed)
     validation = sources.for_task(parts["validation"], task)
     best = BestEpoch(task, patience=plan.patience)

@@ -80,7 +80,7 @@ def as_table(given: Any) -> pandas.DataFrame:
         TypeError, ValueError: for anything else.
     """
     if callable(getattr(given, "results", None)):
-        given = given.results()
+        given = given.results(all_columns=True)
     if not hasattr(given, "attrs") or not hasattr(given, "columns"):
         raise TypeError(
             "`table` must be a tuner of kmtl or what its `results()` returned. "

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -73,12 +75,13 @@ class BalanceLog(keras.layers.Layer):
 
     def logs(self) -> dict[str, float]:
         """`weight_<task>`, and with `monitor` `grad_norm_<task>`,
-        `grad_cosine_<a>_<b>` and `conflict_rate` (share of pairs with cosine < 0)."""
+        `grad_cosine_<a>_<b>` and `conflict_rate` (share of pairs with cosine < 0); NaN
+        for a task, or a pair, that no step of the epoch had labels of."""
         logs: dict[str, float] = {}
 
         def mean(total: Any, count: Any) -> Any:
             total, count = ops.convert_to_numpy(total), ops.convert_to_numpy(count)
-            return total / (count + (count == 0))
+            return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
         if self.has_weights:
             for name, value in zip(
@@ -98,5 +101,5 @@ class BalanceLog(keras.layers.Layer):
                     logs[f"grad_cosine_{first}_{second}"] = float(cosines[i, j])
                     conflicts += float(ops.convert_to_numpy(self.conflicts)[i, j])
                     pairs += float(ops.convert_to_numpy(self.pair_steps)[i, j])
-            logs["conflict_rate"] = conflicts / pairs if pairs else 0.0
+            logs["conflict_rate"] = conflicts / pairs if pairs else math.nan
         return logs

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from kmtl.training.guards import check_guards
+
+logger = logging.getLogger("kmtl")
+
+#: Callbacks of Keras that compare a log with its best value so far, `best`.
+MONITORS = (
+    keras.callbacks.EarlyStopping,
+    keras.callbacks.ModelCheckpoint,
+    keras.callbacks.ReduceLROnPlateau,
+)
 
 
 class WeightingHooks(keras.callbacks.Callback):
@@ -48,6 +60,57 @@ class GuardHooks(keras.callbacks.Callback):
         check_guards(self.model, f"of epoch {self.epoch + 1}", epoch=self.epoch + 1)
 
 
+class MonitorHooks(keras.callbacks.Callback):
+    """Keeps NaN, a log without a number, from being a callback's best value.
+
+    Every comparison with NaN is false: Keras' callbacks take the first value for the
+    best, and if that is NaN they never find a better one. Added by `fit`, before the
+    user's callbacks.
+
+    Args:
+        callbacks: Those of `fit`.
+    """
+
+    def __init__(self, callbacks: Sequence[keras.callbacks.Callback]):
+        super().__init__()
+        self.monitors = [one for one in callbacks if isinstance(one, MONITORS)]
+        self.told: set[str] = set()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        for callback in self.monitors:
+            if _is_nan(callback.best):
+                callback.best = None  # as before its first value
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        for callback in self.monitors:
+            name = callback.monitor
+            if name not in self.told and _is_nan((logs or {}).get(name)):
+                self.told.add(name)
+                logger.warning(
+                    "`%s`, which %s monitors, is NaN in epoch %d: %s. No NaN is taken "
+                    "for a best value.",
+                    name,
+                    type(callback).__name__,
+                    epoch + 1,
+                    self._reason(name),
+                )
+
+    def _reason(self, name: str) -> str:
+        data = "validation data" if name.startswith("val_") else "training data"
+        log = name.removeprefix("val_")
+        tasks = [task for task in self.model.task_names if log.startswith(f"{task}_")]
+        if not tasks:
+            return f"the {data} have no number for it"
+        return (
+            f"the {data} have no labels of task '{max(tasks, key=len)}', or too few "
+            "for this metric (an AUC needs both classes)"
+        )
+
+
+def _is_nan(value: Any) -> bool:
+    return value is not None and math.isnan(value)
+
+
 def direction_of(model: Any, monitor: str) -> str | None:
     """`"max"` or `"min"`: which way a log is better, None where it is not known."""
     name = monitor.removeprefix("val_")
@@ -80,19 +143,19 @@ def with_hooks(model: Any, callbacks: Any) -> Any:
     if model.weighting is not None:
         own.append(WeightingHooks())
     if isinstance(callbacks, keras.callbacks.CallbackList):
-        for hook in own:
-            hook.set_params(callbacks.params)
-            hook.set_model(model)
-        kinds = (GuardHooks, WeightingHooks)  # of an earlier `fit`
+        kinds = (GuardHooks, WeightingHooks, MonitorHooks)  # of an earlier `fit`
         given = [one for one in callbacks.callbacks if not isinstance(one, kinds)]
-        for callback in given:
-            _direct(model, callback)
-        callbacks.callbacks[:] = [*own, *given]
-        return callbacks
-    if callbacks is None:
-        callbacks = []
     elif isinstance(callbacks, keras.callbacks.Callback):
-        callbacks = [callbacks]
-    for callback in callbacks:
+        given = [callbacks]
+    else:
+        given = list(callbacks or [])
+    for callback in given:
         _direct(model, callback)
-    return [*own, *callbacks]
+    own.append(MonitorHooks(given))
+    if not isinstance(callbacks, keras.callbacks.CallbackList):
+        return [*own, *given]
+    for hook in own:
+        hook.set_params(callbacks.params)
+        hook.set_model(model)
+    callbacks.callbacks[:] = [*own, *given]
+    return callbacks

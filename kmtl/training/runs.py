@@ -280,9 +280,14 @@ def fit_run(
         run_record.note_trained(model, folder)
         if arrays is not None:
             from kmtl.training.batches import ShuffledBatches
+            from kmtl.training.user_data import prepare
 
+            given = keras.utils.unpack_x_y_sample_weight(arrays)
             data = ShuffledBatches(
-                *arrays, batch_size=batch_size or 32, seed=seed, first_epoch=run.epoch
+                *prepare(model, *given),
+                batch_size=batch_size or 32,
+                seed=seed,
+                first_epoch=run.epoch,
             )
         elif is_tf_dataset(data):
             skip_epochs(data, run.epoch)

@@ -36,21 +36,29 @@ class SearchResults:
     hypermodel: Any
     tasks: tuple
 
-    def results(self) -> pandas.DataFrame:
+    def results(self, *, all_columns: bool = False) -> pandas.DataFrame:
         """All trials, one row each, in the order in which they began.
+
+        Args:
+            all_columns: Whether to give every log. Defaults to False: what the search
+                compares and each task's score.
 
         Returns:
             A DataFrame with the trial's name as index and the columns
 
             - `status`; `rank`, 1 for the best completed trial; `score`, the number that
-              the search compares; `feasible`, whether the constraints are met;
-              `on_front`, whether no other trial is better in one goal and as good in
-              the others; `epochs` and `executions` that were trained;
+              the search compares; `epochs` that were trained;
             - every hyperparameter that counts in the trial, the task weights as
               `task_weight_<task>`;
-            - every log at the epoch that counts, mean over the executions, and, with
-              two executions or more, its standard deviation as `<log>_std`;
-            - `reason`, why the trial failed.
+            - the objectives, the logs in constraints and each task's score, at the
+              epoch that counts, mean over the executions, and, with two executions or
+              more, its standard deviation as `<log>_std`;
+            - where it says something: `feasible`, whether the constraints are met;
+              `on_front`, in a search with several goals, whether no other trial is
+              better in one goal and as good in the others; `executions`, with two or
+              more; `reason`, why the trial failed.
+
+            With `all_columns` all of these, and every log.
 
             `attrs` has `hyperparameters`, `objectives`, `directions`, `constraints`
             and `scores` (log of each task's score), which `kmtl.plotting` reads.
@@ -88,19 +96,34 @@ class SearchResults:
                     "reason": failure_reason(trial) if failed else None,
                 }
             )
-        columns = [*LEADING, *parameters, *logs, "reason"]
+        scores = {
+            task.name: f"val_{task.name}_{task.score.name}" for task in self.tasks
+        }
+        leading = list(LEADING)
+        reason = ["reason"]
+        if not all_columns:
+            shown = {*objective.names, *scores.values()}
+            shown |= {f"{name}_std" for name in shown}
+            logs = {name: None for name in logs if name in shown}
+            needless = {
+                "feasible": not objective.constraints,
+                "on_front": len(objective.goals) < 2,
+                "executions": all(row["executions"] <= 1 for row in rows),
+            }
+            leading = [name for name in LEADING if not needless.get(name)]
+            reason = reason if any(row["reason"] for row in rows) else []
+        columns = [*leading, *parameters, *logs, *reason]
         table = pandas.DataFrame(rows, columns=["trial", *columns]).set_index("trial")
         table["rank"] = table["rank"].astype("Int64")
-        table["feasible"] = table["feasible"].astype("boolean")
+        if "feasible" in table:
+            table["feasible"] = table["feasible"].astype("boolean")
         table.attrs = {
             "hyperparameters": list(parameters),
             "objectives": [goal.name for goal in objective.goals],
             "constraints": [str(part) for part in objective.constraints],
             "directions": objectives.directions(self.tasks)
             | {goal.name: goal.direction for goal in objective.goals},
-            "scores": {
-                task.name: f"val_{task.name}_{task.score.name}" for task in self.tasks
-            },
+            "scores": scores,
         }
         return table
 

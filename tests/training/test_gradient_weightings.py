@@ -192,6 +192,22 @@ def test_compiled_training_logs_weights_conflict_and_learns():
     assert not [key for key in history if key.startswith("val_weight")]
 
 
+def test_pairs_never_seen_together_have_no_cosine():
+    model = build()
+    model.compile("sgd", weighting=kmtl.weighting.PCGrad(monitor=True))
+    y = {name: np.array(part, "float32") for name, part in Y.items()}
+    y["a"][:8], y["b"][8:] = np.nan, np.nan  # batches of one task or the other
+    logs = model.fit(
+        X[:16],
+        {name: part[:16] for name, part in y.items()},
+        batch_size=8,
+        shuffle=False,
+        verbose=0,
+    ).history
+    assert np.isnan(logs["grad_cosine_a_b"][0])
+    assert logs["grad_norm_a"][0] > 0
+
+
 def test_mixed_float16_and_regularisers(tmp_path):
     keras.config.set_dtype_policy("mixed_float16")
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -101,6 +103,54 @@ def test_every_entry_point_gives_the_number_of_scikit_learn(model) -> None:
         assert named[name] == pytest.approx(logs[name], abs=2e-3)
         task, metric = name.split("_", 1)
         assert found[task].metrics[metric] == logs[name]
+
+
+class LabelsLater(keras.utils.PyDataset):
+    """Validation data that have labels of `kind` from the second epoch on."""
+
+    epoch = 0
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Any:
+        labels = {name: part[:16] for name, part in Y.items()}
+        if self.epoch == 0:
+            labels["kind"] = np.full_like(labels["kind"], -1)
+        return X[:16], labels
+
+
+def test_no_number_is_no_best_value(
+    model, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monitor = "val_kind_accuracy"
+    stopping = keras.callbacks.EarlyStopping(monitor, patience=9)
+    path = tmp_path / "best.weights.h5"
+    keeping = keras.callbacks.ModelCheckpoint(
+        path, monitor, save_best_only=True, save_weights_only=True
+    )
+    validation = LabelsLater()
+    count = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: setattr(validation, "epoch", epoch)
+    )
+    with caplog.at_level(logging.WARNING, "kmtl"):
+        history = model.fit(
+            X,
+            Y,
+            batch_size=16,
+            epochs=2,
+            validation_data=validation,
+            callbacks=[count, stopping, keeping],
+            verbose=0,
+        ).history
+    first, second = history[monitor]
+    assert np.isnan(first)
+    assert np.isfinite(second)
+    assert stopping.best == keeping.best == second
+    assert stopping.best_epoch == 1
+    [said] = [r.getMessage() for r in caplog.records if "monitors" in r.getMessage()]
+    assert "NaN in epoch 1" in said
+    assert "no labels of task 'kind'" in said
 
 
 def test_no_labels_are_no_numbers(model, caplog: pytest.LogCaptureFixture) -> None:

@@ -250,6 +250,37 @@ def test_data_of_an_unknown_kind_are_refused(tmp_path: Path) -> None:
         fit_run(make_model(), (x for x in ()), folder=tmp_path, epochs=1)
 
 
+def test_arrays_of_any_kind_train_as_plain_ones(tmp_path: Path) -> None:
+    """Big-endian inputs, masked and object labels (None), whole numbers beyond int32."""
+    x, y = arrays()
+    size = np.round(y["size"] * 4)
+    large = np.arange(20) % 4 * 2**40
+
+    def train(folder: str, x: Any, labels: dict) -> kmtl.MultiTaskModel:
+        tasks = [*TASKS, kmtl.Regression("large")]
+        model = kmtl.build_mlp(input_shape=(4,), tasks=tasks, units=(6,), seed=0)
+        model.compile(keras.optimizers.SGD(1e-30))
+        fit_run(model, (x, labels), folder=tmp_path / folder, epochs=1, verbose=0)
+        return model
+
+    plain = {
+        "kind": y["kind"],
+        "size": np.where(y["size"] > 1, np.nan, size).astype("float32"),
+        "large": large.astype("float32"),
+    }
+    given = {
+        "kind": np.array([None if k < 0 else k for k in y["kind"]], "object"),
+        "size": np.ma.masked_array(size, y["size"] > 1),
+        "large": large,
+    }
+    wide = np.round(x * 2.0**33)
+    first = train("plain", wide.astype("float32"), plain)
+    second = train("given", wide.astype("int64").astype(">i8"), given)
+    for name, values in first.history.history.items():
+        assert np.isfinite(values).all(), name
+        assert second.history.history[name] == pytest.approx(values, rel=1e-5), name
+
+
 def test_order_of_batches_depends_on_seed_and_epoch_alone() -> None:
     x = np.arange(10.0)
 

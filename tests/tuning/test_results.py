@@ -28,7 +28,12 @@ def opposed(a: float, b: float, epoch: int) -> dict[str, float]:
 
 def test_results_have_a_row_per_trial(tmp_path: Path) -> None:
     tuner = run(make_tuner(tmp_path, rising, max_trials=4), epochs=3)
-    table = tuner.results()
+    table = tuner.results(all_columns=True)
+    scores = ["val_kind_accuracy", "val_size_mae"]
+    short = tuner.results()
+    assert list(short) == ["status", "rank", "score", "epochs", "a", "b", *scores]
+    assert short.equals(table[list(short)])
+    assert short.attrs == table.attrs
     assert list(table.index) == list(tuner.oracle.trials)
     assert list(table["status"]) == ["COMPLETED"] * 4
     assert table.attrs["hyperparameters"] == ["a", "b"]
@@ -92,7 +97,7 @@ def test_logs_of_weights_are_not_the_weights_searched(tmp_path: Path) -> None:
     tuner = kmtl.RandomSearch(
         hypermodel, "val_size_mae", max_trials=1, seed=0, directory=tmp_path
     )
-    table = run(tuner).results()
+    table = run(tuner).results(all_columns=True)
     assert table.columns.is_unique
     chosen = hypermodel.space.values(tuner.get_best_hyperparameters()[0])
     for task, weight in chosen["task_weights"].items():
@@ -112,7 +117,7 @@ def test_failed_trials_have_a_reason_and_no_rank(tmp_path: Path) -> None:
     assert set(table["status"][failed]) == {"FAILED"}
     assert set(table["reason"][failed]) == {"MemoryError: too large"}
     assert table["rank"][failed].isna().all()
-    assert table["feasible"][failed].isna().all()
+    assert "feasible" not in table  # there are no constraints
     assert table["val_kind_accuracy"][failed].isna().all()
     assert sorted(table["rank"][~failed]) == list(range(1, int((~failed).sum()) + 1))
 
