@@ -254,7 +254,8 @@ def test_a_reconstruction_with_another_loss_exports_what_that_loss_predicts(
     x = export_tools.images()
     path = model.export(tmp_path / "served")
     expected = sigmoid(model.predict(x, verbose=0)["image"])
-    assert expected.min() > 0.0 and np.ptp(expected) > 0.01
+    assert expected.min() > 0.0
+    assert np.ptp(expected) > 0.01
     np.testing.assert_allclose(serve(path, inputs=x)["image"], expected, atol=1e-6)
     described = description.read_description(path)["tasks"]["image"]
     assert (described["gives"], described["activation"]) == ("probabilities", "sigmoid")

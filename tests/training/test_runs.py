@@ -251,7 +251,7 @@ def test_data_of_an_unknown_kind_are_refused(tmp_path: Path) -> None:
 
 
 def test_arrays_of_any_kind_train_as_plain_ones(tmp_path: Path) -> None:
-    """Big-endian inputs, masked and object labels (None), whole numbers beyond int32."""
+    """Big-endian inputs, masked labels and None, whole numbers beyond int32."""
     x, y = arrays()
     size = np.round(y["size"] * 4)
     large = np.arange(20) % 4 * 2**40
