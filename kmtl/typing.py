@@ -62,6 +62,10 @@ Layer: TypeAlias = "keras.layers.Layer"
 Variable: TypeAlias = "keras.Variable"
 Optimizer: TypeAlias = "keras.optimizers.Optimizer"
 Callback: TypeAlias = "keras.callbacks.Callback"
+#: What `fit` takes as callbacks.
+Callbacks: TypeAlias = (
+    "keras.callbacks.CallbackList | Sequence[Callback] | Callback | None"
+)
 #: The name, config or object of an initializer.
 Initializer: TypeAlias = "str | dict | keras.initializers.Initializer"
 #: The name, config or object of a regularizer, or None.

@@ -12,9 +12,10 @@ import numpy as np
 from keras import ops
 
 from kmtl import _arrays, _checks, _registry, losses
-from kmtl.tasks.heads import map_head, map_size, vector_head
+from kmtl.tasks.heads import HeadContext, map_head, map_size, vector_head
 from kmtl.tasks.metric import Metric, resolve_metrics
 from kmtl.tasks.names import check_task_name
+from kmtl.typing import Config, DType, Inputs, Options, Tensor
 
 #: Weights beyond this could make a sum of losses infinite in float32.
 _MOST_WEIGHT = 1e30
@@ -63,9 +64,11 @@ class Task(_registry.Registrable):
     labels: tuple[str, ...] | None = None
 
     #: Per-label loss functions of this kind, `name -> fn(labels, outputs)`.
-    LOSSES: ClassVar[Mapping[str, Callable[[Any, Any], Any]]] = {}
+    LOSSES: ClassVar[Mapping[str, Callable[[Tensor, Tensor], Tensor]]] = {}
     #: Metrics of this kind, `name -> (factory(task, name), higher_is_better)`.
-    METRICS: ClassVar[Mapping[str, tuple[Callable[..., Any], bool]]] = {}
+    METRICS: ClassVar[
+        Mapping[str, tuple[Callable[..., keras.metrics.Metric], bool]]
+    ] = {}
     DEFAULT_METRICS: ClassVar[tuple[str, ...]] = ()
     #: The outputs have a class axis that the labels lack.
     classes_last: ClassVar[bool] = False
@@ -158,7 +161,7 @@ class Task(_registry.Registrable):
         object.__setattr__(self, "_keras_loss", made)
         return loss
 
-    def _check_missing(self, missing: Any) -> float | None:
+    def _check_missing(self, missing: float | None) -> float | None:
         message = (
             f"`missing` must be a finite number, NaN or None. "
             f"Received: missing={missing!r}"
@@ -204,7 +207,9 @@ class Task(_registry.Registrable):
 
     # -- arithmetic ------------------------------------------------------------------
 
-    def clean_labels(self, labels: Any, inputs: Any = None) -> tuple[Any, Any]:
+    def clean_labels(
+        self, labels: Tensor, inputs: Inputs | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Clean labels in the loss's shape, and a float32 mask of the present ones.
 
         Args:
@@ -229,21 +234,21 @@ class Task(_registry.Registrable):
             ops.reshape(ops.cast(present, "float32"), shape),
         )
 
-    def target_in(self, inputs: Any) -> Any:
+    def target_in(self, inputs: Inputs) -> Tensor:
         """The one of a model's inputs that is the target, for `target_is_input`."""
         raise NotImplementedError
 
-    def label_shape(self, labels: Any) -> tuple[int, ...]:
+    def label_shape(self, labels: Tensor) -> tuple[int, ...]:
         """Shape of one clean label, given a batch of raw ones."""
         raise NotImplementedError
 
-    def loss_values(self, labels: Any, outputs: Any) -> Any:
+    def loss_values(self, labels: Tensor, outputs: Tensor) -> Tensor:
         """Loss of each label, in the mask's shape, from clean labels and logits."""
         if isinstance(self.loss, str):
             return self.LOSSES[self.loss](labels, outputs)
         return self._keras_loss(labels, outputs)
 
-    def label_weights(self, labels: Any, mask: Any) -> Any:
+    def label_weights(self, labels: Tensor, mask: Tensor) -> Tensor:
         """The mask times the class weight of each clean label.
 
         Where the loss takes a row of columns together, as `CosineSimilarity` does, the
@@ -274,7 +279,7 @@ class Task(_registry.Registrable):
         """Keras activation that turns outputs into what a user reads."""
         return "linear"
 
-    def activate(self, outputs: Any) -> Any:
+    def activate(self, outputs: Tensor) -> Tensor:
         """Logits to what a user reads: probabilities, or values."""
         return keras.activations.get(self.output_activation)(outputs)
 
@@ -292,7 +297,7 @@ class Task(_registry.Registrable):
         """
         return None
 
-    def build_head(self, features: Any, head: Any) -> Any:
+    def build_head(self, features: Tensor, head: HeadContext) -> Tensor:
         """Head from the trunk's features to the logits (before the output layer).
 
         Args:
@@ -311,7 +316,7 @@ class Task(_registry.Registrable):
 
     # -- checks on the user's data ---------------------------------------------------
 
-    def label_array(self, labels: Any) -> np.ndarray:
+    def label_array(self, labels: Tensor) -> np.ndarray:
         """Labels as the user gave them, as a NumPy array that every backend reads.
 
         Masked entries and pandas' NA become NaN, which marks a missing label.
@@ -322,7 +327,7 @@ class Task(_registry.Registrable):
         array = _arrays.as_array(labels, f"Labels of task '{self.name}'", holes=True)
         return _arrays.within_int32(array)
 
-    def check_labels(self, labels: Any, input_shape: Sequence | None = None) -> None:
+    def check_labels(self, labels: Tensor, input_shape: Sequence | None = None) -> None:
         """Refuse labels of a wrong shape, dtype or range, before training.
 
         Args:
@@ -412,9 +417,9 @@ class Task(_registry.Registrable):
 
     # -- JSON ------------------------------------------------------------------------
 
-    def to_config(self) -> dict[str, Any]:
+    def to_config(self) -> Config:
         """The task as JSON-ready data; `Task.from_config` gives an equal task."""
-        config: dict[str, Any] = {"kind": _registry.saved_name("task", type(self))}
+        config: Config = {"kind": _registry.saved_name("task", type(self))}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name == "metrics":
@@ -431,7 +436,7 @@ class Task(_registry.Registrable):
         return config
 
     @staticmethod
-    def from_config(config: Mapping[str, Any]) -> Task:
+    def from_config(config: Options) -> Task:
         """The task that `to_config` described."""
         config = dict(config)
         cls = _registry.get("task", config.pop("kind"))
@@ -465,7 +470,7 @@ def takes_logits(loss: Any) -> bool | None:
     return said
 
 
-def _holds(dtype: Any, value: float) -> bool:
+def _holds(dtype: DType, value: float) -> bool:
     """Whether labels of this dtype can be `value`; a cast would make it another."""
     dtype = keras.backend.standardize_dtype(dtype)
     if dtype == "bool" or math.isnan(value):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from keras import ops
 
 from kmtl import _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.tasks.base import Task
+from kmtl.typing import Inputs, Shape, Tensor
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -37,14 +38,16 @@ class _Binary(Task):
     def class_count(self) -> int:
         return 2
 
-    def label_shape(self, labels: Any) -> tuple[int, ...]:
+    def label_shape(self, labels: Tensor) -> tuple[int, ...]:
         return (self.columns,)
 
-    def clean_labels(self, labels: Any, inputs: Any = None) -> tuple[Any, Any]:
+    def clean_labels(
+        self, labels: Tensor, inputs: Inputs | None = None
+    ) -> tuple[Tensor, Tensor]:
         labels, mask = super().clean_labels(labels, inputs)
         return ops.cast(labels, "float32"), mask
 
-    def output_shape(self, input_shape: Any) -> tuple:
+    def output_shape(self, input_shape: Shape) -> tuple:
         return (self.columns,)
 
     @property
@@ -74,10 +77,10 @@ class BinaryClassification(_Binary):
     def label_count(self) -> int:
         return 2
 
-    def expected_shapes(self, input_shape: Any) -> list[tuple]:
+    def expected_shapes(self, input_shape: Shape) -> list[tuple]:
         return [(), (1,)]
 
-    def shape_hint(self, array: Any) -> str:
+    def shape_hint(self, array: Tensor) -> str:
         if array.ndim == 2:
             return "; for several independent columns use kmtl.MultiLabel"
         return ""
@@ -121,5 +124,5 @@ class MultiLabel(_Binary):
     def label_count(self) -> int:
         return self.classes
 
-    def expected_shapes(self, input_shape: Any) -> list[tuple]:
+    def expected_shapes(self, input_shape: Shape) -> list[tuple]:
         return [(self.classes,)]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from kmtl import _checks
 from kmtl.tasks.base import Task
+from kmtl.typing import Labels, TaskName, Tensor
 
 
-def check_unique_tasks(tasks: Any) -> tuple[Task, ...]:
+def check_unique_tasks(tasks: Sequence[Task]) -> tuple[Task, ...]:
     """A non-empty sequence of Task objects with distinct names."""
     if isinstance(tasks, Task):
         tasks = (tasks,)
@@ -45,7 +45,7 @@ def check_unique_tasks(tasks: Any) -> tuple[Task, ...]:
     return tasks
 
 
-def label_dict(y: Any, tasks: Sequence[Task]) -> dict[str, Any]:
+def label_dict(y: Labels, tasks: Sequence[Task]) -> dict[TaskName, Tensor]:
     """Labels keyed by task; tasks whose target is the input may be left out.
 
     Raises:
@@ -78,7 +78,7 @@ def label_dict(y: Any, tasks: Sequence[Task]) -> dict[str, Any]:
 
 
 def check_loss_weights(
-    loss_weights: Any, names: Sequence[str]
+    loss_weights: Mapping[TaskName, float] | str | None, names: Sequence[str]
 ) -> dict[str, float] | str | None:
     """Dict task name -> weight for some or all tasks, `"data"`, or None as it is."""
     if loss_weights is None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from keras import ops
 
 from kmtl import _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.tasks.base import Task
+from kmtl.typing import Inputs, Shape, Tensor
 
 
 @register("task", "classification")
@@ -59,24 +60,26 @@ class Classification(Task):
     def class_count(self) -> int:
         return self.classes
 
-    def label_shape(self, labels: Any) -> tuple[int, ...]:
+    def label_shape(self, labels: Tensor) -> tuple[int, ...]:
         return ()
 
-    def clean_labels(self, labels: Any, inputs: Any = None) -> tuple[Any, Any]:
+    def clean_labels(
+        self, labels: Tensor, inputs: Inputs | None = None
+    ) -> tuple[Tensor, Tensor]:
         labels, mask = super().clean_labels(labels, inputs)
         return ops.cast(labels, "int32"), mask
 
-    def output_shape(self, input_shape: Any) -> tuple:
+    def output_shape(self, input_shape: Shape) -> tuple:
         return (self.classes,)
 
     @property
     def output_activation(self) -> str:
         return "softmax"
 
-    def expected_shapes(self, input_shape: Any) -> list[tuple]:
+    def expected_shapes(self, input_shape: Shape) -> list[tuple]:
         return [(), (1,)]
 
-    def shape_hint(self, array: Any) -> str:
+    def shape_hint(self, array: Tensor) -> str:
         if array.ndim == 2 and array.shape[1] == self.classes:
             return "; for one-hot labels pass labels.argmax(-1)"
         return ""
@@ -85,5 +88,5 @@ class Classification(Task):
 class _CrossEntropy(metrics.MaskedMean):
     """Cross-entropy as a metric, for tasks trained with another loss."""
 
-    def values(self, labels: Any, outputs: Any) -> Any:
+    def values(self, labels: Tensor, outputs: Tensor) -> Tensor:
         return losses.cross_entropy(labels, outputs)

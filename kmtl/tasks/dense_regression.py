@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from keras import ops
 
@@ -12,6 +12,7 @@ from kmtl import _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.tasks.base import Task
 from kmtl.tasks.heads import map_labels_size
+from kmtl.typing import Inputs, Shape, Tensor
 
 
 @register("task", "dense_regression")
@@ -75,22 +76,24 @@ class DenseRegression(Task):
     def value_columns(self) -> int:
         return self.channels
 
-    def label_shape(self, labels: Any) -> tuple[int, ...]:
+    def label_shape(self, labels: Tensor) -> tuple[int, ...]:
         height, width = ops.shape(labels)[1:3]  # may be unknown in a tf.data graph
         return (height, width, self.channels)
 
-    def clean_labels(self, labels: Any, inputs: Any = None) -> tuple[Any, Any]:
+    def clean_labels(
+        self, labels: Tensor, inputs: Inputs | None = None
+    ) -> tuple[Tensor, Tensor]:
         labels, mask = super().clean_labels(labels, inputs)
         return ops.cast(labels, "float32"), mask
 
-    def output_shape(self, input_shape: Any) -> tuple:
+    def output_shape(self, input_shape: Shape) -> tuple:
         return (*map_labels_size(self, input_shape), self.channels)
 
-    def expected_shapes(self, input_shape: Any) -> list[tuple]:
+    def expected_shapes(self, input_shape: Shape) -> list[tuple]:
         maps = self.output_shape(input_shape)
         return [maps[:2], maps] if self.channels == 1 else [maps]
 
-    def shape_hint(self, array: Any) -> str:
+    def shape_hint(self, array: Tensor) -> str:
         if array.ndim == 4 and self.channels == 1:
             last = array.shape[-1]
             return f"; for {last} values per pixel pass channels={last}"

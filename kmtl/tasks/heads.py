@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from kmtl.layers.maker import LayerMaker
+from kmtl.typing import Shape, Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +28,7 @@ class HeadContext:
     input_scale: float = 1.0
 
 
-def to_vector(features: Any, head: HeadContext, pooling: str) -> Any:
+def to_vector(features: Tensor, head: HeadContext, pooling: str) -> Tensor:
     """Feature map (or vector) to vector."""
     rank = len(features.shape)
     if rank == 2:
@@ -39,7 +40,7 @@ def to_vector(features: Any, head: HeadContext, pooling: str) -> Any:
     return layer(name=head.make.name("pool"))(features)
 
 
-def vector_head(features: Any, head: HeadContext, task: Any, units: int) -> Any:
+def vector_head(features: Tensor, head: HeadContext, task: Any, units: int) -> Tensor:
     """Pool, hidden dense layers, linear output of `units`."""
     x = to_vector(features, head, task.pooling)
     for i, width in enumerate(task.hidden):
@@ -51,12 +52,12 @@ def vector_head(features: Any, head: HeadContext, task: Any, units: int) -> Any:
 
 
 def map_head(
-    features: Any,
+    features: Tensor,
     head: HeadContext,
     task: Any,
     channels: int,
     size: tuple[int, int],
-) -> Any:
+) -> Tensor:
     """Decode to `(N, *size, channels)`.
 
     From a feature map: convolutions with doubling in between until the stride is
@@ -80,7 +81,7 @@ def map_head(
             return task.hidden[min(i, len(task.hidden) - 1)]
         return max(16, depth // 2 ** (i + 1))
 
-    def convolve(x: Any, i: int) -> Any:
+    def convolve(x: Tensor, i: int) -> Tensor:
         x = head.make.conv(filters(i), 3, f"conv{i + 1}")(x)
         x = head.make.activation(task.activation, f"activation{i + 1}")(x)
         if task.dropout:
@@ -111,7 +112,7 @@ def map_size(task: Any, head: HeadContext) -> tuple[int, int]:
     return (int(head.input_shape[0] or 0), int(head.input_shape[1] or 0))
 
 
-def map_labels_size(task: Any, input_shape: Any) -> tuple:
+def map_labels_size(task: Any, input_shape: Shape) -> tuple:
     """`(height, width)` of a task's maps: its own, else the input's; None for any."""
     if task.size is not None:
         return task.size

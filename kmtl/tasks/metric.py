@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -12,6 +11,7 @@ import keras
 from kmtl import _checks
 from kmtl.metrics.keras_forms import form_of, known_name
 from kmtl.metrics.keras_metric import OWN, FunctionMetric, KerasMetric
+from kmtl.typing import Config, Options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Metric:
         factory, _ = task.METRICS[self.name]
         return factory(task, self.name)
 
-    def to_config(self) -> dict[str, Any]:
+    def to_config(self) -> Config:
         return {
             "name": self.name,
             "metric": self.metric,
@@ -92,11 +92,11 @@ class Metric:
         }
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Metric:
+    def from_config(cls, config: Options) -> Metric:
         return cls(**config)
 
 
-def served(task: Any, metric: Any, width: int | None = None) -> Any:
+def served(task: Any, metric: Any, width: int | None = None) -> keras.metrics.Metric:
     """A metric as the task's labels, logits and mask can be given to it.
 
     Args:

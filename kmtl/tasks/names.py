@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import keyword
-from typing import Any
 
 # Keras writes the total to `loss` and validation logs to `val_...`, where the loss of a
 # task `val` would be `val_loss`; the others are entries of a SavedModel, of our logs
@@ -28,7 +27,7 @@ RESERVED_TASK_NAMES = (
 )
 
 
-def check_task_name(name: Any) -> str:
+def check_task_name(name: object) -> str:
     """A task name becomes an output key, a layer, a log prefix and a signature."""
     # ASCII, because TensorFlow's scopes take nothing else.
     if (

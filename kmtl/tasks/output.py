@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -11,6 +10,7 @@ from keras import ops
 
 from kmtl._private.keras import value_of
 from kmtl.tasks.base import Task
+from kmtl.typing import Config, Shape, Tensor, Variable
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -35,7 +35,7 @@ class TaskOutput(keras.layers.Layer):
 
     def __init__(
         self,
-        task: Task | Mapping[str, Any],
+        task: Task | Config,
         loss: Any = None,
         weight_rule: str | None = None,
         **kwargs: Any,
@@ -48,7 +48,7 @@ class TaskOutput(keras.layers.Layer):
         self.weight_rule = weight_rule
         self.set_loss(loss)
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         self.task_weight = self.add_weight(
             name="task_weight",
             shape=(),
@@ -92,17 +92,17 @@ class TaskOutput(keras.layers.Layer):
             self.task_weight.assign(task.weight)
         self._task, self.weight_rule = task, rule
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         return ops.cast(inputs, "float32")
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
     def to_keras(self) -> keras.layers.Layer:
         """The plain Keras layer that does the same."""
         return keras.layers.Identity(dtype="float32", name=self.name)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         config = super().get_config()
         return {
             **config,
@@ -112,7 +112,7 @@ class TaskOutput(keras.layers.Layer):
         }
 
 
-def _concrete(variable: Any) -> Any:
+def _concrete(variable: Variable) -> Variable:
     """The value of a scalar variable as numpy has it; None while a step is traced."""
     value = value_of(variable)
     if keras.backend.backend() == "tensorflow":

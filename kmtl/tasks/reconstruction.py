@@ -14,6 +14,7 @@ from kmtl import _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.tasks.base import Task, takes_logits
 from kmtl.tasks.heads import map_head, map_size, vector_head
+from kmtl.typing import Inputs, Shape, Tensor
 
 
 @register("task", "reconstruction")
@@ -83,23 +84,25 @@ class Reconstruction(Task):
         """Whether the outputs go through a sigmoid to become values."""
         return self.loss == "binary_cross_entropy" or bool(takes_logits(self.loss))
 
-    def _on_values(self, metric: type, name: str) -> Any:
+    def _on_values(self, metric: type, name: str) -> keras.metrics.Metric:
         made = metric(name=name)
         if self.logits:
             values = made.values
             made.values = lambda labels, outputs: values(labels, ops.sigmoid(outputs))
         return made
 
-    def label_shape(self, labels: Any) -> tuple[int, ...]:
+    def label_shape(self, labels: Tensor) -> tuple[int, ...]:
         return tuple(labels.shape[1:])
 
-    def clean_labels(self, labels: Any, inputs: Any = None) -> tuple[Any, Any]:
+    def clean_labels(
+        self, labels: Tensor, inputs: Inputs | None = None
+    ) -> tuple[Tensor, Tensor]:
         if labels is None:
             labels = ops.cast(self.target_in(inputs), "float32") * self.scale
         labels, mask = super().clean_labels(labels)
         return ops.cast(labels, "float32"), mask
 
-    def target_in(self, inputs: Any) -> Any:
+    def target_in(self, inputs: Inputs) -> Tensor:
         """The one of a model's inputs that is the target.
 
         Raises:
@@ -116,7 +119,7 @@ class Reconstruction(Task):
             )
         return found[0]
 
-    def output_shape(self, input_shape: Any) -> tuple | None:
+    def output_shape(self, input_shape: Shape) -> tuple | None:
         if input_shape is None:
             return None
         shape = tuple(input_shape)
@@ -124,7 +127,7 @@ class Reconstruction(Task):
             shape = (*self.size, shape[-1])
         return shape
 
-    def build_head(self, features: Any, head: Any) -> Any:
+    def build_head(self, features: Tensor, head: Any) -> Tensor:
         shape = head.input_shape
         if len(shape) != 3:
             if self.size is not None or None in shape:
@@ -144,7 +147,7 @@ class Reconstruction(Task):
     def output_activation(self) -> str:
         return "sigmoid" if self.logits else "linear"
 
-    def expected_shapes(self, input_shape: Any) -> list[tuple]:
+    def expected_shapes(self, input_shape: Shape) -> list[tuple]:
         shape = self.output_shape(input_shape) or ()
         # Keras takes inputs of one channel without the axis too.
         return [shape, shape[:-1]] if shape[-1:] == (1,) else [shape]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from keras import ops
 
 from kmtl import _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.tasks.base import Task
+from kmtl.typing import Inputs, Shape, Tensor
 
 
 @register("task", "regression")
@@ -55,20 +56,22 @@ class Regression(Task):
     def value_columns(self) -> int:
         return self.units
 
-    def label_shape(self, labels: Any) -> tuple[int, ...]:
+    def label_shape(self, labels: Tensor) -> tuple[int, ...]:
         return (self.units,)
 
-    def clean_labels(self, labels: Any, inputs: Any = None) -> tuple[Any, Any]:
+    def clean_labels(
+        self, labels: Tensor, inputs: Inputs | None = None
+    ) -> tuple[Tensor, Tensor]:
         labels, mask = super().clean_labels(labels, inputs)
         return ops.cast(labels, "float32"), mask
 
-    def output_shape(self, input_shape: Any) -> tuple:
+    def output_shape(self, input_shape: Shape) -> tuple:
         return (self.units,)
 
-    def expected_shapes(self, input_shape: Any) -> list[tuple]:
+    def expected_shapes(self, input_shape: Shape) -> list[tuple]:
         return [(), (1,)] if self.units == 1 else [(self.units,)]
 
-    def shape_hint(self, array: Any) -> str:
+    def shape_hint(self, array: Tensor) -> str:
         if array.ndim == 2 and self.units == 1:
             return f"; for {array.shape[1]} columns pass units={array.shape[1]}"
         return ""

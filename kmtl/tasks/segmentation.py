@@ -11,6 +11,7 @@ from kmtl import _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.tasks.base import Task
 from kmtl.tasks.heads import map_labels_size
+from kmtl.typing import Inputs, Shape, Tensor
 
 
 def _pixel_accuracy(task: Any, name: str) -> Any:
@@ -100,15 +101,17 @@ class Segmentation(Task):
     def class_count(self) -> int:
         return self.classes
 
-    def label_shape(self, labels: Any) -> tuple[int, ...]:
+    def label_shape(self, labels: Tensor) -> tuple[int, ...]:
         height, width = ops.shape(labels)[1:3]  # may be unknown in a tf.data graph
         return (height, width, 1) if self.binary else (height, width)
 
-    def clean_labels(self, labels: Any, inputs: Any = None) -> tuple[Any, Any]:
+    def clean_labels(
+        self, labels: Tensor, inputs: Inputs | None = None
+    ) -> tuple[Tensor, Tensor]:
         labels, mask = super().clean_labels(labels, inputs)
         return ops.cast(labels, "float32" if self.binary else "int32"), mask
 
-    def loss_values(self, labels: Any, outputs: Any) -> Any:
+    def loss_values(self, labels: Tensor, outputs: Tensor) -> Tensor:
         if self.binary and self.loss == "cross_entropy":
             return losses.binary_cross_entropy(labels, outputs)
         if self.binary and self.loss == "focal":
@@ -117,7 +120,7 @@ class Segmentation(Task):
             return losses.mse(labels, ops.sigmoid(outputs))
         return super().loss_values(labels, outputs)
 
-    def output_shape(self, input_shape: Any) -> tuple:
+    def output_shape(self, input_shape: Shape) -> tuple:
         channels = 1 if self.binary else self.classes
         return (*map_labels_size(self, input_shape), channels)
 
@@ -125,11 +128,11 @@ class Segmentation(Task):
     def output_activation(self) -> str:
         return "sigmoid" if self.binary else "softmax"
 
-    def expected_shapes(self, input_shape: Any) -> list[tuple]:
+    def expected_shapes(self, input_shape: Shape) -> list[tuple]:
         size = map_labels_size(self, input_shape)
         return [size, (*size, 1)]
 
-    def shape_hint(self, array: Any) -> str:
+    def shape_hint(self, array: Tensor) -> str:
         if array.ndim == 4 and array.shape[-1] == self.classes:
             return "; for one-hot masks pass labels.argmax(-1)"
         return ""

@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import keras
 from keras import ops
 
 from kmtl.training.task_variables import split_variables
+from kmtl.typing import Model, Tensor
+from kmtl.weighting.base import Weighting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Plan:
         return sum(math.prod(variable.shape) for variable in self.shared)
 
 
-def make_plan(model: Any, weighting: Any) -> Plan | None:
+def make_plan(model: Model, weighting: Weighting) -> Plan | None:
     """Plan for a model; refuses what cannot work, before training.
 
     None where there is nothing to balance: one task, or a model that is frozen whole.
@@ -92,7 +93,7 @@ def make_plan(model: Any, weighting: Any) -> Plan | None:
     return Plan(level, shared, own, trunk, heads)
 
 
-def current_plan(model: Any) -> Plan | None:
+def current_plan(model: Model) -> Plan | None:
     """The plan for the variables that are trainable now; None without a balance.
 
     Layers may have been frozen since the model was compiled.
@@ -114,20 +115,20 @@ def _ids(shared: list, own: dict[str, list]) -> list[int]:
     return [id(v) for part in (shared, *own.values()) for v in part]
 
 
-def samples_twice(plan: Plan, weighting: Any) -> bool:
+def samples_twice(plan: Plan, weighting: Weighting) -> bool:
     """Whether the rows are those of the two halves of a batch."""
     twice = weighting.uses_gramian and weighting.double_sampling
     return plan.level == "parameters" and twice and not weighting.low_memory
 
 
 def aggregate(
-    weighting: Any,
-    rows: Sequence[Any],
-    losses: Any,
-    present: Any,
-    reduce: Callable[[Any], Any] = lambda value: value,
-    shares: Any = None,
-) -> tuple[list, Any, Any]:
+    weighting: Weighting,
+    rows: Sequence[Tensor],
+    losses: Tensor,
+    present: Tensor,
+    reduce: Callable[[Tensor], Tensor] = lambda value: value,
+    shares: Tensor | None = None,
+) -> tuple[list, Tensor, Tensor]:
     """One update from the tasks' gradients.
 
     Args:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+
+from kmtl.typing import Tensor
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -39,7 +40,7 @@ class BalanceLog(keras.layers.Layer):
         self.has_weights = False
         self.built = True
 
-    def _sum(self, shape: tuple) -> Any:
+    def _sum(self, shape: tuple) -> Tensor:
         return self.add_weight(
             shape=shape,
             initializer="zeros",
@@ -48,13 +49,13 @@ class BalanceLog(keras.layers.Layer):
             dtype="float32",
         )
 
-    def add_weights(self, weights: Any) -> None:
+    def add_weights(self, weights: Tensor) -> None:
         """Record the `(T,)` factors of a step's losses."""
         self.has_weights = True
         self.step_count.assign_add(ops.ones((), "float32"))
         self.weight_sums.assign_add(ops.cast(weights, "float32"))
 
-    def add_gramian(self, gramian: Any, present: Any) -> None:
+    def add_gramian(self, gramian: Tensor, present: Tensor) -> None:
         """Record norms and cosines of a step's gradients; absent tasks are left out."""
         if not self.monitor:
             return
@@ -79,7 +80,7 @@ class BalanceLog(keras.layers.Layer):
         for a task, or a pair, that no step of the epoch had labels of."""
         logs: dict[str, float] = {}
 
-        def mean(total: Any, count: Any) -> Any:
+        def mean(total: Tensor, count: Tensor) -> Tensor:
             total, count = ops.convert_to_numpy(total), ops.convert_to_numpy(count)
             return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import keras
 import numpy as np
 
 from kmtl import _arrays, _checks
+from kmtl.typing import Batch, Inputs, Labels, SampleWeight
 
 
 class ShuffledBatches(keras.utils.PyDataset):
@@ -36,9 +36,9 @@ class ShuffledBatches(keras.utils.PyDataset):
 
     def __init__(
         self,
-        x: Any,
-        y: Any,
-        sample_weight: Any = None,
+        x: Inputs,
+        y: Labels,
+        sample_weight: SampleWeight | None = None,
         *,
         batch_size: int = 32,
         seed: int = 0,
@@ -69,7 +69,7 @@ class ShuffledBatches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return math.ceil(self.rows / self.batch_size)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> Batch:
         start = index * self.batch_size
         rows = self._order[start : start + self.batch_size]
         return keras.tree.map_structure(lambda array: array[rows], self.parts)

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from kmtl.training.guards import check_guards
+from kmtl.typing import Callback, Callbacks, Logs, Model
 
 logger = logging.getLogger("kmtl")
 
@@ -27,7 +28,7 @@ class WeightingHooks(keras.callbacks.Callback):
     Added by `fit`, before the user's callbacks, so that these see `weight_<task>`.
     """
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self.model.weighting.on_epoch_begin(epoch)
         self.model.balance_log.reset()
 
@@ -43,14 +44,14 @@ class GuardHooks(keras.callbacks.Callback):
     Added by `fit` as the first callback, so that no other keeps such a model.
     """
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self.epoch = epoch
         self.training = True
 
-    def on_test_begin(self, logs: Any = None) -> None:
+    def on_test_begin(self, logs: Logs | None = None) -> None:
         self._look()  # validation resets the flags
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         self._look()
 
     def _look(self) -> None:
@@ -76,12 +77,12 @@ class MonitorHooks(keras.callbacks.Callback):
         self.monitors = [one for one in callbacks if isinstance(one, MONITORS)]
         self.told: set[str] = set()
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         for callback in self.monitors:
             if _is_nan(callback.best):
                 callback.best = None  # as before its first value
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         for callback in self.monitors:
             name = callback.monitor
             if name not in self.told and _is_nan((logs or {}).get(name)):
@@ -111,7 +112,7 @@ def _is_nan(value: Any) -> bool:
     return value is not None and math.isnan(value)
 
 
-def direction_of(model: Any, monitor: str) -> str | None:
+def direction_of(model: Model, monitor: str) -> str | None:
     """`"max"` or `"min"`: which way a log is better, None where it is not known."""
     name = monitor.removeprefix("val_")
     if name == "delta_m":
@@ -122,7 +123,7 @@ def direction_of(model: Any, monitor: str) -> str | None:
     return known
 
 
-def _direct(model: Any, callback: Any) -> None:
+def _direct(model: Model, callback: Callback) -> None:
     """Say which way is better to a callback that would guess, and fail.
 
     `mode="auto"` knows the metrics of Keras' own `compile` alone.
@@ -134,7 +135,7 @@ def _direct(model: Any, callback: Any) -> None:
             callback.mode = direction
 
 
-def with_hooks(model: Any, callbacks: Any) -> Any:
+def with_hooks(model: Model, callbacks: Callbacks) -> Callbacks:
     """`fit`'s callbacks, after those that look at numbers and tell the weighting.
 
     Those that monitor a task's log with `mode="auto"` get to know its better direction.

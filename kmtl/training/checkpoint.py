@@ -14,7 +14,6 @@ import json
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -23,6 +22,7 @@ from kmtl import _files, _swap
 from kmtl._files import DamagedFileError
 from kmtl.layers.copying import refresh
 from kmtl.training.saved_state import array_of, callback_state, variables
+from kmtl.typing import Callback, Config, Options, Variable
 
 FORMAT = 2
 _META = "meta"
@@ -42,10 +42,10 @@ class Checkpoint:
     """
 
     path: Path
-    meta: dict[str, Any]
+    meta: Config
     arrays: dict[str, list[np.ndarray]]
 
-    def restore(self, model: keras.Model, callbacks: Sequence[Any]) -> None:
+    def restore(self, model: keras.Model, callbacks: Sequence[Callback]) -> None:
         """Bring a model, its optimizer and the callbacks to where they were.
 
         Raises:
@@ -67,8 +67,8 @@ class Checkpoint:
 def save_training(
     path: Path,
     model: keras.Model,
-    callbacks: Sequence[Any],
-    meta: Mapping[str, Any],
+    callbacks: Sequence[Callback],
+    meta: Options,
     **groups: Sequence[np.ndarray],
 ) -> None:
     """Keep all that a training needs to go on.
@@ -90,9 +90,7 @@ def save_training(
     save(path, {**meta, "callbacks": states}, arrays)
 
 
-def save(
-    path: Path, meta: Mapping[str, Any], groups: Mapping[str, Sequence[np.ndarray]]
-) -> None:
+def save(path: Path, meta: Options, groups: Mapping[str, Sequence[np.ndarray]]) -> None:
     """Write a checkpoint, whole or not at all."""
     arrays = {
         f"{group}/{i}": np.asarray(array)
@@ -149,7 +147,9 @@ def load(path: Path, remedy: str, *, keys: Iterable[str] = ()) -> Checkpoint:
     return Checkpoint(path, meta, ordered)
 
 
-def assign(targets: Sequence[Any], arrays: Sequence[np.ndarray], where: Path) -> None:
+def assign(
+    targets: Sequence[Variable], arrays: Sequence[np.ndarray], where: Path
+) -> None:
     """Put saved arrays into a model's variables.
 
     Raises:

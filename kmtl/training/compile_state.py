@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from kmtl.typing import Config, Tensor
+
 
 @dataclasses.dataclass
 class CompileState:
@@ -13,16 +15,16 @@ class CompileState:
     terms: Any = None
     metrics: Any = None
     guards: Any = None
-    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    config: Config = dataclasses.field(default_factory=dict)
     #: What a gradient-based weighting acts on; None for all others.
     plan: Any = None
     #: `(T,)` bool tensor of the step being traced: the batch has labels.
-    present: Any = None
+    present: Tensor | None = None
     #: Every row that `fit` trains on has a label of every task.
     complete: bool = False
     #: Steps look at labels and inputs: data sets or generators have been given.
     streams: bool = False
     #: Rows of the batch being traced that are data, where it is filled up; else None.
-    rows: Any = None
+    rows: Tensor | None = None
     #: Layers call `add_loss` in a step (seen while tracing it on JAX).
     adds_losses: bool = False

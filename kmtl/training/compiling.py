@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 
 from kmtl import _checks
 from kmtl.relations import base as relations_base
+from kmtl.relations.base import Relations
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_loss_weights
 from kmtl.training.balance import Plan, make_plan
 from kmtl.training.heads import check_heads
 from kmtl.training.metrics import TaskMetrics
+from kmtl.typing import Config, Model, Optimizer, TaskName
 from kmtl.weighting import base as weighting_base
+from kmtl.weighting.base import Weighting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,15 +36,15 @@ class Compilation:
     """
 
     tasks: dict[str, Task]
-    losses: dict[str, Any]
+    losses: dict[TaskName, Any]
     weights: dict[str, float] | str | None
     metrics: TaskMetrics
     weighting: weighting_base.Weighting | None
     relations: relations_base.Relations | None
     plan: Plan | None
-    options: dict[str, Any]
+    options: Config
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> Config:
         """What was given, for saving, but for the losses: the output layers have them.
 
         The optimizer without the loss scaling that Keras puts around it, and not the
@@ -56,14 +60,14 @@ class Compilation:
 
 
 def check(
-    model: Any,
+    model: Model,
     *,
-    loss: Any,
-    loss_weights: Any,
-    metrics: Any,
-    weighted_metrics: Any,
-    weighting: Any,
-    relations: Any,
+    loss: Mapping[TaskName, Any] | None,
+    loss_weights: Mapping[TaskName, float] | str | None,
+    metrics: Mapping[TaskName, Any] | None,
+    weighted_metrics: Mapping[TaskName, Any] | None,
+    weighting: str | Config | Weighting | None,
+    relations: str | Relations | None,
     **options: Any,
 ) -> Compilation:
     """Check arguments of `compile`; the model stays as it is.
@@ -107,8 +111,11 @@ def check(
 
 
 def _check_options(
-    optimizer: Any, steps_per_execution: Any, jit_compile: Any, **others: Any
-) -> dict[str, Any]:
+    optimizer: str | Optimizer,
+    steps_per_execution: Any,
+    jit_compile: Any,
+    **others: Any,
+) -> Config:
     """What Keras would refuse half-way, or in the first step."""
     made = keras.optimizers.get(optimizer)
     if not isinstance(made, keras.optimizers.Optimizer):

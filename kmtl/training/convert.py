@@ -12,9 +12,10 @@ from kmtl.layers.copying import copy_state, copy_tables
 from kmtl.layers.grouped import plain_initializers
 from kmtl.layers.subspaces import plain_regularizers
 from kmtl.tasks.output import TaskOutput
+from kmtl.typing import Layer, Model
 
 
-def to_keras(model: Any, activated: bool) -> keras.Model:
+def to_keras(model: Model, activated: bool) -> keras.Model:
     """See `MultiTaskModel.to_keras`."""
     activations = {
         task.name: task.output_activation if activated else "linear"
@@ -22,7 +23,7 @@ def to_keras(model: Any, activated: bool) -> keras.Model:
     }
     made: dict[int, tuple[Any, Any]] = {}  # layers with what stands for them
 
-    def replace(layer: Any) -> Any:
+    def replace(layer: Layer) -> Any:
         if not isinstance(layer, keras.layers.Layer):  # an operation of keras.ops
             return layer.__class__.from_config(layer.get_config())
         if id(layer) not in made:  # a nested model may share it
@@ -57,7 +58,7 @@ def to_keras(model: Any, activated: bool) -> keras.Model:
     return copy
 
 
-def _plain_layer(layer: Any, activations: dict[str, str]) -> Any:
+def _plain_layer(layer: Layer, activations: dict[str, str]) -> Layer:
     """A layer of Keras, or of the user's, that computes what `layer` does."""
     if isinstance(layer, TaskOutput):
         if activations.get(layer.name, "linear") != "linear":

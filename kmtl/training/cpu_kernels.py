@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -24,6 +24,7 @@ from keras import ops
 
 from kmtl._private.keras import sublayers
 from kmtl.layers.grouped_convolution import GroupedConv2D
+from kmtl.typing import Layer, Model, Tensor
 
 #: Up to this size all shifted copies of the input of a convolution are one matrix.
 MOST_PATCH_BYTES = 4 * 2**20
@@ -32,7 +33,7 @@ SWITCH = "KMTL_CPU_KERNELS"
 
 
 @contextlib.contextmanager
-def cpu_kernels(model: Any, always: bool = False) -> Iterator[None]:
+def cpu_kernels(model: Model, always: bool = False) -> Iterator[None]:
     """Within it, `model`'s layers are traced with the functions of this module.
 
     Nothing changes on other devices, and where it is in force already.
@@ -57,7 +58,9 @@ def cpu_kernels(model: Any, always: bool = False) -> Iterator[None]:
             del layer.__dict__[name]
 
 
-def _replacement(layer: Any, always: bool) -> tuple[str, Callable[..., Any]] | None:
+def _replacement(
+    layer: Layer, always: bool
+) -> tuple[str, Callable[..., Tensor]] | None:
     """`(method, function)` for a layer that is exactly what we know how to compute."""
     if getattr(layer, "data_format", None) != "channels_last":
         return None
@@ -79,10 +82,10 @@ def _replacement(layer: Any, always: bool) -> tuple[str, Callable[..., Any]] | N
     return None
 
 
-def _convolution_of(layer: Any, always: bool) -> Callable[..., Any]:
+def _convolution_of(layer: Layer, always: bool) -> Callable[..., Tensor]:
     usual = layer.convolution_op
 
-    def convolution(inputs: Any, kernel: Any) -> Any:
+    def convolution(inputs: Tensor, kernel: Tensor) -> Tensor:
         kernel = ops.convert_to_tensor(kernel)
         large = _patch_bytes(inputs, kernel, layer.strides) > MOST_PATCH_BYTES
         if not always and (large or inputs.dtype != jnp.float32):
@@ -100,14 +103,16 @@ def _convolution_of(layer: Any, always: bool) -> Callable[..., Any]:
     return convolution
 
 
-def _patch_bytes(inputs: Any, kernel: Any, strides: Any) -> int:
+def _patch_bytes(inputs: Tensor, kernel: Tensor, strides: Sequence[int]) -> int:
     """Size of the matrix of all windows, about."""
     high, wide = kernel.shape[:2]
     down, right = strides
     return inputs.size * inputs.dtype.itemsize * high * wide // (down * right)
 
 
-def convolve(inputs: Any, kernel: Any, strides: Any, padding: str) -> Any:
+def convolve(
+    inputs: Tensor, kernel: Tensor, strides: Sequence[int], padding: str
+) -> Tensor:
     """Two-dimensional convolution as matrix products.
 
     Args:
@@ -130,7 +135,7 @@ def convolve(inputs: Any, kernel: Any, strides: Any, padding: str) -> Any:
     broad = (inputs.shape[2] - wide) // right + 1
     size = rows * tall * broad
 
-    def shifted(i: int, j: int) -> Any:
+    def shifted(i: int, j: int) -> Tensor:
         part = inputs[
             :,
             i : i + (tall - 1) * down + 1 : down,
@@ -155,7 +160,7 @@ def _padding(size: int, kernel: int, stride: int, padding: str) -> tuple[int, in
     return total // 2, total - total // 2
 
 
-def _windows(inputs: Any, high: int, wide: int) -> Any:
+def _windows(inputs: Tensor, high: int, wide: int) -> Tensor:
     """`(N, H', high, W', wide, C)`, without what the last windows leave over."""
     rows, height, width, channels = inputs.shape
     tall, broad = height // high, width // wide
@@ -163,7 +168,7 @@ def _windows(inputs: Any, high: int, wide: int) -> Any:
     return kept.reshape(rows, tall, high, broad, wide, channels)
 
 
-def max_pool(inputs: Any, high: int, wide: int) -> Any:
+def max_pool(inputs: Tensor, high: int, wide: int) -> Tensor:
     """Largest value of each window of `(N, H, W, C)`; windows do not overlap.
 
     As in XLA, the gradient goes to the first of several equal values, or a NaN.
@@ -171,7 +176,7 @@ def max_pool(inputs: Any, high: int, wide: int) -> Any:
     windows = _windows(inputs, high, wide)
 
     @jax.custom_jvp
-    def pool(windows: Any) -> Any:
+    def pool(windows: Tensor) -> Tensor:
         return windows.max((2, 4))
 
     @pool.defjvp
@@ -194,12 +199,12 @@ def max_pool(inputs: Any, high: int, wide: int) -> Any:
     return pool(windows)
 
 
-def average_pool(inputs: Any, high: int, wide: int) -> Any:
+def average_pool(inputs: Tensor, high: int, wide: int) -> Tensor:
     """Mean of each window of `(N, H, W, C)`; windows do not overlap."""
     return _windows(inputs, high, wide).mean((2, 4))
 
 
-def upsample(inputs: Any, high: int, wide: int) -> Any:
+def upsample(inputs: Tensor, high: int, wide: int) -> Tensor:
     """Every value of `(N, H, W, C)` `high` times downwards and `wide` times across."""
     rows, height, width, channels = inputs.shape
     wider = jnp.broadcast_to(

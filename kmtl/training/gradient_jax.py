@@ -12,9 +12,10 @@ import keras
 from kmtl.training import total_loss
 from kmtl.training.balance import Plan, aggregate, samples_twice
 from kmtl.training.step_jax import restore_absent
+from kmtl.typing import Data, Model, Tensor
 
 
-def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
+def train_step(model: Model, state: Any, data: Data) -> tuple[dict, Any]:
     """One step: every task's gradient, one update from them, and the heads' own."""
     plan: Plan = model._state.plan
     trainable, non_trainable, optimizer_variables, metrics_variables = state
@@ -39,7 +40,7 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
         """`function()` with these values in the model's variables."""
         return _stateless(model, variables, fixed, function, added)
 
-    def losses_of(y_pred: dict) -> tuple[Any, Any, Any]:
+    def losses_of(y_pred: dict) -> tuple[Tensor, Tensor, Tensor]:
         kept = total_loss.kept_predictions(model)
         batch = total_loss.task_losses(model, x, y, y_pred, sample_weight, kept)
         return batch.losses * scale, batch, kept
@@ -118,7 +119,7 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
         non_trainable = fixed
         stacked = jnp.eye(losses.shape[0], dtype=losses.dtype)
 
-        def pull_back(cotangent: Any, of_added: float = 0.0) -> Any:
+        def pull_back(cotangent: Tensor, of_added: float = 0.0) -> Any:
             if added is None:
                 return pull((cotangent, None))
             return pull((cotangent, jnp.full_like(added, of_added)))
@@ -178,13 +179,13 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
         shared_gradients = [a + b for a, b in zip(shared_gradients, extra, strict=True)]
     gradients = values(shared_gradients, own_gradients)
 
-    def added_losses() -> Any:
+    def added_losses() -> Tensor:
         # Layers add them when they are called; a seam leaves them to two models.
         if model._state.adds_losses and added is None:
             model(x, training=True)
         return total_loss.added_losses(model)
 
-    def penalty_of(variables: list) -> Any:
+    def penalty_of(variables: list) -> Tensor:
         # The same random numbers as before; what the call changes has been changed.
         added, _ = run(variables, state[1], added_losses)
         related, fixed = run(
@@ -229,7 +230,7 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
 
 
 def _stateless(
-    model: Any,
+    model: Model,
     trainable: list,
     non_trainable: list,
     function: Callable[[], Any],
@@ -260,7 +261,7 @@ def _current(scope: Any, variables: list) -> list:
     ]
 
 
-def _rows(pull_back: Callable[[Any], Any], stacked: Any) -> list:
+def _rows(pull_back: Callable[[Any], Any], stacked: Tensor) -> list:
     """Every task's gradient of the shared parameters, a tensor `(T, ...)` for each."""
     if jax.default_backend() == "cpu":
         # One after another: batched over tasks, every weight gradient is transposed.
@@ -268,17 +269,17 @@ def _rows(pull_back: Callable[[Any], Any], stacked: Any) -> list:
     return jax.vmap(pull_back)(stacked)[0]
 
 
-def _paired_gramian(pull_back: Callable[[Any], Any], stacked: Any) -> Any:
+def _paired_gramian(pull_back: Callable[[Any], Any], stacked: Tensor) -> Tensor:
     """`(T, T)` Gramian from rows computed when they are needed, two at a time."""
     tasks = stacked.shape[0]
 
-    def row(t: Any) -> list:
+    def row(t: Tensor) -> list:
         return [part.astype(jnp.float32) for part in pull_back(stacked[t])[0]]
 
-    def outer(i: Any, gramian: Any) -> Any:
+    def outer(i: Tensor, gramian: Tensor) -> Tensor:
         first = row(i)
 
-        def inner(j: Any, gramian: Any) -> Any:
+        def inner(j: Tensor, gramian: Tensor) -> Tensor:
             product = sum(jnp.vdot(a, b) for a, b in zip(first, row(j), strict=True))
             return gramian.at[i, j].set(product).at[j, i].set(product)
 

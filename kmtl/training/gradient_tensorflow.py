@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -11,15 +12,16 @@ from kmtl.losses.masked import all_replicas_sum, replica_count
 from kmtl.training import total_loss
 from kmtl.training.balance import Plan, aggregate, samples_twice
 from kmtl.training.step_tensorflow import apply_gradients
+from kmtl.typing import Data, Logs, Model, Tensor
 
 
-def train_step(model: Any, data: Any) -> dict[str, Any]:
+def train_step(model: Model, data: Data) -> Logs:
     """One step: every task's gradient, one update from them, and the heads' own."""
     plan: Plan = model._state.plan
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     scale = tf.cast(model.optimizer.scale_loss(tf.ones(())), tf.float32)
-    features: Any = None
-    copies: dict[str, Any] = {}
+    features: Tensor = None
+    copies: dict[str, Tensor] = {}
     with tf.GradientTape(persistent=True) as tape:
         if plan.trunk is None:
             y_pred = model(x, training=True)
@@ -134,7 +136,7 @@ def train_step(model: Any, data: Any) -> dict[str, Any]:
 
 
 def _connected(
-    tape: Any, target: Any, sources: list, output_gradients: Any = None
+    tape: Any, target: Tensor, sources: list, output_gradients: Tensor | None = None
 ) -> list:
     """Gradients of a target, 0 for sources it does not depend on."""
     # TensorFlow's own zeros need a dtype that variables of Keras do not have.
@@ -147,9 +149,9 @@ def _connected(
     ]
 
 
-def _paired_gramian(row: Any, tasks: int) -> Any:
+def _paired_gramian(row: Callable[[int], Sequence[Tensor]], tasks: int) -> Tensor:
     """`(T, T)` Gramian from rows computed when they are needed, two at a time."""
-    products: dict[tuple[int, int], Any] = {}
+    products: dict[tuple[int, int], Tensor] = {}
     before: list = []
     for i in range(tasks):
         with tf.control_dependencies(before):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from kmtl.tasks.base import Task
+from kmtl.typing import Inputs, Model, SampleWeight, Tensor, Variable
 
 
 class NonFiniteError(FloatingPointError):
@@ -73,7 +73,7 @@ class Guards(keras.metrics.Metric):
             (self.entries,), "zeros", dtype=self.dtype, name="data"
         )
 
-    def update_state(self, running_losses: Any, data: Any = None) -> None:
+    def update_state(self, running_losses: Tensor, data: tuple | None = None) -> None:
         """Note a step.
 
         Args:
@@ -90,7 +90,9 @@ class Guards(keras.metrics.Metric):
             self.excess.assign(excess)
             self.clean_data.assign_add(ops.cast(excess <= 0, "float32"))
 
-    def look(self, x: Any, y: Mapping, clean: Mapping, sample_weight: Any) -> Any:
+    def look(
+        self, x: Inputs, y: Mapping, clean: Mapping, sample_weight: SampleWeight
+    ) -> Tensor:
         """By how much the data of a batch exceed what they may be, `(entries,)`.
 
         Args:
@@ -111,22 +113,22 @@ class Guards(keras.metrics.Metric):
         inputs = [_is_not_finite(part) for part in self._parts(x)]
         return ops.concatenate([above, below, _stack([*weights, *inputs])])
 
-    def _is_broken(self, task: Task, labels: Any) -> Any:
+    def _is_broken(self, task: Task, labels: Tensor) -> Tensor:
         """1.0 where classes are given as floats and one is no whole number."""
         if task.class_count is None or labels is None or not _is_float(labels):
             return None
         return _flag(ops.any(labels > ops.floor(labels)))
 
-    def _parts(self, x: Any) -> list:
+    def _parts(self, x: Inputs) -> list:
         if isinstance(x, Mapping):
             return [x.get(name) for name in self.inputs]
         found = keras.tree.flatten(x)
         return [*found, *[None] * len(self.inputs)][: len(self.inputs)]
 
-    def result(self) -> Any:
+    def result(self) -> Tensor:
         return ops.zeros((), "float32")  # no log; Keras asks every metric
 
-    def check(self, model: Any, place: str, epoch: int | None = None) -> None:
+    def check(self, model: Model, place: str, epoch: int | None = None) -> None:
         """Raise for what the flags say, and reset them; see `check_guards`."""
         losses = _lowest(model, self.clean_losses)
         excess = -_lowest(model, self.excess, sign=-1)
@@ -179,7 +181,7 @@ class Guards(keras.metrics.Metric):
         return f"{task.label_rule}. Received: {shown}"
 
 
-def check_guards(model: Any, place: str, epoch: int | None = None) -> None:
+def check_guards(model: Model, place: str, epoch: int | None = None) -> None:
     """Raise for what the flags of a model or its weights say.
 
     Args:
@@ -195,7 +197,7 @@ def check_guards(model: Any, place: str, epoch: int | None = None) -> None:
     _check_weights(model, place, epoch)
 
 
-def _check_weights(model: Any, place: str, epoch: int | None) -> None:
+def _check_weights(model: Model, place: str, epoch: int | None) -> None:
     """Refuse a weight that is not finite: ReLU hides NaN from the loss."""
     broken = non_finite_weight(model)
     if broken is not None:
@@ -231,14 +233,14 @@ def non_finite_weight(model: keras.Model) -> str | None:
     return None
 
 
-def _logs(model: Any) -> dict[str, float]:
+def _logs(model: Model) -> dict[str, float]:
     return {
         name: float(ops.convert_to_numpy(value))
         for name, value in model.get_metrics_result().items()
     }
 
 
-def _lowest(model: Any, variable: Any, sign: int = 1) -> np.ndarray:
+def _lowest(model: Model, variable: Variable, sign: int = 1) -> np.ndarray:
     """Values of a variable of the metric, the lowest of all replicas."""
     if keras.backend.backend() == "tensorflow":
         local = model.distribute_strategy.experimental_local_results(variable.value)
@@ -246,21 +248,21 @@ def _lowest(model: Any, variable: Any, sign: int = 1) -> np.ndarray:
     return sign * np.asarray(ops.convert_to_numpy(variable.value))
 
 
-def _is_float(tensor: Any) -> bool:
+def _is_float(tensor: Tensor) -> bool:
     return keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype))
 
 
-def _flag(condition: Any) -> Any:
+def _flag(condition: Tensor) -> Tensor:
     return ops.cast(condition, "float32")
 
 
-def _stack(flags: list) -> Any:
+def _stack(flags: list) -> Tensor:
     return ops.stack(
         [ops.zeros((), "float32") if flag is None else flag for flag in flags]
     )
 
 
-def _is_bad_weight(sample_weight: Any, name: str) -> Any:
+def _is_bad_weight(sample_weight: SampleWeight, name: str) -> Tensor:
     if isinstance(sample_weight, Mapping):
         sample_weight = sample_weight.get(name)
     if sample_weight is None or not hasattr(sample_weight, "dtype"):
@@ -270,7 +272,7 @@ def _is_bad_weight(sample_weight: Any, name: str) -> Any:
     return _flag(ops.logical_not(ops.all(sample_weight >= 0)))  # NaN is not
 
 
-def _is_not_finite(tensor: Any) -> Any:
+def _is_not_finite(tensor: Tensor) -> Tensor:
     if tensor is None or not hasattr(tensor, "dtype"):
         return None
     if str(tensor.dtype) in ("string", "<dtype: 'string'>") or not _is_float(tensor):

@@ -11,6 +11,7 @@ from kmtl import _checks
 from kmtl._private.keras import node_of
 from kmtl.layers.dropout import Dropout
 from kmtl.tasks.base import Task, fits, show_shape
+from kmtl.typing import Layer, Model, Tensor
 
 #: Activations after which an output is no logit.
 PROBABILITIES = ("sigmoid", "hard_sigmoid", "softmax", "sparsemax")
@@ -25,7 +26,7 @@ _PASSING = (
 )
 
 
-def check_heads(model: Any, tasks: Mapping[str, Task]) -> None:
+def check_heads(model: Model, tasks: Mapping[str, Task]) -> None:
     """Refuse heads of a wrong width, and probabilities where a loss takes logits.
 
     Args:
@@ -60,7 +61,7 @@ def check_heads(model: Any, tasks: Mapping[str, Task]) -> None:
             )
 
 
-def _check_input_name(model: Any, task: Any) -> None:
+def _check_input_name(model: Model, task: Any) -> None:
     names = [tensor.name for tensor in model.inputs]
     if task.input is None and len(names) > 1:
         raise ValueError(
@@ -74,7 +75,7 @@ def _check_input_name(model: Any, task: Any) -> None:
         )
 
 
-def input_shape(model: Any, task: Any) -> tuple | None:
+def input_shape(model: Model, task: Any) -> tuple | None:
     """Shape of the input (without batch) that a task's labels go by, None without."""
     tensors = {tensor.name: tensor for tensor in model.inputs}
     if task.target_is_input and task.input is not None:
@@ -84,7 +85,7 @@ def input_shape(model: Any, task: Any) -> tuple | None:
     return tuple(next(iter(tensors.values())).shape[1:])
 
 
-def last_activation(tensor: Any) -> str | None:
+def last_activation(tensor: Tensor) -> str | None:
     """Name of the activation that makes probabilities of a tensor, None without."""
     while True:
         node = node_of(tensor)
@@ -106,7 +107,7 @@ def last_activation(tensor: Any) -> str | None:
         tensor = node.input_tensors[0]
 
 
-def _activation_name(layer: Any) -> str:
+def _activation_name(layer: Layer) -> str:
     """`"softmax"` for a softmax layer, a layer that ends in one, and the operation."""
     layer = getattr(layer, "layer", layer)  # TimeDistributed and the like
     activation = getattr(layer, "activation", layer)

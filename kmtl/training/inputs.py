@@ -10,11 +10,12 @@ import keras
 import numpy as np
 
 from kmtl import _arrays
+from kmtl.typing import Inputs, Layer, Model, Shape, Tensor
 
 _CHANNELS = (1, 3, 4)
 
 
-def check_inputs(model: Any, x: Any) -> Any:
+def check_inputs(model: Model, x: Inputs) -> Inputs:
     """`x` as arrays, each fit for the model's input that it is meant for.
 
     Args:
@@ -67,7 +68,7 @@ def check_inputs(model: Any, x: Any) -> Any:
     return x
 
 
-def _check_rows(x: Any) -> None:
+def _check_rows(x: Inputs) -> None:
     counts = {len(part) for part in keras.tree.flatten(x)}
     if len(counts) > 1:
         raise ValueError(
@@ -76,7 +77,7 @@ def _check_rows(x: Any) -> None:
         )
 
 
-def _check(model: Any, given: Any, tensor: Any, what: str) -> Any:
+def _check(model: Model, given: Any, tensor: Tensor, what: str) -> Inputs:
     if isinstance(given, (Mapping, list)) and not isinstance(tensor, keras.KerasTensor):
         return given  # a structure of the model's own
     array = _arrays.as_array(given, what)
@@ -110,7 +111,7 @@ def _check(model: Any, given: Any, tensor: Any, what: str) -> Any:
     return array if plain or type(given).__module__.startswith("pandas") else given
 
 
-def _check_dtype(model: Any, array: np.ndarray, dtype: str, what: str) -> None:
+def _check_dtype(model: Model, array: np.ndarray, dtype: str, what: str) -> None:
     """Numbers that the input's dtype would change."""
     if dtype.startswith(("int", "uint")):
         limits = np.iinfo(dtype)
@@ -139,14 +140,14 @@ def _check_dtype(model: Any, array: np.ndarray, dtype: str, what: str) -> None:
         )
 
 
-def _rescales(model: Any) -> bool:
+def _rescales(model: Model) -> bool:
     """Whether the model may bring its inputs to another scale itself."""
     kinds = (keras.layers.Rescaling, keras.layers.Normalization, keras.layers.Lambda)
     found = [inner for layer in model.layers for inner in (layer, *_inside(layer))]
     return any(isinstance(layer, kinds) for layer in found)
 
 
-def _inside(layer: Any) -> Sequence:
+def _inside(layer: Layer) -> Sequence:
     return getattr(layer, "layers", ())
 
 
@@ -162,6 +163,6 @@ def _fits(shape: tuple, wanted: tuple) -> bool:
     )
 
 
-def _show(shape: Any) -> str:
+def _show(shape: Shape) -> str:
     sizes = ["N", *("?" if size is None else str(size) for size in shape[1:])]
     return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"

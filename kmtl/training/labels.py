@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from keras import ops
 
 from kmtl.tasks.base import Task
+from kmtl.typing import Inputs, Model, SampleWeight, TaskName, Tensor
 
 
 def clean_labels(
-    task: Task, x: Any, y: Mapping[str, Any], outputs: Any
-) -> tuple[Any, Any]:
+    task: Task, x: Inputs, y: Mapping[TaskName, Tensor], outputs: Tensor
+) -> tuple[Tensor, Tensor]:
     """Clean labels and mask of a task, in the shape of its loss."""
     labels = y.get(task.name)
     if labels is not None and rank_of(labels) is None:
@@ -25,7 +25,7 @@ def clean_labels(
     return labels, mask
 
 
-def named(model: Any, x: Any) -> Any:
+def named(model: Model, x: Inputs) -> Inputs:
     """Inputs as a dict, where they are a list in the order of the model's."""
     names = [tensor.name for tensor in model.inputs]
     if isinstance(x, (list, tuple)) and len(x) == len(names):
@@ -33,7 +33,7 @@ def named(model: Any, x: Any) -> Any:
     return x
 
 
-def rank_of(tensor: Any) -> int | None:
+def rank_of(tensor: Tensor) -> int | None:
     """Number of axes. None where TensorFlow traces one step for labels of two ranks."""
     try:
         return len(tensor.shape)
@@ -41,7 +41,9 @@ def rank_of(tensor: Any) -> int | None:
         return None
 
 
-def apply_sample_weight(weights: Any, sample_weight: Any, name: str) -> Any:
+def apply_sample_weight(
+    weights: Tensor, sample_weight: SampleWeight, name: str
+) -> Tensor:
     """Label weights times the user's sample weights for this task."""
     if isinstance(sample_weight, Mapping):
         sample_weight = sample_weight.get(name)

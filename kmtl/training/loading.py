@@ -7,9 +7,10 @@ from typing import Any
 import keras
 
 from kmtl import _registry
+from kmtl.typing import PathLike
 
 
-def load_model(path: Any, **options: Any) -> keras.Model:
+def load_model(path: PathLike, **options: Any) -> keras.Model:
     """Load a model saved with `model.save("x.keras")`.
 
     The same as `keras.models.load_model` after `import kmtl`. Classes of your own in it

@@ -7,16 +7,18 @@ step that is tried on tensors only, on any backend.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import keras
 from keras import ops
 
 from kmtl.losses.masked import all_replicas_sum
 from kmtl.training import total_loss
+from kmtl.typing import Model, Tensor
 
 
-def learn(model: Any, trainable: list, fixed: list, rate: Any, data: tuple) -> None:
+def learn(
+    model: Model, trainable: list, fixed: list, rate: Tensor, data: tuple
+) -> None:
     """One step of the weighting's own weights; the model is not changed.
 
     Args:
@@ -29,7 +31,7 @@ def learn(model: Any, trainable: list, fixed: list, rate: Any, data: tuple) -> N
     weighting = model.weighting
     validation = weighting.draw()
 
-    def losses_at(values: list, part: tuple) -> Any:
+    def losses_at(values: list, part: tuple) -> Tensor:
         x, y, sample_weight = part
         mapping = [
             *zip(model.trainable_variables, values, strict=True),
@@ -42,13 +44,13 @@ def learn(model: Any, trainable: list, fixed: list, rate: Any, data: tuple) -> N
 
     present: list = []
 
-    def training_loss(values: list) -> Any:
+    def training_loss(values: list) -> Tensor:
         batch = losses_at(values, data)
         present.append(batch.present)
         _, weights = weighting.combine(batch.losses, batch.present, training=False)
         return ops.sum(ops.stop_gradient(weights) * batch.losses)
 
-    def validation_loss(values: list) -> Any:
+    def validation_loss(values: list) -> Tensor:
         return weighting.primary_loss(losses_at(values, validation).losses)
 
     def moved(values: list, gradients: list) -> list:
@@ -66,13 +68,13 @@ def learn(model: Any, trainable: list, fixed: list, rate: Any, data: tuple) -> N
 
 
 def _gradient(
-    function: Callable[[list], Any], values: list, present: list
-) -> tuple[list, Any]:
+    function: Callable[[list], Tensor], values: list, present: list
+) -> tuple[list, Tensor]:
     """Gradients, 0 where there is none, and what the call left in `present`."""
     if keras.backend.backend() == "jax":
         import jax
 
-        def with_present(values: list) -> Any:
+        def with_present(values: list) -> tuple[Tensor, Tensor]:
             result = function(values)
             return result, (present.pop() if present else None)
 
@@ -86,7 +88,9 @@ def _gradient(
     return list(map(tf.convert_to_tensor, found)), present.pop() if present else None
 
 
-def _directional(function: Callable[[list], Any], values: list, direction: list) -> Any:
+def _directional(
+    function: Callable[[list], Tensor], values: list, direction: list
+) -> Tensor:
     """Derivative of each entry of `function(values)` along `direction`."""
     if keras.backend.backend() == "jax":
         import jax

@@ -13,6 +13,7 @@ from kmtl.metrics.keras_forms import direction_of
 from kmtl.metrics.keras_metric import KerasMetric
 from kmtl.tasks.base import Task
 from kmtl.tasks.metric import Metric, plain_name, served
+from kmtl.typing import TaskName, Tensor
 
 
 class TaskMetrics:
@@ -29,14 +30,14 @@ class TaskMetrics:
         self,
         tasks: Mapping[str, Task],
         shapes: Mapping[str, tuple[int | None, ...]],
-        metrics: Any,
-        weighted_metrics: Any,
+        metrics: Mapping[TaskName, Any] | None,
+        weighted_metrics: Mapping[TaskName, Any] | None,
     ):
         self.tasks = dict(tasks)
         self.shapes = dict(shapes)
         self._given: dict[str, dict | None] = {}
         # log name -> (task, metric object, weighted)
-        self._entries: dict[str, tuple[str, Any, bool]] = {}
+        self._entries: dict[str, tuple[str, keras.metrics.Metric, bool]] = {}
         #: Log name -> `"max"` or `"min"`, where it is known.
         self.directions: dict[str, str] = {}
         for name, task in self.tasks.items():
@@ -45,7 +46,9 @@ class TaskMetrics:
         self._extend("metrics", metrics, False)
         self._extend("weighted_metrics", weighted_metrics, True)
 
-    def _extend(self, argument: str, given: Any, weighted: bool) -> None:
+    def _extend(
+        self, argument: str, given: Mapping[TaskName, Any] | None, weighted: bool
+    ) -> None:
         given = _checks.check_task_keys(argument, given or {}, self.tasks, partial=True)
         kept: dict[str, list] = {}
         for name, specs in given.items():
@@ -67,7 +70,12 @@ class TaskMetrics:
         self._given[argument] = kept or None
 
     def _add(
-        self, task: str, label: str, metric: Any, weighted: bool, direction: str | None
+        self,
+        task: str,
+        label: str,
+        metric: keras.metrics.Metric,
+        weighted: bool,
+        direction: str | None,
     ) -> None:
         key = f"{task}_{label}"
         if any(_inner(metric) is _inner(known) for known in self.objects()):
@@ -100,7 +108,7 @@ class TaskMetrics:
         return [metric for _, metric, _ in self._entries.values()]
 
     def update(
-        self, name: str, labels: Any, outputs: Any, mask: Any, weights: Any
+        self, name: str, labels: Tensor, outputs: Tensor, mask: Tensor, weights: Tensor
     ) -> None:
         """Add a batch of one task.
 
@@ -114,11 +122,13 @@ class TaskMetrics:
             if task == name:
                 metric.update_state(labels, outputs, weights if weighted else seen)
 
-    def results(self) -> dict[str, Any]:
+    def results(self) -> dict[str, Tensor]:
         """Log name -> value."""
         return {key: entry[1].result() for key, entry in self._entries.items()}
 
-    def _make(self, task: Task, spec: Any) -> tuple[str, Any, str | None]:
+    def _make(
+        self, task: Task, spec: Any
+    ) -> tuple[str, keras.metrics.Metric, str | None]:
         """`(name, metric object, direction)` of a metric given to `compile`."""
         if isinstance(spec, Mapping) and set(spec) == {
             "name",
@@ -152,5 +162,5 @@ class TaskMetrics:
         return name, made, direction_of(metric)
 
 
-def _inner(metric: Any) -> Any:
+def _inner(metric: keras.metrics.Metric) -> keras.metrics.Metric:
     return metric.metric if isinstance(metric, KerasMetric) else metric

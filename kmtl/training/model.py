@@ -12,6 +12,7 @@ import keras
 from kmtl import _registry
 from kmtl._private.keras import forget_layer
 from kmtl.relations import base as relations_base
+from kmtl.relations.base import Relations
 from kmtl.tasks.checks import label_dict
 from kmtl.training import sources, streams, total_loss
 from kmtl.training.balance import current_plan
@@ -30,7 +31,24 @@ from kmtl.training.user_data import (
     prepare,
     prepare_validation,
 )
+from kmtl.typing import (
+    Callbacks,
+    Config,
+    Data,
+    Inputs,
+    Labels,
+    Logs,
+    Model,
+    Optimizer,
+    Options,
+    Outputs,
+    SampleWeight,
+    TaskName,
+    Tensor,
+    Verbose,
+)
 from kmtl.weighting import base as weighting_base
+from kmtl.weighting.base import Weighting
 
 _COUNTS = (
     "steps_per_epoch",
@@ -75,18 +93,18 @@ class MultiTaskModel(TaskAccess):
 
     def compile(
         self,
-        optimizer: Any = "adam",
-        loss: Mapping[str, Any] | None = None,
+        optimizer: str | Optimizer = "adam",
+        loss: Mapping[TaskName, Any] | None = None,
         loss_weights: Mapping[str, float] | str | None = None,
-        metrics: Mapping[str, Any] | None = None,
-        weighted_metrics: Mapping[str, Any] | None = None,
+        metrics: Mapping[TaskName, Any] | None = None,
+        weighted_metrics: Mapping[TaskName, Any] | None = None,
         run_eagerly: bool = False,
         steps_per_execution: int = 1,
         jit_compile: bool | str = "auto",
         auto_scale_loss: bool = True,
         *,
-        weighting: Any = None,
-        relations: Any = None,
+        weighting: str | Config | Weighting | None = None,
+        relations: str | Relations | None = None,
     ) -> None:
         """Make the model ready to train. Only the optimizer is needed.
 
@@ -156,7 +174,7 @@ class MultiTaskModel(TaskAccess):
             config=made.config(),
         )
 
-    def get_compile_config(self) -> dict[str, Any]:
+    def get_compile_config(self) -> Config:
         if not self.compiled:
             return {}
         # A file without the optimizer's variables does not load cleanly.
@@ -167,13 +185,15 @@ class MultiTaskModel(TaskAccess):
             {**self._state.config, "loss": self.replaced_losses or None}
         )
 
-    def compile_from_config(self, config: dict[str, Any]) -> None:
+    def compile_from_config(self, config: Config) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             self.build_optimizer()
 
     @classmethod
-    def from_config(cls, config: Any, custom_objects: Any = None) -> Any:
+    def from_config(
+        cls, config: Config, custom_objects: Options | None = None
+    ) -> Model:
         _registry.load_plugins()  # which define classes that the config may name
         return super().from_config(config, custom_objects=custom_objects)
 
@@ -197,16 +217,21 @@ class MultiTaskModel(TaskAccess):
 
     def compute_loss(
         self,
-        x: Any = None,
-        y: Any = None,
+        x: Inputs | None = None,
+        y: Labels | None = None,
         y_pred: Any = None,
-        sample_weight: Any = None,
+        sample_weight: SampleWeight | None = None,
         training: bool = True,
-    ) -> Any:
+    ) -> Tensor:
         """Total loss of a batch; also updates the running loss terms."""
         return total_loss.compute(self, x, y, y_pred, sample_weight, training)
 
-    def loss_report(self, x: Any, y: Any = None, sample_weight: Any = None) -> dict:
+    def loss_report(
+        self,
+        x: Inputs,
+        y: Labels | None = None,
+        sample_weight: SampleWeight | None = None,
+    ) -> dict:
         """The terms of the loss on a batch: they add up to the total.
 
         Returns:
@@ -217,7 +242,12 @@ class MultiTaskModel(TaskAccess):
         x, y, sample_weight = prepare(self, x, y, sample_weight)
         return total_loss.report(self, x, y, sample_weight)
 
-    def scale_report(self, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
+    def scale_report(
+        self,
+        x: Inputs,
+        y: Labels | None = None,
+        sample_weight: SampleWeight | None = None,
+    ) -> Any:
         """Each task's loss and gradient norm on a batch, and weights to start with.
 
         For before the first step: a task whose gradient is a hundred times another's
@@ -269,13 +299,17 @@ class MultiTaskModel(TaskAccess):
         """Log name -> `"max"` or `"min"`, of the tasks' metrics that say so."""
         return dict(self._state.metrics.directions) if self.compiled else {}
 
-    def _in_order(self, logs: dict[str, Any], return_dict: bool) -> Any:
+    def _in_order(self, logs: Logs, return_dict: bool) -> Any:
         """Logs as Keras returns them: a dict, or the values of `metrics_names`."""
         return logs if return_dict else [logs[name] for name in self.metrics_names]
 
     def compute_metrics(
-        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
-    ) -> dict[str, Any]:
+        self,
+        x: Inputs,
+        y: Labels,
+        y_pred: Outputs,
+        sample_weight: SampleWeight | None = None,
+    ) -> Logs:
         """Update the tasks' metrics and return all logs."""
         y, x = label_dict(y, self.tasks), named(self, x)
         for task in self.tasks:
@@ -285,13 +319,13 @@ class MultiTaskModel(TaskAccess):
             self._state.metrics.update(name, labels, y_pred[name], mask, weights)
         return self.get_metrics_result()
 
-    def get_metrics_result(self) -> dict[str, Any]:
+    def get_metrics_result(self) -> Logs:
         logs = {metric.name: metric.result() for metric in super().metrics}
         logs.update(self._state.terms.result())
         logs.update(self._state.metrics.results())
         return logs
 
-    def _get_metrics_result_or_logs(self, logs: Any) -> Any:
+    def _get_metrics_result_or_logs(self, logs: Logs | None) -> Any:
         # Keras would compute every result once more, operation by operation; the last
         # step has computed them from the same state. Replicas have parts of it each.
         own = type(self).train_step is MultiTaskModel.train_step
@@ -306,7 +340,7 @@ class MultiTaskModel(TaskAccess):
 
     # -- training ---------------------------------------------------------------------
 
-    def checked_arrays(self, data: Any) -> tuple | None:
+    def checked_arrays(self, data: Data) -> tuple | None:
         """`(x, y)` or `(x, y, sample_weight)` of arrays or a split, as `fit` has them.
 
         Args:
@@ -327,17 +361,17 @@ class MultiTaskModel(TaskAccess):
 
     def fit(
         self,
-        x: Any = None,
-        y: Any = None,
+        x: Inputs | None = None,
+        y: Labels | None = None,
         batch_size: int | None = None,
         epochs: int = 1,
-        verbose: Any = "auto",
-        callbacks: Any = None,
+        verbose: Verbose = "auto",
+        callbacks: Callbacks = None,
         validation_split: float = 0.0,
-        validation_data: Any = None,
+        validation_data: Data | None = None,
         shuffle: bool = True,
         class_weight: None = None,
-        sample_weight: Any = None,
+        sample_weight: SampleWeight | None = None,
         **kwargs: Any,
     ) -> keras.callbacks.History:
         """Train, as `keras.Model.fit`.
@@ -433,9 +467,9 @@ class MultiTaskModel(TaskAccess):
 
     def train_on_batch(
         self,
-        x: Any,
-        y: Any = None,
-        sample_weight: Any = None,
+        x: Inputs,
+        y: Labels | None = None,
+        sample_weight: SampleWeight | None = None,
         class_weight: None = None,
         return_dict: bool = False,
     ) -> Any:
@@ -451,9 +485,9 @@ class MultiTaskModel(TaskAccess):
 
     def test_on_batch(
         self,
-        x: Any,
-        y: Any = None,
-        sample_weight: Any = None,
+        x: Inputs,
+        y: Labels | None = None,
+        sample_weight: SampleWeight | None = None,
         return_dict: bool = False,
     ) -> Any:
         """Losses and metrics on a batch, as `keras.Model.test_on_batch`."""
@@ -468,11 +502,11 @@ class MultiTaskModel(TaskAccess):
 
     def evaluate(
         self,
-        x: Any = None,
-        y: Any = None,
+        x: Inputs | None = None,
+        y: Labels | None = None,
         batch_size: int | None = None,
-        verbose: Any = "auto",
-        sample_weight: Any = None,
+        verbose: Verbose = "auto",
+        sample_weight: SampleWeight | None = None,
         return_dict: bool = False,
         **kwargs: Any,
     ) -> Any:

@@ -22,6 +22,7 @@ import keras
 from kmtl import _swap
 from kmtl.layers.dropout import Dropout
 from kmtl.tasks.output import TaskOutput
+from kmtl.typing import Model, PathLike, Store
 
 logger = logging.getLogger("kmtl")
 
@@ -32,7 +33,7 @@ _MEMBER = "model.weights.h5"
 _OWN_VALUES = (TaskOutput, Dropout)
 
 
-def write(path: str | os.PathLike, suffix: str, write_to: Callable[[Any], Any]) -> None:
+def write(path: PathLike, suffix: str, write_to: Callable[[PathLike], Any]) -> None:
     """Let Keras write a file beside `path`, and put it into its place when it is whole.
 
     Keras writes in place: an error or a full disk would destroy the old file.
@@ -46,11 +47,11 @@ def write(path: str | os.PathLike, suffix: str, write_to: Callable[[Any], Any]) 
         write_to(str(made))
 
 
-def is_local(path: Any) -> bool:
+def is_local(path: PathLike) -> bool:
     return isinstance(path, (str, os.PathLike)) and "://" not in os.fspath(path)
 
 
-def check_absent(path: Any, overwrite: bool) -> None:
+def check_absent(path: PathLike, overwrite: bool) -> None:
     """Refuse a file that is there, where it may not be replaced.
 
     Keras would ask on the terminal.
@@ -62,7 +63,7 @@ def check_absent(path: Any, overwrite: bool) -> None:
         )
 
 
-def check_format(path: Any) -> None:
+def check_format(path: PathLike) -> None:
     """Refuse HDF5 files of whole models, which Keras writes and cannot read."""
     if isinstance(path, (str, os.PathLike)) and re.search(
         r"(?<!\.weights)\.(h5|hdf5)$", os.fspath(path)
@@ -75,7 +76,7 @@ def check_format(path: Any) -> None:
 
 
 def load_weights(
-    model: Any, path: str | os.PathLike, skip_mismatch: bool, load: Callable[..., Any]
+    model: Model, path: PathLike, skip_mismatch: bool, load: Callable[..., Any]
 ) -> None:
     """See `MultiTaskModel.load_weights`; `load` is that of Keras."""
     if not os.fspath(path).endswith((WEIGHTS, ".keras")):
@@ -101,7 +102,7 @@ def load_weights(
         load(path, skip_mismatch=skip_mismatch)
 
 
-def _opened(path: str | os.PathLike) -> h5py.File:
+def _opened(path: PathLike) -> h5py.File:
     if not os.fspath(path).endswith(".keras"):
         return h5py.File(path, "r")
     with zipfile.ZipFile(path) as archive:
@@ -133,7 +134,7 @@ def _same_names(theirs: dict[str, str], ours: dict[str, str]) -> bool:
 
 
 def _fill(
-    model: Any,
+    model: Model,
     given: h5py.File,
     theirs: dict[str, str],
     target: h5py.File,
@@ -177,7 +178,7 @@ def _fill(
         )
 
 
-def _refusal(model: Any, what: str, lacking: list[str], unused: list[str]) -> str:
+def _refusal(model: Model, what: str, lacking: list[str], unused: list[str]) -> str:
     parts = [f"The file has {what} (matched by name)."]
     if lacking:
         parts.append(f"Not there, or of another shape: {', '.join(lacking)}.")
@@ -193,11 +194,11 @@ def _refusal(model: Any, what: str, lacking: list[str], unused: list[str]) -> st
     )
 
 
-def _shapes(group: Any) -> dict[str, tuple[int, ...]]:
+def _shapes(group: Store) -> dict[str, tuple[int, ...]]:
     return dict(_datasets(group))
 
 
-def _datasets(group: Any, prefix: str = "") -> Iterator[tuple[str, tuple[int, ...]]]:
+def _datasets(group: Store, prefix: str = "") -> Iterator[tuple[str, tuple[int, ...]]]:
     for name, value in group.items():
         if isinstance(value, h5py.Group):
             yield from _datasets(value, f"{prefix}{name}/")

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+
+from kmtl.typing import Optimizer, Variable
 
 #: Optimizer -> {id of one of its variables: id of the model's variable}.
 _noted: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def build_optimizer(optimizer: Any, variables: Sequence[Any]) -> None:
+def build_optimizer(optimizer: Optimizer, variables: Sequence[Variable]) -> None:
     """Build an optimizer, if it is not, and note what it makes for each variable."""
     if not optimizer.built:
         _noted[optimizer] = _build(optimizer, variables)
 
 
-def optimizer_slots(optimizer: Any, variables: Sequence[Any]) -> dict[int, list[int]]:
+def optimizer_slots(
+    optimizer: Optimizer, variables: Sequence[Variable]
+) -> dict[int, list[int]]:
     """Index in `variables` -> indices in `optimizer.variables` of its slots."""
     noted = _noted.get(optimizer, {})
     slots, unknown = _slots(optimizer.variables, variables, noted)
@@ -30,7 +33,7 @@ def optimizer_slots(optimizer: Any, variables: Sequence[Any]) -> dict[int, list[
 
 
 def _slots(
-    made: Sequence[Any], variables: Sequence[Any], noted: dict[int, int]
+    made: Sequence[Variable], variables: Sequence[Variable], noted: dict[int, int]
 ) -> tuple[dict[int, list[int]], bool]:
     """The slots, by what was noted, else by name; and whether some are unknown.
 
@@ -55,12 +58,12 @@ def _slots(
     return slots, unknown
 
 
-def _build(optimizer: Any, variables: Sequence[Any]) -> dict[int, int]:
+def _build(optimizer: Optimizer, variables: Sequence[Variable]) -> dict[int, int]:
     """Build, and tell for each new variable on which of the model's it was made."""
     noted: dict[int, int] = {}
     known = {id(variable) for variable in optimizer.variables}
 
-    def note(variable: Any) -> None:
+    def note(variable: Variable) -> None:
         for made in optimizer.variables:
             if id(made) not in known:
                 known.add(id(made))
@@ -77,11 +80,11 @@ class _Noting(list):
     An optimizer makes a variable's slots while it goes through the variables.
     """
 
-    def __init__(self, entries: Sequence[Any], note: Any):
+    def __init__(self, entries: Sequence[Variable], note: Callable[[Variable], None]):
         super().__init__(entries)
         self._note = note
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Variable]:
         self._note(None)
         for entry in super().__iter__():
             yield entry

@@ -18,6 +18,7 @@ from kmtl import _files
 from kmtl._describe import plain
 from kmtl.data.hashing import fingerprint
 from kmtl.training import sources
+from kmtl.typing import Config, Data, Options
 
 logger = logging.getLogger("kmtl")
 
@@ -32,17 +33,17 @@ _COMPILED = ("loss", "loss_weights", "weighting", "relations")
 _SHOWN = 60
 
 #: Folders in which an optimizer has trained: its own past may have changed it.
-_trained: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
+_trained: weakref.WeakKeyDictionary[keras.Model, set[str]] = weakref.WeakKeyDictionary()
 
 
 def setting_of(
     model: keras.Model,
-    data: Any,
-    validation: Any,
+    data: Data,
+    validation: Data,
     batch_size: int | None,
     seed: int,
     folder: Path,
-) -> dict[str, Any]:
+) -> Config:
     """JSON-ready description of all that decides a run's numbers, but its length.
 
     Of arrays the contents count; of data sets, which may be augmented at random, the
@@ -50,7 +51,7 @@ def setting_of(
     epochs. What callbacks have changed of a model that trained in the same folder
     before does not count.
     """
-    setting: dict[str, Any] = {"training data": _described(data)}
+    setting: Config = {"training data": _described(data)}
     setting["validation data"] = _described(validation)
     if sources.arrays_of(data) is not None:
         setting |= {"batch_size": batch_size or 32, "seed": seed}
@@ -71,7 +72,7 @@ def _optimizer(model: keras.Model) -> Any:
     return model.optimizer
 
 
-def _described(data: Any) -> Any:
+def _described(data: Data) -> Any:
     if data is None:
         return None
     arrays = sources.arrays_of(data)
@@ -82,7 +83,7 @@ def _described(data: Any) -> Any:
     return type(data).__name__
 
 
-def _model(model: keras.Model) -> dict[str, Any]:
+def _model(model: keras.Model) -> Config:
     optimizer = plain(model.optimizer, without=_PASSING)
     rate = optimizer.pop("learning_rate", None)
     if isinstance(rate, Mapping):
@@ -98,16 +99,14 @@ def _model(model: keras.Model) -> dict[str, Any]:
     return found
 
 
-def _config(layer: keras.Layer) -> Any:
+def _config(layer: keras.Layer) -> Config | None:
     try:
         return plain(layer.get_config(), without=_PASSING)
     except NotImplementedError:  # a user's layer that is not made to be saved
         return None
 
 
-def check(
-    folder: Path, config: Mapping[str, Any], setting: Mapping[str, Any] | None = None
-) -> None:
+def check(folder: Path, config: Options, setting: Options | None = None) -> None:
     """Refuse a folder that was begun with something else; record a new one's.
 
     Args:
@@ -169,9 +168,7 @@ def check(
             )
 
 
-def _differences(
-    known: Mapping[str, Any], given: Mapping[str, Any], names: list[str]
-) -> list[str]:
+def _differences(known: Options, given: Options, names: list[str]) -> list[str]:
     texts = []
     for name in names:
         was, now = known.get(name), given.get(name)

@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from kmtl._locks import FileLock, lock_in_thread
 from kmtl.training import checkpoint, run_record
 from kmtl.training.checkpoint import Checkpoint
 from kmtl.training.guards import non_finite_weight
+from kmtl.typing import Config, Data, Logs, Options, Verbose
 
 logger = logging.getLogger("kmtl")
 
@@ -65,7 +66,7 @@ class RunCheckpoint(keras.callbacks.Callback):
         self,
         folder: str | os.PathLike[str],
         *,
-        config: Mapping[str, Any] | None = None,
+        config: Options | None = None,
         callbacks: Sequence[keras.callbacks.Callback] = (),
     ):
         super().__init__()
@@ -110,7 +111,7 @@ class RunCheckpoint(keras.callbacks.Callback):
                 self._damaged.append(path)
         return None
 
-    def _read_history(self) -> list[dict[str, Any]]:
+    def _read_history(self) -> list[Config]:
         path = self.folder / "history.jsonl"
         remedy = "Restore it from a copy, or move the run's folder away to train anew."
         lines = []
@@ -140,7 +141,7 @@ class RunCheckpoint(keras.callbacks.Callback):
             self._lock.release()
             self._lock = None
 
-    def on_train_begin(self, logs: Any = None) -> None:
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         self.hold()
         newest = [epoch for epoch, path in self._found() if path not in self._damaged]
         if max(newest, default=0) != self.epoch:
@@ -158,17 +159,17 @@ class RunCheckpoint(keras.callbacks.Callback):
             self._newest.restore(self.model, self.callbacks)
             self._newest = None
 
-    def on_train_end(self, logs: Any = None) -> None:
+    def on_train_end(self, logs: Logs | None = None) -> None:
         self.release()
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         if epoch != self.epoch:
             raise ValueError(
                 f"`initial_epoch` of `fit` must be {self.epoch} (`RunCheckpoint.epoch`)"
                 f": the run has finished so many epochs. Received: {epoch}"
             )
 
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         line = {name: float(value) for name, value in (logs or {}).items()}
         self._lines.append({"epoch": epoch, **line})
         self.epoch = epoch + 1
@@ -207,16 +208,16 @@ def _lock(folder: Path) -> FileLock:
 
 def fit_run(
     model: keras.Model,
-    data: Any,
+    data: Data,
     *,
     folder: str | os.PathLike[str],
     epochs: int,
-    validation: Any = None,
+    validation: Data | None = None,
     batch_size: int | None = None,
     seed: int = 0,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    config: Mapping[str, Any] | None = None,
-    verbose: Any = "auto",
+    config: Options | None = None,
+    verbose: Verbose = "auto",
     **fit_options: Any,
 ) -> keras.callbacks.History:
     """Train like `model.fit`, in a folder; the same call again goes on where it was.

@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from kmtl.training.optimizer_slots import build_optimizer
+from kmtl.typing import Callback, Config, Variable
 
 
-def lasting(model: keras.Model, found: list[Any]) -> list[Any]:
+def lasting(model: keras.Model, found: list[Variable]) -> list[Variable]:
     """Those variables of a model that are not data held for a weighting."""
     held = {id(v) for v in getattr(getattr(model, "weighting", None), "held", ())}
     return [variable for variable in found if id(variable) not in held]
 
 
-def variables(model: keras.Model) -> list[Any]:
+def variables(model: keras.Model) -> list[Variable]:
     """All that training changes, in a fixed order."""
     optimizer = model.optimizer
     build_optimizer(optimizer, model.trainable_variables)
     return [*lasting(model, model.variables), *optimizer.variables]
 
 
-def array_of(variable: Any) -> np.ndarray:
+def array_of(variable: Variable) -> np.ndarray:
     if str(variable.dtype) == "bfloat16":  # which npz files do not know
         return ops.convert_to_numpy(ops.cast(variable.value, "float32"))
     return np.asarray(ops.convert_to_numpy(variable.value))
 
 
-def callback_state(callback: Any) -> tuple[dict[str, Any], dict[str, list]]:
+def callback_state(callback: Callback) -> tuple[Config, dict[str, list]]:
     """What a callback counted: plain values, and lists of arrays."""
     given = inspect.signature(type(callback).__init__).parameters
-    plain: dict[str, Any] = {}
+    plain: Config = {}
     lists: dict[str, list] = {}
     for name, value in vars(callback).items():
         if name.startswith("_") or name in given or name in ("model", "params"):

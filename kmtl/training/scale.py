@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import keras
 import numpy as np
 
 from kmtl.layers.copying import copy_state
+from kmtl.typing import Inputs, Labels, Model, SampleWeight
+from kmtl.weighting.base import Weighting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,9 @@ class ScaleReport:
         return "\n".join(lines)
 
 
-def scale_report(model: Any, x: Any, y: Any, sample_weight: Any) -> ScaleReport:
+def scale_report(
+    model: Model, x: Inputs, y: Labels, sample_weight: SampleWeight
+) -> ScaleReport:
     """See `MultiTaskModel.scale_report`."""
     from kmtl.weighting.pcgrad import PCGrad
 
@@ -61,7 +64,7 @@ def scale_report(model: Any, x: Any, y: Any, sample_weight: Any) -> ScaleReport:
     copy.set_task_weights(dict.fromkeys(model.task_names, 1.0))
     rows = len(keras.tree.flatten(x)[0])
 
-    def compile_with(rule: Any) -> None:
+    def compile_with(rule: Weighting | None) -> None:
         copy.compile(
             keras.optimizers.SGD(0.0),
             loss=model.replaced_losses,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import keras
 import numpy as np
@@ -13,23 +12,24 @@ from kmtl.tasks.base import Task
 from kmtl.tasks.checks import label_dict
 from kmtl.training.batches import ShuffledBatches
 from kmtl.training.labels import apply_sample_weight
+from kmtl.typing import Data, Inputs, Labels, SampleWeight
 
 _ENDLESS = -1  # tf.data.INFINITE_CARDINALITY
 _ROWS_AT_ONCE = 1024
 _VALUES_AT_ONCE = 2**22
 
 
-def is_tf_dataset(data: Any) -> bool:
+def is_tf_dataset(data: Data) -> bool:
     """Whether this is a `tf.data.Dataset`; asks without importing TensorFlow."""
     return hasattr(data, "element_spec")
 
 
-def is_split(data: Any) -> bool:
+def is_split(data: Data) -> bool:
     """Whether this is a `kmtl.data.Split`."""
     return callable(getattr(data, "arrays", None))
 
 
-def is_dataset(data: Any) -> bool:
+def is_dataset(data: Data) -> bool:
     """A `tf.data.Dataset` or `keras.utils.PyDataset`, which can be read again."""
     # A distributed data set has no `take`.
     return isinstance(data, keras.utils.PyDataset) or (
@@ -37,7 +37,7 @@ def is_dataset(data: Any) -> bool:
     )
 
 
-def is_stream(data: Any) -> bool:
+def is_stream(data: Data) -> bool:
     """A generator, a data loader, or a data set distributed over replicas."""
     return hasattr(data, "__iter__") and not (
         isinstance(data, (Mapping, list, tuple, str))
@@ -46,21 +46,21 @@ def is_stream(data: Any) -> bool:
     )
 
 
-def needs_looks(data: Any) -> bool:
+def needs_looks(data: Data) -> bool:
     """Whether steps have to look at labels and inputs: these are no checked arrays."""
     return (is_dataset(data) or is_stream(data)) and not isinstance(
         data, ShuffledBatches
     )
 
 
-def is_endless(data: Any) -> bool:
+def is_endless(data: Data) -> bool:
     """Whether a data set is known to have no end."""
     if isinstance(data, keras.utils.PyDataset):
         return data.num_batches is None
     return is_dataset(data) and int(data.cardinality()) == _ENDLESS
 
 
-def arrays_of(data: Any) -> tuple | None:
+def arrays_of(data: Data) -> tuple | None:
     """`(x, y)` or `(x, y, sample_weight)` of data that are arrays, else None.
 
     Raises:
@@ -78,7 +78,7 @@ def arrays_of(data: Any) -> tuple | None:
     )
 
 
-def for_task(data: Any, task: Task) -> Any:
+def for_task(data: Data, task: Task) -> Data:
     """The same rows with the labels and weights of one task only."""
     arrays = arrays_of(data)
     if arrays is not None:
@@ -90,7 +90,9 @@ def for_task(data: Any, task: Task) -> Any:
     return _OneTask(data, task)
 
 
-def _one_task(task: Task, x: Any, y: Any = None, weight: Any = None) -> tuple:
+def _one_task(
+    task: Task, x: Inputs, y: Labels | None = None, weight: SampleWeight | None = None
+) -> tuple:
     y = y if isinstance(y, Mapping) else {} if y is None else {task.name: y}
     labels = {task.name: y[task.name]} if task.name in y else {}
     if isinstance(weight, Mapping):
@@ -124,7 +126,7 @@ class _OneTask(keras.utils.PyDataset):
         self.source.on_epoch_end()
 
 
-def batches_of(data: Any) -> Iterator[tuple[Any, Any, Any]]:
+def batches_of(data: Data) -> Iterator[tuple[Inputs, Labels, SampleWeight]]:
     """`(x, y, sample_weight)` of each batch, in one pass.
 
     Raises:
@@ -151,13 +153,13 @@ def batches_of(data: Any) -> Iterator[tuple[Any, Any, Any]]:
         yield keras.utils.unpack_x_y_sample_weight(batch)
 
 
-def _slice(arrays: Any, start: int, stop: int) -> Any:
+def _slice(arrays: Inputs, start: int, stop: int) -> Inputs:
     return keras.tree.map_structure(
         lambda array: None if array is None else np.asarray(array)[start:stop], arrays
     )
 
 
-def count_labels(data: Any, tasks: Sequence[Task]) -> tuple[int, dict[str, int]]:
+def count_labels(data: Data, tasks: Sequence[Task]) -> tuple[int, dict[str, int]]:
     """`(rows, {task: rows with at least one label of it})`, in one pass."""
     rows, counts = 0, {task.name: 0 for task in tasks}
     for x, y, weight in batches_of(data):
@@ -171,7 +173,9 @@ def count_labels(data: Any, tasks: Sequence[Task]) -> tuple[int, dict[str, int]]
     return rows, counts
 
 
-def lacks_labels(tasks: Sequence[Task], x: Any, y: Any, sample_weight: Any) -> bool:
+def lacks_labels(
+    tasks: Sequence[Task], x: Inputs, y: Labels, sample_weight: SampleWeight
+) -> bool:
     """Whether a batch might have no label of some task.
 
     Only arrays can be looked through: anything else, and sample weights, may.
@@ -199,7 +203,7 @@ def lacks_labels(tasks: Sequence[Task], x: Any, y: Any, sample_weight: Any) -> b
     return False
 
 
-def label_shares(data: Any, tasks: Sequence[Task]) -> dict[str, float]:
+def label_shares(data: Data, tasks: Sequence[Task]) -> dict[str, float]:
     """Each task's share of the labels, as `loss_weights="data"` takes for weights.
 
     Raises:
@@ -218,7 +222,7 @@ def label_shares(data: Any, tasks: Sequence[Task]) -> dict[str, float]:
     return {name: count / total for name, count in counts.items()}
 
 
-def skip_epochs(data: Any, epochs: int) -> None:
+def skip_epochs(data: Data, epochs: int) -> None:
     """Advance the shuffling of a `tf.data.Dataset` by some epochs of `fit`.
 
     A data set draws a new order for every iterator that is made of it, whether it is
@@ -227,6 +231,6 @@ def skip_epochs(data: Any, epochs: int) -> None:
     """
     known = int(data.cardinality()) >= 0
     per_epoch = 2 if keras.backend.backend() == "tensorflow" and known else 1
-    make: Callable[[], Any] = data.__iter__
+    make: Callable[[], Iterator] = data.__iter__
     for _ in range(epochs * per_epoch):
         make()

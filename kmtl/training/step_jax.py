@@ -11,9 +11,10 @@ import keras
 from kmtl._private.keras import update_metrics
 from kmtl.training import look_ahead
 from kmtl.training.task_variables import owned_state
+from kmtl.typing import Data, Model, Tensor
 
 
-def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
+def train_step(model: Model, state: Any, data: Data) -> tuple[dict, Any]:
     """One step: Keras' own, except that tasks without labels are left alone."""
     trainable, non_trainable, optimizer_variables, metrics_variables = state
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -56,7 +57,7 @@ def train_step(model: Any, state: Any, data: Any) -> tuple[dict, Any]:
     return logs, (new_trainable, non_trainable, new_optimizer, metrics_variables)
 
 
-def _look_ahead(model: Any, state: Any, data: tuple) -> list:
+def _look_ahead(model: Model, state: Any, data: tuple) -> list:
     """The non-trainable variables after the weighting has learned."""
     trainable, non_trainable, optimizer_variables, _ = state
     mapping = [
@@ -74,7 +75,7 @@ def _look_ahead(model: Any, state: Any, data: tuple) -> list:
     ]
 
 
-def restore_absent(model: Any, present: Any, old: tuple, new: tuple) -> tuple:
+def restore_absent(model: Model, present: Tensor, old: tuple, new: tuple) -> tuple:
     """Tasks absent from the batch keep their own variables and optimizer slots.
 
     So do groups of tasks that share a part of the trunk, where all of them are absent.

@@ -13,9 +13,10 @@ from kmtl._private.tensorflow import STAYS_A_CALL
 from kmtl.training import look_ahead
 from kmtl.training.optimizer_slots import build_optimizer
 from kmtl.training.task_variables import owned_state
+from kmtl.typing import Data, Logs, Model, Optimizer, Tensor, Variable
 
 
-def train_step(model: Any, data: Any) -> dict[str, Any]:
+def train_step(model: Model, data: Data) -> Logs:
     """One step: Keras' own, except that tasks without labels are left alone."""
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     if getattr(model.weighting, "looks_ahead", False):
@@ -37,7 +38,9 @@ def train_step(model: Any, data: Any) -> dict[str, Any]:
     return model.compute_metrics(x, y, y_pred, sample_weight)
 
 
-def apply_gradients(model: Any, gradients: list, variables: list, present: Any) -> None:
+def apply_gradients(
+    model: Model, gradients: list, variables: list, present: Tensor
+) -> None:
     """Apply gradients; tasks absent from the batch keep their own variables.
 
     A zero gradient is not enough for that: momentum, weight decay and regularisers
@@ -70,7 +73,7 @@ def apply_gradients(model: Any, gradients: list, variables: list, present: Any) 
         apply()
         return
 
-    def are_here() -> Any:
+    def are_here() -> Tensor:
         """Per group of tasks, whether one of them is here, and then per task."""
         groups = [
             tf.reduce_any(present if group is None else tf.gather(present, group))
@@ -78,7 +81,7 @@ def apply_gradients(model: Any, gradients: list, variables: list, present: Any) 
         ]
         return tf.concat([tf.stack(groups), present], 0)
 
-    def is_here(flags: Any, at: int, rank: int) -> Any:
+    def is_here(flags: Tensor, at: int, rank: int) -> Tensor:
         """Whether a variable of a group moves, or which of its rows do."""
         if state[at][0] is not None:
             return flags[at]
@@ -104,7 +107,7 @@ def apply_gradients(model: Any, gradients: list, variables: list, present: Any) 
     old = [tf.identity(v.value) for v in flat]
     apply()
 
-    def restore(strategy: Any, values: list, flags: Any) -> None:
+    def restore(strategy: Any, values: list, flags: Tensor) -> None:
         for variable, at, value in zip(flat, places, values, strict=True):
             strategy.extended.update(
                 variable.value,
@@ -117,7 +120,7 @@ def apply_gradients(model: Any, gradients: list, variables: list, present: Any) 
     tf.distribute.get_replica_context().merge_call(restore, args=(old, are_here()))
 
 
-def _apply(optimizer: Any, pairs: list) -> None:
+def _apply(optimizer: Optimizer, pairs: list) -> None:
     """`optimizer.apply_gradients`, without what TensorFlow would keep for good.
 
     In a replica's context Keras sums the gradients over all replicas, even where there
@@ -133,7 +136,7 @@ def _apply(optimizer: Any, pairs: list) -> None:
     context.merge_call(lambda _: optimizer.apply_gradients(pairs))
 
 
-def _branch(condition: Any, if_true: Callable, if_false: Callable) -> Any:
+def _branch(condition: Tensor, if_true: Callable, if_false: Callable) -> Any:
     """`tf.cond` whose untaken branch costs one operation, `if_true` being one.
 
     TensorFlow runs both branches' operations, the untaken ones as dead, unless they are
@@ -164,7 +167,7 @@ def _copies(variables: list) -> list:
 
 def _parts(copies: list, variables: list) -> list:
     """The values in `_copies(variables)`, in the order of the variables."""
-    found: dict[int, Any] = {}
+    found: dict[int, Variable] = {}
     for dtype, copy in zip(_dtypes(variables), copies, strict=True):
         group = [v for v in variables if v.dtype == dtype]
         sizes = [math.prod(v.shape) for v in group]

@@ -16,13 +16,14 @@ from kmtl.training.heads import input_shape
 from kmtl.training.inputs import check_inputs
 from kmtl.training.labels import named, rank_of
 from kmtl.training.sources import is_stream
+from kmtl.typing import Batch, Data, Inputs, Model, SampleWeight, TaskName, Tensor
 
 _PARTS = ("inputs", "labels", "weights")
 #: Generators made here -> what was raised in them.
 _raised: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def check_batch(model: Any, x: Any, y: Mapping[str, Any]) -> None:
+def check_batch(model: Model, x: Inputs, y: Mapping[TaskName, Tensor]) -> None:
     """Check labels of every task, and inputs that are targets."""
     for task in model.tasks:
         shape = input_shape(model, task)
@@ -33,7 +34,7 @@ def check_batch(model: Any, x: Any, y: Mapping[str, Any]) -> None:
             task.check_labels(target.astype("float32"), shape)
 
 
-def checked(model: Any, data: Any) -> Any:
+def checked(model: Model, data: Data) -> Data:
     """The data set, its first batch looked at (once per object).
 
     Of an iterator the batch is not lost: what is returned gives it first. Loaders that
@@ -62,7 +63,7 @@ def checked(model: Any, data: Any) -> Any:
     return data if own else _Alike(data, structure(first))
 
 
-def _chained(model: Any, data: Iterator) -> Iterator:
+def _chained(model: Model, data: Iterator) -> Iterator:
     """All batches of an iterator, the first one looked at."""
     first = next(data, None)
     if first is None:
@@ -102,7 +103,7 @@ class _Alike(keras.utils.PyDataset):
     def num_batches(self) -> int | None:
         return self.source.num_batches
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> Batch:
         try:
             batch = self.source[index]
             check_alike(batch, self.first, index + 1)
@@ -119,7 +120,7 @@ class _Alike(keras.utils.PyDataset):
 
 
 @contextlib.contextmanager
-def first_hand(*data: Any) -> Iterator[None]:
+def first_hand(*data: Data) -> Iterator[None]:
     """Raise what a generator raised; TensorFlow tells of it in words of its own."""
     try:
         yield
@@ -133,7 +134,7 @@ def first_hand(*data: Any) -> Iterator[None]:
         raise
 
 
-def structure(batch: Any) -> tuple:
+def structure(batch: Batch) -> tuple:
     """What a batch consists of: per part the names in it."""
     parts = tuple(batch) if isinstance(batch, (list, tuple)) else (batch,)
     return tuple(map(_names, parts))
@@ -147,7 +148,7 @@ def _names(part: Any) -> Any:
     return None if part is None else "an array"
 
 
-def check_alike(batch: Any, first: tuple, number: int) -> None:
+def check_alike(batch: Batch, first: tuple, number: int) -> None:
     """Every batch has the tasks and inputs of the first one.
 
     Raises:
@@ -173,7 +174,7 @@ def _show(names: Any) -> str:
     return ", ".join(names) if isinstance(names, tuple) else str(names)
 
 
-def look(model: Any, batch: Any) -> None:
+def look(model: Model, batch: Batch) -> None:
     """Check the structure and all numbers of a batch.
 
     Raises:
@@ -192,7 +193,9 @@ def look(model: Any, batch: Any) -> None:
     check_batch(model, x, keras.tree.map_structure(_numpy, y))
 
 
-def _parts(model: Any, batch: Any) -> tuple[Any, dict[str, Any], Any]:
+def _parts(
+    model: Model, batch: Batch
+) -> tuple[Inputs, dict[TaskName, Tensor], SampleWeight]:
     """Inputs, labels and weights of a batch whose tasks are known."""
     if isinstance(batch, (list, tuple)) and len(batch) not in (1, 2, 3):
         raise ValueError(
@@ -207,12 +210,12 @@ def _parts(model: Any, batch: Any) -> tuple[Any, dict[str, Any], Any]:
     return x, y, weight
 
 
-def _numpy(tensor: Any) -> Any:
+def _numpy(tensor: Tensor) -> Tensor:
     known = isinstance(tensor, np.ndarray) or hasattr(tensor, "iloc")  # pandas'
     return tensor if known else np.asarray(tensor)
 
 
-def _empty(data: Any) -> ValueError:
+def _empty(data: Data) -> ValueError:
     return ValueError(
         "A data set must have at least one batch. "
         f"Received: {type(data).__name__} without any"

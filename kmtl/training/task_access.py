@@ -17,6 +17,7 @@ from kmtl.tasks.checks import check_unique_tasks
 from kmtl.tasks.output import TaskOutput
 from kmtl.training import model_files
 from kmtl.training.heads import check_heads
+from kmtl.typing import Model, PathLike
 
 
 class TaskAccess(keras.Model):
@@ -142,7 +143,7 @@ class TaskAccess(keras.Model):
 
     def save(
         self,
-        filepath: Any,
+        filepath: PathLike,
         overwrite: bool = True,
         zipped: bool | None = None,
         **kwargs: Any,
@@ -165,7 +166,7 @@ class TaskAccess(keras.Model):
         )
 
     def save_weights(
-        self, filepath: Any, overwrite: bool = True, **kwargs: Any
+        self, filepath: PathLike, overwrite: bool = True, **kwargs: Any
     ) -> None:
         """Save the weights, as `keras.Model.save_weights`, whole or not at all.
 
@@ -181,7 +182,7 @@ class TaskAccess(keras.Model):
         )
 
     def load_weights(
-        self, filepath: Any, skip_mismatch: bool = False, **kwargs: Any
+        self, filepath: PathLike, skip_mismatch: bool = False, **kwargs: Any
     ) -> None:
         """Load weights, layer by layer and head by head of the same name.
 
@@ -209,7 +210,7 @@ class TaskAccess(keras.Model):
 
     def export(
         self,
-        filepath: Any,
+        filepath: PathLike,
         format: str = "tf_saved_model",
         verbose: bool = False,
         **options: Any,
@@ -246,7 +247,7 @@ class TaskAccess(keras.Model):
         return to_keras(self, activated)
 
 
-def _output_layers(model: Any) -> dict[str, TaskOutput]:
+def _output_layers(model: Model) -> dict[str, TaskOutput]:
     """The layers at which a model's outputs end, by task name."""
     outputs = getattr(model, "output", None)
     keys = list(outputs) if isinstance(outputs, Mapping) else []

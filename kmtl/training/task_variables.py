@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from kmtl._private.keras import node_of
 from kmtl.layers.deep_supervision import DeepSupervision
 from kmtl.layers.stop_gradient import StopGradient
 from kmtl.training.optimizer_slots import optimizer_slots
+from kmtl.typing import Layer, Model, TaskName, Variable
 
 
-def tasks_of_layers(model: Any) -> dict[Any, frozenset[str]]:
+def tasks_of_layers(model: Model) -> dict[Layer, frozenset[TaskName]]:
     """Layer -> names of the tasks whose loss reaches it, from the graph.
 
     No loss passes a `StopGradient`. Where none arrives at all, the tasks whose output
@@ -23,8 +22,8 @@ def tasks_of_layers(model: Any) -> dict[Any, frozenset[str]]:
     }
 
 
-def _walk(model: Any, stop: bool) -> dict[Any, set[str]]:
-    found: dict[Any, set[str]] = {}
+def _walk(model: Model, stop: bool) -> dict[Layer, set[TaskName]]:
+    found: dict[Layer, set[TaskName]] = {}
     for name, tensor in model.output.items():
         pending: list = [tensor]
         pending += [
@@ -45,16 +44,16 @@ def _walk(model: Any, stop: bool) -> dict[Any, set[str]]:
     return found
 
 
-def _users(model: Any) -> list[tuple[Any, frozenset[str]]]:
+def _users(model: Model) -> list[tuple[Variable, frozenset[TaskName]]]:
     """Trainable variables of the graph, each with the tasks that train it."""
-    users: dict[int, tuple[Any, set[str]]] = {}
+    users: dict[int, tuple[Variable, set[TaskName]]] = {}
     for layer, users_of_layer in tasks_of_layers(model).items():
         for variable in getattr(layer, "trainable_variables", ()):
             users.setdefault(id(variable), (variable, set()))[1].update(users_of_layer)
     return [(variable, frozenset(names)) for variable, names in users.values()]
 
 
-def split_variables(model: Any) -> tuple[list, dict[str, list]]:
+def split_variables(model: Model) -> tuple[list, dict[str, list]]:
     """Trainable variables of the graph: `(shared, {task: its own})`.
 
     A variable used by more than one task, though not by all, counts as shared.
@@ -74,7 +73,7 @@ def split_variables(model: Any) -> tuple[list, dict[str, list]]:
 Owned = tuple[list[int] | None, list[int], list[int]]
 
 
-def owned_state(model: Any) -> list[Owned]:
+def owned_state(model: Model) -> list[Owned]:
     """Per task, or group of tasks, what a step without labels of any must leave alone.
 
     What all tasks share is not among it. Of a weighting's variables that are trained,

@@ -12,6 +12,7 @@ from kmtl.layers.deep_supervision import DeepSupervision
 from kmtl.losses.masked import all_replicas_sum, replica_count
 from kmtl.tasks.checks import label_dict
 from kmtl.training.labels import apply_sample_weight, clean_labels, named
+from kmtl.typing import Inputs, Labels, Model, Outputs, SampleWeight, TaskName, Tensor
 
 
 class Batch(NamedTuple):
@@ -26,21 +27,21 @@ class Batch(NamedTuple):
     task's own weight; `all_counts`, `present` and `global_losses` are of all replicas.
     """
 
-    sums: Any
-    counts: Any
-    all_counts: Any
-    present: Any
-    own: Any
+    sums: Tensor
+    counts: Tensor
+    all_counts: Tensor
+    present: Tensor
+    own: Tensor
     parts: tuple
-    losses: Any
-    global_losses: Any
-    rows: Any
-    deep: Any = None
+    losses: Tensor
+    global_losses: Tensor
+    rows: Tensor
+    deep: Tensor | None = None
     #: What `Guards.look` saw in the data; None where they were checked before.
-    seen: Any = None
+    seen: Tensor | None = None
 
 
-def kept_predictions(model: Any) -> dict[str, list]:
+def kept_predictions(model: Model) -> dict[str, list]:
     """Task name -> `(weight, tensor)` of the predictions inside the model.
 
     They are taken out: to be called once after the model, in the same trace.
@@ -55,14 +56,19 @@ def kept_predictions(model: Any) -> dict[str, list]:
 
 
 def task_losses(
-    model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any, kept: Any = None
+    model: Model,
+    x: Inputs,
+    y: Labels,
+    y_pred: Outputs,
+    sample_weight: SampleWeight,
+    kept: dict[str, list] | None = None,
 ) -> Batch:
     """The tasks' losses on a batch; `kept` is what `kept_predictions` gave."""
     kept = kept_predictions(model) if kept is None else kept
     x = named(model, x)
     y = label_dict(y, model.tasks)
     shares, sums, counts, deep = [], [], [], []
-    clean: dict[str, Any] = {}
+    clean: dict[TaskName, Tensor] = {}
     for task in model.tasks:
         name = task.name
         labels, mask = clean_labels(task, x, y, y_pred[name])
@@ -106,8 +112,13 @@ def task_losses(
 
 
 def half_losses(
-    model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any, kept: Any
-) -> tuple[Any, Any]:
+    model: Model,
+    x: Inputs,
+    y: Labels,
+    y_pred: Outputs,
+    sample_weight: SampleWeight,
+    kept: dict[str, list],
+) -> tuple[Tensor, Tensor]:
     """The tasks' losses on two halves of a batch: every other row, and the rest.
 
     So that the halves of replicas' batches make up those of the global one.
@@ -120,7 +131,7 @@ def half_losses(
     labels = label_dict(y, model.tasks)
 
     def losses_of(part: slice) -> Batch:
-        def cut(tensor: Any) -> Any:
+        def cut(tensor: Tensor) -> Tensor:
             return None if tensor is None else tensor[part]
 
         given = (x, labels, y_pred, sample_weight)
@@ -138,12 +149,12 @@ def half_losses(
     return [part for half in halves for part in half.parts], shares
 
 
-def _rows(model: Any, x: Any) -> Any:
+def _rows(model: Model, x: Inputs) -> Tensor:
     known = model._state.rows
     return ops.shape(keras.tree.flatten(x)[0])[0] if known is None else known
 
 
-def total(model: Any, batch: Batch, training: bool) -> tuple[Any, ...]:
+def total(model: Model, batch: Batch, training: bool) -> tuple[Tensor, ...]:
     """Total of the tasks' losses, each task's factor in it, and the rest."""
     if model.weighting is None or model.weighting.kind == "gradient":
         return ops.sum(batch.losses), batch.own, ops.zeros((), "float32")
@@ -157,18 +168,18 @@ def total(model: Any, batch: Batch, training: bool) -> tuple[Any, ...]:
     return total / replica_count(), factors * batch.own, other
 
 
-def added_losses(model: Any) -> Any:
+def added_losses(model: Model) -> Tensor:
     """Sum of the regularisers' losses and those that layers add, None without any."""
     extras = [ops.sum(ops.cast(extra, "float32")) for extra in model.losses]
     return sum(extras[1:], extras[0]) if extras else None
 
 
-def relation_penalty(model: Any, training: bool) -> Any:
+def relation_penalty(model: Model, training: bool) -> Tensor:
     """Penalty of the task relations, None without any; while training they learn."""
     return None if model.relations is None else model.relations.penalty(training)
 
 
-def penalty_of(model: Any, training: bool) -> Any:
+def penalty_of(model: Model, training: bool) -> Tensor:
     """Sum of all regularisation losses, or None where there are none.
 
     To be called before the tasks' losses: there replicas wait for each other.
@@ -178,7 +189,9 @@ def penalty_of(model: Any, training: bool) -> Any:
     return sum(terms[1:], terms[0]) if terms else None
 
 
-def record(model: Any, batch: Batch, penalty: Any, weights: Any, gramian: Any) -> None:
+def record(
+    model: Model, batch: Batch, penalty: Tensor, weights: Tensor, gramian: Tensor
+) -> None:
     """Book a step of a gradient-based weighting; losses count with own weights."""
     _book(model, batch, batch.own, ops.zeros((), "float32"), penalty)
     if weights is not None:
@@ -186,7 +199,9 @@ def record(model: Any, batch: Batch, penalty: Any, weights: Any, gramian: Any) -
     model.balance_log.add_gramian(gramian, batch.present)
 
 
-def _book(model: Any, batch: Batch, factors: Any, other: Any, penalty: Any) -> None:
+def _book(
+    model: Model, batch: Batch, factors: Tensor, other: Tensor, penalty: Tensor
+) -> None:
     terms = model._state.terms
     terms.has_regularization |= penalty is not None
     penalty = ops.zeros((), "float32") if penalty is None else penalty
@@ -198,8 +213,13 @@ def _book(model: Any, batch: Batch, factors: Any, other: Any, penalty: Any) -> N
 
 
 def compute(
-    model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool
-) -> Any:
+    model: Model,
+    x: Inputs,
+    y: Labels,
+    y_pred: Outputs,
+    sample_weight: SampleWeight,
+    training: bool,
+) -> Tensor:
     """Total loss to minimise; books its terms. What `compute_loss` returns."""
     kept = kept_predictions(model)
     penalty = penalty_of(model, training)
@@ -212,7 +232,9 @@ def compute(
     return loss if penalty is None else loss + penalty / replica_count()
 
 
-def report(model: Any, x: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
+def report(
+    model: Model, x: Inputs, y: Labels, sample_weight: SampleWeight
+) -> dict[str, Any]:
     """See `MultiTaskModel.loss_report`."""
     x = keras.tree.map_structure(ops.convert_to_tensor, x)
     outputs = model(x, training=False)

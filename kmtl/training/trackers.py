@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 from keras import ops
 
 from kmtl.metrics.undefined import ratio
+from kmtl.typing import Tensor
 
 
 class LossTerms(keras.metrics.Metric):
@@ -44,13 +44,13 @@ class LossTerms(keras.metrics.Metric):
 
     def update_state(
         self,
-        sums: Any,
-        labels: Any,
-        weights: Any,
-        regularization: Any,
-        other: Any,
-        rows: Any,
-        deep: Any = None,
+        sums: Tensor,
+        labels: Tensor,
+        weights: Tensor,
+        regularization: Tensor,
+        other: Tensor,
+        rows: Tensor,
+        deep: Tensor | None = None,
     ) -> None:
         """Add a batch.
 
@@ -86,7 +86,7 @@ class LossTerms(keras.metrics.Metric):
             *(name for name, there in more.items() if there),
         )
 
-    def result(self) -> dict[str, Any]:
+    def result(self) -> dict[str, Tensor]:
         raw = ratio(self.raw, self.labels)
         weighted = ops.divide_no_nan(self.weighted, self.labels)
         regularization = ops.divide_no_nan(self.regularization, self.rows)

@@ -16,9 +16,12 @@ from kmtl.training.batches import ShuffledBatches
 from kmtl.training.inputs import check_inputs
 from kmtl.training.labels import named
 from kmtl.training.sources import is_dataset, is_endless, is_split, is_stream
+from kmtl.typing import Data, Inputs, Labels, Model, SampleWeight, TaskName, Tensor
 
 
-def prepare(model: Any, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+def prepare(
+    model: Model, x: Inputs, y: Labels, sample_weight: SampleWeight
+) -> tuple[Inputs, Labels, SampleWeight]:
     """Checked `(x, y, sample_weight)` in the form that Keras' adapters take.
 
     Arrays are checked whole; of a data set or generator the structure and the first
@@ -70,7 +73,7 @@ def prepare(model: Any, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, A
     return x, *_complete_weights(sample_weight, named(model, x), y, model.tasks)
 
 
-def prepare_validation(model: Any, data: Any) -> Any:
+def prepare_validation(model: Model, data: Data) -> Data:
     """`validation_data` in the form that Keras takes."""
     if is_split(data):
         data = data.arrays()
@@ -92,7 +95,7 @@ def check_counts(**counts: Any) -> None:
             _checks.check_int(name, count, 1)
 
 
-def check_ends(data: Any, argument: str, steps: Any) -> None:
+def check_ends(data: Data, argument: str, steps: int | None) -> None:
     """Without a number of steps, data must have an end.
 
     Raises:
@@ -106,8 +109,11 @@ def check_ends(data: Any, argument: str, steps: Any) -> None:
 
 
 def _complete_weights(
-    sample_weight: Any, x: Any, y: Mapping[str, Any], tasks: Sequence[Task]
-) -> tuple[dict[str, Any], Any]:
+    sample_weight: SampleWeight,
+    x: Inputs,
+    y: Mapping[TaskName, Tensor],
+    tasks: Sequence[Task],
+) -> tuple[dict[TaskName, Tensor], SampleWeight]:
     """Labels, and sample weights for each of them: Keras wants the same structure.
 
     A partial dict is completed with ones, an array repeated for all tasks. Where the
@@ -136,7 +142,7 @@ def _complete_weights(
     return y, complete
 
 
-def _check_sample_weight(given: Any, name: str, shape: tuple) -> np.ndarray:
+def _check_sample_weight(given: Tensor, name: str, shape: tuple) -> np.ndarray:
     """Weights of the labels' rank: a step traced for one rank may not take another."""
     given = _arrays.as_array(given, f"`sample_weight` of task '{name}'")
     if given.ndim == 0 or len(given) != shape[0]:
