@@ -40,12 +40,14 @@ class KerasLoss:
         rows: `"entries"`, or `"vectors"` where it takes a row of columns together.
         one_hot: Number of classes where it takes one-hot labels, else None.
         scores: The outputs have one more axis than the labels.
+        negative: Its values may be below 0.
     """
 
     loss: keras.losses.Loss
     rows: str
     scores: bool = False
     one_hot: int | None = None
+    negative: bool = False
 
     def __call__(self, labels: Tensor, outputs: Tensor) -> Tensor:
         if self.scores:
@@ -103,7 +105,8 @@ def from_keras(
                         f"{message}: {type(loss).__name__} compares vectors, and the "
                         "task has one column. Use 'mse', 'mae' or 'huber'. " + received
                     )
-                return made
+                negative = _goes_negative(made, kind)
+                return dataclasses.replace(made, negative=negative)
         except (ArithmeticError, AttributeError, IndexError, TypeError) as error:
             errors.append(error)
         except _failures() as error:
@@ -150,6 +153,22 @@ def _call(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a try that does not fit
         return np.asarray(ops.convert_to_numpy(function(labels, outputs)))
+
+
+def _goes_negative(made: KerasLoss, kind: str) -> bool:
+    """Whether a loss is below 0, by more than rounding, where outputs are right.
+
+    Values are from 0 to 1, which a loss on logits takes, too.
+    """
+    if kind == "values":
+        labels = outputs = (LABELS / LABELS.max()).astype("float32")
+    else:
+        labels = np.array([[0, 1]], "int32" if made.scores else "float32")
+        width = made.one_hot or 2
+        outputs = 3.0 * np.eye(width, dtype="float32")[None, :2]
+        if not made.scores:
+            outputs = np.array([[-3.0, 3.0]], "float32")
+    return bool(_call(made, labels, outputs).min() < -1e-4)
 
 
 def _fits_classes(made: KerasLoss) -> bool:

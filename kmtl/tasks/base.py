@@ -263,6 +263,11 @@ class Task(_registry.Registrable):
         return mask * ops.take(table, ops.cast(labels, "int32"))
 
     @property
+    def loss_may_be_negative(self) -> bool:
+        """Whether the loss has values below 0, as that of a cosine has."""
+        return not isinstance(self.loss, str) and self._keras_loss.negative
+
+    @property
     def value_columns(self) -> int | None:
         """Number of columns of a row of values, where the task knows it."""
         return None

@@ -91,6 +91,7 @@ def check(
     regulariser = relations_base.get(relations)
     if rule is not None:
         rule.check_is_free(model, "weighting")
+        rule.check_losses(tasks.values())
     if regulariser is not None:
         regulariser.check_is_free(model, "relations")
         regulariser.check(model)

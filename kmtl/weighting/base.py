@@ -9,8 +9,8 @@ float32 or better, and has no Python-side state.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 import numpy as np
@@ -21,6 +21,9 @@ from kmtl._dimensions import Dimension
 from kmtl._one_model import OneModel
 from kmtl.typing import Config, Data, Initializer, Model, Store, Tensor, Variable
 from kmtl.weighting import _solvers
+
+if TYPE_CHECKING:
+    from kmtl.tasks.base import Task
 
 # Below this a loss counts as zero: its logarithm and inverse stay finite in float32,
 # also after a product with the largest losses (1e12) and weights.
@@ -37,6 +40,9 @@ class Weighting(OneModel, _registry.Registrable, keras.layers.Layer):
     kind: ClassVar[str]  # "loss" or "gradient"
     #: What `"default"` means in a search space for an argument: name -> range.
     ranges: ClassVar[Mapping[str, Dimension]] = {}
+    #: The rule says something sensible for losses above 0 only: it takes logarithms,
+    #: inverses, ratios or proportions of them.
+    positive_losses: ClassVar[bool] = False
     built: bool
 
     def __init__(self, *, name: str | None = None, **kwargs: Any):
@@ -94,6 +100,26 @@ class Weighting(OneModel, _registry.Registrable, keras.layers.Layer):
             raise
         self._initial_values = tuple(_snapshot(v) for v in self.state)
         self.built = True
+
+    def needs_positive_loss(self, task_name: str) -> bool:
+        """Whether this task's loss must be above 0, with the arguments given."""
+        return self.positive_losses
+
+    def check_losses(self, tasks: Iterable[Task]) -> None:
+        """Refuse a loss that may be negative where the rule needs positive ones.
+
+        Raises:
+            ValueError: naming the task and what to use instead.
+        """
+        for task in tasks:
+            if task.loss_may_be_negative and self.needs_positive_loss(task.name):
+                raise ValueError(
+                    f"`weighting='{self.registered_name}'` needs losses above 0, and "
+                    f"that of task '{task.name}' may be negative. Use a weighting that "
+                    "takes any loss, such as 'equal', 'fixed' or 'pcgrad', or a loss "
+                    "with a lower bound of 0 (for a cosine: 1 + it). "
+                    f"Received: {type(task.loss).__name__}"
+                )
 
     def setup_state(self) -> None:
         """Create variables with `self.add_state(...)`. Default: no state.

@@ -53,6 +53,8 @@ class COSMOS(LossWeighting):
     Multi-Objective Learning", ICDM 2021, arXiv:2103.13392, eq. 6.
     """
 
+    positive_losses = True
+
     def __init__(
         self,
         preferences: Mapping[str, float] | None = None,

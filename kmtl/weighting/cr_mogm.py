@@ -68,6 +68,9 @@ class CRMOGM(GradientWeighting):
         self.alpha = check_range("alpha", alpha, 0, 1)
         self.start = check_choice("start", start, ("first", "uniform"))
 
+    def needs_positive_loss(self, task_name: str) -> bool:
+        return self.method.needs_positive_loss(task_name)
+
     def setup_state(self) -> None:
         self.method.setup(self.task_names, self.num_parameters)
         uniform = 1 / self.num_tasks

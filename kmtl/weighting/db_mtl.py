@@ -46,6 +46,8 @@ class DBMTL(GradientWeighting):
     Reference: Lin et al., 2023, arXiv:2308.12029, algorithm 1.
     """
 
+    positive_losses = True
+
     ranges = search_over(beta=Float(0.0, 0.99, default=0.9))
 
     uses_gramian = False

@@ -53,6 +53,8 @@ class DWA(LossWeighting):
     CVPR 2019, arXiv:1803.10704, eq. 7.
     """
 
+    positive_losses = True
+
     ranges = search_over(temperature=Float(0.5, 8.0, log=True, default=2.0))
 
     def __init__(self, temperature: float = 2.0, **kwargs: Any):

@@ -84,6 +84,9 @@ class FAMO(LossWeighting):
             "minimum_losses", minimum_losses, low=-math.inf
         )
 
+    def needs_positive_loss(self, task_name: str) -> bool:
+        return task_name not in (self.minimum_losses or {})
+
     def setup_state(self) -> None:
         self._minimum = masking.task_vector(
             "minimum_losses", self.minimum_losses, self.task_names, 0.0

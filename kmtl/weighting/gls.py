@@ -42,6 +42,8 @@ class GLS(LossWeighting):
     arXiv:1904.08492.
     """
 
+    positive_losses = True
+
     def combine(
         self, losses: Tensor, present: Tensor, training: bool = True
     ) -> tuple[Tensor, Tensor]:

@@ -49,6 +49,8 @@ class GradNorm(GradientWeighting):
     Reference: Chen et al., ICML 2018, arXiv:1711.02257, algorithm 1.
     """
 
+    positive_losses = True
+
     ranges = search_over(alpha=Float(0.1, 3.0, default=1.5))
 
     def __init__(self, alpha: float = 1.5, learning_rate: float = 0.025, **kwargs: Any):

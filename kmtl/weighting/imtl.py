@@ -47,6 +47,8 @@ class IMTL(GradientWeighting):
     Reference: Liu et al., ICLR 2021 (openreview IMPnRXEWpvr), eq. 6 and 8.
     """
 
+    positive_losses = True
+
     def __init__(self, learning_rate: float = 0.01, **kwargs: Any):
         super().__init__(**kwargs)
         self.learning_rate = check_range("learning_rate", learning_rate, 0)

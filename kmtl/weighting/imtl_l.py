@@ -43,6 +43,8 @@ class IMTLL(LossWeighting):
     (OpenReview IMPnRXEWpvr), section 3.2.
     """
 
+    positive_losses = True
+
     def setup_state(self) -> None:
         self.log_scale = self.add_state(
             "log_scale",

@@ -45,6 +45,8 @@ class LogLoss(LossWeighting):
     arXiv:2308.12029, section 3.1.
     """
 
+    positive_losses = True
+
     def __init__(self, epsilon: float = 1e-8, **kwargs: Any):
         super().__init__(**kwargs)
         self.epsilon = _checks.check_range("epsilon", epsilon, 1e-20, 1)

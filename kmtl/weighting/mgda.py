@@ -52,6 +52,9 @@ class MGDA(GradientWeighting):
             "normalization", normalization, ("none", "l2", "loss", "loss+")
         )
 
+    def needs_positive_loss(self, task_name: str) -> bool:
+        return self.normalization in ("loss", "loss+")
+
     def _row_weights(
         self, gramian: Tensor, losses: Tensor, present: Tensor, resolution: float
     ) -> Tensor:

@@ -74,6 +74,9 @@ class MoCo(GradientWeighting):
         self.normalize = bool(normalize)
         self.simplex = check_choice("simplex", simplex, ("projection", "softmax"))
 
+    def needs_positive_loss(self, task_name: str) -> bool:
+        return self.normalize
+
     def setup_state(self) -> None:
         tasks, parameters = self.num_tasks, self._num_parameters()
         self.tracked = self.add_weight(

@@ -67,6 +67,9 @@ class PBI(LossWeighting):
         self.penalty = _checks.check_range("penalty", penalty, 0, high_open=True)
         self.ideal = masking.checked_numbers("ideal", ideal, low=-float("inf"))
 
+    def needs_positive_loss(self, task_name: str) -> bool:
+        return task_name not in (self.ideal or {})
+
     def setup_state(self) -> None:
         names = self.task_names
         self._preferences: np.ndarray | None = None

@@ -88,6 +88,9 @@ class STCH(LossWeighting):
                 f"logarithms of losses. Received: ideal={self.ideal}, normalize=True"
             )
 
+    def needs_positive_loss(self, task_name: str) -> bool:
+        return self.normalize
+
     def setup_state(self) -> None:
         names = self.task_names
         self._preferences: np.ndarray | None = None

@@ -63,6 +63,8 @@ class Uncertainty(LossWeighting):
     Losses for Scene Geometry and Semantics", CVPR 2018, arXiv:1705.07115, eq. 7, 10.
     """
 
+    positive_losses = True
+
     def __init__(
         self,
         form: str | Mapping[str, str] = "regression",

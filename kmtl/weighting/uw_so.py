@@ -48,6 +48,8 @@ class UWSO(LossWeighting):
     Multi-Task Learning", GCPR 2024, arXiv:2408.07985.
     """
 
+    positive_losses = True
+
     ranges = search_over(temperature=Float(0.25, 4.0, log=True, default=1.0))
 
     def __init__(self, temperature: float = 1.0, **kwargs: Any):
