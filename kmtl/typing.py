@@ -59,6 +59,10 @@ Batch: TypeAlias = Any
 #: A MultiTaskModel, for the rooms below the one that makes it.
 Model: TypeAlias = "keras.Model"
 Layer: TypeAlias = "keras.layers.Layer"
+#: A layer or another operation of a graph.
+Operation: TypeAlias = "keras.Operation"
+#: One call of an operation in a graph; Keras keeps the class to itself.
+Node: TypeAlias = Any
 Variable: TypeAlias = "keras.Variable"
 Optimizer: TypeAlias = "keras.optimizers.Optimizer"
 Callback: TypeAlias = "keras.callbacks.Callback"
@@ -82,6 +86,8 @@ Verbose: TypeAlias = int | str
 Tuner: TypeAlias = "keras_tuner.Tuner"
 Oracle: TypeAlias = "keras_tuner.Oracle"
 Trial: TypeAlias = "keras_tuner.engine.trial.Trial"
+#: A `kmtl.HyperModel`, or any other of KerasTuner with a `build`.
+AnyHyperModel: TypeAlias = "keras_tuner.HyperModel"
 HyperParameters: TypeAlias = "keras_tuner.HyperParameters"
 #: Value of each hyperparameter by name.
 Values: TypeAlias = Mapping[str, Any]

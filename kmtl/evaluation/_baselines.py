@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -26,6 +26,10 @@ from kmtl.tasks.checks import check_unique_tasks
 from kmtl.training import sources
 from kmtl.training.batches import ShuffledBatches
 from kmtl.training.user_data import prepare
+from kmtl.typing import Data, Logs, Options, Verbose
+
+if TYPE_CHECKING:
+    from kmtl.training.model import MultiTaskModel
 
 logger = logging.getLogger("kmtl")
 
@@ -34,19 +38,19 @@ def baselines(
     builder: Callable[..., keras.Model],
     *,
     tasks: Sequence[Task],
-    train: Any,
-    validation: Any,
+    train: Data,
+    validation: Data,
     epochs: int,
-    test: Any = None,
+    test: Data | None = None,
     batch_size: int | None = None,
     seeds: Sequence[int] | None = None,
-    compile_options: Mapping[str, Any] | None = None,
+    compile_options: Options | None = None,
     keep: str = "best",
     patience: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
-    verbose: Any = 0,
+    verbose: Verbose = 0,
     **builder_arguments: Any,
 ) -> Baselines:
     """Train one model per scored task: same backbone, one head, same budget.
@@ -155,7 +159,7 @@ def baselines(
     return made
 
 
-def evaluated_on(baselines: Baselines, data: Any, split: str) -> Baselines:
+def evaluated_on(baselines: Baselines, data: Data, split: str) -> Baselines:
     """The baselines with the scores of their stored models on further data.
 
     Args:
@@ -281,11 +285,11 @@ class _Tell(keras.callbacks.Callback):
         super().__init__()
         self.plan, self.task, self.seed = plan, task, seed
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         self.plan.progress(self.task, self.seed, epoch + 1, self.plan.epochs)
 
 
-def _on_test(place: Path, task: Task, test: Any, name: str) -> dict[str, Any]:
+def _on_test(place: Path, task: Task, test: Data, name: str) -> dict[str, Any]:
     """Metrics on test data: evaluated once per contents of the data."""
     path = place / f"test-{name[:16]}.json"
     if path.exists():
@@ -301,7 +305,7 @@ def _on_test(place: Path, task: Task, test: Any, name: str) -> dict[str, Any]:
 
 
 def _scores(
-    model: Any, data: Any, task: Task, batch_size: int | None
+    model: MultiTaskModel, data: Data, task: Task, batch_size: int | None
 ) -> dict[str, float]:
     """Metric name (without the task's) -> value."""
     arrays = data if isinstance(data, tuple) else (data,)
@@ -317,7 +321,7 @@ def _scores(
     }
 
 
-def _check_labels(part: str, data: Any, task: Task) -> None:
+def _check_labels(part: str, data: Data, task: Task) -> None:
     _, counts = sources.count_labels(sources.for_task(data, task), [task])
     if not counts[task.name]:
         raise ValueError(
@@ -326,7 +330,7 @@ def _check_labels(part: str, data: Any, task: Task) -> None:
         )
 
 
-def _plain(data: Any) -> Any:
+def _plain(data: Data) -> Data:
     """Data as `fingerprint` takes them."""
     return sources.arrays_of(data) or data
 

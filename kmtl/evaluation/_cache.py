@@ -13,13 +13,17 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 import kmtl
 from kmtl import _files
+from kmtl.typing import Callback, Config
+
+if TYPE_CHECKING:
+    from kmtl.training.model import MultiTaskModel
 
 logger = logging.getLogger("kmtl")
 
@@ -109,14 +113,14 @@ def _describe_function(function: Any, where: str) -> Any:
     }
 
 
-def _given(callback: Any, where: str) -> Any:
+def _given(callback: Callback, where: str) -> Any:
     """What a callback was constructed with, as far as it keeps it."""
     names = inspect.signature(type(callback).__init__).parameters
     kept = {name: value for name, value in vars(callback).items() if name in names}
     return describe(kept, where)
 
 
-def read_entry(folder: Path, wanted: str) -> dict[str, Any] | None:
+def read_entry(folder: Path, wanted: str) -> Config | None:
     """Result of a cached entry; None if there is none, or it is damaged.
 
     A damaged entry is renamed, and the log says why.
@@ -149,7 +153,9 @@ def read_entry(folder: Path, wanted: str) -> dict[str, Any] | None:
     return result
 
 
-def write_entry(folder: Path, wanted: str, model: Any, result: dict[str, Any]) -> None:
+def write_entry(
+    folder: Path, wanted: str, model: MultiTaskModel, result: dict[str, Any]
+) -> None:
     """Store a trained model and its result, whole or not at all."""
     try:
         with _files.whole_folder(folder) as unfinished:

@@ -15,18 +15,19 @@ from kmtl.evaluation.table import Evaluation, TaskRow
 from kmtl.tasks.base import Task
 from kmtl.training import sources
 from kmtl.training.model import MultiTaskModel
+from kmtl.typing import Data, Verbose
 
 ROWS_AT_ONCE = 256
 
 
 def evaluate(
     model: MultiTaskModel,
-    data: Any,
+    data: Data,
     baselines: Any = None,
     *,
     split: str | None = None,
     batch_size: int | None = None,
-    verbose: Any = 0,
+    verbose: Verbose = 0,
 ) -> Evaluation:
     """Losses and metrics per task, and the improvement over single-task models.
 
@@ -116,7 +117,7 @@ def evaluate(
 
 
 def _baselines_of(
-    baselines: Any, data: Any, split: str | None
+    baselines: Any, data: Data, split: str | None
 ) -> tuple[Any, str | None, dict[str, float]]:
     """`(dict task name -> score, or None; name of the data; noise of Δ in %)`."""
     if not isinstance(baselines, Baselines):

@@ -12,6 +12,7 @@ import keras
 from kmtl import _checks
 from kmtl.evaluation import _cache
 from kmtl.tasks.base import Task
+from kmtl.typing import Config, Verbose
 
 #: Builder arguments that say how tasks share or weigh: a single task does neither.
 MULTI_TASK_ARGUMENTS = ("sharing", "sharing_depth", "loss_weights")
@@ -35,7 +36,7 @@ class Plan:
         keep: str,
         patience: int | None,
         callbacks: list[keras.callbacks.Callback],
-        verbose: Any,
+        verbose: Verbose,
         progress: Progress,
     ):
         self.builder = builder
@@ -93,7 +94,7 @@ class Plan:
         options["optimizer"] = keras.optimizers.get(options["optimizer"])
         return options
 
-    def description(self, task: Task | None) -> dict[str, Any]:
+    def description(self, task: Task | None) -> Config:
         """JSON-ready; of one task's model, or of what all have in common."""
         options = dict(self.compile_options)
         if task is not None:

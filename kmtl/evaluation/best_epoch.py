@@ -11,6 +11,7 @@ import keras
 from kmtl import _checks
 from kmtl.evaluation.delta import LOG_NAME
 from kmtl.tasks.base import Task
+from kmtl.typing import Logs
 
 
 class BestEpoch(keras.callbacks.EarlyStopping):
@@ -61,7 +62,7 @@ class BestEpoch(keras.callbacks.EarlyStopping):
         )
         self.mode = mode
 
-    def get_monitor_value(self, logs: Any) -> Any:
+    def get_monitor_value(self, logs: Logs | None) -> Any:
         value = super().get_monitor_value(logs)
         if value is not None and math.isnan(value):
             # Nothing is better than NaN in Keras' comparison, once it is the best.

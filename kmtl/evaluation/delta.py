@@ -13,6 +13,7 @@ from kmtl import _checks
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_unique_tasks
 from kmtl.tasks.metric import Metric
+from kmtl.typing import Config, Logs
 
 logger = logging.getLogger("kmtl")
 
@@ -137,7 +138,7 @@ class DeltaM(keras.callbacks.Callback):
         self._written = False
         self._left_out: tuple[str, ...] = ()
 
-    def on_train_begin(self, logs: Any = None) -> None:
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         self._written = False
         self._left_out = ()
 
@@ -165,19 +166,19 @@ class DeltaM(keras.callbacks.Callback):
         logs[LOG_NAME], _ = delta_m(scores, self.baselines, counted)
         self._written = True
 
-    def on_train_end(self, logs: Any = None) -> None:
+    def on_train_end(self, logs: Logs | None = None) -> None:
         if not self._written:
             logger.warning(
                 "DeltaM wrote no `%s`: `fit` was given no `validation_data`.", LOG_NAME
             )
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> Config:
         # A copy begins without the model that the original was trained with.
         return {**self.__dict__, "_model": None, "params": None}
 
 
 def scores_in(
-    logs: Mapping[str, Any], tasks: Sequence[Task], prefix: str = ""
+    logs: Logs, tasks: Sequence[Task], prefix: str = ""
 ) -> dict[str, float | None]:
     """Each task's first metric in the logs; None where there was nothing to score.
 

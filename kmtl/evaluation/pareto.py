@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kmtl import _checks
+from kmtl.typing import Tensor
 
 #: From here on `hypervolume` is estimated by default: exact ones take exponential time.
 MOST_EXACT = 5
@@ -16,7 +17,7 @@ MOST_EXACT = 5
 SAMPLES = 2**16
 
 
-def non_dominated_ranks(values: Any, directions: Sequence[str]) -> np.ndarray:
+def non_dominated_ranks(values: Tensor, directions: Sequence[str]) -> np.ndarray:
     """Rank of each point: 0 on the front, 1 on the front without those, and so on.
 
     A point dominates another if it is nowhere worse and somewhere better. Equal points
@@ -50,7 +51,7 @@ def non_dominated_ranks(values: Any, directions: Sequence[str]) -> np.ndarray:
     return ranks
 
 
-def crowding_distances(values: Any) -> np.ndarray:
+def crowding_distances(values: Tensor) -> np.ndarray:
     """How much room each point of one front has around it.
 
     For each value, the distance between a point's two neighbours, as a share of the
@@ -76,8 +77,8 @@ def crowding_distances(values: Any) -> np.ndarray:
 
 
 def hypervolume(
-    values: Any,
-    reference: Any,
+    values: Tensor,
+    reference: Tensor,
     directions: Sequence[str],
     *,
     samples: int | None = None,
@@ -188,7 +189,7 @@ class ParetoFront:
         return tuple(self.labels[i] for i in np.flatnonzero(self.on_front))
 
     def hypervolume(
-        self, reference: Any = None, *, samples: int | None = None
+        self, reference: Tensor | None = None, *, samples: int | None = None
     ) -> float:
         """Volume that the front dominates.
 
@@ -265,7 +266,7 @@ class ParetoFront:
         return tuple(self.labels[places[i]] for i in order if kept[i])
 
 
-def _costs(values: Any, directions: Sequence[str]) -> np.ndarray:
+def _costs(values: Tensor, directions: Sequence[str]) -> np.ndarray:
     """The values with the sign that makes less the better."""
     points = np.asarray(values, "float64")
     if points.ndim != 2 or points.shape[1] != len(directions):

@@ -8,6 +8,8 @@ import io
 import math
 from typing import TYPE_CHECKING, Any
 
+from kmtl.typing import Config
+
 if TYPE_CHECKING:
     import pandas
     from rich.table import Table
@@ -208,7 +210,7 @@ class Evaluation:
             f"<thead>{line(headers, 'th')}</thead><tbody>{body}</tbody></table>"
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Config:
         """Plain data: `{"tasks": {name: {...}}, "loss", "delta_m", ...}`.
 
         Numbers that are undefined are None, which JSON has, as it has no NaN.

@@ -12,10 +12,10 @@ import os
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 from kmtl import _files
+from kmtl.typing import Config
 
 # `assets.extra` is where a SavedModel keeps what TensorFlow itself does not read.
 DESCRIPTION = Path("assets.extra", "kmtl_signature.json")
@@ -24,7 +24,7 @@ KEY = "kmtl_signature"
 ONNX, OPENVINO, LITERT = ".onnx", ".xml", ".tflite"
 
 
-def write_description(path: Path, described: dict[str, Any]) -> None:
+def write_description(path: Path, described: Config) -> None:
     """Put the description into a SavedModel or a LiteRT file.
 
     The others get it when they are converted.
@@ -47,7 +47,7 @@ def is_export(path: Path) -> bool:
         return False
 
 
-def read_description(path: str | os.PathLike) -> dict[str, Any]:
+def read_description(path: str | os.PathLike) -> Config:
     """The description inside an export made by `MultiTaskModel.export`.
 
     Raises:

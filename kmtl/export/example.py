@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from kmtl.typing import Inputs, Tensor
+
 #: Format -> the package that runs it, and what installs it.
 RUNTIMES = {
     "tf_saved_model": ("tensorflow", "tensorflow"),
@@ -29,7 +31,7 @@ def check_runtime(kind: str) -> None:
         )
 
 
-def check_inputs(x: Any, described: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def check_inputs(x: Inputs, described: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Arrays by input name, of the dtypes that the export takes."""
     if isinstance(x, (list, tuple)) and len(x) == len(described) > 1:
         x = dict(zip(described, x, strict=True))
@@ -65,7 +67,7 @@ def check_inputs(x: Any, described: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _as_array(given: Any, described: Mapping[str, Any], name: str) -> np.ndarray:
+def _as_array(given: Tensor, described: Mapping[str, Any], name: str) -> np.ndarray:
     array, dtype = np.asarray(given), described["dtype"]
     is_text = array.dtype.kind in "SUO"
     if is_text != (dtype == "string"):
@@ -96,7 +98,7 @@ def _as_bytes(text: Any) -> bytes:
     raise TypeError(f"Strings must be str or bytes. Received: {text!r}")
 
 
-def to_model(array: np.ndarray) -> Any:
+def to_model(array: np.ndarray) -> Inputs:
     """What `predict` takes for an array: strings only as TensorFlow's tensors."""
     if array.dtype != object:
         return array

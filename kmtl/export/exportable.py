@@ -7,14 +7,15 @@ from typing import Any, Protocol
 import keras
 
 from kmtl.tasks.base import Task
+from kmtl.typing import Inputs, Layer, Outputs, Tensor
 
 
 class ExportableModel(Protocol):
     """A functional model with one output per task, such as `kmtl.MultiTaskModel`."""
 
     name: str
-    inputs: list[Any]
-    layers: list[Any]
+    inputs: list[Tensor]
+    layers: list[Layer]
     #: The inputs in the structure in which `predict` takes them.
     input: Any
 
@@ -23,7 +24,7 @@ class ExportableModel(Protocol):
         """Names of the outputs."""
 
     @property
-    def seam(self) -> Any:
+    def seam(self) -> Tensor:
         """The layer at which the shared trunk ends, or None."""
 
     def task(self, name: str) -> Task:
@@ -32,5 +33,5 @@ class ExportableModel(Protocol):
     def to_keras(self, activated: bool = False) -> keras.Model:
         """A copy that holds only layers of Keras."""
 
-    def predict(self, x: Any, **options: Any) -> Any:
+    def predict(self, x: Inputs, **options: Any) -> Outputs:
         """Dict task name -> outputs."""

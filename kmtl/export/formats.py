@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import keras
 
 from kmtl import _checks
 from kmtl.export import description
+from kmtl.typing import Config, Options
 
 SAVED_MODEL = "tf_saved_model"
 
@@ -35,10 +36,10 @@ class Format:
     packages: tuple[str, ...] = ()
     extra: str = ""
     options: tuple[str, ...] = ()
-    write: Callable[[keras.Model, Path, Path, dict[str, Any], Any], None] | None = None
+    write: Callable[[keras.Model, Path, Path, Config, Any], None] | None = None
 
 
-def check_format(name: str, options: Mapping[str, Any]) -> Format:
+def check_format(name: str, options: Options) -> Format:
     """The format, refused if it cannot be written here."""
     if name == "torch":
         raise ValueError(
@@ -79,7 +80,7 @@ def _require(package: str, user: str, install: str) -> None:
 
 
 def _write_onnx(
-    plain: keras.Model, saved: Path, file: Path, described: dict[str, Any], options: Any
+    plain: keras.Model, saved: Path, file: Path, described: Config, options: Any
 ) -> None:
     import onnx
 
@@ -101,7 +102,7 @@ def _write_onnx(
 
 
 def _write_openvino(
-    plain: keras.Model, saved: Path, file: Path, described: dict[str, Any], options: Any
+    plain: keras.Model, saved: Path, file: Path, described: Config, options: Any
 ) -> None:
     import openvino
 
@@ -111,7 +112,7 @@ def _write_openvino(
 
 
 def _write_litert(
-    plain: keras.Model, saved: Path, file: Path, described: dict[str, Any], options: Any
+    plain: keras.Model, saved: Path, file: Path, described: Config, options: Any
 ) -> None:
     import tensorflow as tf
 

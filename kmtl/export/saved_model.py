@@ -13,6 +13,7 @@ import keras
 from kmtl import _swap
 from kmtl.export import description, formats, serving, signature, target
 from kmtl.export.exportable import ExportableModel
+from kmtl.typing import Config, Inputs, Outputs, Tensor
 
 #: Characters of a converter's error that are shown.
 REASON = 500
@@ -99,7 +100,7 @@ def export_model(
     else:
         endpoints = signature.signatures(names, features)
 
-    def write(folder: Path, batch: int | None) -> dict[str, Any]:
+    def write(folder: Path, batch: int | None) -> Config:
         _write_saved_model(plain, folder, endpoints, batch)
         described = signature.describe(model, plain, outputs, input_dtype, folder)
         signature.check_endpoints(folder, described, endpoints)
@@ -130,9 +131,9 @@ def _check_numeric(plain: keras.Model, format: str) -> None:
 def _convert(
     chosen: formats.Format,
     plain: keras.Model,
-    write: Callable[[Path, int | None], dict[str, Any]],
+    write: Callable[[Path, int | None], Config],
     made: Path,
-    options: dict[str, Any],
+    options: Config,
 ) -> None:
     """Write a file format. LiteRT may need to know the number of rows."""
     assert chosen.write is not None
@@ -168,7 +169,7 @@ def _write_saved_model(
             plain.input,
         )
     ]
-    options: dict[str, Any] = {}
+    options: Config = {}
     if keras.backend.backend() == "jax":
         # Without this the graph runs only where JAX runs now: CPU or GPU, not both.
         options["jax2tf_kwargs"] = {
@@ -182,8 +183,8 @@ def _write_saved_model(
     archive.write_out(str(folder), verbose=False)
 
 
-def _endpoint(plain: keras.Model, keys: tuple[str, ...]) -> Callable[[Any], Any]:
-    def serve(inputs: Any) -> dict[str, Any]:
+def _endpoint(plain: keras.Model, keys: tuple[str, ...]) -> Callable[[Inputs], Outputs]:
+    def serve(inputs: Inputs) -> dict[str, Tensor]:
         outputs = plain(inputs, training=False)
         return {key: outputs[key] for key in keys}
 
@@ -191,7 +192,7 @@ def _endpoint(plain: keras.Model, keys: tuple[str, ...]) -> Callable[[Any], Any]
 
 
 def _summary(path: Path, plain: keras.Model) -> str:
-    def line(name: str, tensor: Any) -> str:
+    def line(name: str, tensor: Tensor) -> str:
         return f"  {name}: {tensor.dtype} {tuple(tensor.shape)}"
 
     return "\n".join(

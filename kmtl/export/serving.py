@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 
 from kmtl import _checks
 from kmtl.export.exportable import ExportableModel
+from kmtl.typing import Inputs, Tensor
 
 FEATURES = "features"
 OUTPUTS = ("probabilities", "logits")
@@ -70,7 +70,7 @@ def selected_tasks(
     return tuple(name for name in model.task_names if name in names)
 
 
-def input_tensors(model: keras.Model) -> list[Any]:
+def input_tensors(model: keras.Model) -> list[Tensor]:
     """The model's input tensors, in the order in which Keras flattens them."""
     return list(keras.tree.flatten(model.input))
 
@@ -95,7 +95,7 @@ def input_names(model: keras.Model) -> list[str]:
     ]
 
 
-def seam_output(model: ExportableModel, plain: keras.Model) -> Any:
+def seam_output(model: ExportableModel, plain: keras.Model) -> Tensor:
     """The tensor at the end of the shared trunk, in `plain`, a copy of the model."""
     seam = model.seam
     if seam is None:
@@ -106,13 +106,13 @@ def seam_output(model: ExportableModel, plain: keras.Model) -> Any:
     return plain.get_layer(seam.name).output
 
 
-def _as_float32(features: Any) -> Any:
+def _as_float32(features: Tensor) -> Tensor:
     return keras.layers.Identity(dtype="float32", name=FEATURES)(
         keras.ops.cast(features, "float32")
     )
 
 
-def _converted_inputs(plain: keras.Model, input_dtype: str) -> tuple[Any, Any]:
+def _converted_inputs(plain: keras.Model, input_dtype: str) -> tuple[Inputs, Inputs]:
     """New inputs of the dtype asked for, and what the plain model gets from them."""
     found = input_tensors(plain)
     is_float = [keras.backend.is_float_dtype(tensor.dtype) for tensor in found]

@@ -13,6 +13,7 @@ import keras
 from kmtl import _files
 from kmtl.export import serving
 from kmtl.export.exportable import ExportableModel
+from kmtl.typing import Config, Tensor
 
 DEFAULT = "serving_default"
 SERVE = "serve"  # Keras' name of the same endpoint, which TFSMLayer looks for
@@ -41,7 +42,7 @@ def describe(
     outputs: str,
     input_dtype: str | None,
     saved: Path,
-) -> dict[str, Any]:
+) -> Config:
     """What an export says of itself, JSON-ready.
 
     The shapes are those of the graph in `saved`: of layers that reshape, Keras may not
@@ -99,7 +100,7 @@ def describe(
     return described
 
 
-def _scale(own: Any, exported: Any, input_dtype: str | None) -> float:
+def _scale(own: Tensor, exported: Tensor, input_dtype: str | None) -> float:
     """Factor that the export puts on an input before the model sees it."""
     converted = input_dtype == "uint8" and str(own.dtype) != str(exported.dtype)
     return serving.PIXEL_SCALE if converted else 1.0
@@ -146,7 +147,7 @@ def read_endpoints(path: str | os.PathLike) -> dict[str, Endpoint]:
 
 
 def check_endpoints(
-    path: Path, described: dict[str, Any], wanted: Mapping[str, tuple[str, ...]]
+    path: Path, described: Config, wanted: Mapping[str, tuple[str, ...]]
 ) -> None:
     """Raise unless the file's signatures are those described: names, types, shapes.
 

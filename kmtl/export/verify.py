@@ -21,6 +21,7 @@ from kmtl import _checks
 from kmtl.export import description, formats, serving, signature
 from kmtl.export.example import check_inputs, check_runtime, to_model, write_inputs
 from kmtl.export.exportable import ExportableModel
+from kmtl.typing import Inputs, Tensor
 
 SCRIPT = Path(__file__).with_name("_isolated.py")
 FLOAT32_TOLERANCE = 1e-5
@@ -63,7 +64,7 @@ class ExportReport:
 def verify_export(
     path: str | os.PathLike,
     model: ExportableModel,
-    x: Any,
+    x: Inputs,
     atol: float | None = None,
     *,
     batch_size: int = 256,
@@ -206,7 +207,7 @@ def _run_isolated(
     path: Path,
     kind: str,
     names: tuple[str, ...],
-    inputs: dict[str, Any],
+    inputs: dict[str, Tensor],
     batch_size: int,
     timeout: float,
 ) -> dict[str, np.ndarray]:

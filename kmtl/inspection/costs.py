@@ -7,7 +7,7 @@ import html
 import io
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kmtl.inspection.flops import node_flops
 from kmtl.inspection.kinds import WORKING
@@ -16,6 +16,8 @@ from kmtl.inspection.parts import SHARED, Part, Structure, structure
 if TYPE_CHECKING:
     import pandas
     from rich.table import Table
+
+    from kmtl.training.model import MultiTaskModel
 
 WIDTH = 100
 CONNECTING = "gates"
@@ -238,7 +240,7 @@ HEADERS = (
 )
 
 
-def summary(model: Any) -> Summary:
+def summary(model: MultiTaskModel) -> Summary:
     """What every part of a model costs, and what sharing saves.
 
     Parts are the blocks, experts, gates, stitches and heads of the builders. A part

@@ -14,18 +14,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from kmtl._private.keras import node_of
+from kmtl.typing import Layer, Node, Operation
+
+if TYPE_CHECKING:
+    from kmtl.training.model import MultiTaskModel
 
 Shape = tuple[int, ...]
 Rule = Callable[[Any, Sequence[Shape], Sequence[Shape]], int]
 
 SOFTMAX, BATCH_NORMALIZATION, NORMALIZATION, BILINEAR = 5, 2, 7, 8
 
-_rules: dict[Any, Rule] = {}
+_rules: dict[type | str | None, Rule] = {}
 
 
 def flops_rule(*kinds: type | str) -> Callable[[Rule], Rule]:
@@ -57,7 +61,7 @@ def flops_rule(*kinds: type | str) -> Callable[[Rule], Rule]:
     return decorate
 
 
-def node_flops(node: Any) -> tuple[int, list[str]]:
+def node_flops(node: Node) -> tuple[int, list[str]]:
     """Operations of one call of a layer, and what could not be counted.
 
     Args:
@@ -78,7 +82,7 @@ def node_flops(node: Any) -> tuple[int, list[str]]:
     return int(rule(layer, inputs, outputs)), []
 
 
-def _unfolded(node: Any) -> tuple[int, list[str]]:
+def _unfolded(node: Node) -> tuple[int, list[str]]:
     """A layer without a rule: by what it is made of."""
     layer = node.operation
     if _is_graph(layer):
@@ -94,7 +98,7 @@ def _unfolded(node: Any) -> tuple[int, list[str]]:
     return 0, [f"{layer.name} ({type(layer).__name__})"]
 
 
-def _is_graph(layer: Any) -> bool:
+def _is_graph(layer: Layer) -> bool:
     """Whether this is a functional model, or a sequential one with known shapes."""
     return isinstance(layer, keras.Model) and bool(getattr(layer, "outputs", None))
 
@@ -102,12 +106,12 @@ def _is_graph(layer: Any) -> bool:
 class _Call:
     """A call of another layer with the same tensors."""
 
-    def __init__(self, operation: Any, node: Any):
+    def __init__(self, operation: Operation, node: Node):
         self.operation = operation
         self.arguments, self.outputs = node.arguments, node.outputs
 
 
-def _graph_flops(model: Any) -> tuple[int, list[str]]:
+def _graph_flops(model: MultiTaskModel) -> tuple[int, list[str]]:
     from kmtl.inspection.parts import in_order
 
     ends = [node_of(tensor) for tensor in model.outputs]
@@ -125,7 +129,7 @@ def _of_one(shape: Any) -> tuple:
     return (1, *shape[1:]) if shape and shape[0] is None else shape
 
 
-def _operation_name(layer: Any) -> str | None:
+def _operation_name(layer: Layer) -> str | None:
     """Name of an operation of `keras.ops`; None for layers."""
     known = type(layer).__module__.startswith("keras.src.ops")
     return type(layer).__name__ if known else None
@@ -152,7 +156,7 @@ _L = keras.layers
     "Less", "LessEqual", "Equal", "NotEqual", "LogicalAnd", "LogicalOr", "LogicalNot",
     "ZerosLike", "OnesLike", "Full", "Identity", "Ravel",
 )  # fmt: skip
-def _nothing(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+def _nothing(layer: Layer, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
     return 0
 
 
@@ -164,7 +168,9 @@ def _nothing(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> i
     "Selu", "Gelu", "LeakyRelu", "HardSigmoid", "HardSilu", "LogSigmoid", "Erf",
     _L.Rescaling, _L.ReLU, _L.LeakyReLU, _L.PReLU, _L.ELU,
 )  # fmt: skip
-def _each_output(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+def _each_output(
+    layer: Layer, inputs: Sequence[Shape], outputs: Sequence[Shape]
+) -> int:
     return _elements(outputs)
 
 
@@ -173,22 +179,22 @@ def _each_output(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) 
     "Cumsum", _L.GlobalAveragePooling1D, _L.GlobalAveragePooling2D,
     _L.GlobalMaxPooling1D, _L.GlobalMaxPooling2D,
 )  # fmt: skip
-def _each_input(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+def _each_input(layer: Layer, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
     return _elements(inputs)
 
 
 @flops_rule(_L.Add, _L.Subtract, _L.Multiply, _L.Maximum, _L.Minimum)
-def _merge(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+def _merge(layer: Layer, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
     return (len(inputs) - 1) * _elements(outputs)
 
 
 @flops_rule(_L.Average)
-def _average(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+def _average(layer: Layer, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
     return len(inputs) * _elements(outputs)  # and one division
 
 
 @flops_rule("Softmax", "LogSoftmax", _L.Softmax)
-def _softmax(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+def _softmax(layer: Layer, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
     return SOFTMAX * _elements(outputs)
 
 
@@ -200,60 +206,62 @@ def _activated(activation: Any, outputs: Sequence[Shape]) -> int:
 
 
 @flops_rule(_L.Activation)
-def _activation(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+def _activation(layer: Layer, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
     return _activated(layer.activation, outputs)
 
 
 @flops_rule(_L.BatchNormalization, _L.Normalization)
-def _batch_norm(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+def _batch_norm(layer: Layer, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
     return BATCH_NORMALIZATION * _elements(outputs)
 
 
 @flops_rule(_L.LayerNormalization, _L.GroupNormalization, "LayerNorm")
-def _norm(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+def _norm(layer: Layer, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
     return NORMALIZATION * _elements(outputs[:1])
 
 
 @flops_rule(_L.Dense)
-def _dense(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+def _dense(layer: Layer, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
     products = 2 * inputs[0][-1] * _elements(outputs)
     return products + _after(layer, outputs)
 
 
 @flops_rule(_L.EinsumDense)
-def _einsum_dense(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+def _einsum_dense(
+    layer: Layer, inputs: Sequence[Shape], outputs: Sequence[Shape]
+) -> int:
     shapes = (inputs[0], tuple(layer.kernel.shape))
     return _einsum_flops(layer.equation, shapes, outputs) + _after(layer, outputs)
 
 
-def _after(layer: Any, outputs: Sequence[Shape]) -> int:
+def _after(layer: Layer, outputs: Sequence[Shape]) -> int:
     """Bias and activation."""
     used = layer.bias_axes if hasattr(layer, "bias_axes") else layer.use_bias
     return bool(used) * _elements(outputs) + _activated(layer.activation, outputs)
 
 
 @flops_rule(_L.Conv1D, _L.Conv2D, _L.Conv3D)
-def _conv(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+def _conv(layer: Layer, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
     axis = 1 if layer.data_format == "channels_first" else -1
     window = math.prod(layer.kernel_size) * inputs[0][axis] // layer.groups
     return 2 * window * _elements(outputs) + _after(layer, outputs)
 
 
 @flops_rule(_L.Conv1DTranspose, _L.Conv2DTranspose)
-def _transposed(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+def _transposed(layer: Layer, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
     # Every input number is spread over the window of every filter.
     spread = math.prod(layer.kernel_size) * layer.filters
     return 2 * spread * _elements(inputs) + _after(layer, outputs)
 
 
 @flops_rule(_L.DepthwiseConv1D, _L.DepthwiseConv2D)
-def _depthwise(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+def _depthwise(layer: Layer, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
     window = math.prod(layer.kernel_size)
     return 2 * window * _elements(outputs) + _after(layer, outputs)
 
 
 @flops_rule(_L.SeparableConv1D, _L.SeparableConv2D)
-def _separable(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+def _separable(layer: Layer, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
     axis = 1 if layer.data_format == "channels_first" else -1
     positions = _elements(outputs) // layer.filters
     channels = inputs[0][axis] * layer.depth_multiplier
@@ -263,14 +271,14 @@ def _separable(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) ->
 
 @flops_rule("Conv")
 def _conv_operation(
-    layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]
+    layer: Layer, inputs: Sequence[Shape], outputs: Sequence[Shape]
 ) -> int:
     return 2 * math.prod(inputs[1][:-1]) * _elements(outputs)
 
 
 @flops_rule("DepthwiseConv")
 def _depthwise_operation(
-    layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]
+    layer: Layer, inputs: Sequence[Shape], outputs: Sequence[Shape]
 ) -> int:
     return 2 * math.prod(inputs[1][:-2]) * _elements(outputs)
 
@@ -279,7 +287,7 @@ def _depthwise_operation(
     _L.MaxPooling1D, _L.MaxPooling2D, _L.AveragePooling1D, _L.AveragePooling2D,
     "MaxPool", "AveragePool",
 )  # fmt: skip
-def _pool(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+def _pool(layer: Layer, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
     size = layer.pool_size
     rank = len(outputs[0]) - 2
     window = size**rank if isinstance(size, int) else math.prod(size)
@@ -287,7 +295,7 @@ def _pool(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
 
 
 @flops_rule(_L.UpSampling1D, _L.UpSampling2D, _L.Resizing, "Resize")
-def _resize(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+def _resize(layer: Layer, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
     method = getattr(layer, "interpolation", "nearest")
     return 0 if method == "nearest" else BILINEAR * _elements(outputs)
 
@@ -296,12 +304,12 @@ def _resize(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> in
 
 
 @flops_rule("Matmul", "Dot")
-def _matmul(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+def _matmul(layer: Layer, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
     return 2 * inputs[0][-1] * _elements(outputs)
 
 
 @flops_rule("Tensordot")
-def _tensordot(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+def _tensordot(layer: Layer, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
     summed = math.isqrt(
         math.prod(inputs[0]) * math.prod(inputs[1]) // _elements(outputs)
     )
@@ -309,7 +317,7 @@ def _tensordot(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) ->
 
 
 @flops_rule("Einsum")
-def _einsum(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+def _einsum(layer: Layer, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
     return _einsum_flops(layer.subscripts, inputs, outputs)
 
 

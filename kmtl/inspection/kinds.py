@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from kmtl import layers as own_layers
 from kmtl.layers.gates import Gate
 from kmtl.layers.recorded import Recorded
 from kmtl.tasks.output import TaskOutput
+from kmtl.typing import Layer, Operation
 
 #: Kinds of part that hold the weights of a backbone or a head; all others decide who
 #: gets what.
@@ -53,7 +53,7 @@ _CONNECTING = re.compile(rf"^(shared_)?({'|'.join((*WEIGHING, *WORKING))})\d*$")
 _COMMON = re.compile(r"^(shared_attention|nddr|handover)\d+$")
 
 
-def part_name(operation: Any, tasks: Sequence[str]) -> str:
+def part_name(operation: Operation, tasks: Sequence[str]) -> str:
     """Name of the part to which a layer belongs, from the layer's name."""
     name = operation.name
     if isinstance(operation, TaskOutput):
@@ -96,7 +96,7 @@ def is_laid_out(name: str, tasks: Sequence[str]) -> bool:
     return bool(rest == "head" or _BLOCK.match(rest) or _CONNECTING.match(rest))
 
 
-def kind(name: str, layers: Sequence[Any], copies: int, tasks: Sequence[str]) -> str:
+def kind(name: str, layers: Sequence[Layer], copies: int, tasks: Sequence[str]) -> str:
     """What a part is; see `kmtl.inspection.Part`.
 
     Args:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -18,6 +18,10 @@ from kmtl.layers.choice import Choice
 from kmtl.layers.dropout import Dropout
 from kmtl.layers.recorded import Recorded
 from kmtl.tasks.output import TaskOutput
+from kmtl.typing import Layer, Node, Operation, Variable
+
+if TYPE_CHECKING:
+    from kmtl.training.model import MultiTaskModel
 
 SHARED = "shared"
 #: Layers that bring numbers into another shape.
@@ -58,8 +62,8 @@ class Part:
     number: int | None
     copies: int
     shape: tuple[int | None, ...]
-    layers: tuple[Any, ...]
-    nodes: tuple[Any, ...]
+    layers: tuple[Layer, ...]
+    nodes: tuple[Node, ...]
     recorded: bool = False
 
     @property
@@ -68,7 +72,7 @@ class Part:
         return self.kind not in kinds.PLAIN
 
     @property
-    def weights(self) -> list[Any]:
+    def weights(self) -> list[Variable]:
         return [weight for layer in self.layers for weight in layer_weights(layer)]
 
 
@@ -152,7 +156,7 @@ class Structure:
         )
 
 
-def structure(model: Any) -> Structure:
+def structure(model: MultiTaskModel) -> Structure:
     """Parts of a model and their connections.
 
     Args:
@@ -202,9 +206,9 @@ def structure(model: Any) -> Structure:
     return Structure(tasks, tuple(parts), _connections(edges, tasks))
 
 
-def users_of_nodes(model: Any) -> dict[Any, frozenset[str]]:
+def users_of_nodes(model: MultiTaskModel) -> dict[Node, frozenset[str]]:
     """Node (a call of a layer) -> names of the tasks that depend on it."""
-    found: dict[Any, set[str]] = {}
+    found: dict[Node, set[str]] = {}
     for name, tensor in model.output.items():
         pending = [node_of(tensor)]
         seen = set(pending)
@@ -218,9 +222,9 @@ def users_of_nodes(model: Any) -> dict[Any, frozenset[str]]:
     return {node: frozenset(names) for node, names in found.items()}
 
 
-def in_order(nodes: Iterable[Any]) -> list[Any]:
+def in_order(nodes: Iterable[Node]) -> list[Node]:
     """Nodes with everything before what reads it."""
-    done: dict[Any, None] = {}
+    done: dict[Node, None] = {}
     for node in nodes:
         stack = [(node, iter(node.parent_nodes))]
         while stack:
@@ -236,7 +240,7 @@ def in_order(nodes: Iterable[Any]) -> list[Any]:
     return list(done)
 
 
-def layer_weights(layer: Any) -> list[Any]:
+def layer_weights(layer: Layer) -> list[Variable]:
     """Variables of a layer that are learned or learned once (a frozen trunk's), or
     statistics of normalisation: not settings (dropout rates, task weights, the
     temperature of choices), nor records of gates."""
@@ -244,7 +248,7 @@ def layer_weights(layer: Any) -> list[Any]:
     return [w for w in getattr(layer, "weights", ()) if id(w) not in left_out]
 
 
-def _settings(layer: Any) -> set[int]:
+def _settings(layer: Layer) -> set[int]:
     """Ids of the variables of a layer, and of those inside it, that no one learns."""
     found: set[int] = set()
     inside = sublayers(layer) if isinstance(layer, keras.layers.Layer) else []
@@ -276,12 +280,12 @@ def _connections(
 
 
 def _part_names(
-    nodes: Sequence[Any], users: Any, tasks: Sequence[str]
-) -> dict[Any, str]:
+    nodes: Sequence[Node], users: Any, tasks: Sequence[str]
+) -> dict[Node, str]:
     """Node -> name of its part."""
     layers = {node.operation: None for node in nodes}
     named = {layer: kinds.part_name(layer, tasks) for layer in layers}
-    used: dict[Any, frozenset[str]] = dict.fromkeys(layers, frozenset())
+    used: dict[Node, frozenset[str]] = dict.fromkeys(layers, frozenset())
     for node in nodes:
         used[node.operation] |= users[node]
     # A common beginning makes layers of one's own one part where the same tasks use
@@ -299,14 +303,14 @@ def _part_names(
 
 
 def owner_and_number(
-    operation: Any, tasks: Sequence[str]
+    operation: Operation, tasks: Sequence[str]
 ) -> tuple[str | None, int | None]:
     """Task and number in the name of the part to which a layer belongs."""
     owner, rest = kinds.split(kinds.part_name(operation, tasks), tasks)
     return owner, kinds.number(rest)
 
 
-def _part(name: str, nodes: Sequence[Any], users: Any, tasks: Sequence[str]) -> Part:
+def _part(name: str, nodes: Sequence[Node], users: Any, tasks: Sequence[str]) -> Part:
     layers = tuple(dict.fromkeys(node.operation for node in nodes))
     used = frozenset().union(*(users[node] for node in nodes))
     owner, rest = kinds.split(name, tasks)
@@ -328,7 +332,7 @@ def _part(name: str, nodes: Sequence[Any], users: Any, tasks: Sequence[str]) -> 
     )
 
 
-def copies_of(layer: Any) -> int:
+def copies_of(layer: Layer) -> int:
     """Parallel copies of a block that a layer of a bank holds, else 1."""
     copies = getattr(layer, "copies", 1)
     if isinstance(copies, int) and copies > 1:

@@ -6,7 +6,7 @@ import dataclasses
 import io
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from kmtl.layers.recorded import Recorded
 
 if TYPE_CHECKING:
     import pandas
+
+    from kmtl.training.model import MultiTaskModel
 
 #: How far from 1 a sum of shares may be, for rounding.
 TOLERANCE = 1e-3
@@ -103,7 +105,7 @@ class Gates:
         return "\n".join(line.rstrip() for line in text.rstrip().splitlines())
 
 
-def gates(model: Any) -> Gates:
+def gates(model: MultiTaskModel) -> Gates:
     """The present readings of a model's gates, stitches and branches.
 
     A gate that depends on its inputs tells means over the training examples since its
@@ -139,7 +141,7 @@ def gates(model: Any) -> Gates:
     return Gates(frame, tuple(usage_of(frame)))
 
 
-def recorded_layers(model: Any) -> list[Recorded]:
+def recorded_layers(model: MultiTaskModel) -> list[Recorded]:
     """All recorded layers of a model, also inside of other layers: by the number of
     their block, tasks in the model's order, then in the order of the layers."""
     found = [layer for layer in sublayers(model) if isinstance(layer, Recorded)]

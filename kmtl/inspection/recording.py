@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import keras
 
 from kmtl.inspection.readings import COLUMNS, gates, recorded_layers
+from kmtl.typing import Logs
 
 if TYPE_CHECKING:
     import pandas
@@ -63,7 +64,7 @@ class GateRecorder(keras.callbacks.Callback):
             ignore_index=True,
         )[["epoch", *COLUMNS]]
 
-    def on_train_begin(self, logs: Any = None) -> None:
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         if not recorded_layers(self.model):
             logger.warning(
                 "GateRecorder has nothing to record: no layer of model '%s' is a "
@@ -71,11 +72,11 @@ class GateRecorder(keras.callbacks.Callback):
                 self.model.name,
             )
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         for layer in recorded_layers(self.model):
             layer.reset_readings()
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         epochs = (self.params or {}).get("epochs")
         if (epoch + 1) % self.every and epoch + 1 != epochs:
             return

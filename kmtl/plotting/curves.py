@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kmtl._checks import unknown_name
+from kmtl.typing import Callback
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def curves(
-    history: Any,
+    history: Callback | Mapping[str, Sequence[float]],
     tasks: Sequence[Task] | None = None,
     ax: Axes | None = None,
     *,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kmtl.inspection.costs import size_text
 from kmtl.inspection.parts import Connection, Part, Structure, structure
+
+if TYPE_CHECKING:
+    from kmtl.training.model import MultiTaskModel
 
 SUM = "Σ"
 #: Words of parts that add up weighted tensors, drawn as a small circle.
@@ -111,7 +114,7 @@ class Diagram:
                 rank[box.name] = max(rank[box.name], min(above) - 1)
 
 
-def diagram(model: Any) -> Diagram:
+def diagram(model: MultiTaskModel) -> Diagram:
     """Boxes and lines of a model's picture.
 
     Args:

@@ -22,6 +22,8 @@ from kmtl.plotting.diagram import MOST_COPIES, Box, diagram
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from kmtl.training.model import MultiTaskModel
+
 #: One colour per task, told apart by colour-blind readers too (Okabe and Ito, ordered).
 COLORS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8B6914",
@@ -38,7 +40,11 @@ ROUND = ("gate", "inner", "unit", "bar")
 
 
 def architecture(
-    model: Any, ax: Axes | None = None, *, layout: str = "auto", shapes: bool = True
+    model: MultiTaskModel,
+    ax: Axes | None = None,
+    *,
+    layout: str = "auto",
+    shapes: bool = True,
 ) -> Axes:
     """Draw what is shared with whom: trunk, experts, gates and stitches, heads.
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from kmtl.typing import Model
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
 
 #: From so many tasks on the entries are not written into their cells.
 MOST_NUMBERS = 12
 
 
-def relations(model: Any, kind: str = "correlation", ax: Axes | None = None) -> Axes:
+def relations(model: Model, kind: str = "correlation", ax: Axes | None = None) -> Axes:
     """Draw the relation matrix of a model compiled with `relations`.
 
     Args:

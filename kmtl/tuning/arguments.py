@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import keras
@@ -17,6 +17,8 @@ from kmtl.training.model import MultiTaskModel
 from kmtl.training.sources import is_split
 from kmtl.tuning import files
 from kmtl.tuning.hypermodel import HyperModel, is_arrays
+from kmtl.tuning.objective import SearchObjective
+from kmtl.typing import AnyHyperModel, Callbacks, Config, Data, Inputs, Labels, Options
 
 # Options of KerasTuner that compile the model again and lose its loss weights.
 RECOMPILING = ("optimizer", "loss", "metrics")
@@ -51,7 +53,7 @@ ORACLE_OPTIONS = (
 
 
 def unpacked(
-    x: Any, y: Any, fit_options: Mapping[str, Any]
+    x: Inputs, y: Labels, fit_options: Options
 ) -> tuple[Any, Any, dict[str, Any]]:
     """The same three, also of a `Split` or a tuple with sample weights as `x`."""
     fit_options = dict(fit_options)
@@ -64,7 +66,7 @@ def unpacked(
     return x, y, fit_options
 
 
-def tasks_of(hypermodel: Any) -> tuple:
+def tasks_of(hypermodel: AnyHyperModel) -> tuple:
     if isinstance(hypermodel, HyperModel):
         return hypermodel.tasks
     build = getattr(hypermodel, "build", hypermodel)
@@ -77,7 +79,7 @@ def tasks_of(hypermodel: Any) -> tuple:
     return model.tasks
 
 
-def describe(hypermodel: Any) -> dict[str, Any]:
+def describe(hypermodel: AnyHyperModel) -> Config:
     if not isinstance(hypermodel, HyperModel):
         return {"class": type(hypermodel).__qualname__}
     optimizer = hypermodel.optimizer
@@ -92,7 +94,7 @@ def describe(hypermodel: Any) -> dict[str, Any]:
     }
 
 
-def check_options(options: Mapping[str, Any], own: Collection[str]) -> None:
+def check_options(options: Options, own: Collection[str]) -> None:
     """Refuse options that no tuner takes; `own` are further arguments of this one."""
     for name in options:
         if name in RECOMPILING:
@@ -109,7 +111,9 @@ def check_options(options: Mapping[str, Any], own: Collection[str]) -> None:
     files.check_folder(options.get("directory"), options.get("project_name"), overwrite)
 
 
-def check_baselines(baselines: Any, objective: Any, tasks: Any, model: Any) -> Any:
+def check_baselines(
+    baselines: Any, objective: SearchObjective, tasks: Any, model: AnyHyperModel
+) -> Any:
     """The baselines, if they fit the tasks and the `SearchObjective`."""
     if baselines is None:
         if LOG_NAME in getattr(objective, "names", (objective,)):
@@ -130,7 +134,7 @@ def check_baselines(baselines: Any, objective: Any, tasks: Any, model: Any) -> A
     return baselines
 
 
-def check_fit_options(validation_data: Any, options: Mapping[str, Any]) -> None:
+def check_fit_options(validation_data: Data, options: Options) -> None:
     if options.get("validation_split"):
         raise ValueError(
             "`validation_split` is not taken here: the single-task baselines and every "
@@ -149,7 +153,7 @@ def check_fit_options(validation_data: Any, options: Mapping[str, Any]) -> None:
         )
 
 
-def check_measured_on(baselines: Any, validation_data: Any) -> None:
+def check_measured_on(baselines: Any, validation_data: Data) -> None:
     """Refuse the result of `kmtl.baselines` on other arrays than these."""
     measured = getattr(baselines, "fingerprints", {}).get("validation")
     if measured is None or not is_arrays(validation_data):
@@ -176,23 +180,23 @@ def refuse_test_split(*parts: Any) -> None:
             )
 
 
-def plain_data(data: Any) -> Any:
+def plain_data(data: Data) -> Data:
     """A `kmtl.data.Split` as its arrays; anything else as it is."""
     return tuple(data.arrays()) if is_split(data) else data
 
 
-def made(data: Any) -> Any:
+def made(data: Data) -> Data:
     """What a function without arguments makes; anything else as it is."""
     return data() if inspect.isroutine(data) else data
 
 
-def as_list(callbacks: Any) -> list:
+def as_list(callbacks: Callbacks) -> list:
     if callbacks is None:
         return []
     return list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
 
 
-def refuse_nan(values: Sequence[float], objective: Any) -> None:
+def refuse_nan(values: Sequence[float], objective: SearchObjective) -> None:
     """Fail a trial whose objective is never a number. (Single epochs may be NaN.)"""
     if not np.isfinite(values).any():
         raise keras_tuner.errors.FailedTrialError(

@@ -30,6 +30,18 @@ from kmtl.tuning.stopping import make_rule
 from kmtl.tuning.storage import check_storage, open_storage
 from kmtl.tuning.study import WARM, SearchStudy, delete_study
 from kmtl.tuning.workers import Workers, job_of
+from kmtl.typing import (
+    AnyHyperModel,
+    Callbacks,
+    Config,
+    Data,
+    HyperParameters,
+    Inputs,
+    Labels,
+    Trial,
+    Values,
+    Verbose,
+)
 
 logger = logging.getLogger("kmtl")
 
@@ -58,7 +70,7 @@ class SearchTuner(SearchResults, TrialRunner):
         settings: Mapping[str, Any],
         fixed_settings: tuple[str, ...],
         *,
-        hypermodel: Any,
+        hypermodel: AnyHyperModel,
         objective: Any,
         baselines: Any,
         seed: int | None,
@@ -147,7 +159,7 @@ class SearchTuner(SearchResults, TrialRunner):
         }
         self._open_study(plain(record), overwrite, warm_start)
 
-    def enqueue(self, values: Mapping[str, Any]) -> int | None:
+    def enqueue(self, values: Values) -> int | None:
         """Try these values before any that are proposed. They count as a trial.
 
         Args:
@@ -169,14 +181,14 @@ class SearchTuner(SearchResults, TrialRunner):
 
     def search(
         self,
-        x: Any = None,
-        y: Any = None,
+        x: Inputs | None = None,
+        y: Labels | None = None,
         *,
-        validation_data: Any = None,
+        validation_data: Data | None = None,
         epochs: int | None = None,
         folds: int | None = None,
-        callbacks: Any = None,
-        verbose: Any = "auto",
+        callbacks: Callbacks = None,
+        verbose: Verbose = "auto",
         **fit_options: Any,
     ) -> None:
         """Run trials until the search is complete; go on where an earlier call ended.
@@ -254,7 +266,7 @@ class SearchTuner(SearchResults, TrialRunner):
 
     # -- one trial --------------------------------------------------------------------
 
-    def _build_and_fit_model(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
+    def _build_and_fit_model(self, trial: Trial, *args: Any, **kwargs: Any) -> Any:
         if self._folds is not None:
             args, kwargs = self._folds.arguments(self._execution, kwargs)
         if isinstance(self.hypermodel, HyperModel):
@@ -284,7 +296,7 @@ class SearchTuner(SearchResults, TrialRunner):
                 self.hypermodel.execution = 0
         return results
 
-    def _trial_model(self, hp: Any) -> MultiTaskModel:
+    def _trial_model(self, hp: HyperParameters) -> MultiTaskModel:
         """A model to train: one of the pool if that is possible, else a new one."""
         if self._against_reuse is not None:
             return try_build(self, hp)
@@ -310,7 +322,7 @@ class SearchTuner(SearchResults, TrialRunner):
         if isinstance(self.hypermodel, HyperModel):
             self.hypermodel.forget_data()
 
-    def _build_hypermodel(self, hp: Any) -> MultiTaskModel:
+    def _build_hypermodel(self, hp: HyperParameters) -> MultiTaskModel:
         # Not super(): KerasTuner's Hyperband loads weights into a model whose optimizer
         # has no variables yet, which leaves its state behind.
         model = keras_tuner.Tuner._build_hypermodel(self, hp)
@@ -343,7 +355,7 @@ class SearchTuner(SearchResults, TrialRunner):
         preparation.check_some_completed(self)
         return super().get_best_hyperparameters(num_trials)
 
-    def best_arguments(self) -> dict[str, Any]:
+    def best_arguments(self) -> Config:
         """Keyword arguments with which the builder builds the winner anew.
 
         `tuner.hypermodel.build(tuner.get_best_hyperparameters()[0])` gives it compiled,

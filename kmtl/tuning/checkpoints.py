@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +15,10 @@ from kmtl.training import checkpoint
 from kmtl.training.checkpoint import Checkpoint
 from kmtl.training.saved_state import array_of, lasting
 from kmtl.tuning.storage import storage_errors
+from kmtl.typing import Callback, Config
+
+if TYPE_CHECKING:
+    from kmtl.training.model import MultiTaskModel
 
 logger = logging.getLogger("kmtl")
 
@@ -25,7 +29,7 @@ RESUME = "resume.npz"
 BUILD_CONFIG = "build_config.json"  # KerasTuner's
 
 
-def weights_of(model: Any) -> list[np.ndarray]:
+def weights_of(model: MultiTaskModel) -> list[np.ndarray]:
     """Copies of a model's weights (backends may hand out views that they overwrite)."""
     return [np.array(array_of(variable)) for variable in lasting(model, model.weights)]
 
@@ -51,7 +55,7 @@ class Checkpoints:
             self._folder(trial_id)
             checkpoint.save(path, {}, {"weight": arrays})
 
-    def load(self, trial_id: str, model: Any) -> None:
+    def load(self, trial_id: str, model: MultiTaskModel) -> None:
         """Give a model the weights of a trial's best epoch.
 
         Raises:
@@ -93,10 +97,10 @@ class Checkpoints:
     def save_progress(
         self,
         trial_id: str,
-        model: Any,
+        model: MultiTaskModel,
         best: Sequence[np.ndarray] | None,
-        callbacks: Sequence[Any],
-        meta: dict[str, Any],
+        callbacks: Sequence[Callback],
+        meta: Config,
     ) -> None:
         """Keep all that a training needs to go on.
 

@@ -11,6 +11,7 @@ import keras
 
 from kmtl import _checks, _registry
 from kmtl._dimensions import Choice, Dimension
+from kmtl.typing import Values
 
 #: Hyperparameters that choose an object with arguments of its own.
 KINDS = ("weighting", "optimizer", "sharing")
@@ -26,7 +27,7 @@ def with_condition(
     name: str,
     dimension: Dimension,
     dimensions: Mapping[str, Dimension],
-    fixed: Mapping[str, Any],
+    fixed: Values,
 ) -> Dimension:
     """The dimension of an argument, bound to the choice of what it belongs to.
 
@@ -88,7 +89,7 @@ def default_range(name: str) -> Dimension | None:
     return None
 
 
-def with_arguments(kind: str, chosen: Any, values: Mapping[str, Any]) -> Any:
+def with_arguments(kind: str, chosen: Any, values: Values) -> Any:
     """What was chosen, made with the values that belong to it.
 
     Args:

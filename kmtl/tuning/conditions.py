@@ -7,6 +7,7 @@ from typing import Any
 
 from kmtl import _checks
 from kmtl._dimensions import Choice, Dimension, Float, Int
+from kmtl.typing import HyperParameters, Values
 
 
 def check_conditions(dimensions: Mapping[str, Dimension]) -> None:
@@ -30,7 +31,7 @@ def check_conditions(dimensions: Mapping[str, Dimension]) -> None:
 
 
 def active_names(
-    dimensions: Mapping[str, Dimension], values: Mapping[str, Any], hp: Any
+    dimensions: Mapping[str, Dimension], values: Values, hp: HyperParameters
 ) -> set[str]:
     """Names of the hyperparameters that count.
 

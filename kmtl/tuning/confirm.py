@@ -22,6 +22,17 @@ from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.progress import best_index
 from kmtl.tuning.quiet import no_retracing_warnings
 from kmtl.tuning.trials import CONFIRMED
+from kmtl.typing import (
+    Callback,
+    Callbacks,
+    Config,
+    Data,
+    HyperParameters,
+    Inputs,
+    Labels,
+    Options,
+    Tuner,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -49,21 +60,21 @@ class Confirmation:
     """
 
     winner: str
-    hyperparameters: Any
+    hyperparameters: HyperParameters
     summary: pandas.DataFrame
     runs: pandas.DataFrame
 
 
 def confirm(
-    tuner: Any,
-    x: Any = None,
-    y: Any = None,
+    tuner: Tuner,
+    x: Inputs | None = None,
+    y: Labels | None = None,
     *,
-    validation_data: Any = None,
+    validation_data: Data | None = None,
     num_trials: int = 3,
     seeds: int = 3,
     epochs: int | None = None,
-    callbacks: Any = None,
+    callbacks: Callbacks = None,
     **fit_options: Any,
 ) -> Confirmation:
     """Train the best trials again. See `SearchTuner.confirm`."""
@@ -86,7 +97,7 @@ def confirm(
         )
     epochs = _checks.check_int("epochs", epochs, 1)
     data = (x, y, fit_options.get("sample_weight"))
-    setting: dict[str, Any] = {"epochs": epochs}
+    setting: Config = {"epochs": epochs}
     if is_arrays(*data) and is_arrays(validation_data):
         setting["training"] = fingerprint(data)
         setting["validation"] = fingerprint(validation_data)
@@ -122,19 +133,19 @@ def confirm(
     return found
 
 
-def _known(tuner: Any, setting: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def _known(tuner: Tuner, setting: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Trainings of an earlier call on the same data, for as long."""
     note = tuner._study.note(NOTE) or {}
     return dict(note["runs"]) if note.get("setting") == setting else {}
 
 
 def _train(
-    tuner: Any,
+    tuner: Tuner,
     trial: Any,
     seed: int,
     data: Sequence[Any],
-    callbacks: Sequence[Any],
-    options: Mapping[str, Any],
+    callbacks: Sequence[Callback],
+    options: Options,
 ) -> dict[str, float]:
     """Logs at the epoch that counts."""
     hypermodel, objective = tuner.hypermodel, tuner.oracle.objective
@@ -170,7 +181,7 @@ def _train(
 
 
 def _summarised(
-    tuner: Any, chosen: Sequence[Any], rows: Sequence[dict[str, Any]], seeds: int
+    tuner: Tuner, chosen: Sequence[Any], rows: Sequence[dict[str, Any]], seeds: int
 ) -> Confirmation:
     import pandas
 

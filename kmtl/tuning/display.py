@@ -21,6 +21,7 @@ from kmtl.tuning.events import SearchEvent, failure_reason
 from kmtl.tuning.objective import directions, trial_logs
 from kmtl.tuning.results import parameters_of
 from kmtl.tuning.trials import ENDED, PRUNED
+from kmtl.typing import Trial, Tuner, Verbose
 
 #: Least seconds between two drawings: drawing takes time from training.
 PAUSE = 0.25
@@ -78,7 +79,7 @@ class SearchTable:
             self._live.stop()
             self._live = None
 
-    def _begin(self, tuner: Any) -> None:
+    def _begin(self, tuner: Tuner) -> None:
         self.close()
         self._began = time.monotonic()
         self._known = {t.trial_id for t in _trials(tuner) if t.status in ENDED}
@@ -102,7 +103,7 @@ class SearchTable:
     def _line(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def _sentence(self, tuner: Any, trial: Any) -> str:
+    def _sentence(self, tuner: Tuner, trial: Trial) -> str:
         number = list(tuner.oracle.trials).index(trial.trial_id) + 1
         total = tuner.oracle.expected_trials
         parts = [  # by its name, as in `results()`
@@ -123,7 +124,7 @@ class SearchTable:
 
     # -- a table ----------------------------------------------------------------------
 
-    def _draw(self, tuner: Any, now: bool) -> None:
+    def _draw(self, tuner: Tuner, now: bool) -> None:
         moment = time.monotonic()
         if not now and moment - self._drawn < PAUSE:
             return
@@ -134,7 +135,7 @@ class SearchTable:
             self._live.start()
         self._live.update(self.table(tuner), refresh=True)
 
-    def table(self, tuner: Any) -> Group:
+    def table(self, tuner: Tuner) -> Group:
         """What is shown on a terminal."""
         parts: list[Any] = [Text(self._summary(tuner), style="bold")]
         best = Table(box=None, pad_edge=False, header_style="dim")
@@ -178,7 +179,7 @@ class SearchTable:
             parts.append(latest)
         return Group(*parts)
 
-    def _summary(self, tuner: Any) -> str:
+    def _summary(self, tuner: Tuner) -> str:
         counts = Counter(trial.status for trial in _trials(tuner))
         total = tuner.oracle.expected_trials
         done = counts[TrialStatus.COMPLETED]
@@ -198,7 +199,7 @@ class SearchTable:
         return ", ".join(parts)
 
     def _seconds_left(
-        self, tuner: Any, counts: Mapping[str, int], elapsed: float
+        self, tuner: Tuner, counts: Mapping[str, int], elapsed: float
     ) -> float | None:
         """From the pace of this process's trials, and its deadline."""
         total = tuner.oracle.expected_trials
@@ -213,7 +214,7 @@ class SearchTable:
 
 
 @contextlib.contextmanager
-def shown(tuner: Any, verbose: Any) -> Iterator[Any]:
+def shown(tuner: Tuner, verbose: Verbose) -> Iterator[Any]:
     """Show a search while the block runs, if nobody else does.
 
     Args:
@@ -236,11 +237,11 @@ def shown(tuner: Any, verbose: Any) -> Iterator[Any]:
             tuner.listener = None
 
 
-def _trials(tuner: Any) -> list[Any]:
+def _trials(tuner: Tuner) -> list[Any]:
     return list(tuner.oracle.trials.values())
 
 
-def _scores(tuner: Any, logs: Mapping[str, float]) -> list[str]:
+def _scores(tuner: Tuner, logs: Mapping[str, float]) -> list[str]:
     """Every task's score in words, the objective's where they are others."""
     found = []
     names = {
@@ -256,7 +257,7 @@ def _scores(tuner: Any, logs: Mapping[str, float]) -> list[str]:
     return found
 
 
-def _values(tuner: Any, trial: Any) -> str:
+def _values(tuner: Tuner, trial: Trial) -> str:
     """The hyperparameters that count, short."""
     values = parameters_of(tuner.hypermodel, trial.hyperparameters)
     return " ".join(

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from kmtl.typing import Trial, Tuner
+
 #: All kinds of events, in the order in which a search sends them.
 KINDS = (
     "search_begin",
@@ -38,7 +40,7 @@ class SearchEvent:
     """
 
     kind: str
-    tuner: Any
+    tuner: Tuner
     trial: Any = None
     number: int | None = None
     total: int | None = None
@@ -49,7 +51,7 @@ class SearchEvent:
     task: str | None = None
 
 
-def failure_reason(trial: Any) -> str:
+def failure_reason(trial: Trial) -> str:
     """Why a trial failed, in one line."""
     lines = (trial.message or "").strip().splitlines()
     return lines[0] if lines else "no reason was recorded"

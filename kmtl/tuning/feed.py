@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from kmtl.training import sources, user_data
 from kmtl.training.batches import ShuffledBatches
+from kmtl.typing import Callback, Callbacks, Data
 from kmtl.weighting.base import Weighting
+
+if TYPE_CHECKING:
+    from kmtl.training.model import MultiTaskModel
 
 _ENDLESS = 2**62
 _SMALL = 2_000_000  # parameters
@@ -38,7 +42,7 @@ class Feed:
         given: `fit`'s arguments: `x`, `y`, `sample_weight`, `validation_data`.
     """
 
-    def __init__(self, model: Any, given: Mapping[str, Any]):
+    def __init__(self, model: MultiTaskModel, given: Mapping[str, Any]):
         self._given = dict(given)
         arrays = user_data.prepare(
             model, given["x"], given.get("y"), given.get("sample_weight")
@@ -63,7 +67,7 @@ class Feed:
         """Whether this was made of these very objects."""
         return _same(self._given, dict(given))
 
-    def is_pipeline(self, model: Any) -> bool:
+    def is_pipeline(self, model: MultiTaskModel) -> bool:
         """Whether the data of that model go through `tf.data`."""
         if keras.backend.backend() != "tensorflow":
             return False
@@ -79,7 +83,7 @@ class Feed:
 
     def arguments(
         self,
-        model: Any,
+        model: MultiTaskModel,
         *,
         seed: int,
         batch_size: int,
@@ -121,7 +125,7 @@ class Feed:
             **self._validation_arguments(model, validation_batch_size),
         }
 
-    def _set_ruled_weights(self, model: Any) -> None:
+    def _set_ruled_weights(self, model: MultiTaskModel) -> None:
         """`loss_weights="data"`: `fit` would count labels, for every trial again."""
         ruled = [n for n, layer in model.task_outputs.items() if layer.weight_rule]
         if not ruled:
@@ -150,7 +154,9 @@ class Feed:
 
         return tf.data.Dataset.range(_ENDLESS).map(batch).prefetch(1), orders
 
-    def _validation_arguments(self, model: Any, batch_size: int) -> dict[str, Any]:
+    def _validation_arguments(
+        self, model: MultiTaskModel, batch_size: int
+    ) -> dict[str, Any]:
         import tensorflow as tf
 
         weighting = Weighting if model.weighting is None else type(model.weighting)
@@ -168,7 +174,9 @@ class Feed:
         return {"validation_data": self._validating[batch_size]}
 
 
-def choose_steps_per_execution(model: Any, steps: int, callbacks: Any) -> None:
+def choose_steps_per_execution(
+    model: MultiTaskModel, steps: int, callbacks: Callbacks
+) -> None:
     """Let a small model on TensorFlow run an epoch in one call, where nobody minds.
 
     Between steps of a small net, Python takes two thirds of the time.
@@ -186,7 +194,7 @@ def choose_steps_per_execution(model: Any, steps: int, callbacks: Any) -> None:
         model.train_function = model.test_function = None
 
 
-def _sees_batches(callback: Any) -> bool:
+def _sees_batches(callback: Callback) -> bool:
     own = keras.callbacks.Callback
     return any(
         getattr(getattr(callback, name), "__func__", None) is not getattr(own, name)
@@ -201,7 +209,7 @@ def is_arrays(*parts: Any) -> bool:
     return bool(leaves) and all(isinstance(leaf, np.ndarray) for leaf in leaves)
 
 
-def _without_lists(data: Any) -> Any:
+def _without_lists(data: Data) -> Data:
     """Lists of inputs as tuples: `tf.data` takes a list for one tensor."""
     if isinstance(data, (list, tuple)):
         return tuple(_without_lists(part) for part in data)

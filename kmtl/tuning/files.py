@@ -19,6 +19,7 @@ from kmtl.tuning.liveness import FOLDER as LOCKS
 from kmtl.tuning.liveness import Owner
 from kmtl.tuning.storage import JOURNAL
 from kmtl.tuning.study import RECORD, noted
+from kmtl.typing import Config, Data, Options
 
 #: Says that a folder is a search's.
 MARK = ".kmtl-search"
@@ -144,15 +145,15 @@ def check_project(study: Any, record: Mapping[str, Any], folder: Path) -> None:
 def check_same_data(
     study: Any,
     training: Any,
-    validation: Any,
+    validation: Data,
     epochs: int,
-    fit_options: Mapping[str, Any],
+    fit_options: Options,
 ) -> None:
     """Refuse to go on with other arrays, epochs or batches than the trials so far had.
 
     Data sets are not compared: they may be augmented, or without end.
     """
-    record: dict[str, Any] = {"epochs": epochs}
+    record: Config = {"epochs": epochs}
     for name in ("batch_size", "steps_per_epoch", "shuffle"):
         if fit_options.get(name) is not None:
             record[name] = plain(fit_options[name])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -10,6 +9,7 @@ import numpy as np
 
 from kmtl import _checks
 from kmtl.tuning.feed import is_arrays
+from kmtl.typing import Data, Inputs, Labels, Options, SampleWeight, Tuner
 
 
 class Folds:
@@ -37,9 +37,9 @@ class Folds:
     def __init__(
         self,
         count: int,
-        x: Any,
-        y: Any = None,
-        sample_weight: Any = None,
+        x: Inputs,
+        y: Labels | None = None,
+        sample_weight: SampleWeight | None = None,
         seed: int | None = None,
     ):
         self.count = _checks.check_int("folds", count, 2)
@@ -86,7 +86,7 @@ class Folds:
         return self._parts[index]
 
     def arguments(
-        self, execution: int, options: Mapping[str, Any]
+        self, execution: int, options: Options
     ) -> tuple[tuple, dict[str, Any]]:
         """`fit`'s arguments in the place of those with all the data."""
         (x, y, weight), validation = self.part(execution % self.count)
@@ -101,7 +101,7 @@ class Folds:
         )
 
 
-def check_folds(tuner: Any, folds: int, validation_data: Any) -> int:
+def check_folds(tuner: Tuner, folds: int, validation_data: Data) -> int:
     """The number of executions of a trial in a search with so many folds.
 
     Raises:

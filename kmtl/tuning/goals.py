@@ -12,6 +12,7 @@ import keras_tuner
 
 from kmtl import _checks
 from kmtl.evaluation.delta import LOG_NAME
+from kmtl.typing import Logs
 
 #: The log of the total loss.
 TOTAL = "val_loss"
@@ -72,7 +73,7 @@ class Constraint:
     def __str__(self) -> str:
         return f"{self.name} {self.sign} {self.bound:g}"
 
-    def violation(self, logs: Mapping[str, Any]) -> float:
+    def violation(self, logs: Logs) -> float:
         """How far the bound is missed, in the metric's unit; `<= 0` where it is met."""
         value = float(logs[self.name])
         if math.isnan(value):

@@ -18,6 +18,7 @@ from kmtl.tuning.feed import Feed, choose_steps_per_execution, is_arrays
 from kmtl.tuning.schedules import LearningRateSchedule
 from kmtl.tuning.signature import FIT_NAMES, TASK_WEIGHTS
 from kmtl.tuning.space import Space, is_gradient_weighting
+from kmtl.typing import Config, HyperParameters, Options, Values
 
 #: Arguments of `fit` that say what it reads; those that do not change how.
 ARRAY_ARGUMENTS = ("x", "y", "sample_weight", "validation_data")
@@ -82,7 +83,7 @@ class HyperModel(keras_tuner.HyperModel):
         tasks: Sequence[Task],
         space: Mapping[str, Any] | Sequence[str] | None = None,
         optimizer: Any = "adam",
-        compile_options: Mapping[str, Any] | None = None,
+        compile_options: Options | None = None,
         seed: int | None = None,
         name: str | None = None,
         reuse: bool = True,
@@ -126,11 +127,11 @@ class HyperModel(keras_tuner.HyperModel):
 
     # -- KerasTuner's side ------------------------------------------------------------
 
-    def declare_hyperparameters(self, hp: Any) -> None:
+    def declare_hyperparameters(self, hp: HyperParameters) -> None:
         """Enter the whole space into `hp`, without building a model."""
         self.space.values(hp)
 
-    def build(self, hp: Any) -> MultiTaskModel:
+    def build(self, hp: HyperParameters) -> MultiTaskModel:
         """A compiled model with the values that `hp` has.
 
         Args:
@@ -146,7 +147,9 @@ class HyperModel(keras_tuner.HyperModel):
         model.compile(**self.compile_arguments(values))
         return model
 
-    def fit(self, hp: Any, model: MultiTaskModel, *args: Any, **kwargs: Any) -> Any:
+    def fit(
+        self, hp: HyperParameters, model: MultiTaskModel, *args: Any, **kwargs: Any
+    ) -> Any:
         """Train the model: `model.fit` with the arguments given to `search`.
 
         With a `seed`, numpy arrays are shuffled by it (Keras would use the global
@@ -161,7 +164,7 @@ class HyperModel(keras_tuner.HyperModel):
 
     # -- the user's side --------------------------------------------------------------
 
-    def arguments(self, hp: Any) -> dict[str, Any]:
+    def arguments(self, hp: HyperParameters) -> dict[str, Any]:
         """The builder's keyword arguments: `builder(**arguments)` builds that model.
 
         The optimizer and its learning rate are not among them: `build(hp)` gives the
@@ -195,14 +198,14 @@ class HyperModel(keras_tuner.HyperModel):
         """Every hyperparameter's value before any sampling."""
         return self.space.values(keras_tuner.HyperParameters())
 
-    def builder_arguments(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def builder_arguments(self, values: Values) -> dict[str, Any]:
         """The builder's keyword arguments but the tasks, for values of the space."""
         arguments = self.space.builder_values(values)
         if self.seed is not None and self.space.takes("seed"):
             arguments["seed"] = self._shifted_seed
         return arguments
 
-    def _make_optimizer(self, values: Mapping[str, Any]) -> Any:
+    def _make_optimizer(self, values: Values) -> Any:
         """A fresh optimizer: one object cannot train two models."""
         chosen = values.get("optimizer", self.optimizer)
         given = components.with_arguments("optimizer", chosen, values)
@@ -215,7 +218,7 @@ class HyperModel(keras_tuner.HyperModel):
         return optimizer
 
     def _fit_arguments(
-        self, values: Mapping[str, Any], args: tuple, kwargs: Mapping[str, Any]
+        self, values: Values, args: tuple, kwargs: Mapping[str, Any]
     ) -> dict[str, Any]:
         """`fit`'s arguments with the batch size and the schedule of a trial."""
         found = dict(kwargs)
@@ -239,7 +242,7 @@ class HyperModel(keras_tuner.HyperModel):
             ]
         return found
 
-    def compile_arguments(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def compile_arguments(self, values: Values) -> dict[str, Any]:
         """Arguments of `compile`, new objects: metrics and weightings have state."""
         options = dict(self.compile_options)
         chosen = values.get("weighting", options.get("weighting"))
@@ -298,5 +301,5 @@ class HyperModel(keras_tuner.HyperModel):
         """Let go of the data of earlier fits, and look at the next anew."""
         self._feed = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> Config:
         return {**self.__dict__, "_feed": None}

@@ -17,6 +17,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 
 from kmtl._locks import FileLock, is_held, locks_work
 from kmtl.tuning.study import SearchStudy
+from kmtl.typing import Config
 
 logger = logging.getLogger("kmtl")
 
@@ -44,7 +45,7 @@ class Owner:
     def __init__(self, folder: Path, together: bool = False):
         self.folder = folder / FOLDER
         self.together = together
-        self.record: dict[str, Any] = {}
+        self.record: Config = {}
         self._lock: FileLock | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -12,6 +12,10 @@ from keras import ops
 
 from kmtl.evaluation.delta import LOG_NAME
 from kmtl.training import sources
+from kmtl.typing import Data, Inputs
+
+if TYPE_CHECKING:
+    from kmtl.training.model import MultiTaskModel
 
 #: Rows of the first look; twice as many of each next one.
 FIRST_ROWS = 32
@@ -20,7 +24,10 @@ MOST_BATCHES = 1000
 
 
 def unmeasurable(
-    model: Any, names: Sequence[str], validation: Any, steps: int | None = None
+    model: MultiTaskModel,
+    names: Sequence[str],
+    validation: Data,
+    steps: int | None = None,
 ) -> list[str]:
     """Names of logs that have no number on validation data, whatever the model says.
 
@@ -57,7 +64,7 @@ def unmeasurable(
     return left
 
 
-def why(name: str, validation: Any, tasks: Sequence[Any]) -> str:
+def why(name: str, validation: Data, tasks: Sequence[Any]) -> str:
     """Why a log has no number, to be put after its name."""
     owners = [task for task in tasks if name.startswith(f"val_{task.name}_")]
     if owners:
@@ -72,7 +79,7 @@ def why(name: str, validation: Any, tasks: Sequence[Any]) -> str:
     return "it is NaN there"
 
 
-def _random_outputs(model: Any, x: Any, rows: int, draw: Any) -> Any:
+def _random_outputs(model: MultiTaskModel, x: Inputs, rows: int, draw: Any) -> Any:
     shapes = {name: tuple(part.shape[1:]) for name, part in model.output.items()}
     if any(None in shape for shape in shapes.values()):
         return model(x, training=False)
@@ -82,7 +89,7 @@ def _random_outputs(model: Any, x: Any, rows: int, draw: Any) -> Any:
     }
 
 
-def _batches(data: Any, steps: int | None) -> Iterator[tuple[Any, Any, Any]]:
+def _batches(data: Data, steps: int | None) -> Iterator[tuple[Any, Any, Any]]:
     if isinstance(data, tuple):
         rows = len(keras.tree.flatten(data[0])[0])
         start, size = 0, FIRST_ROWS

@@ -22,6 +22,7 @@ from kmtl.tuning.goals import (
     Pareto,
     parse_goal,
 )
+from kmtl.typing import Logs, Trial
 
 #: Values of trials that break a constraint are moved this far to the bad side, so that
 #: one number orders all trials: by value if they keep to it, else by how far they are.
@@ -63,19 +64,19 @@ class SearchObjective(keras_tuner.Objective):
         """`"max"` or `"min"` for each of `values`."""
         return tuple(goal.direction for goal in self.goals)
 
-    def values(self, logs: Mapping[str, Any]) -> tuple[float, ...]:
+    def values(self, logs: Logs) -> tuple[float, ...]:
         """The goals' values in an epoch's logs."""
         return tuple(float(logs[goal.name]) for goal in self.goals)
 
-    def violations(self, logs: Mapping[str, Any]) -> tuple[float, ...]:
+    def violations(self, logs: Logs) -> tuple[float, ...]:
         """How far each constraint is broken; `<= 0` where it is met."""
         return tuple(part.violation(logs) for part in self.constraints)
 
-    def feasible(self, logs: Mapping[str, Any]) -> bool:
+    def feasible(self, logs: Logs) -> bool:
         """Whether all constraints are met."""
         return all(violation <= 0 for violation in self.violations(logs))
 
-    def excess(self, logs: Mapping[str, Any]) -> float:
+    def excess(self, logs: Logs) -> float:
         """Sum of the broken constraints' violations, each relative to its bound."""
         return math.fsum(
             max(0.0, violation) / (abs(part.bound) or 1.0)
@@ -86,10 +87,10 @@ class SearchObjective(keras_tuner.Objective):
 
     # -- KerasTuner's side ------------------------------------------------------------
 
-    def has_value(self, logs: Mapping[str, Any]) -> bool:
+    def has_value(self, logs: Logs) -> bool:
         return all(name in logs for name in self.names)
 
-    def get_value(self, logs: Mapping[str, Any]) -> float:
+    def get_value(self, logs: Logs) -> float:
         if self.name in logs and not self.has_value(logs):
             return float(logs[self.name])  # a hypermodel's own `fit` returned it
         if not all(math.isfinite(float(logs[name])) for name in self.names):
@@ -112,7 +113,7 @@ class SearchObjective(keras_tuner.Objective):
     def __hash__(self) -> int:
         return hash((self.goals, self.constraints))
 
-    def _scalar(self, logs: Mapping[str, Any]) -> float:
+    def _scalar(self, logs: Logs) -> float:
         if not self.feasible(logs):
             worse = -1.0 if self.direction == "max" else 1.0
             return worse * PENALTY * (1.0 + self.excess(logs))
@@ -134,7 +135,7 @@ class SearchObjective(keras_tuner.Objective):
         values = {key: self.values(logs[key]) for key in map(id, kept)}
         return [*self._order(kept, values), *broken, *rest]
 
-    def _is_number(self, logs: Mapping[str, Any]) -> bool:
+    def _is_number(self, logs: Logs) -> bool:
         return self.has_value(logs) and math.isfinite(self.get_value(logs))
 
     def _badness(self, score: float | None) -> float:
@@ -162,7 +163,7 @@ class ParetoObjective(SearchObjective):
     def better_than(self, a: float, b: float) -> bool:
         return math.isfinite(a)  # the later one
 
-    def _scalar(self, logs: Mapping[str, Any]) -> float:
+    def _scalar(self, logs: Logs) -> float:
         signs = [1.0 if goal.direction == "max" else -1.0 for goal in self.goals]
         values = [s * v for s, v in zip(signs, self.values(logs), strict=True)]
         return math.fsum(values) / len(values)
@@ -179,7 +180,7 @@ class ParetoObjective(SearchObjective):
         return [trials[i] for i in np.lexsort((-room, ranks))]
 
 
-def trial_logs(trial: Any) -> dict[str, float]:
+def trial_logs(trial: Trial) -> dict[str, float]:
     """A trial's metrics at the epoch that counts, means over its executions."""
     logs = {}
     for name, history in trial.metrics.metrics.items():
@@ -264,9 +265,7 @@ def resolve_objective(
     return kind(goals, constraints)
 
 
-def check_logged(
-    objective: keras_tuner.Objective, logs: Mapping[str, Any], where: str
-) -> None:
+def check_logged(objective: keras_tuner.Objective, logs: Logs, where: str) -> None:
     """Refuse an objective that training does not log.
 
     Raises:

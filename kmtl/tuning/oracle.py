@@ -20,6 +20,7 @@ from kmtl.tuning.liveness import GRACE_SECONDS, Owner
 from kmtl.tuning.stopping import Rule
 from kmtl.tuning.study import SearchStudy, noted
 from kmtl.tuning.trials import PRUNED, StudyTrials
+from kmtl.typing import Logs, Values
 
 logger = logging.getLogger("kmtl")
 
@@ -124,9 +125,7 @@ class StudyOracle(StudyTrials):
             return self._no_trial(TrialStatus.IDLE)
         return self._begun(number)
 
-    def enter(
-        self, values: Mapping[str, Any], index: int, waiting: bool = False
-    ) -> int:
+    def enter(self, values: Values, index: int, waiting: bool = False) -> int:
         """Write a new trial into the study and return its number."""
         params, distributions, values = studies.encode(self.get_space(), values)
         notes: dict[str, Any] = {**self.notes_of(index)}
@@ -242,9 +241,7 @@ class StudyOracle(StudyTrials):
             and noted(frozen, "owner") == self.owner.record
         )
 
-    def report(
-        self, trial_id: str, epoch: int, logs: Mapping[str, Any], execution: int = 0
-    ) -> bool:
+    def report(self, trial_id: str, epoch: int, logs: Logs, execution: int = 0) -> bool:
         """Keep an epoch's logs.
 
         Args:

@@ -22,6 +22,7 @@ from kmtl.tuning.objective import ParetoObjective
 from kmtl.tuning.oracle import StudyOracle
 from kmtl.tuning.stopping import Brackets
 from kmtl.tuning.trials import PRUNED
+from kmtl.typing import HyperParameters, Trial
 
 #: A larger grid is not counted.
 MOST_POINTS = 100_000
@@ -109,7 +110,7 @@ class BayesianOptimizationOracle(
             scores += list(mean + spread)
         return np.asarray(measured + running), np.asarray(scores)
 
-    def _vector(self, trial: Any) -> list[float]:
+    def _vector(self, trial: Trial) -> list[float]:
         values = trial.hyperparameters.values
         active = {hp.name for hp in studies.active(self.hyperparameters, values)}
         return [
@@ -154,7 +155,7 @@ class GridSearchOracle(StudyOracle, keras_tuner.oracles.GridSearchOracle):
                 return {"status": TrialStatus.RUNNING, "values": values}
         return {"status": TrialStatus.STOPPED, "values": None}
 
-    def end_trial(self, trial: Any) -> None:
+    def end_trial(self, trial: Trial) -> None:
         StudyOracle.end_trial(self, trial)  # KerasTuner's keeps a list of its own
 
     @property
@@ -206,14 +207,14 @@ class HyperbandOracle(StudyOracle, keras_tuner.oracles.HyperbandOracle):
         status = TrialStatus.STOPPED if values is None else TrialStatus.RUNNING
         return {"status": status, "values": values}
 
-    def end_trial(self, trial: Any) -> None:
+    def end_trial(self, trial: Trial) -> None:
         StudyOracle.end_trial(self, trial)
 
     def notes_of(self, index: int) -> dict[str, Any]:
         return {"bracket": self.rule.bracket(index)}
 
 
-def _suggested(trial: Any, hp: Any) -> Any:
+def _suggested(trial: Trial, hp: HyperParameters) -> Any:
     found = studies.distribution(hp)
     if found is None:
         return hp.default
@@ -228,7 +229,7 @@ def _suggested(trial: Any, hp: Any) -> Any:
     )
 
 
-def _is_measured(trial: Any) -> bool:
+def _is_measured(trial: Trial) -> bool:
     return (
         trial.status in (TrialStatus.COMPLETED, PRUNED)
         and trial.score is not None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from kmtl import _checks
 from kmtl._dimensions import Dimension
+from kmtl.typing import HyperParameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class PerBlock(Dimension):
         high = _checks.check_range("high", self.high, low, 1, high_open=True)
         object.__setattr__(self, "high", high)
 
-    def declare(self, hp: Any, name: str) -> tuple[float, ...]:
+    def declare(self, hp: HyperParameters, name: str) -> tuple[float, ...]:
         return tuple(
             float(hp.Float(f"{name}_block{i + 1}", self.low, self.high))
             for i in range(self.blocks)
@@ -64,7 +64,7 @@ class PerTask(Dimension):
         if self.high is not None:
             object.__setattr__(self, "high", _checks.check_int("high", self.high, low))
 
-    def declare(self, hp: Any, name: str) -> dict[str, int]:
+    def declare(self, hp: HyperParameters, name: str) -> dict[str, int]:
         high = self.low if self.high is None else self.high
         return {
             task: int(hp.Int(f"{name}_{task}", self.low, high, default=high))

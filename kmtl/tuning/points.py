@@ -20,13 +20,14 @@ from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.parts import PerBlock, PerTask
 from kmtl.tuning.storage import JOURNAL, open_storage
 from kmtl.tuning.weights import TaskWeights, UniformWeights, WeightGrid
+from kmtl.typing import AnyHyperModel, HyperParameters, Oracle, Values
 
 #: Trials of an earlier search that a warm start begins with.
 WARM_TRIALS = 5
 
 
 def hyperparameters_of(
-    hypermodel: Any, space: Any, values: Mapping[str, Any]
+    hypermodel: AnyHyperModel, space: Any, values: Values
 ) -> dict[str, Any]:
     """Values of a space as those of its hyperparameters.
 
@@ -61,7 +62,7 @@ def hyperparameters_of(
     return found
 
 
-def enqueue(oracle: Any, values: Mapping[str, Any]) -> int | None:
+def enqueue(oracle: Oracle, values: Values) -> int | None:
     """Let a trial wait with these values; the rest is drawn at random.
 
     Returns:
@@ -138,7 +139,7 @@ def _best_of_storage(storage: Any) -> list[dict[str, Any]]:
     return [dict(trial.params) for trial in done[:WARM_TRIALS]]
 
 
-def _contains(hp: Any, value: Any) -> bool:
+def _contains(hp: HyperParameters, value: Any) -> bool:
     found = studies.distribution(hp)
     if found is None:
         return value == hp.default

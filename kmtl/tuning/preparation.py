@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keras_tuner.engine.trial import TrialStatus
 
@@ -17,16 +16,20 @@ from kmtl.tuning import measurable
 from kmtl.tuning import objective as objectives
 from kmtl.tuning.events import failure_reason
 from kmtl.tuning.trials import PRUNED
+from kmtl.typing import Data, Inputs, Labels, Options, Tuner
+
+if TYPE_CHECKING:
+    from kmtl.training.model import MultiTaskModel
 
 logger = logging.getLogger("kmtl")
 
 
 def check_first(
-    tuner: Any,
-    x: Any,
-    y: Any,
-    validation_data: Any,
-    fit_options: Mapping[str, Any],
+    tuner: Tuner,
+    x: Inputs,
+    y: Labels,
+    validation_data: Data,
+    fit_options: Options,
     callbacks: list,
 ) -> None:
     """What would fail in every trial fails here, on the default model."""
@@ -49,7 +52,7 @@ def check_first(
 
 
 def _check_measurable(
-    tuner: Any, model: Any, validation: Any, fit_options: Mapping[str, Any]
+    tuner: Tuner, model: MultiTaskModel, validation: Data, fit_options: Options
 ) -> None:
     """Refuse an objective that has no number on the validation data, or in a fold."""
     names = tuner.oracle.objective.names
@@ -90,7 +93,12 @@ def _check_measurable(
 
 
 def train_baselines(
-    tuner: Any, x: Any, y: Any, validation_data: Any, epochs: int, fit_options: Any
+    tuner: Tuner,
+    x: Inputs,
+    y: Labels,
+    validation_data: Data,
+    epochs: int,
+    fit_options: Any,
 ) -> None:
     """Replace `baselines="auto"` by those of the space's default values."""
     if tuner.baselines != "auto":
@@ -119,7 +127,7 @@ def train_baselines(
     tuner._emit("baselines_end")
 
 
-def check_some_completed(tuner: Any) -> None:
+def check_some_completed(tuner: Tuner) -> None:
     """Raise, with the reasons, where no trial completed."""
     trials = list(tuner.oracle.trials.values())
     if any(trial.status == TrialStatus.COMPLETED for trial in trials):

@@ -17,6 +17,8 @@ from kmtl.training.checkpoint import Checkpoint
 from kmtl.training.guards import NonFiniteError, non_finite_weight
 from kmtl.tuning import arguments
 from kmtl.tuning.checkpoints import weights_of
+from kmtl.tuning.objective import SearchObjective
+from kmtl.typing import Callback, Logs, Trial, Tuner
 
 #: Seconds between two checkpoints of a trial that trains. What a kill loses at most.
 CHECKPOINT_SECONDS = 30.0
@@ -32,7 +34,7 @@ class TrialRun:
         trial: The KerasTuner trial.
     """
 
-    def __init__(self, tuner: Any, trial: Any):
+    def __init__(self, tuner: Tuner, trial: Trial):
         self.tuner = tuner
         self.trial = trial
         self.best: list[np.ndarray] | None = None
@@ -121,7 +123,7 @@ class TrialCallback(keras.callbacks.Callback):
         callbacks: The other callbacks, whose counters a checkpoint keeps.
     """
 
-    def __init__(self, run: TrialRun, callbacks: Sequence[Any]):
+    def __init__(self, run: TrialRun, callbacks: Sequence[Callback]):
         super().__init__()
         self.run = run
         self.callbacks = list(callbacks)
@@ -133,15 +135,15 @@ class TrialCallback(keras.callbacks.Callback):
             tuner.oracle.kills(run.trial.trial_id)
         )
 
-    def on_train_begin(self, logs: Any = None) -> None:
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         # Now: the callbacks before this one have reset themselves here.
         if self.run.progress is not None:
             self.run.progress.restore(self.model, self.callbacks)
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self.run.tuner.on_epoch_begin(self.run.trial, self.model, epoch, logs)
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         run = self.run
         tuner, trial = run.tuner, run.trial
         row = {name: float(value) for name, value in (logs or {}).items()}
@@ -222,7 +224,7 @@ def _mean(values: Sequence[float]) -> float:
     return statistics.fmean(known) if known else math.nan
 
 
-def best_index(values: Sequence[float], objective: Any) -> int:
+def best_index(values: Sequence[float], objective: SearchObjective) -> int:
     """Position of the best value, the first of equal ones."""
     best = 0
     for index, value in enumerate(values):

@@ -19,6 +19,16 @@ from kmtl.tuning.parts import PerBlock
 from kmtl.tuning.progress import best_index
 from kmtl.tuning.space import Space
 from kmtl.tuning.weights import WeightDimension
+from kmtl.typing import (
+    AnyHyperModel,
+    Callbacks,
+    Data,
+    HyperParameters,
+    Inputs,
+    Labels,
+    Oracle,
+    Trial,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -32,8 +42,8 @@ LEADING = ("status", "rank", "score", "feasible", "on_front", "epochs", "executi
 class SearchResults:
     """The part of `SearchTuner` that reads a search, while it runs or afterwards."""
 
-    oracle: Any
-    hypermodel: Any
+    oracle: Oracle
+    hypermodel: AnyHyperModel
     tasks: tuple
 
     def results(self, *, all_columns: bool = False) -> pandas.DataFrame:
@@ -174,14 +184,14 @@ class SearchResults:
 
     def confirm(
         self,
-        x: Any = None,
-        y: Any = None,
+        x: Inputs | None = None,
+        y: Labels | None = None,
         *,
-        validation_data: Any = None,
+        validation_data: Data | None = None,
         num_trials: int = 3,
         seeds: int = 3,
         epochs: int | None = None,
-        callbacks: Any = None,
+        callbacks: Callbacks = None,
         **fit_options: Any,
     ) -> Confirmation:
         """Train the best trials again on seeds that the search has not seen.
@@ -306,7 +316,7 @@ class SearchResults:
         return [curves[execution] for execution in sorted(curves) if curves[execution]]
 
     def _logs(
-        self, trial: Any, executions: Sequence[Sequence[Mapping[str, float]]]
+        self, trial: Trial, executions: Sequence[Sequence[Mapping[str, float]]]
     ) -> dict[str, float]:
         """Logs that count, with their spread over the executions."""
         logs = objectives.trial_logs(trial)
@@ -332,7 +342,9 @@ class SearchResults:
         return known[best_index(values, objective)]
 
 
-def parameters_of(hypermodel: Any, hyperparameters: Any) -> dict[str, Any]:
+def parameters_of(
+    hypermodel: AnyHyperModel, hyperparameters: HyperParameters
+) -> dict[str, Any]:
     """The hyperparameters that count in a trial, one name per number."""
     space = getattr(hypermodel, "space", None)
     if not (isinstance(hypermodel, HyperModel) and isinstance(space, Space)):

@@ -17,6 +17,16 @@ import numpy as np
 from kmtl import _checks, builders
 from kmtl.backbones import Backbone
 from kmtl.training.model import MultiTaskModel
+from kmtl.typing import (
+    AnyHyperModel,
+    Callback,
+    Logs,
+    Options,
+    Trial,
+    Tuner,
+    Values,
+    Variable,
+)
 from kmtl.weighting import base as weighting_base
 
 logger = logging.getLogger("kmtl")
@@ -61,7 +71,7 @@ class ModelPool:
         self.built = 0
         self._entries: OrderedDict[Any, _Entry] = OrderedDict()
 
-    def model(self, hypermodel: Any, values: Mapping[str, Any]) -> MultiTaskModel:
+    def model(self, hypermodel: AnyHyperModel, values: Values) -> MultiTaskModel:
         """A compiled model, equal to a new one. It is the pool's: take it in turn.
 
         Args:
@@ -99,7 +109,7 @@ class ModelPool:
 class _Entry:
     """One structure's model, and what puts it back to its beginning."""
 
-    def __init__(self, model: MultiTaskModel, arguments: Mapping[str, Any]):
+    def __init__(self, model: MultiTaskModel, arguments: Options):
         model.build_optimizer()
         self.model = model
         compiled = list(model.optimizer.variables)
@@ -122,16 +132,16 @@ class _Entry:
         trainable = [id(v) for v in model.trainable_variables]
         return self._objects == objects and self._trainable == trainable
 
-    def takes(self, arguments: Mapping[str, Any]) -> bool:
+    def takes(self, arguments: Options) -> bool:
         """Whether the model can have the dropout of these arguments."""
         fixed = self._fixed_rates
         return fixed is None or fixed == frozen(dropout_of(arguments))
 
     def reset(
         self,
-        hypermodel: Any,
-        arguments: Mapping[str, Any],
-        options: Mapping[str, Any],
+        hypermodel: AnyHyperModel,
+        arguments: Options,
+        options: Options,
     ) -> None:
         """Make the model equal to a new one of these arguments."""
         model = self.model
@@ -163,7 +173,7 @@ class _Entry:
         model.reset_metrics()
         model.stop_training = False
 
-    def _start(self, hypermodel: Any, arguments: Mapping[str, Any]) -> list[np.ndarray]:
+    def _start(self, hypermodel: AnyHyperModel, arguments: Options) -> list[np.ndarray]:
         """Initial values of the layers' variables, from memory or from a new model."""
         seed, rates = arguments.get("seed"), dropout_of(arguments)
         if seed in self._initial:
@@ -176,7 +186,7 @@ class _Entry:
             self._remember(arguments, values)
         return values
 
-    def _remember(self, arguments: Mapping[str, Any], values: list) -> None:
+    def _remember(self, arguments: Options, values: list) -> None:
         self._initial[arguments["seed"]] = (frozen(dropout_of(arguments)), values)
         while len(self._initial) > MOST_SEEDS:
             del self._initial[next(iter(self._initial))]
@@ -185,7 +195,9 @@ class _Entry:
 # -- what makes a structure -----------------------------------------------------------
 
 
-def reason_against(hypermodel: Any, distribution_strategy: Any = None) -> str | None:
+def reason_against(
+    hypermodel: AnyHyperModel, distribution_strategy: Any = None
+) -> str | None:
     """Why the models of a hypermodel cannot be used again, or None if they can."""
     from kmtl.tuning.hypermodel import HyperModel
 
@@ -205,7 +217,7 @@ def reason_against(hypermodel: Any, distribution_strategy: Any = None) -> str | 
     return None
 
 
-def without_batch_hooks(callbacks: Sequence[Any]) -> list[Any]:
+def without_batch_hooks(callbacks: Sequence[Callback]) -> list[Any]:
     """KerasTuner's callback without its calls of every batch, which cost time."""
     return [
         _EpochHooks(callback.tuner, callback.trial)
@@ -218,19 +230,19 @@ def without_batch_hooks(callbacks: Sequence[Any]) -> list[Any]:
 class _EpochHooks(keras.callbacks.Callback):
     """Calls the tuner at the begin and the end of every epoch."""
 
-    def __init__(self, tuner: Any, trial: Any):
+    def __init__(self, tuner: Tuner, trial: Trial):
         super().__init__()
         self._tuner = tuner
         self._trial = trial
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._tuner.on_epoch_begin(self._trial, self.model, epoch, logs=logs)
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         self._tuner.on_epoch_end(self._trial, self.model, epoch, logs=logs)
 
 
-def structure(arguments: Mapping[str, Any]) -> Any:
+def structure(arguments: Options) -> Any:
     """Hashable: equal for builder arguments that give the same compiled step."""
     kept = {name: value for name, value in arguments.items() if name != "seed"}
     if not isinstance(kept.get("loss_weights"), str):
@@ -247,7 +259,7 @@ def structure(arguments: Mapping[str, Any]) -> Any:
     return frozen(kept)
 
 
-def compilation(options: Mapping[str, Any]) -> str:
+def compilation(options: Options) -> str:
     """Equal for arguments of `compile` that give the same compiled step."""
     optimizer = options["optimizer"]
     config = optimizer.get_config()
@@ -266,7 +278,7 @@ def _described(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray) else repr(value)
 
 
-def dropout_of(arguments: Mapping[str, Any]) -> Any:
+def dropout_of(arguments: Options) -> Any:
     """The dropout among a builder's arguments, or in its backbone."""
     if "dropout" in arguments:
         return arguments["dropout"]
@@ -357,7 +369,7 @@ def _layer_variables(model: MultiTaskModel) -> list[Any]:
     return list(found.values())
 
 
-def _kept(variable: Any) -> np.ndarray:
+def _kept(variable: Variable) -> np.ndarray:
     """A copy of a variable's value; of one number, without its memory."""
     value = keras.ops.convert_to_numpy(variable.value)
     if value.size and (value == value.flat[0]).all():

@@ -28,6 +28,7 @@ from kmtl.tuning.progress import TrialCallback, TrialRun
 from kmtl.tuning.quiet import no_retracing_warnings
 from kmtl.tuning.storage import storage_error
 from kmtl.tuning.trials import ENDED, PRUNED
+from kmtl.typing import Logs, Trial
 
 logger = logging.getLogger("kmtl")
 
@@ -150,11 +151,11 @@ class TrialRunner(keras_tuner.Tuner):
         if self._trials_left == 0 or self.must_pause():
             self.oracle.deadline = -math.inf
 
-    def on_trial_begin(self, trial: Any) -> None:
+    def on_trial_begin(self, trial: Trial) -> None:
         super().on_trial_begin(trial)
         self._emit("trial_begin", trial)
 
-    def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
+    def run_trial(self, trial: Trial, *args: Any, **kwargs: Any) -> Any:
         """Train a trial as often as `executions_per_trial` says.
 
         Returns:
@@ -194,7 +195,7 @@ class TrialRunner(keras_tuner.Tuner):
             self.checkpoints.save(trial.trial_id, run.best)
         return run.outcome()
 
-    def _run_and_update_trial(self, trial: Any, *args: Any, **kwargs: Any) -> None:
+    def _run_and_update_trial(self, trial: Trial, *args: Any, **kwargs: Any) -> None:
         try:
             outcome = self.run_trial(trial, *args, **kwargs)
         except Exception as error:
@@ -207,7 +208,9 @@ class TrialRunner(keras_tuner.Tuner):
             trial.lengths = self._run.lengths
             self.oracle.update_trial(trial.trial_id, metrics, step=step)
 
-    def _try_run_and_update_trial(self, trial: Any, *args: Any, **kwargs: Any) -> None:
+    def _try_run_and_update_trial(
+        self, trial: Trial, *args: Any, **kwargs: Any
+    ) -> None:
         super()._try_run_and_update_trial(trial, *args, **kwargs)
         if trial.status != TrialStatus.COMPLETED:
             if self._reason:
@@ -218,7 +221,7 @@ class TrialRunner(keras_tuner.Tuner):
             trial.status = PRUNED
 
     def on_epoch_end(
-        self, trial: Any, model: Any, epoch: int, logs: Any = None
+        self, trial: Trial, model: MultiTaskModel, epoch: int, logs: Logs | None = None
     ) -> None:
         super().on_epoch_end(trial, model, epoch, logs)
         logs = logs or {}
@@ -228,7 +231,7 @@ class TrialRunner(keras_tuner.Tuner):
             self.emit_epoch(trial, epoch, logs, self._run.epochs)
 
     def emit_epoch(
-        self, trial: Any, epoch: int, logs: Mapping[str, Any], epochs: int | None
+        self, trial: Trial, epoch: int, logs: Logs, epochs: int | None
     ) -> None:
         """Tell the listener of an epoch (from 0) of a training of `epochs` epochs."""
         self._emit(
@@ -260,7 +263,7 @@ class TrialRunner(keras_tuner.Tuner):
         plain = (HyperModel.fit, keras_tuner.HyperModel.fit)
         return type(self.hypermodel).fit in plain
 
-    def on_trial_end(self, trial: Any) -> None:
+    def on_trial_end(self, trial: Trial) -> None:
         if self._trials_left is not None:
             self._trials_left -= 1
         if self._run.interrupted or self._run.lost:
@@ -303,7 +306,7 @@ class TrialRunner(keras_tuner.Tuner):
             if trial.status in ENDED and trial_id not in kept
         )
 
-    def load_model(self, trial: Any) -> MultiTaskModel:
+    def load_model(self, trial: Trial) -> MultiTaskModel:
         """A trial's model with the weights of its best epoch.
 
         Raises:
@@ -315,7 +318,7 @@ class TrialRunner(keras_tuner.Tuner):
 
     # -- telling ----------------------------------------------------------------------
 
-    def _emit(self, kind: str, trial: Any = None, **details: Any) -> None:
+    def _emit(self, kind: str, trial: Trial | None = None, **details: Any) -> None:
         if self.listener is None:
             return
         number = None

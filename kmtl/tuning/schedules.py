@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import keras
 
 from kmtl import _checks
+from kmtl.typing import Logs
 
 #: Every schedule, by name.
 SCHEDULES = ("constant", "linear", "cosine", "step", "warmup_cosine")
@@ -72,12 +72,12 @@ class LearningRateSchedule(keras.callbacks.Callback):
         self.learning_rate = learning_rate
         self.epochs = epochs
 
-    def on_train_begin(self, logs: Any = None) -> None:
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         if self.learning_rate is None:
             rate = self.model.optimizer.learning_rate
             self.learning_rate = float(keras.ops.convert_to_numpy(rate))
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         epochs = self.epochs or self.params["epochs"]
         rate = self.learning_rate or 0.0
         self.model.optimizer.learning_rate = rate * factor(self.schedule, epoch, epochs)

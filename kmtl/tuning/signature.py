@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -14,6 +14,7 @@ from kmtl import _checks, _registry, builders
 from kmtl.backbones import Backbone
 from kmtl.tuning import components
 from kmtl.tuning.parts import effective_depths
+from kmtl.typing import Values
 
 #: Name of the weights in a space; they become the builder's `loss_weights`.
 TASK_WEIGHTS = "task_weights"
@@ -40,7 +41,7 @@ class Signature:
         fixed: The arguments that no trial changes.
     """
 
-    def __init__(self, builder: Callable[..., Any], fixed: Mapping[str, Any]):
+    def __init__(self, builder: Callable[..., Any], fixed: Values):
         self.fixed = dict(fixed)
         self.arguments, self.open = builder_arguments(builder)
         backbone = self.fixed.get("backbone")
@@ -120,7 +121,7 @@ class Signature:
             return None
         return found.default
 
-    def count_blocks(self, values: Mapping[str, Any]) -> int | None:
+    def count_blocks(self, values: Values) -> int | None:
         """Number of blocks of the model with these values, if it can be told."""
         if "blocks" in values and not self.owns("blocks"):
             return values["blocks"]
@@ -148,7 +149,7 @@ class Signature:
             values["dropout"] = rates[:blocks]
         return values
 
-    def builder_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def builder_values(self, values: Values) -> dict[str, Any]:
         """The builder's keyword arguments, without the tasks, for some values."""
         arguments, parts = dict(self.fixed), {}
         for name, value in self._resolved(values).items():
@@ -160,7 +161,7 @@ class Signature:
             arguments["backbone"] = dataclasses.replace(self.backbone, **parts)  # type: ignore[type-var]
         return arguments
 
-    def _resolved(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def _resolved(self, values: Values) -> dict[str, Any]:
         """Every name as the builder or the backbone calls it."""
         found = {}
         for name, value in values.items():
@@ -183,7 +184,7 @@ class Signature:
             found["sharing"] = sharing
         return found
 
-    def _widths(self, argument: str, values: Mapping[str, Any]) -> tuple[int, ...]:
+    def _widths(self, argument: str, values: Values) -> tuple[int, ...]:
         usual = self.default(argument)
         own = {n: v for n, v in values.items() if not self.owns(n)}
         width = own.get("width", usual[0])

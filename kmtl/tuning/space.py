@@ -23,6 +23,7 @@ from kmtl.tuning.signature import (
     Signature,
 )
 from kmtl.tuning.weights import WeightDimension, WeightGrid
+from kmtl.typing import HyperParameters, Values
 
 #: Dimensions that a space has by default, in the order they are tried and shown.
 DEFAULT_NAMES = ("sharing_depth", "dropout", TASK_WEIGHTS, "learning_rate")
@@ -89,9 +90,9 @@ class Space:
         builder: Callable[..., Any],
         tasks: Sequence[Task],
         space: Mapping[str, Any] | Sequence[str] | None = None,
-        fixed: Mapping[str, Any] | None = None,
+        fixed: Values | None = None,
         fixed_compile: Iterable[str] = (),
-        chosen: Mapping[str, Any] | None = None,
+        chosen: Values | None = None,
     ):
         self.builder = builder
         self.tasks = check_unique_tasks(tasks)
@@ -140,7 +141,7 @@ class Space:
 
     # -- use --------------------------------------------------------------------------
 
-    def values(self, hp: Any) -> dict[str, Any]:
+    def values(self, hp: HyperParameters) -> dict[str, Any]:
         """Declare the space in `hp` and return the values that count there.
 
         All hyperparameters are declared, flat; those whose `when` does not hold are
@@ -166,7 +167,7 @@ class Space:
             }
         return kept
 
-    def shares(self, values: Mapping[str, Any]) -> bool:
+    def shares(self, values: Values) -> bool:
         """Whether tasks have parameters in common, as far as the values say."""
         sharing = values.get("sharing", self._chosen["sharing"])
         if len(self.tasks) < 2 or sharing == "independent":
@@ -196,7 +197,7 @@ class Space:
             f"sharing_depth={self.signature.default('sharing_depth')!r}"
         )
 
-    def builder_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def builder_values(self, values: Values) -> dict[str, Any]:
         """The builder's keyword arguments, without the tasks, for some values."""
         return self.signature.builder_values(values)
 

@@ -13,15 +13,16 @@ from keras_tuner.engine.trial import TrialStatus
 
 from kmtl import _checks
 from kmtl.evaluation.pareto import non_dominated_ranks
-from kmtl.tuning.objective import ParetoObjective
+from kmtl.tuning.objective import ParetoObjective, SearchObjective
 from kmtl.tuning.study import noted
+from kmtl.typing import Oracle
 
 
 class Rule(abc.ABC):
     """Decides after an epoch whether a trial stops."""
 
     @abc.abstractmethod
-    def stops(self, oracle: Any, trial_id: str) -> bool:
+    def stops(self, oracle: Oracle, trial_id: str) -> bool:
         """Whether the trial is hopeless, after its last epoch.
 
         Args:
@@ -54,7 +55,7 @@ class Asha(Rule):
         _checks.check_int("min_epochs", self.min_epochs, 1)
         _checks.check_int("factor", self.factor, 2)
 
-    def stops(self, oracle: Any, trial_id: str) -> bool:
+    def stops(self, oracle: Oracle, trial_id: str) -> bool:
         epochs = len(first_curve(oracle, trial_id))
         rung = self.min_epochs
         while rung < epochs:
@@ -87,7 +88,7 @@ class Median(Rule):
         _checks.check_int("startup_trials", self.startup_trials, 1)
         _checks.check_int("warmup_epochs", self.warmup_epochs, 0)
 
-    def stops(self, oracle: Any, trial_id: str) -> bool:
+    def stops(self, oracle: Oracle, trial_id: str) -> bool:
         epochs = len(first_curve(oracle, trial_id))
         if epochs <= self.warmup_epochs:
             return False
@@ -147,7 +148,7 @@ class Brackets(Rule):
             rung *= self.factor
         return found
 
-    def stops(self, oracle: Any, trial_id: str) -> bool:
+    def stops(self, oracle: Oracle, trial_id: str) -> bool:
         epochs = len(first_curve(oracle, trial_id))
         brackets = {
             str(frozen.number): noted(frozen, "bracket")
@@ -170,12 +171,12 @@ class OptunaRule(Rule):
     def __init__(self, pruner: Any):
         self.pruner = pruner
 
-    def stops(self, oracle: Any, trial_id: str) -> bool:
+    def stops(self, oracle: Oracle, trial_id: str) -> bool:
         study, frozen = oracle.study.study, oracle.study.trial(int(trial_id))
         return self.pruner.prune(study, frozen)
 
 
-def make_rule(pruner: Any, objective: Any) -> Rule | None:
+def make_rule(pruner: Any, objective: SearchObjective) -> Rule | None:
     """The rule for a tuner's `pruner` argument."""
     names = {"asha": Asha, "median": Median}
     if pruner is None or isinstance(pruner, Rule):
@@ -198,13 +199,13 @@ def make_rule(pruner: Any, objective: Any) -> Rule | None:
 # -- comparing -------------------------------------------------------------------------
 
 
-def first_curve(oracle: Any, trial_id: str) -> list[dict[str, float]]:
+def first_curve(oracle: Oracle, trial_id: str) -> list[dict[str, float]]:
     """Logs per epoch of a trial's first training."""
     return oracle.curves(trial_id).get(0, [])
 
 
 def among_best(
-    oracle: Any, trial_id: str, epochs: int, factor: int, group: Any
+    oracle: Oracle, trial_id: str, epochs: int, factor: int, group: Any
 ) -> bool:
     """Whether a trial is among the best 1/factor of a group at this epoch."""
     others, mine = _reached(oracle, trial_id, epochs, group)
@@ -213,7 +214,9 @@ def among_best(
 
 
 def ahead(
-    objective: Any, mine: Mapping[str, float], others: Sequence[Mapping[str, float]]
+    objective: SearchObjective,
+    mine: Mapping[str, float],
+    others: Sequence[Mapping[str, float]],
 ) -> int:
     """How many others are better."""
     if isinstance(objective, ParetoObjective):
@@ -232,13 +235,13 @@ def ahead(
     return sum(better(objective, objective.get_value(other), value) for other in others)
 
 
-def better(objective: Any, one: float, other: float) -> bool:
+def better(objective: SearchObjective, one: float, other: float) -> bool:
     """Whether one value is strictly better; what is no number is the worst."""
     return objective.better_than(one, other) and one != other
 
 
 def _reached(
-    oracle: Any, trial_id: str, epochs: int, group: Any
+    oracle: Oracle, trial_id: str, epochs: int, group: Any
 ) -> tuple[list[dict[str, float]], dict[str, float]]:
     """What the others of a group, and the trial itself, had after so many epochs."""
     objective = oracle.objective
@@ -253,7 +256,9 @@ def _reached(
     return others, _so_far(first_curve(oracle, trial_id)[:epochs], objective)
 
 
-def _so_far(curve: Sequence[dict[str, float]], objective: Any) -> dict[str, float]:
+def _so_far(
+    curve: Sequence[dict[str, float]], objective: SearchObjective
+) -> dict[str, float]:
     """The logs that count among these epochs, as they will for the whole trial."""
     best = curve[0]
     for logs in curve[1:]:

@@ -20,6 +20,7 @@ from optuna.storages.journal import BaseJournalBackend, JournalFileOpenLock
 
 from kmtl import _files
 from kmtl._locks import FileLock, locks_work
+from kmtl.typing import Config
 
 logger = logging.getLogger("kmtl")
 
@@ -58,7 +59,7 @@ def open_storage(storage: str | os.PathLike[str] | None, folder: Path) -> BaseSt
 
         url = str(storage)
         if url.startswith("sqlite"):
-            options: dict[str, Any] = {"connect_args": {"timeout": SQLITE_TIMEOUT}}
+            options: Config = {"connect_args": {"timeout": SQLITE_TIMEOUT}}
         else:
             options = {"pool_pre_ping": True}  # a server may close idle connections
         if "{SCHEMA_VERSION}" not in url:  # Optuna formats it

@@ -18,6 +18,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from kmtl._private.optuna import trial_id
+from kmtl.typing import HyperParameters, Values
 
 #: What kmtl notes in a study begins with this. Trials have: `owner`, who trains it;
 #: `beat`, which that process counts up; `progressed` and `alone`, the last process in
@@ -74,7 +75,7 @@ class SearchStudy:
 
     def create(
         self,
-        params: Mapping[str, Any],
+        params: Values,
         distributions: Mapping[str, BaseDistribution],
         *,
         waiting: bool = False,
@@ -183,7 +184,7 @@ def read_curves(trial: FrozenTrial) -> dict[int, list[dict[str, float]]]:
 # -- hyperparameters -------------------------------------------------------------------
 
 
-def active(space: Any, values: Mapping[str, Any]) -> list[Any]:
+def active(space: Any, values: Values) -> list[Any]:
     """The hyperparameters of a KerasTuner space that these values make active."""
     hps = keras_tuner.HyperParameters()
     found = []
@@ -198,7 +199,7 @@ def active(space: Any, values: Mapping[str, Any]) -> list[Any]:
 Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
 
 
-def distribution(hp: Any) -> Distribution | None:
+def distribution(hp: HyperParameters) -> Distribution | None:
     """Optuna's form of a KerasTuner hyperparameter; None for one that is fixed."""
     parameters = keras_tuner.engine.hyperparameters
     if isinstance(hp, parameters.Fixed):
@@ -221,7 +222,7 @@ def distribution(hp: Any) -> Distribution | None:
 
 
 def encode(
-    space: Any, values: Mapping[str, Any]
+    space: Any, values: Values
 ) -> tuple[dict[str, Any], dict[str, BaseDistribution], dict[str, Any]]:
     """KerasTuner's values as Optuna's parameters.
 

@@ -17,6 +17,7 @@ from kmtl.tuning.oracles import (
     HyperbandOracle,
     RandomSearchOracle,
 )
+from kmtl.typing import AnyHyperModel
 
 logger = logging.getLogger("kmtl")
 
@@ -113,7 +114,7 @@ class RandomSearch(SearchTuner, keras_tuner.RandomSearch):
 
     def __init__(
         self,
-        hypermodel: Any = None,
+        hypermodel: AnyHyperModel = None,
         objective: Any = None,
         max_trials: int = 10,
         *,
@@ -158,7 +159,7 @@ class BayesianOptimization(SearchTuner, keras_tuner.BayesianOptimization):
 
     def __init__(
         self,
-        hypermodel: Any = None,
+        hypermodel: AnyHyperModel = None,
         objective: Any = None,
         max_trials: int = 10,
         num_initial_points: int | None = None,
@@ -214,7 +215,7 @@ class GridSearch(SearchTuner, keras_tuner.GridSearch):
 
     def __init__(
         self,
-        hypermodel: Any = None,
+        hypermodel: AnyHyperModel = None,
         objective: Any = None,
         max_trials: int | None = None,
         *,
@@ -262,7 +263,7 @@ class Hyperband(SearchTuner, keras_tuner.Hyperband):
 
     def __init__(
         self,
-        hypermodel: Any = None,
+        hypermodel: AnyHyperModel = None,
         objective: Any = None,
         max_epochs: int = 27,
         factor: int = 3,

@@ -11,6 +11,7 @@ from typing import Any
 
 from kmtl import _checks
 from kmtl._dimensions import Dimension
+from kmtl.typing import HyperParameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ class WeightDimension(Dimension):
         return dataclasses.replace(self, tasks=tasks)
 
     @abc.abstractmethod
-    def declare(self, hp: Any, name: str) -> dict[str, float]:
+    def declare(self, hp: HyperParameters, name: str) -> dict[str, float]:
         """Enter the weights into `hp` and return them: dict task name -> weight."""
 
 
@@ -72,7 +73,7 @@ class TaskWeights(WeightDimension):
         _checks.check_range("high", self.high, low, 1e30)
         _checks.check_range("total", self.total, 0, 1e30, low_open=True)
 
-    def declare(self, hp: Any, name: str) -> dict[str, float]:
+    def declare(self, hp: HyperParameters, name: str) -> dict[str, float]:
         ratios = [1.0]
         default = min(max(1.0, self.low), self.high)
         for task in self.tasks[1:]:
@@ -125,7 +126,7 @@ class UniformWeights(WeightDimension):
         most = self.total / max(len(self.tasks), 1)
         _checks.check_range("low", self.low, 0, most, high_open=True)
 
-    def declare(self, hp: Any, name: str) -> dict[str, float]:
+    def declare(self, hp: HyperParameters, name: str) -> dict[str, float]:
         left = free = self.total - self.low * len(self.tasks)
         weights = {}
         for place, task in enumerate(self.tasks[:-1]):
@@ -200,7 +201,7 @@ class WeightGrid(WeightDimension):
             for point in self.weights
         )
 
-    def declare(self, hp: Any, name: str) -> dict[str, float]:
+    def declare(self, hp: HyperParameters, name: str) -> dict[str, float]:
         names = self.names
         even = [len(set(point.values())) == 1 for point in self.weights]
         default = names[even.index(True) if any(even) else 0]

@@ -26,6 +26,7 @@ from kmtl.tuning.events import failure_reason
 from kmtl.tuning.liveness import FOLDER
 from kmtl.tuning.trials import ENDED
 from kmtl.tuning.worker import RECYCLED
+from kmtl.typing import Tuner
 
 logger = logging.getLogger("kmtl")
 
@@ -46,7 +47,7 @@ class Workers:
         job: What they do, as `kmtl.tuning.worker` reads it.
     """
 
-    def __init__(self, tuner: Any, count: int, job: Mapping[str, Any]):
+    def __init__(self, tuner: Tuner, count: int, job: Mapping[str, Any]):
         self.tuner = tuner
         self.count = count
         self.folder = Path(tuner.project_dir).absolute() / FOLDER
@@ -171,7 +172,7 @@ class Watch:
         epochs: Epochs of a trial.
     """
 
-    def __init__(self, tuner: Any, epochs: int | None):
+    def __init__(self, tuner: Tuner, epochs: int | None):
         self.tuner = tuner
         self.epochs = epochs
         self._told: dict[str, int] = {}
@@ -223,7 +224,7 @@ class Watch:
         yield from rows[told:]
 
 
-def job_of(tuner: Any, search: Mapping[str, Any]) -> dict[str, Any]:
+def job_of(tuner: Tuner, search: Mapping[str, Any]) -> dict[str, Any]:
     """What workers need to know.
 
     Args:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from kmtl.tuning.population.program import State
+from kmtl.typing import Variable
+
+if TYPE_CHECKING:
+    from kmtl.training.model import MultiTaskModel
 
 
 class Chunk:
@@ -42,7 +46,9 @@ def make_chunks(
 class Between:
     """Puts one trial's values of some variables into the model, and takes them back."""
 
-    def __init__(self, model: Any, variables: Sequence[Any], chunk: Chunk):
+    def __init__(
+        self, model: MultiTaskModel, variables: Sequence[Variable], chunk: Chunk
+    ):
         self.chunk = chunk
         lists = (
             model.trainable_variables,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 import numpy as np
 from keras import ops
 
+from kmtl.tuning.objective import SearchObjective
 from kmtl.tuning.population import limits
 from kmtl.tuning.population.chunks import Between, Chunk, make_chunks
 from kmtl.tuning.population.members import (
@@ -20,23 +21,27 @@ from kmtl.tuning.population.members import (
 )
 from kmtl.tuning.population.program import Program, State
 from kmtl.tuning.schedules import factor
+from kmtl.typing import Callback, Model
 from kmtl.weighting.base import Weighting
+
+if TYPE_CHECKING:
+    pass
 
 
 class Models(Protocol):
     """Where a group gets its model and its program: a `Population`."""
 
-    def model(self, member: Member) -> Any:
+    def model(self, member: Member) -> Model:
         """The structure's model, as new for this member."""
 
     def order_seed(self, member: Member) -> int:
         """Seed of the order in which the member sees the rows."""
 
-    def apply_label_shares(self, model: Any) -> None:
+    def apply_label_shares(self, model: Model) -> None:
         """`loss_weights="data"`, as `fit` does it."""
 
     def program(
-        self, key: Any, model: Any, shared: bool, members: int, states: Any
+        self, key: Any, model: Model, shared: bool, members: int, states: Any
     ) -> tuple[Program, int, Callable[..., Any]]:
         """The structure's program, its width, and the compiled call."""
 
@@ -51,8 +56,8 @@ class Group:
         members: Sequence[Member],
         places: Sequence[int],
         epochs: int,
-        objective: Any,
-        callbacks: Sequence[Any],
+        objective: SearchObjective,
+        callbacks: Sequence[Callback],
     ):
         self.members = {place: members[place] for place in places}
         self.epochs = epochs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -15,7 +15,11 @@ from kmtl._private.keras import nodes_of, sublayers
 from kmtl.evaluation.delta import DeltaM
 from kmtl.training.sources import is_split
 from kmtl.tuning import reuse
+from kmtl.typing import AnyHyperModel, Callback, Data, Inputs, Labels, SampleWeight
 from kmtl.weighting.base import Weighting
+
+if TYPE_CHECKING:
+    from kmtl.training.model import MultiTaskModel
 
 #: Fit options that a population knows.
 FIT_OPTIONS = ("sample_weight", "batch_size", "validation_batch_size", "verbose")
@@ -27,12 +31,12 @@ MEMORY_SHARE = 0.5
 
 
 def reason_against(
-    hypermodel: Any,
-    x: Any,
-    y: Any = None,
-    sample_weight: Any = None,
+    hypermodel: AnyHyperModel,
+    x: Inputs,
+    y: Labels | None = None,
+    sample_weight: SampleWeight | None = None,
     *,
-    validation_data: Any = None,
+    validation_data: Data | None = None,
     fit_options: Sequence[str] = (),
 ) -> str | None:
     """Why trials cannot train in a population, or None if they can.
@@ -66,7 +70,9 @@ def reason_against(
     return None
 
 
-def reason_against_model(model: Any, searched: Collection[str] = ()) -> str | None:
+def reason_against_model(
+    model: MultiTaskModel, searched: Collection[str] = ()
+) -> str | None:
     """The same for what only the compiled model tells; `searched` are dimensions."""
     fixed = reuse.fixed_dropout(model)
     if fixed is not None and "dropout" in searched:
@@ -86,7 +92,7 @@ def reason_against_model(model: Any, searched: Collection[str] = ()) -> str | No
     return None
 
 
-def reason_against_callbacks(callbacks: Sequence[Any]) -> str | None:
+def reason_against_callbacks(callbacks: Sequence[Callback]) -> str | None:
     """The same for the callbacks of `search`."""
     known = (DeltaM, keras.callbacks.EarlyStopping)
     for callback in callbacks:
@@ -95,7 +101,7 @@ def reason_against_callbacks(callbacks: Sequence[Any]) -> str | None:
     return None
 
 
-def _are_arrays(data: Any) -> bool:
+def _are_arrays(data: Data) -> bool:
     if isinstance(data, tuple) and data and is_split(data[0]):
         return True
     if is_split(data):
@@ -111,7 +117,7 @@ class _Stub:
         self.stop_training = False
 
 
-def copies(callbacks: Sequence[Any]) -> list[Any]:
+def copies(callbacks: Sequence[Callback]) -> list[Any]:
     """A trial's own copies. They stop the trial; its best weights are kept anyway."""
     own = [copy.deepcopy(callback) for callback in callbacks]
     for callback in own:
@@ -121,7 +127,7 @@ def copies(callbacks: Sequence[Any]) -> list[Any]:
     return own
 
 
-def activation_bytes(model: Any, batch_size: int) -> int:
+def activation_bytes(model: MultiTaskModel, batch_size: int) -> int:
     """Size of all layers' outputs for a batch, roughly."""
     total = 0
     for layer in sublayers(model):
@@ -131,20 +137,20 @@ def activation_bytes(model: Any, batch_size: int) -> int:
     return 4 * batch_size * total
 
 
-def member_bytes(model: Any) -> int:
+def member_bytes(model: MultiTaskModel) -> int:
     """Memory of one trial between steps: variables, a copy, its best weights."""
     own = sum(4 * math.prod(v.shape) for v in model.variables)
     optimizer = sum(4 * math.prod(v.shape) for v in model.optimizer.variables)
     return 3 * own + 2 * optimizer
 
 
-def has_convolution(model: Any) -> bool:
+def has_convolution(model: MultiTaskModel) -> bool:
     """Whether the model has layers for which single trials are faster than many."""
     kinds = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
     return any(isinstance(layer, kinds) for layer in sublayers(model))
 
 
-def choose_width(model: Any, batch_size: int) -> int:
+def choose_width(model: MultiTaskModel, batch_size: int) -> int:
     """Trials per call: many where steps are tiny, few where memory or caches are."""
     import jax
 
@@ -156,7 +162,7 @@ def choose_width(model: Any, batch_size: int) -> int:
     return max(1, min(most_members(model), free_bytes() // (8 * max(1, size))))
 
 
-def most_members(model: Any) -> int:
+def most_members(model: MultiTaskModel) -> int:
     """Trials whose variables fit into a share of the free memory."""
     return max(1, int(MEMORY_SHARE * free_bytes()) // max(1, member_bytes(model)))
 

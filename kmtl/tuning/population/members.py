@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from keras import ops
+
+from kmtl.typing import Values
+
+if TYPE_CHECKING:
+    from kmtl.training.model import MultiTaskModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Snapshot:
     non_trainable: tuple[np.ndarray, ...]
     optimizer: tuple[np.ndarray, ...] | None = None
 
-    def restore(self, model: Any) -> None:
+    def restore(self, model: MultiTaskModel) -> None:
         """Assign these values to a compiled model of the same structure."""
         parts = [
             (model.trainable_variables, self.trainable),
@@ -53,7 +57,7 @@ class Member:
             of rows goes on from there. None begins anew.
     """
 
-    values: Mapping[str, Any]
+    values: Values
     execution: int = 0
     start: Snapshot | None = None
 
@@ -104,7 +108,7 @@ class Trained:
         return {name: [logs[name] for logs in self.curves] for name in names}
 
 
-def values_of(model: Any) -> tuple[list, list, list]:
+def values_of(model: MultiTaskModel) -> tuple[list, list, list]:
     """Copies of a model's variables: trainable, non-trainable, the optimizer's."""
     parts = (
         model.trainable_variables,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,10 @@ import numpy as np
 
 from kmtl._private.keras import sublayers
 from kmtl.training.cpu_kernels import cpu_kernels
+from kmtl.typing import Data
+
+if TYPE_CHECKING:
+    from kmtl.training.model import MultiTaskModel
 
 #: Rows of validation data in one batch where their number makes no difference.
 VALIDATION_ROWS = 1024
@@ -51,7 +55,7 @@ class Program:
 
     def __init__(
         self,
-        model: Any,
+        model: MultiTaskModel,
         train: tuple,
         validation: tuple | None,
         *,
@@ -171,7 +175,7 @@ class Program:
             metrics, _ = jax.lax.scan(step, metrics, batches)
         return self._results(metrics)
 
-    def _batch(self, data: Any, rows: Any, start: Any, count: int, pads: bool) -> Any:
+    def _batch(self, data: Data, rows: Any, start: Any, count: int, pads: bool) -> Any:
         x, y, weight = keras.tree.map_structure(
             lambda array: None if array is None else array[rows], data
         )
@@ -228,7 +232,7 @@ def _filled(rows: np.ndarray, parts: int, size: int) -> np.ndarray:
     return np.resize(rows, parts * size).reshape(parts, size)
 
 
-def _rows_are_apart(model: Any) -> bool:
+def _rows_are_apart(model: MultiTaskModel) -> bool:
     """Whether rows of weight 0 leave everything as it would be without them.
 
     Random numbers are drawn for a whole batch; a longer one begins with the same
@@ -248,7 +252,7 @@ def _rows_are_apart(model: Any) -> bool:
     return kinds <= known and all(module.startswith(own) for module in modules)
 
 
-def _any_batches_will_do(model: Any) -> bool:
+def _any_batches_will_do(model: MultiTaskModel) -> bool:
     """Whether the logs do not depend on how the validation rows are batched."""
     weighting = model.weighting
     if weighting is not None and weighting.kind == "loss":

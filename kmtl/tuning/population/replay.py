@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import keras
 
 from kmtl.training.guards import NonFiniteError
 from kmtl.tuning.population.members import Trained
+from kmtl.typing import Callback
+
+if TYPE_CHECKING:
+    from kmtl.training.model import MultiTaskModel
 
 
 def replay(
-    trained: Trained, model: Any, callbacks: Sequence[Any] = (), first_epoch: int = 0
+    trained: Trained,
+    model: MultiTaskModel,
+    callbacks: Sequence[Callback] = (),
+    first_epoch: int = 0,
 ) -> keras.callbacks.History:
     """Call the epoch hooks of `callbacks` with what the trial logged.
 

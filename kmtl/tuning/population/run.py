@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,10 @@ from kmtl.tuning.population.group import Group
 from kmtl.tuning.population.members import EpochEnd, Member, Snapshot, Trained
 from kmtl.tuning.population.program import Program
 from kmtl.tuning.reuse import ModelPool, compilation, structure
+from kmtl.typing import AnyHyperModel, Callback, Data, Inputs, Labels, SampleWeight
+
+if TYPE_CHECKING:
+    from kmtl.training.model import MultiTaskModel
 
 logger = logging.getLogger("kmtl")
 
@@ -66,12 +70,12 @@ class Population:
 
     def __init__(
         self,
-        hypermodel: Any,
-        x: Any,
-        y: Any = None,
+        hypermodel: AnyHyperModel,
+        x: Inputs,
+        y: Labels | None = None,
         *,
-        sample_weight: Any = None,
-        validation_data: Any = None,
+        sample_weight: SampleWeight | None = None,
+        validation_data: Data | None = None,
         batch_size: int | None = None,
         validation_batch_size: int | None = None,
         width: int | None = None,
@@ -114,7 +118,7 @@ class Population:
         *,
         epochs: int,
         objective: Any = None,
-        callbacks: Sequence[Any] = (),
+        callbacks: Sequence[Callback] = (),
         on_epoch_end: Callable[[list[EpochEnd]], Collection[int] | None] | None = None,
         keep_last: bool = False,
     ) -> list[Trained]:
@@ -192,7 +196,7 @@ class Population:
             return int(np.random.randint(2**31))
         return self.hypermodel.seed + member.execution
 
-    def _arrays(self, model: Any) -> tuple:
+    def _arrays(self, model: MultiTaskModel) -> tuple:
         """Checked training and validation data on the device, `(x, y, weight)` each."""
         if self._data is None:
             x, y, weight, validation = self._given
@@ -203,7 +207,7 @@ class Population:
             self._data = (_on_device(train), _on_device(validation))
         return self._data
 
-    def apply_label_shares(self, model: Any) -> None:
+    def apply_label_shares(self, model: MultiTaskModel) -> None:
         """`loss_weights="data"`, as `fit` does it."""
         ruled = [n for n, layer in model.task_outputs.items() if layer.weight_rule]
         if not ruled:
@@ -214,7 +218,7 @@ class Population:
         model.set_task_weights({name: self._shares[name] for name in ruled})
 
     def program(
-        self, key: Any, model: Any, shared: bool, members: int, states: Any
+        self, key: Any, model: MultiTaskModel, shared: bool, members: int, states: Any
     ) -> tuple[Program, int, Callable[..., Any]]:
         """The structure's program, its width, and the compiled call."""
         key = (*key, shared)
@@ -244,24 +248,24 @@ class Population:
         return self._programs[key]
 
 
-def _on_device(data: Any) -> Any:
+def _on_device(data: Data) -> Any:
     return keras.tree.map_structure(
         lambda part: None if part is None else jnp.array(part), data
     )
 
 
 def run_population(
-    hypermodel: Any,
+    hypermodel: AnyHyperModel,
     hyperparameters: Sequence[Any],
-    x: Any,
-    y: Any = None,
+    x: Inputs,
+    y: Labels | None = None,
     *,
     epochs: int,
-    validation_data: Any = None,
-    sample_weight: Any = None,
+    validation_data: Data | None = None,
+    sample_weight: SampleWeight | None = None,
     batch_size: int | None = None,
     objective: Any = None,
-    callbacks: Sequence[Any] = (),
+    callbacks: Sequence[Callback] = (),
     on_epoch_end: Callable[[list[EpochEnd]], Collection[int] | None] | None = None,
     executions: Sequence[int] | None = None,
     starts: Sequence[Snapshot | None] | None = None,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras_tuner.engine.trial import TrialStatus
@@ -14,6 +13,10 @@ from kmtl.tuning.population import limits
 from kmtl.tuning.population.members import EpochEnd, Member, Trained
 from kmtl.tuning.population.replay import replay
 from kmtl.tuning.storage import storage_error
+from kmtl.typing import Options, Trial, Tuner
+
+if TYPE_CHECKING:
+    from kmtl.training.model import MultiTaskModel
 
 logger = logging.getLogger("kmtl")
 
@@ -36,7 +39,7 @@ class TogetherTrials:
         size: Trials to take at a time, >= 1.
     """
 
-    def __init__(self, tuner: Any, size: int = DEFAULT_SIZE):
+    def __init__(self, tuner: Tuner, size: int = DEFAULT_SIZE):
         self.tuner = tuner
         self.size = size
         self._population: Any = None
@@ -72,7 +75,7 @@ class TogetherTrials:
         tuner.on_search_end()
 
     def fit(
-        self, trial: Any, model: Any, execution: int, options: Mapping[str, Any]
+        self, trial: Trial, model: MultiTaskModel, execution: int, options: Options
     ) -> keras.callbacks.History | None:
         """The history of a trial that has trained; None if it has not.
 
@@ -136,7 +139,7 @@ class TogetherTrials:
             trials.append(trial)
         return trials, True
 
-    def _goes_alone(self, trial: Any) -> bool:
+    def _goes_alone(self, trial: Trial) -> bool:
         """One that goes on from its checkpoint, or may be what killed its process."""
         tuner = self.tuner
         if tuner.checkpoints.has_progress(trial.trial_id):
