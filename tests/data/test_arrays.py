@@ -197,4 +197,4 @@ def test_text_goes_to_models_that_take_it() -> None:
     assert [word.decode() for word in x.numpy()] == ["a", "bc", "d"]
     assert masks["kind"].numpy().tolist() == [1, 1, 0]
     with pytest.raises(TypeError, match="`x` must hold numbers"):
-        from_arrays(np.array([None, {}]), {"kind": [0, 1]}, tasks=[KIND])
+        from_arrays(np.array([None, object()]), {"kind": [0, 1]}, tasks=[KIND])

@@ -71,7 +71,8 @@ def test_wide_types_are_big_endian_in_the_file_and_native_here(tmp_path: Path) -
         (SMALL + b"\1\2\3", r"\(2, 3\), must hold 18 bytes.*which holds 15"),
         (SMALL + b"\1" * 7, "which holds 19"),
         (SMALL[:9], "holds 9"),
-        (gzip.compress(SMALL + b"\1" * 6)[:-9], "ends early or is damaged"),
+        # Without the time of day: it would be a part of the test's name.
+        (gzip.compress(SMALL + b"\1" * 6, mtime=0)[:-9], "ends early or is damaged"),
     ],
 )
 def test_broken_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
