@@ -42,7 +42,7 @@ def parallel_coordinates(
     table = as_table(table)
     metric, names, rows = completed(table, metric)
     names = _chosen(rows, names, hyperparameters)
-    ax = _axes(ax)
+    ax = _axes(ax, width=max(6.4, 1.2 * (len(names) + 1)))
     rows = rows.sort_values(metric, ascending=_direction(table, metric) == "max")
     scales = [_Scale(rows[name]) for name in [*names, metric]]
     heights = [scale.heights() for scale in scales]
@@ -61,7 +61,16 @@ def parallel_coordinates(
     for place, scale in enumerate(scales):
         ax.axvline(place, color="0.8", linewidth=0.8, zorder=0)
         for height, text in scale.ticks():
-            ax.text(place, height, f" {text}", fontsize=7, va="center")
+            ax.text(
+                place + 0.03,
+                height,
+                text,
+                fontsize=7,
+                va="center",
+                bbox={"color": "white", "alpha": 0.7, "linewidth": 0, "pad": 1},
+                clip_on=False,
+                zorder=4,
+            )
     ax.set_xticks(range(len(scales)), [*names, metric], rotation=30, ha="right")
     ax.set_yticks([])
     ax.set_xlim(-0.1, len(scales) - 0.5)  # room for the last axis' numbers
@@ -114,9 +123,12 @@ def hyperparameters(
                 ax.scatter([places[best]], [rows[metric][best]], s=30, color=BEST)
             if is_numeric(column) and _is_logarithmic(column):
                 ax.set_xscale("log")
+            elif not is_numeric(column):
+                ax.margins(x=0.25)  # room for the names
         line[0].set_ylabel(metric)
     for ax, name in zip(axes[-1], chosen, strict=True):
         ax.set_xlabel(name)
+    axes[0, 0].figure.suptitle(f"{len(rows)} trials, the best in each metric marked")
     return axes
 
 
@@ -138,7 +150,9 @@ def importances(
     ax = _axes(ax)
     ax.barh(list(found.index), list(found), color=OTHER)
     ax.invert_yaxis()
-    ax.set_xlabel(f"share of the variation of {found.name} explained")
+    ax.set_xlabel("share of the variation explained")
+    count = len(completed(table, metric)[2])
+    ax.set_title(f"what moves {found.name}\n({count} trials)")
     return ax
 
 
@@ -195,6 +209,7 @@ def pareto(
     )
     arrows = {"max": "higher is better", "min": "lower is better"}
     ax.set(xlabel=f"{x} ({arrows[ways[0]]})", ylabel=f"{y} ({arrows[ways[1]]})")
+    ax.set_title(f"{len(best)} of {len(rows)} trials on the front")
     ax.legend()
     return ax
 
@@ -234,7 +249,8 @@ def learning_curves(
             zorder=3 if top else 2,
             label=f"trial {trial}" if top else f"_{trial}",
         )
-    ax.set(xlabel="epoch", ylabel=metric)
+    count = curves["trial"].nunique()
+    ax.set(xlabel="epoch", ylabel=metric, title=f"{metric} of {count} trials")
     if ax.get_legend_handles_labels()[1]:
         ax.legend()
     return ax
@@ -293,7 +309,9 @@ def depth_weight(
     ax.figure.colorbar(image, ax=ax, label=f"best {metric}")
     ax.set_xticks(range(len(labels)), labels, rotation=30, ha="right")
     ax.set_yticks(range(len(depths)), [f"{depth:g}" for depth in depths])
-    ax.set(xlabel=weight, ylabel="sharing_depth", title="best trial of each cell")
+    ax.set(
+        xlabel=weight, ylabel="sharing_depth", title="best trial of each cell (trials)"
+    )
     return ax
 
 
@@ -333,10 +351,13 @@ class _Scale:
         return [(end, f"{undo(self.low + end * self.span):.3g}") for end in ends]
 
 
-def _axes(ax: Axes | None) -> Axes:
+def _axes(ax: Axes | None, width: float = 6.4) -> Axes:
+    """The Axes given, or those of a new figure that has room for all its texts."""
     import matplotlib.pyplot as plt
 
-    return plt.subplots()[1] if ax is None else ax
+    if ax is not None:
+        return ax
+    return plt.subplots(figsize=(width, 4.8), layout="constrained")[1]
 
 
 def _chosen(

@@ -209,6 +209,22 @@ def test_heat_map_of_depth_and_weight() -> None:
         depth_weight(made)
 
 
+def test_figures_have_titles_and_room_for_all_texts() -> None:
+    made = table(12, a_hyperparameter_with_a_long_name=range(12))
+    made.attrs["hyperparameters"] += ["a_hyperparameter_with_a_long_name"]
+    for draw in (parallel_coordinates, importances, depth_weight, pareto):
+        ax = draw(made)
+        assert ax.get_title(), draw.__name__
+        figure = ax.figure
+        figure.canvas.draw()
+        inside, page = figure.get_tightbbox(), figure.bbox_inches
+        assert inside.x0 >= page.x0, draw.__name__
+        assert inside.y0 >= page.y0, draw.__name__
+        assert inside.x1 <= page.x1, draw.__name__
+        assert inside.y1 <= page.y1, draw.__name__
+    assert "12 trials" in hyperparameters(made)[0, 0].figure.get_suptitle()
+
+
 def test_tables_and_metrics_that_cannot_be_drawn_are_refused() -> None:
     with pytest.raises(ValueError, match=r"what `tuner.results\(\)` returned"):
         parallel_coordinates(pandas.DataFrame({"a": [1]}))
