@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from kmtl import _checks
+from kmtl.typing import HyperParameters
 
 # What KerasTuner can put into a Choice, and JSON keeps as it is.
 PRIMITIVES = (bool, int, float, str)
@@ -43,7 +44,7 @@ class Dimension(abc.ABC):
         object.__setattr__(self, "when", tuple(pairs))
 
     @abc.abstractmethod
-    def declare(self, hp: Any, name: str) -> Any:
+    def declare(self, hp: HyperParameters, name: str) -> Any:
         """Enter the dimension into `hp` under `name` and return its value there.
 
         Args:
@@ -85,7 +86,7 @@ class Int(Dimension):
             default = _checks.check_int("default", self.default, low, self.high)
             object.__setattr__(self, "default", default)
 
-    def declare(self, hp: Any, name: str) -> int:
+    def declare(self, hp: HyperParameters, name: str) -> int:
         value = hp.Int(
             name,
             self.low,
@@ -124,7 +125,7 @@ class Float(Dimension):
             default = _checks.check_range("default", self.default, low, high)
             object.__setattr__(self, "default", default)
 
-    def declare(self, hp: Any, name: str) -> float:
+    def declare(self, hp: HyperParameters, name: str) -> float:
         sampling = "log" if self.log else "linear"
         value = hp.Float(
             name, self.low, self.high, sampling=sampling, default=self.default
@@ -197,7 +198,7 @@ class Choice(Dimension):
         condition = f", when={dict(self.when)}" if self.when else ""
         return f"Choice({list(self.names)}{condition})"
 
-    def declare(self, hp: Any, name: str) -> Any:
+    def declare(self, hp: HyperParameters, name: str) -> Any:
         chosen = hp.Choice(
             name, list(self.names), default=self.default, ordered=_ordered(self.names)
         )

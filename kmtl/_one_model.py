@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any
+
+from kmtl.typing import Model
 
 
 class OneModel:
@@ -16,7 +17,7 @@ class OneModel:
 
     _model: weakref.ref | None = None
 
-    def check_is_free(self, model: Any, argument: str) -> None:
+    def check_is_free(self, model: Model, argument: str) -> None:
         """Refuse a layer that another model has been compiled with."""
         if self._model is not None and self._model() is not model:
             kind = type(self).__name__
@@ -27,6 +28,6 @@ class OneModel:
                 f"Received: {argument}={self!r}"
             )
 
-    def belong_to(self, model: Any) -> None:
+    def belong_to(self, model: Model) -> None:
         """Give the layer to a model; `check_is_free` comes before it."""
         self._model = weakref.ref(model)

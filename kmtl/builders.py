@@ -19,6 +19,7 @@ from kmtl.tasks.checks import check_loss_weights, check_unique_tasks
 from kmtl.tasks.heads import HeadContext
 from kmtl.tasks.output import TaskOutput
 from kmtl.training.model import MultiTaskModel
+from kmtl.typing import Activation, Regularizer, Shape, Tensor
 
 
 def build(
@@ -110,7 +111,7 @@ def build(
         x = keras.layers.Rescaling(scale, name="rescale")(x)
     make = LayerMaker(seed=seed, kernel_regularizer=trunk.kernel_regularizer)
 
-    def head(task: Task, features: Any, part: str = "head") -> Any:
+    def head(task: Task, features: Tensor, part: str = "head") -> Tensor:
         context = HeadContext(make.part(f"{task.name}_{part}"), shape, scale)
         return task.build_head(features, context)
 
@@ -130,9 +131,9 @@ def build_mlp(
     units: Sequence[int] = (64, 64),
     sharing_depth: int | Mapping[str, int] | None = None,
     dropout: float | Sequence[float] | None = 0.0,
-    activation: Any = "relu",
+    activation: Activation = "relu",
     normalization: str | None = None,
-    kernel_regularizer: Any = None,
+    kernel_regularizer: Regularizer = None,
     **options: Any,
 ) -> MultiTaskModel:
     """A multi-task multi-layer perceptron.
@@ -185,9 +186,9 @@ def build_cnn(
     pooling: str | None = "max",
     sharing_depth: int | Mapping[str, int] | None = None,
     dropout: float | Sequence[float] | None = 0.0,
-    activation: Any = "relu",
+    activation: Activation = "relu",
     normalization: str | None = None,
-    kernel_regularizer: Any = None,
+    kernel_regularizer: Regularizer = None,
     **options: Any,
 ) -> MultiTaskModel:
     """A multi-task convolutional net.
@@ -248,7 +249,7 @@ def _resolve(given: Any, kind: str, base: type) -> Any:
     )
 
 
-def _check_input_shape(shape: Any) -> tuple[int | None, ...]:
+def _check_input_shape(shape: Shape) -> tuple[int | None, ...]:
     try:
         shape = tuple(shape)
     except TypeError as error:

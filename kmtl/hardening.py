@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from keras import ops
@@ -11,9 +11,13 @@ from kmtl.backbones.base import Backbone
 from kmtl.builders import build
 from kmtl.layers.copying import copy_state
 from kmtl.sharing.base import Sharing
+from kmtl.typing import Layer, Shape
+
+if TYPE_CHECKING:
+    from kmtl.training.model import MultiTaskModel
 
 
-def harden(model: Any, weights: bool = True) -> Any:
+def harden(model: MultiTaskModel, weights: bool = True) -> MultiTaskModel:
     """The model that a learned sharing pattern has come to.
 
     Of a model built with `sharing="learning_to_branch"` or `"adashare"` this builds the
@@ -74,7 +78,9 @@ def harden(model: Any, weights: bool = True) -> Any:
     return hard
 
 
-def _take_weights(hard: Any, model: Any, copies: dict[str, tuple[str, int]]) -> None:
+def _take_weights(
+    hard: MultiTaskModel, model: MultiTaskModel, copies: dict[str, tuple[str, int]]
+) -> None:
     sources = {layer.name: layer for layer in model.layers}
     for layer in hard.layers:
         if not layer.weights:
@@ -96,11 +102,11 @@ def _take_weights(hard: Any, model: Any, copies: dict[str, tuple[str, int]]) -> 
         layer.set_weights(values)
 
 
-def _shapes(layer: Any) -> list[tuple[int, ...]]:
+def _shapes(layer: Layer) -> list[tuple[int, ...]]:
     return [tuple(variable.shape) for variable in layer.weights]
 
 
-def _of_copy(value: np.ndarray, shape: Any, copy: int) -> np.ndarray:
+def _of_copy(value: np.ndarray, shape: Shape, copy: int) -> np.ndarray:
     """The part of a bank's variable that is the variable of one copy."""
     shape = tuple(shape)
     if value.shape == shape:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from kmtl.typing import Layer, Model, Node, Operation, Tensor, Variable
+
 #: Methods of Keras' classes that ours override.
 OVERRIDDEN = (
     # At an epoch's end Keras computes every metric once more, operation by operation.
@@ -15,7 +17,7 @@ OVERRIDDEN = (
 # `layer.input` and `layer.output` are public, and know the first call of a layer only.
 
 
-def node_of(tensor: Any) -> Any:
+def node_of(tensor: Tensor) -> Node:
     """The call that made a KerasTensor.
 
     Returns:
@@ -26,17 +28,17 @@ def node_of(tensor: Any) -> Any:
     return history.operation._inbound_nodes[history.node_index]
 
 
-def producer(tensor: Any) -> Any:
+def producer(tensor: Tensor) -> Operation:
     """The layer or operation that made a KerasTensor."""
     return tensor._keras_history.operation
 
 
-def nodes_of(layer: Any) -> list[Any]:
+def nodes_of(layer: Layer) -> list[Node]:
     """The calls of a layer, in the order in which they were made."""
     return list(getattr(layer, "_inbound_nodes", ()))
 
 
-def sublayers(layer: Any) -> list[Any]:
+def sublayers(layer: Layer) -> list[Layer]:
     """All layers inside a layer or model, at any depth, without itself.
 
     `model.layers` lists those at the top only, and layers have no such list.
@@ -47,7 +49,7 @@ def sublayers(layer: Any) -> list[Any]:
 # -- variables -------------------------------------------------------------------------
 
 
-def value_of(variable: Any) -> Any:
+def value_of(variable: Variable) -> Tensor:
     """The backend's own variable or array; None where `fit` has taken it away.
 
     On JAX `fit` hands the arrays to its steps and leaves nothing in the variables, and
@@ -56,12 +58,12 @@ def value_of(variable: Any) -> Any:
     return variable._value
 
 
-def forget_variable(layer: Any, variable: Any) -> None:
+def forget_variable(layer: Layer, variable: Variable) -> None:
     """Make a variable no longer one of the layer's. Layers can only add them."""
     layer._untrack_variable(variable)
 
 
-def forget_layer(owner: Any, part: Any) -> None:
+def forget_layer(owner: Layer, part: Any) -> None:
     """Make a layer that was an attribute no longer a part of its owner.
 
     Assigning another value to the attribute leaves the old one tracked and saved.
@@ -72,7 +74,7 @@ def forget_layer(owner: Any, part: Any) -> None:
 # -- steps ----------------------------------------------------------------------------
 
 
-def update_metrics(model: Any, *arguments: Any) -> tuple[Any, Any]:
+def update_metrics(model: Model, *arguments: Any) -> tuple[Any, Any]:
     """On JAX: logs and new metric variables, from the old ones and a batch.
 
     `compute_metrics` is public, and has the variables' scope to be put around it.

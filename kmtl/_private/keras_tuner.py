@@ -7,10 +7,18 @@ oracles keep the trials in an Optuna study, and so have to speak for both.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from typing import Any
 
 import keras_tuner
+
+from kmtl.typing import (
+    Callback,
+    HyperParameters,
+    Oracle,
+    Trial,
+    Tuner,
+    Values,
+)
 
 #: Methods of KerasTuner's classes that ours override.
 OVERRIDDEN = (
@@ -30,17 +38,19 @@ OVERRIDDEN = (
 )
 
 
-def is_worker(tuner: Any) -> bool:
+def is_worker(tuner: Tuner) -> bool:
     """Whether KerasTuner's own chief, in another process, hands out the trials."""
     return tuner._is_worker()
 
 
-def try_build(tuner: Any, hyperparameters: Any) -> Any:
+def try_build(tuner: Tuner, hyperparameters: HyperParameters) -> Any:
     """A trial's model, refused if too large, which `hypermodel.build` does not do."""
     return tuner._try_build(hyperparameters)
 
 
-def own_callbacks(tuner: Any, callbacks: Any, trial: Any, execution: int) -> Any:
+def own_callbacks(
+    tuner: Tuner, callbacks: list[Callback], trial: Trial, execution: int
+) -> list[Callback]:
     """Copies of the callbacks for a training; TensorBoard logs to a folder of its own.
 
     `Tuner.run_trial` does it inside of what else it does.
@@ -56,27 +66,27 @@ def own_callbacks(tuner: Any, callbacks: Any, trial: Any, execution: int) -> Any
     return copies
 
 
-def display(oracle: Any) -> Any:
+def display(oracle: Oracle) -> Any:
     """What prints the beginning and the end of trials."""
     return oracle._display
 
 
-def searched(oracle: Any) -> list[Any]:
+def searched(oracle: Oracle) -> list[Any]:
     """The hyperparameters that are not fixed, as the Gaussian process sees them."""
     return oracle._nonfixed_space()
 
 
-def random_values(oracle: Any) -> dict[str, Any] | None:
+def random_values(oracle: Oracle) -> dict[str, Any] | None:
     """Values that were not tried yet, None after too many attempts."""
     return oracle._random_values()
 
 
-def tried(oracle: Any, values: Mapping[str, Any]) -> bool:
+def tried(oracle: Oracle, values: Values) -> bool:
     """Whether a trial has these values already."""
     return oracle._duplicate(values)
 
 
-def remember_tried(oracle: Any, trials: Any) -> None:
+def remember_tried(oracle: Oracle, trials: Any) -> None:
     """Make the trials of the study those that `tried` knows."""
     oracle._tried_so_far = {
         oracle._compute_values_hash(trial.hyperparameters.values) for trial in trials

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kmtl import _arrays, _checks
+from kmtl.typing import Inputs, Labels, Tensor
 
 if TYPE_CHECKING:
     from kmtl.tasks.base import Task
 
 
 def from_arrays(
-    x: Any,
-    y: Any = None,
+    x: Inputs,
+    y: Labels | None = None,
     masks: Mapping[str, Any] | None = None,
     *,
     tasks: Sequence[Task],
@@ -89,7 +90,7 @@ def from_arrays(
         x, y, weights = tf.nest.map_structure(tf.constant, (x, y, weights))
 
     def batch(indices: Any) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-        def take(array: Any) -> Any:
+        def take(array: Tensor) -> Tensor:
             return tf.gather(array, indices)
 
         labels, present = {}, {}
@@ -108,7 +109,7 @@ def from_arrays(
     return data.prefetch(tf.data.AUTOTUNE)
 
 
-def _input_array(x: Any, what: str = "`x`") -> np.ndarray:
+def _input_array(x: Inputs, what: str = "`x`") -> np.ndarray:
     array = _arrays.as_array(x, what)
     if array.ndim == 0:
         raise ValueError(f"{what} must have a batch axis. Received: shape=()")
@@ -121,7 +122,7 @@ def _input_array(x: Any, what: str = "`x`") -> np.ndarray:
     return array.astype("float32") if wide else _arrays.within_int32(array)
 
 
-def _row_count(x: Any) -> int:
+def _row_count(x: Inputs) -> int:
     if not isinstance(x, Mapping):
         x = {"x": x}
     counts = {name: len(part) for name, part in x.items()}
@@ -135,7 +136,9 @@ def _row_count(x: Any) -> int:
     return rows
 
 
-def _labels(y: Any, tasks: Sequence[Task], rows: int, x: Any) -> dict[str, np.ndarray]:
+def _labels(
+    y: Labels, tasks: Sequence[Task], rows: int, x: Inputs
+) -> dict[str, np.ndarray]:
     from kmtl.tasks.checks import label_dict
 
     shape = None if isinstance(x, Mapping) else x.shape[1:]

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from kmtl.tasks.base import Task
+from kmtl.typing import Tensor
 
 
 def tensorflow() -> Any:
@@ -29,7 +30,9 @@ def label_dtype(task: Task) -> str:
     return "float32" if task.class_count is None else "int32"
 
 
-def clean_labels(task: Task, labels: Any, weights: Any = None) -> tuple[Any, Any]:
+def clean_labels(
+    task: Task, labels: Tensor, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """A batch of raw labels without missing ones, and the mask of the present ones.
 
     The rule of `Task.clean_labels`, in TensorFlow: `keras.ops` of another backend

@@ -10,6 +10,7 @@ import numpy as np
 
 from kmtl import _checks
 from kmtl.data._trees import tree_map
+from kmtl.typing import Data, Inputs
 
 if TYPE_CHECKING:
     from kmtl.tasks.base import Task
@@ -29,7 +30,7 @@ class Split:
         name: Name of the part, such as `"train"`.
     """
 
-    x: Any
+    x: Inputs
     y: dict[str, np.ndarray]
     tasks: list[Task]
     name: str = "data"
@@ -56,7 +57,7 @@ class Split:
         shuffle: bool | None = None,
         seed: int | None = 0,
         drop_remainder: bool = False,
-    ) -> Any:
+    ) -> Data:
         """A `tf.data.Dataset` of `(inputs, {task: label}, {task: mask})`.
 
         Args:

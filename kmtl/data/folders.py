@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+
+from kmtl.typing import PathLike
 
 DATA_DIR = "KMTL_DATA_DIR"  # a folder with one folder per data set
 
 
-def candidates(name: str, data_dir: Any = None) -> list[Path]:
+def candidates(name: str, data_dir: PathLike | None = None) -> list[Path]:
     """Folders in which the data set `name` may lie, in the order of looking."""
     if data_dir is not None:
         folder = Path(data_dir).expanduser()
@@ -18,7 +19,7 @@ def candidates(name: str, data_dir: Any = None) -> list[Path]:
     return [Path(given).expanduser() / name] if given else []
 
 
-def prepared_folder(name: str, data_dir: Any = None) -> str | None:
+def prepared_folder(name: str, data_dir: PathLike | None = None) -> str | None:
     """tfds' `data_dir`: as given, or `$KMTL_DATA_DIR/tfds` where it has the set.
 
     None leaves it to tfds: `$TFDS_DATA_DIR`, or `~/tensorflow_datasets`.

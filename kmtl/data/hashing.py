@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from kmtl.data.containers import Split, TaskData
+from kmtl.typing import Data
 
 VERSION = b"kmtl-data-1"
 DIGEST_BYTES = 16
 
 
-def fingerprint(data: Any) -> str:
+def fingerprint(data: Data) -> str:
     """A hash of the contents of data: equal for equal rows, in whatever order.
 
     For caching what was computed from the data, such as single-task baselines. Neither
@@ -67,7 +68,7 @@ def fingerprint(data: Any) -> str:
     ).hexdigest()
 
 
-def _batches(data: Any) -> Iterator[Any]:
+def _batches(data: Data) -> Iterator[Any]:
     if isinstance(data, Split):
         yield data.arrays()
     elif hasattr(data, "element_spec"):

@@ -6,11 +6,11 @@ import gzip
 import math
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kmtl.data import folders
+from kmtl.typing import PathLike
 
 GZIP_MAGIC = b"\x1f\x8b"
 DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -65,7 +65,9 @@ def load_idx(path: str | os.PathLike) -> np.ndarray:
     return array.astype(dtype.newbyteorder("="))
 
 
-def mnist(data_dir: Any = None, *, download: bool = True) -> tuple[Arrays, Arrays]:
+def mnist(
+    data_dir: PathLike | None = None, *, download: bool = True
+) -> tuple[Arrays, Arrays]:
     """MNIST: 60,000 + 10,000 handwritten digits.
 
     Read from the four official files (`train-images-idx3-ubyte.gz` and so on) where
@@ -88,7 +90,7 @@ def mnist(data_dir: Any = None, *, download: bool = True) -> tuple[Arrays, Array
 
 
 def fashion_mnist(
-    data_dir: Any = None, *, download: bool = True
+    data_dir: PathLike | None = None, *, download: bool = True
 ) -> tuple[Arrays, Arrays]:
     """Fashion-MNIST: 60,000 + 10,000 pieces of clothing in ten classes.
 
@@ -107,7 +109,9 @@ def fashion_mnist(
     return _images("fashion_mnist", data_dir, download)
 
 
-def _images(name: str, data_dir: Any, download: bool) -> tuple[Arrays, Arrays]:
+def _images(
+    name: str, data_dir: PathLike | None, download: bool
+) -> tuple[Arrays, Arrays]:
     looked = []
     for folder in folders.candidates(name, data_dir):
         files = [[_find(folder, file) for file in pair] for pair in FILES]
@@ -135,7 +139,7 @@ def _find(folder: Path, file: str) -> Path | None:
 
 
 def _from_tfds(
-    name: str, data_dir: Any, download: bool, looked: list[str]
+    name: str, data_dir: PathLike | None, download: bool, looked: list[str]
 ) -> tuple[Arrays, Arrays]:
     import tensorflow_datasets as tfds
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kmtl import _checks
 from kmtl.data import folders
+from kmtl.typing import Data, Inputs, PathLike, Tensor
 
 if TYPE_CHECKING:
     from kmtl.tasks.base import Task
@@ -114,7 +115,7 @@ def from_tfds(
         x = picked if _several(inputs) else picked[""]
         return x, {key: _pick(features, source) for key, source in sources.items()}
 
-    def clean(x: Any, y: Mapping[str, Any]) -> tuple[Any, dict, dict]:
+    def clean(x: Inputs, y: Mapping[str, Any]) -> tuple[Any, dict, dict]:
         labels, masks = {}, {}
         for key, label in y.items():
             labels[key], masks[key] = clean_labels(by_name[key], label)
@@ -166,7 +167,7 @@ def _input_sources(inputs: Any) -> dict[str, Source]:
     return named
 
 
-def _builder(name: str, data_dir: Any) -> Any:
+def _builder(name: str, data_dir: PathLike | None) -> Any:
     import tensorflow_datasets as tfds
 
     if not isinstance(name, str):
@@ -254,7 +255,7 @@ def _scaled(tf: Any, value: Any) -> Any:
     return tf.cast(value, tf.float32) / 255.0 if value.dtype == tf.uint8 else value
 
 
-def _checked(tf: Any, task: Task, labels: Any) -> Any:
+def _checked(tf: Any, task: Task, labels: Tensor) -> Any:
     """Labels that stop the pipeline where a class index is out of range."""
     if task.class_count is None:
         return labels
@@ -267,7 +268,7 @@ def _checked(tf: Any, task: Task, labels: Any) -> Any:
         return tf.identity(labels)
 
 
-def _check_first(data: Any, batch_size: int, tasks: Mapping[str, Task]) -> None:
+def _check_first(data: Data, batch_size: int, tasks: Mapping[str, Task]) -> None:
     """`Task.check_labels` on one batch: shapes, dtypes and values, before training."""
     first = next(iter(data.take(batch_size).batch(batch_size)), None)
     if first is None:

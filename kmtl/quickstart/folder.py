@@ -9,7 +9,6 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from kmtl import _files, _swap
 from kmtl.quickstart.settings import (
@@ -27,6 +26,7 @@ from kmtl.quickstart.settings import (
     Result,
     Settings,
 )
+from kmtl.typing import Config
 
 logger = logging.getLogger("kmtl")
 
@@ -123,7 +123,7 @@ def _check_folder(folder: Path, settings: Settings) -> None:
         )
 
 
-def _read_settings(folder: Path) -> dict[str, Any]:
+def _read_settings(folder: Path) -> Config:
     path = folder / SETTINGS_FILE
     found = _files.read_json(path, _REMEDY, keys=("settings", "made_with"))
     try:
@@ -134,9 +134,7 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     return found
 
 
-def recorded(
-    folder: Path, settings: Settings, made_with: Mapping[str, str]
-) -> dict[str, Any]:
+def recorded(folder: Path, settings: Settings, made_with: Mapping[str, str]) -> Config:
     """Content of the settings file: never fewer trials than there were."""
     trials = settings.trials
     if (folder / SETTINGS_FILE).is_file():

@@ -7,7 +7,7 @@ import functools
 import platform
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from matplotlib.figure import Figure
@@ -42,6 +42,10 @@ from kmtl.quickstart.settings import (
     Settings,
 )
 from kmtl.training.runs import fit_run
+from kmtl.typing import Callback, Trial, Tuner
+
+if TYPE_CHECKING:
+    from kmtl.training.model import MultiTaskModel
 
 FILTERS = (16, 32)
 LEARNING_RATE = 2e-3
@@ -197,7 +201,7 @@ class Job:
                 total=event.total,
             )
 
-    def train(self, tuner: Any, singles: Any) -> tuple[Any, Any, Path]:
+    def train(self, tuner: Tuner, singles: Any) -> tuple[Any, Any, Path]:
         """The best trial's model, trained anew in a folder of its own."""
         self._begin("train")
         best = tuner.oracle.get_best_trials(1)[0]
@@ -230,7 +234,9 @@ class Job:
         self._tell("step_end", text, number=1, total=1)
         return model, history, folder
 
-    def compare(self, model: Any, singles: Baselines, history: Any) -> Evaluation:
+    def compare(
+        self, model: MultiTaskModel, singles: Baselines, history: Callback
+    ) -> Evaluation:
         """Scores on the test split, which nothing so far has chosen anything by."""
         self._begin("compare")
         evaluation = evaluate(model, self.data.test, baselines=singles)
@@ -244,7 +250,7 @@ class Job:
             figure.savefig(self.folder / name)
         return evaluation
 
-    def export(self, model: Any) -> ExportReport:
+    def export(self, model: MultiTaskModel) -> ExportReport:
         """The model's files; the SavedModel is run without kmtl before it counts."""
         self._begin("export")
         with _swap.file_beside(self.folder / MODEL_FILE) as made:
@@ -258,7 +264,11 @@ class Job:
         return report
 
     def _finish(
-        self, tuner: Any, run_folder: Path, evaluation: Evaluation, report: ExportReport
+        self,
+        tuner: Tuner,
+        run_folder: Path,
+        evaluation: Evaluation,
+        report: ExportReport,
     ) -> Result:
         best = tuner.oracle.get_best_trials(1)[0]
         completed = sum(
@@ -325,7 +335,7 @@ class Job:
             filters=FILTERS,
         )
 
-    def _values(self, trial: Any) -> str:
+    def _values(self, trial: Trial) -> str:
         """What a trial varies, in one line."""
         arguments = self.hypermodel.arguments(trial.hyperparameters)
         weights = " ".join(
@@ -353,7 +363,7 @@ class Job:
         )
 
 
-def _number(tuner: Any, trial: Any) -> int:
+def _number(tuner: Tuner, trial: Trial) -> int:
     """Number of a trial, from 1, as the search's events have it."""
     return list(tuner.oracle.trials).index(trial.trial_id) + 1
 

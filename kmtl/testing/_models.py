@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from kmtl.backbones import CNN, MLP
+from kmtl.backbones.base import Backbone
 from kmtl.builders import build
+from kmtl.tasks.base import Task
+from kmtl.typing import Options
+
+if TYPE_CHECKING:
+    from kmtl.training.model import MultiTaskModel
 
 ROWS, SIDE = 6, 5
 # On TensorFlow the last batch is a part of one; JAX compiles each shape for seconds.
@@ -23,8 +29,11 @@ VECTORS = IMAGES[:, :, 0, 0]
 
 
 def model_of(
-    tasks: Any, x: np.ndarray, backbone: Any = None, sharing: Any = None
-) -> Any:
+    tasks: Sequence[Task],
+    x: np.ndarray,
+    backbone: Backbone | None = None,
+    sharing: Any = None,
+) -> MultiTaskModel:
     """A small model for these inputs, on a trunk of two blocks by default."""
     if backbone is None:
         small: Any = CNN(filters=(3, 4)) if x.ndim == 4 else MLP(units=(4, 3))
@@ -38,7 +47,7 @@ def model_of(
     )
 
 
-def through_json(config: Mapping[str, Any]) -> Any:
+def through_json(config: Options) -> Any:
     """The config as a file would give it back."""
     return json.loads(json.dumps(config))
 
@@ -50,7 +59,9 @@ def check_outputs(outputs: Mapping[str, Any]) -> None:
         assert keras.backend.standardize_dtype(output.dtype) == "float32", name
 
 
-def exercise(model: Any, x: np.ndarray, labels: Mapping[str, np.ndarray]) -> None:
+def exercise(
+    model: MultiTaskModel, x: np.ndarray, labels: Mapping[str, np.ndarray]
+) -> None:
     """Train a step, evaluate without any label, save, and load."""
     model.compile(keras.optimizers.SGD(0.1))
     before = [ops.convert_to_numpy(v) for v in model.trainable_variables]

@@ -10,6 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from kmtl.typing import Layer, Variable
+
 
 def run(checks: Sequence[Callable[..., None]], *arguments: Any) -> None:
     """Run checks one after another; what one raises says which it was and its rule."""
@@ -44,7 +46,7 @@ def dtype_policy(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def arrays(variables: Sequence[Any]) -> list[np.ndarray]:
+def arrays(variables: Sequence[Variable]) -> list[np.ndarray]:
     """Copies of the variables' values."""
     return [np.array(ops.convert_to_numpy(variable)) for variable in variables]
 
@@ -78,7 +80,7 @@ def gradient(
 
 
 def compiled(
-    layer: Any, function: Callable[..., Any], jit_compile: bool = False
+    layer: Layer, function: Callable[..., Any], jit_compile: bool = False
 ) -> Callable[..., Any]:
     """A function in `tf.function` or `jax.jit`, with the layer's state carried on.
 

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from kmtl.testing._running import compiled, eagerly
+from kmtl.typing import Tensor
 from kmtl.weighting.base import GradientWeighting
 
 #: Makes a weighting, not set up, for tasks of these names.
@@ -34,9 +35,9 @@ def call(rule: GradientWeighting, method: str, *arguments: Any) -> np.ndarray:
 
 def direction(
     rule: GradientWeighting,
-    jacobian: Any,
-    losses: Any = None,
-    present: Any = None,
+    jacobian: Tensor,
+    losses: Tensor | None = None,
+    present: Tensor | None = None,
     dtype: str = "float32",
 ) -> np.ndarray:
     """One update, as a float64 array."""

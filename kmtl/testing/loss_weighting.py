@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from kmtl.testing._running import arrays, compiled, dtype_policy, refused
+from kmtl.typing import Tensor
 from kmtl.weighting.base import LossWeighting, get
 
 #: Makes a weighting, not set up, for tasks of these names.
@@ -35,7 +36,7 @@ def ready(make: Make, names: Sequence[str]) -> LossWeighting:
     return weighting
 
 
-def run_epochs(weighting: LossWeighting, losses: np.ndarray, present: Any) -> None:
+def run_epochs(weighting: LossWeighting, losses: np.ndarray, present: Tensor) -> None:
     """One step per epoch with each row of losses, and the epoch hooks around it."""
     for epoch, row in enumerate(losses):
         weighting.on_epoch_begin(epoch)
@@ -53,7 +54,7 @@ def live(make: Make, names: Sequence[str], present: np.ndarray) -> LossWeighting
 
 
 def gradients(
-    weighting: LossWeighting, losses: Any, present: Any, training: bool = True
+    weighting: LossWeighting, losses: Tensor, present: Tensor, training: bool = True
 ) -> tuple[Any, Any, Any, list[Any]]:
     """(total, weights, d total / d losses, d total / d own trainable variables).
 
@@ -73,7 +74,7 @@ def gradients(
     else:
         import jax
 
-        def function(losses: Any, values: Any) -> Any:
+        def function(losses: Tensor, values: Any) -> Any:
             mapping = list(zip(own, values, strict=True))
             with keras.StatelessScope(state_mapping=mapping):
                 return weighting.combine(losses, present, training)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from keras import ops
 
@@ -17,6 +15,7 @@ from kmtl.testing._models import (
     through_json,
 )
 from kmtl.testing._running import gradient, run
+from kmtl.typing import Inputs, Tensor
 
 
 def check_values(task: Task, labels: np.ndarray, x: np.ndarray) -> None:
@@ -86,7 +85,7 @@ def check_training(task: Task, labels: np.ndarray, x: np.ndarray) -> None:
 CHECKS = (check_values, check_holes, check_losses_and_metrics, check_training)
 
 
-def check_task(task: Task, labels: Any, x: Any = None) -> None:
+def check_task(task: Task, labels: Tensor, x: Inputs | None = None) -> None:
     """Run kmtl's own contract tests on a kind of task.
 
     Config, label checks, losses and metrics in the right shapes, exact zero gradients

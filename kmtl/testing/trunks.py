@@ -22,6 +22,7 @@ from kmtl.testing._models import (
     through_json,
 )
 from kmtl.testing._running import dtype_policy, refused, run
+from kmtl.typing import Inputs
 
 
 def tasks_and_labels(x: np.ndarray) -> tuple[list[Task], dict[str, np.ndarray]]:
@@ -76,7 +77,7 @@ BACKBONE_CHECKS = (
 )
 
 
-def check_backbone(backbone: Any, x: Any = None) -> None:
+def check_backbone(backbone: Any, x: Inputs | None = None) -> None:
     """Run kmtl's own contract tests on a backbone.
 
     Config, every sharing depth, half precision, training and saving.
@@ -137,7 +138,7 @@ def check_sharing(
     backbone: Any = None,
     tasks: Sequence[Task] | None = None,
     labels: Mapping[str, Any] | None = None,
-    x: Any = None,
+    x: Inputs | None = None,
 ) -> None:
     """Run kmtl's own contract tests on a sharing scheme.
 
