@@ -86,7 +86,7 @@ class BankMaker(LayerMaker):
         default_factory=dict, compare=False, repr=False
     )
 
-    def layer(self, kind: type, name: str, **arguments: Any) -> Layer:
+    def layer(self, kind: type, name: str, **arguments: Any) -> Callable[..., Tensor]:
         """What applies copies of a layer; called like the layer."""
         self._check(kind, name, arguments)
         if self.copies == 1:

@@ -62,7 +62,7 @@ class DeepSupervision(keras.layers.Layer):
             self._kept.take()
         return inputs
 
-    def take(self) -> Tensor:
+    def take(self) -> Tensor | None:
         """What the layer saw in this step, once; None if it was not training."""
         return self._kept.take()
 
@@ -87,5 +87,5 @@ class _Kept:
     def put(self, tensor: Tensor) -> None:
         self._tensors[threading.get_ident()] = tensor
 
-    def take(self) -> Tensor:
+    def take(self) -> Tensor | None:
         return self._tensors.pop(threading.get_ident(), None)

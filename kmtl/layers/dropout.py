@@ -17,7 +17,7 @@ class _Drawn(keras.random.SeedGenerator):
     def __init__(self, seed: Seed):  # has no state of its own
         self._seed = seed
 
-    def next(self, ordered: bool = True) -> Tensor:
+    def next(self, ordered: bool = True) -> Seed:
         return self._seed
 
 

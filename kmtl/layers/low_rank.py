@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Self
 
 import keras
 
 from kmtl.layers.maker import LayerMaker
 from kmtl.layers.reusing import ReusingMaker
-from kmtl.typing import Activation, Config, Layer, Tensor
+from kmtl.typing import Activation, Config, Tensor
 
 #: Layers whose kernel has an update.
 DENSE = (keras.layers.Dense,)
@@ -49,7 +50,7 @@ class LowRankMaker(ReusingMaker):
         part = super().part(prefix, seed_scope)
         return dataclasses.replace(part, own=inner)
 
-    def layer(self, kind: type, name: str, **arguments: Any) -> Layer:
+    def layer(self, kind: type, name: str, **arguments: Any) -> Callable[..., Tensor]:
         """The shared layer, or what applies it and adds the task's update."""
         if not issubclass(kind, DENSE + CONVOLUTIONS):
             return _Shared(self, super().layer(kind, name, **arguments))

@@ -13,7 +13,7 @@ from keras import ops
 
 from kmtl.losses.masked import all_replicas_sum, replica_count
 from kmtl.metrics.undefined import nan_where, ratio, weighed, where_known
-from kmtl.typing import Config, DType, Tensor
+from kmtl.typing import Config, DType, Tensor, Variable
 
 # Relative spread below which float32 labels count as constant.
 ROUNDING = 1e-6
@@ -146,7 +146,7 @@ class R2(keras.metrics.Metric):
         super().__init__(name=name, dtype=dtype)
         self.columns = columns
 
-        def zeros(name: str) -> Tensor:
+        def zeros(name: str) -> Variable:
             return self.add_variable((columns,), "zeros", dtype=self.dtype, name=name)
 
         self.labels = zeros("labels")

@@ -13,7 +13,7 @@ from kmtl._registry import register
 from kmtl.layers.dselect_k_gate import DSelectKGate
 from kmtl.layers.maker import LayerMaker
 from kmtl.sharing._experts import OneBank
-from kmtl.typing import Layer, Tensor
+from kmtl.typing import Initializer, Layer
 
 
 @register("sharing", "dselect_k")
@@ -79,7 +79,7 @@ class DSelectK(OneBank):
             self._set(name, value)
 
     def gate(self, name: str, make: LayerMaker, **arguments: Any) -> Layer:
-        def uniform(what: str, bound: float) -> Tensor:
+        def uniform(what: str, bound: float) -> Initializer:
             seed = make.layer_seed(f"{name}_{what}")
             return keras.initializers.RandomUniform(-bound, bound, seed=seed)
 

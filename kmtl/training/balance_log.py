@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kmtl.typing import Tensor
+from kmtl.typing import Tensor, Variable
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -40,7 +40,7 @@ class BalanceLog(keras.layers.Layer):
         self.has_weights = False
         self.built = True
 
-    def _sum(self, shape: tuple) -> Tensor:
+    def _sum(self, shape: tuple) -> Variable:
         return self.add_weight(
             shape=shape,
             initializer="zeros",

@@ -14,8 +14,8 @@ import numpy as np
 from keras import ops
 
 from kmtl import _checks
-from kmtl.typing import Config, Layer, Tensor, Variable
-from kmtl.weighting.base import LOSS_FLOOR
+from kmtl.typing import Config, Tensor, Variable
+from kmtl.weighting.base import LOSS_FLOOR, Weighting
 
 FIRST_DECAY, SECOND_DECAY = 0.9, 0.999  # of Adam, its defaults
 FAR_BELOW = -1e30  # a logit that is never the largest, and finite
@@ -157,7 +157,7 @@ class Bounded(keras.constraints.Constraint):
 LOG_SCALE_LIMIT = 40.0
 
 
-def adam_direction(rule: Layer, gradient: Tensor, mask: Tensor) -> Tensor:
+def adam_direction(rule: Weighting, gradient: Tensor, mask: Tensor) -> Tensor:
     """Adam's step of length about 1, 0 for tasks not in `mask`, which keep their state.
 
     Args:

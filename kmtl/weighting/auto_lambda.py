@@ -12,7 +12,7 @@ from keras import ops
 from kmtl import _checks
 from kmtl._private.keras import forget_variable
 from kmtl._registry import register
-from kmtl.typing import Config, Data, Model, Tensor
+from kmtl.typing import Config, Data, Model, Tensor, Variable
 from kmtl.weighting import _masking as masking
 from kmtl.weighting.base import LossWeighting
 
@@ -153,7 +153,7 @@ class AutoLambda(LossWeighting):
         self.held = [self._hold(part) for part in parts]
         model.train_function = None
 
-    def _hold(self, array: Tensor) -> Tensor:
+    def _hold(self, array: Tensor) -> Variable:
         return self.add_weight(
             name=DATA,
             shape=array.shape,

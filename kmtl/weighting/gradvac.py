@@ -70,7 +70,7 @@ class GradVac(RandomOrderWeighting):
         # A target cosine of exactly 1 would ask for an infinite step.
         targets = ops.clip(ops.cast(self.targets, gramian.dtype), -1, 1 - 1e-6)
 
-        def step(k: Tensor, state: Tensor) -> Tensor:
+        def step(k: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             weights, products, targets = state
             look = orders[k] * both
             length = ops.sqrt(ops.maximum(ops.sum(weights * products, -1), 0))

@@ -72,7 +72,7 @@ class PCGrad(RandomOrderWeighting):
         orders = self._orders(gramian)
         others = 1 - _solvers.identity(gramian)
 
-        def step(k: Tensor, state: Tensor) -> Tensor:
+        def step(k: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             weights, products = state  # of each corrected gradient, with each unit row
             look = orders[k] * others
             overlap = ops.minimum(ops.sum(products * look, -1, keepdims=True), 0)

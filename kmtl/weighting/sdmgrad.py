@@ -77,7 +77,7 @@ class SDMGrad(SimplexWalk):
         lengths = ops.sqrt(ops.maximum(ops.diagonal(gramian), 0))
         matrix = _solvers.divide(gramian, ops.sum(lengths * mean) ** 2)
 
-        def step(k: Tensor, state: Tensor) -> Tensor:
+        def step(k: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             weights, velocity = state
             slope = ops.matmul(matrix, weights + self.regularization * mean)
             velocity = self.momentum * velocity + slope
