@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     import keras
     import keras_tuner
-    import numpy as np
 
 # -- values ----------------------------------------------------------------------------
 
@@ -25,15 +24,13 @@ Shape: TypeAlias = Any
 DType: TypeAlias = Any
 #: Number, or a `keras.random.SeedGenerator`; None for another one every time.
 Seed: TypeAlias = Any
-#: Values in NumPy by name.
-Arrays: TypeAlias = "Mapping[str, np.ndarray]"
 
 # -- by task ---------------------------------------------------------------------------
 
 TaskName: TypeAlias = str
 #: A number per task: by name, or in the tasks' order.
 PerTask: TypeAlias = Mapping[TaskName, float] | Sequence[float]
-#: The loss of each task, a scalar tensor.
+#: The loss of each task, a number or a scalar tensor.
 Losses: TypeAlias = Mapping[TaskName, Tensor]
 #: What each head reads: a vector or a map per row.
 Features: TypeAlias = dict[TaskName, Tensor]

@@ -19,7 +19,16 @@ from keras import ops
 from kmtl import _checks, _registry
 from kmtl._dimensions import Dimension
 from kmtl._one_model import OneModel
-from kmtl.typing import Config, Data, Initializer, Model, Store, Tensor, Variable
+from kmtl.typing import (
+    Config,
+    Data,
+    Initializer,
+    Losses,
+    Model,
+    Store,
+    Tensor,
+    Variable,
+)
 from kmtl.weighting import _solvers
 
 if TYPE_CHECKING:
@@ -159,7 +168,7 @@ class Weighting(OneModel, _registry.Registrable, keras.layers.Layer):
     def on_epoch_begin(self, epoch: int) -> None:
         """Host-side hook, before the first batch of an epoch (0-based)."""
 
-    def on_epoch_end(self, epoch: int, losses: dict[str, float]) -> None:
+    def on_epoch_end(self, epoch: int, losses: Losses) -> None:
         """Host-side hook with the epoch's mean raw training loss of each task."""
 
     def get_config(self) -> Config:

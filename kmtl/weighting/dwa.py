@@ -10,7 +10,7 @@ from keras import ops
 from kmtl import _checks
 from kmtl._dimensions import Float, search_over
 from kmtl._registry import register
-from kmtl.typing import Config, Tensor
+from kmtl.typing import Config, Losses, Tensor
 from kmtl.weighting import _masking as masking
 from kmtl.weighting.base import LOSS_FLOOR, LossWeighting
 
@@ -90,7 +90,7 @@ class DWA(LossWeighting):
         )
         return masking.weighted_sum(losses, weights)
 
-    def on_epoch_end(self, epoch: int, losses: dict[str, float] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, losses: Losses | None = None) -> None:
         mean, batches, last, before = (
             ops.convert_to_tensor(variable)
             for variable in (
