@@ -150,7 +150,8 @@ def test_every_option_of_a_task_survives(tmp_path: Path) -> None:
     ]
     model = table_model(tasks=tasks)
     model.compile("sgd")
-    y = {"kind": Y["kind"], "tags": np.zeros((len(X), 2))}
+    tags = np.arange(2 * len(X)).reshape(-1, 2) % 3 == 0  # both classes: an AUC
+    y = {"kind": Y["kind"], "tags": tags}
     model.save(tmp_path / "model.keras")
     loaded = kmtl.load_model(tmp_path / "model.keras")
     assert loaded.tasks == tuple(tasks)
