@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import kmtl
+from kmtl.training import NonFiniteError
 from kmtl.training.batches import ShuffledBatches
 from kmtl.training.model import MultiTaskModel
 from kmtl.tuning import reuse
@@ -199,7 +200,8 @@ def test_after_a_training_that_diverged() -> None:
     x, y = data()
     pool = ModelPool()
     model = pool.model(hypermodel, values_of(hypermodel, learning_rate=1e30))
-    fit(hypermodel, model, x, y)
+    with pytest.raises(NonFiniteError):
+        fit(hypermodel, model, x, y)
     assert not all(np.isfinite(value).all() for value in state(model))
     values = values_of(hypermodel, **SECOND)
     found = fit(hypermodel, pool.model(hypermodel, values), x, y), state(model)
