@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -235,8 +236,8 @@ def test_every_fit_takes_its_own_validation_data() -> None:
     assert len(model.variables) == before
 
 
-def test_a_hypermodel_keeps_its_data_and_checkpoints_do_not() -> None:
-    from kmtl.tuning.checkpoints import set_weights, weights_of
+def test_a_hypermodel_keeps_its_data_and_checkpoints_do_not(tmp_path: Path) -> None:
+    from kmtl.tuning.checkpoints import Checkpoints, weights_of
 
     data = (X_VALIDATION.astype("float32"), Y_VALIDATION)
     hypermodel = kmtl.HyperModel(
@@ -253,5 +254,8 @@ def test_a_hypermodel_keeps_its_data_and_checkpoints_do_not() -> None:
     for each in (model, fresh):
         each.compile("sgd", weighting=rule())
     fit(model)
-    set_weights(fresh, weights_of(model), "memory")
+    (tmp_path / "trial_0").mkdir()
+    kept = Checkpoints(lambda trial: str(tmp_path / trial), lambda: str(tmp_path))
+    kept.save("0", weights_of(model))
+    kept.load("0", fresh)
     np.testing.assert_array_equal(weights_of(fresh)[0], weights_of(model)[0])
