@@ -12,7 +12,11 @@ from keras import ops
 import kmtl
 from kmtl.tasks.metric import plain_name, served
 
-pytestmark = pytest.mark.backend
+pytestmark = [
+    pytest.mark.backend,
+    # Keras' own regions count in int64, which JAX has not.
+    pytest.mark.filterwarnings("ignore:Explicitly requested dtype"),
+]
 
 ROWS = 12
 TASKS = {
@@ -129,8 +133,6 @@ def plain_rows(name: str, kind: str):
     return labels, shown, there.all(axis=1)
 
 
-# Keras' own regions count in int64, which JAX has not.
-@pytest.mark.filterwarnings("ignore:Explicitly requested dtype")
 @pytest.mark.parametrize("name", METRICS)
 def test_metric(name: str) -> None:
     assert name in {**ENTRIES, **VECTORS} or name in ("Mean", "Sum")
