@@ -158,7 +158,7 @@ REFUSED = {
         np.array(["a", "b"]),
         "Labels of task 't' must be numbers. .*; map class names to 0..C-1 first",
     ),
-    "objects": (R("t"), np.array([None, 1.0]), "dtype=object"),
+    "objects": (R("t"), np.array([object(), 1.0]), "dtype=object"),
     "complex": (R("t"), np.array([1j]), "dtype=complex128"),
     "one_hot": (
         C("t", classes=3),
