@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 from pathlib import Path
 
 import keras
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import kmtl
@@ -79,7 +80,8 @@ def labels_for(task, rng: np.random.Generator):
 
 
 @settings(
-    max_examples=6,
+    max_examples=12 if os.environ.get("KMTL_THOROUGH") else 3,
+    phases=[Phase.generate],  # making a failing case smaller would take minutes
     derandomize=True,
     deadline=None,
     suppress_health_check=list(HealthCheck),
@@ -108,7 +110,9 @@ def test_any_list_of_tasks(makers, names, trunk, depth, seed) -> None:
     y = {name: labels for name, labels in y.items() if labels is not None}
     model.compile(keras.optimizers.Adam(0.01))
     history = model.fit(IMAGES, y, batch_size=3, verbose=0).history
-    assert all(np.isfinite(value[0]) for value in history.values())
+    # (An AUC of labels of one class is NaN, rightly.)
+    for name in ("loss", *(f"{task.name}_loss" for task in tasks)):
+        assert np.isfinite(history[name][0]), name
     report = model.loss_report(IMAGES, y)
     assert math.isclose(
         report["total"],

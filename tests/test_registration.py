@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import registry_tools
 from keras import ops
 
 import kmtl
@@ -77,17 +78,10 @@ class Ridge(kmtl.relations.Relations):
 @pytest.fixture
 def registry() -> Iterator[None]:
     """What is registered in a test is forgotten after it."""
-    for kind in _registry.KINDS:
-        _registry.names(kind)  # load all
-    classes = {kind: dict(known) for kind, known in _registry._classes.items()}
-    found = keras.saving.get_custom_objects()
-    before = dict(found)
     mine = [WorstTask, Huber, Narrow, Twice, Ridge]
     names = [cls.registered_name for cls in mine]
-    yield
-    _registry._classes.update(classes)
-    found.clear()
-    found.update(before)
+    with registry_tools.restored():
+        yield
     for cls, name in zip(mine, names, strict=True):
         cls.registered_name = name
 

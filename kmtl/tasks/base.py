@@ -413,6 +413,8 @@ class Task(_registry.Registrable):
 
     def check_values(self, values: np.ndarray) -> None:
         """Refuse present label values out of range. `values` is flat, not empty."""
+        if values.dtype == "float16":  # the range does not fit into it
+            values = values.astype("float32")
         low, high = self.label_range
         wrong = ~((values >= low) & (values <= high))
         if self.class_count is not None and values.dtype.kind == "f":

@@ -147,8 +147,10 @@ def test_the_noise_of_top_k() -> None:
     again = TopKGate(3, "a", selected=1, seed=5, balance=0.0)
     np.testing.assert_array_equal(again(x, training=True), chosen)
     assert not np.array_equal(again(x, training=True), chosen)  # drawn anew
+    # TensorFlow's softmax multiplies by a reciprocal, an ulp off on some CPUs; what is
+    # not chosen is exactly 0.
     silent = ops.convert_to_numpy(gate(x))
-    np.testing.assert_allclose(silent, np.tile([1, 0, 0], (4000, 1)), atol=1e-6)
+    np.testing.assert_allclose(silent, np.tile([1, 0, 0], (4000, 1)), rtol=1e-6, atol=0)
     # With a scale that is 0 nothing is noisy.
     gate.kernel.assign([[0.0, 1.0, 0.5]])
     gate.noise_kernel.assign([[-200.0] * 3])
