@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import long_tests
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -51,11 +52,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     import keras
 
+    backend = keras.backend.backend()
     skip = pytest.mark.skip(reason="takes long; set KMTL_THOROUGH=1 to run it")
     for item in items:
         mark = item.get_closest_marker("thorough")
         on = mark.kwargs.get("on") if mark else None
-        if mark and on in (None, keras.backend.backend()):
+        test = item.nodeid.removeprefix("tests/")
+        if (mark and on in (None, backend)) or long_tests.left_out(test, backend):
             item.add_marker(skip)
 
 

@@ -50,6 +50,10 @@ def run_on_jax(arguments: Sequence[str], request: pytest.FixtureRequest) -> None
         if not name.startswith(("PYTEST_", "TF_NUM_", "OMP_NUM_"))
     }
     environment["KERAS_BACKEND"] = "jax"
+    # Nets of a few numbers run once: code that is quick to make beats quick code.
+    flags = [environment.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=0"]
+    flags.append("--xla_llvm_disable_expensive_passes=true")
+    environment["XLA_FLAGS"] = " ".join(flags).strip()
     # Most of the time goes into compiling: nothing is compiled twice, here or in the
     # next run.
     cache = Path(tempfile.gettempdir()) / f"kmtl-tests-jax-{getpass.getuser()}"

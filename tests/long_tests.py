@@ -1,0 +1,150 @@
+"""What `pytest` leaves out unless KMTL_THOROUGH=1: the variants that take longest.
+
+Most of a test's time goes into tracing and compiling a model, so where a test runs for
+many methods, a few stand for all of them by default: one for each mechanism, and what
+others stand on. One test that takes long by its nature is marked
+`@pytest.mark.thorough` where it stands; here are only choices among variants.
+
+A pattern is that of `fnmatch` on `FILE::TEST[VARIANT]`, FILE without `tests/`; brackets
+are plain characters here.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable
+
+#: Test -> the variants that are kept, on both backends.
+KEPT = {
+    "contract/test_contract.py::test_training_a_trunk": ["mlp-*", "cnn-mmoe"],
+    "sharing/test_expert_schemes.py::test_gates_belong_to_their_task*": ["ple"],
+    "sharing/test_expert_schemes.py::test_mixed_precision": ["mixed_float16-ple"],
+    "sharing/test_expert_schemes.py::test_saved_while_training": ["ple", "dselect_k"],
+    "sharing/test_learning_to_branch.py::test_hardened_model": ["mlp"],
+    "sharing/test_search.py::test_a_model_that_is_used_again*": ["adapters"],
+    "tasks/test_dense_regression.py::test_training_on_maps_with_holes": ["1"],
+    "training/test_absent_heads.py::test_no_optimizer_moves_an_absent_task*": [
+        *("Adam-*", "AdamW-*", "Adafactor-True", "Muon-*", "scaled-True"),
+    ],
+    "training/test_distribution.py::test_two_replicas_equal_one": ["none"],
+    "training/test_gradient_weightings.py::test_low_memory_gives_the_same_update": [
+        *("krum", "pcgrad", "upgrad"),
+    ],
+    "training/test_gradient_weightings.py::test_parameters_level_subtracts*": [
+        *("mgda", "moco", "pcgrad", "upgrad"),
+    ],
+    "training/test_gradient_weightings.py::test_double_sampling*": ["modo"],
+    "training/test_gradient_weightings.py::test_compiled_with_a_partial_batch": [
+        *("graddrop", "moco"),
+    ],
+    "training/test_gradient_weightings.py::test_an_absent_task_is_left_out*": ["moco"],
+    "training/test_frozen.py::test_a_model_frozen_whole_stays_as_it_is": ["*pcgrad*"],
+    "training/test_memory.py::test_no_graph_outlives_its_model": ["*mgda"],
+    "training/test_precision.py::test_execution_options_change_no_number": [
+        *("cagrad-*steps*", "dwa-*jit*"),
+    ],
+    "tuning/test_search.py::test_the_best_model_scores_what_its_trial_did": ["Bayes*"],
+    "tuning/test_reuse.py::test_equals_a_new_model": [
+        *("relations", "batch normalisation", "moco", "separate trunks"),
+    ],
+    "weighting/test_auto_lambda.py::test_ways_to_run_agree": ["options0"],
+    "weighting/test_gradient_contract.py::test_defined_for_all_gradients*": [
+        *("*-5", "upgrad-1", "pcgrad-64", "*-4"),
+    ],
+}
+#: Tests whose matter others touch, too: what they hold in particular is held by
+#: KMTL_THOROUGH=1.
+LONG = [
+    "layers/test_deep_supervision.py::test_two_replicas_equal_one*",
+    "sharing/test_extraction.py::test_without_shared_experts_tasks_are_independent",
+    "sharing/test_nddr.py::test_training_in_half_precision",
+    "sharing/test_replicas.py::test_two_replicas_equal_one*",
+    "sharing/test_sluice.py::test_training_in_half_precision",
+    "sharing/test_sparse_experts.py::test_selection_becomes_sparse",
+    "sharing/test_tree.py::test_trains_and_survives",
+    "test_devices.py::test_replicas_of_a_strategy_and_nothing_initialised",
+    "test_docstrings.py::test_examples[[]kmtl.data.containers]",
+    "test_docstrings.py::test_examples[[]kmtl.testing.*]",
+    "test_docstrings.py::test_examples[[]kmtl.weighting.auto_lambda]",
+    "tuning/test_study.py::test_conditional_hyperparameters_are_kept_apart",
+    "tuning/test_tuners.py::test_bayesian_search_finds_the_planted_optimum",
+    "tuning/test_workers.py::test_kerastuners_own_chief_and_worker_take_our_hypermodel",
+    "tuning/test_workers.py::test_workers_know_the_baselines_that_auto_stands_for",
+    "weighting/test_auto_lambda.py::test_the_primary_task_gains_and_noise_stays_behind",
+]
+#: Test -> the variants that are kept on TensorFlow; the others run on JAX.
+KEPT_ON_TENSORFLOW = {
+    # Compiled by XLA, which is JAX's only way; without it, all run on TensorFlow.
+    "weighting/test_gradient_contract.py::test_contract": [
+        *("upgrad-check_compiled", "pcgrad-check_compiled", "moco-check_compiled"),
+        "*check_[!c]*",
+        *("*check_config", "*check_columns"),
+    ],
+    "weighting/test_loss_contract.py::test_contract": [
+        *("check_compiled-dwa", "check_compiled-famo", "check_compiled-uncertainty"),
+        "check_[!c]*",
+        "check_config*",
+    ],
+    # JAX computes in float32, and so do all the tests that train.
+    "weighting/test_gradient_golden.py::test_matches_the_same_definition": ["*64"],
+}
+#: Test -> the variants that are kept on JAX; TensorFlow runs them all.
+KEPT_ON_JAX = {
+    "contract/test_contract.py::test_training_a_trunk": ["mlp-*"],
+    "losses/test_keras_losses.py::test_loss": ["*Huber*", "*Crossentropy*"],
+    "metrics/test_keras_metrics.py::test_metric": ["*AUC*", "*F1*", "*R2*", "*Cosine*"],
+    "training/test_absent_heads.py::test_no_optimizer_moves_an_absent_task*": [
+        *("Adam-False", "Adafactor-True"),
+    ],
+    "training/test_gradient_weightings.py::test_low_memory_gives_the_same_update": [
+        "upgrad"
+    ],
+    "training/test_gradient_weightings.py::test_parameters_level_subtracts*": [
+        *("moco", "upgrad"),
+    ],
+}
+#: Tests that run on TensorFlow alone by default.
+NOT_ON_JAX = [
+    "training/test_distribution.py::test_two_replicas_equal_one*",
+    "training/test_compile.py::test_eager_training_gives_the_same_numbers",
+    "training/test_depth_per_task.py::*",
+    "training/test_frozen.py::*",
+    "training/test_metrics_in_fit.py::test_one_class_has_no_auc",
+    "training/test_metrics_in_fit.py::test_no_number_is_no_best_value",
+    "training/test_model.py::test_nothing_labelled_moves_nothing_but_decay",
+    "training/test_model.py::test_evaluate_in_every_form_of_data",
+    "tuning/test_no_number.py::test_inputs_in_a_list",
+]
+
+
+def left_out(test: str, backend: str) -> bool:
+    """Whether `FILE::TEST[VARIANT]` is one that the default run leaves out."""
+    if _any(test, LONG) or (backend == "jax" and _any(test, NOT_ON_JAX)):
+        return True
+    name, variant = _split(test)
+    return any(
+        _any(name, [pattern]) and not _any(variant, kept)
+        for table in (KEPT, KEPT_ON_JAX if backend == "jax" else KEPT_ON_TENSORFLOW)
+        for pattern, kept in table.items()
+    )
+
+
+def without_a_test(tests: Iterable[str]) -> list[str]:
+    """The patterns above that fit none of these tests: renamed, or mistyped."""
+    tests = list(tests)
+    wrong = [p for p in (*LONG, *NOT_ON_JAX) if not any(_any(t, [p]) for t in tests)]
+    for table in (KEPT, KEPT_ON_TENSORFLOW, KEPT_ON_JAX):
+        for pattern, kept in table.items():
+            variants = [v for name, v in map(_split, tests) if _any(name, [pattern])]
+            if not any(_any(variant, kept) for variant in variants):
+                wrong.append(pattern)
+    return wrong
+
+
+def _split(test: str) -> tuple[str, str]:
+    name, _, variant = test.removesuffix("]").partition("[")
+    return name, variant
+
+
+def _any(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
