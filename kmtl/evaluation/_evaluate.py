@@ -111,6 +111,7 @@ def evaluate(
                 baseline=(singles or {}).get(task.name),
                 delta=deltas.get(task.name),
                 noise=noise.get(task.name) if task.name in deltas else None,
+                unit=task.unit,
             )
         )
     return Evaluation(tuple(rows), examples, float(logs["loss"]), mean, split)

@@ -8,6 +8,7 @@ import io
 import math
 from typing import TYPE_CHECKING, Any
 
+from kmtl.tasks.values import unit_of
 from kmtl.typing import Config
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class TaskRow:
         delta: Improvement over it in %, or None.
         noise: Standard deviation of the improvement over seeds, in %; None unless the
             single-task models were trained with several seeds.
+        unit: The labels' unit, where the task has one. The loss is in the scale of its
+            transform.
     """
 
     task: str
@@ -57,6 +60,7 @@ class TaskRow:
     baseline: float | None = None
     delta: float | None = None
     noise: float | None = None
+    unit: str | None = None
 
     @property
     def score(self) -> float | None:
@@ -76,8 +80,9 @@ class TaskRow:
 
     def cells(self) -> list[str]:
         """The row as text."""
+        unit = unit_of(self.metric, self.unit)
         others = ", ".join(
-            f"{name} {_number(value)}"
+            " ".join(filter(None, (name, _number(value), unit_of(name, self.unit))))
             for name, value in self.metrics.items()
             if name != self.metric
         )
@@ -85,7 +90,7 @@ class TaskRow:
             f"{self.task} (auxiliary)" if self.auxiliary else self.task,
             f"{self.labels} ({self.coverage:.0%})",
             _number(self.loss),
-            f"{self.metric} {self.arrow}",
+            f"{self.metric}{unit and f' ({unit})'} {self.arrow}",
             self.shown,
             _number(self.baseline),
             _percent(self.delta),
@@ -162,6 +167,7 @@ class Evaluation:
     def table(self) -> Table:
         """A rich table."""
         from rich import box
+        from rich.markup import escape
         from rich.table import Table
 
         table = Table(
@@ -175,7 +181,7 @@ class Evaluation:
                 no_wrap=header != HEADERS[-1],
             )
         for line in lines:
-            table.add_row(*line)
+            table.add_row(*map(escape, line))
         return table
 
     def _text(self) -> tuple[list[str], list[list[str]]]:

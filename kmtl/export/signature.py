@@ -75,6 +75,7 @@ def describe(
             "dtype": "float32",
             "shape": list(endpoint.outputs[name][1]),
             "labels": None if task.labels is None else list(task.labels),
+            "unit": task.unit,
         }
     described = {
         "kmtl": kmtl.__version__,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import keras
 
 from kmtl import _checks
+from kmtl.layers.kept import Kept
 from kmtl.typing import Config, Shape, Tensor
 
 
@@ -53,7 +53,7 @@ class DeepSupervision(keras.layers.Layer):
         self.weight = _checks.check_range(
             "weight", weight, 0, low_open=True, high_open=True
         )
-        self._kept = _Kept()
+        self._kept = Kept()
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         if training:
@@ -75,17 +75,3 @@ class DeepSupervision(keras.layers.Layer):
 
     def get_config(self) -> Config:
         return {**super().get_config(), "task": self.task, "weight": self.weight}
-
-
-class _Kept:
-    """A tensor per thread: the replicas of `tf.distribute` run in one each, through
-    the same layer object, and change places in the middle of a step."""
-
-    def __init__(self) -> None:
-        self._tensors: dict[int, Tensor] = {}
-
-    def put(self, tensor: Tensor) -> None:
-        self._tensors[threading.get_ident()] = tensor
-
-    def take(self) -> Tensor | None:
-        return self._tensors.pop(threading.get_ident(), None)

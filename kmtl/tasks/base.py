@@ -78,6 +78,9 @@ class Task(_registry.Registrable):
     target_is_input: ClassVar[bool] = False
     #: Tasks of values may have a loss on logits, and then output these.
     values_from_logits: ClassVar[bool] = False
+    #: Name of the transform of labels for the loss, and of their unit; None without.
+    transform: ClassVar[str | None] = None
+    unit: ClassVar[str | None] = None
     #: How `loss` is called, where it is a loss object.
     _keras_loss: ClassVar[Any] = None
 

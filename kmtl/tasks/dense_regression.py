@@ -10,14 +10,14 @@ from keras import ops
 
 from kmtl import _checks, losses, metrics
 from kmtl._registry import register
-from kmtl.tasks.base import Task
 from kmtl.tasks.heads import map_labels_size
+from kmtl.tasks.values import Values
 from kmtl.typing import Inputs, Shape, Tensor
 
 
 @register("task", "dense_regression")
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class DenseRegression(Task):
+class DenseRegression(Values):
     """Real values per pixel, such as depth; labels float, shape `(N, H, W, channels)`.
 
     For one channel also `(N, H, W)`. Outputs values `(N, H, W, channels)`, in the
@@ -32,6 +32,7 @@ class DenseRegression(Task):
         channels: Values per pixel, >= 1. Defaults to 1.
         size: `(height, width)` of the labels. Defaults to the input's.
         decoder: `"conv"` or `"dense"`, as for `kmtl.Segmentation`.
+        transform, unit: As for `kmtl.Regression`.
 
     Example:
 

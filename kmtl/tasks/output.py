@@ -9,19 +9,25 @@ import numpy as np
 from keras import ops
 
 from kmtl._private.keras import value_of
+from kmtl.layers.kept import Kept
 from kmtl.tasks.base import Task
-from kmtl.typing import Config, Shape, Tensor, Variable
+from kmtl.tasks.transforms import TRANSFORMS, Transform
+from kmtl.typing import Config, DType, Shape, Tensor, Variable
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
 class TaskOutput(keras.layers.Layer):
-    """Identity in float32, named as its task, which it holds as it is now.
+    """Outputs in float32, in the labels' unit, named as the task.
 
     Keras takes log names, dict keys and export names from several places (the dict
     key, the output layer, its position); one layer named as the task at the end of
     every head makes them agree. What is known of the task stands here and nowhere
     else: its loss, which `compile(loss=...)` may replace, and its weight, a variable.
     So a model knows its tasks as they are trained after `clone_model` or loading.
+
+    It is the identity, unless the task has a `transform`: then what leaves the model is
+    in the labels' unit, and the loss sees what came in. What the transform has learned
+    of the training labels are variables.
 
     Args:
         task: A `kmtl.Task`, or its config.
@@ -46,6 +52,7 @@ class TaskOutput(keras.layers.Layer):
         super().__init__(**kwargs)
         self._declared = self._task = declared
         self.weight_rule = weight_rule
+        self._kept = Kept()
         self.set_loss(loss)
 
     def build(self, input_shape: Shape) -> None:
@@ -56,7 +63,82 @@ class TaskOutput(keras.layers.Layer):
             trainable=False,
             dtype="float32",
         )
+        self._input_shape = tuple(input_shape)
+        self._state: dict[str, Variable] = {}
+        if self.transform is not None:
+            start = {"fitted": np.zeros(())}
+            start |= self.transform.initial(int(input_shape[-1]))
+            self._state = {
+                name: self.add_weight(
+                    name=name,
+                    shape=value.shape,
+                    initializer=_Values(value),
+                    trainable=False,
+                    dtype="float32",
+                )
+                for name, value in start.items()
+            }
         self.built = True
+
+    # -- the transform ----------------------------------------------------------------
+
+    @property
+    def transform(self) -> Transform | None:
+        """The transform of the labels for the loss, None without one."""
+        name = self._declared.transform
+        return None if name is None else TRANSFORMS[name]
+
+    @property
+    def adapted(self) -> bool:
+        """Whether the transform knows the training labels; True without a transform."""
+        if self.transform is None:
+            return True
+        return bool(ops.convert_to_numpy(self._state["fitted"].value))
+
+    def adapt(self, values: np.ndarray) -> None:
+        """Fit the transform.
+
+        Args:
+            values: Labels `(N, columns)`, NaN where one is missing.
+
+        Raises:
+            ValueError: for a column without labels.
+        """
+        if self.transform is None:
+            return
+        values = np.asarray(values, "float64")
+        empty = np.flatnonzero(np.isnan(values).all(axis=0))
+        if empty.size:
+            where = f"column {empty[0]} of " if values.shape[-1] > 1 else ""
+            raise ValueError(
+                f"transform='{self._declared.transform}' of task '{self.name}' must be "
+                "fitted on training labels: give it some, or transform=None. Received: "
+                f"no label in {where}{len(values)} rows"
+            )
+        for name, value in self.transform.fit(values).items():
+            self._state[name].assign(value.astype("float32"))
+        self._state["fitted"].assign(1.0)
+
+    def targets(self, labels: Tensor, mask: Tensor) -> Tensor:
+        """Clean labels as the loss takes them; 0 where one is missing."""
+        if self.transform is None:
+            return labels
+        values = self.transform.forward(labels, self._state)
+        return ops.where(mask > 0, values, 0.0)
+
+    def before(self, outputs: Tensor) -> Tensor:
+        """Outputs as the loss takes them: what came in when they came out.
+
+        For other tensors than the last output it is computed from them.
+        """
+        if self.transform is None:
+            return outputs
+        inputs, given = self._kept.look() or (None, None)
+        if given is outputs:
+            return inputs
+        return self.transform.forward(outputs, self._state)
+
+    # -- the task ---------------------------------------------------------------------
 
     @property
     def task(self) -> Task:
@@ -93,14 +175,28 @@ class TaskOutput(keras.layers.Layer):
         self._task, self.weight_rule = task, rule
 
     def call(self, inputs: Tensor) -> Tensor:
-        return ops.cast(inputs, "float32")
+        inputs = ops.cast(inputs, "float32")
+        if self.transform is None:
+            return inputs
+        outputs = self.transform.inverse(inputs, self._state)
+        # Not computed back from the outputs: that would lose digits and gradients.
+        self._kept.put((inputs, outputs))
+        return outputs
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
     def to_keras(self) -> keras.layers.Layer:
         """The plain Keras layer that does the same."""
-        return keras.layers.Identity(dtype="float32", name=self.name)
+        if self.transform is None:
+            return keras.layers.Identity(dtype="float32", name=self.name)
+        state = {
+            name: ops.convert_to_numpy(variable.value)
+            for name, variable in self._state.items()
+        }
+        inputs = keras.Input(batch_shape=self._input_shape, dtype="float32")
+        outputs = self.transform.inverse(inputs, state)
+        return keras.Model(inputs, outputs, name=self.name)
 
     def get_config(self) -> Config:
         config = super().get_config()
@@ -110,6 +206,16 @@ class TaskOutput(keras.layers.Layer):
             "loss": keras.saving.serialize_keras_object(self.replaced_loss),
             "weight_rule": self.weight_rule,
         }
+
+
+class _Values(keras.initializers.Initializer):
+    """Given values as they are."""
+
+    def __init__(self, values: np.ndarray):
+        self.values = values
+
+    def __call__(self, shape: Shape, dtype: DType = None) -> Tensor:
+        return ops.convert_to_tensor(self.values, dtype=dtype)
 
 
 def _concrete(variable: Variable) -> Variable:

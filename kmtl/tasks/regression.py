@@ -10,13 +10,13 @@ from keras import ops
 
 from kmtl import _checks, losses, metrics
 from kmtl._registry import register
-from kmtl.tasks.base import Task
+from kmtl.tasks.values import Values
 from kmtl.typing import Inputs, Shape, Tensor
 
 
 @register("task", "regression")
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Regression(Task):
+class Regression(Values):
     """Real-valued columns; labels float, shape `(N,)` or `(N, units)`.
 
     Outputs values `(N, units)`, in the label's unit. Missing: NaN, per entry.
@@ -25,9 +25,20 @@ class Regression(Task):
 
     Args:
         units: Number of columns, >= 1. Defaults to 1.
+        transform: The scale in which the net learns, fitted on the training labels:
+            `"standardize"`, `"robust"` (for labels with outliers), `"log1p"` (above -1,
+            of several magnitudes), `"quantile"`, or None, the labels' own. The loss is
+            in that scale; outputs, metrics and exports are in the labels' unit.
+        unit: Name of the labels' unit, such as `"$"`, for tables and exports.
 
     Example:
 
+    >>> price = kmtl.Regression("price", transform="standardize", unit="$")
+    >>> model = kmtl.build_mlp(input_shape=(2,), tasks=[price], units=(8,), seed=0)
+    >>> model.compile("adam")
+    >>> logs = model.fit(np.ones((4, 2)), [1e5, 2e5, 3e5, np.nan], verbose=0).history
+    >>> bool(logs["price_loss"][0] < 10), bool(logs["price_mae"][0] > 1e4)
+    (True, True)
     >>> kmtl.Regression("age", loss="huber", metrics=("rmse", "r2")).score.direction
     'min'
     """

@@ -14,7 +14,7 @@ from kmtl._private.keras import forget_layer
 from kmtl.relations import base as relations_base
 from kmtl.relations.base import Relations
 from kmtl.tasks.checks import label_dict
-from kmtl.training import sources, streams, total_loss
+from kmtl.training import sources, streams, targets, total_loss
 from kmtl.training.balance import current_plan
 from kmtl.training.balance_log import BalanceLog
 from kmtl.training.callbacks import with_hooks
@@ -65,7 +65,8 @@ class MultiTaskModel(TaskAccess):
     Made by the builders (`kmtl.build_mlp`, `kmtl.build_cnn`, `kmtl.build`), or by hand
     as `MultiTaskModel(inputs, {task.name: TaskOutput(task)(logits), ...})`. Everything
     that Keras offers for a model works: `summary`, `fit`, `evaluate`, `predict`
-    (logits and values), `save`, `load_model`, callbacks, distribution, precision.
+    (logits, and values in the labels' units), `save`, `load_model`, callbacks,
+    distribution, precision.
 
     `compile` needs only an optimizer: losses, weights and metrics come from the tasks.
 
@@ -239,6 +240,7 @@ class MultiTaskModel(TaskAccess):
             `"regularization"`, `"other"` (what a weighting adds) and `"total"` a float.
         """
         self._require_compile("loss_report")
+        targets.check_adapted(self, "loss_report")
         x, y, sample_weight = prepare(self, x, y, sample_weight)
         return total_loss.report(self, x, y, sample_weight)
 
@@ -411,6 +413,14 @@ class MultiTaskModel(TaskAccess):
         x, y, sample_weight = prepare(self, x, y, sample_weight)
         if validation_data is not None:
             validation_data = prepare_validation(self, validation_data)
+        targets.adapt(
+            self,
+            x,
+            y,
+            sample_weight,
+            validation_split=validation_split,
+            steps=kwargs.get("steps_per_epoch"),
+        )
         current_plan(self)  # refuses what has been frozen since, before JAX's step
         ruled = [n for n, layer in self.task_outputs.items() if layer.weight_rule]
         shares: dict[str, float] = {}
@@ -444,6 +454,32 @@ class MultiTaskModel(TaskAccess):
                 **kwargs,
             )
 
+    def adapt_targets(self, y: Labels) -> None:
+        """Fit the transforms of the tasks' labels, as the first `fit` does.
+
+        For `train_on_batch`, for generators, which would be used up, and to fit them
+        anew for other data: `fit` keeps what is fitted.
+
+        Args:
+            y: Dict task name -> training labels, for some or all tasks with a
+                `transform`; or a finite data set as for `fit`, which is read once.
+
+        Raises:
+            ValueError: for a task without any label, and labels that do not fit theirs.
+
+        Example:
+
+        >>> price = kmtl.Regression("price", transform="standardize")
+        >>> model = kmtl.build_mlp(input_shape=(2,), tasks=[price], units=(4,), seed=0)
+        >>> model.compile("adam")
+        >>> model.adapt_targets({"price": [1e5, 2e5, 3e5]})
+        >>> loss = model.train_on_batch(np.ones((2, 2)), {"price": [1e5, 2e5]})[0]
+        >>> bool(loss < 10)
+        True
+        """
+        with self._scope():
+            targets.adapt_to(self, *targets.labels_of(self, y))
+
     def build_optimizer(self) -> None:
         """Make the optimizer's variables, if there are none; `fit` does it itself."""
         # TensorFlow traces a step a second time if it has made variables.
@@ -475,6 +511,7 @@ class MultiTaskModel(TaskAccess):
     ) -> Any:
         """One step on a batch, as `keras.Model.train_on_batch`, checked as by `fit`."""
         self._require_compile("train_on_batch")
+        targets.check_adapted(self, "train_on_batch")
         x, y, sample_weight = prepare(self, x, y, sample_weight)
         self._expect(complete=False)
         logs = super().train_on_batch(

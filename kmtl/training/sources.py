@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import keras
@@ -126,8 +127,13 @@ class _OneTask(keras.utils.PyDataset):
         self.source.on_epoch_end()
 
 
-def batches_of(data: Data) -> Iterator[tuple[Inputs, Labels, SampleWeight]]:
+def batches_of(
+    data: Data, steps: int | None = None
+) -> Iterator[tuple[Inputs, Labels, SampleWeight]]:
     """`(x, y, sample_weight)` of each batch, in one pass.
+
+    Args:
+        steps: Most batches of a data set. Defaults to all.
 
     Raises:
         ValueError: for a data set without end.
@@ -140,7 +146,7 @@ def batches_of(data: Data) -> Iterator[tuple[Inputs, Labels, SampleWeight]]:
                 _slice(arrays, start, start + _ROWS_AT_ONCE)
             )
         return
-    if is_endless(data):
+    if steps is None and is_endless(data):
         raise ValueError(
             "Counting labels needs a finite data set. "
             "Received: one without end (repeat())."
@@ -148,8 +154,10 @@ def batches_of(data: Data) -> Iterator[tuple[Inputs, Labels, SampleWeight]]:
     if is_tf_dataset(data):
         batches = iter(data)
     else:
-        batches = map(data.__getitem__, range(data.num_batches))
-    for batch in batches:
+        count = data.num_batches
+        numbers = itertools.count() if count is None else range(count)
+        batches = map(data.__getitem__, numbers)
+    for batch in itertools.islice(batches, steps):
         yield keras.utils.unpack_x_y_sample_weight(batch)
 
 

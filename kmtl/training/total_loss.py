@@ -55,6 +55,12 @@ def kept_predictions(model: Model) -> dict[str, list]:
     return found
 
 
+def loss_inputs(model: Model, y_pred: Outputs) -> Outputs:
+    """Outputs in the scales in which the tasks' losses take them."""
+    layers = model.task_outputs.items()
+    return {name: layer.before(y_pred[name]) for name, layer in layers}
+
+
 def task_losses(
     model: Model,
     x: Inputs,
@@ -62,9 +68,17 @@ def task_losses(
     y_pred: Outputs,
     sample_weight: SampleWeight,
     kept: dict[str, list] | None = None,
+    inner: Outputs | None = None,
 ) -> Batch:
-    """The tasks' losses on a batch; `kept` is what `kept_predictions` gave."""
+    """The tasks' losses on a batch.
+
+    Args:
+        y_pred: What the model gave, in the labels' units.
+        kept: What `kept_predictions` gave.
+        inner: What `loss_inputs` gave.
+    """
     kept = kept_predictions(model) if kept is None else kept
+    inner = loss_inputs(model, y_pred) if inner is None else inner
     x = named(model, x)
     y = label_dict(y, model.tasks)
     shares, sums, counts, deep = [], [], [], []
@@ -75,10 +89,12 @@ def task_losses(
         clean[name] = labels
         weights = task.label_weights(labels, mask)
         weights = apply_sample_weight(weights, sample_weight, name)
-        values = task.loss_values(labels, y_pred[name])
+        layer = model.task_outputs[name]
+        targets = layer.targets(labels, mask)
+        values = task.loss_values(targets, inner[name])
         sums.append(ops.sum(values * weights))
         extra = sum(
-            weight * task.loss_values(labels, inside)
+            weight * task.loss_values(targets, inside)
             for weight, inside in kept.get(name, ())
         )
         deep.append(
@@ -129,18 +145,19 @@ def half_losses(
         batch is the sum over halves of share times loss.
     """
     labels = label_dict(y, model.tasks)
+    inner = loss_inputs(model, y_pred)
 
     def losses_of(part: slice) -> Batch:
         def cut(tensor: Tensor) -> Tensor:
             return None if tensor is None else tensor[part]
 
-        given = (x, labels, y_pred, sample_weight)
+        given = (x, labels, y_pred, sample_weight, inner)
         inside = {
             name: [(weight, cut(tensor)) for weight, tensor in pairs]
             for name, pairs in kept.items()
         }
-        own_x, own_y, own_pred, weight = keras.tree.map_structure(cut, given)
-        return task_losses(model, own_x, own_y, own_pred, weight, inside)
+        *own, weight, own_inner = keras.tree.map_structure(cut, given)
+        return task_losses(model, *own, weight, inside, own_inner)
 
     halves = [losses_of(slice(start, None, 2)) for start in (0, 1)]
     counts = ops.stack([half.all_counts for half in halves])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from kmtl.training import sources, user_data
+from kmtl.training import sources, targets, user_data
 from kmtl.training.batches import ShuffledBatches
 from kmtl.typing import Callback, Callbacks, Data
 from kmtl.weighting.base import Weighting
@@ -103,7 +103,7 @@ class Feed:
         batches = ShuffledBatches(
             *self._train, batch_size=batch_size, seed=seed, first_epoch=first_epoch
         )
-        self._set_ruled_weights(model)
+        self._learn_labels(model)
         steps = self.steps(batch_size)
         # An endless pipeline does not end with the epoch in the middle of a call.
         if not self.is_pipeline(model) or steps % model.steps_per_execution:
@@ -125,8 +125,13 @@ class Feed:
             **self._validation_arguments(model, validation_batch_size),
         }
 
-    def _set_ruled_weights(self, model: MultiTaskModel) -> None:
-        """`loss_weights="data"`: `fit` would count labels, for every trial again."""
+    def _learn_labels(self, model: MultiTaskModel) -> None:
+        """Transforms of labels and `loss_weights="data"`, of the arrays themselves.
+
+        `fit` would read them from the pipeline, and count for every trial again.
+        """
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(self._train)
+        targets.adapt(model, x, y, weight)
         ruled = [n for n, layer in model.task_outputs.items() if layer.weight_rule]
         if not ruled:
             return

@@ -37,8 +37,8 @@ class Models(Protocol):
     def order_seed(self, member: Member) -> int:
         """Seed of the order in which the member sees the rows."""
 
-    def apply_label_shares(self, model: Model) -> None:
-        """`loss_weights="data"`, as `fit` does it."""
+    def learn_labels(self, model: Model) -> None:
+        """Transforms of labels and `loss_weights="data"`, as `fit` does it."""
 
     def program(
         self, key: Any, model: Model, shared: bool, members: int, states: Any
@@ -78,7 +78,7 @@ class Group:
                 self.schedules[place] = schedule, rate
             if member.start is not None:
                 member.start.restore(model)
-            population.apply_label_shares(model)
+            population.learn_labels(model)
             initial[place] = values_of(model)
         self.model = model
         orders = {(self.seeds[p], self.done[p]) for p in places}

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from kmtl import _checks
-from kmtl.training import sources, user_data
+from kmtl.training import sources, targets, user_data
 from kmtl.tuning.population import limits
 from kmtl.tuning.population.group import Group
 from kmtl.tuning.population.members import EpochEnd, Member, Snapshot, Trained
@@ -207,8 +207,10 @@ class Population:
             self._data = (_on_device(train), _on_device(validation))
         return self._data
 
-    def apply_label_shares(self, model: MultiTaskModel) -> None:
-        """`loss_weights="data"`, as `fit` does it."""
+    def learn_labels(self, model: MultiTaskModel) -> None:
+        """Transforms of labels and `loss_weights="data"`, as `fit` does it."""
+        if not all(layer.adapted for layer in model.task_outputs.values()):
+            targets.adapt(model, *user_data.prepare(model, *self._given[:3]))
         ruled = [n for n, layer in model.task_outputs.items() if layer.weight_rule]
         if not ruled:
             return

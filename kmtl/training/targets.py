@@ -1,0 +1,199 @@
+"""What tasks learn of their labels before training: the transforms' states."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kmtl import _checks
+from kmtl.tasks.base import Task
+from kmtl.tasks.checks import label_dict
+from kmtl.tasks.values import Values
+from kmtl.training import sources
+from kmtl.training.batches import ShuffledBatches
+from kmtl.training.heads import input_shape
+from kmtl.training.labels import apply_sample_weight
+from kmtl.typing import Data, Inputs, Labels, Model, SampleWeight, TaskName, Tensor
+
+logger = logging.getLogger("kmtl")
+
+#: Labels of a task that are looked at: of more, evenly spaced ones.
+MOST_LABELS = 2**22
+#: Rows by which the scale of labels is judged.
+_ROWS = 10_000
+#: Standard deviations outside of this are worth a word, and means beyond it.
+_USUAL = (0.1, 10.0)
+#: What was said in this process.
+_told: set[str] = set()
+
+
+def adapt(
+    model: Model,
+    x: Inputs,
+    y: Labels,
+    sample_weight: SampleWeight,
+    *,
+    validation_split: float = 0.0,
+    steps: int | None = None,
+) -> None:
+    """Fit the transforms that have not been fitted, on training data.
+
+    Args:
+        x, y, sample_weight: What `prepare` gave: arrays, or a data set as `x`.
+        validation_split: Share of the rows at the end that are not training data.
+        steps: Number of batches to take of a data set without end.
+
+    Raises:
+        ValueError: for a task without labels.
+        TypeError: for a generator, which would be used up.
+    """
+    names = [n for n, layer in model.task_outputs.items() if not layer.adapted]
+    if y is None and isinstance(x, ShuffledBatches):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(x.parts)
+    if y is not None:
+        rows = len(keras.tree.flatten(x)[0])
+        count = math.floor(rows * (1.0 - validation_split))  # as Keras splits
+        parts = (label_dict(y, model.tasks), sample_weight)
+        part, weight = keras.tree.map_structure(
+            lambda array: None if array is None else array[:count], parts
+        )
+        _tell_scales(model, part)
+        batches: Iterable = [(part, weight)]
+    elif not names:
+        return
+    elif sources.is_stream(x):
+        raise TypeError(
+            f"The transform{'s' if len(names) > 1 else ''} of {', '.join(names)} must "
+            "be fitted before training, which would use up a generator: call "
+            "`model.adapt_targets({task: labels})` first, or pass arrays or a data "
+            f"set. Received: {type(x).__name__}"
+        )
+    else:
+        batches = _labels_in(model, x, steps)
+    adapt_to(model, batches, names)
+
+
+def adapt_to(
+    model: Model,
+    batches: Iterable[tuple[Mapping[TaskName, Tensor], SampleWeight]],
+    names: list[str],
+) -> None:
+    """Fit the transforms of tasks on batches of `(labels, sample weights)`."""
+    if not names:
+        return
+    found = {name: _Sample() for name in names}
+    for labels, weight in batches:
+        for name in names:
+            values = _present(model.task(name), labels[name], weight)
+            found[name].add(values)
+    for name, sample in found.items():
+        model.task_outputs[name].adapt(sample.values())
+
+
+def labels_of(model: Model, data: Data) -> tuple[Iterable[Any], list[str]]:
+    """What `MultiTaskModel.adapt_targets` is given: batches, and tasks in them.
+
+    Raises:
+        ValueError: for labels of no task with a transform, or that do not fit theirs.
+    """
+    wanted = [n for n, layer in model.task_outputs.items() if layer.transform]
+    if sources.is_dataset(data):
+        return _labels_in(model, data, None), wanted
+    if not isinstance(data, Mapping) and len(model.task_names) == 1:
+        data = {model.task_names[0]: data}
+    given = _checks.check_task_keys("y", data, model.task_names, partial=True)
+    names = [name for name in wanted if name in given]
+    if not names:
+        raise ValueError(
+            "`y` must hold labels of tasks with a transform: "
+            f"{', '.join(wanted) or 'this model has none'}. "
+            f"Received: {', '.join(given) or 'none'}"
+        )
+    labels = {}
+    for name in names:
+        task = model.task(name)
+        labels[name] = task.label_array(given[name])
+        task.check_labels(labels[name], input_shape(model, task))
+    return [(labels, None)], names
+
+
+def check_adapted(model: Model, method: str) -> None:
+    """Refuse to train with transforms that have not been fitted.
+
+    Raises:
+        ValueError: saying what to write.
+    """
+    names = [n for n, layer in model.task_outputs.items() if not layer.adapted]
+    if names:
+        raise ValueError(
+            f"The transform{'s' if len(names) > 1 else ''} of {', '.join(names)} must "
+            f"know the training labels before `{method}`: call "
+            "`model.adapt_targets({task: labels})` or `model.fit` first"
+        )
+
+
+def _labels_in(model: Model, data: Data, steps: int | None) -> Iterator[tuple]:
+    batches = sources.batches_of(data, steps if sources.is_endless(data) else None)
+    for _, y, weight in batches:
+        yield label_dict(y, model.tasks), weight
+
+
+def _present(task: Task, labels: Tensor, weight: SampleWeight) -> np.ndarray:
+    """Labels `(N, columns)` in float64, NaN where one is missing or weighs nothing."""
+    array = np.asarray(task.label_array(labels))
+    _, mask = task.clean_labels(array)
+    mask = ops.convert_to_numpy(apply_sample_weight(mask, weight, task.name))
+    # Of the labels themselves: cleaned ones have lost float64's digits.
+    values = np.where(mask > 0, array.reshape(mask.shape), np.nan).astype("float64")
+    return values.reshape(-1, mask.shape[-1])
+
+
+class _Sample:
+    """Rows of labels; of very many, every second, fourth, ... one."""
+
+    def __init__(self) -> None:
+        self._parts: list[np.ndarray] = []
+        self._step, self._seen = 1, 0
+
+    def add(self, values: np.ndarray) -> None:
+        values = values[~np.isnan(values).all(axis=1)]
+        first = -self._seen % self._step
+        self._seen += len(values)
+        self._parts.append(values[first :: self._step])
+        while sum(map(len, self._parts)) > MOST_LABELS:
+            self._parts = [np.concatenate(self._parts)[::2]]
+            self._step *= 2
+
+    def values(self) -> np.ndarray:
+        return np.concatenate(self._parts)
+
+
+def _tell_scales(model: Model, labels: Mapping[TaskName, Tensor]) -> None:
+    """Say once that labels are far from the scale in which nets learn."""
+    for task in model.tasks:
+        if not isinstance(task, Values) or task.transform or task.name not in labels:
+            continue
+        given = labels[task.name]
+        values = _present(task, given[:: 1 + len(given) // _ROWS], None)
+        values = values[~np.isnan(values)]
+        if not values.size:
+            continue
+        mean, spread = float(values.mean()), float(values.std())
+        low, high = _USUAL
+        if spread == 0 or (low <= spread <= high and abs(mean) <= high):
+            continue
+        message = (
+            f"Labels of task '{task.name}' have mean {mean:.3g} and standard deviation "
+            f"{spread:.3g}: its loss is not at the scale of other tasks' losses. With "
+            f"kmtl.{type(task).__name__}('{task.name}', transform='standardize') the "
+            "net learns in standard units; predictions and metrics stay in yours."
+        )
+        if message not in _told:
+            _told.add(message)
+            logger.warning("%s", message)
