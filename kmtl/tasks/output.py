@@ -109,11 +109,11 @@ class TaskOutput(keras.layers.Layer):
         values = np.asarray(values, "float64")
         empty = np.flatnonzero(np.isnan(values).all(axis=0))
         if empty.size:
-            where = f"column {empty[0]} of " if values.shape[-1] > 1 else ""
+            where = f" in column {empty[0]}" if values.shape[-1] > 1 else ""
             raise ValueError(
                 f"transform='{self._declared.transform}' of task '{self.name}' must be "
                 "fitted on training labels: give it some, or transform=None. Received: "
-                f"no label in {where}{len(values)} rows"
+                f"no label{where}"
             )
         for name, value in self.transform.fit(values).items():
             self._state[name].assign(value.astype("float32"))

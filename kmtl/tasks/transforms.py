@@ -107,8 +107,9 @@ class Log1p(Standardize):
         return super().forward(ops.log1p(values), state)
 
     def inverse(self, values: Tensor, state: State) -> Tensor:
-        exponents = super().inverse(values, state)
-        return ops.expm1(ops.minimum(exponents, _MOST_EXPONENT))
+        x = ops.minimum(super().inverse(values, state), _MOST_EXPONENT)
+        # expm1(x), which ONNX has not, without the digits that exp(x) - 1 loses.
+        return ops.tanh(0.5 * x) * (ops.exp(x) + 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,18 +123,19 @@ class Quantile(Transform):
 
     def initial(self, columns: int) -> dict[str, np.ndarray]:
         line = np.linspace(-_MOST_QUANTILE, _MOST_QUANTILE, KNOTS)
-        return {"quantiles": np.repeat(line[None], columns, axis=0)}
+        return {"quantiles": np.tile(line, columns)}
 
     def fit(self, values: np.ndarray) -> dict[str, np.ndarray]:
         found = np.nanpercentile(values, np.linspace(0, 100, KNOTS), axis=0)
-        return {"quantiles": np.maximum.accumulate(found, axis=0).T}
+        # One column's after the other's.
+        return {"quantiles": np.maximum.accumulate(found, axis=0).T.ravel()}
 
     def forward(self, values: Tensor, state: State) -> Tensor:
         quantiles = ops.convert_to_tensor(state["quantiles"])
         ranks = ops.stack(
             [
-                _rank(values[..., column], quantiles[column])
-                for column in range(quantiles.shape[0])
+                _rank(values[..., column], quantiles[KNOTS * column :][:KNOTS])
+                for column in range(values.shape[-1])
             ],
             axis=-1,
         )
@@ -142,14 +144,14 @@ class Quantile(Transform):
 
     def inverse(self, values: Tensor, state: State) -> Tensor:
         quantiles = state["quantiles"]
-        columns = quantiles.shape[0]
         place = ops.clip(_normal_cdf(values), 0.0, 1.0) * (KNOTS - 1)
-        below = ops.cast(ops.floor(place), "int32")
-        below = ops.clip(below, 0, KNOTS - 2)  # of NaN, too
-        share = place - ops.cast(below, place.dtype)
-        flat = ops.reshape(quantiles, (-1,))
-        at = below + KNOTS * np.arange(columns, dtype="int32")
-        low, high = ops.take(flat, at), ops.take(flat, at + 1)
+        below = ops.clip(ops.floor(place), 0.0, KNOTS - 2.0)
+        below = ops.where(ops.isnan(place), 0.0, below)
+        share = place - below
+        # Whole numbers in float32: LiteRT adds no others to a vector.
+        first = KNOTS * np.arange(values.shape[-1], dtype="float32")
+        at = ops.cast(below + first, "int32")
+        low, high = ops.take(quantiles, at), ops.take(quantiles, at + 1)
         return low * (1.0 - share) + high * share
 
 

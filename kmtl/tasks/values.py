@@ -36,8 +36,8 @@ class Values(Task):
         unit: Name of the labels' unit, such as `"$"`, for tables and exports.
     """
 
-    transform: str | None = None
-    unit: str | None = None
+    transform: str | None = None  # type: ignore[misc]
+    unit: str | None = None  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         if self.transform is not None:

@@ -156,8 +156,10 @@ def half_losses(
             name: [(weight, cut(tensor)) for weight, tensor in pairs]
             for name, pairs in kept.items()
         }
-        *own, weight, own_inner = keras.tree.map_structure(cut, given)
-        return task_losses(model, *own, weight, inside, own_inner)
+        own_x, own_y, own_pred, weight, own_inner = keras.tree.map_structure(cut, given)
+        return task_losses(
+            model, own_x, own_y, own_pred, weight, inside, inner=own_inner
+        )
 
     halves = [losses_of(slice(start, None, 2)) for start in (0, 1)]
     counts = ops.stack([half.all_counts for half in halves])

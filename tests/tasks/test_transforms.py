@@ -83,6 +83,12 @@ def test_quantiles_of_equal_labels_lie_in_their_middle() -> None:
     np.testing.assert_allclose(inverse(outputs), [[0.0], [0.0], [2.0]], atol=1e-6)
 
 
+def test_small_labels_keep_their_digits_behind_a_logarithm() -> None:
+    labels = np.array([[1e-6], [3e-5], [1e-3], [2.0]])
+    forward, inverse = fitted("log1p", labels)
+    np.testing.assert_allclose(inverse(forward(labels)), labels, rtol=1e-5, atol=1e-7)
+
+
 def test_robust_where_the_middle_half_is_one_value() -> None:
     values = np.array([0.0] * 9 + [1000.0])[:, None]
     forward, _ = fitted("robust", values)
