@@ -330,3 +330,24 @@ def test_a_branch_without_the_attribute_is_inlined() -> None:
     made = tf.function(lambda x: x + 1.0, experimental_attributes=STAYS_A_CALL)
     graph = made.get_concrete_function(tf.TensorSpec((), "float32"))
     assert graph.function_def.attr["_noinline"].b
+
+
+def test_caches_are_found_in_any_part_of_a_pipeline(tmp_path) -> None:
+    """kmtl: `unfilled_caches` of `kmtl/_private/tensorflow.py`."""
+    import tensorflow as tf
+
+    from kmtl._private.tensorflow import unfilled_caches
+    from kmtl.data.caches import fill_caches
+
+    first = tf.data.Dataset.range(4).cache()
+    both = first.concatenate(tf.data.Dataset.range(3).cache(str(tmp_path / "kept")))
+    data = tf.data.Dataset.zip((both.batch(4), both.batch(4))).cache()
+    last = data.map(lambda a, b: a + b).prefetch(1)
+    found = unfilled_caches(last)
+    assert found[0] is first or found[1] is first
+    assert found[-1] is data
+    assert len(found) == 3
+    fill_caches(last)
+    assert len(unfilled_caches(last)) == 2  # that in a file is known to be full
+    assert unfilled_caches(tf.data.Dataset.range(4).batch(2)) == []
+    fill_caches(first.repeat().cache())  # has no end: left alone

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kmtl import _checks
 from kmtl.data import folders
+from kmtl.data.caches import fill_caches
 from kmtl.typing import Data, Inputs, PathLike, Tensor
 
 if TYPE_CHECKING:
@@ -127,9 +128,7 @@ def from_tfds(
     _check_first(data, batch_size, by_name)
     if cache:
         data = data.cache() if cache is True else data.cache(os.fspath(cache))
-        # Filled at once: of two iterators over a cache that is not full yet, one that
-        # is dropped half-read can empty it under the other, which then ends too early.
-        data.reduce(tf.constant(0, tf.int64), lambda count, _: count + 1)
+        fill_caches(data)
     if shuffle:
         data = data.shuffle(shuffle_buffer, seed=seed, reshuffle_each_iteration=True)
     data = data.batch(batch_size, drop_remainder=drop_remainder)

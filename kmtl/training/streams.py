@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from kmtl import _arrays, _checks
+from kmtl.data.caches import fill_caches
 from kmtl.tasks.checks import label_dict
 from kmtl.training.heads import input_shape
 from kmtl.training.inputs import check_inputs
@@ -51,16 +52,21 @@ def checked(model: Model, data: Data) -> Data:
     known = [first for one, first in seen if one is data]
     if known:
         return data if own else _Alike(data, known[0])
-    if not isinstance(data, keras.utils.PyDataset):
-        first = next(iter(data), None)
-    else:
-        first = None if data.num_batches == 0 else data[0]
+    first = _first(data)
     if first is None:
         raise _empty(data)
     look(model, first)
     seen.append((data, structure(first)))
     del seen[:-4]
     return data if own else _Alike(data, structure(first))
+
+
+def _first(data: Data) -> Batch | None:
+    """The first batch of a data set; None if it has none."""
+    if isinstance(data, keras.utils.PyDataset):
+        return None if data.num_batches == 0 else data[0]
+    fill_caches(data)
+    return next(iter(data), None)
 
 
 def _chained(model: Model, data: Iterator) -> Iterator:

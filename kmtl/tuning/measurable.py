@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kmtl.data.caches import fill_caches
 from kmtl.evaluation.delta import LOG_NAME
 from kmtl.training import sources
 from kmtl.typing import Data, Inputs
@@ -103,6 +104,7 @@ def _batches(data: Data, steps: int | None) -> Iterator[tuple[Any, Any, Any]]:
             start, size = stop, 2 * size
         return
     if sources.is_tf_dataset(data):
+        fill_caches(data)
         batches = iter(data)
     else:
         count = data.num_batches

@@ -172,12 +172,19 @@ def test_fit_and_evaluate(houses: Path) -> None:
     model = kmtl.build_mlp(
         input_shape=(4, 4, 1), tasks=[KIND, PRICE], units=(2,), input_dtype="uint8"
     )
-    model.compile("sgd")
-    data = read(houses, tasks=[KIND, PRICE])
-    history = model.fit(data, validation_data=data, verbose=0).history
+    # The mean of the prices that are there tells whether a row was lost.
+    mean = keras.metrics.MeanMetricWrapper(lambda price, _: price, name="mean")
+    model.compile("sgd", metrics={"price": [mean]})
+    data = read(houses, tasks=[KIND, PRICE], shuffle=True)
+    history = model.fit(data, validation_data=data, epochs=2, verbose=0).history
     results = model.evaluate(data, return_dict=True, verbose=0)
+    prices = [row for row in range(ROWS) if row != 5]
+    expected = pytest.approx(np.mean(prices), rel=1e-6)
+    for means in (history["price_mean"], history["val_price_mean"]):
+        assert means == [expected] * 2
+    assert results["price_mean"] == expected
     for name, value in results.items():
-        assert history[f"val_{name}"] == [pytest.approx(value, rel=1e-5)]
+        assert history[f"val_{name}"][-1] == pytest.approx(value, rel=1e-5)
         assert np.isfinite(value)
 
 

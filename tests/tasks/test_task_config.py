@@ -126,6 +126,7 @@ BAD = {
     "name_keyword": (lambda: R("class"), ValueError, "not a keyword"),
     "name_unicode": (lambda: R("größe"), ValueError, "ASCII letters"),
     "name_loss": (lambda: R("loss"), ValueError, "may not be called 'loss'"),
+    "name_deep": (lambda: R("deep_supervision"), ValueError, "may not be called"),
     "name_shared": (lambda: R("shared"), ValueError, "'shared'.*name='shared'"),
     "name_val": (lambda: R("val"), ValueError, "Received: name='val'"),
     "name_val_": (lambda: R("val_a"), ValueError, "nor start with 'val_'"),

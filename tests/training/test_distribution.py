@@ -77,7 +77,21 @@ SCRIPT = textwrap.dedent(
                 for v in model.trainable_variables
             ]
             results.append({"history": history, "weights": values})
-        return results
+        return results, failures(model, *data) if replicas > 1 else []
+
+    def failures(model, x, y):
+        # What `fit` raises for wrong numbers that one replica alone sees.
+        import tensorflow as tf
+        found = []
+        for name, value in (("kind", 7), ("size", 3e38)):
+            wrong = {k: v[:40].copy() for k, v in y.items()}
+            wrong[name][20] = value
+            rows = tf.data.Dataset.from_tensor_slices((x[:40], wrong))
+            try:
+                model.fit(rows.batch(8), verbose=0)
+            except (ValueError, FloatingPointError) as error:
+                found.append(str(error))
+        return found
 
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -111,7 +125,10 @@ SCRIPT = textwrap.dedent(
     ids=["none", "weightings"],
 )
 def test_two_replicas_equal_one(weightings):
-    compare(weightings)
+    label, loss = compare(weightings)
+    assert "Labels of task 'kind'" in label
+    assert "Received: 7, first in step 3 of epoch 1" in label
+    assert "task size was NaN or infinite in step 3 of epoch 1" in loss
 
 
 @pytest.mark.slow
@@ -131,9 +148,11 @@ def test_every_deterministic_weighting(name):
     compare([[name, options | ({"level": at} if at else {})] for at in levels])
 
 
-def compare(weightings):
+def compare(weightings) -> list[str]:
+    """Compare, and give what was raised for wrong numbers."""
     environment = {
         **os.environ,
+        "TF_CPP_MIN_LOG_LEVEL": "0",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
         "KERAS_BACKEND": keras.backend.backend(),
     }
@@ -145,10 +164,11 @@ def compare(weightings):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    # A branch of the step that TensorFlow tries to fold, and cannot.
+    assert "OP_REQUIRES failed" not in done.stderr
     line = next(x for x in done.stdout.splitlines() if x.startswith("RESULT"))
-    for weighting, one, two in zip(
-        weightings, *json.loads(line.removeprefix("RESULT")), strict=True
-    ):
+    (ones, _), (twos, raised) = json.loads(line.removeprefix("RESULT"))
+    for weighting, one, two in zip(weightings, ones, twos, strict=True):
         assert set(one["history"]) == set(two["history"])
         for key, values in one["history"].items():
             np.testing.assert_allclose(
@@ -162,3 +182,4 @@ def compare(weightings):
             np.testing.assert_allclose(
                 weights, expected, rtol=2e-3, atol=2e-5, err_msg=str(weighting)
             )
+    return raised

@@ -121,6 +121,24 @@ def test_validation_and_evaluation(model) -> None:
     assert np.isfinite(list(history.values())).all()
 
 
+def test_half_precision_with_loss_scaling() -> None:
+    """Steps that only the scaled gradients overflow are skipped, and no failure."""
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = build()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model.optimizer.initial_scale = 2.0**40
+    history = model.fit(stream(), epochs=2, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    with pytest.raises(ValueError, match=RULE + "7, first in step 3 of epoch 1"):
+        model.fit(stream(y=changed(Y, "kind", 7)), verbose=0)
+    with pytest.raises(ValueError, match=r"Input 'inputs' must .* step 4 of epoch"):
+        model.fit(stream(with_nan()), verbose=0)
+    with pytest.raises(NonFiniteError, match=r"task size .* in step 3 of epoch 1"):
+        model.fit(stream(y=changed(Y, "size", 3e38)), verbose=0)
+
+
 def test_missing_labels_raise_no_flag(model) -> None:
     model.fit(stream(y=changed(changed(Y, "kind", -1), "size", np.nan)), verbose=0)
     model.fit(stream(y=changed(FLOATS, "kind", np.nan)), verbose=0)

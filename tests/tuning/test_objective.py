@@ -257,3 +257,6 @@ def test_delta_m_among_others_needs_baselines(objective: Any) -> None:
     assert (
         check_baselines(None, resolve_objective("pareto", TASKS), TASKS, None) is None
     )
+    # Nothing is relative to a score of 0: refused before the first trial.
+    with pytest.raises(ValueError, match=r"baselines\['ink'\].*other than 0"):
+        check_baselines({"digit": 0.9, "ink": 0.0}, found, TASKS, None)
