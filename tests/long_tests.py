@@ -90,6 +90,11 @@ KEPT_ON_TENSORFLOW = {
 }
 #: Test -> the variants that are kept on JAX; TensorFlow runs them all.
 KEPT_ON_JAX = {
+    "contract/test_contract.py::test_mixed_precision_forward": ["cnn-mixed_float16"],
+    "contract/test_contract.py::test_relations": ["mtrl-*"],
+    "contract/test_contract.py::test_task": [
+        *("*check_[!t]*", "classification-*", "segmentation-*"),
+    ],
     "contract/test_contract.py::test_training_a_trunk": ["mlp-*"],
     "losses/test_keras_losses.py::test_loss": ["*Huber*", "*Crossentropy*"],
     "metrics/test_keras_metrics.py::test_metric": ["*AUC*", "*F1*", "*R2*", "*Cosine*"],
@@ -105,6 +110,8 @@ KEPT_ON_JAX = {
 }
 #: Tests that run on TensorFlow alone by default.
 NOT_ON_JAX = [
+    "contract/test_contract.py::test_the_first_check_that_fails_is_named",
+    "data/test_bundled.py::test_plugs_into_builders_and_fit",
     "training/test_distribution.py::test_two_replicas_equal_one*",
     "training/test_compile.py::test_eager_training_gives_the_same_numbers",
     "training/test_depth_per_task.py::*",
