@@ -70,6 +70,12 @@ class Devices:
     replicas: int
     memory_growth: bool | None
 
+    @property
+    def line(self) -> str:
+        """Hardware, memory and precision in a few words, for lines of progress."""
+        where = "; ".join(map(str, self.accelerators)) or f"CPU, {self.cpu_cores} cores"
+        return f"{where}, {self.precision}, {self.backend}"
+
     def __str__(self) -> str:
         accelerators = "; ".join(map(str, self.accelerators)) or "none, runs on the CPU"
         rows = {
@@ -188,6 +194,21 @@ def _tensorflow_devices() -> tuple[tuple[Accelerator, ...], int, bool | None]:
             growth = all(config.get_memory_growth(gpu) for gpu in gpus)
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     return tuple(accelerators), replicas, growth
+
+
+def peak_memory() -> int | None:
+    """Most bytes of the first GPU's memory in use so far; None where nobody counts."""
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    import tensorflow as tf
+
+    if not tf.config.list_physical_devices("GPU"):
+        return None
+    return tf.config.experimental.get_memory_info("GPU:0")["peak"]
 
 
 def _jit_by_default(backend: str) -> bool:

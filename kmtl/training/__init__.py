@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kmtl.training.guards import NonFiniteError as NonFiniteError
+    from kmtl.training.memory import OutOfMemoryError as OutOfMemoryError
     from kmtl.training.runs import RunCheckpoint as RunCheckpoint
     from kmtl.training.runs import fit_run as fit_run
 
 _MODULES = {
     "NonFiniteError": "kmtl.training.guards",
+    "OutOfMemoryError": "kmtl.training.memory",
     "RunCheckpoint": "kmtl.training.runs",
     "fit_run": "kmtl.training.runs",
 }
 
-__all__ = ["NonFiniteError", "RunCheckpoint", "fit_run"]
+__all__ = ["NonFiniteError", "OutOfMemoryError", "RunCheckpoint", "fit_run"]
 
 
 def __getattr__(name: str) -> Any:

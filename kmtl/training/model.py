@@ -22,6 +22,7 @@ from kmtl.training.compile_state import CompileState
 from kmtl.training.compiling import check
 from kmtl.training.guards import Guards, check_guards
 from kmtl.training.labels import apply_sample_weight, clean_labels, named
+from kmtl.training.memory import memory_advice
 from kmtl.training.optimizer_slots import build_optimizer
 from kmtl.training.task_access import TaskAccess
 from kmtl.training.trackers import LossTerms
@@ -396,6 +397,8 @@ class MultiTaskModel(TaskAccess):
             kmtl.training.NonFiniteError: after an epoch in which a task's loss, or a
                 weight of the model, became NaN or infinite; it names task and step.
                 The epochs before are in `model.history`.
+            kmtl.training.OutOfMemoryError: when the device has not enough memory; it
+                names a batch size that should fit.
         """
         self._require_compile("fit")
         check_counts(
@@ -437,7 +440,10 @@ class MultiTaskModel(TaskAccess):
                 self.weighting.on_fit_begin(self, validation_data)
             self.build_optimizer()
         self.set_task_weights({name: shares[name] for name in ruled})
-        with streams.first_hand(x, validation_data):
+        with (
+            memory_advice(self, batch_size, arrays=y is not None),
+            streams.first_hand(x, validation_data),
+        ):
             return super().fit(
                 x=x,
                 y=y,
@@ -560,7 +566,8 @@ class MultiTaskModel(TaskAccess):
             check_ends(x, "steps", kwargs.get("steps"))
             x, y, sample_weight = prepare(self, x, y, sample_weight)
             self._expect(streams=sources.needs_looks(x))
-        with streams.first_hand(x):
+        advice = memory_advice(self, batch_size, arrays=y is not None)
+        with advice, streams.first_hand(x):
             logs = super().evaluate(
                 x=x,
                 y=y,

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kmtl import _checks
+from kmtl._devices import GIBIBYTE, devices, peak_memory
 from kmtl._private.keras_tuner import is_worker
 from kmtl.tuning.events import SearchEvent, failure_reason
 from kmtl.tuning.objective import directions, trial_logs
@@ -57,6 +58,7 @@ class SearchTable:
         self._known: set[str] = set()  # trials that had ended before, or were told of
         self._ended_before = 0
         self._epochs: dict[str, tuple[int, int | None]] = {}
+        self._where = ""  # hardware, memory, precision
 
     def __call__(self, event: SearchEvent) -> None:
         """Take in an event."""
@@ -85,6 +87,7 @@ class SearchTable:
         self._known = {t.trial_id for t in _trials(tuner) if t.status in ENDED}
         self._ended_before = len(self._known)
         self._epochs = {}
+        self._where = devices(memory_growth=False).line
 
     # -- a line per trial -------------------------------------------------------------
 
@@ -196,7 +199,9 @@ class SearchTable:
         left = self._seconds_left(tuner, counts, elapsed)
         if left is not None:
             parts.append(f"about {_clock(left)} left")
-        return ", ".join(parts)
+        peak = peak_memory()
+        used = f", {peak / GIBIBYTE:.1f} GiB at most" if peak else ""
+        return f"{', '.join(parts)} ({self._where}{used})"
 
     def _seconds_left(
         self, tuner: Tuner, counts: Mapping[str, int], elapsed: float

@@ -14,6 +14,7 @@ import numpy as np
 
 from kmtl import _checks
 from kmtl.training import sources, targets, user_data
+from kmtl.training.memory import is_out_of_memory, out_of_memory
 from kmtl.tuning.population import limits
 from kmtl.tuning.population.group import Group
 from kmtl.tuning.population.members import EpochEnd, Member, Snapshot, Trained
@@ -154,9 +155,22 @@ class Population:
             )
             for start in range(0, len(places), most):
                 wave = places[start : start + most]
-                run = Group(self, key, members, wave, epochs, objective, callbacks)
-                for place, trained in run.train(on_epoch_end, keep_last).items():
-                    results[place] = trained
+                try:
+                    run = Group(self, key, members, wave, epochs, objective, callbacks)
+                    trained = run.train(on_epoch_end, keep_last)
+                except Exception as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    size = self._width_of(key, wave)
+                    self._programs = {}  # they hold what memory there is
+                    remedy = (
+                        "so many trials in one call (`width`), or in a search "
+                        f"`population`. A smaller batch helps, too: this is "
+                        f"{key[2]} rows per trial."
+                    )
+                    raise out_of_memory("population", size, remedy) from error
+                for place, found in trained.items():
+                    results[place] = found
         return results  # type: ignore[return-value]
 
     # -- parts ------------------------------------------------------------------------
@@ -176,6 +190,11 @@ class Population:
             arguments = self.hypermodel.builder_arguments(member.values)
             options = self.hypermodel.compile_arguments(member.values)
         return structure(arguments), compilation(options), self._batch(member)
+
+    def _width_of(self, key: Any, wave: Sequence[int]) -> int:
+        """Trials per call of a structure's program, also where none came to be."""
+        found = [w for known, (_, w, _) in self._programs.items() if known[:-1] == key]
+        return found[0] if found else min(self.width or len(wave), len(wave))
 
     def _batch(self, member: Member) -> int:
         return int(member.values.get("batch_size") or self.batch_size)

@@ -9,6 +9,7 @@ import keras
 from keras_tuner.engine.trial import TrialStatus
 
 from kmtl.evaluation.delta import DeltaM
+from kmtl.training.memory import OutOfMemoryError
 from kmtl.tuning.population import limits
 from kmtl.tuning.population.members import EpochEnd, Member, Trained
 from kmtl.tuning.population.replay import replay
@@ -174,7 +175,7 @@ class TogetherTrials:
                 keys.append((trial.trial_id, execution))
                 members.append(Member(values, execution))
         try:
-            trained = self._population.train(
+            trained = self._train_what_fits(
                 members,
                 epochs=fit_options["epochs"],
                 objective=tuner.oracle.objective,
@@ -198,6 +199,25 @@ class TogetherTrials:
             if execution == 0:
                 kind, _ = self._ends.get(trial_id, (None, 0))
                 self._ends[trial_id] = (kind, len(result.curves))
+
+    def _train_what_fits(
+        self, members: list[Member], on_epoch_end: Any, **options: Any
+    ) -> list[Trained]:
+        """`Population.train`, with half as many in a call until memory suffices."""
+        told = []
+
+        def tell(ended: list[EpochEnd]) -> set[int]:
+            told.append(ended)
+            return on_epoch_end(ended)
+
+        while True:
+            try:
+                return self._population.train(members, on_epoch_end=tell, **options)
+            except OutOfMemoryError as error:
+                if error.fits is None or told:
+                    raise
+                logger.warning("%s Trying that.", error)
+                self._population.width = error.fits
 
     def _epoch_end(
         self,
