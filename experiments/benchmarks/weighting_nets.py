@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import keras
 import numpy as np
 
 import kmtl
-from kmtl._registry import register
-from kmtl.tasks.heads import map_head, map_size
 
 SIDE, CHANNELS, CLASSES, PIXEL_CLASSES = 64, 3, 10, 13
 FEATURES, UNITS, HEAD_UNITS = 128, (512, 512, 512, 512), 64
 FILTERS, CONVS = (32, 64, 128), 2  # a block ends in a convolution with stride 2
 BATCH = {"mlp": 256, "conv": 16}
 CONV_TASKS = 3
-
-
-@register("task", "benchmark_depth")
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Depth(kmtl.Regression):
-    """One number per pixel."""
-
-    size: tuple[int, int] | None = None
-    decoder: str = "conv"
-
-    dense_prediction = True
-
-    def label_shape(self, labels: Any) -> tuple[int, ...]:
-        return (*labels.shape[1:3], 1)
-
-    def expected_shapes(self, input_shape: Any) -> list:
-        return [tuple(input_shape[:2]), (*input_shape[:2], 1)]
-
-    def build_head(self, features: Any, head: Any) -> Any:
-        return map_head(features, head, self, 1, map_size(self, head))
 
 
 def build(net: str, tasks: int, small: bool = False) -> kmtl.MultiTaskModel:
@@ -62,7 +39,7 @@ def build(net: str, tasks: int, small: bool = False) -> kmtl.MultiTaskModel:
         tasks=[
             kmtl.Classification("kind", classes=CLASSES),
             kmtl.Segmentation("parts", classes=PIXEL_CLASSES),
-            Depth("depth"),
+            kmtl.DenseRegression("depth", loss="mse", metrics=("mae",)),
         ],
         filters=(4, 4, 4) if small else FILTERS,
         convs=CONVS,

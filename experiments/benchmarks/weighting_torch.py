@@ -26,7 +26,14 @@ FEATURES, WIDTH, DEPTH, HEAD_UNITS = 128, 512, 4, 64
 BATCH = {"mlp": 256, "conv": 16}
 
 
+#: Other nets of programs that use this one: functions of `small` that make the trunk,
+#: and the heads by task.
+NETS: dict[str, tuple[Callable, Callable]] = {}
+
+
 def trunk(net: str, small: bool) -> nn.Module:
+    if net in NETS:
+        return NETS[net][0](small)
     layers: list[nn.Module] = []
     if net == "mlp":
         width, inputs = 8 if small else WIDTH, FEATURES
@@ -43,6 +50,8 @@ def trunk(net: str, small: bool) -> nn.Module:
 
 
 def heads(net: str, tasks: int, small: bool) -> dict[str, nn.Module]:
+    if net in NETS:
+        return NETS[net][1](small)
     if net == "mlp":
         width, units = (8, 4) if small else (WIDTH, HEAD_UNITS)
         return {
@@ -102,22 +111,31 @@ def stand_in_for_torchvision() -> None:
 
 
 def loss_of(name: str) -> Callable:
-    kinds = ("kind", "parts")
+    kinds = ("kind", "parts", "objects")
     return nn.functional.cross_entropy if name in kinds else nn.functional.mse_loss
 
 
 class Plain:
-    """Sum of the losses; also what the others inherit."""
+    """Sum of the losses; also what the others inherit.
+
+    On `job["device"]`, the CPU by default.
+    """
 
     def __init__(self, job: dict[str, Any]):
-        self.trunk = trunk(job["net"], job["small"])
-        self.heads = nn.ModuleDict(heads(job["net"], job["tasks"], job["small"]))
+        device = job.get("device", "cpu")
+        self.trunk = trunk(job["net"], job["small"]).to(device)
+        made = heads(job["net"], job["tasks"], job["small"])
+        self.heads = nn.ModuleDict(made).to(device)
         self.losses = {name: loss_of(name) for name in self.heads}
         self.make_optimizer([*self.trunk.parameters(), *self.heads.parameters()])
 
+    def modules(self) -> list[nn.Module]:
+        return [self.trunk, self.heads]
+
     def make_optimizer(self, parameters: list) -> None:
-        # Keras' epsilon; PyTorch's default, several tensors at a time.
-        self.optimizer = torch.optim.Adam(parameters, lr=1e-3, eps=1e-7)
+        # Keras' epsilon; PyTorch's default, several tensors at a time, on a CPU.
+        fused = parameters[0].is_cuda or None
+        self.optimizer = torch.optim.Adam(parameters, lr=1e-3, eps=1e-7, fused=fused)
 
     def each_loss(self, features: Any, y: dict) -> list:
         return [
@@ -180,25 +198,30 @@ class LibMTL(Plain):
             {"zero_grad_share_params": lambda m: m.encoder.zero_grad(False)},
         )
         made = heads(job["net"], job["tasks"], job["small"])
+        device = torch.device(job.get("device", "cpu"))
         self.model = model(
             task_name=list(made),
             encoder_class=lambda: trunk(job["net"], job["small"]),
             decoders=nn.ModuleDict(made),
             rep_grad=features,
             multi_input=False,
-            device=torch.device("cpu"),
-        )
+            device=device,
+        ).to(device)
         self.model.task_num = len(made)
         self.model.init_param()
+        self.device = device
         self.losses = {task: loss_of(task) for task in made}
         self.options = {"MGDA": {"mgda_gn": "none"}}.get(
             name, {"calpha": 0.5, "rescale": 1} if name == "CAGrad" else {}
         )
         self.make_optimizer(list(self.model.parameters()))
 
+    def modules(self) -> list[nn.Module]:
+        return [self.model]
+
     def backward(self, x: Any, y: dict) -> None:
         outputs = self.model(x)
-        losses = torch.zeros(len(self.losses))
+        losses = torch.zeros(len(self.losses), device=self.device)
         for t, (task, loss) in enumerate(self.losses.items()):
             losses[t] = loss(outputs[task], y[task])
         self.model.backward(losses, **self.options)

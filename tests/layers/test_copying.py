@@ -61,6 +61,7 @@ def normalization() -> keras.layers.Layer:
 
 
 def discretization() -> keras.layers.Layer:
+    pytest.importorskip("tensorflow")  # Keras looks for a `tf.data.Dataset`
     layer = keras.layers.Discretization(num_bins=4, output_mode="multi_hot")
     layer.adapt(X)
     return layer
