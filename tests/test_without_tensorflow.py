@@ -1,4 +1,4 @@
-"""On JAX nothing needs TensorFlow: building, training, balancing, sharing, searching."""
+"""On JAX nothing needs TensorFlow: building, training, balancing, searching."""
 
 from __future__ import annotations
 

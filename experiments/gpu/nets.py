@@ -7,13 +7,11 @@ from typing import Any
 
 import keras
 import numpy as np
-import stage
 import weighting_nets
 
 import kmtl
 from kmtl import _registry
 
-assert stage.HERE  # it puts the benchmarks' nets on the path
 #: Height and width of the images, and classes per pixel, as of NYUv2.
 SIZE, PARTS, OBJECTS = (288, 384), 13, 40
 BATCH = {**weighting_nets.BATCH, "resnet": 8}
@@ -50,9 +48,9 @@ class ResNet(kmtl.backbones.Backbone):
             features = self._conv(features, self.filters[0], 7, 2, make.part("stem"))
             features = make.activation("relu", "stem_relu")(features)
             pool = keras.layers.MaxPooling2D
-            features = make.layer(
-                pool, "pool", pool_size=3, strides=2, padding="same"
-            )(features)
+            features = make.layer(pool, "pool", pool_size=3, strides=2, padding="same")(
+                features
+            )
         for i in range(2):
             stride = 2 if index and not i else 1
             part = make.part(f"unit{i + 1}")

@@ -67,7 +67,8 @@ def markdown(result: dict[str, Any]) -> str:
         "",
         "Written by `run.py`; do not edit.",
         "",
-        f"{result['date']}; {cards}; JAX on {', '.join(used) or 'nothing'}; {versions}.",
+        f"{result['date']}; {cards}; JAX on {', '.join(used) or 'nothing'}; "
+        f"{versions}.",
         "",
         *(f"- {stage}: {words}" for stage, words in result["outcomes"].items()),
         "",

@@ -14,7 +14,6 @@ from typing import Any
 from kmtl._files import Records
 
 HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parent / "benchmarks"))  # its nets
 
 
 def load(path: str) -> ModuleType:
@@ -72,12 +71,15 @@ class Stage:
 
 
 def environment(fast: bool) -> dict[str, str]:
-    """Variables for a stage's process: JAX, and memory as it is needed."""
-    repository = str(HERE.parents[1])
+    """Variables for a stage's process: JAX, memory as it is needed, where things are.
+
+    The nets are those of the benchmarks.
+    """
+    own = [str(HERE.parents[1]), str(HERE.parent / "benchmarks")]
     return {
         **os.environ,
         "KERAS_BACKEND": "jax",
-        "PYTHONPATH": os.pathsep.join([repository, os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join([*own, os.environ.get("PYTHONPATH", "")]),
         # PyTorch takes its turns on the same card.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         "TF_CPP_MIN_LOG_LEVEL": "2",

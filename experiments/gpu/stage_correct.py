@@ -3,8 +3,8 @@
 Every weighting at each of its levels and every way to share make one step of plain
 gradient descent from the same weights on the same batch, on both devices. Compared are
 the losses and the change of all weights, by the norm of the difference over the norm of
-the CPU's. The CPU computes in float32; the card in float32 with TF32 off, for a few with
-TF32 and in mixed bfloat16.
+the CPU's. The CPU computes in float32; the card in float32 with TF32 off, for a few
+with TF32 and in mixed bfloat16.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Any
 
 import jax
 import keras
+import nets
 import numpy as np
+import sharing_nets
 import stage
 import steps
-
-import nets
-import sharing_nets
 import weighting_nets
+
 from kmtl import _registry
 
 #: Way of computing -> (precision of products, dtype policy, largest difference of the
@@ -122,7 +122,10 @@ class Pair:
             logs, after = program(state, data)
             losses.append([v for n, v in sorted(logs.items()) if n.endswith("loss")])
             changes.append(
-                [np.asarray(new) - old for new, old in zip(after[0], before, strict=True)]
+                [
+                    np.asarray(new) - old
+                    for new, old in zip(after[0], before, strict=True)
+                ]
             )
         kind, name, level = self.entry
         *_, loss_bound, change_bound = WAYS[self.way]
@@ -163,7 +166,16 @@ def run_tests(run: stage.Stage) -> None:
     if run.has(**key):
         return
     workers = min(8, os.cpu_count() or 1) if not run.fast else 0
-    command = [sys.executable, "-P", "-m", "pytest", "-v", "--color=no", "-m", "backend"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "pytest",
+        "-v",
+        "--color=no",
+        "-m",
+        "backend",
+    ]
     command += ["-n", str(workers), "-p", "no:cacheprovider", "-p", "no:randomly"]
     chosen = [TESTS[0], "-k", "pcgrad"] if run.fast else [*TESTS]
     done = subprocess.Popen(

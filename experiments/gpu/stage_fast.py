@@ -14,11 +14,11 @@ import threading
 from typing import Any
 
 import keras
+import nets
 import stage
 import steps
 
 import kmtl
-import nets
 
 NETS = ("conv", "resnet", "mlp")  # in order of worth
 STEPS, WARM = 100, 10
@@ -74,9 +74,7 @@ def measure_keras(run: stage.Stage, net: str, seconds: float) -> None:
 
 def measure_torch(run: stage.Stage, net: str, seconds: float) -> None:
     """What `torch_side.py` prints, line by line, until its time is over."""
-    done = [
-        [key[2], key[3], key[4]] for key in run.records.found if key[1:2] == (net,)
-    ]
+    done = [[key[2], key[3], key[4]] for key in run.records.found if key[1:2] == (net,)]
     job = {
         "net": net,
         "tasks": nets.TASKS[net],

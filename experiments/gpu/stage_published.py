@@ -252,7 +252,7 @@ def level_of(model: kmtl.MultiTaskModel) -> str:
 
 
 def scenes(run: stage.Stage) -> None:
-    """NYUv2 in a process that is stopped when the time is over; runs that ended stay."""
+    """NYUv2 in a process that is stopped when the time is over; what ended stays."""
     file = run.out / "nyuv2.jsonl"
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder) / "runs_full.jsonl"

@@ -12,10 +12,10 @@ from typing import Any
 
 import jax
 import numpy as np
+import search_nets
 import stage
 
 import kmtl
-import search_nets
 from kmtl.training.memory import OutOfMemoryError
 from kmtl.tuning.population import Member, limits
 
@@ -115,7 +115,7 @@ def chosen(problem: tuple) -> dict[str, Any]:
 
 
 def verdict(run: stage.Stage, name: str) -> dict[str, Any]:
-    """The smallest measured size with nearly the best rate, and the largest that ran."""
+    """The smallest measured size with nearly the best rate; the largest that ran."""
     rates = {
         record["size"]: record["trials_per_minute"]
         for record in run.records.found.values()

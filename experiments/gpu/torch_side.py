@@ -13,10 +13,8 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 PARTS, OBJECTS = 13, 40  # of nets.py, which needs Keras
 METHODS = ("pcgrad", "upgrad")
 FILTERS, DECODER = (64, 128, 256, 512), 16

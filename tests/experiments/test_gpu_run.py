@@ -63,7 +63,8 @@ def test_tables() -> None:
             },
         ],
         "fast": [
-            {"card": "c", "net": "", "method": "float32", "per_second": 1e12},
+            {"card": "c", "net": "", "library": "", "method": "float32",
+             "per_second": 1e12},
             {**step, "method": "plain", "level": "", "milliseconds": 2.0,
              "operations": 1e9, "policy": "float32"},
             {**step, "method": "pcgrad", "level": "features", "milliseconds": 3.0},
@@ -116,7 +117,9 @@ def test_all_stages_in_small(results: Path) -> None:
     assert all(record["passed"] for record in found["correct"])
     kinds = {(record["kind"], record["way"]) for record in found["correct"]}
     assert {("weighting", "float32"), ("sharing", "bfloat16"), ("tests", "")} <= kinds
-    steps = {(r["net"], r["method"]): r for r in found["fast"] if r["library"] == "Keras"}
+    steps = {
+        (r["net"], r["method"]): r for r in found["fast"] if r["library"] == "Keras"
+    }
     assert {("mlp", "plain"), ("mlp", "equal"), ("resnet", "plain")} == set(steps)
     assert all(r["milliseconds"] > 0 and r["peak_bytes"] > 0 for r in steps.values())
     assert [r["size"] for r in found["search"]] == [1, 2, 0]
