@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from kmtl import _arrays, _checks, _registry, losses
+from kmtl.tasks.class_names import names_in, numbers_of
 from kmtl.tasks.heads import HeadContext, map_head, map_size, vector_head
 from kmtl.tasks.metric import Metric, resolve_metrics
 from kmtl.tasks.names import check_task_name
@@ -208,6 +209,11 @@ class Task(_registry.Registrable):
         """Number of classes a label can take, None where labels are real numbers."""
         return None
 
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names that labels may have in the place of class numbers; None without."""
+        return None
+
     # -- arithmetic ------------------------------------------------------------------
 
     def clean_labels(
@@ -327,12 +333,18 @@ class Task(_registry.Registrable):
     def label_array(self, labels: Tensor) -> np.ndarray:
         """Labels as the user gave them, as a NumPy array that every backend reads.
 
-        Masked entries and pandas' NA become NaN, which marks a missing label.
+        Masked entries and pandas' NA become NaN, which marks a missing label, and names
+        of classes their numbers.
 
         Raises:
-            ValueError, TypeError: for what is no array.
+            ValueError, TypeError: for what is no array, and names of no class.
         """
-        array = _arrays.as_array(labels, f"Labels of task '{self.name}'", holes=True)
+        what = f"Labels of task '{self.name}'"
+        if self.class_names is not None:
+            names = names_in(labels, what)
+            if names is not None:
+                return numbers_of(names, self.class_names, what)
+        array = _arrays.as_array(labels, what, holes=True)
         return _arrays.within_int32(array)
 
     def check_labels(self, labels: Tensor, input_shape: Sequence | None = None) -> None:
@@ -350,7 +362,7 @@ class Task(_registry.Registrable):
             raise ValueError(
                 f"Labels of task '{self.name}' must be numbers. "
                 f"Received: dtype={array.dtype}"
-                + ("; map class names to 0..C-1 first" * _arrays.is_text(array))
+                + (self._name_hint() * _arrays.is_text(array))
             )
         expected = self.expected_shapes(input_shape)
         if not array.ndim or not any(fits(array.shape[1:], s) for s in expected):
@@ -372,6 +384,11 @@ class Task(_registry.Registrable):
             self._check_digits(
                 array if present.all() else np.where(present, array, np.nan)
             )
+
+    def _name_hint(self) -> str:
+        if self.class_names is None:
+            return "; map class names to 0..C-1 first"
+        return "; map the names in a data set first, as `task.label_array(names)` does"
 
     def _check_digits(self, array: np.ndarray) -> None:
         lost = _arrays.lost_digits(array)

@@ -58,7 +58,7 @@ class _Binary(Task):
 @register("task", "binary_classification")
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class BinaryClassification(_Binary):
-    """Yes or no; labels 0 or 1, shape `(N,)` or `(N, 1)`.
+    """Yes or no; labels 0 or 1, shape `(N,)` or `(N, 1)`, or the names in `labels`.
 
     Outputs one logit `(N, 1)`; exports the probability of 1. Missing: -1 (or NaN).
     Losses: `binary_cross_entropy` (default), `focal`. Metrics: `accuracy` and `auc`
@@ -76,6 +76,10 @@ class BinaryClassification(_Binary):
     @property
     def label_count(self) -> int:
         return 2
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        return self.labels
 
     def expected_shapes(self, input_shape: Shape) -> list[tuple]:
         return [(), (1,)]

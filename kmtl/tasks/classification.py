@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from keras import ops
 
 from kmtl import _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.tasks.base import Task
+from kmtl.tasks.class_names import names_in
 from kmtl.typing import Inputs, Shape, Tensor
 
 
@@ -18,20 +19,27 @@ from kmtl.typing import Inputs, Shape, Tensor
 class Classification(Task):
     """Exclusive classes; labels are integers in [0, classes), shape `(N,)`.
 
+    Or their names, where the task has `labels`: strings in arrays, lists and columns of
+    pandas; None (or NaN) is missing.
+
     Outputs logits `(N, classes)`; exports probabilities. Missing: -1 (or NaN).
     Losses: `cross_entropy` (default), `focal`. Metrics: `accuracy` (default), `top5`,
     `macro_f1`, `cross_entropy`. See `kmtl.Task` for the other arguments.
 
     Args:
-        classes: Number of classes, >= 2.
+        classes: Number of classes, >= 2. Defaults to the number of `labels`.
+        labels: The classes' names. `Classification.from_labels` learns them.
 
     Example:
 
     >>> kmtl.Classification("digit", classes=10).score.name
     'accuracy'
+    >>> colour = kmtl.Classification("colour", labels=("red", "green", "blue"))
+    >>> colour.classes, colour.label_array(["green", "red", None]).tolist()
+    (3, [1.0, 0.0, nan])
     """
 
-    classes: int
+    classes: int = None  # type: ignore[assignment]
 
     LOSSES: ClassVar = {"cross_entropy": losses.cross_entropy, "focal": losses.focal}
     METRICS: ClassVar = {
@@ -46,7 +54,53 @@ class Classification(Task):
     DEFAULT_METRICS = ("accuracy",)
     classes_last = True
 
+    @classmethod
+    def from_labels(cls, name: str, labels: Tensor, **options: Any) -> Classification:
+        """A task whose classes are those of labels, in alphabetical order.
+
+        Args:
+            name: Name of the task.
+            labels: Training labels: strings, None or NaN where one is missing. Not
+                those of validation data: what is seen there first has no class.
+            **options: Further arguments of the task.
+
+        Example:
+
+        >>> y = np.array(["red", "blue", "red", "green"])
+        >>> kmtl.Classification.from_labels("colour", y).labels
+        ('blue', 'green', 'red')
+        """
+        what = f"Labels of task '{name}'"
+        names = names_in(labels, what)
+        if names is None:
+            raise TypeError(
+                f"{what} must be strings for their names to be learned; for numbers in "
+                f"[0, C) write {cls.__name__}('{name}', classes=C). Received: "
+                f"{type(labels).__name__} of numbers"
+            )
+        found = sorted(set(names.ravel()) - {None})
+        if len(found) < 2:
+            raise ValueError(
+                f"{what} must be of at least two classes. "
+                f"Received: {', '.join(found) or 'none'}"
+            )
+        return cls(name, labels=tuple(found), **options)
+
     def __post_init__(self) -> None:
+        if self.labels == "auto":
+            raise ValueError(
+                f"`labels` of task '{self.name}' must be known before a model is "
+                "built, with an output for each: learn them from training labels, as "
+                f"kmtl.Classification.from_labels('{self.name}', labels). "
+                "Received: labels='auto'"
+            )
+        if self.classes is None:
+            if self.labels is None or isinstance(self.labels, str):
+                raise TypeError(
+                    f"Task '{self.name}' must have `classes`, or the classes' names as "
+                    f"`labels`. Received: classes=None, labels={self.labels!r}"
+                )
+            object.__setattr__(self, "classes", len(self.labels))
         object.__setattr__(
             self, "classes", _checks.check_int("classes", self.classes, 2)
         )
@@ -59,6 +113,10 @@ class Classification(Task):
     @property
     def class_count(self) -> int:
         return self.classes
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        return self.labels
 
     def label_shape(self, labels: Tensor) -> tuple[int, ...]:
         return ()

@@ -36,7 +36,8 @@ class Regression(Values):
     >>> price = kmtl.Regression("price", transform="standardize", unit="$")
     >>> model = kmtl.build_mlp(input_shape=(2,), tasks=[price], units=(8,), seed=0)
     >>> model.compile("adam")
-    >>> logs = model.fit(np.ones((4, 2)), [1e5, 2e5, 3e5, np.nan], verbose=0).history
+    >>> y = {"price": [1e5, 2e5, 3e5, np.nan]}
+    >>> logs = model.fit(np.ones((4, 2)), y, verbose=0).history
     >>> bool(logs["price_loss"][0] < 10), bool(logs["price_mae"][0] > 1e4)
     (True, True)
     >>> kmtl.Regression("age", loss="huber", metrics=("rmse", "r2")).score.direction
