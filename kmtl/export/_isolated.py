@@ -91,7 +91,12 @@ def load_saved_model(path: str, names: list[str]) -> dict[str, Any]:
 
         def run(batch: dict[str, Any]) -> dict[str, Any]:
             tensors = {key: tf.constant(array) for key, array in batch.items()}
-            return {key: value.numpy() for key, value in serve(**tensors).items()}
+            found = {key: value.numpy() for key, value in serve(**tensors).items()}
+            # Strings are objects, which npz files do not hold.
+            return {
+                key: array.astype("S") if array.dtype == object else array
+                for key, array in found.items()
+            }
 
         return run
 

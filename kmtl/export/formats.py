@@ -50,7 +50,10 @@ def check_format(name: str, options: Options) -> Format:
     found = FORMATS[name]
     for option in options:
         if option not in found.options and found.suffix != description.LITERT:
-            known = ("outputs", "input_dtype", "tasks", "features", "overwrite")
+            known = (
+                *("outputs", "input_dtype", "tasks", "features", "overwrite"),
+                *("top_k", "names"),
+            )
             raise TypeError(
                 _checks.unknown_name(
                     f"argument for format='{name}'", option, (*known, *found.options)

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from kmtl import _swap
-from kmtl.export import description, formats, serving, signature, target
+from kmtl.export import description, formats, serving, signature, target, top
 from kmtl.export.exportable import ExportableModel
 from kmtl.typing import Config, Inputs, Outputs, Tensor
 
@@ -29,6 +29,8 @@ def export_model(
     input_dtype: str | None = None,
     tasks: Sequence[str] | None = None,
     features: bool = False,
+    top_k: int | None = None,
+    names: bool = False,
     overwrite: bool = False,
     **options: Any,
 ) -> Path:
@@ -63,6 +65,11 @@ def export_model(
             casts and scales by 1/255. `"float32"` casts to what the model computes in.
         tasks: Names of the heads to export. Defaults to all.
         features: Add the output of the shared trunk, as `features`.
+        top_k: Add, for each task of exclusive classes, the `top_k` most probable ones:
+            `<task>_top`, int32 class numbers `(N, top_k)`, and `<task>_top_scores`,
+            their probabilities (or logits). Defaults to none.
+        names: Give these classes by the names in the task's `labels`, as strings (in
+            SavedModels written on TensorFlow).
         overwrite: Replace an export of kmtl that exists. Defaults to False.
         **options: `opset_version` (ONNX), or attributes of `tf.lite.TFLiteConverter`,
             such as `optimizations` (LiteRT).
@@ -89,16 +96,27 @@ def export_model(
     {'kind': (2, 3), 'size': (2, 1)}
     """
     chosen = formats.check_format(format, options)
+    top.check(top_k, names, chosen.suffix)
     path = target.check_target(filepath, overwrite, chosen.suffix)
     plain = serving.serving_model(
-        model, outputs=outputs, input_dtype=input_dtype, tasks=tasks, features=features
+        model,
+        outputs=outputs,
+        input_dtype=input_dtype,
+        tasks=tasks,
+        features=features,
+        top_k=top_k,
+        class_names=names,
     )
-    names = tuple(name for name in plain.output if name != serving.FEATURES)
+    groups = {
+        name: top.of_task(name, plain.output)
+        for name in model.task_names
+        if name in plain.output
+    }
     if chosen.suffix:
         _check_numeric(plain, format)
         endpoints = {signature.SERVE: tuple(plain.output)}
     else:
-        endpoints = signature.signatures(names, features)
+        endpoints = signature.signatures(groups, features)
 
     def write(folder: Path, batch: int | None) -> Config:
         _write_saved_model(plain, folder, endpoints, batch)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import keras
 
 from kmtl import _checks
+from kmtl.export import top
 from kmtl.export.exportable import ExportableModel
 from kmtl.typing import Inputs, Tensor
 
@@ -26,6 +27,8 @@ def serving_model(
     input_dtype: str | None = None,
     tasks: Sequence[str] | None = None,
     features: bool = False,
+    top_k: int | None = None,
+    class_names: bool = False,
 ) -> keras.Model:
     """A plain functional Keras model with the inputs and outputs of an export.
 
@@ -37,6 +40,8 @@ def serving_model(
             scales by 1/255. Inputs of integers or strings stay as they are.
         tasks: Names of the heads to keep, all by default.
         features: Add the output of the model's seam as `"features"`.
+        top_k: Add the most probable classes of each task, as `kmtl.export.top` says.
+        class_names: Give them by name.
 
     Returns:
         A Keras model whose outputs are a dict: task names, and `"features"`.
@@ -45,6 +50,9 @@ def serving_model(
     names = selected_tasks(model, tasks)
     plain = model.to_keras(activated=outputs == "probabilities")
     kept = {name: plain.output[name] for name in names}
+    if top_k is not None:
+        chosen = {name: model.task(name) for name in names}
+        kept |= top.outputs(chosen, kept, top_k, class_names)
     if features:
         kept[FEATURES] = _as_float32(seam_output(model, plain))
     kept_model = keras.Model(plain.input, kept, name=model.name)

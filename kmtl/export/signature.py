@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from kmtl import _files
-from kmtl.export import serving
+from kmtl.export import serving, top
 from kmtl.export.exportable import ExportableModel
 from kmtl.typing import Config, Tensor
 
@@ -27,10 +27,17 @@ class Endpoint:
     outputs: dict[str, tuple[str, tuple[int | None, ...]]]
 
 
-def signatures(names: tuple[str, ...], features: bool) -> dict[str, tuple[str, ...]]:
-    """Every signature of an export with the names of its outputs."""
-    found: dict[str, tuple[str, ...]] = {SERVE: names}
-    found.update({name: (name,) for name in names})
+def signatures(
+    tasks: Mapping[str, tuple[str, ...]], features: bool
+) -> dict[str, tuple[str, ...]]:
+    """Every signature of an export with the names of its outputs.
+
+    Args:
+        tasks: Task name -> names of its outputs.
+        features: Whether the shared trunk's output is there.
+    """
+    found: dict[str, tuple[str, ...]] = {SERVE: sum(tasks.values(), ())}
+    found.update(tasks)
     if features:
         found[serving.FEATURES] = (serving.FEATURES,)
     return found
@@ -58,7 +65,7 @@ def describe(
             "Names of inputs must be Python identifiers to be kept in an export. "
             f"Received: {names}, written as {sorted(endpoint.inputs)}"
         )
-    tasks = {}
+    tasks: dict[str, Config] = {}
     for name in model.task_names:
         if name not in plain.output:
             continue
@@ -77,6 +84,15 @@ def describe(
             "labels": None if task.labels is None else list(task.labels),
             "unit": task.unit,
         }
+        more = top.of_task(name, plain.output)[1:]
+        if more:
+            tasks[name]["top"] = {
+                key: {
+                    "dtype": endpoint.outputs[key][0],
+                    "shape": list(endpoint.outputs[key][1]),
+                }
+                for key in more
+            }
     described = {
         "kmtl": kmtl.__version__,
         "keras": keras.__version__,
@@ -165,6 +181,8 @@ def check_endpoints(
         }
 
     inputs, outputs = tensors(described["inputs"]), tensors(described["tasks"])
+    for item in described["tasks"].values():
+        outputs |= tensors(item.get("top", {}))
     if serving.FEATURES in described:
         outputs |= tensors({serving.FEATURES: described[serving.FEATURES]})
     wanted = {**wanted, DEFAULT: wanted[SERVE]}

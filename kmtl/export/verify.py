@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from kmtl import _checks
-from kmtl.export import description, formats, serving, signature
+from kmtl.export import description, formats, serving, signature, top
 from kmtl.export.example import check_inputs, check_runtime, to_model, write_inputs
 from kmtl.export.exportable import ExportableModel
 from kmtl.typing import Inputs, Tensor
@@ -113,8 +113,11 @@ def verify_export(
     described = description.read_description(path)
     kind = described.get("format", formats.SAVED_MODEL)
     check_runtime(kind)
-    names = tuple(described["tasks"])
-    unknown = [name for name in names if name not in model.task_names]
+    groups = {
+        name: (name, *item.get("top", ())) for name, item in described["tasks"].items()
+    }
+    names = tuple(key for group in groups.values() for key in group)
+    unknown = [name for name in groups if name not in model.task_names]
     if unknown:
         raise ValueError(
             f"The export has outputs that are not tasks of the model: "
@@ -124,13 +127,18 @@ def verify_export(
     rows = len(next(iter(inputs.values())))
     has_features = serving.FEATURES in described
     if kind == formats.SAVED_MODEL:
-        wanted = signature.signatures(names, has_features)
+        wanted = signature.signatures(groups, has_features)
         signature.check_endpoints(path, described, wanted)
         wanted[signature.DEFAULT] = names
     else:
         wanted = {signature.DEFAULT: names + (serving.FEATURES,) * has_features}
     expected = _expected(model, described, inputs)
     found = _run_isolated(path, kind, tuple(wanted), inputs, batch_size, timeout)
+    for key, array in found.items():
+        name = key.partition("/")[2].removesuffix(top.CLASSES)
+        if f"{name}{top.CLASSES}" in groups.get(name, ()) and key.endswith(top.CLASSES):
+            about = described["tasks"][name]
+            found[key] = top.as_scores(name, about, array, expected[name])
     differences = _compare(wanted, expected, found)
     tolerance = {
         name: _tolerance(model, atol) * max(1.0, float(np.abs(array).max(initial=0.0)))
@@ -173,6 +181,7 @@ def _expected(
             if given["gives"] == "probabilities":
                 values = model.task(name).activate(keras.ops.convert_to_tensor(values))
             expected[name] = keras.ops.convert_to_numpy(values)
+            expected |= top.expected(name, given, expected[name])
         if serving.FEATURES in described:
             seam = serving.seam_output(model, model)
             trunk = keras.Model(model.input, seam)

@@ -224,7 +224,7 @@ class TaskAccess(keras.Model):
             verbose: Whether to print what was written.
             **options: `outputs="probabilities"` or `"logits"`, `input_dtype`
                 (`"uint8"` for raw images), `tasks` (a subset), `features=True`,
-                `overwrite=True`; and of the formats, as in
+                `top_k=3` (best classes), `overwrite=True`; and of the formats, as in
                 `kmtl.export.export_model`.
 
         Returns:

@@ -60,3 +60,63 @@ def test_maps_and_their_plain_model() -> None:
     assert found.min() > 0
     plain: keras.Model = made.to_keras(activated=True)
     np.testing.assert_allclose(plain.predict(x, verbose=0)["depth"], found, rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def colours() -> kmtl.MultiTaskModel:
+    tasks = [
+        kmtl.Classification("colour", labels=("red", "green", "blue")),
+        kmtl.Classification("digit", classes=10),
+        kmtl.Regression("price", transform="robust"),
+    ]
+    return kmtl.build_mlp(input_shape=(3,), tasks=tasks, units=(8,), seed=0)
+
+
+def probabilities(model: kmtl.MultiTaskModel, name: str) -> np.ndarray:
+    logits = model.predict(X, verbose=0)[name].astype("float64")
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("format", FILES)
+def test_best_classes(
+    colours: kmtl.MultiTaskModel, tmp_path: Path, format: str
+) -> None:
+    path = tmp_path / FILES[format]
+    named = format == "tf_saved_model"
+    colours.export(path, format=format, top_k=4, names=named)
+    run = _isolated.LOADERS[format](str(path), ["serving_default"])["serving_default"]
+    found = run({"inputs": X})
+    for name, count in (("colour", 3), ("digit", 4)):
+        wanted = probabilities(colours, name)
+        best = np.argsort(-wanted, axis=-1)[:, :count]
+        scores = np.take_along_axis(wanted, best, axis=-1)
+        np.testing.assert_allclose(found[f"{name}_top_scores"], scores, atol=1e-6)
+        if name == "colour" and named:
+            best = np.array([b"red", b"green", b"blue"])[best]
+        np.testing.assert_array_equal(found[f"{name}_top"], best)
+    assert set(found) - {"colour", "digit", "price"} == {
+        f"{name}_top{end}" for name in ("colour", "digit") for end in ("", "_scores")
+    }
+
+
+@pytest.mark.thorough
+def test_best_classes_are_verified(
+    colours: kmtl.MultiTaskModel, tmp_path: Path
+) -> None:
+    path = colours.export(tmp_path / "m", top_k=2, names=True)
+    report = kmtl.verify_export(path, colours, X[:4])
+    assert report.differences["colour_top"] < 1e-5
+    assert set(report.differences) >= {"digit_top", "digit_top_scores", "price"}
+
+
+def test_refusals_of_best_classes(colours: kmtl.MultiTaskModel, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    for options, message in (
+        ({"names": True}, r"pass top_k=1"),
+        ({"top_k": 2, "names": True}, r"strings into the graph.*file '.onnx'"),
+        ({"top_k": 0}, r"`top_k` must be an integer >= 1"),
+        ({"top_k": 2, "tasks": ["price"]}, r"exclusive classes.*tasks price"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            colours.export(path, format="onnx", **options)

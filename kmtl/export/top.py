@@ -1,0 +1,107 @@
+"""The most probable classes, by number or by name, as outputs of an export."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kmtl import _checks
+from kmtl.tasks.base import Task
+from kmtl.typing import Config, Outputs
+
+CLASSES, SCORES = "_top", "_top_scores"
+
+
+def check(top_k: int | None, names: bool, suffix: str) -> None:
+    """Refuse what cannot be written.
+
+    Args:
+        suffix: Of the format's files, "" for a SavedModel.
+    """
+    if top_k is not None:
+        _checks.check_int("top_k", top_k, 1)
+    if not names:
+        return
+    if top_k is None:
+        raise ValueError(
+            "`names=True` gives the names of the `top_k` classes: pass top_k=1 for the "
+            "most probable one. Received: top_k=None"
+        )
+    if suffix or keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "`names=True` puts strings into the graph, which a SavedModel written on "
+            "the TensorFlow backend can hold: leave it out, and look the numbers up in "
+            "the `labels` of the export's description. Received: "
+            f"backend={keras.backend.backend()}, file '{suffix or 'SavedModel'}'"
+        )
+
+
+def outputs(tasks: Mapping[str, Task], plain: Outputs, k: int, names: bool) -> Outputs:
+    """Further outputs of a model: for every task of exclusive classes two.
+
+    Args:
+        tasks: Task name -> task.
+        plain: Task name -> probabilities, or logits, `(N, classes)`.
+        k: Number of classes, the most probable first; all, where there are fewer.
+        names: Whether classes are given by name, where the task has `labels`.
+
+    Raises:
+        ValueError: where there is no such task, or an output has the name of a task.
+    """
+    found: dict[str, Any] = {}
+    for name, task in tasks.items():
+        if not task.classes_last or task.dense_prediction:
+            continue
+        count = min(k, int(plain[name].shape[-1]))
+        scores, classes = ops.top_k(plain[name], count)
+        if names and task.class_names is not None:
+            lookup = keras.layers.StringLookup(
+                vocabulary=list(task.class_names),
+                num_oov_indices=0,
+                invert=True,
+                name=f"{name}{CLASSES}",
+            )
+            classes = lookup(ops.cast(classes, "int64"))
+        found[f"{name}{CLASSES}"] = classes
+        found[f"{name}{SCORES}"] = scores
+    if not found:
+        raise ValueError(
+            "`top_k` is of tasks with exclusive classes, such as kmtl.Classification. "
+            f"Received: tasks {', '.join(tasks)}"
+        )
+    taken = sorted(set(found) & set(tasks))
+    if taken:
+        raise ValueError(
+            f"With `top_k` an output is called '{taken[0]}', as a task is. Rename it"
+        )
+    return found
+
+
+def of_task(name: str, found: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names among those of a model's outputs that belong to a task."""
+    return tuple(
+        key for key in (name, f"{name}{CLASSES}", f"{name}{SCORES}") if key in found
+    )
+
+
+def expected(name: str, described: Config, values: np.ndarray) -> dict[str, np.ndarray]:
+    """Scores of the best classes, as a check compares them, under both names."""
+    if "top" not in described:
+        return {}
+    count = described["top"][f"{name}{SCORES}"]["shape"][-1]
+    best = -np.sort(-values, axis=-1)[..., :count]
+    return {f"{name}{CLASSES}": best, f"{name}{SCORES}": best}
+
+
+def as_scores(
+    name: str, described: Config, classes: np.ndarray, values: np.ndarray
+) -> np.ndarray:
+    """The scores of the classes that an export gave: of equal ones any may be first."""
+    if classes.dtype.kind == "S":
+        places = {label.encode(): at for at, label in enumerate(described["labels"])}
+        classes = np.vectorize(places.__getitem__)(classes)
+    return np.take_along_axis(values, classes.astype("int64"), axis=-1)
