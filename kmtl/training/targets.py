@@ -25,8 +25,8 @@ logger = logging.getLogger("kmtl")
 
 #: Labels of a task that are looked at: of more, evenly spaced ones.
 MOST_LABELS = 2**22
-#: Rows by which the scale of labels is judged.
-_ROWS = 10_000
+#: Labels by which their scale is judged.
+_SEEN = 10_000
 #: Standard deviations outside of this are worth a word, and means beyond it.
 _USUAL = (0.1, 10.0)
 #: What was said in this process.
@@ -64,7 +64,7 @@ def adapt(
             lambda array: None if array is None else array[:count], parts
         )
         _tell_scales(model, part)
-        batches: Iterable = [(part, weight)]
+        batches: Iterable = _slices(part, weight)
     elif not names:
         return
     elif sources.is_stream(x):
@@ -120,7 +120,7 @@ def labels_of(model: Model, data: Data) -> tuple[Iterable[Any], list[str]]:
         task = model.task(name)
         labels[name] = task.label_array(given[name])
         task.check_labels(labels[name], input_shape(model, task))
-    return [(labels, None)], names
+    return _slices(labels, None), names
 
 
 def check_adapted(model: Model, method: str) -> None:
@@ -142,6 +142,20 @@ def _labels_in(model: Model, data: Data, steps: int | None) -> Iterator[tuple]:
     batches = sources.batches_of(data, steps if sources.is_endless(data) else None)
     for _, y, weight in batches:
         yield label_dict(y, model.tasks), weight
+
+
+def _slices(labels: Mapping[TaskName, Tensor], weight: SampleWeight) -> Iterator[tuple]:
+    """Arrays in parts: labels may be maps of many megabytes."""
+    arrays = list(labels.values())
+    rows = len(arrays[0]) if arrays else 0
+    widest = max((array[:1].size for array in arrays), default=1)
+    step = max(1, MOST_LABELS // max(1, widest))
+    for start in range(0, rows, step):
+        part = slice(start, start + step)
+        yield keras.tree.map_structure(
+            lambda array, part=part: None if array is None else array[part],
+            (labels, weight),
+        )
 
 
 def _present(task: Task, labels: Tensor, weight: SampleWeight) -> np.ndarray:
@@ -179,9 +193,9 @@ def _tell_scales(model: Model, labels: Mapping[TaskName, Tensor]) -> None:
     for task in model.tasks:
         if not isinstance(task, Values) or task.transform or task.name not in labels:
             continue
-        given = labels[task.name]
-        values = _present(task, given[:: 1 + len(given) // _ROWS], None)
-        values = values[~np.isnan(values)]
+        given = np.asarray(labels[task.name]).reshape(-1)
+        values = given[:: 1 + len(given) // _SEEN].astype("float64")
+        values = values[~np.isnan(values) & (values != task.missing)]
         if not values.size:
             continue
         mean, spread = float(values.mean()), float(values.std())

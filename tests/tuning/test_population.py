@@ -22,7 +22,10 @@ on_jax = pytest.mark.skipif(
     keras.backend.backend() != "jax", reason="populations train on JAX alone"
 )
 
-TASKS = (kmtl.Classification("kind", classes=3), kmtl.Regression("size"))
+TASKS = (
+    kmtl.Classification("kind", classes=3),
+    kmtl.Regression("size", transform="quantile"),
+)
 ROWS, VALIDATION = 22, 9  # neither a multiple of the batch size
 
 
