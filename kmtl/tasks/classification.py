@@ -87,7 +87,7 @@ class Classification(Task):
         return cls(name, labels=tuple(found), **options)
 
     def __post_init__(self) -> None:
-        if self.labels == "auto":
+        if isinstance(self.labels, str) and self.labels == "auto":
             raise ValueError(
                 f"`labels` of task '{self.name}' must be known before a model is "
                 "built, with an output for each: learn them from training labels, as "
