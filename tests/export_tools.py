@@ -37,6 +37,15 @@ def images(rows: int = 5, seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).random((rows, *SHAPE), dtype="float32")
 
 
+def sigmoid(values: np.ndarray) -> np.ndarray:
+    return 1.0 / (1.0 + np.exp(-values))
+
+
+def softmax(values: np.ndarray) -> np.ndarray:
+    powers = np.exp(values - values.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
 def saved_model_cli(*arguments: str) -> str:
     """Standard output of TensorFlow's own inspection tool, run as a module."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}

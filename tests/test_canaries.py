@@ -243,6 +243,54 @@ def test_a_layer_can_be_made_to_forget() -> None:
     assert owner.variables == []
 
 
+def test_validation_in_fit_is_marked() -> None:
+    """kmtl: `CACHED_EVALUATION`; data that `fit` has checked are not checked again."""
+    from kmtl._private.keras import CACHED_EVALUATION
+
+    seen = []
+
+    class Marked(keras.Model):
+        def evaluate(self, *args, **options):
+            seen.append(options.get(CACHED_EVALUATION))
+            return super().evaluate(*args, **options)
+
+    inputs = keras.Input((3,))
+    made = Marked(inputs, keras.layers.Dense(1)(inputs))
+    made.compile("sgd", "mse", run_eagerly=True)
+    made.fit(X, Y["seg"], validation_data=(X, Y["seg"]), verbose=0)
+    made.evaluate(X, Y["seg"], verbose=0)
+    assert seen == [True, None]
+
+
+def test_weights_files_of_old_versions_are_read(tmp_path) -> None:
+    """kmtl: `OLD_LAYERS`; files are read by the names of the layers."""
+    import h5py
+
+    from kmtl._private.keras import OLD_LAYERS
+
+    first, second = model(seed=0), model(seed=1)
+    path = tmp_path / "old.weights.h5"
+    first.save_weights(path)
+    with h5py.File(path, "r+") as file:
+        file.move("layers", OLD_LAYERS)
+    second.load_weights(path)
+    for expected, found in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_variable_gives_what_the_backend_has() -> None:
+    """kmtl: `value_of`; `value` fails where JAX's `fit` has taken the array away."""
+    from kmtl._private.keras import value_of
+
+    variable = keras.Variable(np.ones(2))
+    held = value_of(variable)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(held), np.ones(2))
+    variable._value = None
+    assert value_of(variable) is None
+    with pytest.raises(TypeError):
+        _ = variable.value
+
+
 def test_what_add_loss_adds_is_kept_in_one_list() -> None:
     """kmtl: `LossesOfThreads`, one per thread."""
     import threading
@@ -300,6 +348,14 @@ def test_the_privates_of_keras_tuner_are_there(tmp_path) -> None:
     assert private.tried(oracle, values)
     assert not private.tried(oracle, {**values, "rate": 0.15})
     assert callable(private.display(oracle).on_trial_begin)
+    private.set_seed(oracle, 7)
+    assert oracle._seed_state == private.seed_of(oracle) == 7
+    private.random_values(oracle)
+    assert private.seed_of(oracle) > 7  # it counts on
+    assert hasattr(oracle, "_random_state")
+    drawn = np.random.RandomState(0)
+    private.set_random_state(oracle, drawn)
+    assert oracle._random_state is drawn
     copies = private.own_callbacks(tuner, [keras.callbacks.Callback()], trial, 0)
     assert len(copies) == 1
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -66,10 +68,16 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
+@functools.cache
+def nodes(path: Path) -> list[ast.AST]:
+    """All nodes of a module."""
+    return list(ast.walk(ast.parse(path.read_text("utf-8"))))
+
+
 def imports(module: str) -> set[str]:
     """kmtl's modules that a module imports, in functions and for type checkers too."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8"))):
+    for node in nodes(MODULES[module]):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -144,11 +152,13 @@ def test_old_addresses_hold_nothing() -> None:
 # -- names that others keep private ----------------------------------------------------
 
 
-def own_names() -> set[str]:
+def own_names(*kinds: type[ast.AST]) -> set[str]:
     """Every name that kmtl defines: functions, classes, attributes, variables."""
     found: set[str] = set()
     for path in MODULES.values():
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in nodes(path):
+            if kinds and not isinstance(node, kinds):
+                continue
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
                 found.add(node.name)
             elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
@@ -158,16 +168,40 @@ def own_names() -> set[str]:
     return found
 
 
+def names_of_keras_tuner() -> set[str]:
+    """Private attributes of its objects, which classes of ours that derive share."""
+    found = set()
+    folder = Path(importlib.util.find_spec("keras_tuner").origin).parent
+    for path in folder.rglob("*.py"):
+        for node in nodes(path):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                found.add(node.attr)
+    return found
+
+
+def asked_by_name(node: ast.AST) -> str:
+    """The name in `getattr(thing, "_name")` and `options.get("_name")`."""
+    if isinstance(node, ast.Call) and node.args:
+        function = getattr(node.func, "id", getattr(node.func, "attr", ""))
+        at = {"getattr": 1, "hasattr": 1, "setattr": 1, "get": 0, "pop": 0}
+        argument = node.args[min(at.get(function, 0), len(node.args) - 1)]
+        if function in at and isinstance(argument, ast.Constant):
+            return str(argument.value)
+    return ""
+
+
 def test_foreign_private_names_stand_in_one_room() -> None:
     """`kmtl/_private`, with a reason and a canary each."""
-    own = own_names()
+    everywhere = own_names()
+    tuned = names_of_keras_tuner() - own_names(ast.FunctionDef)
     found = set()
     for module, path in MODULES.items():
         if room(f"{module}.") == "_private":
             continue
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Attribute):
-                name = node.attr
+        own = everywhere - tuned if room(f"{module}.") == "tuning" else everywhere
+        for node in nodes(path):
+            if isinstance(node, ast.Attribute) or asked_by_name(node):
+                name = getattr(node, "attr", "") or asked_by_name(node)
                 if name.startswith("_") and not name.endswith("__") and name not in own:
                     found.add(f"{module}:{node.lineno} {name}")
             elif isinstance(node, ast.ImportFrom) and not node.level:

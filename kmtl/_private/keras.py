@@ -71,6 +71,12 @@ def forget_layer(owner: Layer, part: Any) -> None:
     owner._tracker.untrack(part)
 
 
+#: Argument with which `fit` calls `evaluate` on validation data that it has prepared.
+CACHED_EVALUATION = "_use_cached_eval_dataset"
+
+#: Where weights files of older versions of Keras have their layers.
+OLD_LAYERS = "_layer_checkpoint_dependencies"
+
 # -- steps ----------------------------------------------------------------------------
 
 

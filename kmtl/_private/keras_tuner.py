@@ -91,3 +91,18 @@ def remember_tried(oracle: Oracle, trials: Any) -> None:
     oracle._tried_so_far = {
         oracle._compute_values_hash(trial.hyperparameters.values) for trial in trials
     }
+
+
+def set_seed(oracle: Oracle, seed: int) -> None:
+    """Where the next draws begin. KerasTuner counts on from draw to draw."""
+    oracle._seed_state = seed
+
+
+def seed_of(oracle: Oracle) -> int:
+    """Where the next draws begin."""
+    return oracle._seed_state
+
+
+def set_random_state(oracle: Oracle, state: Any) -> None:
+    """From what the Gaussian process draws where its search begins."""
+    oracle._random_state = state

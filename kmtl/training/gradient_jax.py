@@ -211,11 +211,11 @@ def train_step(model: Model, state: Any, data: Data) -> tuple[dict, Any]:
         new_trainable, new_optimizer = model.optimizer.stateless_apply(
             optimizer_variables, gradients, trainable
         )
-    new_trainable, new_optimizer = restore_absent(
+    new_trainable, new_optimizer, non_trainable = restore_absent(
         model,
         batch.present > 0,
-        (trainable, optimizer_variables),
-        (list(new_trainable), list(new_optimizer)),
+        (trainable, optimizer_variables, state[1]),
+        (list(new_trainable), list(new_optimizer), list(non_trainable)),
     )
     mapping = [
         *zip(model.non_trainable_variables, non_trainable, strict=True),

@@ -11,7 +11,11 @@ import tensorflow as tf
 from kmtl.losses.masked import all_replicas_sum, replica_count
 from kmtl.training import total_loss
 from kmtl.training.balance import Plan, aggregate, samples_twice
-from kmtl.training.step_tensorflow import apply_gradients
+from kmtl.training.step_tensorflow import (
+    apply_gradients,
+    moving_statistics,
+    restore_moving,
+)
 from kmtl.typing import Data, Logs, Model, Tensor
 
 
@@ -22,6 +26,7 @@ def train_step(model: Model, data: Data) -> Logs:
     scale = tf.cast(model.optimizer.scale_loss(tf.ones(())), tf.float32)
     features: Tensor = None
     copies: dict[str, Tensor] = {}
+    moving = moving_statistics(model)
     with tf.GradientTape(persistent=True) as tape:
         if plan.trunk is None:
             y_pred = model(x, training=True)
@@ -132,6 +137,7 @@ def train_step(model: Model, data: Data) -> Logs:
         ]
     total_loss.record(model, batch, penalty, weights, gramian)
     apply_gradients(model, gradients, variables, batch.present > 0)
+    restore_moving(moving, batch.present > 0)
     return model.compute_metrics(x, y, y_pred, sample_weight)
 
 

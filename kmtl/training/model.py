@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 
 from kmtl import _registry
-from kmtl._private.keras import forget_layer
+from kmtl._private.keras import CACHED_EVALUATION, forget_layer
 from kmtl.relations import base as relations_base
 from kmtl.relations.base import Relations
 from kmtl.tasks.checks import label_dict
@@ -51,6 +52,7 @@ from kmtl.typing import (
 from kmtl.weighting import base as weighting_base
 from kmtl.weighting.base import Weighting
 
+_log = logging.getLogger("kmtl")
 _COUNTS = (
     "steps_per_epoch",
     "validation_steps",
@@ -111,7 +113,10 @@ class MultiTaskModel(TaskAccess):
         """Make the model ready to train. Only the optimizer is needed.
 
         Args:
-            optimizer: Keras optimizer or its name. Defaults to `"adam"`.
+            optimizer: Keras optimizer or its name. Defaults to `"adam"`. Steps leave
+                the own part of a task without labels in the batch alone; not so with
+                `gradient_accumulation_steps`, where momentum, decay and regularisers
+                move it (`fit` warns).
             loss: Dict task name -> loss that replaces the task's own, for some tasks,
                 until the next `compile`: the model's `tasks` have it, files too.
             loss_weights: Dict task name -> weight for some tasks, `"uniform"` (1/T
@@ -431,6 +436,12 @@ class MultiTaskModel(TaskAccess):
             data = x if y is None else (x, y, sample_weight)
             shares = sources.label_shares(data, self.tasks)
         lacks = sources.lacks_labels(self.tasks, named(self, x), y, sample_weight)
+        if lacks and self.optimizer.gradient_accumulation_steps:
+            _log.warning(
+                "With `gradient_accumulation_steps`, the own part of a task without "
+                "labels in a batch is not left alone: momentum, weight decay and "
+                "regularisers move it as if it had some."
+            )
         self._expect(
             complete=not lacks,
             streams=any(map(sources.needs_looks, (x, validation_data))),
@@ -561,7 +572,7 @@ class MultiTaskModel(TaskAccess):
             nothing to `loss`.
         """
         self._require_compile("evaluate")
-        if not kwargs.get("_use_cached_eval_dataset"):
+        if not kwargs.get(CACHED_EVALUATION):
             check_counts(batch_size=batch_size, steps=kwargs.get("steps"))
             check_ends(x, "steps", kwargs.get("steps"))
             x, y, sample_weight = prepare(self, x, y, sample_weight)

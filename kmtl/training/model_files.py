@@ -20,6 +20,7 @@ import h5py
 import keras
 
 from kmtl import _swap
+from kmtl._private.keras import OLD_LAYERS
 from kmtl.layers.dropout import Dropout
 from kmtl.tasks.output import TaskOutput
 from kmtl.typing import Model, PathLike, Store
@@ -111,7 +112,7 @@ def _opened(path: PathLike) -> h5py.File:
 
 def _groups(file: h5py.File) -> dict[str, str]:
     """Each layer's group in a file, with the layer's name ("" if it has none)."""
-    layers = file.get("layers", file.get("_layer_checkpoint_dependencies", {}))
+    layers = file.get("layers", file.get(OLD_LAYERS, {}))
     return {
         group: str(content["vars"].attrs.get("name", "")) if "vars" in content else ""
         for group, content in layers.items()

@@ -13,7 +13,8 @@ from kmtl.tasks.base import Task
 from kmtl.tasks.checks import label_dict
 from kmtl.training.batches import ShuffledBatches
 from kmtl.training.labels import apply_sample_weight
-from kmtl.typing import Data, Inputs, Labels, SampleWeight
+from kmtl.training.passed_on import PassedOn
+from kmtl.typing import Batch, Data, Inputs, Labels, SampleWeight
 
 _ENDLESS = -1  # tf.data.INFINITE_CARDINALITY
 _ROWS_AT_ONCE = 1024
@@ -101,30 +102,15 @@ def _one_task(
     return (x, labels) if weight is None else (x, labels, weight)
 
 
-class _OneTask(keras.utils.PyDataset):
-    """A PyDataset that passes on the labels of one task."""
+class _OneTask(PassedOn):
+    """With the labels and weights of one task only."""
 
     def __init__(self, source: keras.utils.PyDataset, task: Task):
-        super().__init__(
-            workers=source.workers,
-            use_multiprocessing=source.use_multiprocessing,
-            max_queue_size=source.max_queue_size,
-        )
-        self.source = source
+        super().__init__(source)
         self.task = task
 
-    @property
-    def num_batches(self) -> int | None:
-        return self.source.num_batches
-
-    def __getitem__(self, index: int) -> tuple:
+    def __getitem__(self, index: int) -> Batch:
         return _one_task(self.task, *self.source[index])
-
-    def on_epoch_begin(self) -> None:
-        self.source.on_epoch_begin()
-
-    def on_epoch_end(self) -> None:
-        self.source.on_epoch_end()
 
 
 def batches_of(

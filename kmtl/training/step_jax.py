@@ -10,7 +10,7 @@ import keras
 
 from kmtl._private.keras import update_metrics
 from kmtl.training import look_ahead
-from kmtl.training.task_variables import owned_state
+from kmtl.training.task_variables import moving_state, owned_state
 from kmtl.typing import Data, Model, Tensor
 
 
@@ -45,11 +45,11 @@ def train_step(model: Model, state: Any, data: Data) -> tuple[dict, Any]:
         new_trainable, new_optimizer = model.optimizer.stateless_apply(
             optimizer_variables, gradients, trainable
         )
-    new_trainable, new_optimizer = restore_absent(
+    new_trainable, new_optimizer, non_trainable = restore_absent(
         model,
         present,
-        (trainable, optimizer_variables),
-        (list(new_trainable), list(new_optimizer)),
+        (trainable, optimizer_variables, state[1]),
+        (list(new_trainable), list(new_optimizer), list(non_trainable)),
     )
     logs, metrics_variables = update_metrics(
         model, metrics_variables, unscaled, x, y, y_pred, sample_weight
@@ -76,24 +76,29 @@ def _look_ahead(model: Model, state: Any, data: tuple) -> list:
 
 
 def restore_absent(model: Model, present: Tensor, old: tuple, new: tuple) -> tuple:
-    """Tasks absent from the batch keep their own variables and optimizer slots.
+    """Tasks absent from the batch keep their own variables, slots and statistics.
 
     So do groups of tasks that share a part of the trunk, where all of them are absent.
 
     Args:
         present: Bool array `(T,)`: the batch has a label of the task.
-        old: `(trainable variables, optimizer variables)` before the step.
+        old: `(trainable variables, optimizer variables, non-trainable variables)`
+            before the step.
         new: The same after it.
     """
-    # Accumulation: the step at hand applies earlier batches' gradients as well.
-    if model.optimizer.gradient_accumulation_steps or model._state.complete:
+    if model._state.complete:
         return new
-    for tasks, places, slots in owned_state(model):
+    groups = [(tasks, ((2, places),)) for tasks, places in moving_state(model)]
+    # Accumulation: the step at hand applies earlier batches' gradients as well.
+    if not model.optimizer.gradient_accumulation_steps:
+        groups += [
+            (tasks, ((0, places), (1, slots)))
+            for tasks, places, slots in owned_state(model)
+        ]
+    for tasks, parts in groups:
         here = present if tasks is None else jnp.any(present[jnp.array(tasks)])
-        for before, after, indices in (
-            (old[0], new[0], places),
-            (old[1], new[1], slots),
-        ):
+        for kind, indices in parts:
+            before, after = old[kind], new[kind]
             for i in indices:
                 rows = (
                     here.reshape(-1, *[1] * (after[i].ndim - 1)) if here.ndim else here

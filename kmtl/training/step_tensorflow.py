@@ -12,7 +12,7 @@ import tensorflow as tf
 from kmtl._private.tensorflow import STAYS_A_CALL
 from kmtl.training import look_ahead
 from kmtl.training.optimizer_slots import build_optimizer
-from kmtl.training.task_variables import owned_state
+from kmtl.training.task_variables import moving_state, owned_state
 from kmtl.typing import Data, Logs, Model, Optimizer, Tensor, Variable
 
 
@@ -27,6 +27,7 @@ def train_step(model: Model, data: Data) -> Logs:
             tf.cast(model.optimizer.learning_rate, tf.float32),
             (x, y, sample_weight),
         )
+    moving = moving_statistics(model)
     with tf.GradientTape() as tape:
         y_pred = model(x, training=True)
         loss = model.compute_loss(x, y, y_pred, sample_weight, training=True)
@@ -35,7 +36,31 @@ def train_step(model: Model, data: Data) -> Logs:
     variables = model.trainable_variables
     gradients = tape.gradient(scaled, variables)
     apply_gradients(model, gradients, variables, present)
+    restore_moving(moving, present)
     return model.compute_metrics(x, y, y_pred, sample_weight)
+
+
+#: `(task indices, [(variable, its value)])` of moving statistics.
+Moving = list[tuple[list[int], list[tuple[Variable, Tensor]]]]
+
+
+def moving_statistics(model: Model) -> Moving:
+    """What `restore_moving` needs to know before the model is called."""
+    if model._state.complete:
+        return []
+    variables = model.non_trainable_variables
+    return [
+        (tasks, [(variables[i], variables[i].value + 0.0) for i in places])
+        for tasks, places in moving_state(model)
+    ]
+
+
+def restore_moving(moving: Moving, present: Tensor) -> None:
+    """Put back the moving statistics of what serves only tasks that are absent."""
+    for tasks, pairs in moving:
+        here = tf.reduce_any(tf.gather(present, tasks))
+        for variable, before in pairs:
+            variable.assign(tf.where(here, variable.value, before))
 
 
 def apply_gradients(

@@ -16,6 +16,7 @@ from kmtl.tasks.checks import label_dict
 from kmtl.training.heads import input_shape
 from kmtl.training.inputs import check_inputs
 from kmtl.training.labels import named, rank_of
+from kmtl.training.passed_on import PassedOn
 from kmtl.training.sources import is_stream
 from kmtl.typing import Batch, Data, Inputs, Model, SampleWeight, TaskName, Tensor
 
@@ -92,22 +93,13 @@ def _chained(model: Model, data: Iterator) -> Iterator:
     return made
 
 
-class _Alike(keras.utils.PyDataset):
-    """A PyDataset whose batches must all be structured as its first one."""
+class _Alike(PassedOn):
+    """Batches that must all be structured as the first one."""
 
     def __init__(self, source: keras.utils.PyDataset, first: tuple):
-        super().__init__(
-            workers=source.workers,
-            use_multiprocessing=source.use_multiprocessing,
-            max_queue_size=source.max_queue_size,
-        )
-        self.source = source
+        super().__init__(source)
         self.first = first
         self.errors: list = []
-
-    @property
-    def num_batches(self) -> int | None:
-        return self.source.num_batches
 
     def __getitem__(self, index: int) -> Batch:
         try:
@@ -117,12 +109,6 @@ class _Alike(keras.utils.PyDataset):
             self.errors.append(error)
             raise
         return batch
-
-    def on_epoch_begin(self) -> None:
-        self.source.on_epoch_begin()
-
-    def on_epoch_end(self) -> None:
-        self.source.on_epoch_end()
 
 
 @contextlib.contextmanager

@@ -173,7 +173,9 @@ class TaskAccess(keras.Model):
         Args:
             filepath: Path that ends in `.weights.h5`.
             overwrite: Whether a file that exists is replaced. Defaults to True.
-            **kwargs: As in Keras.
+            **kwargs: As in Keras. With `max_shard_size` (and a path that ends in
+                `.weights.json`) Keras writes several files, one after the other: not
+                whole or not at all, and `load_weights` does not read them by name.
         """
         model_files.check_absent(filepath, overwrite)
         save = super().save_weights

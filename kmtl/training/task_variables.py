@@ -108,3 +108,23 @@ def owned_state(model: Model) -> list[Owned]:
         ]
         owned.append((None, rows, by_task))
     return owned
+
+
+def moving_state(model: Model) -> list[tuple[list[int], list[int]]]:
+    """Moving statistics that serve one task, or a group that are not all, alone.
+
+    Batch normalisation moves its own with every call, whatever is learned from it.
+
+    Returns:
+        Per group `(task indices, indices in model.non_trainable_variables)`.
+    """
+    position = {id(v): i for i, v in enumerate(model.non_trainable_variables)}
+    names = list(model.task_names)
+    found: dict[tuple[int, ...], list[int]] = {}
+    for layer, users in tasks_of_layers(model).items():
+        if len(users) < max(2, len(names)):
+            group = tuple(sorted(map(names.index, users)))
+            for variable in getattr(layer, "non_trainable_variables", ()):
+                if variable.name.startswith("moving_"):
+                    found.setdefault(group, []).append(position[id(variable)])
+    return [(list(group), places) for group, places in found.items()]

@@ -14,7 +14,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from kmtl._private.keras_tuner import display
+from kmtl._private.keras_tuner import display, set_seed
 from kmtl.tuning import study as studies
 from kmtl.tuning.liveness import GRACE_SECONDS, Owner
 from kmtl.tuning.stopping import Rule
@@ -112,7 +112,7 @@ class StudyOracle(StudyTrials):
         # Drawn from what has been tried, not from what this process has drawn.
         entropy = [self.seed, len(found)]
         state = np.random.SeedSequence(entropy).generate_state(1)[0]
-        self._seed_state = int(state) % (2**31 - 2**20)
+        set_seed(self, int(state) % (2**31 - 2**20))
         response = self.populate_space(str(len(found)))
         if response["status"] == TrialStatus.STOPPED:
             return self._last()

@@ -16,7 +16,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern
 
-from kmtl._private.keras_tuner import random_values, searched, tried
+from kmtl._private.keras_tuner import (
+    random_values,
+    searched,
+    seed_of,
+    set_random_state,
+    tried,
+)
 from kmtl.tuning import study as studies
 from kmtl.tuning.objective import ParetoObjective
 from kmtl.tuning.oracle import StudyOracle
@@ -72,9 +78,8 @@ class BayesianOptimizationOracle(
 
     def _by_process(self) -> dict[str, Any]:
         # A function of what has been tried, not of what this process has drawn.
-        self._random_state = np.random.RandomState(
-            (self.seed + len(self.trials)) % 2**32
-        )
+        drawn = np.random.RandomState((self.seed + len(self.trials)) % 2**32)
+        set_random_state(self, drawn)
         self.gpr = GaussianProcessRegressor(
             kernel=Matern(nu=2.5),
             n_restarts_optimizer=20,
@@ -125,7 +130,7 @@ class BayesianOptimizationOracle(
             sampler = optuna.samplers.TPESampler(
                 n_startup_trials=1,
                 multivariate=True,
-                seed=self._seed_state,
+                seed=seed_of(self),
             )
         # On a copy, where it may leave a proposal that is not taken.
         study = optuna.create_study(

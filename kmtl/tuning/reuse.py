@@ -16,6 +16,7 @@ import numpy as np
 
 from kmtl import _checks, builders
 from kmtl.backbones import Backbone
+from kmtl.layers.copying import refresh
 from kmtl.training.model import MultiTaskModel
 from kmtl.typing import (
     AnyHyperModel,
@@ -149,6 +150,7 @@ class _Entry:
             _layer_variables(model), self._start(hypermodel, arguments), strict=True
         ):
             variable.assign(value)
+        refresh(model)
         rates = dropout_of(arguments)
         if _are_rates(rates) and self._fixed_rates is None:
             model.set_dropout(rates)

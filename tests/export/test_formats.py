@@ -10,6 +10,7 @@ import export_tools
 import keras
 import numpy as np
 import pytest
+from export_tools import sigmoid, softmax
 
 import kmtl
 from kmtl.export import _isolated, description, formats
@@ -22,15 +23,6 @@ def run(path: Path, format: str, inputs: dict[str, np.ndarray]) -> dict[str, Any
     return _isolated.LOADERS[format](str(path), ["serving_default"])["serving_default"](
         inputs
     )
-
-
-def sigmoid(values: np.ndarray) -> np.ndarray:
-    return 1.0 / (1.0 + np.exp(-values))
-
-
-def softmax(values: np.ndarray) -> np.ndarray:
-    powers = np.exp(values - values.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from export_tools import sigmoid, softmax
 
 import kmtl
 from kmtl.export import description, saved_model, signature
@@ -20,15 +21,6 @@ from kmtl.export import description, saved_model, signature
 def serve(path: Path, name: str = "serving_default", **inputs: Any) -> dict[str, Any]:
     loaded = tf.saved_model.load(path)
     return {k: v.numpy() for k, v in loaded.signatures[name](**inputs).items()}
-
-
-def sigmoid(values: np.ndarray) -> np.ndarray:
-    return 1.0 / (1.0 + np.exp(-values))
-
-
-def softmax(values: np.ndarray) -> np.ndarray:
-    powers = np.exp(values - values.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
 
 
 @pytest.fixture(scope="module")

@@ -134,6 +134,43 @@ def test_no_optimizer_moves_an_absent_task_nor_its_slots(name, built):
         assert names.count("kernel") == 4  # rows and columns of two kernels
 
 
+@pytest.mark.parametrize(
+    ("weighting", "accumulate"), [(None, 2), ("pcgrad", None)], ids=str
+)
+def test_moving_statistics_of_an_absent_task_stay(weighting, accumulate, caplog):
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(16, 4)).astype("float32")
+    y = {name: rng.normal(size=16).astype("float32") for name in "ab"}
+    model = kmtl.build_mlp(
+        input_shape=(4,),
+        units=(6, 5),
+        sharing_depth=1,
+        normalization="batch",
+        tasks=[kmtl.Regression(name) for name in y],
+        seed=0,
+    )
+    optimizer = keras.optimizers.SGD(0.01, gradient_accumulation_steps=accumulate)
+    model.compile(optimizer, weighting=weighting)
+    absent = y | {"b": np.full(16, np.nan, "float32")}
+
+    def moved(labels):
+        names = [v for v in model.non_trainable_variables if "moving_" in v.path]
+        before = [keras.ops.convert_to_numpy(v).copy() for v in names]
+        model.fit(x, labels, batch_size=8, verbose=0)
+        after = [keras.ops.convert_to_numpy(v) for v in names]
+        return {
+            v.path.split("/")[0]: bool((old != new).any())
+            for v, old, new in zip(names, before, after, strict=True)
+        }
+
+    parts = ["shared_block1_norm", "a_block2_norm", "b_block2_norm"]
+    assert moved(absent) == dict(zip(parts, [True, True, False], strict=True))
+    assert ("gradient_accumulation_steps" in caplog.text) is bool(accumulate)
+    # One row is enough: the statistics are those of the whole batch.
+    absent["b"][[0, 8]] = 1.0
+    assert moved(absent) == dict.fromkeys(parts, True)
+
+
 def test_what_a_group_shares_stays_where_all_of_the_group_are_absent():
     rng = np.random.default_rng(2)
     x = rng.normal(size=(16, 4)).astype("float32")
