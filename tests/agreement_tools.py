@@ -30,12 +30,20 @@ def _huber(error: np.ndarray) -> np.ndarray:
     return np.where(error <= 1, 0.5 * error**2, error - 0.5)
 
 
+def _cosine(labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    """One of the row, for each of its columns."""
+    lengths = np.linalg.norm(labels, axis=-1) * np.linalg.norm(outputs, axis=-1)
+    found = -(labels * outputs).sum(-1) / np.maximum(lengths, SMALLEST)
+    return np.repeat(found[..., None], labels.shape[-1], axis=-1)
+
+
 #: Loss -> values from labels and what the net puts out.
 NUMBERS = {
     "mse": lambda y, z: (z - y) ** 2,
     "mae": lambda y, z: abs(z - y),
     "huber": lambda y, z: _huber(abs(z - y)),
     "log_cosh": lambda y, z: np.log(np.cosh(z - y)),
+    "cosine": lambda y, z: _cosine(y, z),
 }
 YES_NO = {
     "binary_cross_entropy": _bce,
@@ -59,6 +67,11 @@ def loss_values(task: Any, loss: str, labels: Any, outputs: Any) -> np.ndarray:
     else:
         table = CLASSES if outputs.ndim > labels.ndim else YES_NO
     return table[loss](labels, outputs)
+
+
+def rows_that_count(loss: str, mask: np.ndarray) -> np.ndarray | float:
+    """1 for whole vectors, 0 for those that lack a column, where the loss needs all."""
+    return mask.min(-1, keepdims=True) if loss == "cosine" else 1.0
 
 
 def mean(values: np.ndarray, weights: np.ndarray) -> float:

@@ -56,11 +56,24 @@ class KerasLoss:
             return self.loss.call(labels, outputs)
         labels = ops.cast(labels, "float32")
         if self.rows == "vectors":
-            values = self.loss.call(labels, outputs)
+            values = self._of_vectors(labels, outputs)
             return ops.broadcast_to(values[..., None], ops.shape(labels))
         # One by one, since Keras' losses average over the last axis.
         values = self.loss.call(labels[..., None], outputs[..., None])
         return ops.reshape(values, ops.shape(labels))
+
+    def _of_vectors(self, labels: Tensor, outputs: Tensor) -> Tensor:
+        """Values per row, with a gradient of 0 where all outputs are 0.
+
+        A length has no derivative there: NaN, from one row for which every unit of the
+        net is off.
+        """
+        off = ops.all(ops.equal(outputs, 0), axis=-1, keepdims=True)
+        there = self.loss.call(labels, ops.stop_gradient(outputs))
+        elsewhere = self.loss.call(
+            labels, ops.where(off, ops.ones_like(outputs), outputs)
+        )
+        return ops.where(off[..., 0], there, elsewhere)
 
 
 def from_keras(

@@ -175,6 +175,28 @@ def test_losses_of_ones_own() -> None:
             loss_of(loss)
 
 
+def test_a_row_for_which_the_whole_net_is_off_has_no_gradient() -> None:
+    """A cosine has no derivative at 0: NaN would be in all weights at once."""
+    task = kmtl.Regression("a", units=2, loss=keras.losses.CosineSimilarity())
+    model = kmtl.build_mlp(input_shape=(3,), tasks=[task], units=(4,), seed=0)
+    model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+    x = np.array([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0]], "float32")
+    y = np.array([[1.0, 2.0], [0.5, -1.0]], "float32")
+    outputs = model.predict(x, verbose=0)["a"]
+    assert (outputs[0] == 0).all()
+    cosine = (y[1] * outputs[1]).sum() / np.sqrt((y[1] ** 2).sum())
+    cosine /= np.sqrt((outputs[1] ** 2).sum())
+    before = model.get_weights()
+    logs = model.train_on_batch(x, {"a": y}, return_dict=True)
+    assert logs["a_loss"] == pytest.approx(-cosine / 2, rel=1e-5)
+    moved = [
+        np.abs(new - old).max()
+        for old, new in zip(before, model.get_weights(), strict=True)
+    ]
+    assert np.isfinite(moved).all()
+    assert max(moved) > 0
+
+
 def test_logits_of_a_reconstruction_become_probabilities() -> None:
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
     task = TASKS["image"].replace(loss=loss)
