@@ -99,6 +99,7 @@ def test_description_says_what_each_output_is(exported: Path) -> None:
         "dtype": "float32",
         "shape": [None, 3],
         "labels": ["one", "two", "three"],
+        "unit": None,
     }
     assert described["tasks"]["ink"]["gives"] == "values"
     assert described["kmtl"] == kmtl.__version__
