@@ -158,13 +158,15 @@ class TorchJD(Plain):
     def __init__(self, job: dict[str, Any], aggregator: Any):
         super().__init__(job)
         self.aggregator = aggregator
+        #: Gradients at a time; all, unless something in the net cannot be mapped.
+        self.at_once = job.get("gradients_at_once")
 
     def backward(self, x: Any, y: dict) -> None:
         from torchjd.autojac import jac_to_grad, mtl_backward
 
         features = self.trunk(x)
         losses = self.each_loss(features, y)
-        mtl_backward(losses, features=features)
+        mtl_backward(losses, features=features, parallel_chunk_size=self.at_once)
         jac_to_grad(self.trunk.parameters(), self.aggregator)
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 #: Stage -> share of the time that is left when it begins.
-STAGES = {"correct": 0.25, "fast": 0.45, "search": 0.35, "published": 1.0}
+STAGES = {"correct": 0.22, "fast": 0.55, "search": 0.4, "published": 1.0}
 GRACE = 8.0  # seconds beyond its limit until a stage is killed
 AT_THE_END = 12.0  # seconds that are kept for writing
 
