@@ -73,7 +73,8 @@ class Devices:
     @property
     def line(self) -> str:
         """Hardware, memory and precision in a few words, for lines of progress."""
-        where = "; ".join(map(str, self.accelerators)) or f"CPU, {self.cpu_cores} cores"
+        cpu = f"CPU, {self.cpu_cores} core{'s' * (self.cpu_cores > 1)}"
+        where = "; ".join(map(str, self.accelerators)) or cpu
         return f"{where}, {self.precision}, {self.backend}"
 
     def __str__(self) -> str:

@@ -49,8 +49,10 @@ def test_text_has_a_row_per_field() -> None:
         "replicas        2",
         "memory growth   yes",
     ]
+    assert found.line == "GPU A, 16.0 GiB; TPU B, float32, tensorflow"
     none = _devices.Devices("jax", (), 1, "float32", True, 1, None)
     assert "none, runs on the CPU" in str(none)
+    assert none.line == "CPU, 1 core, float32, jax"
     assert "memory growth" not in str(none)
 
 
@@ -216,6 +218,24 @@ def test_gpus_on_jax(monkeypatch: pytest.MonkeyPatch) -> None:
     accelerators, replicas, growth = _devices._jax_devices()
     assert [str(one) for one in accelerators] == ["GPU Fast GPU", "TPU TPU v4"]
     assert (replicas, growth) == (1, None)
+
+
+@pytest.mark.backend
+def test_peak_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _devices.peak_memory() is None  # of a CPU
+    if keras.backend.backend() == "jax":
+        import jax
+
+        fake = SimpleNamespace(memory_stats=lambda: {"peak_bytes_in_use": 3 * MIB})
+        monkeypatch.setattr(jax, "local_devices", lambda: [fake])
+    else:
+        import tensorflow as tf
+
+        FakeGpus(monkeypatch, 1)
+        information = {"current": MIB, "peak": 3 * MIB}
+        experimental = tf.config.experimental
+        monkeypatch.setattr(experimental, "get_memory_info", lambda name: information)
+    assert _devices.peak_memory() == 3 * MIB
 
 
 @pytest.mark.backend

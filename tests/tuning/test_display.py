@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 from search_tools import make_tuner, run
 
+from kmtl import devices
 from kmtl.tuning import SearchEvent, SearchTable
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -137,7 +138,10 @@ def test_time_that_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     def tell(kind: str, number: int) -> Any:
         tuner.oracle.trials = dict(list(ended.items())[:number])
         table(SearchEvent(kind, tuner))
-        return table._summary(tuner)
+        counts, _, where = table._summary(tuner).partition(" (")
+        # What it runs on, and here nobody counts the memory in use.
+        assert where == f"{devices().line})"
+        return counts
 
     assert "left" not in tell("search_begin", 1)
     clock.now += 60  # two trials in a minute, six to come
