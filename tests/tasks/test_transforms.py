@@ -62,6 +62,7 @@ def test_values_of_scikit_learn(name: str) -> None:
     )
 
 
+@pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize("name", THEIRS)
 def test_few_and_equal_labels(name: str) -> None:
     """Columns of one label, of equal ones, and of two whole numbers."""

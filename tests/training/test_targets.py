@@ -88,6 +88,7 @@ def test_logs(model, scaled, theirs, name: str, rtol: float) -> None:
         assert np.nanmean(errors) > 40  # the loss sees the outputs of 8, not of 5.2
 
 
+@pytest.mark.thorough(on="jax")
 def test_everybody_speaks_in_the_unit(model, scaled, theirs, tmp_path: Path) -> None:
     found = model.predict(X, verbose=0)
     for name in found:
@@ -130,6 +131,7 @@ def test_a_further_fit_keeps_what_is_fitted(model) -> None:
     np.testing.assert_allclose(other.predict(X, verbose=0)["parts"], 10 * before, 1e-4)
 
 
+@pytest.mark.thorough(on="jax")
 def test_halves_of_a_batch_see_what_came_into_the_output_layers(model) -> None:
     y = {name: labels.astype("float32") for name, labels in Y.items()}
     outputs = model(X)
