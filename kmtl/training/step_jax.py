@@ -88,11 +88,14 @@ def restore_absent(model: Model, present: Tensor, old: tuple, new: tuple) -> tup
     """
     if model._state.complete:
         return new
-    groups = [(tasks, ((2, places),)) for tasks, places in moving_state(model)]
+    #: Tasks, and which of the three lists' entries they own.
+    groups: list[tuple[list[int] | None, list[tuple[int, list[int]]]]] = [
+        (tasks, [(2, places)]) for tasks, places in moving_state(model)
+    ]
     # Accumulation: the step at hand applies earlier batches' gradients as well.
     if not model.optimizer.gradient_accumulation_steps:
         groups += [
-            (tasks, ((0, places), (1, slots)))
+            (tasks, [(0, places), (1, slots)])
             for tasks, places, slots in owned_state(model)
         ]
     for tasks, parts in groups:
