@@ -9,6 +9,7 @@ with TF32 and in mixed bfloat16.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -117,6 +118,7 @@ class Pair:
         for step, device, program in zip(
             self.steps, self.places, programs, strict=True
         ):
+            program = steps.usable(program)
             state, data = step.on(device)
             before = [np.array(value) for value in state[0]]
             logs, after = program(state, data)
@@ -133,6 +135,14 @@ class Pair:
         sound = found["losses"] <= loss_bound and found["change"] <= change_bound
         key = {"kind": kind, "name": name, "level": level, "way": self.way}
         return {**key, **found, "passed": sound}
+
+
+def broken(entry: tuple[str, str, str], way: str, error: Exception) -> dict[str, Any]:
+    """The record of an entry that could not be compared."""
+    keras.config.set_dtype_policy("float32")
+    key = dict(zip(("kind", "name", "level"), entry, strict=True))
+    found = {"losses": math.inf, "change": math.inf, "passed": False}
+    return {**key, "way": way, **found, "error": steps.words(error)}
 
 
 def compare_all(run: stage.Stage) -> None:
@@ -153,11 +163,20 @@ def compare_all(run: stage.Stage) -> None:
     for start in range(0, len(jobs), CHUNK):
         if run.left < ends:
             return
-        pairs = [Pair(*job) for job in jobs[start : start + CHUNK]]
+        pairs = []
+        for entry, way in jobs[start : start + CHUNK]:
+            try:
+                pairs.append(Pair(entry, way))
+            except Exception as error:  # is a result; the other entries go on
+                run.add(**broken(entry, way, error))
         lowered = [one for pair in pairs for one in pair.lowered]
         programs = iter(steps.compile_all(lowered))
         for pair in pairs:
-            run.add(**pair.compare([next(programs), next(programs)]))
+            own = [next(programs), next(programs)]
+            try:
+                run.add(**pair.compare(own))
+            except Exception as error:
+                run.add(**broken(pair.entry, pair.way, error))
 
 
 def run_tests(run: stage.Stage) -> None:

@@ -60,7 +60,12 @@ def measure_keras(run: stage.Stage, net: str, seconds: float) -> None:
         programs = steps.compile_all([step.lower() for step in made])
         for (_, key), step, program in zip(part, made, programs, strict=True):
             count, warm = (2, 1) if run.fast else (STEPS, WARM)
-            found = steps.timed(program, *step.on(), steps=count, warm=warm)
+            try:
+                program = steps.usable(program)
+                found = steps.timed(program, *step.on(), steps=count, warm=warm)
+            except Exception as error:  # memory, above all; the others go on
+                print(f"{key}: {steps.words(error)}", flush=True)
+                continue
             run.add(
                 **key,
                 **found,

@@ -65,9 +65,31 @@ class Step:
 
 
 def compile_all(lowered: Sequence[Any]) -> list[Any]:
-    """Compiled programs; XLA compiles several at a time."""
+    """Compiled programs; XLA compiles several at a time.
+
+    In the place of one that cannot be compiled is the error.
+    """
+
+    def compiled(one: Any) -> Any:
+        try:
+            return one.compile()
+        except Exception as error:  # reported by who uses it; the others go on
+            return error
+
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(lambda one: one.compile(), lowered))
+        return list(pool.map(compiled, lowered))
+
+
+def usable(program: Any) -> Any:
+    """The program; raises the error that is in its place."""
+    if isinstance(program, Exception):
+        raise program
+    return program
+
+
+def words(error: Exception) -> str:
+    """An error in a line."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
 
 
 def timed(call: Callable, state: Any, data: Any, steps: int, warm: int) -> dict:
