@@ -400,7 +400,9 @@ def test_everybody_tells_the_same(
                 for key, value in row.metrics.items():
                     same(value, logs[f"{name}_{key}"], f"kmtl.evaluate, {name} {key}")
     # Of one batch, whose shape has been compiled.
-    first = keras.tree.map_structure(lambda part: part[:BATCH], (x, y, weights))
+    first = keras.tree.map_structure(
+        lambda part: None if part is None else part[:BATCH], (x, y, weights)
+    )
     of_first = {name: values[:BATCH] for name, values in outputs.items()}
     expected = reference.logs(*first, of_first, activated(model, of_first))
     model.reset_metrics()
