@@ -325,12 +325,14 @@ def test_signatures_that_differ_from_the_description_are_refused(
     exported: Path,
 ) -> None:
     described = description.read_description(exported)
-    wanted = signature.signatures(tuple(described["tasks"]), features=True)
+    wanted = signature.signatures({n: (n,) for n in described["tasks"]}, features=True)
     signature.check_endpoints(exported, described, wanted)
     renamed = {**described, "tasks": {"other": described["tasks"]["ink"]}}
     with pytest.raises(ValueError, match="should have the signatures"):
         signature.check_endpoints(
-            exported, renamed, signature.signatures(("other",), features=True)
+            exported,
+            renamed,
+            signature.signatures({"other": ("other",)}, features=True),
         )
     retyped = json.loads(json.dumps(described))
     retyped["tasks"]["ink"]["dtype"] = "float16"
