@@ -108,6 +108,9 @@ KEPT_ON_JAX = {
     "training/test_gradient_weightings.py::test_parameters_level_subtracts*": [
         *("moco", "upgrad"),
     ],
+    "weighting/test_loss_contract.py::test_contract": [
+        *("check_compiled-*", "*-dwa", "*-famo", "*-uncertainty"),
+    ],
 }
 #: Tests that run on TensorFlow alone by default.
 NOT_ON_JAX = [
@@ -116,17 +119,20 @@ NOT_ON_JAX = [
     "evaluation/test_baselines.py::test_scores_are_those_of_the_stored_models",
     "layers/test_dropout.py::test_training_at_rate_0_is_training_without_dropout",
     "metrics/test_keras_metrics.py::test_arguments_that_ask_for_columns*",
+    "sharing/test_mmoe.py::*",
     "training/test_absent_heads.py::test_momentum_decay_and_regularisers*",
     "training/test_absent_heads.py::test_beyond_a_stopped_gradient*",
     "training/test_distribution.py::test_two_replicas_equal_one*",
     "training/test_compile.py::test_eager_training_gives_the_same_numbers",
     "training/test_depth_per_task.py::*",
     "training/test_frozen.py::*",
+    "training/test_gradient_weightings.py::test_double_sampling*",
     "training/test_metrics_in_fit.py::test_one_class_has_no_auc",
     "training/test_metrics_in_fit.py::test_no_number_is_no_best_value",
     "training/test_model.py::test_nothing_labelled_moves_nothing_but_decay",
     "training/test_model.py::test_evaluate_in_every_form_of_data",
     "tuning/test_no_number.py::test_inputs_in_a_list",
+    "weighting/test_gradient_properties.py::*",
 ]
 
 
