@@ -73,7 +73,6 @@ LONG = [
     "test_docstrings.py::test_examples[[]kmtl.data.containers]",
     "test_docstrings.py::test_examples[[]kmtl.testing.*]",
     "test_docstrings.py::test_examples[[]kmtl.weighting.auto_lambda]",
-    "test_quickstart.py::test_finished_baselines_are_not_trained_again",
     "tuning/test_study.py::test_conditional_hyperparameters_are_kept_apart",
     "tuning/test_tuners.py::test_bayesian_search_finds_the_planted_optimum",
     "tuning/test_workers.py::test_kerastuners_own_chief_and_worker_take_our_hypermodel",
