@@ -6,7 +6,7 @@ import numpy as np
 
 from kmtl.typing import Data
 
-_ENDLESS = -1  # tf.data.INFINITE_CARDINALITY
+ENDLESS = -1  # tf.data.INFINITE_CARDINALITY
 
 
 def fill_caches(data: Data) -> None:
@@ -19,5 +19,5 @@ def fill_caches(data: Data) -> None:
     from kmtl._private.tensorflow import unfilled_caches
 
     for cache in unfilled_caches(data):
-        if int(cache.cardinality()) != _ENDLESS:
+        if int(cache.cardinality()) != ENDLESS:
             cache.reduce(np.int64(0), lambda count, *_: count + 1)

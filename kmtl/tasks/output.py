@@ -12,7 +12,7 @@ from kmtl._private.keras import value_of
 from kmtl.layers.kept import Kept
 from kmtl.tasks.base import Task
 from kmtl.tasks.transforms import TRANSFORMS, Transform
-from kmtl.typing import Config, DType, Shape, Tensor, Variable
+from kmtl.typing import Config, Shape, Tensor, Variable
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -72,7 +72,7 @@ class TaskOutput(keras.layers.Layer):
                 name: self.add_weight(
                     name=name,
                     shape=value.shape,
-                    initializer=_Values(value),
+                    initializer=keras.initializers.Constant(value),
                     trainable=False,
                     dtype="float32",
                 )
@@ -206,16 +206,6 @@ class TaskOutput(keras.layers.Layer):
             "loss": keras.saving.serialize_keras_object(self.replaced_loss),
             "weight_rule": self.weight_rule,
         }
-
-
-class _Values(keras.initializers.Initializer):
-    """Given values as they are."""
-
-    def __init__(self, values: np.ndarray):
-        self.values = values
-
-    def __call__(self, shape: Shape, dtype: DType = None) -> Tensor:
-        return ops.convert_to_tensor(self.values, dtype=dtype)
 
 
 def _concrete(variable: Variable) -> Variable:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kmtl.data.caches import ENDLESS
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import label_dict
 from kmtl.training.batches import ShuffledBatches
@@ -16,7 +17,6 @@ from kmtl.training.labels import apply_sample_weight
 from kmtl.training.passed_on import PassedOn
 from kmtl.typing import Batch, Data, Inputs, Labels, SampleWeight
 
-_ENDLESS = -1  # tf.data.INFINITE_CARDINALITY
 _ROWS_AT_ONCE = 1024
 _VALUES_AT_ONCE = 2**22
 
@@ -59,7 +59,7 @@ def is_endless(data: Data) -> bool:
     """Whether a data set is known to have no end."""
     if isinstance(data, keras.utils.PyDataset):
         return data.num_batches is None
-    return is_dataset(data) and int(data.cardinality()) == _ENDLESS
+    return is_dataset(data) and int(data.cardinality()) == ENDLESS
 
 
 def arrays_of(data: Data) -> tuple | None:
