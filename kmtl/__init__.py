@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl import data as data
     from kmtl import evaluation as evaluation
     from kmtl import export as export
+    from kmtl import inputs as inputs
     from kmtl import inspection as inspection
     from kmtl import layers as layers
     from kmtl import losses as losses
@@ -97,6 +98,7 @@ _SUBPACKAGES: tuple[str, ...] = (
     "data",
     "evaluation",
     "export",
+    "inputs",
     "inspection",
     "layers",
     "losses",

@@ -1,4 +1,4 @@
-"""Names to classes: one registry per kind (task, sharing, weighting ...).
+"""Names to classes: one registry per kind (task, input, weighting ...).
 
 A file registers what it defines with ``@register(kind, name)``; looking a name up
 imports every file of that kind's folder first, so adding a method means adding a file
@@ -24,6 +24,7 @@ from kmtl._checks import check_choice, unknown_name
 #: Kind -> where its classes are, and their base class.
 KINDS = {
     "task": ("kmtl.tasks", "Task"),
+    "input": ("kmtl.inputs", "Input"),
     "backbone": ("kmtl.backbones", "Backbone"),
     "sharing": ("kmtl.sharing", "Sharing"),
     "weighting": ("kmtl.weighting", "Weighting"),

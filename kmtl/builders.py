@@ -10,8 +10,10 @@ import keras
 
 from kmtl import _checks, _registry
 from kmtl._devices import ensure_memory_growth
+from kmtl._fronts import check_specs, encoded_inputs, plain_input
 from kmtl._private.keras import node_of
 from kmtl.backbones import CNN, MLP, Backbone
+from kmtl.inputs.base import Input
 from kmtl.layers.maker import LayerMaker
 from kmtl.sharing import HardSharing, Sharing
 from kmtl.tasks.base import Task
@@ -19,14 +21,15 @@ from kmtl.tasks.checks import check_loss_weights, check_unique_tasks
 from kmtl.tasks.heads import HeadContext
 from kmtl.tasks.output import TaskOutput
 from kmtl.training.model import MultiTaskModel
-from kmtl.typing import Activation, Regularizer, Shape, Tensor
+from kmtl.typing import Activation, Regularizer, Tensor
 
 
 def build(
     *,
-    backbone: Backbone | str,
-    input_shape: Sequence[int | None],
+    backbone: Backbone | str | Mapping[str, Backbone | str],
     tasks: Sequence[Task],
+    input_shape: Sequence[int | None] | None = None,
+    inputs: Mapping[str, Input] | Input | None = None,
     sharing_depth: int | Mapping[str, int] | None = None,
     sharing: Sharing | str = "hard",
     loss_weights: Mapping[str, float] | str | None = None,
@@ -38,9 +41,13 @@ def build(
     """A multi-task model: a trunk of blocks, shared as asked, and one head per task.
 
     Args:
-        backbone: A `kmtl.backbones` object, or the name of one with its defaults.
-        input_shape: Shape of one input, without the batch axis.
+        backbone: A `kmtl.backbones` object, or the name of one with its defaults. For
+            several inputs one that joins them, or a dict input name -> backbone.
         tasks: The tasks; their names are the model's outputs.
+        input_shape: Shape of one array of numbers, without the batch axis, taken as it
+            is. Or give `inputs`.
+        inputs: Dict name -> `kmtl.inputs` object, fitted on the training rows: what
+            `fit` and `predict` take, and what an export takes, by these names.
         sharing_depth: Number of leading blocks that all tasks share, 0 (nothing) to
             the number of blocks (all, the default). The other blocks are copied per
             task, so the total depth stays the same. A dict task name -> number lets
@@ -49,9 +56,9 @@ def build(
         loss_weights: Dict task name -> weight, replacing the tasks' own for some or
             all; `"uniform"` (1/T each); `"data"` (in proportion to each task's number
             of labels, summing to 1, counted when `fit` starts). Defaults to the tasks'.
-        input_dtype: `"float32"`, or `"uint8"` for raw images, which the model then
-            scales to [0, 1] itself.
-        input_name: Name of the input in exports.
+        input_dtype: With `input_shape`: `"float32"`, or `"uint8"` for raw images,
+            which the model then scales to [0, 1] itself.
+        input_name: With `input_shape`: name of the input in exports.
         seed: Integer: initial weights and dropout masks depend on nothing else. None
             is different every time.
         name: Name of the model.
@@ -76,16 +83,10 @@ def build(
     """
     ensure_memory_growth()  # before the first variable takes the GPU
     tasks = check_unique_tasks(tasks)
-    trunk: Backbone = _resolve(backbone, "backbone", Backbone)
+    trunk = resolve_backbone(backbone)
     scheme = _resolve(sharing, "sharing", Sharing)
-    shape = _check_input_shape(input_shape)
-    trunk.check_input_shape(shape)
-    _checks.check_choice("input_dtype", input_dtype, ("float32", "uint8"))
-    if not isinstance(input_name, str) or not input_name.isidentifier():
-        raise ValueError(
-            "`input_name` must be an identifier, because it names the input of "
-            f"exports. Received: input_name={input_name!r}"
-        )
+    specs = check_specs(inputs, input_shape, tasks)
+    trunk = trunk.for_inputs(specs)
     if seed is not None:
         seed = _checks.check_int("seed", seed, 0)
     if sharing_depth is not None:
@@ -99,29 +100,29 @@ def build(
                 "Give the depth once: as `sharing_depth` or as HardSharing(depth=...)."
             )
         scheme = dataclasses.replace(scheme, depth=sharing_depth)
-    scale = 1.0 / 255.0 if input_dtype == "uint8" else 1.0
     tasks, rule = with_loss_weights(tasks, loss_weights)
+    make = LayerMaker(seed=seed, kernel_regularizer=trunk.kernel_regularizer)
+    if specs:
+        front = encoded_inputs(specs, trunk, make)
+    else:
+        front = plain_input(input_shape, trunk, input_dtype, input_name)
     tasks = tuple(
-        task.replace(scale=scale) if task.target_is_input else task for task in tasks
+        task.replace(scale=front.of(task).scale) if task.target_is_input else task
+        for task in tasks
     )
 
-    inputs = keras.Input(shape, name=input_name, dtype=input_dtype)
-    x = inputs
-    if input_dtype == "uint8":
-        x = keras.layers.Rescaling(scale, name="rescale")(x)
-    make = LayerMaker(seed=seed, kernel_regularizer=trunk.kernel_regularizer)
-
     def head(task: Task, features: Tensor, part: str = "head") -> Tensor:
-        context = HeadContext(make.part(f"{task.name}_{part}"), shape, scale)
+        own = front.of(task)
+        context = HeadContext(make.part(f"{task.name}_{part}"), own.shape, own.scale)
         return task.build_head(features, context)
 
-    logits = scheme.assemble(trunk, x, tasks, head, make)
+    logits = scheme.assemble(trunk, front.encoded, tasks, head, make)
     outputs = {
         task.name: TaskOutput(task, weight_rule=rule)(logits[task.name])
         for task in tasks
     }
-    _check_layer_names([inputs], outputs)
-    return MultiTaskModel(inputs, outputs, name=name)
+    _check_layer_names(keras.tree.flatten(front.inputs), outputs)
+    return MultiTaskModel(front.inputs, outputs, name=name)
 
 
 def build_mlp(
@@ -238,6 +239,16 @@ def build_cnn(
     )
 
 
+def resolve_backbone(backbone: Any) -> Backbone:
+    """A backbone from a backbone, a name, or a dict input name -> one of these."""
+    if isinstance(backbone, Mapping):
+        encoders = {name: resolve_backbone(one) for name, one in backbone.items()}
+        made: Backbone = _registry.get("backbone", "fusion")(encoders=encoders)
+        return made
+    found: Backbone = _resolve(backbone, "backbone", Backbone)
+    return found
+
+
 def _resolve(given: Any, kind: str, base: type) -> Any:
     if isinstance(given, base):
         return given
@@ -246,29 +257,6 @@ def _resolve(given: Any, kind: str, base: type) -> Any:
     raise TypeError(
         f"`{kind}` must be one of {_registry.names(kind)} or a kmtl.{base.__name__} "
         f"object. Received: {kind}={given!r}"
-    )
-
-
-def _check_input_shape(shape: Shape) -> tuple[int | None, ...]:
-    try:
-        shape = tuple(shape)
-    except TypeError as error:
-        raise TypeError(
-            "`input_shape` must be a tuple without the batch axis. "
-            f"Received: input_shape={shape!r}"
-        ) from error
-    if not shape:
-        raise ValueError("`input_shape` must have at least one axis. Received: ()")
-    if len(shape) > 1 and keras.config.image_data_format() == "channels_first":
-        raise ValueError(
-            "`input_shape` must have its channels last, and so must the layers: call "
-            '`keras.config.set_image_data_format("channels_last")` first, and pass '
-            "images as (height, width, channels). Received: input_shape="
-            f"{shape}, image_data_format='channels_first'"
-        )
-    return tuple(
-        None if size is None else _checks.check_int(f"input_shape[{i}]", size, 1)
-        for i, size in enumerate(shape)
     )
 
 

@@ -12,8 +12,8 @@ def register(
 ) -> Any:
     """Make a class of yours usable by name, as kmtl's own are. A decorator, or a call.
 
-    For subclasses of `kmtl.Task`, `kmtl.backbones.Backbone`, `kmtl.sharing.Sharing`,
-    `kmtl.weighting.LossWeighting` and `GradientWeighting`, and
+    For subclasses of `kmtl.Task`, `kmtl.inputs.Input`, `kmtl.backbones.Backbone`,
+    `kmtl.sharing.Sharing`, `kmtl.weighting.LossWeighting` and `GradientWeighting`, and
     `kmtl.relations.Relations`. Their objects work without it; registered, the class has
     a name for `compile`, the builders and search spaces, and saved models that use it
     can be loaded wherever it has been registered.
@@ -30,8 +30,8 @@ def register(
     Args:
         cls: The class; or its name, to decorate it with.
         name: An identifier. Defaults to the class's name in snake case.
-        kind: `"task"`, `"backbone"`, `"sharing"`, `"weighting"` or `"relations"`.
-            Defaults to what the base class says.
+        kind: `"task"`, `"input"`, `"backbone"`, `"sharing"`, `"weighting"` or
+            `"relations"`. Defaults to what the base class says.
 
     Returns:
         The class, or a decorator.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
 
 from kmtl import _checks, _registry
+from kmtl.inputs.base import Input
 from kmtl.layers.maker import NORMALIZATIONS, LayerMaker
 from kmtl.typing import Activation, Config, Options, Regularizer, Tensor
 
@@ -32,6 +33,9 @@ class Backbone(_registry.Registrable):
 
     #: Ranks of one input that the blocks accept.
     INPUT_RANKS: ClassVar[tuple[int, ...]] = ()
+    #: Kinds of inputs (`"table"`) that block 0 encodes itself: it gets their prepared
+    #: rows, scaled (`Input.scaled`), instead of what `Input.encode` makes of them.
+    ENCODES: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         if self.dropout is not None:
@@ -49,6 +53,38 @@ class Backbone(_registry.Registrable):
     @property
     def num_blocks(self) -> int:
         raise NotImplementedError
+
+    def for_inputs(self, inputs: Mapping[str, Input]) -> Backbone:
+        """The backbone for these inputs, before its blocks are made.
+
+        For what a block must know of them besides the shape, such as the number of
+        categories of each column. The same backbone by default.
+
+        Args:
+            inputs: Input name -> its kind, fitted; empty for a model that was built
+                with `input_shape`.
+        """
+        return self
+
+    def encodes(self, name: str, spec: Input) -> bool:
+        """Whether block 0 encodes this input itself; by `ENCODES`, by default."""
+        return spec.registered_name in self.ENCODES
+
+    def check_input_shapes(self, shapes: Mapping[str, tuple]) -> None:
+        """Refuse inputs that block 0 cannot take.
+
+        Args:
+            shapes: Input name -> shape as block 0 gets it, without the batch axis. It
+                gets a dict where there are several inputs, and one tensor else.
+        """
+        if len(shapes) > 1:
+            raise ValueError(
+                "Several inputs need a backbone that joins them: a dict input name -> "
+                "backbone, or kmtl.backbones.Fusion(encoders={...}). Received: "
+                f"backbone '{self.registered_name}' for {', '.join(shapes)}"
+            )
+        for shape in shapes.values():
+            self.check_input_shape(shape)
 
     def check_input_shape(self, input_shape: tuple) -> None:
         """Refuse input shapes that the blocks cannot take."""

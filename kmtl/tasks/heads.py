@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -49,6 +50,15 @@ def vector_head(features: Tensor, head: HeadContext, task: Any, units: int) -> T
         if task.dropout:
             x = head.make.dropout(task.dropout, f"dropout{i + 1}")(x)
     return head.make.dense(units, "logits")(x)
+
+
+def the_map(shapes: Sequence[Sequence]) -> tuple[int | None, ...] | None:
+    """Of several inputs the one that is a map `(H, W, C)`; None if that is not clear.
+
+    Labels that are maps go by its size.
+    """
+    maps = [tuple(shape) for shape in shapes if len(shape) == 3]
+    return maps[0] if len(maps) == 1 else None
 
 
 def map_head(

@@ -11,6 +11,7 @@ from kmtl import _checks
 from kmtl._private.keras import node_of
 from kmtl.layers.dropout import Dropout
 from kmtl.tasks.base import Task, fits, show_shape
+from kmtl.tasks.heads import the_map
 from kmtl.typing import Layer, Model, Tensor
 
 #: Activations after which an output is no logit.
@@ -81,7 +82,7 @@ def input_shape(model: Model, task: Any) -> tuple | None:
     if task.target_is_input and task.input is not None:
         return tuple(tensors[task.input].shape[1:])
     if len(tensors) > 1:
-        return None
+        return the_map([tensor.shape[1:] for tensor in model.inputs])
     return tuple(next(iter(tensors.values())).shape[1:])
 
 

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from kmtl import _arrays
+from kmtl.inputs.matching import prepare_inputs
 from kmtl.typing import Inputs, Layer, Model, Shape, Tensor
 
 _CHANNELS = (1, 3, 4)
@@ -20,12 +21,16 @@ def check_inputs(model: Model, x: Inputs) -> Inputs:
 
     Args:
         model: The model, whose inputs have names, shapes and dtypes.
-        x: An array; a dict input name -> array; or a list of arrays, in the order of
-            the inputs.
+        x: Where the model knows its inputs (`input_specs`), what these take: frames,
+            strings, photos. Else an array; a dict input name -> array; or a list of
+            arrays, in the order of the inputs.
 
     Raises:
         ValueError, TypeError: naming the input, what is expected and what was received.
     """
+    specs = getattr(model, "input_specs", None)
+    if specs:
+        x = prepare_inputs(specs, x)
     inputs = model.inputs
     names = [tensor.name for tensor in inputs]
     if x is None:

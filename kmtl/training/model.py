@@ -31,6 +31,7 @@ from kmtl.training.user_data import (
     check_counts,
     check_ends,
     prepare,
+    prepare_rows,
     prepare_validation,
 )
 from kmtl.typing import (
@@ -545,8 +546,36 @@ class MultiTaskModel(TaskAccess):
         return_dict: bool = False,
     ) -> Any:
         """Losses and metrics on a batch, as `keras.Model.test_on_batch`."""
+        x = prepare_rows(self, x)
         logs = super().test_on_batch(x, y, sample_weight, return_dict=True)
         return self._in_order(logs, return_dict)
+
+    def predict(
+        self,
+        x: Inputs,
+        batch_size: int | None = None,
+        verbose: Verbose = "auto",
+        steps: int | None = None,
+        callbacks: Callbacks = None,
+    ) -> Outputs:
+        """Dict task name -> outputs, as `keras.Model.predict`.
+
+        Args:
+            x: Inputs, or a data set of inputs (labels in it are left out). A model with
+                `input_specs` takes what these say: frames, strings, photos.
+            batch_size, verbose, steps, callbacks: As in Keras.
+        """
+        return super().predict(
+            prepare_rows(self, x),
+            batch_size=batch_size,
+            verbose=verbose,
+            steps=steps,
+            callbacks=callbacks,
+        )
+
+    def predict_on_batch(self, x: Inputs) -> Outputs:
+        """Dict task name -> outputs, as `keras.Model.predict_on_batch`."""
+        return super().predict_on_batch(prepare_rows(self, x))
 
     def _scope(self) -> Any:
         """Where this model's variables are made."""

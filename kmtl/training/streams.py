@@ -16,7 +16,7 @@ from kmtl.tasks.checks import label_dict
 from kmtl.training.heads import input_shape
 from kmtl.training.inputs import check_inputs
 from kmtl.training.labels import named, rank_of
-from kmtl.training.passed_on import PassedOn
+from kmtl.training.raw_sets import PreparedBatches, prepared, prepared_batch
 from kmtl.training.sources import is_stream
 from kmtl.typing import Batch, Data, Inputs, Model, SampleWeight, TaskName, Tensor
 
@@ -47,19 +47,20 @@ def checked(model: Model, data: Data) -> Data:
     """
     if is_stream(data):
         return _chained(model, data) if isinstance(data, Iterator) else data
-    own = not isinstance(data, keras.utils.PyDataset) or isinstance(data, _Alike)
+    ours = (_Alike, PreparedBatches)
+    own = not isinstance(data, keras.utils.PyDataset) or isinstance(data, ours)
     # A strong reference, so that an id is never taken over by another data set.
     seen = model.__dict__.setdefault("_checked_data", [])
     known = [first for one, first in seen if one is data]
     if known:
-        return data if own else _Alike(data, known[0])
+        return prepared(model, data) if own else _Alike(model, data, known[0])
     first = _first(data)
     if first is None:
         raise _empty(data)
     look(model, first)
     seen.append((data, structure(first)))
     del seen[:-4]
-    return data if own else _Alike(data, structure(first))
+    return prepared(model, data) if own else _Alike(model, data, structure(first))
 
 
 def _first(data: Data) -> Batch | None:
@@ -80,10 +81,10 @@ def _chained(model: Model, data: Iterator) -> Iterator:
 
     def batches() -> Iterator:
         try:
-            yield first
+            yield prepared_batch(model, first)
             for number, batch in enumerate(data, start=2):
                 check_alike(batch, structure(first), number)
-                yield batch
+                yield prepared_batch(model, batch)
         except Exception as error:
             errors.append(error)
             raise
@@ -93,11 +94,11 @@ def _chained(model: Model, data: Iterator) -> Iterator:
     return made
 
 
-class _Alike(PassedOn):
+class _Alike(PreparedBatches):
     """Batches that must all be structured as the first one."""
 
-    def __init__(self, source: keras.utils.PyDataset, first: tuple):
-        super().__init__(source)
+    def __init__(self, model: Model, source: keras.utils.PyDataset, first: tuple):
+        super().__init__(model, source)
         self.first = first
         self.errors: list = []
 
@@ -105,6 +106,7 @@ class _Alike(PassedOn):
         try:
             batch = self.source[index]
             check_alike(batch, self.first, index + 1)
+            batch = prepared_batch(self.model, batch)
         except Exception as error:
             self.errors.append(error)
             raise
@@ -178,7 +180,7 @@ def look(model: Model, batch: Batch) -> None:
             "A data set must give batches: call `.batch(32)` on it. Received: "
             "elements of single examples"
         )
-    check_inputs(model, keras.tree.map_structure(_numpy, x))
+    check_inputs(model, _numpy_inputs(x))
     for part in keras.tree.flatten(weight):
         if part is not None:
             _arrays.check_weights(_numpy(part), "`sample_weight`")
@@ -200,6 +202,10 @@ def _parts(
     if isinstance(weight, Mapping):
         _checks.check_task_keys("sample_weight", weight, model.task_names, partial=True)
     return x, y, weight
+
+
+def _numpy_inputs(x: Inputs) -> Inputs:
+    return x if hasattr(x, "columns") else keras.tree.map_structure(_numpy, x)
 
 
 def _numpy(tensor: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from typing import Any
 import keras
 
 from kmtl import _checks
+from kmtl.inputs.base import Input
+from kmtl.inputs.source import specs_of
 from kmtl.layers.dropout import Dropout
 from kmtl.layers.seam import Seam
 from kmtl.tasks.base import Task
@@ -30,8 +32,17 @@ class TaskAccess(keras.Model):
         super().__init__(*args, **kwargs)
         # Read-only, and nothing that Keras would track a second time.
         self._task_outputs = MappingProxyType(_output_layers(self))
+        self._input_specs = MappingProxyType(specs_of(self))
         check_unique_tasks(self.tasks)
         check_heads(self, dict(zip(self.task_names, self.tasks, strict=True)))
+
+    @property
+    def input_specs(self) -> Mapping[str, Input]:
+        """Input name -> what is known of it, in the order of the model's inputs.
+
+        Empty for a model that was built with `input_shape`, or by hand.
+        """
+        return self._input_specs
 
     # -- tasks ------------------------------------------------------------------------
 

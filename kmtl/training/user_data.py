@@ -15,6 +15,7 @@ from kmtl.training import streams
 from kmtl.training.batches import ShuffledBatches
 from kmtl.training.inputs import check_inputs
 from kmtl.training.labels import named
+from kmtl.training.raw_sets import prepared
 from kmtl.training.sources import is_dataset, is_endless, is_split, is_stream
 from kmtl.typing import Data, Inputs, Labels, Model, SampleWeight, TaskName, Tensor
 
@@ -81,6 +82,18 @@ def prepare_validation(model: Model, data: Data) -> Data:
         x, y, weight = keras.utils.unpack_x_y_sample_weight(tuple(data))
         return keras.utils.pack_x_y_sample_weight(*prepare(model, x, y, weight))
     return prepare(model, data, None, None)[0]
+
+
+def prepare_rows(model: Model, x: Inputs) -> Inputs:
+    """Inputs without labels, as the model takes them; unchecked by one that has no
+    `input_specs`."""
+    if not model.input_specs:
+        return x
+    if is_split(x):
+        x = x.arrays()[0]
+    if is_dataset(x) or is_stream(x):
+        return prepared(model, x)
+    return check_inputs(model, x)
 
 
 def check_counts(**counts: Any) -> None:

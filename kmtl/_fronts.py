@@ -1,0 +1,186 @@
+"""The front of a model: its `keras.Input`s, and what the trunk gets of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from kmtl import _checks
+from kmtl.backbones.base import Backbone
+from kmtl.inputs.base import Input
+from kmtl.inputs.source import InputSource
+from kmtl.layers.maker import LayerMaker
+from kmtl.tasks.base import Task
+from kmtl.tasks.heads import the_map
+from kmtl.typing import Inputs, Shape, Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What a head may know of an input.
+
+    Args:
+        shape: Shape of one row, without the batch axis.
+        scale: Factor that brings it to the scale in which a task learns it.
+    """
+
+    shape: tuple[int | None, ...]
+    scale: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Front:
+    """The front of a model.
+
+    Args:
+        inputs: One `keras.Input`, or a dict of them.
+        encoded: What block 0 gets, in the same structure.
+        sources: Input name -> what heads may know of it.
+    """
+
+    inputs: Inputs
+    encoded: Inputs
+    sources: Mapping[str, Source]
+
+    def of(self, task: Task) -> Source:
+        """The input that a task's labels go by: its target, or the one map there is."""
+        named = getattr(task, "input", None) if task.target_is_input else None
+        if named in self.sources:
+            return self.sources[named]
+        if len(self.sources) == 1:
+            return next(iter(self.sources.values()))
+        shape = the_map([source.shape for source in self.sources.values()])
+        return Source(() if shape is None else shape)
+
+
+def check_specs(
+    inputs: Mapping[str, Input] | Input | None,
+    input_shape: Any,
+    tasks: Sequence[Task],
+) -> dict[str, Input]:
+    """Input name -> its kind; empty where there is `input_shape`.
+
+    Raises:
+        TypeError, ValueError: for both or none of the two, and for inputs that are not
+            fitted, have the name of a task, or hold a column that is a task's target.
+    """
+    if (inputs is None) == (input_shape is None):
+        raise TypeError(
+            "Give either `inputs`, such as {'facts': kmtl.inputs.Table().fit(train)}, "
+            "or `input_shape`, the shape of one array. Received: "
+            f"inputs={inputs!r}, input_shape={input_shape!r}"
+        )
+    if inputs is None:
+        return {}
+    specs = {"inputs": inputs} if isinstance(inputs, Input) else inputs
+    if not isinstance(specs, Mapping) or not specs:
+        raise TypeError(
+            "`inputs` must be a dict name -> kmtl.inputs object, one or more. "
+            f"Received: inputs={inputs!r}"
+        )
+    targets = [task.name for task in tasks if not task.target_is_input]
+    for name, spec in specs.items():
+        if not isinstance(spec, Input):
+            raise TypeError(
+                f"`inputs['{name}']` must be a kmtl.inputs object, such as "
+                f"kmtl.inputs.Array((8,)). Received: {spec!r}"
+            )
+        check_name(f"inputs['{name}']", name)
+        if not spec.fitted:
+            raise ValueError(
+                f"`inputs['{name}']` must be fitted on the training rows before the "
+                f"model is built: inputs['{name}'] = "
+                f"kmtl.inputs.{type(spec).__name__}(...).fit(train_rows). Received: "
+                "one that is not"
+            )
+        known = [column for column in spec.takes_columns() if column in targets]
+        if known:
+            raise ValueError(
+                f"`inputs['{name}']` must not hold what is to be predicted: fit it on "
+                f"train_rows.drop(columns={known}), or give the task another name. "
+                f"Received: columns {', '.join(known)}, as tasks are named"
+            )
+    return dict(specs)
+
+
+def check_name(argument: str, name: Any) -> str:
+    """An identifier."""
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(
+            f"`{argument}` must be named by an identifier, because it names the input "
+            f"of exports. Received: {name!r}"
+        )
+    return name
+
+
+def encoded_inputs(
+    specs: Mapping[str, Input], trunk: Backbone, make: LayerMaker
+) -> Front:
+    """One `keras.Input` per kind, and what the trunk gets of it."""
+    inputs: dict[str, Tensor] = {}
+    encoded: dict[str, Tensor] = {}
+    for name, spec in specs.items():
+        _check_channels_last(spec.shape)
+        inputs[name] = keras.Input(spec.shape, name=name, dtype=spec.dtype)
+        part = make.part(f"{name}_input")
+        x = part.layer(InputSource, "source", spec=spec, input_name=name)(inputs[name])
+        step = spec.scaled if trunk.encodes(name, spec) else spec.encode
+        encoded[name] = step(x, part)
+    trunk.check_input_shapes({name: tuple(x.shape[1:]) for name, x in encoded.items()})
+    sources = {
+        name: Source(tuple(spec.shape), spec.target_scale)
+        for name, spec in specs.items()
+    }
+    if len(specs) > 1:
+        return Front(inputs, encoded, sources)
+    (name,) = specs
+    return Front(inputs[name], encoded[name], sources)
+
+
+def plain_input(shape: Shape, trunk: Backbone, dtype: str, name: str) -> Front:
+    """One array of numbers as it is, or images of bytes divided by 255."""
+    shape = check_input_shape(shape)
+    trunk.check_input_shape(shape)
+    _checks.check_choice("input_dtype", dtype, ("float32", "uint8"))
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(
+            "`input_name` must be an identifier, because it names the input of "
+            f"exports. Received: input_name={name!r}"
+        )
+    scale = 1.0 / 255.0 if dtype == "uint8" else 1.0
+    inputs = keras.Input(shape, name=name, dtype=dtype)
+    x = inputs
+    if dtype == "uint8":
+        x = keras.layers.Rescaling(scale, name="rescale")(x)
+    return Front(inputs, x, {name: Source(shape, scale)})
+
+
+def check_input_shape(shape: Shape) -> tuple[int | None, ...]:
+    """A shape without the batch axis, channels last."""
+    try:
+        shape = tuple(shape)
+    except TypeError as error:
+        raise TypeError(
+            "`input_shape` must be a tuple without the batch axis. "
+            f"Received: input_shape={shape!r}"
+        ) from error
+    if not shape:
+        raise ValueError("`input_shape` must have at least one axis. Received: ()")
+    _check_channels_last(shape)
+    return tuple(
+        None if size is None else _checks.check_int(f"input_shape[{i}]", size, 1)
+        for i, size in enumerate(shape)
+    )
+
+
+def _check_channels_last(shape: tuple) -> None:
+    if len(shape) > 1 and keras.config.image_data_format() == "channels_first":
+        raise ValueError(
+            "`input_shape` must have its channels last, and so must the layers: call "
+            '`keras.config.set_image_data_format("channels_last")` first, and pass '
+            "images as (height, width, channels). Received: input_shape="
+            f"{shape}, image_data_format='channels_first'"
+        )

@@ -1,0 +1,114 @@
+"""Data sets whose inputs are what users have: prepared batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from kmtl.inputs.matching import prepare_inputs
+from kmtl.training.passed_on import PassedOn
+from kmtl.training.sources import is_tf_dataset
+from kmtl.typing import Batch, Data, Inputs, Model
+
+
+def prepared_batch(model: Model, batch: Batch) -> Batch:
+    """The batch with its inputs as the model takes them."""
+    if not model.input_specs:
+        return batch
+    if isinstance(batch, (tuple, list)) and len(batch) in (1, 2, 3):
+        return (prepare_inputs(model.input_specs, _arrays(batch[0])), *batch[1:])
+    return prepare_inputs(model.input_specs, _arrays(batch))
+
+
+def prepared(model: Model, data: Data) -> Data:
+    """The data set with its inputs as the model takes them; itself if they are."""
+    if not model.input_specs:
+        return data
+    if is_tf_dataset(data):
+        return _mapped(model, data)
+    if isinstance(data, keras.utils.PyDataset):
+        return (
+            data if isinstance(data, PreparedBatches) else PreparedBatches(model, data)
+        )
+    if isinstance(data, Iterator):
+        return (prepared_batch(model, batch) for batch in data)
+    return data
+
+
+class PreparedBatches(PassedOn):
+    """With its inputs as the model takes them."""
+
+    def __init__(self, model: Model, source: keras.utils.PyDataset):
+        super().__init__(source)
+        self.model = model
+
+    def __getitem__(self, index: int) -> Batch:
+        return prepared_batch(self.model, self.source[index])
+
+
+def _arrays(x: Inputs) -> Inputs:
+    """Tensors as NumPy arrays; frames stay what they are."""
+    return keras.tree.map_structure(
+        lambda leaf: np.asarray(leaf) if keras.ops.is_tensor(leaf) else leaf, x
+    )
+
+
+def _mapped(model: Model, data: Any) -> Any:
+    """A `tf.data.Dataset` whose elements have prepared inputs."""
+    element = data.element_spec
+    several = isinstance(element, tuple)
+    if _is_prepared(model, element[0] if several else element):
+        return data
+    if not hasattr(data, "map"):
+        raise TypeError(
+            "A data set that is distributed must hold prepared inputs: distribute "
+            "`model.prepared(data)`. Received: one with raw inputs"
+        )
+    change = _in_graph(model, element[0] if several else element)
+    if several:
+        return data.map(lambda x, *rest: (change(x), *rest))
+    return data.map(lambda *parts, **named: change(named or parts[0]))
+
+
+def _is_prepared(model: Model, element: Any) -> bool:
+    """Whether the inputs of a data set are the model's arrays, by shape and dtype."""
+    specs = model.input_specs
+    if len(specs) == 1:
+        leaves = {next(iter(specs)): element}
+    elif isinstance(element, dict) and set(element) == set(specs):
+        leaves = element
+    else:
+        return False
+    return all(
+        getattr(leaf, "shape", None) is not None
+        and leaf.shape.rank == len(specs[name].shape) + 1
+        and leaf.dtype.name == specs[name].dtype
+        for name, leaf in leaves.items()
+    )
+
+
+def _in_graph(model: Model, element: Any) -> Callable[[Any], Any]:
+    """What prepares the inputs of a data set, called by TensorFlow for each batch."""
+    import tensorflow as tf
+
+    specs = dict(model.input_specs)
+
+    def on_host(*leaves: Any) -> list[np.ndarray]:
+        x = tf.nest.pack_sequence_as(element, [np.asarray(leaf) for leaf in leaves])
+        arrays = prepare_inputs(specs, x)
+        arrays = arrays if isinstance(arrays, dict) else {next(iter(specs)): arrays}
+        return [arrays[name].astype(spec.dtype) for name, spec in specs.items()]
+
+    def change(x: Any) -> Any:
+        made = tf.numpy_function(
+            on_host, tf.nest.flatten(x), [tf.as_dtype(s.dtype) for s in specs.values()]
+        )
+        found = {}
+        for (name, spec), tensor in zip(specs.items(), made, strict=True):
+            found[name] = tf.ensure_shape(tensor, (None, *spec.shape))
+        return found if len(specs) > 1 else next(iter(found.values()))
+
+    return change
