@@ -61,7 +61,8 @@ class Int(Dimension):
         low, high: Integers, `low <= high`.
         log: Sample uniformly in the logarithm; needs `low >= 1`. Defaults to False.
         step: Integer >= 1, distance of neighbours. Not with `log`. Defaults to 1.
-        default: Value before any sampling. Defaults to `low`.
+        default: Value before any sampling, with which a search begins. Defaults to the
+            builder's own in a `kmtl.tuning.Space`, else to `low`.
     """
 
     low: int
@@ -105,7 +106,8 @@ class Float(Dimension):
     Args:
         low, high: Finite numbers, `low <= high`.
         log: Sample uniformly in the logarithm; needs `low > 0`. Defaults to False.
-        default: Value before any sampling. Defaults to `low`.
+        default: Value before any sampling, with which a search begins. Defaults to the
+            builder's own in a `kmtl.tuning.Space`, else to `low`.
     """
 
     low: float

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from kmtl import _checks
+from kmtl.evaluation.balanced import BALANCED, WORST, balanced_delta_m
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_unique_tasks
 from kmtl.tasks.metric import Metric
@@ -19,6 +20,8 @@ logger = logging.getLogger("kmtl")
 
 #: Log name of the mean improvement on the validation data.
 LOG_NAME = "val_delta_m"
+#: The logs that `DeltaM` writes.
+LOG_NAMES = (LOG_NAME, BALANCED, WORST)
 
 
 def relative_improvement(
@@ -102,6 +105,10 @@ def delta_m(
 class DeltaM(keras.callbacks.Callback):
     """Writes `val_delta_m` (in %, higher is better) into the logs of every epoch.
 
+    Beside it `val_worst_delta`, the improvement of the task that gains least, and
+    `val_balanced_delta_m`, which no task's gain can carry where another one collapses
+    (`kmtl.evaluation.balanced`): searches on `"val_delta_m"` compare by that.
+
     The logs must have the validation metrics of every scored task, so `fit` needs
     `validation_data`. A task without validation labels is left out of the mean, with a
     warning. Put it before callbacks that monitor `val_delta_m`: Keras calls
@@ -163,7 +170,11 @@ class DeltaM(keras.callbacks.Callback):
                 "it" if len(left_out) == 1 else "them",
             )
         self._left_out = left_out
-        logs[LOG_NAME], _ = delta_m(scores, self.baselines, counted)
+        logs[LOG_NAME], deltas = delta_m(scores, self.baselines, counted)
+        ways = {task.name: task.score.direction for task in counted}
+        logs[BALANCED] = balanced_delta_m(deltas, ways)
+        whole = not any(map(math.isnan, deltas.values()))
+        logs[WORST] = min(deltas.values()) if whole else math.nan
         self._written = True
 
     def on_train_end(self, logs: Logs | None = None) -> None:

@@ -12,13 +12,23 @@ import numpy as np
 
 from kmtl import _checks
 from kmtl.data.hashing import fingerprint
-from kmtl.evaluation.delta import LOG_NAME, DeltaM
+from kmtl.evaluation.common_scale import MEAN_SCORE, WORST_SCORE, CommonScore
+from kmtl.evaluation.delta import LOG_NAME, LOG_NAMES, DeltaM
 from kmtl.training.model import MultiTaskModel
 from kmtl.training.sources import is_split
 from kmtl.tuning import files
 from kmtl.tuning.hypermodel import HyperModel, is_arrays
 from kmtl.tuning.objective import SearchObjective
-from kmtl.typing import AnyHyperModel, Callbacks, Config, Data, Inputs, Labels, Options
+from kmtl.typing import (
+    AnyHyperModel,
+    Callbacks,
+    Config,
+    Data,
+    Inputs,
+    Labels,
+    Options,
+    Tuner,
+)
 
 # Options of KerasTuner that compile the model again and lose its loss weights.
 RECOMPILING = ("optimizer", "loss", "metrics")
@@ -35,6 +45,7 @@ TUNER_OPTIONS = (
     "workers",
     "recycle_after",
     "population",
+    "max_drop",
     "directory",
     "project_name",
     "overwrite",
@@ -116,11 +127,13 @@ def check_baselines(
 ) -> Any:
     """The baselines, if they fit the tasks and the `SearchObjective`."""
     if baselines is None:
-        if LOG_NAME in getattr(objective, "names", (objective,)):
+        if objective.needs(LOG_NAMES):
             raise ValueError(
-                f"`objective='{LOG_NAME}'` needs `baselines`: 'auto' (single-task "
-                "models are trained before the first trial), the result of "
-                "kmtl.baselines, or a dict task name -> score of its first metric."
+                f"`objective='{LOG_NAME}'`, and what else is relative to single-task "
+                "models (`max_drop`, 'val_worst_delta'), needs `baselines`: 'auto' "
+                "(single-task models are trained before the first trial), the result "
+                "of kmtl.baselines, or a dict task name -> score of its first metric. "
+                "Without them there is 'val_mean_score'."
             )
         return None
     if isinstance(baselines, str):
@@ -132,6 +145,16 @@ def check_baselines(
         return _checks.check_choice("baselines", baselines, ("auto",))
     DeltaM(baselines, tasks)  # refuses what does not fit
     return baselines
+
+
+def scoring(tuner: Tuner) -> list[keras.callbacks.Callback]:
+    """Callbacks that log what is compared of all tasks together, before all others."""
+    found: list[keras.callbacks.Callback] = []
+    if tuner.baselines is not None:
+        found.append(DeltaM(tuner.baselines, tuner.tasks))
+    if tuner.oracle.objective.needs((MEAN_SCORE, WORST_SCORE)):
+        found.append(CommonScore(tuner.common_scale, tuner.tasks))
+    return found
 
 
 def check_fit_options(validation_data: Data, options: Options) -> None:

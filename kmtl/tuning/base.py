@@ -13,7 +13,7 @@ import keras_tuner
 from kmtl import _checks
 from kmtl._describe import plain
 from kmtl._private.keras_tuner import is_worker, try_build
-from kmtl.evaluation.delta import DeltaM
+from kmtl.evaluation.common_scale import CommonScale
 from kmtl.training.guards import NonFiniteError
 from kmtl.training.model import MultiTaskModel
 from kmtl.tuning import arguments, files, points, preparation, reuse
@@ -58,11 +58,13 @@ class SearchTuner(SearchResults, TrialRunner):
         hypermodel: A `kmtl.HyperModel`, or a function or `keras_tuner.HyperModel` that
             builds a compiled `kmtl.MultiTaskModel` from `hp`.
         objective, baselines, seed, listener, storage, pruner, max_minutes, warm_start,
-        keep_checkpoints, workers, recycle_after, population, **options: See
+        keep_checkpoints, workers, recycle_after, population, max_drop, **options: See
             `kmtl.RandomSearch`.
     """
 
     _folds: Folds | None = None
+    #: Where 0 and 1 are for each task's score, in a search that needs it.
+    common_scale: CommonScale | None = None
 
     def __init__(
         self,
@@ -83,6 +85,7 @@ class SearchTuner(SearchResults, TrialRunner):
         workers: int = 1,
         recycle_after: int = 20,
         population: int = 1,
+        max_drop: float | None = None,
         **options: Any,
     ):
         self._made_with = {
@@ -94,6 +97,7 @@ class SearchTuner(SearchResults, TrialRunner):
             "pruner": pruner,
             "keep_checkpoints": keep_checkpoints,
             "population": population,
+            "max_drop": max_drop,
             **settings,
             **options,
         }
@@ -103,6 +107,7 @@ class SearchTuner(SearchResults, TrialRunner):
         self.tasks = arguments.tasks_of(hypermodel)
         same = isinstance(hypermodel, HyperModel) and hypermodel.has_one_total_loss
         found = objectives.resolve_objective(objective, self.tasks, total=same)
+        found = objectives.with_floor(found, max_drop)
         self.baselines = arguments.check_baselines(
             baselines, found, self.tasks, hypermodel
         )
@@ -271,10 +276,8 @@ class SearchTuner(SearchResults, TrialRunner):
             args, kwargs = self._folds.arguments(self._execution, kwargs)
         if isinstance(self.hypermodel, HyperModel):
             self.hypermodel.execution = self._execution
-        if self.baselines is not None:
-            # First: the callbacks after it may read what it writes.
-            delta = DeltaM(self.baselines, self.tasks)
-            kwargs["callbacks"] = [delta, *kwargs["callbacks"]]
+        # First: the callbacks after them may read what they write.
+        kwargs["callbacks"] = [*arguments.scoring(self), *kwargs["callbacks"]]
         if type(self).on_batch_begin is keras_tuner.Tuner.on_batch_begin and (
             type(self).on_batch_end is keras_tuner.Tuner.on_batch_end
         ):

@@ -14,7 +14,6 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 
 from kmtl import _checks
 from kmtl.data.hashing import fingerprint
-from kmtl.evaluation.delta import DeltaM
 from kmtl.training.guards import NonFiniteError
 from kmtl.tuning import arguments
 from kmtl.tuning.feed import is_arrays
@@ -150,8 +149,7 @@ def _train(
     """Logs at the epoch that counts."""
     hypermodel, objective = tuner.hypermodel, tuner.oracle.objective
     made = [copy.deepcopy(callback) for callback in callbacks]
-    if tuner.baselines is not None:
-        made.insert(0, DeltaM(tuner.baselines, tuner.tasks))
+    made = [*arguments.scoring(tuner), *made]
     if isinstance(hypermodel, HyperModel):
         hypermodel.execution = FIRST_FRESH + seed
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -66,3 +68,26 @@ def from_word(name: str, given: Any) -> Any:
     if isinstance(given, str) and given in WORDS.get(name, {}):
         return WORDS[name][given]()
     return given
+
+
+def begun(dimension: Int | Float, usual: Any) -> Int | Float:
+    """A range with a default, where a search begins.
+
+    Args:
+        dimension: The range, without a default of its own.
+        usual: What holds where nothing is searched; anything but a number is unknown.
+
+    Returns:
+        The range, which begins at the usual value, or at its end nearest to it; at its
+        middle (of the logarithm, on a log scale) where none is known.
+    """
+    low, high = dimension.low, dimension.high
+    if isinstance(usual, bool) or not isinstance(usual, (int, float)):
+        middle = math.sqrt(low * high) if dimension.log else low + (high - low) / 2
+    else:
+        middle = min(max(float(usual), low), high)
+    if isinstance(dimension, Float):
+        return dataclasses.replace(dimension, default=min(max(middle, low), high))
+    steps = round((middle - low) / dimension.step)
+    steps = min(max(steps, 0), (high - low) // dimension.step)
+    return dataclasses.replace(dimension, default=low + steps * dimension.step)

@@ -18,6 +18,8 @@ from kmtl.typing import Logs
 TOTAL = "val_loss"
 #: The objective that keeps all tasks apart.
 PARETO = "pareto"
+#: The objective that compares trials by their ranks in every task.
+MEAN_RANK = "mean_rank"
 
 _CONSTRAINT = re.compile(r"^\s*(?P<name>\S+?)\s*(?P<sign>>=|<=)\s*(?P<bound>\S+)\s*$")
 

@@ -118,6 +118,7 @@ class HyperModel(keras_tuner.HyperModel):
         chosen = {
             "optimizer": optimizer,
             "weighting": self.compile_options.get("weighting"),
+            "learning_rate": rate,
         }
         #: The `kmtl.tuning.Space`.
         self.space = Space(builder, self.tasks, space, fixed, settled, chosen)

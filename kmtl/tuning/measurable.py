@@ -11,13 +11,16 @@ import numpy as np
 from keras import ops
 
 from kmtl.data.caches import fill_caches
-from kmtl.evaluation.delta import LOG_NAME
+from kmtl.evaluation.common_scale import MEAN_SCORE, WORST_SCORE
+from kmtl.evaluation.delta import LOG_NAMES
 from kmtl.training import sources
 from kmtl.typing import Data, Inputs
 
 if TYPE_CHECKING:
     from kmtl.training.model import MultiTaskModel
 
+#: Logs of callbacks.
+NOT_OF_MODEL = (*LOG_NAMES, MEAN_SCORE, WORST_SCORE)
 #: Rows of the first look; twice as many of each next one.
 FIRST_ROWS = 32
 #: Batches of a data set without an end that are looked at.
@@ -41,11 +44,11 @@ def unmeasurable(
         validation: Arrays `(x, y)` or `(x, y, sample_weight)`, or a data set.
         steps: Batches of the data that are used. None: all.
     """
-    left = [name for name in dict.fromkeys(names) if name != LOG_NAME]
+    left = [name for name in dict.fromkeys(names) if name not in NOT_OF_MODEL]
     losses = {f"val_{task.name}_loss": task for task in model.tasks}
     draw = np.random.default_rng(0)
     model.reset_metrics()
-    for x, y, weight in _batches(validation, steps):
+    for x, y, weight in batches_of(validation, steps):
         if not left:
             break
         rows = len(keras.tree.flatten(x)[0])
@@ -90,7 +93,8 @@ def _random_outputs(model: MultiTaskModel, x: Inputs, rows: int, draw: Any) -> A
     }
 
 
-def _batches(data: Data, steps: int | None) -> Iterator[tuple[Any, Any, Any]]:
+def batches_of(data: Data, steps: int | None) -> Iterator[tuple[Any, Any, Any]]:
+    """Parts of validation data, each as `(x, y, sample_weight)`."""
     if isinstance(data, tuple):
         rows = len(keras.tree.flatten(data[0])[0])
         start, size = 0, FIRST_ROWS

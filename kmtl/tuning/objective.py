@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,11 +11,14 @@ import keras_tuner
 import numpy as np
 from keras_tuner.engine.trial import TrialStatus
 
-from kmtl._checks import did_you_mean
+from kmtl._checks import check_range, did_you_mean
+from kmtl.evaluation.balanced import BALANCED, WORST
+from kmtl.evaluation.common_scale import MEAN_SCORE, WORST_SCORE
 from kmtl.evaluation.delta import LOG_NAME
 from kmtl.evaluation.pareto import crowding_distances, non_dominated_ranks
 from kmtl.tasks.base import Task
 from kmtl.tuning.goals import (
+    MEAN_RANK,
     PARETO,
     TOTAL,
     Constraint,
@@ -24,6 +28,8 @@ from kmtl.tuning.goals import (
 )
 from kmtl.typing import Logs, Trial
 
+#: What is compared of all tasks together; all are better when higher.
+COMMON = (LOG_NAME, BALANCED, WORST, MEAN_SCORE, WORST_SCORE)
 #: Values of trials that break a constraint are moved this far to the bad side, so that
 #: one number orders all trials: by value if they keep to it, else by how far they are.
 PENALTY = 1e9
@@ -84,6 +90,10 @@ class SearchObjective(keras_tuner.Objective):
                 self.constraints, self.violations(logs), strict=True
             )
         )
+
+    def needs(self, names: Sequence[str]) -> bool:
+        """Whether one of these logs is compared, or bounded."""
+        return not set(names).isdisjoint(self.names)
 
     # -- KerasTuner's side ------------------------------------------------------------
 
@@ -180,6 +190,30 @@ class ParetoObjective(SearchObjective):
         return [trials[i] for i in np.lexsort((-room, ranks))]
 
 
+class RankObjective(ParetoObjective):
+    """Several goals side by side: trials are compared by their mean rank in them.
+
+    In each goal the best trial has rank 1, equal ones the mean of their ranks. Neither
+    units nor sizes matter, so no goal can buy what another loses by being large; a rank
+    depends on the other trials, and is known when they have ended.
+    """
+
+    def __init__(self, goals: Sequence[Goal], constraints: Sequence[Constraint] = ()):
+        super().__init__(goals, constraints)
+        self.name = self.name.replace(PARETO, MEAN_RANK, 1)
+
+    def _order(self, trials: list, values: Mapping[int, Sequence[float]]) -> list:
+        if not trials:
+            return []
+        points = np.asarray([values[id(trial)] for trial in trials])
+        signs = np.where([goal.direction == "max" for goal in self.goals], -1.0, 1.0)
+        points = points * signs
+        before = (points[None] < points[:, None]).sum(axis=1)
+        alike = (points[None] == points[:, None]).sum(axis=1)
+        ranks = (before + (alike + 1) / 2).mean(axis=1)
+        return [trials[i] for i in np.argsort(ranks, kind="stable")]
+
+
 def trial_logs(trial: Trial) -> dict[str, float]:
     """A trial's metrics at the epoch that counts, means over its executions."""
     logs = {}
@@ -194,7 +228,7 @@ def trial_logs(trial: Trial) -> dict[str, float]:
 
 def directions(tasks: Sequence[Task]) -> dict[str, str]:
     """Every objective that the tasks know, with its better direction."""
-    known = {LOG_NAME: "max"}
+    known = dict.fromkeys(COMMON, "max")
     for task in tasks:
         for metric in task.metrics:
             known[f"val_{task.name}_{metric.name}"] = metric.direction
@@ -211,14 +245,22 @@ def resolve_objective(
     Args:
         objective: One of:
 
-            - the name of a validation metric of a task (`"val_<task>_<metric>"`), of
-              its unweighted loss (`"val_<task>_loss"`), or `"val_delta_m"`;
+            - the name of a validation metric of a task (`"val_<task>_<metric>"`), or of
+              its unweighted loss (`"val_<task>_loss"`);
+            - `"val_delta_m"`: the improvement over single-task models, compared in its
+              balanced form, `"val_balanced_delta_m"` (`kmtl.evaluation.balanced`), in
+              which no gain of one task pays for another's collapse;
+              `"val_worst_delta"`: the improvement of the task that gains least;
+            - `"val_mean_score"`: the mean of the tasks' scores on a common scale that
+              needs no single-task models (`kmtl.evaluation.common_scale`);
+              `"val_worst_score"`: the score of the task that is worst off there;
             - a `keras_tuner.Objective` for a metric added in `compile`, or a
               `kmtl.tuning.Goal`;
             - a list of those in the order of their priority, and of constraints:
               `["val_mask_iou", "val_digit_accuracy >= 0.95"]`;
             - `"pareto"`: the score of every task that is not auxiliary, side by side;
-              or a `kmtl.tuning.Pareto` of chosen ones.
+              or a `kmtl.tuning.Pareto` of chosen ones;
+            - `"mean_rank"`: the same scores, trials in the order of their mean rank.
         tasks: The tasks.
         total: Whether all trials have the same total loss, so that `"val_loss"` may
             compare them.
@@ -235,17 +277,18 @@ def resolve_objective(
     if total:
         known[TOTAL] = "min"
     kind: type[SearchObjective] = SearchObjective
-    if isinstance(objective, str) and objective == PARETO:
+    if isinstance(objective, str) and objective in (PARETO, MEAN_RANK):
+        kind = ParetoObjective if objective == PARETO else RankObjective
         objective = Pareto()
     if isinstance(objective, Pareto):
-        kind = ParetoObjective
+        kind = RankObjective if kind is RankObjective else ParetoObjective
         given = [*(objective.goals or _scores(tasks)), *objective.constraints]
     elif isinstance(objective, (list, tuple)):
         given = list(objective)
     else:
         given = [objective]
     parts = [parse_goal(item, known, _scores(tasks)) for item in given]
-    goals = [part for part in parts if isinstance(part, Goal)]
+    goals = [_unbuyable(part) for part in parts if isinstance(part, Goal)]
     constraints = [part for part in parts if isinstance(part, Constraint)]
     if not goals:
         raise ValueError(
@@ -257,12 +300,38 @@ def resolve_objective(
         raise ValueError(
             f"`objective` must name a metric once. Received: objective={objective!r}"
         )
-    if kind is ParetoObjective and len(goals) < 2:
+    if issubclass(kind, ParetoObjective) and len(goals) < 2:
+        word = MEAN_RANK if kind is RankObjective else PARETO
         raise ValueError(
-            f"'{PARETO}' needs two goals or more; give the one as it is. "
+            f"'{word}' needs two goals or more; give the one as it is. "
             f"Received: objective='{names[0]}'"
         )
     return kind(goals, constraints)
+
+
+def _unbuyable(goal: Goal) -> Goal:
+    """Δm in the form that a search may optimise; any other goal as it is."""
+    if goal.name != LOG_NAME:
+        return goal
+    return dataclasses.replace(goal, name=BALANCED)
+
+
+def with_floor(objective: SearchObjective, max_drop: float | None) -> SearchObjective:
+    """The objective, with a bound on what any task may lose.
+
+    Args:
+        objective: The objective.
+        max_drop: Number >= 0, in %: no task's score may be worse than its single-task
+            score by more. None: no bound.
+    """
+    if max_drop is None:
+        return objective
+    drop = check_range("max_drop", max_drop, 0, 1e30)
+    floor = Constraint(WORST, ">=", -drop)
+    if floor in objective.constraints:
+        return objective
+    goals = objective.goals
+    return type(objective)(goals, [*objective.constraints, floor])
 
 
 def check_logged(objective: keras_tuner.Objective, logs: Logs, where: str) -> None:

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from kmtl._private.keras_tuner import display, set_seed
 from kmtl.tuning import study as studies
 from kmtl.tuning.liveness import GRACE_SECONDS, Owner
+from kmtl.tuning.points import default_values
 from kmtl.tuning.stopping import Rule
 from kmtl.tuning.study import SearchStudy, noted
 from kmtl.tuning.trials import PRUNED, StudyTrials
@@ -109,11 +110,7 @@ class StudyOracle(StudyTrials):
                 return self._begun(frozen.number)
         if full:
             return self._last()
-        # Drawn from what has been tried, not from what this process has drawn.
-        entropy = [self.seed, len(found)]
-        state = np.random.SeedSequence(entropy).generate_state(1)[0]
-        set_seed(self, int(state) % (2**31 - 2**20))
-        response = self.populate_space(str(len(found)))
+        response = self._proposal(len(found))
         if response["status"] == TrialStatus.STOPPED:
             return self._last()
         if response["status"] != TrialStatus.RUNNING:
@@ -124,6 +121,20 @@ class StudyOracle(StudyTrials):
             self.study.finish(number, TrialState.FAIL)
             return self._no_trial(TrialStatus.IDLE)
         return self._begun(number)
+
+    def _proposal(self, index: int) -> dict[str, Any]:
+        """Values of the trial that is the `index`-th to begin.
+
+        The first are the defaults, which two processes that begin at once both propose:
+        one of them is surplus. Nothing is written before, so a kill changes nothing.
+        """
+        # Drawn from what has been tried, not from what this process has drawn.
+        state = np.random.SeedSequence([self.seed, index]).generate_state(1)[0]
+        set_seed(self, int(state) % (2**31 - 2**20))
+        if index == 0:
+            values = default_values(self.get_space())
+            return {"status": TrialStatus.RUNNING, "values": values}
+        return self.populate_space(str(index))
 
     def enter(self, values: Values, index: int, waiting: bool = False) -> int:
         """Write a new trial into the study and return its number."""

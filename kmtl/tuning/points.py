@@ -84,6 +84,20 @@ def enqueue(oracle: Oracle, values: Values) -> int | None:
     return oracle.enter(drawn.values, len(every), waiting=True)
 
 
+def default_values(space: Any) -> dict[str, Any]:
+    """The default of every hyperparameter that counts where all have theirs.
+
+    Args:
+        space: `keras_tuner.HyperParameters`.
+    """
+    values = keras_tuner.HyperParameters()
+    for hp in space.space:
+        values.merge([hp])
+        if values.is_active(hp):
+            values.values[hp.name] = hp.default
+    return dict(values.values)
+
+
 def warm_points(source: Any, space: Any) -> list[dict[str, Any]]:
     """The best points of an earlier search that this space has too, best first.
 

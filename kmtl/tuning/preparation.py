@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from keras_tuner.engine.trial import TrialStatus
 
 from kmtl.evaluation import baselines as single_task_baselines
-from kmtl.evaluation.delta import LOG_NAME, DeltaM
+from kmtl.evaluation import common_scale
+from kmtl.evaluation.common_scale import MEAN_SCORE, WORST_SCORE
+from kmtl.evaluation.delta import LOG_NAME, LOG_NAMES, DeltaM
 from kmtl.training import sources, user_data
 from kmtl.tuning import measurable
 from kmtl.tuning import objective as objectives
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from kmtl.training.model import MultiTaskModel
 
 logger = logging.getLogger("kmtl")
+
+#: Where a study keeps the tasks' common scale.
+SCALE = "common_scale"
 
 
 def check_first(
@@ -42,13 +47,35 @@ def check_first(
     validation = user_data.prepare_validation(model, validation_data)
     logged = {f"val_{name}" for name in model.get_metrics_result()}
     if tuner.baselines is not None:
-        logged.add(LOG_NAME)
+        logged |= set(LOG_NAMES)
+    common = tuner.oracle.objective.needs((MEAN_SCORE, WORST_SCORE))
+    if common:
+        logged |= {MEAN_SCORE, WORST_SCORE}
     if not callbacks and tuner._fits_plainly():  # else `on_epoch_end` will tell
         objectives.check_logged(
             tuner.oracle.objective, dict.fromkeys(logged), "by this model"
         )
     if tuner.distribution_strategy is None and not sources.is_stream(validation):
         _check_measurable(tuner, model, validation, fit_options)
+    if common:
+        _measure_scale(tuner, model, validation, steps)
+
+
+def _measure_scale(
+    tuner: Tuner, model: MultiTaskModel, validation: Data, steps: int | None
+) -> None:
+    """Find, or take from the study, where 0 and 1 are on the tasks' common scale."""
+    known = tuner._study.note(SCALE)
+    if known is None:
+        if sources.is_stream(validation):
+            raise ValueError(
+                f"'{MEAN_SCORE}' needs validation data that can be read twice: arrays, "
+                "or a data set. Received: a stream"
+            )
+        batches = measurable.batches_of(validation, steps)
+        known = common_scale.measure(model, batches).to_dict()
+        tuner._study.set_note(SCALE, known)
+    tuner.common_scale = common_scale.CommonScale(**known)
 
 
 def _check_measurable(
@@ -61,7 +88,8 @@ def _check_measurable(
         for task in tuner.tasks
         if not task.auxiliary
     ]
-    of_all = [*names, *scores] if LOG_NAME in names else list(names)
+    relative = tuner.oracle.objective.needs(measurable.NOT_OF_MODEL)
+    of_all = [*names, *scores] if relative else list(names)
     steps, folds = fit_options.get("validation_steps"), tuner._folds
     parts = {"": validation}
     if folds is not None:
@@ -74,7 +102,7 @@ def _check_measurable(
     for where, part in parts.items():
         lacking = measurable.unmeasurable(model, of_all, part, steps)
         lost = [name for name in scores if name in lacking]
-        if LOG_NAME in names and folds is None and len(lost) < len(scores):
+        if relative and folds is None and len(lost) < len(scores):
             lacking = [name for name in lacking if name in names]
             if lost:
                 logger.warning(

@@ -83,6 +83,7 @@ class TrialRunner(keras_tuner.Tuner):
         self._trials_left = job["recycle_after"]
         self._folds = job["folds"]
         self.baselines = job["baselines"]  # those that "auto" stood for
+        self.common_scale = job["common_scale"]
         self.executions_per_trial = job["executions_per_trial"]
         search = dict(job["search"])
         data = [arguments.made(part) for part in search.pop("data")]

@@ -52,7 +52,12 @@ class Space:
             weighting, optimizer or sharing scheme, which count where it is chosen.
         fixed: The builder's other arguments. What is fixed leaves the default space.
         fixed_compile: Names of `compile` and `fit` that are settled.
-        chosen: Dict `"optimizer"` and `"weighting"` -> what is used unless searched.
+        chosen: Dict `"optimizer"`, `"weighting"` and `"learning_rate"` -> what is used
+            unless searched.
+
+    The first trial of a search has the defaults: a dimension's own, else what the
+    builder or the optimizer has where nothing is searched (or the end of the range that
+    is nearest to it), else the middle.
 
     In the space by default:
         - `sharing_depth`: every whole number from 0 (nothing shared) to the number of
@@ -315,11 +320,24 @@ class Space:
             dimension = dataclasses.replace(dimension, high=high, tasks=names)
         if isinstance(dimension, (Int, Float)):
             self._check_range(name, dimension)
+            if dimension.default is None:
+                dimension = defaults.begun(dimension, self._usual(name))
         searched = name == "sharing_depth" and "sharing" in self.dimensions
         if searched and not dimension.when:  # other schemes have no such argument
             hard = {"sharing": HardSharing.registered_name}
             dimension = dataclasses.replace(dimension, when=hard)
         return dimension
+
+    def _usual(self, name: str) -> Any:
+        """What a model has that no search changes; None where nothing is known."""
+        if name in STANDS_FOR and self.signature.owns(name):
+            return self.signature.default(name)
+        if name in ("learning_rate", "batch_size"):
+            return self._chosen.get(name, {"batch_size": 32}.get(name))
+        usual = self.signature.default(name)
+        if name == "sharing_depth" and usual is None:
+            return self._most_blocks()  # all are shared
+        return usual
 
     def _check_range(self, name: str, dimension: Int | Float) -> None:
         if name in STANDS_FOR and self.signature.owns(name):

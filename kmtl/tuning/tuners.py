@@ -30,9 +30,13 @@ class RandomSearch(SearchTuner, keras_tuner.RandomSearch):
             `kmtl.MultiTaskModel`).
         objective: `"val_<task>_<metric>"` for any metric of a task, whose direction is
             known; `"val_<task>_loss"`, the task's unweighted loss; `"val_delta_m"`, the
-            mean improvement over single-task models; or a `keras_tuner.Objective` for a
-            metric added in `compile`. Never the total loss: small task weights make it
-            small.
+            improvement over single-task models, in a form that no task's gain can carry
+            while another one collapses (`kmtl.evaluation.balanced`; tables show plain
+            Δm beside it), or `"val_worst_delta"`, that of the worst task;
+            `"val_mean_score"` or `"val_worst_score"`, the tasks' scores on a common
+            scale that needs no single-task models (`kmtl.evaluation.common_scale`);
+            `"mean_rank"`; `"pareto"`; or a `keras_tuner.Objective` for a metric added
+            in `compile`. Never the total loss: small task weights make it small.
         max_trials: Integer >= 1, trials in all. A search that has ended goes on when
             it is run again with more. Defaults to 10.
         baselines: For `"val_delta_m"`: the result of `kmtl.baselines`, a dict task name
@@ -80,6 +84,9 @@ class RandomSearch(SearchTuner, keras_tuner.RandomSearch):
           the results of one after another. What cannot, trains one at a time, and the
           log says why. Proposals do not know the results of trials begun with them.
           Defaults to 1.
+        - `max_drop`: number >= 0, in %: a constraint beside any objective: no task's
+          score may be worse than its single-task score by more. Needs `baselines`.
+          Defaults to None.
         - `keep_checkpoints`: integer >= 1: the weights of so many of the best trials
           stay on the disk (of `"pareto"`, those of the whole front too). Defaults to 3.
 

@@ -240,6 +240,7 @@ def job_of(tuner: Tuner, search: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "kind": type(tuner),
         "baselines": tuner.baselines,
+        "common_scale": tuner.common_scale,
         "arguments": given,
         "search": {**search, "verbose": 0},
         "folds": tuner._folds,

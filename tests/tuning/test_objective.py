@@ -12,7 +12,12 @@ from keras_tuner.src.engine.tuner_utils import get_best_step
 import kmtl
 from kmtl.tuning import Constraint, Goal, Pareto
 from kmtl.tuning.arguments import check_baselines
-from kmtl.tuning.objective import PENALTY, resolve_objective, trial_logs
+from kmtl.tuning.objective import (
+    PENALTY,
+    resolve_objective,
+    trial_logs,
+    with_floor,
+)
 
 TASKS = (
     kmtl.Classification("digit", classes=10, metrics=("accuracy",)),
@@ -198,6 +203,44 @@ def test_pareto_ranks_by_front_then_by_room() -> None:
     # b and e are the ends; room of d: 0.7/0.8 + 2.9/3; of c: 0.3/0.8 + 2/3
     assert names(objective.rank(trials)) == "bedca"
     assert objective.rank([]) == []
+
+
+def test_mean_rank_orders_by_ranks_alone() -> None:
+    objective = resolve_objective("mean_rank", TASKS)
+    assert objective.directions == ("max", "min")
+    values = {
+        "a": (0.9, 9e9),  # ranks 1 and 4: an error that size buys or costs no more
+        "b": (0.8, 2.0),  # 2.5 and 2
+        "c": (0.8, 3.0),  # 2.5 and 3
+        "d": (0.1, 1.0),  # 4 and 1
+    }
+    trials = [
+        trial(name, val_digit_accuracy=accuracy, val_ink_mae=error)
+        for name, (accuracy, error) in values.items()
+    ]
+    assert names(objective.rank(trials)) == "badc"
+    assert objective != resolve_objective("pareto", TASKS)
+    with pytest.raises(ValueError, match="'mean_rank' needs two goals"):
+        resolve_objective("mean_rank", TASKS[:1])
+
+
+def test_delta_m_is_compared_in_its_balanced_form() -> None:
+    objective = resolve_objective("val_delta_m", TASKS)
+    assert objective.names == ("val_balanced_delta_m",)
+    logs = {"val_delta_m": 40.0, "val_balanced_delta_m": -3.0, "val_worst_delta": -9.0}
+    assert objective.get_value(logs) == -3.0
+    floored = with_floor(objective, 5)
+    assert str(floored.constraints[0]) == "val_worst_delta >= -5"
+    assert not floored.feasible(logs)
+    assert floored.feasible(logs | {"val_worst_delta": -4.9})
+    assert with_floor(floored, 5) is floored
+    assert with_floor(objective, None) is objective
+    with pytest.raises(ValueError, match="max_drop"):
+        with_floor(objective, -1)
+    with pytest.raises(ValueError, match="needs `baselines`"):
+        check_baselines(
+            None, with_floor(resolve_objective(LIST, TASKS), 5), TASKS, None
+        )
 
 
 def test_pareto_of_chosen_goals_with_a_constraint() -> None:

@@ -4,9 +4,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+import keras
 import keras_tuner
 import pytest
-from search_tools import Planted, make_tuner, outcome, run, valley
+from search_tools import TASKS, Planted, make_tuner, outcome, run, valley
 
 import kmtl
 from kmtl.tuning import Choice, TaskWeights, UniformWeights, WeightGrid
@@ -36,6 +37,68 @@ def test_enqueued_values_come_first(tmp_path: Path) -> None:
     assert len(values) == 3  # the third is proposed
     assert tuner.oracle.get_best_trials()[0].score == pytest.approx(1.0)
     assert outcome(make_tuner(tmp_path, builder)) == outcome(tuner)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [kmtl.RandomSearch, kmtl.BayesianOptimization, kmtl.Hyperband, kmtl.GridSearch],
+)
+def test_the_defaults_come_first_and_once(tmp_path: Path, kind: Any) -> None:
+    planted = Planted(valley)
+
+    def build(*, tasks: Any, a: float, b: float = 0.25) -> Any:
+        return planted(tasks=tasks, a=a, b=b)
+
+    def make(**options: Any) -> Any:
+        space = {"a": (0.01, 1.0, "log"), "b": (0.0, 1.0)}
+        hypermodel = kmtl.HyperModel(build, tasks=TASKS, space=space, optimizer="sgd")
+        return kind(
+            hypermodel, "val_kind_accuracy", seed=0, directory=tmp_path, **options
+        )
+
+    # The middle of `a`, of which nobody has a default, and the builder's own `b`.
+    defaults = {"a": pytest.approx(0.1), "b": 0.25}
+    tuner, other = make(), make()  # two processes that begin at once
+    found = [t.oracle.create_trial(f"worker{i}") for i, t in enumerate((tuner, other))]
+    assert found[0].hyperparameters.values == defaults
+    assert found[1].hyperparameters.values != defaults
+    tuner.oracle.give_back(found[0].trial_id)  # as after a kill: the same trial goes on
+    tuner.oracle.close()
+    again = make().oracle.create_trial("worker")
+    assert again.trial_id == found[0].trial_id
+    assert again.hyperparameters.values == defaults
+
+
+def test_a_kill_before_the_defaults_are_tried_changes_nothing(tmp_path: Path) -> None:
+    make_tuner(tmp_path)  # opens the study, and no more
+    tuner = run(make_tuner(tmp_path))
+    values = [t.hyperparameters.values for t in tuner.oracle.trials.values()]
+    assert values[0] == {"a": 0.0, "b": 0.0}
+    assert values.count(values[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "begins"),
+    [
+        ("dropout", (0.1, 0.5), 0.1),  # the builder's 0 is not within
+        ("sharing_depth", (0, 1), 1),
+        ("sharing_depth", "default", 2),
+        ("learning_rate", (1e-5, 1e-1, "log"), 2e-3),  # the optimizer's
+        ("learning_rate", (1e-2, 1e-1, "log"), 1e-2),
+        ("batch_size", (8, 128, "log"), 32),
+        ("dropout", kmtl.tuning.Float(0.0, 0.5, default=0.3), 0.3),
+    ],
+)
+def test_where_a_search_begins(name: str, given: Any, begins: float) -> None:
+    hypermodel = kmtl.HyperModel(
+        kmtl.build_mlp,
+        tasks=TASKS,
+        input_shape=(2,),
+        units=(4, 4),
+        space={name: given},
+        optimizer=keras.optimizers.Adam(2e-3),
+    )
+    assert hypermodel.default_values()[name] == pytest.approx(begins)
 
 
 def test_more_are_enqueued_than_are_tried(tmp_path: Path) -> None:

@@ -93,8 +93,12 @@ def test_val_delta_m_by_hand(tmp_path: Path) -> None:
         max_trials=1,
     )
     run(tuner)
-    # accuracy 0.5 -> 0.75 is +50 %, error 0.5 -> 0.25 is +50 %
-    assert tuner.oracle.get_best_trials()[0].score == pytest.approx(50.0)
+    # accuracy 0.5 -> 0.75 is +50 %, error 0.5 -> 0.25 is +50 %: 1.5 and 2 times as good
+    row = tuner.results(all_columns=True).iloc[0]
+    assert row["val_delta_m"] == pytest.approx(50.0)
+    assert row["val_worst_delta"] == pytest.approx(50.0)
+    balanced = 100 * (((1.5**-4 + 2.0**-4) / 2) ** -0.25 - 1)
+    assert row["val_balanced_delta_m"] == row["score"] == pytest.approx(balanced)
 
 
 def test_val_delta_m_is_logged_beside_another_objective(tmp_path: Path) -> None:
@@ -351,6 +355,8 @@ def test_seeds_decide_the_trials_and_do_not_overlap(tmp_path: Path) -> None:
     def proposals(seed: int, name: str) -> list[float]:
         tuner = make_tuner(tmp_path / name, seed=seed, max_trials=20)
         found = [tuner.oracle.create_trial(f"worker{i}") for i in range(20)]
+        assert found[0].hyperparameters.values == {"a": 0.0, "b": 0.0}  # the defaults
+        found = found[1:]
         return [v for trial in found for v in trial.hyperparameters.values.values()]
 
     zero = proposals(0, "zero")

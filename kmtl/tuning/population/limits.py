@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 
 from kmtl._private.keras import nodes_of, sublayers
+from kmtl.evaluation.common_scale import CommonScore
 from kmtl.evaluation.delta import DeltaM
 from kmtl.training.sources import is_split
 from kmtl.tuning import reuse
@@ -94,7 +95,7 @@ def reason_against_model(
 
 def reason_against_callbacks(callbacks: Sequence[Callback]) -> str | None:
     """The same for the callbacks of `search`."""
-    known = (DeltaM, keras.callbacks.EarlyStopping)
+    known = (DeltaM, CommonScore, keras.callbacks.EarlyStopping)
     for callback in callbacks:
         if not isinstance(callback, known):
             return f"a {type(callback).__name__} acts on one model at a time"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 from keras_tuner.engine.trial import TrialStatus
 
-from kmtl.evaluation.delta import DeltaM
 from kmtl.training.memory import OutOfMemoryError
+from kmtl.tuning import arguments
 from kmtl.tuning.population import limits
 from kmtl.tuning.population.members import EpochEnd, Member, Trained
 from kmtl.tuning.population.replay import replay
@@ -166,8 +166,7 @@ class TogetherTrials:
             options = {n: fit_options[n] for n in names if n in fit_options}
             options.pop("verbose", None)
             self._population = Population(hypermodel, *data, **options)
-        if tuner.baselines is not None:
-            callbacks = [DeltaM(tuner.baselines, tuner.tasks), *callbacks]
+        callbacks = [*arguments.scoring(tuner), *callbacks]
         keys, members = [], []
         for trial in trials:
             values = hypermodel.space.values(trial.hyperparameters)

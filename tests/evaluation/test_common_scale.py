@@ -1,0 +1,113 @@
+"""Scores on one scale: 0 for a constant answer, 1 for a perfect one."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.metrics import accuracy_score, mean_absolute_error, r2_score
+
+import kmtl
+from kmtl.evaluation.common_scale import CommonScale, CommonScore, measure
+
+pytestmark = pytest.mark.backend
+
+ROWS = 40
+TASKS = (
+    kmtl.Classification("kind", classes=3),
+    kmtl.BinaryClassification("rare", metrics=("auc", "accuracy")),
+    kmtl.Regression("size"),
+    kmtl.Regression("root", metrics=("rmse",), transform="log1p"),
+    kmtl.Regression("share", metrics=("r2",)),
+    kmtl.Regression("extra", auxiliary=True),
+)
+
+
+def labels() -> dict[str, np.ndarray]:
+    draw = np.random.default_rng(3)
+    skewed = draw.exponential(size=ROWS).astype("float32")
+    found = {task.name: skewed + i for i, task in enumerate(TASKS)}
+    found["kind"] = np.r_[np.zeros(25), np.ones(10), np.full(5, 2)].astype("int32")
+    found["rare"] = (np.arange(ROWS) < 4).astype("int32")
+    found["size"] = np.where(np.arange(ROWS) < 5, np.nan, found["size"])
+    return found
+
+
+@pytest.fixture(scope="module")
+def scale() -> CommonScale:
+    model = kmtl.build_mlp(input_shape=(2,), tasks=TASKS, units=(2,), seed=0)
+    model.compile("sgd")
+    x, y = np.zeros((ROWS, 2), "float32"), labels()
+    halves = [slice(0, 15), slice(15, None)]
+    batches = [(x[at], {name: y[name][at] for name in y}, None) for at in halves]
+    return measure(model, batches)
+
+
+def test_zero_is_what_a_constant_answer_reaches(scale: CommonScale) -> None:
+    y = labels()
+    x = np.zeros((ROWS, 1))
+    most = DummyClassifier(strategy="most_frequent").fit(x, y["kind"])
+    frequent = accuracy_score(y["kind"], most.predict(x))
+    there = y["size"][5:]
+    median = DummyRegressor(strategy="median").fit(x[5:], there)
+    deviation = mean_absolute_error(there, median.predict(x[5:]))
+    expected = {
+        "kind": frequent,
+        "rare": 0.5,  # of an AUC
+        "size": deviation,
+        "root": np.std(y["root"]),
+        "share": 0.0,
+    }
+    assert scale.constant == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert scale.best == {"kind": 1, "rare": 1, "size": 0, "root": 0, "share": 1}
+
+
+def test_scores_by_hand(scale: CommonScale) -> None:
+    task = {task.name: task for task in TASKS}
+    assert scale.score(task["kind"], 0.625) == pytest.approx(0.0)
+    assert scale.score(task["kind"], 0.8125) == pytest.approx(0.5)
+    assert scale.score(task["rare"], 0.9) == pytest.approx(0.8)  # 2 AUC - 1
+    # A root's share is that of the variance, as R2 has it.
+    y = labels()["root"]
+    guess = y + np.random.default_rng(0).normal(0, 0.3, ROWS)
+    rmse = float(np.sqrt(np.mean((guess - y) ** 2)))
+    assert scale.score(task["root"], rmse) == pytest.approx(r2_score(y, guess), 1e-4)
+    assert scale.score(task["size"], 1e9) == -1.0
+    assert np.isnan(scale.score(task["size"], np.nan))
+
+
+def test_logs_of_an_epoch(scale: CommonScale) -> None:
+    callback = copy.deepcopy(CommonScore(scale, TASKS))  # as every trial's own
+    logs: dict[str, Any] = {
+        f"val_{task.name}_{task.score.name}": scale.constant.get(task.name, 0.0)
+        for task in TASKS
+    }
+    logs |= {"val_rare_auc": 1.0, "val_share_r2": -0.5, "val_loss": 1.0}
+    callback.on_epoch_end(0, logs)
+    assert logs["val_mean_score"] == pytest.approx((1.0 - 0.5) / 5)
+    assert logs["val_worst_score"] == pytest.approx(-0.5, rel=1e-5)
+    logs |= {"val_size_mae": np.nan, "val_size_loss": 0.0}  # no labels: not counted
+    callback.on_epoch_end(0, logs)
+    assert logs["val_mean_score"] == pytest.approx((1.0 - 0.5) / 4)
+    training: dict[str, Any] = {"loss": 1.0}
+    callback.on_epoch_end(0, training)
+    assert training == {"loss": 1.0}
+
+
+def test_what_has_no_scale_is_refused() -> None:
+    cosine = keras.metrics.CosineSimilarity()
+    tasks = [kmtl.Regression("way", metrics=(kmtl.Metric("cosine", cosine, True),))]
+    model = kmtl.build_mlp(input_shape=(2,), tasks=tasks, units=(2,), seed=0)
+    model.compile("sgd")
+    x = np.zeros((4, 2), "float32")
+    with pytest.raises(ValueError, match=r"best value.*'cosine'"):
+        measure(model, [(x, {"way": np.arange(4.0)}, None)])
+    tasks = [kmtl.Classification("kind", classes=2)]
+    model = kmtl.build_mlp(input_shape=(2,), tasks=tasks, units=(2,), seed=0)
+    model.compile("sgd")
+    with pytest.raises(ValueError, match=r"'kind' that differ.*accuracy 1"):
+        measure(model, [(x, {"kind": np.zeros(4, "int32")}, None)])
