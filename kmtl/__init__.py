@@ -43,9 +43,12 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl.registration import register as register
     from kmtl.tasks import BinaryClassification as BinaryClassification
     from kmtl.tasks import Classification as Classification
+    from kmtl.tasks import Count as Count
     from kmtl.tasks import DenseRegression as DenseRegression
     from kmtl.tasks import Metric as Metric
     from kmtl.tasks import MultiLabel as MultiLabel
+    from kmtl.tasks import Ordinal as Ordinal
+    from kmtl.tasks import Quantile as Quantile
     from kmtl.tasks import Reconstruction as Reconstruction
     from kmtl.tasks import Regression as Regression
     from kmtl.tasks import Segmentation as Segmentation
@@ -71,6 +74,9 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "Segmentation",
         "DenseRegression",
         "Reconstruction",
+        "Ordinal",
+        "Count",
+        "Quantile",
         "TaskOutput",
     ),
     "kmtl.builders": ("build", "build_mlp", "build_cnn"),

@@ -21,6 +21,7 @@ from kmtl.layers.low_rank import LowRankMaker
 from kmtl.layers.maker import LayerMaker
 from kmtl.layers.mask import SoftMask
 from kmtl.layers.mixture import Mixture
+from kmtl.layers.ordered import Increasing, OrderedClasses
 from kmtl.layers.own_losses import OwnLosses
 from kmtl.layers.recorded import Recorded
 from kmtl.layers.reusing import ReusingMaker
@@ -47,11 +48,13 @@ __all__ = [
     "GroupedDense",
     "GroupedFlatten",
     "GroupedLayerNormalization",
+    "Increasing",
     "InformationTransfer",
     "JointLogits",
     "LayerMaker",
     "LowRankMaker",
     "Mixture",
+    "OrderedClasses",
     "OwnLosses",
     "Recorded",
     "ReusingMaker",

@@ -1,7 +1,10 @@
 """Per-label loss functions and the masked mean that reduces them."""
 
+from kmtl.losses.counts import negative_binomial, poisson
 from kmtl.losses.keras_loss import KerasLoss, from_keras
 from kmtl.losses.masked import masked_mean
+from kmtl.losses.ordinal import coral
+from kmtl.losses.quantiles import pinball
 from kmtl.losses.values import (
     binary_cross_entropy,
     binary_focal,
@@ -16,6 +19,7 @@ __all__ = [
     "KerasLoss",
     "binary_cross_entropy",
     "binary_focal",
+    "coral",
     "cross_entropy",
     "focal",
     "from_keras",
@@ -23,4 +27,7 @@ __all__ = [
     "mae",
     "masked_mean",
     "mse",
+    "negative_binomial",
+    "pinball",
+    "poisson",
 ]

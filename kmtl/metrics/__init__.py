@@ -9,6 +9,7 @@ from kmtl.metrics.confusion import (
     Precision,
     Recall,
 )
+from kmtl.metrics.counts import PoissonDeviance
 from kmtl.metrics.keras_metric import KerasMetric
 from kmtl.metrics.masked import (
     PSNR,
@@ -21,9 +22,17 @@ from kmtl.metrics.masked import (
     SquaredError,
     TopKAccuracy,
 )
+from kmtl.metrics.ordinal import QuadraticKappa, RankError
+from kmtl.metrics.quantiles import CoverageError, MedianError, PinballError
 from kmtl.metrics.relative import RelativeError, WithinFactor
 
 __all__ = [
+    "MedianError",
+    "RankError",
+    "QuadraticKappa",
+    "PoissonDeviance",
+    "PinballError",
+    "CoverageError",
     "AUC",
     "PSNR",
     "R2",

@@ -3,9 +3,12 @@
 from kmtl.tasks.base import Task
 from kmtl.tasks.binary import BinaryClassification, MultiLabel
 from kmtl.tasks.classification import Classification
+from kmtl.tasks.count import Count
 from kmtl.tasks.dense_regression import DenseRegression
 from kmtl.tasks.metric import Metric
+from kmtl.tasks.ordinal import Ordinal
 from kmtl.tasks.output import TaskOutput
+from kmtl.tasks.quantile import Quantile
 from kmtl.tasks.reconstruction import Reconstruction
 from kmtl.tasks.regression import Regression
 from kmtl.tasks.segmentation import Segmentation
@@ -13,9 +16,12 @@ from kmtl.tasks.segmentation import Segmentation
 __all__ = [
     "BinaryClassification",
     "Classification",
+    "Count",
     "DenseRegression",
     "Metric",
     "MultiLabel",
+    "Ordinal",
+    "Quantile",
     "Reconstruction",
     "Regression",
     "Segmentation",

@@ -67,7 +67,8 @@ class TaskOutput(keras.layers.Layer):
         self._state: dict[str, Variable] = {}
         if self.transform is not None:
             start = {"fitted": np.zeros(())}
-            start |= self.transform.initial(int(input_shape[-1]))
+            columns = self._declared.value_columns or int(input_shape[-1])
+            start |= self.transform.initial(columns)
             self._state = {
                 name: self.add_weight(
                     name=name,

@@ -27,7 +27,8 @@ class Regression(Values):
         units: Number of columns, >= 1. Defaults to 1.
         transform: The scale in which the net learns, fitted on the training labels:
             `"standardize"`, `"robust"` (for labels with outliers), `"log1p"` (above -1,
-            of several magnitudes), `"quantile"`, or None, the labels' own. The loss is
+            of several magnitudes), `"quantile"`, `"mean"` (multiples of the mean
+            size), or None, the labels' own. The loss is
             in that scale; outputs, metrics and exports are in the labels' unit.
         unit: Name of the labels' unit, such as `"$"`, for tables and exports.
 

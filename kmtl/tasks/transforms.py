@@ -27,8 +27,9 @@ _MOST_QUANTILE = 5.19933758
 class Transform:
     """An increasing function of each column of labels, and its inverse.
 
-    Functions of `keras.ops` on `(..., columns)`. What they need is a state, which `fit`
-    computes in float64 from the training labels and a layer keeps in its variables.
+    Functions of `keras.ops` on `(..., columns)`; a state of one column serves any
+    number of them. What they need is a state, which `fit` computes in float64 from the
+    training labels and a layer keeps in its variables.
     """
 
     #: Labels must be greater than this.
@@ -134,8 +135,8 @@ class Quantile(Transform):
         quantiles = ops.convert_to_tensor(state["quantiles"])
         ranks = ops.stack(
             [
-                _rank(values[..., column], quantiles[KNOTS * column :][:KNOTS])
-                for column in range(values.shape[-1])
+                _rank(values[..., column], quantiles[first : first + KNOTS])
+                for column, first in enumerate(_firsts(values, quantiles))
             ],
             axis=-1,
         )
@@ -149,10 +150,28 @@ class Quantile(Transform):
         below = ops.where(ops.isnan(place), 0.0, below)
         share = place - below
         # Whole numbers in float32: LiteRT adds no others to a vector.
-        first = KNOTS * np.arange(values.shape[-1], dtype="float32")
+        first = np.asarray(_firsts(values, quantiles), "float32")
         at = ops.cast(below + first, "int32")
         low, high = ops.take(quantiles, at), ops.take(quantiles, at + 1)
         return low * (1.0 - share) + high * share
+
+
+@dataclasses.dataclass(frozen=True)
+class Mean(Transform):
+    """y / mean of |y|: for labels with a scale and a 0, such as counts."""
+
+    def initial(self, columns: int) -> dict[str, np.ndarray]:
+        return {"mean": np.ones(columns)}
+
+    def fit(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        mean = np.nanmean(np.abs(values), axis=0)
+        return {"mean": np.where(mean > np.finfo("float32").tiny, mean, 1.0)}
+
+    def forward(self, values: Tensor, state: State) -> Tensor:
+        return values / state["mean"]
+
+    def inverse(self, values: Tensor, state: State) -> Tensor:
+        return values * state["mean"]
 
 
 TRANSFORMS: dict[str, Transform] = {
@@ -160,7 +179,14 @@ TRANSFORMS: dict[str, Transform] = {
     "robust": Robust(),
     "log1p": Log1p(),
     "quantile": Quantile(),
+    "mean": Mean(),
 }
+
+
+def _firsts(values: Tensor, quantiles: Tensor) -> list[int]:
+    """Where the quantiles of each column of values begin."""
+    last = int(quantiles.shape[0]) // KNOTS - 1
+    return [KNOTS * min(column, last) for column in range(values.shape[-1])]
 
 
 def _scaled(

@@ -18,7 +18,7 @@ _OWN_UNIT = (
     keras.losses.Poisson,
 )
 #: Powers of the unit in which metrics are.
-_POWERS = {"mae": "", "rmse": "", "mse": "²"}
+_POWERS = {"mae": "", "rmse": "", "pinball": "", "mse": "²"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -29,10 +29,11 @@ class Values(Task):
         transform: The scale in which the net learns: `"standardize"` (mean 0, standard
             deviation 1), `"robust"` (median 0, quartiles 1 apart, for labels with
             outliers), `"log1p"` (log(1 + y), standardized, for labels above -1 of
-            several magnitudes), `"quantile"` (normal quantiles of ranks) or None, the
-            labels' own. Fitted when `fit` starts, on the training labels alone, and
-            kept in the output layer; a further `fit` keeps it. The loss is in that
-            scale; outputs, metrics and exports are in the labels' unit.
+            several magnitudes), `"quantile"` (normal quantiles of ranks), `"mean"`
+            (multiples of the mean size) or None, the labels' own. Fitted when `fit`
+            starts, on the training labels alone, and kept in the output layer; a
+            further `fit` keeps it. The loss is in that scale; outputs, metrics and
+            exports are in the labels' unit.
         unit: Name of the labels' unit, such as `"$"`, for tables and exports.
     """
 

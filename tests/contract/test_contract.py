@@ -47,6 +47,12 @@ EXAMPLES = {
         RNG.normal(size=(ROWS, SIDE, SIDE)),
     ),
     "reconstruction": (kmtl.Reconstruction("t"), IMAGES),
+    "ordinal": (kmtl.Ordinal("t", classes=4), RNG.permutation(np.arange(ROWS) % 4)),
+    "count": (
+        kmtl.Count("t", units=2, transform=None),
+        RNG.poisson(3, (ROWS, 2)),
+    ),
+    "quantile": (kmtl.Quantile("t"), RNG.normal(size=ROWS)),
 }
 OTHER = kmtl.Regression("second")
 TASKS = _registry.names("task")

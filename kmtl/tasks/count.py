@@ -1,0 +1,102 @@
+"""Numbers of events."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import numpy as np
+
+from kmtl import _checks, losses, metrics
+from kmtl._registry import register
+from kmtl.tasks.heads import HeadContext
+from kmtl.tasks.regression import Regression
+from kmtl.typing import Tensor
+
+
+@register("task", "count")
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Count(Regression):
+    """Counts such as visits or claims; labels whole numbers >= 0, `(N,)` or
+    `(N, units)`.
+
+    Outputs expected counts `(N, units)`, above 0. Missing: NaN, per entry. Losses:
+    `poisson` (default; half the deviance), `negative_binomial` (half the deviance at
+    the given `dispersion`, for counts that vary more than a Poisson distribution
+    allows). Metrics: `deviance` (Poisson; default), `mae`, `mse`, `rmse`, `r2`. See
+    `kmtl.Task` for the other arguments.
+
+    Args:
+        units: Number of columns, >= 1. Defaults to 1.
+        dispersion: The a > 0 of the variance m + a m^2 for `negative_binomial`.
+            Defaults to 1.
+        transform: `"mean"`: the net learns multiples of the training labels' mean,
+            which leaves the minimum where it is; None: the counts themselves. Defaults
+            to `"mean"` for `poisson`, else to None.
+
+    Example:
+
+    >>> visits = kmtl.Count("visits")
+    >>> model = kmtl.build_mlp(input_shape=(2,), tasks=[visits], units=(8,), seed=0)
+    >>> model.compile("adam")
+    >>> y = {"visits": [90, 110, 100, np.nan]}
+    >>> logs = model.fit(np.ones((4, 2)), y, verbose=0).history
+    >>> bool(logs["visits_deviance"][0] < 100)  # starts about the mean
+    True
+    """
+
+    dispersion: float = 1.0
+    transform: Any = "default"
+
+    LOSSES: ClassVar = {
+        "poisson": losses.poisson,
+        "negative_binomial": losses.negative_binomial,
+    }
+    METRICS: ClassVar = {
+        "deviance": (lambda task, name: metrics.PoissonDeviance(name=name), False),
+        **Regression.METRICS,
+    }
+    DEFAULT_METRICS = ("deviance",)
+
+    def __post_init__(self) -> None:
+        dispersion = _checks.check_range(
+            "dispersion", self.dispersion, 0, np.inf, low_open=True
+        )
+        object.__setattr__(self, "dispersion", dispersion)
+        if self.transform == "default":
+            scaled = self.loss in (None, "poisson")
+            object.__setattr__(self, "transform", "mean" if scaled else None)
+        super().__post_init__()
+        _checks.check_choice("transform", self.transform, ("mean", None))
+        if self.loss == "negative_binomial" and self.transform is not None:
+            raise ValueError(
+                f"Task '{self.name}' must have transform=None with "
+                "loss='negative_binomial', whose dispersion is one of the counts "
+                f"themselves. Received: transform={self.transform!r}"
+            )
+
+    def loss_values(self, labels: Tensor, outputs: Tensor) -> Tensor:
+        if self.loss == "negative_binomial":
+            return losses.negative_binomial(labels, outputs, self.dispersion)
+        return super().loss_values(labels, outputs)
+
+    def build_head(self, features: Tensor, head: HeadContext) -> Tensor:
+        logits = super().build_head(features, head)
+        return head.make.activation("exponential", "rate")(logits)
+
+    @property
+    def label_range(self) -> tuple[float, float]:
+        return 0.0, super().label_range[1]
+
+    @property
+    def label_rule(self) -> str:
+        return (
+            f"Labels of task '{self.name}' must be whole numbers from 0 on "
+            "(NaN marks a missing label)"
+        )
+
+    def check_values(self, values: np.ndarray) -> None:
+        super().check_values(values)
+        broken = values != np.floor(values)
+        if broken.any():
+            raise ValueError(f"{self.label_rule}. Received: {values[broken][0]}")
