@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 from typing import Any, ClassVar
 
 import keras
+import numpy as np
 
 from kmtl import _checks
 from kmtl._registry import register
 from kmtl.backbones.base import Backbone
+from kmtl.inputs.base import Input
+from kmtl.inputs.table import Table
 from kmtl.layers.columns import Columns
 from kmtl.layers.maker import LayerMaker
 from kmtl.layers.one_hot_columns import OneHotColumns
@@ -21,12 +25,6 @@ from kmtl.typing import Activation, Tensor
 
 #: Ways to embed numbers.
 NUMERICAL = ("piecewise", "periodic", "both")
-#: Of the standard normal distribution, at 0, 1/16, ..., 1 (its ends at 3 standard
-#: deviations): the edges of bins where nothing is known but that numbers are scaled.
-NORMAL_EDGES = (
-    *(-3.0, -1.5341, -1.1503, -0.8871, -0.6745, -0.4888, -0.3186, -0.1573, 0.0),
-    *(0.1573, 0.3186, 0.4888, 0.6745, 0.8871, 1.1503, 1.5341, 3.0),
-)
 
 
 def embedding_width(categories: int) -> int:
@@ -64,8 +62,10 @@ class TabularMLP(Backbone):
         edges: Edges of the bins of `"piecewise"`, one list per number; see
             `kmtl.layers.quantile_edges`. Default to those of the input, or to quantiles
             of a normal distribution.
-        sizes: Number of categories of the last columns, which are codes: 1 to the
-            number, 0 for a missing or unknown one. Defaults to none.
+        bins: Most bins of a number, of equally many training rows each, where `edges`
+            are not given. Defaults to 16.
+        sizes: The last columns are codes of categories, 0 for a missing or unknown
+            one: the number of codes of each, 0 included. Defaults to none.
         one_hot: Columns of at most so many categories are one-hot, others embedded in
             `embedding_width(categories)` numbers. Defaults to 8.
         frequencies, embedding, sigma: Waves per number, numbers that it becomes, and
@@ -94,6 +94,7 @@ class TabularMLP(Backbone):
     activation: Activation = "silu"
     units: tuple[int, ...] = (256, 256)
     numerical: str | None = "piecewise"
+    bins: int = 16
     edges: Edges | None = None
     sizes: tuple[int, ...] = ()
     one_hot: int = 8
@@ -109,7 +110,8 @@ class TabularMLP(Backbone):
             object.__setattr__(self, name, value)
 
         put("units", _checks.check_ints("units", self.units))
-        put("sizes", _checks.check_ints("sizes", self.sizes))
+        put("sizes", _checks.check_ints("sizes", self.sizes, low=2))
+        put("bins", _checks.check_int("bins", self.bins, 1))
         put("one_hot", _checks.check_int("one_hot", self.one_hot, 0))
         put("frequencies", _checks.check_int("frequencies", self.frequencies, 1))
         put("embedding", _checks.check_int("embedding", self.embedding, 2))
@@ -123,6 +125,17 @@ class TabularMLP(Backbone):
     @property
     def num_blocks(self) -> int:
         return len(self.units)
+
+    def for_inputs(self, inputs: Mapping[str, Input]) -> TabularMLP:
+        """The same trunk, told what the columns of a table are."""
+        given = list(inputs.values())
+        if len(given) != 1 or not isinstance(given[0], Table):
+            return self
+        table = given[0]
+        changes: dict[str, Any] = {"sizes": table.cardinalities}
+        if self.edges is None:
+            changes["edges"] = _table_edges(table, self.bins)
+        return dataclasses.replace(self, **changes)
 
     def check_input_shape(self, input_shape: tuple) -> None:
         super().check_input_shape(input_shape)
@@ -167,7 +180,9 @@ class TabularMLP(Backbone):
 
     def _numbers(self, x: Tensor, count: int, make: LayerMaker) -> list[Tensor]:
         """Embedded numbers, which are the leading columns."""
-        edges = (NORMAL_EDGES,) * count if self.edges is None else self.edges
+        edges = self.edges
+        if edges is None:
+            edges = (_normal_edges(self.bins),) * count
         # Zeros and ones, say: one bin, of which a dense layer needs no embedding.
         plain = [i for i, ends in enumerate(edges) if len(ends) == 2]
         waved = [i for i, ends in enumerate(edges) if len(ends) > 2]
@@ -207,22 +222,22 @@ class TabularMLP(Backbone):
 
     def _categories(self, x: Tensor, first: int, make: LayerMaker) -> list[Tensor]:
         """Embedded categories, which are the columns from `first` on."""
-        small = [i for i, size in enumerate(self.sizes) if size <= self.one_hot]
+        small = [i for i, size in enumerate(self.sizes) if size - 1 <= self.one_hot]
         parts = []
         if small:
             codes = _columns(x, [first + i for i in small], "few", make)
             sizes = tuple(self.sizes[i] for i in small)
             parts.append(make.layer(OneHotColumns, "one_hot", sizes=sizes)(codes))
         for i, size in enumerate(self.sizes):
-            if size <= self.one_hot:
+            if size - 1 <= self.one_hot:
                 continue
             name = f"category{i + 1}"
             codes = _columns(x, [first + i], f"{name}_code", make)
             table = make.layer(
                 keras.layers.Embedding,
                 name,
-                input_dim=size + 1,
-                output_dim=embedding_width(size),
+                input_dim=size,
+                output_dim=embedding_width(size - 1),
                 embeddings_initializer=keras.initializers.RandomNormal(
                     stddev=0.1, seed=make.layer_seed(name)
                 ),
@@ -230,6 +245,26 @@ class TabularMLP(Backbone):
             flat = make.layer(keras.layers.Flatten, f"{name}_flat")
             parts.append(flat(table(codes)))
         return parts
+
+
+def _table_edges(table: Table, bins: int) -> Edges:
+    """Edges of the bins of a table's numbers, and of its flags for missing cells."""
+    edges = []
+    for quantiles in table.quantiles(bins):
+        ends = np.unique(quantiles)
+        if len(ends) < 2:
+            ends = ends[0] + np.array([-1.0, 1.0])
+        edges.append(tuple(ends.tolist()))
+    return (*edges, *((0.0, 1.0),) * len(table.indicators))
+
+
+def _normal_edges(bins: int) -> tuple[float, ...]:
+    """Of bins that hold equal shares of a normal distribution, -3 and 3 at the ends.
+
+    Where nothing is known of numbers but that they are scaled.
+    """
+    inner = [NormalDist().inv_cdf(i / bins) for i in range(1, bins)]
+    return (-3.0, *inner, 3.0)
 
 
 def _columns(x: Tensor, columns: Sequence[int], name: str, make: LayerMaker) -> Tensor:

@@ -16,9 +16,9 @@ from kmtl.inputs import columns as columns_of
 from kmtl.inputs.base import Input
 from kmtl.inputs.cells import Cells
 from kmtl.inputs.columns import KINDS, KNOTS, Column, Part
-from kmtl.inputs.one_hot import OneHotColumns
 from kmtl.inputs.scaling import SCALES, ColumnScaling, check_scale
 from kmtl.layers.maker import LayerMaker
+from kmtl.layers.one_hot_columns import OneHotColumns
 from kmtl.typing import Tensor
 
 logger = logging.getLogger("kmtl")

@@ -23,8 +23,8 @@ from kmtl.layers.low_rank import LowRankMaker
 from kmtl.layers.maker import LayerMaker
 from kmtl.layers.mask import SoftMask
 from kmtl.layers.mixture import Mixture
-from kmtl.layers.ordered import Increasing, OrderedClasses
 from kmtl.layers.one_hot_columns import OneHotColumns
+from kmtl.layers.ordered import Increasing, OrderedClasses
 from kmtl.layers.own_losses import OwnLosses
 from kmtl.layers.periodic_embedding import PeriodicEmbedding
 from kmtl.layers.piecewise_linear import PiecewiseLinear, quantile_edges
