@@ -3,6 +3,5 @@
 from kmtl.backbones.base import Backbone
 from kmtl.backbones.cnn import CNN
 from kmtl.backbones.mlp import MLP
-from kmtl.backbones.tabular_mlp import TabularMLP
 
-__all__ = ["CNN", "MLP", "Backbone", "TabularMLP"]
+__all__ = ["CNN", "MLP", "Backbone"]

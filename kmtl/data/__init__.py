@@ -5,8 +5,10 @@ tensorflow-datasets are imported by the functions that need them.
 """
 
 from kmtl.data.arrays import from_arrays
+from kmtl.data.augmentation import augment
 from kmtl.data.bundled import digits, multi_digits
 from kmtl.data.containers import Split, TaskData
+from kmtl.data.frames import from_csv, from_dataframe
 from kmtl.data.hashing import fingerprint
 from kmtl.data.idx import fashion_mnist, load_idx, mnist
 from kmtl.data.splitting import split
@@ -15,10 +17,13 @@ from kmtl.data.tensorflow_sets import from_tfds
 __all__ = [
     "Split",
     "TaskData",
+    "augment",
     "digits",
     "fashion_mnist",
     "fingerprint",
     "from_arrays",
+    "from_csv",
+    "from_dataframe",
     "from_tfds",
     "load_idx",
     "mnist",

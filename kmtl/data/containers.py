@@ -10,9 +10,10 @@ import numpy as np
 
 from kmtl import _checks
 from kmtl.data._trees import tree_map
-from kmtl.typing import Data, Inputs
+from kmtl.typing import Data, Inputs, Layer
 
 if TYPE_CHECKING:
+    from kmtl.inputs.base import Input
     from kmtl.tasks.base import Task
 
 
@@ -28,12 +29,15 @@ class Split:
         y: Dict task name -> labels `(N, ...)`.
         tasks: The tasks.
         name: Name of the part, such as `"train"`.
+        rows: Numbers of these rows in the frame or list that they come from, None
+            where there is none: `frame.iloc[part.rows]`.
     """
 
     x: Inputs
     y: dict[str, np.ndarray]
     tasks: list[Task]
     name: str = "data"
+    rows: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -57,6 +61,7 @@ class Split:
         shuffle: bool | None = None,
         seed: int | None = 0,
         drop_remainder: bool = False,
+        augment: Sequence[Layer] = (),
     ) -> Data:
         """A `tf.data.Dataset` of `(inputs, {task: label}, {task: mask})`.
 
@@ -66,10 +71,15 @@ class Split:
                 `"train"`, else to False.
             seed: Seed of the order; see `kmtl.data.from_arrays`.
             drop_remainder: Leave out a last batch that is smaller.
+            augment: Keras' preprocessing layers, by which images are transformed at
+                random, maps of labels with them; see `kmtl.data.augment`.
+
+        Raises:
+            ValueError: for `augment` of validation and test rows.
         """
         from kmtl.data.arrays import from_arrays
 
-        return from_arrays(
+        data = from_arrays(
             self.x,
             self.y,
             tasks=self.tasks,
@@ -78,6 +88,18 @@ class Split:
             seed=seed,
             drop_remainder=drop_remainder,
         )
+        if not augment:
+            return data
+        if self.name in ("validation", "test"):
+            raise ValueError(
+                "`augment` is for training rows: what is measured stays as it is. "
+                f"Received: the {self.name} split"
+            )
+        from kmtl.data.augmentation import augment as augmented
+        from kmtl.data.augmentation import check_colours
+
+        check_colours(self.x, augment)
+        return augmented(data, augment, tasks=self.tasks, seed=seed or 0)
 
     def subset(self, rows: Any) -> Split:
         """Some rows: an index array, a boolean array or a slice."""
@@ -85,6 +107,7 @@ class Split:
             self,
             x=tree_map(lambda part: part[rows], self.x),
             y={name: labels[rows] for name, labels in self.y.items()},
+            rows=None if self.rows is None else self.rows[rows],
         )
 
 
@@ -98,6 +121,8 @@ class TaskData:
         validation: `Split` for every choice: epochs, hyperparameters, models.
         test: `Split` for the last measurement.
         description: What the data are, their units and origin.
+        inputs: Dict name -> `kmtl.inputs` object, fitted on the training rows, for
+            `kmtl.build(inputs=data.inputs, ...)`; None for arrays taken as they are.
 
     Example:
 
@@ -119,6 +144,7 @@ class TaskData:
     validation: Split
     test: Split
     description: str = ""
+    inputs: dict[str, Input] | None = None
 
     @property
     def input_shape(self) -> Any:

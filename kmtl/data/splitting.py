@@ -46,7 +46,7 @@ def split(
             few values are classes; numbers of more than 20 values are divided into
             ranges of as many rows; None, NaN and NaT are missing. A class of as many
             rows as there are parts is in each of them, where others allow it. Sizes
-            are exact; one array of classes has each divided to the nearest row instead.
+            are exact; of one array of classes to one row, each class to the nearest.
         groups: `(rows,)` of strings or numbers, such as patients: rows of a group go
             into one part. Parts are as near to their sizes, and with `stratify` as
             alike, as the groups allow. A row whose group is missing is one by itself.
@@ -130,7 +130,7 @@ def _at_random(
 def _each_class(
     classes: np.ndarray, sizes: Sequence[float], order: np.ndarray
 ) -> np.ndarray | None:
-    """Every class divided by itself; None where one is too small for that.
+    """Every class divided by itself; None where that leaves the sizes.
 
     The order of the classes does not matter, nor what numbers they have.
     """
@@ -142,7 +142,9 @@ def _each_class(
         if several and not counts.all():
             return None
         parts[members] = np.repeat(np.arange(len(sizes)), counts)
-    return parts
+    found = np.bincount(parts, minlength=len(sizes))
+    off = np.abs(found - part_sizes(len(parts), sizes)).max()
+    return parts if off <= 1 else None
 
 
 def _groups(groups: Any, rows: int) -> np.ndarray:

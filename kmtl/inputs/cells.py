@@ -137,7 +137,7 @@ def _of_series(column: Any, what: str) -> Cells:
         )
     column = pd.Series(column).reset_index(drop=True)
     if isinstance(column.dtype, pd.CategoricalDtype):
-        inner = _of_series(column.astype(column.cat.categories.dtype), what)
+        inner = _of_series(column.astype(object), what)
         return dataclasses.replace(inner, category=True)
     if isinstance(column.dtype, pd.DatetimeTZDtype):
         column = column.dt.tz_convert("UTC").dt.tz_localize(None)

@@ -4,7 +4,6 @@ from typing import Any
 
 from kmtl.layers.bank import BankMaker, run_bank
 from kmtl.layers.branch import Branch
-from kmtl.layers.columns import Columns
 from kmtl.layers.deep_supervision import DeepSupervision
 from kmtl.layers.dropout import Dropout
 from kmtl.layers.dselect_k_gate import DSelectKGate
@@ -12,7 +11,6 @@ from kmtl.layers.film import FiLM
 from kmtl.layers.fusion import Fusion
 from kmtl.layers.gates import SoftmaxGate
 from kmtl.layers.grouped import GroupedDense, GroupedFlatten, GroupedLayerNormalization
-from kmtl.layers.grouped_concatenation import GroupedConcatenate
 from kmtl.layers.grouped_convolution import (
     GroupedConv1D,
     GroupedConv2D,
@@ -23,11 +21,8 @@ from kmtl.layers.low_rank import LowRankMaker
 from kmtl.layers.maker import LayerMaker
 from kmtl.layers.mask import SoftMask
 from kmtl.layers.mixture import Mixture
-from kmtl.layers.one_hot_columns import OneHotColumns
 from kmtl.layers.ordered import Increasing, OrderedClasses
 from kmtl.layers.own_losses import OwnLosses
-from kmtl.layers.periodic_embedding import PeriodicEmbedding
-from kmtl.layers.piecewise_linear import PiecewiseLinear, quantile_edges
 from kmtl.layers.recorded import Recorded
 from kmtl.layers.reusing import ReusingMaker
 from kmtl.layers.seam import Seam
@@ -42,13 +37,11 @@ __all__ = [
     "BankMaker",
     "Branch",
     "Calibrator",
-    "Columns",
     "DeepSupervision",
     "Dropout",
     "DSelectKGate",
     "FiLM",
     "Fusion",
-    "GroupedConcatenate",
     "GroupedConv1D",
     "GroupedConv2D",
     "GroupedConv3D",
@@ -62,11 +55,7 @@ __all__ = [
     "LowRankMaker",
     "Mixture",
     "OrderedClasses",
-    "OneHotColumns",
     "OwnLosses",
-    "PeriodicEmbedding",
-    "PiecewiseLinear",
-    "quantile_edges",
     "Recorded",
     "ReusingMaker",
     "run_bank",

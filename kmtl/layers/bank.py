@@ -10,7 +10,6 @@ from typing import Any
 import keras
 
 from kmtl._private.keras import node_of
-from kmtl.layers.columns import Columns
 from kmtl.layers.dropout import Dropout
 from kmtl.layers.grouped import (
     GroupedDense,
@@ -18,12 +17,8 @@ from kmtl.layers.grouped import (
     GroupedLayerNormalization,
     PerCopy,
 )
-from kmtl.layers.grouped_concatenation import GroupedConcatenate
 from kmtl.layers.grouped_convolution import GROUPED
 from kmtl.layers.maker import LayerMaker, _join
-from kmtl.layers.one_hot_columns import OneHotColumns
-from kmtl.layers.periodic_embedding import PeriodicEmbedding
-from kmtl.layers.piecewise_linear import PiecewiseLinear
 from kmtl.typing import Config, Layer, Tensor
 
 CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
@@ -49,8 +44,6 @@ PER_CHANNEL = (
     keras.layers.Dropout,
     keras.layers.SpatialDropout2D,
 )
-#: Encode the common input, the same for all copies: they have no parameters.
-ENCODINGS = (Columns, OneHotColumns, PiecewiseLinear)
 MERGES = (keras.layers.Add, keras.layers.Multiply, keras.layers.Maximum)
 #: Activations that look across channels, and so would mix the copies.
 ACROSS_CHANNELS = ("softmax", "log_softmax", "sparsemax", "glu")
@@ -106,18 +99,13 @@ class BankMaker(LayerMaker):
             (keras.layers.Flatten, self._flatten),
             (CHANNELWISE, self._channelwise),
             (PER_CHANNEL, self._per_channel),
-            (ENCODINGS, self._encoding),
-            (keras.layers.Embedding, self._embedding),
-            (PeriodicEmbedding, self._periodic),
-            (keras.layers.Concatenate, self._concatenation),
             (MERGES, self._merge),
         ):
             if issubclass(kind, kinds):
                 return _Call(self, apply, kind, name, arguments)
         raise ValueError(
-            "Experts are made of dense layers, convolutions, embeddings, "
-            "normalisations, activations, dropout, pooling, flattening, sums and "
-            "concatenations, so that all of them "
+            "Experts are made of dense layers, convolutions, normalisations, "
+            "activations, dropout, pooling, flattening and sums, so that all of them "
             "run as one; take another backbone or another sharing scheme. Received: "
             f"layer '{self.name(name)}' of type {kind.__name__}"
         )
@@ -198,44 +186,6 @@ class BankMaker(LayerMaker):
     ) -> Tensor:
         layer = self._plain(kind, name, arguments)
         return self.note(layer(self.fold(inputs)), True)
-
-    def _encoding(
-        self, kind: type, name: str, arguments: dict, inputs: Tensor
-    ) -> Tensor:
-        self._check_common(kind, name, inputs)
-        return self.note(self._plain(kind, name, arguments)(inputs), False)
-
-    def _embedding(
-        self, kind: type, name: str, arguments: dict, inputs: Tensor
-    ) -> Tensor:
-        self._check_common(kind, name, inputs)
-        arguments["output_dim"] *= self.copies
-        return self.note(self._plain(kind, name, arguments)(inputs), True)
-
-    def _periodic(
-        self, kind: type, name: str, arguments: dict, inputs: Tensor
-    ) -> Tensor:
-        self._check_common(kind, name, inputs)
-        arguments |= {"copies": self.copies}
-        return self.note(self._plain(kind, name, arguments, axis=0)(inputs), True)
-
-    def _concatenation(
-        self, kind: type, name: str, arguments: dict, inputs: list[Tensor]
-    ) -> Tensor:
-        folded = any(self.is_folded(tensor) for tensor in inputs)
-        if folded:
-            inputs = [self.fold(tensor) for tensor in inputs]
-            kind, arguments = GroupedConcatenate, {"copies": self.copies}
-        return self.note(self._plain(kind, name, arguments)(inputs), folded)
-
-    def _check_common(self, kind: type, name: str, inputs: Tensor) -> None:
-        """Encodings and embeddings read what is common to all copies."""
-        if self.is_folded(inputs):
-            raise ValueError(
-                "An encoding or embedding inside experts must read their common "
-                f"input: make it the first layer of its block. Received: layer "
-                f"'{self.name(name)}' of type {kind.__name__} on features of experts"
-            )
 
     def _merge(self, kind: type, name: str, arguments: dict, inputs: Tensor) -> Tensor:
         folded = any(self.is_folded(tensor) for tensor in inputs)

@@ -1,0 +1,159 @@
+"""Training images that are moved and coloured at random, and their maps with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from kmtl import _checks
+from kmtl.typing import Data, Inputs, Layer, Tensor
+
+if TYPE_CHECKING:
+    from kmtl.tasks.base import Task
+
+
+def augment(
+    data: Data,
+    layers: Sequence[Layer],
+    *,
+    tasks: Sequence[Task],
+    images: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Data:
+    """A data set whose images are transformed at random, dense labels with them.
+
+    The layers are Keras' own. Those that move things (`RandomFlip`, `RandomRotation`,
+    `RandomZoom`, `RandomTranslation`, `RandomShear`, `RandomCrop`, ...) move the labels
+    of segmentation and dense regression and their masks likewise, by the nearest pixel:
+    no class is made up in between, and what comes from outside with
+    `fill_mode="constant"` counts as not labelled. Those that colour, as
+    `RandomBrightness`, `RandomContrast` and `RandomHue` do, leave labels alone. All
+    images of a row are transformed alike.
+
+    It is a part of the training data, not of the model: validation and exports see
+    nothing of it. Maps of vectors (as of normals) are moved, the vectors not turned.
+
+    Args:
+        data: A `tf.data.Dataset` of batches `(inputs, {task: label})` or
+            `(inputs, {task: label}, {task: mask})`, such as of
+            `kmtl.data.Split.dataset`, which takes the layers itself as `augment=`.
+        layers: Keras' preprocessing layers of images, in the order of their work.
+            Colours are in their `value_range`: (0, 255), or (0, 1) for such floats.
+        tasks: The tasks.
+        images: Names of the inputs that are images. Defaults to all of rank 4.
+        seed: Integer >= 0: same seed, same transformations, epoch by epoch; the layers'
+            own seeds do not count.
+
+    Returns:
+        A `tf.data.Dataset` of `(inputs, labels, masks)`. uint8 images stay uint8.
+
+    Raises:
+        ValueError, TypeError: for layers that are no such layers or mix rows, maps of
+            another size than the images, and crops larger than these.
+
+    Example:
+
+    >>> data = kmtl.data.digits().select("digit", "mask")
+    >>> train = kmtl.data.augment(
+    ...     data.train.dataset(64),
+    ...     [keras.layers.RandomTranslation(0.1, 0.1, fill_mode="constant")],
+    ...     tasks=data.tasks,
+    ... )
+    >>> images, labels, masks = next(iter(train))
+    >>> images.shape, labels["mask"].shape
+    (TensorShape([64, 8, 8, 1]), TensorShape([64, 8, 8]))
+    """
+    from kmtl.data import moving
+    from kmtl.data.cleaning import tensorflow
+    from kmtl.tasks.checks import check_unique_tasks
+
+    tasks = check_unique_tasks(tasks)
+    seed = _checks.check_int("seed", seed, 0)
+    layers = [moving.own(layer) for layer in layers]
+    tf = tensorflow()
+    _check_sizes(data.element_spec, layers, tasks, images)
+
+    def transform(batch: tuple, draw: Tensor) -> tuple:
+        x, y, masks = moving.cleaned(batch, tasks)
+        pictures = moving.pictures(x, images)
+        maps = moving.stack(y, masks, tasks)
+        moved = dict(pictures)
+        for number, layer in enumerate(layers):
+            moved, maps = moving.apply(layer, moved, maps, (draw, number))
+        for name, picture in pictures.items():
+            moved[name] = moving.as_before(moved[name], picture.dtype)
+        y, masks = moving.unstack(maps, y, masks, tasks)
+        if not isinstance(x, Mapping):
+            return moved[""], y, masks
+        return {**x, **moved}, y, masks
+
+    # A stream of numbers of its own: the same in whatever order batches are made.
+    draws = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
+    both = tf.data.Dataset.zip((data, draws))
+    made = both.map(transform, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return made.prefetch(tf.data.AUTOTUNE)
+
+
+def _check_sizes(
+    spec: Any, layers: Sequence[Layer], tasks: Sequence[Task], images: Any
+) -> None:
+    """Images and maps of one size, which crops do not exceed."""
+    import keras
+
+    from kmtl.data import moving
+    from kmtl.tasks.checks import label_dict
+
+    x, y, _ = keras.utils.unpack_x_y_sample_weight(spec)
+    if isinstance(x, Mapping) and images is not None:
+        for name in images:
+            if name not in x:
+                raise ValueError(_checks.unknown_name("input in `images`", name, x))
+    pictures = moving.pictures(x, images)
+    if not pictures:
+        raise ValueError(
+            "There must be images, inputs of shape (N, height, width, channels), to "
+            "augment. Received: none of rank 4"
+        )
+    sizes = {f"input '{n}'" if n else "the input": p for n, p in pictures.items()}
+    labels = label_dict(y, tasks)
+    sizes |= {
+        f"labels of task '{task.name}'": labels[task.name]
+        for task in tasks
+        if task.name in labels and moving.is_map(task)
+    }
+    found = {what: tuple(part.shape[1:3]) for what, part in sizes.items()}
+    if len(set(found.values())) > 1:
+        raise ValueError(
+            "Images and maps that move together must be of one size. "
+            f"Received: {', '.join(f'{what} {size}' for what, size in found.items())}"
+        )
+    size = next(iter(found.values()))
+    for layer in layers:
+        if type(layer).__name__ in moving.ONE_PER_BATCH and (
+            None in size or layer.height > size[0] or layer.width > size[1]
+        ):
+            raise ValueError(
+                f"{type(layer).__name__} must be at most as large as the images, whose "
+                f"size must be known: {size}. Received: ({layer.height}, {layer.width})"
+            )
+
+
+def check_colours(x: Inputs, layers: Sequence[Layer]) -> None:
+    """Refuse colours meant for 0 to 255 on images of 0 to 1, which would be black.
+
+    Args:
+        x: Images, or a dict of inputs.
+        layers: The layers that are to be applied.
+    """
+    parts = x.values() if isinstance(x, Mapping) else [x]
+    pictures = [p for p in parts if p.ndim == 4 and p.dtype.kind == "f"]
+    if not pictures or max(picture.max() for picture in pictures) > 1:
+        return
+    for layer in layers:
+        low, high = getattr(layer, "value_range", (0, 1))
+        if high > 2:
+            raise ValueError(
+                f"{type(layer).__name__} must have the images' range of values: "
+                f"value_range=(0, 1) for images of 0 to 1. Received: value_range="
+                f"({low}, {high})"
+            )

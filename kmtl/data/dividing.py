@@ -1,0 +1,151 @@
+"""The rows of a frame in train, validation and test, as the user says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kmtl import _checks
+from kmtl.data.splitting import split as split_rows
+
+PARTS = ("train", "validation", "test")
+
+
+def divide(
+    frame: Any,
+    split: Any,
+    labels: Mapping[str, np.ndarray],
+    *,
+    groups: str | None,
+    time: str | None,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """Part -> numbers of its rows, in order.
+
+    Args:
+        frame: The frame.
+        split: Three fractions; the name of a column that names each row's part; or a
+            dict part -> numbers of rows, or flags.
+        labels: What the parts are to have alike.
+        groups: Column of groups that stay together.
+        time: Column of times that order the rows.
+        seed: Of a random division.
+    """
+    for name, column in (("groups", groups), ("time", time)):
+        if column is not None:
+            check_column(frame, column, name)
+    if isinstance(split, (str, Mapping)) and not (groups is None and time is None):
+        raise ValueError(
+            "`groups` and `time` divide rows by fractions. Received: "
+            f"split={split if isinstance(split, str) else 'a dict of rows'!r} as well"
+        )
+    if isinstance(split, str):
+        return _named(frame, split)
+    if isinstance(split, Mapping):
+        return _given(len(frame), split)
+    fractions = tuple(split)
+    if len(fractions) != len(PARTS):
+        raise ValueError(
+            "`split` must be the fractions of train, validation and test, the name of "
+            "a column that names them, or a dict of their rows. "
+            f"Received: split={split!r}"
+        )
+    whole = {name: rows for name, rows in labels.items() if rows.ndim <= 2}
+    found = split_rows(
+        len(frame),
+        fractions,
+        seed=seed,
+        stratify=whole if whole and time is None else None,
+        groups=None if groups is None else frame[groups],
+        time=None if time is None else _times(frame[time], time),
+    )
+    return dict(zip(PARTS, found, strict=True))
+
+
+def check_column(frame: Any, column: Any, argument: str) -> None:
+    """Refuse a name that is no column."""
+    if column not in frame.columns:
+        raise ValueError(
+            f"`{argument}` must be a column of the frame. There is no column "
+            f"'{column}'.{_checks.did_you_mean(column, frame.columns)} "
+            f"Received: columns {', '.join(frame.columns)}"
+        )
+
+
+def _times(column: Any, name: str) -> Any:
+    """Dates, also out of text that holds them in one format."""
+    import pandas as pd
+
+    from kmtl.inputs.cells import read
+    from kmtl.inputs.columns import dates
+
+    cells = read(column, f"Column '{name}'")
+    return pd.Series(
+        dates(name, cells, "the frame") if cells.kind == "text" else cells.values
+    )
+
+
+def _named(frame: Any, column: str) -> dict[str, np.ndarray]:
+    check_column(frame, column, "split")
+    values = np.asarray(frame[column].astype(object))
+    for row, value in enumerate(values):
+        if value not in PARTS:
+            raise ValueError(
+                f"Column '{column}', which is given as `split`, must hold 'train', "
+                "'validation' or 'test' in each row. "
+                f"Received: {value!r} in row {row}"
+            )
+    return _filled({part: np.flatnonzero(values == part) for part in PARTS})
+
+
+def _given(rows: int, split: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    if set(split) != set(PARTS):
+        raise ValueError(
+            f"`split` must have the rows of {', '.join(PARTS)}. "
+            f"Received: {', '.join(map(str, split)) or 'none'}"
+        )
+    found = {}
+    owner = np.full(rows, "", object)
+    for part in PARTS:
+        numbers = _numbers(split[part], rows, part)
+        if len(np.unique(numbers)) < len(numbers):
+            raise ValueError(
+                "`split` must have every row at most once. "
+                f"Received: a row twice in '{part}'"
+            )
+        twice = numbers[owner[numbers] != ""]
+        if len(twice):
+            raise ValueError(
+                "`split` must have every row in one part at most. Received: row "
+                f"{twice[0]} in '{owner[twice[0]]}' and '{part}'"
+            )
+        owner[numbers] = part
+        found[part] = numbers
+    return _filled(found)
+
+
+def _numbers(given: Sequence[int], rows: int, part: str) -> np.ndarray:
+    array = np.asarray(given)
+    if array.dtype == bool and array.shape == (rows,):
+        return np.flatnonzero(array)
+    whole = array.ndim == 1 and (array.dtype.kind in "iu" or not array.size)
+    if not whole or (array.size and (array.min() < 0 or array.max() >= rows)):
+        raise ValueError(
+            f"`split['{part}']` must be numbers of rows, 0 to {rows - 1}, or a flag "
+            f"per row. Received: dtype={array.dtype}, shape={array.shape}"
+            + (
+                f", from {array.min()} to {array.max()}"
+                if array.size and array.dtype.kind in "iuf"
+                else ""
+            )
+        )
+    return array.astype(np.int64)
+
+
+def _filled(parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    for part, rows in parts.items():
+        if not len(rows):
+            raise ValueError(f"`split` must have a row in '{part}'. Received: none")
+    return parts

@@ -1,0 +1,264 @@
+"""Frames and CSV files to inputs, tasks and splits."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kmtl.data.columns import Line, fit_table, plan_inputs, table_of
+from kmtl.data.containers import Split, TaskData
+from kmtl.data.dividing import divide
+from kmtl.data.targets import Target, find_targets
+from kmtl.typing import Options, PathLike
+
+if TYPE_CHECKING:
+    from kmtl.inputs.base import Input
+    from kmtl.tasks.base import Task
+
+
+def from_dataframe(
+    frame: Any,
+    tasks: Sequence[Task] | Mapping[Task, Any] | None = None,
+    *,
+    targets: Sequence[str] | None = None,
+    inputs: Any = None,
+    split: Any = (0.7, 0.15, 0.15),
+    groups: str | None = None,
+    time: str | None = None,
+    seed: int = 0,
+    verbose: bool = True,
+) -> TaskData:
+    """Inputs, tasks and splits of a table, ready to build, train, search and compare.
+
+    Every column that is no target is an input, taken for what it holds: numbers are
+    numeric, booleans boolean, dates (and text that holds ISO dates) datetime, other
+    text and pandas' categories categorical. Left out, with a word, are identifiers
+    (text, and whole numbers in a column called so, different in every row), text of its
+    own in most rows, and columns of one value or without any in the training rows.
+    Missing cells are filled and flagged, from the training rows' statistics.
+
+    A target of two values becomes a `kmtl.BinaryClassification`; text, categories and
+    whole numbers of up to ten values a `kmtl.Classification`, with the values as names;
+    other numbers a `kmtl.Regression` learned in standard units. Rows without a label
+    are kept: they are masked for that task.
+
+    Args:
+        frame: `pandas.DataFrame` (or one of polars, or a dict of columns).
+        tasks: Tasks named as their columns, or a dict task -> column, or columns for a
+            task of several: `{kmtl.MultiLabel("tags", classes=2): ["new", "hot"]}`.
+        targets: Names of columns whose tasks are inferred, beside `tasks`.
+        inputs: None for all columns that nothing else names; names of columns; a
+            `kmtl.inputs.Table(columns={"zip": "categorical"})`, which says what some
+            are; or a dict of inputs: tables by any name, other kinds by the name of
+            their column, such as `{"facts": Table(), "review": Text()}`.
+        split: Fractions of train, validation and test; a column that names them in
+            each row; or a dict of their rows. Fractions divide at random, alike in all
+            targets at once.
+        groups: Column whose rows of one value stay in one part, such as a patient. No
+            input, unless `inputs` names it.
+        time: Column of dates or numbers: the earliest rows train, the last ones test.
+            No input, unless `inputs` names it.
+        seed: Integer >= 0, of the division.
+        verbose: Write what becomes of each column (also `data.description`).
+
+    Returns:
+        A `kmtl.data.TaskData`: `inputs` fitted on the training rows, `tasks`, `train`,
+        `validation` and `test`; `frame.iloc[data.test.rows]` are the test rows as
+        given.
+
+    Raises:
+        ValueError, TypeError: for targets that are no columns, dates, prose, one value
+            or without labels; columns of one name, of mixed cells, of dates in two
+            formats; inputs that are targets; no row. Each names the column.
+
+    Example:
+
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({
+    ...     "rooms": [2, 3, None, 4] * 10,
+    ...     "town": ["Ulm", "Bonn", "Ulm", None] * 10,
+    ...     "price": np.arange(40) * 1000.0,
+    ...     "sold": ["yes", "no", "no", "yes"] * 10,
+    ... })
+    >>> data = kmtl.data.from_dataframe(frame, targets=["price", "sold"])
+    40 rows: train 28, validation 6, test 6
+    column  role    taken for                            missing
+    rooms   table   numeric                              25 %
+    town    table   categorical, 2 values                25 %
+    price   target  regression 'price', standardize
+    sold    target  binary_classification 'sold': no, yes
+    >>> model = kmtl.build(inputs=data.inputs, tasks=data.tasks, backbone="mlp", seed=0)
+    >>> model.compile("adam")
+    >>> history = model.fit(data.train, validation_data=data.validation, verbose=0)
+    >>> kmtl.evaluate(model, data.test).examples
+    6
+    """
+    from kmtl.inputs import Table
+
+    frame = _frame(frame)
+    found = find_targets(frame, tasks, targets)
+    taken = {column: "target" for target in found for column in target.columns}
+    plan = plan_inputs(frame, inputs, taken)
+    for role, column in (("groups", groups), ("time", time), ("split", split)):
+        if isinstance(column, str):
+            taken.setdefault(column, role)
+    labels = {target.task.name: target.labels for target in found}
+    parts = divide(frame, split, labels, groups=groups, time=time, seed=seed)
+    _check_labels(found, parts)
+
+    x: dict[str, Any] = {}
+    specs: dict[str, Input] = {}
+    lines: list[Line] = []
+    claimed = {*taken}
+    for name, spec in plan.items():
+        named = spec.columns if isinstance(spec, Table) else [name]
+        claimed |= set(() if named is None or isinstance(named, Mapping) else named)
+    free = [column for column in frame.columns if column not in claimed]
+    for name, spec in plan.items():
+        if isinstance(spec, Table):
+            specs[name], told = fit_table(frame, spec, name, free, parts["train"])
+            rows = frame
+        else:
+            rows = frame[name]
+            specs[name] = spec.fit(rows.iloc[parts["train"]])
+            told = [Line(name, name, type(spec).__name__, float(rows.isna().mean()))]
+        x[name] = specs[name].prepare(rows, "the frame")
+        lines += told
+    shown = {line.column for line in lines if line.role != "-"}
+    lines += [
+        Line(column, role, "not an input")
+        for column, role in taken.items()
+        if role != "target" and column not in shown
+    ]
+    lines += [_line(target) for target in found]
+
+    sizes = ", ".join(f"{name} {len(rows)}" for name, rows in parts.items())
+    text = f"{len(frame):,} rows: {sizes}\n{table_of(lines)}"
+    if verbose:
+        sys.stdout.write(text + "\n")
+    chosen_tasks = [target.task for target in found]
+    whole = Split(
+        next(iter(x.values())) if len(x) == 1 else x,
+        labels,
+        chosen_tasks,
+        rows=np.arange(len(frame)),
+    )
+    made = {
+        name: dataclasses.replace(whole.subset(rows), name=name)
+        for name, rows in parts.items()
+    }
+    return TaskData(chosen_tasks, **made, description=text, inputs=specs)
+
+
+def from_csv(
+    path: PathLike,
+    tasks: Sequence[Task] | Mapping[Task, Any] | None = None,
+    *,
+    read_options: Options | None = None,
+    **options: Any,
+) -> TaskData:
+    """`from_dataframe` of a CSV file (gzip and the like too), read by pandas.
+
+    Args:
+        path: The file, or its address.
+        tasks: As for `from_dataframe`.
+        read_options: Further arguments of `pandas.read_csv`, such as `{"sep": ";",
+            "na_values": ["?"]}` or `{"parse_dates": ["day"]}`.
+        **options: Further arguments of `from_dataframe`.
+
+    Example:
+
+    >>> with open("houses.csv", "w") as file:
+    ...     _ = file.write("rooms;price\\n" + "".join(
+    ...         f"{n % 4 + 1};{n * 1000}\\n" for n in range(40)))
+    >>> data = kmtl.data.from_csv(
+    ...     "houses.csv", targets=["price"], read_options={"sep": ";"}, verbose=False
+    ... )
+    >>> data
+    <TaskData: tasks price; inputs (1,); rows: train 28, validation 6, test 6>
+    """
+    import pandas as pd
+
+    # In one piece: columns of mixed cells are found as such, not per piece.
+    given = {"low_memory": False, **(read_options or {})}
+    if given.get("engine") in ("python", "pyarrow"):
+        given.pop("low_memory")
+    try:
+        frame = pd.read_csv(path, **given)
+    except pd.errors.EmptyDataError as error:
+        raise ValueError(
+            f"The file must hold a table. Received: path={str(path)!r}, which is empty"
+        ) from error
+    _check_header(path, given)
+    return from_dataframe(frame, tasks, **options)
+
+
+def _check_header(path: PathLike, options: Mapping[str, Any]) -> None:
+    """pandas renames the second of two columns of one name."""
+    import pandas as pd
+
+    if not {"header", "names", "usecols"}.isdisjoint(options):
+        return
+    first = pd.read_csv(path, **{**options, "header": None, "nrows": 1, "dtype": str})
+    names = first.iloc[0].dropna().tolist()
+    _check_unique(names, f"The header of '{path}'")
+
+
+def _check_unique(names: Sequence[Any], what: str) -> None:
+    seen: set[str] = set()
+    for name in map(str, names):
+        if name in seen:
+            raise ValueError(
+                f"{what} must have columns of different names: rename or drop one. "
+                f"Received: two columns '{name}'"
+            )
+        seen.add(name)
+
+
+def _frame(given: Any) -> Any:
+    """A frame of pandas, its columns named by strings, its rows numbered."""
+    import pandas as pd
+
+    if isinstance(given, Mapping):
+        given = pd.DataFrame(dict(given))
+    elif type(given).__module__.split(".")[0] == "polars":
+        given = given.to_pandas()
+    if not isinstance(given, pd.DataFrame):
+        raise TypeError(
+            "`frame` must be a pandas.DataFrame, or a dict of columns. "
+            f"Received: {type(given).__name__}"
+        )
+    _check_unique(list(given.columns), "`frame`")
+    if not len(given) or not len(given.columns):
+        raise ValueError(
+            "`frame` must have at least one row and one column. "
+            f"Received: shape={given.shape}"
+        )
+    frame = given.reset_index(drop=True)
+    frame.columns = [str(name) for name in frame.columns]
+    return frame
+
+
+def _check_labels(found: Sequence[Target], parts: Mapping[str, np.ndarray]) -> None:
+    for target in found:
+        if not target.present()[parts["train"]].any():
+            raise ValueError(
+                f"Target '{', '.join(target.columns)}' must have a label in a training "
+                "row at least: divide otherwise, or leave it out. Received: labels "
+                "in validation and test rows only"
+            )
+
+
+def _line(target: Target) -> Line:
+    task = target.task
+    kind = f"{task.registered_name} '{task.name}'"
+    if task.labels:
+        names = ", ".join(task.labels[:4]) + (", ..." if len(task.labels) > 4 else "")
+        kind += f": {names}"
+    if task.transform:
+        kind += f", {task.transform}"
+    return Line(", ".join(target.columns), "target", kind, target.missing)

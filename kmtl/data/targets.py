@@ -1,0 +1,247 @@
+"""Columns that are targets: the task of each, given or inferred, and its labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import keyword
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kmtl import _checks
+
+if TYPE_CHECKING:
+    from kmtl.inputs.cells import Cells
+    from kmtl.tasks.base import Task
+
+#: Whole numbers of up to so many different values are taken for classes.
+FEW_NUMBERS = 10
+#: Text of more different values than this is no class.
+MOST_NAMES = 100
+#: Nor is text that differs in more than half of this many rows or more.
+MANY_ROWS = 20
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Target:
+    """One task of a frame.
+
+    Args:
+        task: The task.
+        columns: Columns that hold its labels.
+        labels: Labels of all rows.
+        inferred: Whether the task was made from the column.
+    """
+
+    task: Task
+    columns: tuple[str, ...]
+    labels: np.ndarray
+    inferred: bool
+
+    @property
+    def missing(self) -> float:
+        """Share of the rows without a label."""
+        return 1.0 - float(self.present().mean())
+
+    def present(self) -> np.ndarray:
+        """Which rows have a label, `(N,)`."""
+        labels = self.labels
+        there = np.ones(labels.shape, bool)
+        if labels.dtype.kind == "f":
+            there &= ~np.isnan(labels)
+        if self.task.missing is not None:
+            there &= labels != self.task.missing
+        return np.asarray(there.reshape(len(labels), -1).any(1))
+
+
+def find_targets(
+    frame: Any,
+    tasks: Sequence[Task] | Mapping[Task, Any] | None,
+    targets: Sequence[str] | str | None,
+) -> list[Target]:
+    """The tasks of a frame, given ones first.
+
+    Args:
+        frame: `pandas.DataFrame` whose columns have distinct strings as names.
+        tasks: Tasks named as their columns; or dict task -> column or columns.
+        targets: Columns whose tasks are to be inferred.
+
+    Raises:
+        ValueError, TypeError: naming the task or column.
+    """
+    from kmtl.tasks.checks import check_unique_tasks
+
+    if isinstance(targets, str):
+        targets = [targets]
+    given = dict(tasks) if isinstance(tasks, Mapping) else tasks
+    if not given and not targets:
+        raise ValueError(
+            "`tasks` or `targets` must say which columns are to be predicted. Received:"
+            f" neither, for columns {', '.join(frame.columns)}"
+        )
+    found = [
+        _given(frame, task, given[task] if isinstance(given, dict) else task.name)
+        for task in (check_unique_tasks(list(given)) if given else ())
+    ]
+    for column in targets or ():
+        _check_column(frame, column, "targets")
+        task, labels = infer(str(column), frame[column])
+        found.append(Target(task, (str(column),), labels, inferred=True))
+    _check_once(found)
+    check_unique_tasks([target.task for target in found])
+    return found
+
+
+def _given(frame: Any, task: Task, columns: Any) -> Target:
+    several = not isinstance(columns, str)
+    names = tuple(columns) if several else (columns,)
+    for column in names:
+        _check_column(frame, column, "tasks")
+    part = frame[list(names)] if several else frame[columns]
+    labels = task.label_array(part)
+    if several and len(names) == 1 and labels.ndim == 1:
+        labels = labels[:, None]
+    task.check_labels(labels)
+    target = Target(task, tuple(map(str, names)), labels, inferred=False)
+    if not target.present().any():
+        raise _no_label(", ".join(names), len(frame))
+    return target
+
+
+def _check_column(frame: Any, column: Any, argument: str) -> None:
+    if column not in frame.columns:
+        names = list(frame.columns)
+        raise ValueError(
+            f"`{argument}` must be columns of the frame. There is no column "
+            f"'{column}'.{_checks.did_you_mean(column, names)} "
+            f"Received: columns {', '.join(names)}"
+        )
+
+
+def _check_once(found: Sequence[Target]) -> None:
+    seen: dict[str, str] = {}
+    for target in found:
+        if target.task.name in seen:
+            raise ValueError(
+                f"Task names must be unique. Received: '{target.task.name}' for "
+                f"{seen[target.task.name]} and for {', '.join(target.columns)}. "
+                "Name one of them: tasks={kmtl.Regression('name'): 'column'}"
+            )
+        seen[target.task.name] = ", ".join(target.columns)
+
+
+# -- inference -------------------------------------------------------------------------
+
+
+def infer(column: str, values: Any) -> tuple[Task, np.ndarray]:
+    """The task of a column, and its labels.
+
+    Two values are yes or no; text, categories and whole numbers of up to ten values are
+    classes, in alphabetical (or numerical) order; other numbers are a regression that
+    is learned in standard units.
+
+    Raises:
+        ValueError: for dates, prose, one value, and no value at all: naming the column
+            and saying what to do.
+    """
+    from kmtl.inputs.cells import iso_dates, read
+    from kmtl.tasks import Regression
+
+    cells = read(values, f"Target '{column}'")
+    name = task_name(column)
+    present = cells.values[~cells.missing]
+    if cells.kind == "nothing":
+        raise _no_label(column, len(cells.values))
+    if cells.kind == "mixed":
+        raise ValueError(
+            f"Target '{column}' must hold numbers or text, and not both: make the odd "
+            "ones NaN, which is a missing label. Received: "
+            f"{present[0]!r} next to {_unlike(present)!r}"
+        )
+    if cells.kind == "text" and iso_dates(cells).sum() == len(present):
+        cells = dataclasses.replace(cells, kind="date")
+    if cells.kind == "date":
+        raise ValueError(
+            f"Target '{column}' must hold numbers or classes. Make numbers of dates, "
+            f"such as (frame['{column}'] - frame['{column}'].min()).dt.days. "
+            "Received: dates"
+        )
+    ordered = sorted(set(present.tolist()))
+    if len(ordered) < 2:
+        raise ValueError(
+            f"Target '{column}' must have at least two different values: there is "
+            f"nothing to learn of one. Received: {ordered[0]!r} in all "
+            f"{len(present)} rows that have one"
+        )
+    if cells.kind == "text" and _is_prose(len(ordered), len(present)):
+        raise ValueError(
+            f"Target '{column}' must hold classes or numbers, not text of its own in "
+            "most rows. Make classes of it, or numbers by pandas.to_numeric; if these "
+            f"are classes: tasks=[kmtl.Classification.from_labels('{name}', "
+            f"frame['{column}'])]. Received: {len(ordered)} texts in "
+            f"{len(present)} rows, such as {ordered[0][:40]!r}"
+        )
+    named = cells.kind != "number" or cells.category
+    whole = not named and all(value == value // 1 for value in ordered)
+    if len(ordered) == 2 or named or (whole and len(ordered) <= FEW_NUMBERS):
+        return _classes(name, cells, ordered)
+    return Regression(name, transform="standardize"), cells.values.astype("float64")
+
+
+def _classes(name: str, cells: Cells, ordered: list) -> tuple[Task, np.ndarray]:
+    from kmtl.tasks import BinaryClassification, Classification
+
+    numbers = {value: number for number, value in enumerate(ordered)}
+    labels = np.array(
+        [
+            -1 if gone else numbers[value]
+            for value, gone in zip(cells.values.tolist(), cells.missing, strict=True)
+        ],
+        "int32",
+    )
+    if ordered == [0, 1]:
+        return BinaryClassification(name), labels
+    names = tuple(
+        value if isinstance(value, str) else f"{value:g}" for value in ordered
+    )
+    if len(names) == 2:
+        return BinaryClassification(name, labels=names), labels
+    return Classification(name, labels=names), labels
+
+
+def _is_prose(different: int, present: int) -> bool:
+    return different > MOST_NAMES or (present >= MANY_ROWS and different > present / 2)
+
+
+def _unlike(present: np.ndarray) -> Any:
+    """The first value that is not of the first one's kind."""
+    text = isinstance(present[0], str)
+    return next((v for v in present if isinstance(v, str) != text), present[-1])
+
+
+def _no_label(column: str, rows: int) -> ValueError:
+    return ValueError(
+        f"Target '{column}' must have at least one label: leave it out. "
+        f"Received: none in {rows} rows"
+    )
+
+
+def task_name(column: str) -> str:
+    """A task's name for a column: an identifier, with an underscore where taken.
+
+    Example:
+
+    >>> from kmtl.data.targets import task_name
+    >>> task_name("median income ($)"), task_name("class"), task_name("2nd")
+    ('median_income', 'class_', 'y_2nd')
+    """
+    from kmtl.tasks.names import RESERVED_TASK_NAMES
+
+    name = re.sub(r"[^0-9A-Za-z]+", "_", column).strip("_")
+    if not name or name[0].isdigit() or name.startswith("val_"):
+        name = f"y_{name}".rstrip("_")
+    if keyword.iskeyword(name) or name in RESERVED_TASK_NAMES:
+        name += "_"
+    return name

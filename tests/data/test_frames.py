@@ -1,0 +1,331 @@
+"""Frames and CSV files: from a table to a trained, compared and searched model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.datasets import load_wine
+
+import kmtl
+from kmtl.data import from_csv, from_dataframe
+
+pytestmark = pytest.mark.backend
+
+ROWS = 120
+
+
+def houses(rows: int = ROWS) -> pd.DataFrame:
+    """Strings, dates, flags, missing cells, an identifier, a constant, prose."""
+    rng = np.random.default_rng(0)
+    rooms = rng.integers(1, 8, rows).astype(float)
+    town = rng.choice(["Ulm", "Bonn", "Köln"], rows)
+    day = pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 2000, rows), "D")
+    price = 50.0 * rooms + 100 * (town == "Köln") + rng.normal(size=rows)
+    frame = pd.DataFrame(
+        {
+            "house_id": rng.permutation(rows) + 1000,
+            "rooms": np.where(rng.random(rows) < 0.2, np.nan, rooms),
+            "town": np.where(rng.random(rows) < 0.1, None, town.astype(object)),
+            "listed": day.strftime("%Y-%m-%d"),
+            "garden": rng.random(rows) < 0.5,
+            "country": "DE",
+            "note": [f"a house, number {n}" for n in range(rows)],
+            "price": np.where(rng.random(rows) < 0.1, np.nan, price),
+            "sold": np.where(price > 250, "yes", "no"),
+            "class": rng.choice(["a", "b", "c"], rows),
+        }
+    )
+    return frame.set_index(np.arange(rows)[::-1])  # the index says nothing
+
+
+TARGETS = ["price", "sold", "class"]
+
+
+@pytest.fixture(scope="module")
+def data() -> kmtl.data.TaskData:
+    return from_dataframe(houses(), targets=TARGETS, verbose=False)
+
+
+@pytest.fixture(scope="module")
+def model(data: Any) -> kmtl.MultiTaskModel:
+    model = kmtl.build(
+        inputs=data.inputs,
+        tasks=data.tasks,
+        backbone=kmtl.backbones.MLP(units=(8,)),
+        seed=0,
+    )
+    model.compile("adam")
+    model.fit(data.train, validation_data=data.validation, epochs=1, verbose=0)
+    return model
+
+
+def test_every_column_is_taken_for_what_it_holds(data: Any) -> None:
+    assert data.inputs["table"].kinds == {
+        "house_id": "ignored",
+        "rooms": "numeric",
+        "town": "categorical",
+        "listed": "datetime",
+        "garden": "boolean",
+        "country": "ignored",
+        "note": "ignored",
+    }
+    assert [type(task).__name__ for task in data.tasks] == [
+        *("Regression", "BinaryClassification", "Classification"),
+    ]
+    assert [task.name for task in data.tasks] == ["price", "sold", "class_"]
+    lines = {line.split()[0]: line for line in data.description.splitlines()[2:]}
+    assert "left out: an identifier" in lines["house_id"]
+    assert "left out: one value" in lines["country"]
+    assert "left out: another text" in lines["note"]
+    assert "categorical, 3 values" in lines["town"]
+    assert "binary_classification 'sold': no, yes" in lines["sold"]
+    share = 100 * houses()["price"].isna().mean()
+    assert "regression 'price', standardize " in lines["price"]
+    assert lines["price"].endswith(f" {share:.3g} %")
+
+
+def test_what_is_done_is_written(capsys: Any) -> None:
+    data = from_dataframe(houses(), targets=["price"])
+    assert capsys.readouterr().out == data.description + "\n"
+    assert data.description.startswith("120 rows: train 84, validation 18, test 18\n")
+
+
+def test_rows_are_those_of_the_frame(data: Any) -> None:
+    frame = houses()
+    rows = [part.rows for part in data.splits.values()]
+    np.testing.assert_array_equal(np.sort(np.concatenate(rows)), np.arange(ROWS))
+    for part in data.splits.values():
+        own = frame.iloc[part.rows]
+        np.testing.assert_array_equal(part.y["price"], own["price"])
+        np.testing.assert_array_equal(part.y["sold"], own["sold"] == "yes")
+        names = np.array(data.tasks[2].labels)[part.y["class_"]]
+        np.testing.assert_array_equal(names, own["class"])
+        np.testing.assert_array_equal(
+            part.x, data.inputs["table"].prepare(own, "the rows")
+        )
+        assert len(part.subset(slice(3)).rows) == 3
+
+
+def test_statistics_are_the_training_rows_own(data: Any) -> None:
+    """Whatever stands in the other rows: the same inputs."""
+    frame = houses()
+    others = np.setdiff1d(np.arange(ROWS), data.train.rows)
+    frame.iloc[others, frame.columns.get_loc("rooms")] = 1e6
+    frame.iloc[others, frame.columns.get_loc("town")] = "Rome"
+    rows = {name: part.rows for name, part in data.splits.items()}
+    again = from_dataframe(frame, targets=TARGETS, split=rows, verbose=False)
+    assert again.inputs == data.inputs
+    np.testing.assert_array_equal(again.train.x, data.train.x)
+    median = np.nanmedian(houses()["rooms"].to_numpy()[data.train.rows])
+    table = data.inputs["table"]
+    assert table.parts[table.numeric.index("rooms")].median == median
+
+
+def test_a_model_is_trained_compared_and_applied_to_raw_rows(
+    data: Any, model: Any
+) -> None:
+    result = kmtl.evaluate(model, data.test)
+    present = int(np.isfinite(data.test.y["price"]).sum())
+    assert result["price"].labels == present < len(data.test)
+    outputs = model.predict(data.test.x, verbose=0)
+    mae = np.nanmean(np.abs(outputs["price"][:, 0] - data.test.y["price"]))
+    assert result["price"].score == pytest.approx(mae, rel=1e-4)
+    raw = houses().iloc[data.test.rows].drop(columns=TARGETS)
+    for name, rows in model.predict(raw, verbose=0).items():
+        np.testing.assert_allclose(rows, outputs[name], rtol=1e-5, atol=1e-5)
+
+
+def test_search(data: Any, tmp_path: Path) -> None:
+    data = data.select("sold")
+    hypermodel = kmtl.HyperModel(
+        kmtl.build,
+        inputs=data.inputs,
+        tasks=data.tasks,
+        backbone=kmtl.backbones.MLP(units=(4,)),
+        seed=0,
+    )
+    tuner = kmtl.RandomSearch(
+        hypermodel, objective="val_sold_auc", max_trials=1, directory=tmp_path
+    )
+    tuner.search(data.train, validation_data=data.validation, epochs=1, verbose=0)
+    assert np.isfinite(tuner.oracle.get_best_trials()[0].score)
+
+
+def test_bundled_frame_with_given_tasks() -> None:
+    frame = load_wine(as_frame=True).frame
+    tasks = {
+        kmtl.Classification("cultivar", classes=3): "target",
+        kmtl.Regression("colour", transform="log1p"): "color_intensity",
+    }
+    data = from_dataframe(frame, tasks, inputs=["alcohol", "hue"], verbose=False)
+    assert data.inputs["table"].kinds == {"alcohol": "numeric", "hue": "numeric"}
+    counts = np.bincount(frame["target"])
+    for part, fraction in zip(data.splits.values(), (0.7, 0.15, 0.15), strict=True):
+        np.testing.assert_allclose(
+            np.bincount(part.y["cultivar"]), fraction * counts, atol=2
+        )
+
+
+# -- parts -----------------------------------------------------------------------------
+
+
+def test_by_groups_by_time_by_column_and_by_rows() -> None:
+    frame = houses()
+    frame["owner"] = [f"owner {n % 30}" for n in range(ROWS)]
+    frame["part"] = ["train"] * 100 + ["validation"] * 10 + ["test"] * 10
+
+    def made(**options: Any) -> tuple[Any, list[pd.DataFrame]]:
+        data = from_dataframe(frame, targets=["sold"], verbose=False, **options)
+        parts = [frame.iloc[part.rows] for part in data.splits.values()]
+        return data.inputs["table"].kinds, parts
+
+    kinds, parts = made(groups="owner")
+    owners = [set(part["owner"]) for part in parts]
+    assert not owners[0] & (owners[1] | owners[2])
+    assert not owners[1] & owners[2]
+    assert "owner" not in kinds
+    kinds, parts = made(time="listed")
+    assert parts[0]["listed"].max() < parts[1]["listed"].min()
+    assert parts[1]["listed"].max() < parts[2]["listed"].min()
+    assert "listed" not in kinds
+    kinds, parts = made(time="listed", inputs=["listed", "rooms"])
+    assert set(kinds) == {"listed", "rooms"}
+    kinds, parts = made(split="part")
+    assert [len(part) for part in parts] == [100, 10, 10]
+    assert "part" not in kinds
+    flags = np.arange(ROWS) < 100
+    split = {"train": flags, "validation": range(100, 110), "test": [119]}
+    assert [len(part) for part in made(split=split)[1]] == [100, 10, 1]
+
+
+def test_kinds_of_columns_can_be_said() -> None:
+    table = kmtl.inputs.Table(columns={"rooms": "categorical", "town": "ignored"})
+    data = from_dataframe(houses(), targets=["sold"], inputs=table, verbose=False)
+    kinds = data.inputs["table"].kinds
+    assert (kinds["rooms"], kinds["town"], kinds["garden"]) == (
+        *("categorical", "ignored", "boolean"),
+    )
+
+
+def test_a_named_identifier_is_taken() -> None:
+    data = from_dataframe(
+        houses(), targets=["sold"], inputs=["house_id"], verbose=False
+    )
+    assert data.inputs["table"].kinds == {"house_id": "numeric"}
+
+
+def test_several_inputs() -> None:
+    inputs = {
+        "facts": kmtl.inputs.Table(columns=["rooms", "town"]),
+        "when": kmtl.inputs.Table(columns=["listed"]),
+    }
+    data = from_dataframe(houses(), targets=["sold"], inputs=inputs, verbose=False)
+    table = inputs["when"].fit(houses()[["listed"]])
+    # rooms, two flags of missing cells, town; and what a day is read as
+    assert data.input_shape == {"facts": (4,), "when": table.shape}
+    assert "rooms   facts" in data.description
+    inputs["facts"] = kmtl.inputs.Table(columns={"garden": "ignored"})
+    data = from_dataframe(houses(), targets=["sold"], inputs=inputs, verbose=False)
+    assert "listed" not in data.inputs["facts"].kinds  # another input's
+
+
+def test_csv(tmp_path: Path) -> None:
+    path = tmp_path / "houses.csv"
+    houses().to_csv(path)  # with its index, which is unnamed
+    data = from_csv(path, targets=TARGETS, verbose=False)
+    direct = from_dataframe(houses(), targets=TARGETS, verbose=False)
+    np.testing.assert_array_equal(data.train.rows, direct.train.rows)
+    assert data.inputs["table"].kinds == {
+        "Unnamed: 0": "ignored",
+        **direct.inputs["table"].kinds,
+    }
+    np.testing.assert_allclose(data.test.x, direct.test.x, rtol=1e-6)
+
+
+# -- refused ---------------------------------------------------------------------------
+
+
+def frame_with(**columns: Any) -> pd.DataFrame:
+    return pd.DataFrame({"a": range(30), "y": [0, 1] * 15, **columns})
+
+
+@pytest.mark.parametrize(
+    ("frame", "options", "message"),
+    [
+        (
+            pd.DataFrame([[1, 2]] * 30, columns=["a", "a"]),
+            {},
+            "`frame` must have columns of different names.* two columns 'a'",
+        ),
+        (frame_with()[:0], {}, r"at least one row and one column.*\(0, 2\)"),
+        (frame_with(), {"inputs": ["b"]}, "`inputs` must be columns.* no column 'b'"),
+        (
+            frame_with(),
+            {"inputs": ["a", "y"]},
+            "Column 'y' is a target and may not be an input",
+        ),
+        (frame_with(), {"inputs": {"a": 3}}, "Received: 'a': int"),
+        (frame_with(), {"groups": "patient"}, "`groups` must be a column"),
+        (frame_with(), {"split": (0.8, 0.2)}, "`split` must be the fractions of train"),
+        (frame_with(), {"split": "a"}, "'train', 'validation' or 'test' in each row"),
+        (
+            frame_with(),
+            {"split": {"train": [0], "validation": [0, 1], "test": [2]}},
+            "row 0 in 'train' and 'validation'",
+        ),
+        (
+            frame_with(),
+            {"split": {"train": [0], "validation": [30], "test": [2]}},
+            r"numbers of rows, 0 to 29.*from 30 to 30",
+        ),
+        (frame_with(), {"split": "a", "time": "a"}, "`groups` and `time` divide rows"),
+        (
+            frame_with(
+                day=["2026-01-01", "2026-02-01"] * 14 + ["2026-01-01", "1/2/26"]
+            ),
+            {},
+            "Column 'day' of the frame must hold dates in one format.* in row 29",
+        ),
+        (
+            frame_with(mixed=[1, 2, "x"] * 10),
+            {},
+            "Column 'mixed' of the frame must hold one kind of cells.*'x' in row 2",
+        ),
+        (
+            pd.DataFrame({"id": range(30), "b": [None] * 30, "y": [0, 1] * 15}),
+            {},
+            r"all left out \(id: an identifier.*b: no cell in the training rows\)",
+        ),
+        (pd.DataFrame({"y": [0, 1] * 15}), {}, "none beside targets"),
+        (
+            frame_with(z=[None] * 29 + [1.0]),
+            {"tasks": [kmtl.Regression("z")], "time": "a"},
+            "Target 'z' must have a label in a training row",
+        ),
+    ],
+)
+def test_what_is_refused(frame: pd.DataFrame, options: dict, message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        from_dataframe(frame, **{"targets": ["y"], **options}, verbose=False)
+
+
+def test_a_column_that_is_lacking_at_predict_is_named(model: Any) -> None:
+    with pytest.raises(ValueError, match="lacks column rooms"):
+        model.predict(houses().drop(columns="rooms"), verbose=0)
+
+
+def test_bad_files(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("")
+    with pytest.raises(ValueError, match="which is empty"):
+        from_csv(path, targets=["y"])
+    path.write_text("a,a,y\n1,2,3\n")
+    with pytest.raises(ValueError, match="two columns 'a'"):
+        from_csv(path, targets=["y"])
+    path.write_text("a,y\n")
+    with pytest.raises(ValueError, match="at least one row"):
+        from_csv(path, targets=["y"])

@@ -1,0 +1,118 @@
+"""Targets of frames: which task a column is, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import kmtl
+from kmtl.data.targets import find_targets, infer, task_name
+
+
+@pytest.mark.parametrize(
+    ("values", "task", "labels"),
+    [
+        (["yes", "no", None, "yes"], ("binary", ("no", "yes")), [1, 0, -1, 1]),
+        ([True, False, True, None], ("binary", None), [1, 0, 1, -1]),
+        ([0, 1, 1, 0], ("binary", None), [0, 1, 1, 0]),
+        ([1.0, 2.0, np.nan, 1.0], ("binary", ("1", "2")), [0, 1, -1, 0]),
+        ([0.5, 1.5, 0.5, 0.5], ("binary", ("0.5", "1.5")), [0, 1, 0, 0]),
+        (["c", "a", "b", None], ("classes", ("a", "b", "c")), [2, 0, 1, -1]),
+        (pd.Categorical([30, 4, 4, None, 5]), ("classes", ("4", "5", "30")), None),
+        ([-1, 0, 1, 1], ("classes", ("-1", "0", "1")), [0, 1, 2, 2]),
+        (pd.array([7, pd.NA, 3, 5], "Int64"), ("classes", ("3", "5", "7")), None),
+        (range(11), ("regression", None), list(range(11))),
+        ([1.5, 2.0, 3.0, np.nan], ("regression", None), [1.5, 2.0, 3.0, np.nan]),
+    ],
+)
+def test_the_task_that_a_column_is(values: Any, task: tuple, labels: Any) -> None:
+    made, found = infer("column", pd.Series(values))
+    kinds = {
+        "binary": kmtl.BinaryClassification,
+        "classes": kmtl.Classification,
+        "regression": kmtl.Regression,
+    }
+    assert type(made) is kinds[task[0]]
+    assert made.labels == task[1]
+    if task[0] == "regression":
+        assert made.transform == "standardize"
+    if labels is not None:
+        np.testing.assert_array_equal(found, labels)
+    made.check_labels(found)
+
+
+def test_names_of_tasks() -> None:
+    assert [
+        task_name(c) for c in ("a b", "class", "loss", "2", "val_x", "é", "_a")
+    ] == [
+        *("a_b", "class_", "loss_", "y_2", "y_val_x", "y", "a"),
+    ]
+
+
+def test_given_tasks_take_their_columns() -> None:
+    frame = pd.DataFrame(
+        {
+            "colour": ["red", None, "blue"],
+            "new": [1, 0, np.nan],
+            "hot": [0, 0, 1],
+            "cost ($)": [1.0, np.nan, 3.0],
+        }
+    )
+    tasks = {
+        kmtl.Classification("colour", labels=("red", "blue")): "colour",
+        kmtl.MultiLabel("tags", classes=2): ["new", "hot"],
+        kmtl.Regression("cost"): "cost ($)",
+    }
+    found = {target.task.name: target for target in find_targets(frame, tasks, None)}
+    np.testing.assert_array_equal(found["colour"].labels, [0, np.nan, 1])
+    np.testing.assert_array_equal(found["tags"].labels, [[1, 0], [0, 0], [np.nan, 1]])
+    assert found["tags"].columns == ("new", "hot")
+    assert found["colour"].missing == found["cost"].missing == pytest.approx(1 / 3)
+    assert found["tags"].missing == 0  # each row has a label of it
+    both = find_targets(frame, [kmtl.Regression("hot")], ["colour"])
+    assert [target.task.name for target in both] == ["hot", "colour"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([None] * 30, "Target 'y' must have at least one label.* none in 30 rows"),
+        (["a"] * 30, "at least two different values.* 'a' in all 30 rows"),
+        ([3.0] * 29 + [None], "at least two different values.* 3.0 in all 29 rows"),
+        (
+            [f"opinion {n}" for n in range(30)],
+            r"not text of its own.*Classification.from_labels\('y', frame\['y'\]\)",
+        ),
+        (pd.date_range("2026-01-01", periods=30), r"\.dt\.days\. Received: dates"),
+        (["2026-01-01", "2026-01-02"] * 15, "Make numbers of dates"),
+        ([1, 2, "three"] * 10, "numbers or text, and not both.* 1 next to 'three'"),
+    ],
+)
+def test_columns_that_are_no_target(values: Any, message: str) -> None:
+    frame = pd.DataFrame({"y": values, "x": range(30)})
+    with pytest.raises(ValueError, match=message):
+        find_targets(frame, None, ["y"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "`tasks` or `targets` must say which columns .* for columns price, town"),
+        ({"targets": ["prize"]}, "no column 'prize'. Did you mean 'price'?"),
+        ({"tasks": [kmtl.Regression("prize")]}, "`tasks` must be columns"),
+        (
+            {"tasks": [kmtl.Regression("price")], "targets": "price"},
+            "unique. Received: 'price' for price and for price",
+        ),
+        ({"tasks": [kmtl.Regression("empty")]}, "at least one label"),
+    ],
+)
+def test_what_is_no_choice_of_targets(options: dict, message: str) -> None:
+    frame = pd.DataFrame(
+        {"price": [1.0, 2.5], "town": ["a", "b"], "empty": [np.nan, np.nan]}
+    )
+    with pytest.raises(ValueError, match=message):
+        find_targets(frame, options.get("tasks"), options.get("targets"))
