@@ -45,6 +45,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl.tasks import Classification as Classification
     from kmtl.tasks import Count as Count
     from kmtl.tasks import DenseRegression as DenseRegression
+    from kmtl.tasks import Distribution as Distribution
     from kmtl.tasks import Metric as Metric
     from kmtl.tasks import MultiLabel as MultiLabel
     from kmtl.tasks import Ordinal as Ordinal
@@ -77,6 +78,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "Ordinal",
         "Count",
         "Quantile",
+        "Distribution",
         "TaskOutput",
     ),
     "kmtl.builders": ("build", "build_mlp", "build_cnn"),

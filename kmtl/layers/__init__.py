@@ -21,7 +21,7 @@ from kmtl.layers.low_rank import LowRankMaker
 from kmtl.layers.maker import LayerMaker
 from kmtl.layers.mask import SoftMask
 from kmtl.layers.mixture import Mixture
-from kmtl.layers.ordered import Increasing, OrderedClasses
+from kmtl.layers.ordered import Increasing, LocationAndSpread, OrderedClasses
 from kmtl.layers.own_losses import OwnLosses
 from kmtl.layers.recorded import Recorded
 from kmtl.layers.reusing import ReusingMaker
@@ -52,6 +52,7 @@ __all__ = [
     "InformationTransfer",
     "JointLogits",
     "LayerMaker",
+    "LocationAndSpread",
     "LowRankMaker",
     "Mixture",
     "OrderedClasses",

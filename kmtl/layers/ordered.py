@@ -1,4 +1,4 @@
-"""Outputs that keep an order: classes along a scale, and quantiles."""
+"""Outputs within bounds: classes along a scale, quantiles, and spreads."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from kmtl.typing import Config, Shape, Tensor
 METHODS = ("coral", "corn")
 #: Thresholds are at least this far apart: no class has the probability 0.
 _GAP = 1e-3
+#: softplus of this is 1.
+_ONE = 0.5413248546129181
+_LEAST_SPREAD = 1e-4
 
 
 def _inverse_softplus(value: np.ndarray) -> np.ndarray:
@@ -113,4 +116,33 @@ class Increasing(keras.layers.Layer):
     def to_keras(self) -> keras.Model:
         """The same of Keras' own operations."""
         inputs = keras.Input(batch_shape=self._input_shape, dtype=self.compute_dtype)
+        return keras.Model(inputs, self.call(inputs), name=self.name)
+
+
+@keras.saving.register_keras_serializable(package="kmtl")
+class LocationAndSpread(keras.layers.Layer):
+    """Location as it is, and a spread above 0, in float32; inputs and outputs `(N, 2)`.
+
+    The spread is a softplus, 1 where the input is 0, and never below 1e-4.
+    """
+
+    def __init__(self, **kwargs: Any):
+        kwargs["dtype"] = "float32"
+        super().__init__(**kwargs)
+
+    def build(self, input_shape: Shape) -> None:
+        self._input_shape = tuple(input_shape)
+        self.built = True
+
+    def call(self, inputs: Tensor) -> Tensor:
+        location, raw = inputs[..., :1], inputs[..., 1:]
+        spread = ops.softplus(raw + _ONE) + _LEAST_SPREAD
+        return ops.concatenate([location, spread], axis=-1)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+    def to_keras(self) -> keras.Model:
+        """The same of Keras' own operations."""
+        inputs = keras.Input(batch_shape=self._input_shape, dtype="float32")
         return keras.Model(inputs, self.call(inputs), name=self.name)

@@ -1,6 +1,7 @@
 """Per-label loss functions and the masked mean that reduces them."""
 
 from kmtl.losses.counts import negative_binomial, poisson
+from kmtl.losses.distributions import crps, nll
 from kmtl.losses.keras_loss import KerasLoss, from_keras
 from kmtl.losses.masked import masked_mean
 from kmtl.losses.ordinal import coral
@@ -20,6 +21,7 @@ __all__ = [
     "binary_cross_entropy",
     "binary_focal",
     "coral",
+    "crps",
     "cross_entropy",
     "focal",
     "from_keras",
@@ -28,6 +30,7 @@ __all__ = [
     "masked_mean",
     "mse",
     "negative_binomial",
+    "nll",
     "pinball",
     "poisson",
 ]

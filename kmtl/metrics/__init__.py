@@ -10,6 +10,13 @@ from kmtl.metrics.confusion import (
     Recall,
 )
 from kmtl.metrics.counts import PoissonDeviance
+from kmtl.metrics.distributions import (
+    CRPS,
+    IntervalError,
+    LocationError,
+    NegativeLogLikelihood,
+    RootLocationError,
+)
 from kmtl.metrics.keras_metric import KerasMetric
 from kmtl.metrics.masked import (
     PSNR,
@@ -27,6 +34,11 @@ from kmtl.metrics.quantiles import CoverageError, MedianError, PinballError
 from kmtl.metrics.relative import RelativeError, WithinFactor
 
 __all__ = [
+    "RootLocationError",
+    "NegativeLogLikelihood",
+    "LocationError",
+    "IntervalError",
+    "CRPS",
     "MedianError",
     "RankError",
     "QuadraticKappa",

@@ -5,6 +5,7 @@ from kmtl.tasks.binary import BinaryClassification, MultiLabel
 from kmtl.tasks.classification import Classification
 from kmtl.tasks.count import Count
 from kmtl.tasks.dense_regression import DenseRegression
+from kmtl.tasks.distribution import Distribution
 from kmtl.tasks.metric import Metric
 from kmtl.tasks.ordinal import Ordinal
 from kmtl.tasks.output import TaskOutput
@@ -18,6 +19,7 @@ __all__ = [
     "Classification",
     "Count",
     "DenseRegression",
+    "Distribution",
     "Metric",
     "MultiLabel",
     "Ordinal",

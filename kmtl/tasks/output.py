@@ -137,7 +137,7 @@ class TaskOutput(keras.layers.Layer):
         inputs, given = self._kept.look() or (None, None)
         if given is outputs:
             return inputs
-        return self.transform.forward(outputs, self._state)
+        return self._declared.learned(outputs, self.transform, self._state)
 
     # -- the task ---------------------------------------------------------------------
 
@@ -179,7 +179,7 @@ class TaskOutput(keras.layers.Layer):
         inputs = ops.cast(inputs, "float32")
         if self.transform is None:
             return inputs
-        outputs = self.transform.inverse(inputs, self._state)
+        outputs = self._declared.read(inputs, self.transform, self._state)
         # Not computed back from the outputs: that would lose digits and gradients.
         self._kept.put((inputs, outputs))
         return outputs
@@ -196,7 +196,7 @@ class TaskOutput(keras.layers.Layer):
             for name, variable in self._state.items()
         }
         inputs = keras.Input(batch_shape=self._input_shape, dtype="float32")
-        outputs = self.transform.inverse(inputs, state)
+        outputs = self._declared.read(inputs, self.transform, state)
         return keras.Model(inputs, outputs, name=self.name)
 
     def get_config(self) -> Config:

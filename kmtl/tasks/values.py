@@ -9,7 +9,8 @@ import numpy as np
 
 from kmtl import _checks
 from kmtl.tasks.base import Task
-from kmtl.tasks.transforms import TRANSFORMS
+from kmtl.tasks.transforms import TRANSFORMS, State, Transform
+from kmtl.typing import Tensor
 
 #: Losses of labels in their own unit: of logarithms, of quotients, of counts.
 _OWN_UNIT = (
@@ -56,6 +57,14 @@ class Values(Task):
                 f"{type(self.loss).__name__} is made for the labels' own. Received: "
                 f"loss={self.loss!r}"
             )
+
+    def read(self, values: Tensor, transform: Transform, state: State) -> Tensor:
+        """Outputs in the labels' unit, of what the net puts out."""
+        return transform.inverse(values, state)
+
+    def learned(self, outputs: Tensor, transform: Transform, state: State) -> Tensor:
+        """What the net puts out, of outputs in the labels' unit."""
+        return transform.forward(outputs, state)
 
     @property
     def label_range(self) -> tuple[float, float]:

@@ -52,6 +52,7 @@ EXAMPLES = {
         kmtl.Count("t", units=2, transform=None),
         RNG.poisson(3, (ROWS, 2)),
     ),
+    "distribution": (kmtl.Distribution("t"), RNG.normal(size=ROWS)),
     "quantile": (kmtl.Quantile("t"), RNG.normal(size=ROWS)),
 }
 OTHER = kmtl.Regression("second")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from keras import ops
+from scipy import integrate, stats
 from scipy.stats import nbinom
 from sklearn.metrics import (
     cohen_kappa_score,
@@ -15,7 +16,7 @@ from sklearn.metrics import (
 
 import kmtl
 from kmtl import losses
-from kmtl.layers import Increasing, OrderedClasses
+from kmtl.layers import Increasing, LocationAndSpread, OrderedClasses
 
 pytestmark = pytest.mark.backend
 
@@ -153,6 +154,44 @@ def test_quantiles_of_scikit_learn() -> None:
     )
 
 
+@pytest.mark.parametrize("family", ["normal", "laplace", "student_t"])
+def test_likelihoods_of_scipy(family: str) -> None:
+    task = kmtl.Distribution("price", family=family, degrees=3.0, metrics=("nll",))
+    theirs = {"normal": stats.norm, "laplace": stats.laplace, "student_t": stats.t(3)}
+    labels = RNG.normal(size=200) * 2
+    raw = RNG.normal(size=(200, 2)).astype("float32")
+    outputs = ops.convert_to_numpy(LocationAndSpread()(raw))
+    np.testing.assert_array_equal(outputs[:, 0], raw[:, 0])
+    assert (outputs[:, 1] > 0).all()
+    z, spread = (labels - outputs[:, 0]) / outputs[:, 1], outputs[:, 1]
+    expected = np.log(spread) - theirs[family].logpdf(z)
+    values = ops.convert_to_numpy(task.loss_values(labels[:, None], outputs))
+    np.testing.assert_allclose(values[:, 0], expected, rtol=1e-4, atol=1e-5)
+    assert theirs[family].cdf(task.half_width) == pytest.approx(0.95)
+
+
+def test_metrics_of_distributions() -> None:
+    labels = RNG.normal(size=200)
+    outputs = np.stack([RNG.normal(size=200), 0.2 + RNG.random(200)], 1)
+    outputs = outputs.astype("float32")
+    found = scored(kmtl.Distribution("price"), labels, outputs)
+    kept = found["kept"]
+    location, spread = outputs.astype("float64").T
+    error = np.abs(labels - location)[kept]
+    np.testing.assert_allclose(found["mae"], error.mean(), rtol=1e-5)
+    np.testing.assert_allclose(found["rmse"], (error**2).mean() ** 0.5, rtol=1e-5)
+    inside = error <= 1.6448536 * spread[kept]
+    np.testing.assert_allclose(
+        found["coverage_error"], abs(inside.mean() - 0.9), atol=1e-6
+    )
+    # The integral of the squared distance between the distribution functions.
+    y, m, s = labels[1], location[1], spread[1]
+    whole = integrate.quad(lambda t: stats.norm.cdf(t, m, s) ** 2, m - 12 * s, y)[0]
+    whole += integrate.quad(lambda t: stats.norm.sf(t, m, s) ** 2, y, m + 12 * s)[0]
+    value = losses.crps(labels[1:2, None], outputs[1:2])
+    np.testing.assert_allclose(np.ravel(value), [whole], rtol=1e-4)
+
+
 def test_learned_in_the_labels_unit_and_exported(tmp_path) -> None:
     """Quantiles in the unit of a transform, counts about their mean, in one model."""
     x = RNG.normal(size=(256, 3)).astype("float32")
@@ -160,6 +199,7 @@ def test_learned_in_the_labels_unit_and_exported(tmp_path) -> None:
     y = {
         "price": 1e6 + 1e5 * (x[:, 0] + noise),
         "rank": 50 + 10 * x[:, 1],
+        "size": -3e4 + 500 * (x[:, 0] + 2 * noise),
         "visits": RNG.poisson(np.exp(0.5 * x[:, 1] + 5)),
         "stars": np.clip(np.round(2 + 2 * x[:, 2]), 0, 4).astype("int32"),
         "stage": np.clip(np.round(1 + x[:, 2]), 0, 2).astype("int32"),
@@ -167,6 +207,7 @@ def test_learned_in_the_labels_unit_and_exported(tmp_path) -> None:
     tasks = [
         kmtl.Quantile("price", transform="standardize", unit="$"),
         kmtl.Quantile("rank", levels=(0.2, 0.7), transform="quantile"),
+        kmtl.Distribution("size", transform="robust"),
         kmtl.Count("visits"),
         kmtl.Ordinal("stars", classes=5),
         kmtl.Ordinal("stage", labels=("I", "II", "III"), method="corn"),
@@ -180,6 +221,9 @@ def test_learned_in_the_labels_unit_and_exported(tmp_path) -> None:
     assert (np.diff(price, axis=1) > 0).all()
     inside = (y["price"] >= price[:, 0]) & (y["price"] <= price[:, 2])
     assert 0.8 < inside.mean() < 0.98  # of an interval for 90 %
+    location, spread = found["size"].T
+    assert 800 < spread.mean() < 1200
+    assert np.abs(location - y["size"]).mean() < 1100
     assert mean_poisson_deviance(y["visits"], found["visits"][:, 0]) < 5
     scores = model.evaluate(x, y, return_dict=True, verbose=0)
     assert scores["stars_mae"] < 0.4
@@ -195,6 +239,12 @@ def test_learned_in_the_labels_unit_and_exported(tmp_path) -> None:
         (lambda: kmtl.Quantile("t", levels=(0.1,), metrics=("mae",)), "0.5 must be"),
         (lambda: kmtl.Quantile("t", units=2), "a task for each column"),
         (lambda: kmtl.Quantile("t", loss="mse"), "must be 'pinball'"),
+        (lambda: kmtl.Distribution("t", transform="log1p"), "`transform` must be"),
+        (
+            lambda: kmtl.Distribution("t", family="laplace", loss="crps"),
+            "that of normal distributions",
+        ),
+        (lambda: kmtl.Distribution("t", loss="mse"), "which know spreads"),
         (lambda: kmtl.Ordinal("t", classes=3, method="probit"), "'coral', 'corn'"),
         (lambda: kmtl.Count("t", dispersion=0), "`dispersion` must be"),
         (
