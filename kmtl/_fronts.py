@@ -39,11 +39,14 @@ class Front:
         inputs: One `keras.Input`, or a dict of them.
         encoded: What block 0 gets, in the same structure.
         sources: Input name -> what heads may know of it.
+        masks: Where inputs are padded, where they say so themselves: `(N, L)` of the
+            one input, or a dict input name -> `(N, L)`.
     """
 
     inputs: Inputs
     encoded: Inputs
     sources: Mapping[str, Source]
+    masks: Any = None
 
     def of(self, task: Task) -> Source:
         """The input that a task's labels go by: its target, or the one map there is."""
@@ -122,6 +125,7 @@ def encoded_inputs(
     """One `keras.Input` per kind, and what the trunk gets of it."""
     inputs: dict[str, Tensor] = {}
     encoded: dict[str, Tensor] = {}
+    masks: dict[str, Tensor] = {}
     for name, spec in specs.items():
         _check_channels_last(spec.shape)
         inputs[name] = keras.Input(spec.shape, name=name, dtype=spec.dtype)
@@ -129,15 +133,18 @@ def encoded_inputs(
         x = part.layer(InputSource, "source", spec=spec, input_name=name)(inputs[name])
         step = spec.scaled if trunk.encodes(name, spec) else spec.encode
         encoded[name] = step(x, part)
+        mask = spec.mask(x, part)
+        if mask is not None:
+            masks[name] = mask
     trunk.check_input_shapes({name: tuple(x.shape[1:]) for name, x in encoded.items()})
     sources = {
         name: Source(tuple(spec.shape), spec.target_scale)
         for name, spec in specs.items()
     }
     if len(specs) > 1:
-        return Front(inputs, encoded, sources)
+        return Front(inputs, encoded, sources, masks)
     (name,) = specs
-    return Front(inputs[name], encoded[name], sources)
+    return Front(inputs[name], encoded[name], sources, masks.get(name))
 
 
 def plain_input(shape: Shape, trunk: Backbone, dtype: str, name: str) -> Front:

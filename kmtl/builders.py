@@ -106,6 +106,8 @@ def build(
         front = encoded_inputs(specs, trunk, make)
     else:
         front = plain_input(input_shape, trunk, input_dtype, input_name)
+    masks = trunk.masks(front.encoded, make, front.masks)
+    make = dataclasses.replace(make, masks=masks)
     tasks = tuple(
         task.replace(scale=front.of(task).scale) if task.target_is_input else task
         for task in tasks

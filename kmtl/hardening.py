@@ -10,6 +10,7 @@ from keras import ops
 from kmtl.backbones.base import Backbone
 from kmtl.builders import build
 from kmtl.layers.copying import copy_state
+from kmtl.layers.side_by_side import SideBySide
 from kmtl.sharing.base import Sharing
 from kmtl.typing import Layer, Shape
 
@@ -94,6 +95,9 @@ def _take_weights(
         source = sources[name]
         if _shapes(source) == _shapes(layer) and type(source) is type(layer):
             copy_state(source, layer)
+            continue
+        if isinstance(source, SideBySide):
+            copy_state(source.layers[copy], layer)
             continue
         values = [
             _of_copy(np.asarray(ops.convert_to_numpy(whole)), variable.shape, copy)

@@ -2,6 +2,19 @@
 
 from kmtl.backbones.base import Backbone
 from kmtl.backbones.cnn import CNN
+from kmtl.backbones.conv1d import TCN, ConvNet1D
 from kmtl.backbones.mlp import MLP
+from kmtl.backbones.rnn import RNN
+from kmtl.backbones.sequence import SequenceBackbone
+from kmtl.backbones.transformer import Transformer
 
-__all__ = ["CNN", "MLP", "Backbone"]
+__all__ = [
+    "CNN",
+    "ConvNet1D",
+    "MLP",
+    "RNN",
+    "TCN",
+    "Backbone",
+    "SequenceBackbone",
+    "Transformer",
+]

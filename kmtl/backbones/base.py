@@ -99,6 +99,28 @@ class Backbone(_registry.Registrable):
         """Apply block `index` (0-based), with layers from `make`."""
         raise NotImplementedError
 
+    def masks(
+        self, inputs: Inputs, make: LayerMaker, given: Any = None
+    ) -> Any:
+        """Where the sequences that the trunk reads are padded.
+
+        Args:
+            inputs: What block 0 reads.
+            make: Maker of the layers that find it out.
+            given: `(N, L)`, 1 at steps and 0 at padding, where the input says it
+                itself; of several inputs a dict input name -> `(N, L)`.
+
+        Returns:
+            What the blocks find as `make.masks`: of a trunk over sequences, a tuple of
+            the masks of what each block reads and of what the last one gives. Empty
+            where nothing is padded.
+        """
+        return ()
+
+    def gate_input(self, features: Tensor, make: LayerMaker) -> Tensor:
+        """What a gate reads, where experts read `features`."""
+        return features
+
     def finish(self, features: Tensor, make: LayerMaker) -> Tensor:
         """Normalisation, activation and dropout, which end every kind of block."""
         if self.normalization is not None:

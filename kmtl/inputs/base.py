@@ -81,6 +81,19 @@ class Input(_registry.Registrable):
         """
         return x
 
+    def mask(self, x: Tensor, make: LayerMaker) -> Tensor | None:
+        """Where rows are padded, for trunks over sequences, inside the model.
+
+        Args:
+            x: KerasTensor `(N, *shape)`, prepared rows.
+            make: Maker of layers.
+
+        Returns:
+            `(N, L)`, 1 at the steps that `encode` gives and 0 at padding; None for rows
+            of one length.
+        """
+        return None
+
     def scaled(self, x: Tensor, make: LayerMaker) -> Tensor:
         """Prepared rows for a trunk that encodes this kind itself, inside the model.
 

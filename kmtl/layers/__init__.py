@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kmtl.layers.attention import Attention
 from kmtl.layers.bank import BankMaker, run_bank
 from kmtl.layers.branch import Branch
 from kmtl.layers.deep_supervision import DeepSupervision
@@ -24,9 +25,19 @@ from kmtl.layers.mixture import Mixture
 from kmtl.layers.ordered import Increasing, LocationAndSpread, OrderedClasses
 from kmtl.layers.own_losses import OwnLosses
 from kmtl.layers.recorded import Recorded
+from kmtl.layers.recurrent import Recurrent
 from kmtl.layers.reusing import ReusingMaker
 from kmtl.layers.seam import Seam
 from kmtl.layers.selection import Selection
+from kmtl.layers.sequences import (
+    Masked,
+    MaskedBatchNormalization,
+    MaskedPooling,
+    MaskWindows,
+    PaddingMask,
+    Positions,
+)
+from kmtl.layers.side_by_side import SideBySide
 from kmtl.layers.stitch import Stitch
 from kmtl.layers.stop_gradient import StopGradient
 from kmtl.layers.subspaces import SubspaceOrthogonality
@@ -34,6 +45,7 @@ from kmtl.layers.top_k_gate import TopKGate
 from kmtl.layers.transfer import Calibrator, InformationTransfer
 
 __all__ = [
+    "Attention",
     "BankMaker",
     "Branch",
     "Calibrator",
@@ -54,14 +66,22 @@ __all__ = [
     "LayerMaker",
     "LocationAndSpread",
     "LowRankMaker",
+    "Masked",
+    "MaskedBatchNormalization",
+    "MaskedPooling",
+    "MaskWindows",
     "Mixture",
     "OrderedClasses",
     "OwnLosses",
+    "PaddingMask",
+    "Positions",
     "Recorded",
+    "Recurrent",
     "ReusingMaker",
     "run_bank",
     "Seam",
     "Selection",
+    "SideBySide",
     "SoftMask",
     "SoftmaxGate",
     "Stitch",

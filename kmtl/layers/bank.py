@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from kmtl._private.keras import node_of
+from kmtl.layers.attention import Attention
 from kmtl.layers.dropout import Dropout
 from kmtl.layers.grouped import (
     GroupedDense,
@@ -19,6 +20,14 @@ from kmtl.layers.grouped import (
 )
 from kmtl.layers.grouped_convolution import GROUPED
 from kmtl.layers.maker import LayerMaker, _join
+from kmtl.layers.recurrent import Recurrent
+from kmtl.layers.sequences import (
+    Masked,
+    MaskedBatchNormalization,
+    MaskedPooling,
+    Positions,
+)
+from kmtl.layers.side_by_side import SideBySide
 from kmtl.typing import Config, Layer, Tensor
 
 CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
@@ -34,6 +43,7 @@ CHANNELWISE = (
     keras.layers.MaxPooling1D,
     keras.layers.MaxPooling2D,
     keras.layers.ReLU,
+    keras.layers.Rescaling,
     keras.layers.UpSampling2D,
     keras.layers.ZeroPadding2D,
 )
@@ -45,6 +55,10 @@ PER_CHANNEL = (
     keras.layers.SpatialDropout2D,
 )
 MERGES = (keras.layers.Add, keras.layers.Multiply, keras.layers.Maximum)
+#: Of features and their mask, which is common to all copies: treat every channel alike.
+MASKED = (Masked, MaskedPooling)
+#: Cannot run as one: a layer for each copy.
+SEPARATE = (Recurrent,)
 #: Activations that look across channels, and so would mix the copies.
 ACROSS_CHANNELS = ("softmax", "log_softmax", "sparsemax", "glu")
 #: Regularisers of a folded kernel that are the sum of those of its copies.
@@ -98,8 +112,14 @@ class BankMaker(LayerMaker):
             (keras.layers.LayerNormalization, self._layer_normalization),
             (keras.layers.Flatten, self._flatten),
             (CHANNELWISE, self._channelwise),
+            (MaskedBatchNormalization, self._masked_per_channel),
             (PER_CHANNEL, self._per_channel),
             (MERGES, self._merge),
+            (MASKED, self._masked),
+            (keras.layers.Embedding, self._embedding),
+            (Positions, self._positions),
+            (Attention, self._attention),
+            (SEPARATE, self._separate),
         ):
             if issubclass(kind, kinds):
                 return _Call(self, apply, kind, name, arguments)
@@ -192,6 +212,56 @@ class BankMaker(LayerMaker):
         if folded:
             inputs = [self.fold(tensor) for tensor in inputs]
         return self.note(self._plain(kind, name, arguments)(inputs), folded)
+
+    def _masked(self, kind: type, name: str, arguments: dict, inputs: Any) -> Tensor:
+        features = inputs[0] if isinstance(inputs, list) else inputs
+        folded = self.is_folded(features)
+        return self.note(self._plain(kind, name, arguments)(inputs), folded)
+
+    def _masked_per_channel(
+        self, kind: type, name: str, arguments: dict, inputs: Any
+    ) -> Tensor:
+        features, mask = inputs
+        layer = self._plain(kind, name, arguments)
+        return self.note(layer([self.fold(features), mask]), True)
+
+    def _embedding(
+        self, kind: type, name: str, arguments: dict, inputs: Tensor
+    ) -> Tensor:
+        arguments["output_dim"] *= self.copies
+        return self.note(self._plain(kind, name, arguments)(inputs), True)
+
+    def _positions(
+        self, kind: type, name: str, arguments: dict, inputs: Tensor
+    ) -> Tensor:
+        folded = self.is_folded(inputs)
+        if folded:
+            arguments["copies"] = self.copies
+        return self.note(self._plain(kind, name, arguments)(inputs), folded)
+
+    def _attention(
+        self, kind: type, name: str, arguments: dict, inputs: list
+    ) -> Tensor:
+        arguments["heads"] = arguments.get("heads", 1) * self.copies
+        read = [*map(self.fold, inputs[:3]), *inputs[3:]]
+        return self.note(self._plain(kind, name, arguments)(read), True)
+
+    def _separate(self, kind: type, name: str, arguments: dict, inputs: Any) -> Tensor:
+        first = inputs[0] if isinstance(inputs, list) else inputs
+        layers = []
+        for copy in range(self.copies):
+            own = {
+                key: self._seeded(
+                    keras.initializers.get(value), name, self.first + copy
+                )
+                if key.endswith("_initializer")
+                else value
+                for key, value in arguments.items()
+            }
+            layers.append(kind(name=f"copy{copy + 1}", **own))
+        split = self.is_folded(first)
+        together = super().layer(SideBySide, name, layers=layers, split=split)
+        return self.note(together(inputs), True)
 
     def _check(self, kind: type, name: str, arguments: dict) -> None:
         activation = arguments.get("activation")

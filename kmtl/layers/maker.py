@@ -35,12 +35,15 @@ class LayerMaker:
         seed: Integer, or None for a different initialisation every time.
         kernel_regularizer: Keras regulariser (or name) of every kernel.
         seed_scope: What stands for the prefix in the seeds.
+        masks: Where the sequences that the trunk reads are padded: what the backbone's
+            `masks` gave.
     """
 
     prefix: str = ""
     seed: int | None = None
     kernel_regularizer: Regularizer = None
     seed_scope: str = ""
+    masks: Any = dataclasses.field(default=(), compare=False, repr=False)
 
     @classmethod
     def like(cls, make: LayerMaker, **changes: Any) -> Self:
@@ -107,10 +110,13 @@ class LayerMaker:
     def dropout(self, rate: float, name: str) -> keras.layers.Layer:
         return self.layer(Dropout, name, rate=rate, seed=self.layer_seed(name))
 
-    def normalization(self, kind: str, name: str) -> keras.layers.Layer:
+    def normalization(
+        self, kind: str, name: str, batch: type = keras.layers.BatchNormalization
+    ) -> keras.layers.Layer:
+        """`batch`: the class of a batch normalisation."""
         check_choice("normalization", kind, NORMALIZATIONS)
         if kind == "batch":
-            return self.layer(keras.layers.BatchNormalization, name, momentum=MOMENTUM)
+            return self.layer(batch, name, momentum=MOMENTUM)
         return self.layer(keras.layers.LayerNormalization, name)
 
     def flatten(self, name: str) -> keras.layers.Layer:

@@ -64,6 +64,7 @@ class OneBank(Sharing):
             bank = Seam(name="seam")(bank)
             return {task.name: bank for task in tasks}
         features = {}
+        read = backbone.gate_input(trunk, make.part(f"gates{depth + 1}"))
         for task in tasks:
             name = f"{task.name}_gate{depth + 1}"
             pool = len(bank.shape) > 2
@@ -73,7 +74,7 @@ class OneBank(Sharing):
             mixture = make.layer(
                 Mixture, f"{task.name}_mixture{depth + 1}", copies=self.experts
             )
-            features[task.name] = mixture([gate(trunk), bank])
+            features[task.name] = mixture([gate(read), bank])
         return features
 
 

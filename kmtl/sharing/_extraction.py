@@ -81,10 +81,11 @@ class Extraction(Sharing):
         for number, blocks in enumerate(levels):
             banks = self._banks(backbone, blocks, paths, own, make)
             last = number == len(levels) - 1
+            read = self._read(backbone, blocks[0] + 1, paths, make)
             # What nobody reads is not made: the shared path after the last level.
             going_on = names if last or not self.shared_experts else [*names, COMMON]
             paths = {
-                name: self._mixture(name, own, blocks[0] + 1, paths, banks, make)
+                name: self._mixture(name, own, blocks[0] + 1, read, banks, make)
                 for name in going_on
             }
         return {name: paths[name] for name in names}
@@ -126,12 +127,24 @@ class Extraction(Sharing):
             )  # fmt: skip
         return banks
 
+    def _read(
+        self, backbone: Backbone, i: int, paths: Features, make: LayerMaker
+    ) -> Features:
+        """What the gates of the level that begins with block `i` read."""
+        if len({id(path) for path in paths.values()}) == 1:
+            trunk = backbone.gate_input(paths[COMMON], make.part(f"gates{i}"))
+            return dict.fromkeys(paths, trunk)
+        return {
+            name: backbone.gate_input(path, make.part(f"{name}_gate{i}"))
+            for name, path in paths.items()
+        }
+
     def _mixture(
         self,
         name: str,
         own: dict[str, int],
         i: int,
-        paths: Features,
+        read: Features,
         banks: Features,
         make: LayerMaker,
     ) -> Tensor:
@@ -160,4 +173,4 @@ class Extraction(Sharing):
             temperature=self.temperature,
         )
         mixture = make.layer(Mixture, f"{name}_mixture{i}", copies=copies)
-        return mixture([gate(paths[name]), *features])
+        return mixture([gate(read[name]), *features])

@@ -5,18 +5,26 @@ from __future__ import annotations
 import keras
 
 from kmtl.layers.maker import LayerMaker
+from kmtl.layers.sequences import MaskedPooling, mask_of, pooled, window_between
 from kmtl.typing import Tensor
 
 
 def resized(value: Tensor, size: tuple[int | None, ...], make: LayerMaker) -> Tensor:
     """A map `(N, H, W, C)` at another size, by means over windows where they fit.
 
+    A sequence `(N, L, C)` gets the length of windows that begin at its first step.
+
     Raises:
         ValueError: where a size is not known.
     """
-    old = tuple(value.shape[1:3])
+    old = tuple(value.shape[1:-1])
     if old == tuple(size):
         return value
+    if len(old) == 1 and None not in (*old, *size):
+        window = window_between(old[0], size[0])
+        mask = mask_of(value, make)
+        layer = make.layer(MaskedPooling, "pool", pooling="avg", size=window)
+        return layer(value if mask is None else [value, mask])
     if None in (*old, *size):
         raise ValueError(
             "Maps of different size meet here, which needs a static `input_shape`. "
@@ -40,10 +48,12 @@ def fitted(value: Tensor, like: Tensor, make: LayerMaker) -> Tensor:
         if len(value.shape) == 4:
             kind = keras.layers.GlobalAveragePooling2D
             return make.layer(kind, "average")(value)
+        if len(value.shape) == 3:
+            return pooled(value, make)
         return value if len(value.shape) == 2 else make.flatten("flatten")(value)
     if len(value.shape) == 2:
-        return spread(value, tuple(like.shape[1:3]), make)
-    return resized(value, tuple(like.shape[1:3]), make)
+        return spread(value, tuple(like.shape[1:-1]), make)
+    return resized(value, tuple(like.shape[1:-1]), make)
 
 
 def embedded(value: Tensor, like: Tensor, width: int, make: LayerMaker) -> Tensor:
@@ -57,13 +67,15 @@ def embedded(value: Tensor, like: Tensor, width: int, make: LayerMaker) -> Tenso
         return make.dense(width, "embedding", use_bias=False)(value)
     if len(value.shape) == 2:
         value = make.dense(width, "embedding", use_bias=False)(value)
-        return spread(value, tuple(like.shape[1:3]), make)
+        return spread(value, tuple(like.shape[1:-1]), make)
     value = resized(value, tuple(like.shape[1:3]), make)
     return make.conv(width, 1, "embedding", use_bias=False)(value)
 
 
 def spread(value: Tensor, size: tuple[int | None, ...], make: LayerMaker) -> Tensor:
-    """A vector `(N, C)` at every place of a map: `(N, *size, C)`."""
+    """A vector `(N, C)` at every place of a map or sequence: `(N, *size, C)`."""
+    if len(size) == 1 and size[0] is not None:
+        return make.layer(keras.layers.RepeatVector, "spread", n=size[0])(value)
     if None in size:
         raise ValueError(
             "A vector is repeated over a map here, which needs a static "

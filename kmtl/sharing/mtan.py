@@ -12,6 +12,7 @@ from kmtl._registry import register
 from kmtl.backbones.base import Backbone
 from kmtl.layers.maker import NORMALIZATIONS, LayerMaker
 from kmtl.layers.mask import SoftMask
+from kmtl.layers.sequences import MaskedPooling, window_between
 from kmtl.sharing import _columns
 from kmtl.sharing.base import Sharing
 from kmtl.tasks.base import Task
@@ -169,6 +170,9 @@ def _resizing(before: Shape, after: Shape, part: LayerMaker) -> list:
         )
     if before == after:
         return []
+    if len(before) == len(after) == 1 and after[0] < before[0]:
+        size = window_between(before[0], after[0])
+        return [part.layer(MaskedPooling, "f_pool", pooling="max", size=size)]
     if len(before) != 2 or len(after) != 2:
         raise ValueError(
             "sharing='mtan' needs blocks that keep the number of positions, or feature "

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from kmtl.layers.maker import LayerMaker
+from kmtl.layers.sequences import Masked, mask_of, pooled
 from kmtl.typing import Shape, Tensor
 
 
@@ -35,7 +36,12 @@ def to_vector(features: Tensor, head: HeadContext, pooling: str) -> Tensor:
     if rank == 2:
         return features
     if pooling == "flatten":
+        mask = mask_of(features, head.make)
+        if mask is not None:
+            features = head.make.layer(Masked, "masked")([features, mask])
         return keras.layers.Flatten(name=head.make.name("flatten"))(features)
+    if rank == 3:
+        return pooled(features, head.make, pooling)
     kind = {"avg": "Average", "max": "Max"}[pooling]
     layer = getattr(keras.layers, f"Global{kind}Pooling{rank - 2}D")
     return layer(name=head.make.name("pool"))(features)
@@ -71,11 +77,12 @@ def map_head(
     """Decode to `(N, *size, channels)`.
 
     From a feature map: convolutions with doubling in between until the stride is
-    undone, a last resize where sizes are not powers of two apart. From a vector (or
-    with `decoder="dense"`): dense layers and a reshape.
+    undone, a last resize where sizes are not powers of two apart. From a vector, the
+    vector of a sequence (or with `decoder="dense"`): dense layers and a reshape.
     """
-    if len(features.shape) == 2 or task.decoder == "dense":
-        flat = dataclasses.replace(task, pooling="flatten")
+    if len(features.shape) < 4 or task.decoder == "dense":
+        sequence = len(features.shape) == 3
+        flat = task if sequence else dataclasses.replace(task, pooling="flatten")
         x = vector_head(features, head, flat, math.prod(size) * channels)
         return keras.layers.Reshape((*size, channels), name=head.make.name("map"))(x)
     x, stage = features, 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -130,10 +131,9 @@ class TaskAccess(keras.Model):
             for layer in trunk:
                 layer.set_rate(rate)
             return
-        # `shared_block2_dropout` and `<task>_block2_dropout` belong to block 2.
-        places = [
-            int(layer.name.split("_")[-2].removeprefix("block")) for layer in trunk
-        ]
+        # `shared_block2_dropout`, `<task>_block2_dropout` and
+        # `<task>_block2_attention_dropout` belong to block 2.
+        places = [_block_of(layer.name, self.task_names) for layer in trunk]
         if len(rate) != max(places):
             raise ValueError(
                 f"`rate` must be one number or one per block: {max(places)} of them. "
@@ -282,3 +282,16 @@ def _output_layers(model: Model) -> dict[str, TaskOutput]:
                 f"Output key '{key}' must be the name of its task, '{layer.name}'."
             )
     return {key: layers[key] for key in keys}
+
+
+def _block_of(name: str, task_names: Sequence[str]) -> int:
+    """Number of the block that a layer of the trunk belongs to."""
+    owners = [task for task in task_names if name.startswith(f"{task}_")]
+    inner = name.removeprefix(max(owners, key=len, default=""))  # a task "block7"
+    found = re.search(r"(?:^|_)block(\d+)_", inner)
+    if found is None:
+        raise ValueError(
+            "`rate` must be one number, or a dict layer name -> rate, for dropout "
+            f"layers that belong to no block. Received: a layer '{name}'"
+        )
+    return int(found[1])
