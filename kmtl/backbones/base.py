@@ -11,7 +11,7 @@ import keras
 from kmtl import _checks, _registry
 from kmtl.inputs.base import Input
 from kmtl.layers.maker import NORMALIZATIONS, LayerMaker
-from kmtl.typing import Activation, Config, Options, Regularizer, Tensor
+from kmtl.typing import Activation, Config, Inputs, Options, Regularizer, Tensor
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,9 +99,7 @@ class Backbone(_registry.Registrable):
         """Apply block `index` (0-based), with layers from `make`."""
         raise NotImplementedError
 
-    def masks(
-        self, inputs: Inputs, make: LayerMaker, given: Any = None
-    ) -> Any:
+    def masks(self, inputs: Inputs, make: LayerMaker, given: Any = None) -> Any:
         """Where the sequences that the trunk reads are padded.
 
         Args:

@@ -102,7 +102,7 @@ class SequenceBackbone(Backbone):
     def with_mask(
         self, features: Tensor, index: int, make: LayerMaker
     ) -> Tensor | list[Tensor]:
-        """What a layer on sequences takes: features, with their mask if there is one."""
+        """What a layer on sequences takes: features, and their mask if there is one."""
         mask = self.mask(index, make)
         return features if mask is None else [features, mask]
 

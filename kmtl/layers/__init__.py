@@ -11,7 +11,12 @@ from kmtl.layers.dselect_k_gate import DSelectKGate
 from kmtl.layers.film import FiLM
 from kmtl.layers.fusion import Fusion
 from kmtl.layers.gates import SoftmaxGate
-from kmtl.layers.grouped import GroupedDense, GroupedFlatten, GroupedLayerNormalization
+from kmtl.layers.grouped import (
+    GroupedConcatenate,
+    GroupedDense,
+    GroupedFlatten,
+    GroupedLayerNormalization,
+)
 from kmtl.layers.grouped_convolution import (
     GroupedConv1D,
     GroupedConv2D,
@@ -35,6 +40,7 @@ from kmtl.layers.sequences import (
     MaskedPooling,
     MaskWindows,
     PaddingMask,
+    Places,
     Positions,
 )
 from kmtl.layers.side_by_side import SideBySide
@@ -54,6 +60,7 @@ __all__ = [
     "DSelectKGate",
     "FiLM",
     "Fusion",
+    "GroupedConcatenate",
     "GroupedConv1D",
     "GroupedConv2D",
     "GroupedConv3D",
@@ -74,6 +81,7 @@ __all__ = [
     "OrderedClasses",
     "OwnLosses",
     "PaddingMask",
+    "Places",
     "Positions",
     "Recorded",
     "Recurrent",

@@ -13,6 +13,7 @@ from kmtl._private.keras import node_of
 from kmtl.layers.attention import Attention
 from kmtl.layers.dropout import Dropout
 from kmtl.layers.grouped import (
+    GroupedConcatenate,
     GroupedDense,
     GroupedFlatten,
     GroupedLayerNormalization,
@@ -25,6 +26,7 @@ from kmtl.layers.sequences import (
     Masked,
     MaskedBatchNormalization,
     MaskedPooling,
+    Places,
     Positions,
 )
 from kmtl.layers.side_by_side import SideBySide
@@ -55,8 +57,8 @@ PER_CHANNEL = (
     keras.layers.SpatialDropout2D,
 )
 MERGES = (keras.layers.Add, keras.layers.Multiply, keras.layers.Maximum)
-#: Of features and their mask, which is common to all copies: treat every channel alike.
-MASKED = (Masked, MaskedPooling)
+#: Treat every channel alike; the mask beside the features is common to all copies.
+MASKED = (Masked, MaskedPooling, Places)
 #: Cannot run as one: a layer for each copy.
 SEPARATE = (Recurrent,)
 #: Activations that look across channels, and so would mix the copies.
@@ -116,6 +118,7 @@ class BankMaker(LayerMaker):
             (PER_CHANNEL, self._per_channel),
             (MERGES, self._merge),
             (MASKED, self._masked),
+            (keras.layers.Concatenate, self._concatenate),
             (keras.layers.Embedding, self._embedding),
             (Positions, self._positions),
             (Attention, self._attention),
@@ -211,6 +214,17 @@ class BankMaker(LayerMaker):
         folded = any(self.is_folded(tensor) for tensor in inputs)
         if folded:
             inputs = [self.fold(tensor) for tensor in inputs]
+        return self.note(self._plain(kind, name, arguments)(inputs), folded)
+
+    def _concatenate(
+        self, kind: type, name: str, arguments: dict, inputs: list
+    ) -> Tensor:
+        folded = any(self.is_folded(tensor) for tensor in inputs)
+        if folded:
+            if arguments.get("axis", -1) != -1:  # not along the channels
+                return self._merge(kind, name, arguments, inputs)
+            inputs = [self.fold(tensor) for tensor in inputs]
+            kind, arguments = GroupedConcatenate, {"copies": self.copies}
         return self.note(self._plain(kind, name, arguments)(inputs), folded)
 
     def _masked(self, kind: type, name: str, arguments: dict, inputs: Any) -> Tensor:

@@ -281,6 +281,50 @@ class GroupedLayerNormalization(_Grouped):
         return {**super().get_config(), "epsilon": self.epsilon}
 
 
+@keras.saving.register_keras_serializable(package="kmtl")
+class GroupedConcatenate(_Grouped):
+    """Concatenates folded tensors so that the copies stay apart.
+
+    Each part is what `keras.layers.Concatenate` makes of its copy's tensors.
+
+    Args:
+        copies: Number E of copies.
+
+    Call arguments:
+        inputs: List of `(N, ..., E * C_i)`.
+
+    Returns:
+        `(N, ..., E * ΣC_i)`.
+    """
+
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
+        return _concatenate(inputs, self.copies)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        widths = [shape[-1] for shape in input_shape]
+        return (*input_shape[0][:-1], sum(widths))
+
+    def build(self, input_shape: Shape) -> None:
+        self._shapes = [tuple(shape) for shape in input_shape]
+        for shape in self._shapes:
+            self._channels(shape)
+        self.built = True
+
+    def to_keras(self) -> keras.Model:
+        """The same of plain Keras operations."""
+        inputs = [
+            keras.Input(shape[1:], dtype=self.compute_dtype) for shape in self._shapes
+        ]
+        outputs = _concatenate(inputs, self.copies)
+        return keras.Model(inputs, outputs, name=self.name)
+
+
+def _concatenate(inputs: Sequence[Tensor], copies: int) -> Tensor:
+    parts = [ops.split(x, copies, axis=-1) for x in inputs]
+    ordered = [part[copy] for copy in range(copies) for part in parts]
+    return ops.concatenate(ordered, axis=-1)
+
+
 def plain_initializers(config: Options) -> Config:
     """A layer's config with Keras' own initializers in place of `PerCopy`."""
     plain = {}

@@ -7,6 +7,7 @@ blocks would lose it there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -252,6 +253,29 @@ class Positions(OnSequences):
 
     def get_config(self) -> Config:
         return {**super().get_config(), "copies": self.copies}
+
+
+@keras.saving.register_keras_serializable(package="kmtl")
+class Places(OnSequences):
+    """A vector, sequence or map as a sequence of its places.
+
+    Call arguments:
+        inputs: `(N, C)`, `(N, L, C)` or `(N, H, W, C)`.
+
+    Returns:
+        `(N, 1, C)`, `(N, L, C)` or `(N, H * W, C)`.
+    """
+
+    def call(self, inputs: Tensor) -> Tensor:
+        target = (-1, int(inputs.shape[-1]))
+        if isinstance(inputs, keras.KerasTensor):  # of a plain model
+            return keras.layers.Reshape(target)(inputs)
+        return ops.reshape(inputs, (ops.shape(inputs)[0], *target))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        rows, *places, channels = input_shape
+        known = None not in places
+        return (rows, math.prod(places) if known else None, channels)
 
 
 def _column(mask: Tensor, like: Tensor) -> Tensor:

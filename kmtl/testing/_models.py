@@ -15,8 +15,9 @@ from keras import ops
 from kmtl.backbones import CNN, MLP
 from kmtl.backbones.base import Backbone
 from kmtl.builders import build
+from kmtl.inputs.array import Array
 from kmtl.tasks.base import Task
-from kmtl.typing import Options
+from kmtl.typing import Inputs, Options
 
 if TYPE_CHECKING:
     from kmtl.training.model import MultiTaskModel
@@ -28,13 +29,30 @@ IMAGES = np.random.default_rng(0).random((ROWS, SIDE, SIDE, 1)).astype("float32"
 VECTORS = IMAGES[:, :, 0, 0]
 
 
+def one_array(x: Inputs) -> np.ndarray:
+    """The inputs, or the first of them."""
+    return np.asarray(next(iter(x.values())) if isinstance(x, Mapping) else x)
+
+
 def model_of(
     tasks: Sequence[Task],
-    x: np.ndarray,
+    x: Inputs,
     backbone: Backbone | None = None,
     sharing: Any = None,
 ) -> MultiTaskModel:
-    """A small model for these inputs, on a trunk of two blocks by default."""
+    """A small model for these inputs, on a trunk of two blocks by default.
+
+    Args:
+        x: One array, or a dict input name -> array.
+    """
+    if isinstance(x, Mapping):
+        arrays: Any = {
+            name: Array(part.shape[1:], scale=None) for name, part in x.items()
+        }
+        net: Any = backbone
+        return build(
+            backbone=net, inputs=arrays, tasks=tasks, sharing=sharing or "hard", seed=0
+        )
     if backbone is None:
         small: Any = CNN(filters=(3, 4)) if x.ndim == 4 else MLP(units=(4, 3))
         backbone = small
@@ -60,7 +78,7 @@ def check_outputs(outputs: Mapping[str, Any]) -> None:
 
 
 def exercise(
-    model: MultiTaskModel, x: np.ndarray, labels: Mapping[str, np.ndarray]
+    model: MultiTaskModel, x: Inputs, labels: Mapping[str, np.ndarray]
 ) -> None:
     """Train a step, evaluate without any label, save, and load."""
     model.compile(keras.optimizers.SGD(0.1))

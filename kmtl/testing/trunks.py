@@ -19,19 +19,22 @@ from kmtl.testing._models import (
     check_outputs,
     exercise,
     model_of,
+    one_array,
     through_json,
 )
 from kmtl.testing._running import dtype_policy, refused, run
 from kmtl.typing import Inputs
 
 
-def tasks_and_labels(x: np.ndarray) -> tuple[list[Task], dict[str, np.ndarray]]:
+def tasks_and_labels(x: Inputs) -> tuple[list[Task], dict[str, np.ndarray]]:
     """A classification and a regression, with labels for these inputs."""
-    labels = {"t": np.arange(len(x)) % 3, "second": x.reshape(len(x), -1)[:, 0]}
+    first = one_array(x)
+    second = first.reshape(len(first), -1)[:, 0]
+    labels = {"t": np.arange(len(first)) % 3, "second": second}
     return [Classification("t", classes=3), Regression("second")], labels
 
 
-def check_backbone_config(backbone: Backbone, x: np.ndarray) -> None:
+def check_backbone_config(backbone: Backbone, x: Inputs) -> None:
     """The config gives an equal backbone; shapes that do not fit are refused."""
     assert Backbone.from_config(through_json(backbone.to_config())) == backbone
     assert backbone.num_blocks >= 1
@@ -39,7 +42,7 @@ def check_backbone_config(backbone: Backbone, x: np.ndarray) -> None:
         backbone.check_input_shape((2,) * 9)
 
 
-def check_every_depth(backbone: Backbone, x: np.ndarray) -> None:
+def check_every_depth(backbone: Backbone, x: Inputs) -> None:
     """Any number of its blocks can be shared; the depth in all stays the same."""
     tasks, _ = tasks_and_labels(x)
     shapes, sizes = set(), []
@@ -47,11 +50,11 @@ def check_every_depth(backbone: Backbone, x: np.ndarray) -> None:
         model = model_of(tasks, x, backbone, HardSharing(depth=depth))
         shapes.add(tuple(model(x)["second"].shape))
         sizes.append(model.count_params())
-    assert shapes == {(len(x), 1)}
+    assert shapes == {(len(one_array(x)), 1)}
     assert sizes == sorted(sizes, reverse=True), "sharing a block must save parameters"
 
 
-def check_half_precision(backbone: Backbone, x: np.ndarray) -> None:
+def check_half_precision(backbone: Backbone, x: Inputs) -> None:
     """In half precision the outputs are in float32, and about the same."""
     tasks, _ = tasks_and_labels(x)
     full = model_of(tasks, x, backbone)(x)
@@ -63,7 +66,7 @@ def check_half_precision(backbone: Backbone, x: np.ndarray) -> None:
             np.testing.assert_allclose(half[name], output, atol=0.1)
 
 
-def check_backbone_training(backbone: Backbone, x: np.ndarray) -> None:
+def check_backbone_training(backbone: Backbone, x: Inputs) -> None:
     """A model on it trains, and is saved and loaded."""
     tasks, labels = tasks_and_labels(x)
     exercise(model_of(tasks, x, backbone), x, labels)
@@ -84,8 +87,9 @@ def check_backbone(backbone: Any, x: Inputs | None = None) -> None:
 
     Args:
         backbone: An object, or a class that needs no arguments; small, for time.
-        x: Inputs of at least two rows, float32. Defaults to six images of 5 x 5 x 1, or
-            six vectors of 5 where the backbone takes no images.
+        x: Inputs of at least two rows, float32, or a dict input name -> inputs.
+            Defaults to six images of 5 x 5 x 1, or six vectors of 5 where the backbone
+            takes no images.
 
     Raises:
         AssertionError: from the first check that fails; its notes say what it checks.
@@ -103,18 +107,20 @@ def check_backbone(backbone: Any, x: Inputs | None = None) -> None:
         )
     if x is None:
         x = IMAGES if IMAGES.ndim - 1 in backbone.INPUT_RANKS else VECTORS
-    run(BACKBONE_CHECKS, backbone, np.asarray(x, "float32"))
+    if not isinstance(x, Mapping):
+        x = np.asarray(x, "float32")
+    run(BACKBONE_CHECKS, backbone, x)
 
 
 def check_sharing_config(
-    sharing: Sharing, backbone: Any, tasks: Sequence[Task], labels: Any, x: np.ndarray
+    sharing: Sharing, backbone: Any, tasks: Sequence[Task], labels: Any, x: Inputs
 ) -> None:
     """The config gives an equal scheme."""
     assert Sharing.from_config(through_json(sharing.to_config())) == sharing
 
 
 def check_order_of_tasks(
-    sharing: Sharing, backbone: Any, tasks: Sequence[Task], labels: Any, x: np.ndarray
+    sharing: Sharing, backbone: Any, tasks: Sequence[Task], labels: Any, x: Inputs
 ) -> None:
     """The order of the tasks does not matter to their outputs."""
     one = model_of(tasks, x, backbone, sharing)(x)
@@ -124,7 +130,7 @@ def check_order_of_tasks(
 
 
 def check_sharing_training(
-    sharing: Sharing, backbone: Any, tasks: Sequence[Task], labels: Any, x: np.ndarray
+    sharing: Sharing, backbone: Any, tasks: Sequence[Task], labels: Any, x: Inputs
 ) -> None:
     """A model trains, the gradient reaches every parameter, and it is saved."""
     exercise(model_of(tasks, x, backbone, sharing), x, labels)

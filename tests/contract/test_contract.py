@@ -104,6 +104,7 @@ SMALL = {"units": (4, 3), "filters": (3, 4), "kernel_size": 3, "width": 4, "head
 # Trunks that read no images: name -> what they read instead.
 SERIES = IMAGES[..., 0]
 DATA = dict.fromkeys(["conv1d", "rnn", "tcn", "transformer"], SERIES)
+DATA["fusion"] = {"photo": IMAGES, "row": IMAGES[:, 0, :, 0]}
 
 
 def backbone(name: str, scheme: str = "hard"):
@@ -112,6 +113,9 @@ def backbone(name: str, scheme: str = "hard"):
     fields = {field.name for field in dataclasses.fields(cls)}
     _, changes = SCHEME_EXAMPLES.get(scheme, (None, {}))
     options = {k: v for k, v in (SMALL | changes).items() if k in fields}
+    if name == "fusion":
+        encoders = {"photo": backbone("cnn"), "row": backbone("mlp")}
+        options |= {"encoders": encoders, "units": (4,), "fuse": "cross_attention"}
     return cls(dropout=0.1, normalization="batch", kernel_regularizer="l2", **options)
 
 

@@ -1,0 +1,278 @@
+"""Several inputs, each through a trunk of its own, and then together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from kmtl import _checks, _registry
+from kmtl._registry import register
+from kmtl.backbones.base import Backbone
+from kmtl.inputs.base import Input
+from kmtl.layers.attention import Attention
+from kmtl.layers.maker import LayerMaker
+from kmtl.layers.sequences import MaskedPooling, Places, mask_of, pooled
+from kmtl.typing import Config, Inputs, Tensor
+
+FUSIONS = ("concat", "gated", "cross_attention")
+
+
+@register("backbone", "fusion")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fusion(Backbone):
+    """One trunk per input, which are then joined.
+
+    Block 0 runs every encoder whole and fuses what they give; the other blocks are
+    joint: dense, normalisation, activation, dropout. So a sharing depth of 1 shares the
+    encoders and what fuses them, and 0 gives every task encoders of its own.
+
+    With v_m the vector that encoder m gives (of a map or sequence the mean of its
+    places, without padding), block 0 gives
+
+    - `"concat"`: all v_m side by side;
+    - `"gated"`: `Σ_m z_m ⊙ tanh(W_m v_m)` with `z_m = σ(U_m [v_1; ...; v_M])`, so that
+      an example can turn away from an input;
+    - `"cross_attention"`: `[h_1; ...; h_M]` with `h_m = q_m + attention(q_m, places of
+      all other inputs)` and `q_m = Q_m v_m`, so that an input can look for what it
+      needs in the places of a map, or the words of a text.
+
+    Args:
+        encoders: Dict input name -> backbone, or the name of one. A dict in place of a
+            backbone, as in `build(backbone={"photo": "cnn", "text": "rnn"})`, is this
+            with all other arguments' defaults.
+        fuse: `"concat"`, `"gated"` or `"cross_attention"`. Defaults to `"concat"`.
+        units: Width of each joint block. Defaults to (64,).
+        width: Of each input's part of what `"gated"` and `"cross_attention"` give.
+            Defaults to 64.
+        heads: Heads of `"cross_attention"`, a divisor of `width`. Defaults to 4.
+        dropout, activation, normalization: Of the joint blocks; see `Backbone`. The
+            encoders have their own.
+        kernel_regularizer: Of all kernels, but for encoders that have one.
+
+    Example:
+
+    >>> spec = {"photo": kmtl.inputs.Array((8, 8, 1), scale=None),
+    ...         "facts": kmtl.inputs.Array((3,), scale=None)}
+    >>> net = kmtl.backbones.Fusion(encoders={
+    ...     "photo": kmtl.backbones.CNN(filters=(4, 8)),
+    ...     "facts": kmtl.backbones.MLP(units=(8,))})
+    >>> model = kmtl.build(inputs=spec, backbone=net, tasks=[kmtl.Regression("price")])
+    >>> x = {"facts": np.ones((2, 3)), "photo": np.ones((2, 8, 8, 1))}
+    >>> model.predict(x, verbose=0)["price"].shape
+    (2, 1)
+
+    Reference: gated: Arevalo et al., ICLR workshop 2017, arXiv:1702.01992, eq. 1.
+        Cross-attention: Tsai et al., ACL 2019, arXiv:1906.00295, with one query per
+        input.
+    """
+
+    encoders: Mapping[str, Backbone | str]
+    fuse: str = "concat"
+    units: tuple[int, ...] = (64,)
+    width: int = 64
+    heads: int = 4
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.encoders, Mapping) or not self.encoders:
+            raise TypeError(
+                "`encoders` must be a dict input name -> backbone. "
+                f"Received: encoders={self.encoders!r}"
+            )
+        encoders = {name: _encoder(name, e) for name, e in self.encoders.items()}
+        object.__setattr__(self, "encoders", encoders)
+        _checks.check_choice("fuse", self.fuse, FUSIONS)
+        object.__setattr__(self, "units", _checks.check_ints("units", self.units))
+        for name in ("width", "heads"):
+            value = _checks.check_int(name, getattr(self, name), 1)
+            object.__setattr__(self, name, value)
+        if self.fuse == "cross_attention" and self.width % self.heads:
+            raise ValueError(
+                "`heads` must divide `width`. "
+                f"Received: heads={self.heads}, width={self.width}"
+            )
+        super().__post_init__()
+
+    @property
+    def num_blocks(self) -> int:
+        return 1 + len(self.units)
+
+    # -- inputs ------------------------------------------------------------------------
+
+    def for_inputs(self, inputs: Mapping[str, Input]) -> Backbone:
+        if not inputs:
+            raise ValueError(
+                "Backbone 'fusion' needs inputs with names: "
+                "build(inputs={name: kmtl.inputs object}). Received: one `input_shape`"
+            )
+        lacking = [name for name in inputs if name not in self.encoders]
+        unknown = [name for name in self.encoders if name not in inputs]
+        if lacking or unknown:
+            raise ValueError(
+                "`encoders` of backbone 'fusion' must name every input, and no other. "
+                f"Received: inputs {', '.join(inputs)}, "
+                f"encoders {', '.join(self.encoders)}"
+            )
+        encoders = {
+            name: encoder.for_inputs({name: inputs[name]})
+            for name, encoder in self._encoders.items()
+        }
+        return dataclasses.replace(self, encoders=encoders)
+
+    @property
+    def _encoders(self) -> dict[str, Backbone]:
+        return dict(self.encoders)  # type: ignore[arg-type]  # see `__post_init__`
+
+    def encodes(self, name: str, spec: Input) -> bool:
+        return self._encoders[name].encodes(name, spec)
+
+    def check_input_shapes(self, shapes: Mapping[str, tuple]) -> None:
+        for name, shape in shapes.items():
+            self._encoders[name].check_input_shapes({name: shape})
+
+    def check_input_shape(self, input_shape: tuple) -> None:
+        raise ValueError(
+            "`input_shape` of backbone 'fusion' is that of each of its inputs: build "
+            f"with `inputs`. Received: input_shape={tuple(input_shape)}"
+        )
+
+    def masks(self, inputs: Inputs, make: LayerMaker, given: Any = None) -> Any:
+        named = self._named(inputs)
+        told = given if isinstance(given, Mapping) else dict.fromkeys(named, given)
+        return {
+            name: self._encoders[name].masks(x, make.part(name), told.get(name))
+            for name, x in named.items()
+        }
+
+    def _named(self, inputs: Inputs) -> dict[str, Tensor]:
+        """The inputs by name, also where there is one."""
+        if isinstance(inputs, Mapping):
+            return {name: inputs[name] for name in self.encoders}
+        return {next(iter(self.encoders)): inputs}
+
+    # -- blocks ------------------------------------------------------------------------
+
+    def block(self, index: int, features: Inputs, make: LayerMaker) -> Tensor:
+        if index:
+            layer = make.dense(
+                self.units[index - 1], "dense", use_bias=self.normalization != "batch"
+            )
+            return self.drop(index, self.finish(layer(features), make), make)
+        encoded = {}
+        for name, x in self._named(features).items():
+            encoder = self._encoders[name]
+            part = self._part(name, make)
+            for i in range(encoder.num_blocks):
+                x = encoder.block(i, x, part.part(f"block{i + 1}"))
+            encoded[name] = x
+        vectors = {
+            name: _vector(x, self._part(name, make)) for name, x in encoded.items()
+        }
+        if len(vectors) == 1:
+            (fused,) = vectors.values()
+        elif self.fuse == "gated":
+            fused = self._gated(vectors, make)
+        elif self.fuse == "cross_attention":
+            fused = self._attended(vectors, encoded, make)
+        else:
+            fused = _joined(list(vectors.values()), make)
+        return self.drop(0, fused, make)
+
+    def _part(self, name: str, make: LayerMaker) -> LayerMaker:
+        """Maker of an encoder's layers."""
+        own = self._encoders[name].kernel_regularizer
+        changes = {} if own is None else {"kernel_regularizer": own}
+        masks = make.masks.get(name, ()) if isinstance(make.masks, Mapping) else ()
+        return dataclasses.replace(make.part(name), masks=masks, **changes)
+
+    def _gated(self, vectors: Mapping[str, Tensor], make: LayerMaker) -> Tensor:
+        together = _joined(list(vectors.values()), make)
+        parts = []
+        for name, vector in vectors.items():
+            part = make.part(name)
+            value = part.dense(self.width, "value")(vector)
+            value = part.activation("tanh", "value_activation")(value)
+            gate = part.dense(self.width, "gate")(together)
+            gate = part.activation("sigmoid", "gate_activation")(gate)
+            parts.append(part.layer(keras.layers.Multiply, "gated")([value, gate]))
+        return make.layer(keras.layers.Add, "sum")(parts)
+
+    def _attended(
+        self,
+        vectors: Mapping[str, Tensor],
+        encoded: Mapping[str, Tensor],
+        make: LayerMaker,
+    ) -> Tensor:
+        parts = []
+        for name, vector in vectors.items():
+            part = make.part(name)
+            query = part.dense(self.width, "query")(vector)
+            heard = [query]
+            for other, x in encoded.items():
+                if other != name:
+                    own = part.part(f"at_{other}")
+                    heard.append(self._look(query, x, other, own, make))
+            parts.append(part.layer(keras.layers.Add, "heard")(heard))
+        return _joined(parts, make)
+
+    def _look(
+        self, query: Tensor, x: Tensor, other: str, own: LayerMaker, make: LayerMaker
+    ) -> Tensor:
+        """What a vector finds in the places of another input."""
+        mask = mask_of(x, self._part(other, make))
+        places = own.layer(Places, "places")(x)
+        read = [
+            own.layer(Places, "question")(query),
+            own.dense(self.width, "key", use_bias=False)(places),
+            own.dense(self.width, "value")(places),
+        ]
+        attention = own.layer(Attention, "attention", heads=self.heads)
+        found = attention(read if mask is None else [*read, mask])
+        return own.layer(MaskedPooling, "answer")(found)
+
+    def gate_input(self, features: Any, make: LayerMaker) -> Tensor:
+        if not isinstance(features, Mapping):
+            return features
+        vectors = []
+        for name, x in self._named(features).items():
+            part = self._part(name, make)
+            read = self._encoders[name].gate_input(x, part)
+            vectors.append(_vector(read, part))
+        return _joined(vectors, make)
+
+    # -- JSON --------------------------------------------------------------------------
+
+    def to_config(self) -> Config:
+        encoders = {name: e.to_config() for name, e in self._encoders.items()}
+        return {**super().to_config(), "encoders": encoders}
+
+
+def _encoder(name: str, given: Any) -> Backbone:
+    """A backbone of what stands for one."""
+    if isinstance(given, str):
+        made: Backbone = _registry.get("backbone", given)()
+        return made
+    if isinstance(given, Mapping):
+        return Backbone.from_config(given)
+    if not isinstance(given, Backbone):
+        raise TypeError(
+            f"`encoders['{name}']` must be a kmtl.backbones object or the name of one. "
+            f"Received: {given!r}"
+        )
+    return given
+
+
+def _vector(x: Tensor, make: LayerMaker) -> Tensor:
+    """`(N, C)` of a vector, sequence or map."""
+    rank = len(x.shape)
+    if rank == 2:
+        return x
+    if rank == 3:
+        return pooled(x, make)
+    return make.layer(keras.layers.GlobalAveragePooling2D, "pool")(x)
+
+
+def _joined(vectors: list[Tensor], make: LayerMaker) -> Tensor:
+    return make.layer(keras.layers.Concatenate, "join")(vectors)
