@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 import keras
 
 from kmtl import _checks
 from kmtl.backbones.base import Backbone
+from kmtl.inputs.base import Input
 from kmtl.layers.maker import LayerMaker
 from kmtl.layers.sequences import (
     Masked,
@@ -44,6 +46,7 @@ class SequenceBackbone(Backbone):
     mask_zero: bool | None = None
 
     INPUT_RANKS = (1, 2)
+    ENCODES = ("text", "tokens")
 
     def __post_init__(self) -> None:
         if self.vocabulary is not None:
@@ -54,6 +57,18 @@ class SequenceBackbone(Backbone):
         if self.mask_zero is not None:
             _checks.check_choice("mask_zero", self.mask_zero, (True, False))
         super().__post_init__()
+
+    def for_inputs(self, inputs: Mapping[str, Input]) -> Backbone:
+        tokens = [getattr(spec, "tokens", None) for spec in inputs.values()]
+        if len(tokens) != 1 or tokens[0] is None:
+            return self
+        if self.vocabulary is not None and self.vocabulary < tokens[0]:
+            raise ValueError(
+                f"`vocabulary` of backbone '{self.registered_name}' must count all "
+                f"tokens of the input, which are {tokens[0]}: leave it out. "
+                f"Received: vocabulary={self.vocabulary}"
+            )
+        return dataclasses.replace(self, vocabulary=tokens[0])
 
     def check_input_shape(self, input_shape: tuple) -> None:
         super().check_input_shape(input_shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -26,10 +26,6 @@ class Input(_registry.Registrable):
     methods that differ from those of one plain array of numbers.
     """
 
-    #: Factor that brings prepared values to the scale in which a task that has this
-    #: input as its target (`kmtl.Reconstruction`) learns them.
-    target_scale: ClassVar[float] = 1.0
-
     if TYPE_CHECKING:
 
         @property
@@ -39,6 +35,12 @@ class Input(_registry.Registrable):
         @property
         def dtype(self) -> str:
             """Dtype of prepared rows."""
+
+    @property
+    def target_scale(self) -> float:
+        """Factor that brings prepared values to the scale in which a task that has
+        this input as its target (`kmtl.Reconstruction`) learns them."""
+        return 1.0
 
     @property
     def fitted(self) -> bool:

@@ -149,7 +149,7 @@ class GroupedDense(_Grouped):
         x = keras.layers.Reshape((*space, self.copies, channels))(inputs)
         x = keras.layers.EinsumDense(
             "...ei,eio->...eo",
-            (*self._space, self.copies, self.units),
+            (self.copies, self.units),  # of what the dots stand for nothing is said
             bias_axes="eo" if self.use_bias else None,
             dtype=self.dtype_policy,
         )(x)

@@ -13,7 +13,7 @@ from kmtl.layers.reusing import ReusingMaker
 from kmtl.layers.seam import Seam
 from kmtl.sharing.base import Sharing
 from kmtl.tasks.base import Task
-from kmtl.typing import Features, Tensor
+from kmtl.typing import Features, Inputs, Tensor
 
 
 @register("sharing", "selected_blocks")
@@ -90,9 +90,7 @@ class SelectedBlocks(Sharing):
         ran: dict[str, tuple[int, ...]] = dict.fromkeys(names, ())
         for number in range(1, backbone.num_blocks + 1):
             users = self.users(number, names)
-            shapes = {
-                tuple(found[ran[name]].shape[1:]): name for name in reversed(users)
-            }
+            shapes = {_shape(found[ran[name]]): name for name in reversed(users)}
             if len(shapes) > 1:
                 (one, first), (two, second), *_ = shapes.items()
                 raise ValueError(
@@ -119,3 +117,10 @@ class SelectedBlocks(Sharing):
         users = self.users(number, names)
         alone = len(users) == 1 < len(names)
         return f"{users[0] if alone else 'shared'}_block{number}"
+
+
+def _shape(features: Inputs) -> tuple:
+    """Shape of features without the batch axis; of a dict of inputs, theirs."""
+    if isinstance(features, Mapping):
+        return tuple((name, _shape(x)) for name, x in features.items())
+    return tuple(features.shape[1:])

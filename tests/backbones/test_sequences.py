@@ -79,10 +79,10 @@ def test_padding_changes_nothing(name: str, scheme: str) -> None:
     # Each row by itself as well, and so with another length of its batch.
     alone = short(TOKENS[1:2])
     np.testing.assert_allclose(alone["a"], expected["a"][1:2], rtol=1e-4, atol=1e-5)
-    # Of a row that is not padded at all the last token counts.
+    # Of a row that is not padded at all the last tokens count.
     other = TOKENS.copy()
-    other[0, -1] = 9 - other[0, -1]
-    assert abs(numpy(short(other)["b"])[0] - expected["b"][0]) > 1e-6
+    other[0, -3:] = 9 - other[0, -3:]
+    assert abs(numpy(short(other)["a"])[0] - expected["a"][0]) > 1e-6
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -91,7 +91,7 @@ def test_plain_keras_computes_the_same(name: str) -> None:
     model.set_weights(moved(model))
     plain = model.to_keras(activated=False)(TOKENS)
     for task, output in model(TOKENS).items():
-        np.testing.assert_allclose(plain[task], output, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(plain[task], output, rtol=1e-4, atol=1e-5)
 
 
 def test_the_first_expert_begins_as_the_plain_block() -> None:
@@ -99,7 +99,7 @@ def test_the_first_expert_begins_as_the_plain_block() -> None:
     inputs = keras.Input((7,))
     make = LayerMaker(seed=3)
     bank = kmtl.layers.run_bank(net, [0], inputs, make, "experts", 2)
-    plain = net.block(0, inputs, make.part("experts_block1", "block1"))
+    plain = net.block(0, inputs, make.part("plain_block1", "block1"))
     both = keras.Model(inputs, [bank, plain])(TOKENS)
     np.testing.assert_allclose(both[0][..., :8], both[1], rtol=1e-5, atol=1e-6)
     assert np.abs(numpy(both[0][..., 8:]) - numpy(both[1])).max() > 1e-3
