@@ -64,8 +64,9 @@ class Task(_registry.Registrable):
     auxiliary: bool = False
     labels: tuple[str, ...] | None = None
 
-    #: Per-label loss functions of this kind, `name -> fn(labels, outputs)`.
-    LOSSES: ClassVar[Mapping[str, Callable[[Tensor, Tensor], Tensor]]] = {}
+    #: Per-label loss functions of this kind, `name -> fn(labels, outputs)`; with more
+    #: arguments where the kind's own `loss_values` gives them.
+    LOSSES: ClassVar[Mapping[str, Callable[..., Tensor]]] = {}
     #: Metrics of this kind, `name -> (factory(task, name), higher_is_better)`.
     METRICS: ClassVar[
         Mapping[str, tuple[Callable[..., keras.metrics.Metric], bool]]

@@ -46,7 +46,7 @@ class Count(Regression):
     """
 
     dispersion: float = 1.0
-    transform: Any = "default"
+    transform: Any = "default"  # type: ignore[misc]
 
     LOSSES: ClassVar = {
         "poisson": losses.poisson,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -12,6 +12,7 @@ from kmtl._private.keras import value_of
 from kmtl.layers.kept import Kept
 from kmtl.tasks.base import Task
 from kmtl.tasks.transforms import TRANSFORMS, Transform
+from kmtl.tasks.values import Values
 from kmtl.typing import Config, Shape, Tensor, Variable
 
 
@@ -90,6 +91,11 @@ class TaskOutput(keras.layers.Layer):
         return None if name is None else TRANSFORMS[name]
 
     @property
+    def _of_values(self) -> Values:
+        """The task, where it has a transform."""
+        return cast(Values, self._declared)
+
+    @property
     def adapted(self) -> bool:
         """Whether the transform knows the training labels; True without a transform."""
         if self.transform is None:
@@ -137,7 +143,7 @@ class TaskOutput(keras.layers.Layer):
         inputs, given = self._kept.look() or (None, None)
         if given is outputs:
             return inputs
-        return self._declared.learned(outputs, self.transform, self._state)
+        return self._of_values.learned(outputs, self.transform, self._state)
 
     # -- the task ---------------------------------------------------------------------
 
@@ -179,7 +185,7 @@ class TaskOutput(keras.layers.Layer):
         inputs = ops.cast(inputs, "float32")
         if self.transform is None:
             return inputs
-        outputs = self._declared.read(inputs, self.transform, self._state)
+        outputs = self._of_values.read(inputs, self.transform, self._state)
         # Not computed back from the outputs: that would lose digits and gradients.
         self._kept.put((inputs, outputs))
         return outputs
@@ -196,7 +202,7 @@ class TaskOutput(keras.layers.Layer):
             for name, variable in self._state.items()
         }
         inputs = keras.Input(batch_shape=self._input_shape, dtype="float32")
-        outputs = self._declared.read(inputs, self.transform, state)
+        outputs = self._of_values.read(inputs, self.transform, state)
         return keras.Model(inputs, outputs, name=self.name)
 
     def get_config(self) -> Config:
