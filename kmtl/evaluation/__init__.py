@@ -6,6 +6,7 @@ from kmtl.evaluation._baselines import baselines
 from kmtl.evaluation._evaluate import evaluate
 from kmtl.evaluation.best_epoch import BestEpoch
 from kmtl.evaluation.delta import DeltaM, delta_m, relative_improvement
+from kmtl.evaluation.ensemble import average, compare
 from kmtl.evaluation.pareto import ParetoFront, hypervolume
 from kmtl.evaluation.results import BaselineRun, Baselines
 from kmtl.evaluation.table import Evaluation, TaskRow
@@ -18,7 +19,9 @@ __all__ = [
     "Evaluation",
     "ParetoFront",
     "TaskRow",
+    "average",
     "baselines",
+    "compare",
     "delta_m",
     "evaluate",
     "hypervolume",

@@ -3,6 +3,7 @@
 from typing import Any
 
 from kmtl.layers.attention import Attention
+from kmtl.layers.average import AverageOutputs
 from kmtl.layers.bank import BankMaker, run_bank
 from kmtl.layers.branch import Branch
 from kmtl.layers.deep_supervision import DeepSupervision
@@ -52,6 +53,7 @@ from kmtl.layers.transfer import Calibrator, InformationTransfer
 
 __all__ = [
     "Attention",
+    "AverageOutputs",
     "BankMaker",
     "Branch",
     "Calibrator",

@@ -51,6 +51,8 @@ def to_keras(model: Model, activated: bool) -> keras.Model:
         clone_function=replace,
     )
     for source, new in made.values():
+        if type(source) in (keras.Sequential, type(plain)):
+            continue  # what it holds is in `made` itself
         if type(new) is type(source):
             copy_state(source, new)
         elif new.weights and not isinstance(source, keras.Model):

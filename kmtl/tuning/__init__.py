@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from kmtl._dimensions import Choice, Dimension, Float, Int
 from kmtl.plotting._importance import importance
+from kmtl.tuning.conclusion import Conclusion
+from kmtl.tuning.confirm import Confirmation
 from kmtl.tuning.display import SearchTable
 from kmtl.tuning.events import SearchEvent
 from kmtl.tuning.goals import Constraint, Goal, Pareto
@@ -24,6 +26,8 @@ __all__ = [
     "Asha",
     "BayesianOptimization",
     "Choice",
+    "Conclusion",
+    "Confirmation",
     "Constraint",
     "Dimension",
     "Float",

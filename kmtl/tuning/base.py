@@ -18,6 +18,7 @@ from kmtl.training.guards import NonFiniteError
 from kmtl.training.model import MultiTaskModel
 from kmtl.tuning import arguments, files, points, preparation, reuse
 from kmtl.tuning import objective as objectives
+from kmtl.tuning.confirm import confirm_by_itself
 from kmtl.tuning.display import shown
 from kmtl.tuning.events import SearchEvent
 from kmtl.tuning.folds import Folds, check_folds
@@ -63,6 +64,8 @@ class SearchTuner(SearchResults, TrialRunner):
     """
 
     _folds: Folds | None = None
+    #: Of the last search of this process.
+    _validation: Data | None = None
     #: Where 0 and 1 are for each task's score, in a search that needs it.
     common_scale: CommonScale | None = None
 
@@ -193,6 +196,7 @@ class SearchTuner(SearchResults, TrialRunner):
         epochs: int | None = None,
         folds: int | None = None,
         callbacks: Callbacks = None,
+        confirm: int | None = None,
         verbose: Verbose = "auto",
         **fit_options: Any,
     ) -> None:
@@ -209,6 +213,11 @@ class SearchTuner(SearchResults, TrialRunner):
                 trial trains that many times, every time without another part of the
                 rows, and its score is the mean over those parts.
             callbacks: Keras callbacks; each trial gets its own deep copies.
+            confirm: Fresh seeds on which the best three trials, and the first one with
+                the defaults, are trained again once the search is complete: the best of
+                many noisy scores is too good, and one of them is called the best only
+                then (see the method `confirm`). 0: none. None: 2 from ten completed
+                trials on, for one objective on one division of the data.
             verbose: 0 for silence. Defaults to a `kmtl.tuning.SearchTable` (one line
                 per trial where there is no terminal), unless there is a `listener`.
             **fit_options: Further arguments of `fit`, such as `batch_size`.
@@ -232,6 +241,8 @@ class SearchTuner(SearchResults, TrialRunner):
             given_validation = validation_data = self._folds.part(0)[1]
         arguments.check_fit_options(validation_data, fit_options)
         epochs = self._check_epochs(epochs)
+        if confirm is not None:
+            confirm = _checks.check_int("confirm", confirm, 0)
         callbacks = arguments.as_list(callbacks)
         with self._working(), shown(self, verbose) as verbose:
             if not is_worker(self):
@@ -263,6 +274,20 @@ class SearchTuner(SearchResults, TrialRunner):
                 self._run_trials(minutes, *data, **fit_options)
             if not is_worker(self):
                 preparation.check_some_completed(self)
+                self._validation = validation_data
+                names = ("validation_data", "epochs", "callbacks", "verbose")
+                rest = {n: v for n, v in fit_options.items() if n not in names}
+                confirm_by_itself(
+                    self,
+                    confirm,
+                    {
+                        "x": x,
+                        "y": y,
+                        "validation_data": validation_data,
+                        "callbacks": callbacks,
+                        **rest,
+                    },
+                )
                 self._emit("search_end")
 
     def _check_epochs(self, epochs: Any) -> int:

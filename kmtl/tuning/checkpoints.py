@@ -77,6 +77,10 @@ class Checkpoints:
         checkpoint.assign(lasting(model, model.weights), arrays, path)
         refresh(model)
 
+    def has_best(self, trial_id: str) -> bool:
+        """Whether the weights of a trial's best epoch are there."""
+        return (Path(self._project()) / f"trial_{trial_id}" / BEST).exists()
+
     def drop_all(self, trial_ids: Iterable[str]) -> None:
         """Delete the checkpoints of these trials, where there are any."""
         found = Path(self._project()).glob(f"trial_*/{BEST}")

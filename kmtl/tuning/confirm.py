@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -18,9 +18,11 @@ from kmtl.training.guards import NonFiniteError
 from kmtl.tuning import arguments
 from kmtl.tuning.feed import is_arrays
 from kmtl.tuning.hypermodel import HyperModel
+from kmtl.tuning.objective import ParetoObjective
+from kmtl.tuning.population.members import Member
 from kmtl.tuning.progress import best_index
 from kmtl.tuning.quiet import no_retracing_warnings
-from kmtl.tuning.trials import CONFIRMED
+from kmtl.tuning.trials import CONFIRMED, ENDED
 from kmtl.typing import (
     Callback,
     Callbacks,
@@ -42,6 +44,12 @@ logger = logging.getLogger("kmtl")
 FIRST_FRESH = 10_000
 #: Where a study keeps what was trained for a confirmation.
 NOTE = "confirmation"
+#: And the logs of each trial on fresh seeds, by its name.
+FRESH = "fresh"
+#: A search confirms its winners by itself from so many trials on, ...
+AUTO_TRIALS = 10
+#: ... so many of them, on so many seeds each.
+AUTO_WINNERS, AUTO_SEEDS = 3, 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +82,15 @@ def confirm(
     seeds: int = 3,
     epochs: int | None = None,
     callbacks: Callbacks = None,
+    beside_first: bool = False,
     **fit_options: Any,
 ) -> Confirmation:
-    """Train the best trials again. See `SearchTuner.confirm`."""
+    """Train the best trials again. See `SearchTuner.confirm`.
+
+    Args:
+        beside_first: Whether the search's first trial is trained as well, to compare
+            with; it is no candidate.
+    """
     num_trials = _checks.check_int("num_trials", num_trials, 1)
     seeds = _checks.check_int("seeds", seeds, 1)
     arguments.refuse_test_split(x, validation_data)
@@ -108,16 +122,29 @@ def confirm(
     }
     given = [part for part in (x, y) if part is not None]
     known = _known(tuner, setting)
-    rows = []
-    for trial in chosen:
-        for seed in range(seeds):
-            key = f"{trial.trial_id}/{seed}"
-            if key not in known:
-                made = arguments.as_list(callbacks)
-                known[key] = _train(tuner, trial, seed, given, made, options)
-                note = {"setting": setting, "runs": known}
-                tuner._study.set_note(NOTE, note)  # a kill repeats one training
-            rows.append({"trial": trial.trial_id, "seed": seed, **known[key]})
+    first = next(iter(tuner.oracle.trials.values()))
+    beside = beside_first and first not in chosen
+    beside = beside and first.status == TrialStatus.COMPLETED
+    todo = [
+        (trial, seed)
+        for trial in ([*chosen, first] if beside else chosen)
+        for seed in range(seeds)
+    ]
+    lacking = [pair for pair in todo if _key(*pair) not in known]
+    made = arguments.as_list(callbacks)
+    for key, logs in _trainings(tuner, lacking, given, made, options):
+        known[key] = logs
+        note = {"setting": setting, "runs": known}
+        tuner._study.set_note(NOTE, note)  # a kill repeats one training
+    fresh: dict[str, list[dict[str, float]]] = {}
+    for trial, seed in todo:
+        fresh.setdefault(trial.trial_id, []).append(known[_key(trial, seed)])
+    tuner._study.set_note(FRESH, fresh)
+    rows = [
+        {"trial": trial.trial_id, "seed": seed, **known[_key(trial, seed)]}
+        for trial, seed in todo
+        if trial in chosen
+    ]
     found = _summarised(tuner, chosen, rows, seeds)
     tuner._study.set_note(CONFIRMED, list(found.summary.index))
     if found.winner not in {t.trial_id for t in ranked[: tuner.keep_checkpoints]}:
@@ -129,6 +156,87 @@ def confirm(
             found.winner,
             tuner.keep_checkpoints,
         )
+    return found
+
+
+def confirm_by_itself(tuner: Tuner, seeds: int | None, search: Options) -> None:
+    """Confirm the winners of a search that has ended, if that is due.
+
+    Args:
+        tuner: The tuner.
+        seeds: Fresh seeds for each; None: `AUTO_SEEDS` where that can be done and there
+            were many trials, whose best is too good by chance.
+        search: What `search` was given: `x`, `y`, and arguments of `fit`.
+    """
+    oracle = tuner.oracle
+    done = [t for t in oracle.trials.values() if t.status == TrialStatus.COMPLETED]
+    if seeds is None:
+        plain = isinstance(tuner.hypermodel, HyperModel) and tuner._fits_plainly()
+        several = isinstance(oracle.objective, ParetoObjective)
+        if several or not plain or len(done) < AUTO_TRIALS or tuner._folds is not None:
+            return
+        seeds = AUTO_SEEDS
+    total = oracle.expected_trials
+    unfinished = any(trial.status not in ENDED for trial in oracle.trials.values())
+    if seeds == 0 or not done or unfinished or tuner.must_pause():
+        return
+    if total is not None and len(oracle.trials) < total:
+        return
+    confirm(tuner, num_trials=AUTO_WINNERS, seeds=seeds, beside_first=True, **search)
+
+
+def _key(trial: Any, seed: int) -> str:
+    return f"{trial.trial_id}/{seed}"
+
+
+def _trainings(
+    tuner: Tuner,
+    todo: Sequence[tuple[Any, int]],
+    data: Sequence[Any],
+    callbacks: Sequence[Callback],
+    options: Options,
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Logs at the epoch that counts of each training, side by side where possible."""
+    together = _together(tuner, todo, data, callbacks, options)
+    if together is not None:
+        yield from together
+        return
+    for trial, seed in todo:
+        yield _key(trial, seed), _train(tuner, trial, seed, data, callbacks, options)
+
+
+def _together(
+    tuner: Tuner,
+    todo: Sequence[tuple[Any, int]],
+    data: Sequence[Any],
+    callbacks: Sequence[Callback],
+    options: Options,
+) -> list[tuple[str, dict[str, float]]] | None:
+    """The same from a population; None where that cannot be, or is not asked for."""
+    if tuner._together is None or len(todo) < 2:
+        return None
+    if tuner._together.reason_against(tuple(data), options, callbacks) is not None:
+        return None
+    objective = tuner.oracle.objective
+    values = [tuner.hypermodel.space.values(trial.hyperparameters) for trial, _ in todo]
+    members = [
+        Member(own, FIRST_FRESH + seed)
+        for own, (_, seed) in zip(values, todo, strict=True)
+    ]
+    trained = tuner._together.train_members(
+        members, tuple(data), options, objective, callbacks
+    )
+    if trained is None:
+        return None
+    found = []
+    for (trial, seed), one in zip(todo, trained, strict=True):
+        row: dict[str, float] = {}
+        if one.failure is not None:
+            logger.warning("Trial %s, seed %s: %s", trial.trial_id, seed, one.failure)
+        elif one.curves:
+            scores = [objective.get_value(logs) for logs in one.curves]
+            row = one.curves[best_index(scores, objective)]
+        found.append((_key(trial, seed), row))
     return found
 
 

@@ -59,6 +59,7 @@ class SearchTable:
         self._ended_before = 0
         self._epochs: dict[str, tuple[int, int | None]] = {}
         self._where = ""  # hardware, memory, precision
+        self._said = ""  # whether the best trial is better than the first
 
     def __call__(self, event: SearchEvent) -> None:
         """Take in an event."""
@@ -68,6 +69,9 @@ class SearchTable:
         if event.kind == "epoch_end" and event.trial is not None:
             epochs = (event.epoch or 0, event.epochs)
             self._epochs[event.trial.trial_id] = epochs
+        if event.kind == "search_end":
+            found = tuner.conclusion()
+            self._said = "" if found is None else found.text
         if self.console.is_terminal:
             self._draw(tuner, event.kind != "epoch_end")
         else:
@@ -86,7 +90,7 @@ class SearchTable:
         self._began = time.monotonic()
         self._known = {t.trial_id for t in _trials(tuner) if t.status in ENDED}
         self._ended_before = len(self._known)
-        self._epochs = {}
+        self._epochs, self._said = {}, ""
         self._where = devices(memory_growth=False).line
 
     # -- a line per trial -------------------------------------------------------------
@@ -102,6 +106,8 @@ class SearchTable:
                 self._line(self._sentence(tuner, trial))
         if event.kind == "search_end":
             self._line(self._summary(tuner))
+            if self._said:
+                self._line(self._said)
 
     def _line(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -180,6 +186,8 @@ class SearchTable:
             )
         if latest.row_count:
             parts.append(latest)
+        if self._said:
+            parts.append(Text(self._said))
         return Group(*parts)
 
     def _summary(self, tuner: Tuner) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from keras_tuner.engine.trial import TrialStatus
@@ -12,6 +14,8 @@ from keras_tuner.engine.trial import TrialStatus
 from kmtl._dimensions import Choice
 from kmtl.evaluation.pareto import ParetoFront
 from kmtl.tuning import objective as objectives
+from kmtl.tuning.averaging import ensemble_of
+from kmtl.tuning.conclusion import Conclusion, conclude
 from kmtl.tuning.confirm import Confirmation, confirm
 from kmtl.tuning.events import failure_reason
 from kmtl.tuning.hypermodel import HyperModel
@@ -45,6 +49,8 @@ class SearchResults:
     oracle: Oracle
     hypermodel: AnyHyperModel
     tasks: tuple
+    #: Trial -> its share in the model that `ensemble` gave last.
+    ensemble_shares: Mapping[str, float] = MappingProxyType({})
 
     def results(self, *, all_columns: bool = False) -> pandas.DataFrame:
         """All trials, one row each, in the order in which they began.
@@ -231,6 +237,52 @@ class SearchResults:
             callbacks=callbacks,
             **fit_options,
         )
+
+    def conclusion(self) -> Conclusion | None:
+        """Whether the best trial is better than the first, which had the defaults.
+
+        Returns:
+            A `kmtl.tuning.Conclusion`: `print(tuner.conclusion().text)`. None for
+            several goals side by side, and where the first trial has no score.
+        """
+        return conclude(self)
+
+    def results_summary(self, num_trials: int = 10) -> None:
+        """Print the best trials, and whether they are better than the defaults."""
+        super().results_summary(num_trials)  # type: ignore[misc]
+        found = self.conclusion()
+        if found is not None:
+            sys.stdout.write(f"\n{found.text}\n")
+
+    def ensemble(
+        self, k: int = 3, *, validation_data: Data | None = None, **options: Any
+    ) -> MultiTaskModel:
+        """The best trials' models averaged, as one model.
+
+        Members are chosen among the trials whose checkpoints are kept, one after
+        another, each time the one with which the mean is best by the objective on the
+        validation data; one may be chosen several times. If no mean is better than the
+        best trial alone, it is that one.
+
+        Args:
+            k: Integer >= 1, members at most. Defaults to 3.
+            validation_data: As for `search`. None: that of the last `search` of this
+                process.
+            **options: Further arguments of `evaluate`, such as `batch_size`.
+
+        Returns:
+            A `kmtl.MultiTaskModel` as of `kmtl.evaluation.average`: it evaluates, saves
+            and exports as any other. `tuner.ensemble_shares` is a dict trial -> share.
+
+        Raises:
+            RuntimeError: if no trial has completed.
+            ValueError: without validation data, and for several goals side by side.
+            FileNotFoundError: if no checkpoint is there.
+
+        Reference: Caruana et al., Ensemble selection from libraries of models, ICML
+        2004.
+        """
+        return ensemble_of(self, k, validation_data, options)
 
     # -- fronts -----------------------------------------------------------------------
 

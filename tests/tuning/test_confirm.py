@@ -11,7 +11,7 @@ import pytest
 from search_tools import TASKS, data, make_tuner, run
 
 import kmtl
-from kmtl.tuning.confirm import FIRST_FRESH
+from kmtl.tuning.confirm import AUTO_SEEDS, AUTO_TRIALS, FIRST_FRESH
 from kmtl.tuning.folds import Folds
 
 quick = pytest.mark.usefixtures("quick")
@@ -230,3 +230,103 @@ def test_the_test_split_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match="test split stays out"):
         tuner.confirm(parts["train"], validation_data=parts["test"])
+
+
+# -- by itself -------------------------------------------------------------------------
+
+
+@quick
+def test_a_long_search_confirms_its_winners_and_says_what_they_are_worth(
+    tmp_path: Path,
+) -> None:
+    lucky = Lucky()
+    tuner = make_tuner(tmp_path, lucky, max_trials=AUTO_TRIALS)
+    x, y = data()
+    inner = tuner._run_trials
+
+    def run_trials(*args: Any, **options: Any) -> None:
+        inner(*args, **options)
+        lucky.fresh = True  # what follows is on fresh seeds
+
+    tuner._run_trials = run_trials
+    tuner.search(x, y, validation_data=(x, y), epochs=1, verbose=0)
+    # Three winners and the first trial, on two seeds each.
+    assert lucky.calls == AUTO_TRIALS + 4 * AUTO_SEEDS
+    a = {i: t.hyperparameters.values["a"] for i, t in tuner.oracle.trials.items()}
+    best = sorted(a, key=a.__getitem__)[-3:]
+    assert [t.trial_id for t in tuner.oracle.get_best_trials(3)] == best
+    # On fresh seeds small `a` is better, and the defaults have the smallest.
+    found = tuner.conclusion()
+    assert (found.best, found.first) == (best[0], "0")
+    assert found.gain == pytest.approx(-a[best[0]] / 4)
+    assert found.noise == pytest.approx(np.sqrt(2 * 0.01**2 / 2 / 2))
+    assert not found.is_better
+    assert "not better than the first, 0, which had the defaults" in found.text
+    assert "on fresh seeds" in found.text
+    # Searched again, nothing is left to do.
+    run(make_tuner(tmp_path, lucky, max_trials=AUTO_TRIALS))
+    assert lucky.calls == AUTO_TRIALS + 4 * AUTO_SEEDS
+
+
+@quick
+def test_a_search_says_whether_it_found_more_than_the_defaults(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def score(a: float, b: float, epoch: int) -> float:
+        return 0.5 + sign * a + (epoch % 2) / 100
+
+    for sign, verdict in ((0.4, "is better than the first, 0"), (-0.4, "No trial was")):
+        tuner = make_tuner(tmp_path / str(sign), score, max_trials=3)
+        run(tuner, epochs=6)
+        found = tuner.conclusion()
+        assert verdict in found.text
+        if sign > 0:
+            assert found.is_better
+            # An epoch is 0.01 above or below the next.
+            assert found.noise == pytest.approx(0.01)
+            best = tuner.get_best_hyperparameters()[0].values["a"]
+            assert found.gain == pytest.approx(0.4 * best)
+        tuner.results_summary()
+        assert found.text in capsys.readouterr().out
+    one = run(make_tuner(tmp_path / "one", max_trials=1))
+    assert one.conclusion() is None
+    assert run(make_tuner(tmp_path / "p", objective="pareto")).conclusion() is None
+
+
+@quick
+def test_confirming_is_as_asked(tmp_path: Path) -> None:
+    lucky = Lucky()
+    run(make_tuner(tmp_path, lucky, max_trials=2), confirm=3)
+    assert lucky.calls == 2 + 2 * 3
+    run(make_tuner(tmp_path / "none", lucky, max_trials=AUTO_TRIALS), confirm=0)
+    assert lucky.calls == 2 + 2 * 3 + AUTO_TRIALS
+    with pytest.raises(ValueError, match="`confirm` must be an integer >= 0"):
+        run(make_tuner(tmp_path / "none", lucky), confirm=-1)
+
+
+# -- averages --------------------------------------------------------------------------
+
+
+def test_the_best_models_as_one(tmp_path: Path) -> None:
+    tuner = run(small_tuner(tmp_path, max_trials=4), epochs=2)
+    x, y = data()
+    mean = tuner.ensemble(3)
+    best = tuner.get_best_models()[0]
+    scores = {}
+    for name, model in (("best", best), ("mean", mean)):
+        scores[name] = kmtl.evaluate(model, (x, y))["size"].score
+    assert scores["mean"] <= scores["best"] + 1e-6  # or it would be that one
+    shares = tuner.ensemble_shares
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert set(shares) <= set(tuner.oracle.trials)
+    members = {i: tuner.load_model(tuner.oracle.trials[i]) for i in shares}
+    expected = sum(
+        share * members[i].predict(x, verbose=0)["size"] for i, share in shares.items()
+    )
+    found = mean.predict(x, verbose=0)["size"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    again = small_tuner(tmp_path, max_trials=4)  # another process
+    with pytest.raises(ValueError, match="needs `validation_data`"):
+        again.ensemble()
+    again.ensemble(3, validation_data=(x, y))
+    assert again.ensemble_shares == shares

@@ -42,7 +42,6 @@ TASKS = (
         ("val_ink_rmse", "min"),
         ("val_tilt_cosine", "max"),
         ("val_ink_loss", "min"),
-        ("val_delta_m", "max"),
     ],
 )
 def test_direction_comes_from_the_task(name: str, direction: str) -> None:

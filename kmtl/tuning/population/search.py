@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -14,7 +15,7 @@ from kmtl.tuning.population import limits
 from kmtl.tuning.population.members import EpochEnd, Member, Trained
 from kmtl.tuning.population.replay import replay
 from kmtl.tuning.storage import storage_error
-from kmtl.typing import Options, Trial, Tuner
+from kmtl.typing import Callback, Options, Trial, Tuner
 
 if TYPE_CHECKING:
     from kmtl.training.model import MultiTaskModel
@@ -53,7 +54,7 @@ class TogetherTrials:
         """What KerasTuner's `search` does, with several trials at a time."""
         tuner = self.tuner
         callbacks = list(fit_options.get("callbacks") or ())
-        reason = self._reason_against(data, fit_options, callbacks)
+        reason = self.reason_against(data, fit_options, callbacks)
         if reason is not None:
             logger.warning("Trials train one at a time: %s.", reason)
         tuner.oracle.verbose = fit_options.get("verbose", "auto")
@@ -91,6 +92,28 @@ class TogetherTrials:
             return None
         return replay(trained, model, options.get("callbacks") or ())
 
+    def train_members(
+        self,
+        members: Sequence[Member],
+        data: tuple,
+        fit_options: Options,
+        objective: Any,
+        callbacks: Sequence[Callback],
+    ) -> list[Trained] | None:
+        """Train these beside each other, for no trial; None where that failed."""
+        try:
+            return self._population_for(data, fit_options).train(
+                members,
+                epochs=fit_options["epochs"],
+                objective=objective,
+                callbacks=[*arguments.scoring(self.tuner), *callbacks],
+            )
+        except OutOfMemoryError as error:
+            logger.warning("Trainings go one at a time: %s", error)
+            return None
+        finally:
+            self._population = None
+
     def trained(self, trial_id: str) -> bool:
         """Whether a trial's epochs are over, and told of for the second time."""
         return trial_id in self._ends
@@ -100,15 +123,21 @@ class TogetherTrials:
         kind, last = self._ends[trial_id]
         return kind if epoch + 1 == last else None
 
-    # -- parts ------------------------------------------------------------------------
-
-    def _reason_against(
-        self, data: tuple, fit_options: dict[str, Any], callbacks: list
+    def reason_against(
+        self, data: tuple, fit_options: Options, callbacks: Sequence[Callback]
     ) -> str | None:
+        """Why trials train one at a time, or None if they can train together.
+
+        Args:
+            data: `x`, and `y` where it is not in it.
+            fit_options: Arguments of `fit`, `validation_data` among them.
+            callbacks: The callbacks of the search.
+        """
         tuner = self.tuner
         if getattr(tuner, "_folds", None) is not None:
             return "every fold trains on rows of its own"
-        others = set(fit_options) - {"validation_data", "epochs", "callbacks"}
+        named = {"validation_data", "epochs", "callbacks"}
+        others = set(fit_options) - named
         return limits.reason_against_callbacks(callbacks) or limits.reason_against(
             tuner.hypermodel,
             data[0],
@@ -154,18 +183,12 @@ class TogetherTrials:
     def _train(
         self, trials: list, data: tuple, fit_options: dict[str, Any], callbacks: list
     ) -> None:
-        from kmtl.tuning.population.run import Population
-
         tuner, hypermodel = self.tuner, self.tuner.hypermodel
         if not trials or self._goes_alone(trials[0]):
             return
         if len(trials) < 2 and self._population is None:
             return  # nothing to share the compiling with
-        if self._population is None:
-            names = [*limits.FIT_OPTIONS, "validation_data"]
-            options = {n: fit_options[n] for n in names if n in fit_options}
-            options.pop("verbose", None)
-            self._population = Population(hypermodel, *data, **options)
+        self._population_for(data, fit_options)
         callbacks = [*arguments.scoring(tuner), *callbacks]
         keys, members = [], []
         for trial in trials:
@@ -198,6 +221,16 @@ class TogetherTrials:
             if execution == 0:
                 kind, _ = self._ends.get(trial_id, (None, 0))
                 self._ends[trial_id] = (kind, len(result.curves))
+
+    def _population_for(self, data: tuple, fit_options: Options) -> Any:
+        from kmtl.tuning.population.run import Population
+
+        if self._population is None:
+            names = [*limits.FIT_OPTIONS, "validation_data"]
+            options = {n: fit_options[n] for n in names if n in fit_options}
+            options.pop("verbose", None)
+            self._population = Population(self.tuner.hypermodel, *data, **options)
+        return self._population
 
     def _train_what_fits(
         self, members: list[Member], on_epoch_end: Any, **options: Any

@@ -1,0 +1,207 @@
+"""Several models of the same tasks as one, which averages their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from kmtl import _checks
+from kmtl.inputs.source import InputSource
+from kmtl.layers.average import SPACES, AverageOutputs
+from kmtl.tasks.output import TaskOutput
+from kmtl.training.model import MultiTaskModel
+from kmtl.typing import Data
+
+if TYPE_CHECKING:
+    import pandas
+
+
+def average(
+    models: Sequence[MultiTaskModel],
+    shares: Sequence[float] | None = None,
+    *,
+    name: str = "ensemble",
+) -> MultiTaskModel:
+    """One model that averages the answers of several: probabilities, and values.
+
+    Classes are averaged as probabilities, values in the labels' unit (so a task's
+    transform is that of each member, and the mean's loss is in the unit). The result is
+    a model as any other: it evaluates, saves, loads and exports as one SavedModel with
+    an output per task. It shares the members' layers; training it trains them.
+
+    Args:
+        models: Models of kmtl with the same tasks and inputs. (Their weights, and their
+            blocks, may differ.)
+        shares: Numbers >= 0, one per model; scaled to sum to 1. None: equal shares.
+        name: Name of the model.
+
+    Returns:
+        A `kmtl.MultiTaskModel`, not compiled.
+
+    Raises:
+        ValueError: for models of other tasks or inputs.
+
+    Example:
+
+    >>> from kmtl.evaluation import average
+    >>> tasks = [kmtl.Classification("kind", classes=3), kmtl.Regression("size")]
+    >>> models = [
+    ...     kmtl.build_mlp(input_shape=(4,), tasks=tasks, units=(8,), seed=seed)
+    ...     for seed in (0, 1)
+    ... ]
+    >>> both, x = average(models), np.ones((2, 4), "float32")
+    >>> sizes = [model.predict(x, verbose=0)["size"] for model in models]
+    >>> bool(np.allclose(both.predict(x, verbose=0)["size"], np.mean(sizes, axis=0)))
+    True
+    """
+    models = list(models)
+    _check_alike(models)
+    if shares is None:
+        shares = [1.0] * len(models)
+    first = models[0]
+    inputs, tensors = _inputs_like(first)
+    answers = []
+    for number, model in enumerate(models, 1):
+        # Its layers, not copies of them; and no output layer that others would find.
+        ends = {
+            task: model.output[task] if layer.transform is not None else layer.input
+            for task, layer in model.task_outputs.items()
+        }
+        member = keras.Model(model.input, ends, name=f"member{number}")
+        answers.append(member(tensors))
+    outputs = {}
+    for task in first.tasks:
+        space = task.output_activation
+        averaged = AverageOutputs(
+            shares,
+            space if space in SPACES else "linear",
+            name=f"average_{task.name}",
+        )([answer[task.name] for answer in answers])
+        plain = task if task.transform is None else task.replace(transform=None)
+        outputs[task.name] = TaskOutput(plain)(averaged)
+    return MultiTaskModel(inputs, outputs, name=name)
+
+
+def set_shares(model: MultiTaskModel, shares: Sequence[float]) -> None:
+    """Give the members of a model of `average` other shares."""
+    total = sum(shares)
+    for layer in model.layers:
+        if isinstance(layer, AverageOutputs):
+            layer.shares.assign([share / total for share in shares])
+
+
+def greedy_shares(
+    score: Callable[[Sequence[int]], float], candidates: int, draws: int
+) -> list[int]:
+    """How often each candidate is in the mean that scores best.
+
+    Begins with the best one, and adds, as often as asked, the one with which the mean
+    is best, which may be one that is in it already. The best of these means is taken.
+
+    Args:
+        score: Function of the numbers of times that each candidate counts; higher is
+            better, NaN the worst.
+        candidates: How many there are, >= 1.
+        draws: Members at most, >= 1.
+
+    Returns:
+        Numbers of times.
+
+    Reference: Caruana et al., Ensemble selection from libraries of models, ICML 2004.
+    """
+    counts = [0] * candidates
+    found: list[tuple[float, list[int]]] = []
+    for _ in range(draws):
+        tried = []
+        for place in range(candidates):
+            more = [count + (place == at) for at, count in enumerate(counts)]
+            value = score(more)
+            tried.append((value if value == value else -float("inf"), more))
+        best = max(tried, key=lambda pair: pair[0])  # the first of equal ones
+        counts = best[1]
+        found.append(best)
+    return max(found, key=lambda pair: pair[0])[1]
+
+
+def compare(
+    models: Mapping[str, MultiTaskModel],
+    data: Data,
+    baselines: Any = None,
+    **options: Any,
+) -> pandas.DataFrame:
+    """The scores of several models side by side.
+
+    Args:
+        models: Dict name -> model, such as `{"best": ..., "mean of 3": ...}`.
+        data, baselines, **options: As for `kmtl.evaluate`.
+
+    Returns:
+        A DataFrame, one row per model, with every task's score as `<task> <metric>`
+        and, with baselines, its improvement as `<task> Δ %`, and `Δm %`.
+    """
+    import pandas
+
+    from kmtl.evaluation._evaluate import evaluate
+
+    lines = {}
+    for name, model in models.items():
+        found = evaluate(model, data, baselines, **options)
+        line: dict[str, float | None] = {}
+        for row in found.rows:
+            if not row.auxiliary:
+                line[f"{row.task} {row.metric}"] = row.score
+        line |= {f"{task} Δ %": delta for task, delta in found.deltas.items()}
+        if found.delta_m is not None:
+            line["Δm %"] = found.delta_m
+        lines[name] = line
+    table = pandas.DataFrame.from_dict(lines, orient="index")
+    table.index.name = "model"
+    return table
+
+
+def _check_alike(models: Sequence[MultiTaskModel]) -> None:
+    if not models:
+        raise ValueError("`models` must have at least one model. Received: []")
+    for model in models:
+        if not isinstance(model, MultiTaskModel):
+            raise TypeError(
+                f"`models` must be models of kmtl. Received: {type(model).__name__}"
+            )
+    first = models[0]
+    for model in models[1:]:
+        _checks.check_task_keys(
+            "models", dict.fromkeys(model.task_names), first.task_names
+        )
+        for task in first.tasks:
+            other, mine = model.output[task.name], first.output[task.name]
+            if other.shape != mine.shape:
+                raise ValueError(
+                    "`models` must have outputs of one shape. Received, for task "
+                    f"'{task.name}': {mine.shape} and {other.shape}"
+                )
+        shapes = [(t.name, t.shape) for t in first.inputs]
+        others = [(t.name, t.shape) for t in model.inputs]
+        if others != shapes or model.input_specs != first.input_specs:
+            raise ValueError(
+                "`models` must take the same inputs, prepared alike. "
+                f"Received: {shapes} and {others}"
+            )
+
+
+def _inputs_like(model: MultiTaskModel) -> tuple[Any, Any]:
+    """New inputs as a model has them, and what its layers are to be called on."""
+    specs = model.input_specs
+
+    def fresh(tensor: Any) -> Any:
+        return keras.Input(
+            batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name
+        )
+
+    def known(tensor: Any) -> Any:
+        spec = specs.get(tensor.name)
+        return tensor if spec is None else InputSource(spec, tensor.name)(tensor)
+
+    inputs = keras.tree.map_structure(fresh, model.input)
+    return inputs, keras.tree.map_structure(known, inputs)

@@ -1,0 +1,139 @@
+"""Whether the best trial is better than the first one, in words."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from keras_tuner.engine.trial import TrialStatus
+
+from kmtl.tuning.objective import ParetoObjective, SearchObjective, trial_logs
+from kmtl.typing import Trial, Tuner
+
+#: Standard deviations of a difference that chance explains.
+BEYOND = 2.0
+#: Epochs of a curve from which its noise is taken, at least.
+LEAST_EPOCHS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Conclusion:
+    """What a search found, beside its first trial.
+
+    Args:
+        best: Name of the best trial.
+        first: Name of the trial that began with the defaults.
+        gain: By how much the best is better, in the objective's unit; >= 0 is better.
+        noise: What chance alone makes of that, one standard deviation; None where it is
+            not known.
+        text: All of it in one sentence or two.
+    """
+
+    best: str
+    first: str
+    gain: float
+    noise: float | None
+    text: str
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the best trial is better than the first beyond the noise."""
+        return self.best != self.first and self.gain > BEYOND * (self.noise or 0.0)
+
+
+def conclude(tuner: Tuner) -> Conclusion | None:
+    """The best trial beside the first; None where there is nothing to compare."""
+    oracle = tuner.oracle
+    objective: SearchObjective = oracle.objective
+    trials = list(oracle.trials.values())
+    if isinstance(objective, ParetoObjective) or len(trials) < 2:
+        return None
+    first, ranked = trials[0], oracle.get_best_trials(1)
+    if first.status != TrialStatus.COMPLETED or not ranked:
+        return None
+    best = ranked[0]
+    name = str(objective.goals[0].name)
+    if best is first:
+        text = (
+            f"No trial was better than the first, {first.trial_id}, which had the "
+            "defaults: the space holds nothing better, or so many trials do not find it"
+        )
+        return Conclusion(best.trial_id, first.trial_id, 0.0, None, f"{text}.")
+    fresh = oracle.study.note("fresh") or {}
+    pair = [best.trial_id, first.trial_id]
+    if all(trial_id in fresh for trial_id in pair):
+        samples = [[_value(objective, row) for row in fresh[i]] for i in pair]
+        where = "on fresh seeds"
+    else:
+        samples = [_executions(tuner, objective, trial) for trial in (best, first)]
+        where = "in the search"
+    if any(not values or not all(map(math.isfinite, values)) for values in samples):
+        return None
+    means = [statistics.fmean(values) for values in samples]
+    sign = 1.0 if objective.goals[0].direction == "max" else -1.0
+    gain = sign * (means[0] - means[1])
+    noise = _noise(samples, _curve(tuner, objective, first))
+    found = Conclusion(best.trial_id, first.trial_id, gain, noise, "")
+    about = "noise unknown: one short training each"
+    if noise is not None:
+        about = f"noise about {noise:.2g}"
+    numbers = f"{name} {means[0]:.4g} against {means[1]:.4g} {where}, {about}"
+    if _broken(objective, first) and not _broken(objective, best):
+        text = (
+            f"Trial {best.trial_id} keeps to the constraints; the first one, with the "
+            f"defaults, does not ({numbers})."
+        )
+    elif found.is_better:
+        text = (
+            f"Trial {best.trial_id} is better than the first, {first.trial_id}, which "
+            f"had the defaults: {numbers}."
+        )
+    else:
+        text = (
+            f"The best trial, {best.trial_id}, is not better than the first, "
+            f"{first.trial_id}, which had the defaults, beyond the noise: {numbers}. "
+            "The defaults are as good a choice."
+        )
+    return dataclasses.replace(found, text=text)
+
+
+def _value(objective: SearchObjective, logs: Mapping[str, float]) -> float:
+    return objective.values(logs)[0] if objective.has_value(logs) else math.nan
+
+
+def _executions(tuner: Tuner, objective: SearchObjective, trial: Trial) -> list[float]:
+    """The objective in each of a trial's trainings."""
+    best = [tuner._best(curve) for curve in tuner._executions(trial.trial_id)]
+    values = [_value(objective, row) for row in best]
+    return values or [_value(objective, trial_logs(trial))]
+
+
+def _curve(tuner: Tuner, objective: SearchObjective, trial: Trial) -> list[float]:
+    curves = tuner._executions(trial.trial_id)
+    return [_value(objective, row) for row in curves[0]] if curves else []
+
+
+def _broken(objective: SearchObjective, trial: Trial) -> bool:
+    logs = trial_logs(trial)
+    return objective.has_value(logs) and not objective.feasible(logs)
+
+
+def _noise(samples: Sequence[Sequence[float]], curve: Sequence[Any]) -> float | None:
+    """Standard deviation of the difference of the means.
+
+    From several trainings of each; else from how the last half of the first trial's
+    curve goes up and down between epochs, which is less than what seeds make.
+    """
+    if all(len(values) > 1 for values in samples):
+        parts = [statistics.variance(v) / len(v) for v in samples]
+        return math.sqrt(sum(parts))
+    late = [value for value in curve[len(curve) // 2 :] if math.isfinite(value)]
+    if len(curve) < LEAST_EPOCHS or len(late) < 2:
+        return None
+    steps = [b - a for a, b in itertools.pairwise(late)]
+    # A step is the difference of two epochs, as the gain is that of two trainings.
+    return math.sqrt(statistics.fmean(step**2 for step in steps))

@@ -1,0 +1,158 @@
+"""Models averaged as one: numbers, files, choice of members."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from scipy.special import expit, softmax
+
+import kmtl
+from kmtl.evaluation.ensemble import average, compare, greedy_shares, set_shares
+
+pytestmark = pytest.mark.backend
+
+TASKS = (
+    kmtl.Classification("digit", classes=3),
+    kmtl.BinaryClassification("odd"),
+    kmtl.Regression("ink", transform="log1p"),
+)
+SHARES = (2.0, 1.0)
+
+
+def data() -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(12, 4)).astype("float32")
+    y = {
+        "digit": draw.integers(0, 3, 12),
+        "odd": draw.integers(0, 2, 12),
+        "ink": 10 * np.exp(x[:, 0]),
+    }
+    return x, y
+
+
+@pytest.fixture(scope="module")
+def members() -> list[Any]:
+    models = [
+        kmtl.build_mlp(
+            input_shape=(4,), tasks=TASKS, units=units, sharing_depth=1, seed=seed
+        )
+        for seed, units in enumerate([(6,), (4, 4)])
+    ]
+    _, y = data()
+    for model, shift in zip(models, (0.0, 3.0), strict=True):  # transforms differ
+        model.adapt_targets({**y, "ink": y["ink"] + shift})
+        for variable in model.trainable_variables:
+            variable.assign(variable + 0.3)
+    return models
+
+
+@pytest.fixture(scope="module")
+def mean(members: list[Any]) -> Any:
+    return average(members, SHARES)
+
+
+def test_probabilities_and_values_are_averaged(members: list[Any], mean: Any) -> None:
+    x, _ = data()
+    one, two = (model.predict(x, verbose=0) for model in members)
+    found = mean.predict(x, verbose=0)
+    for name, activate in (
+        ("digit", lambda z: softmax(z, axis=-1)),
+        ("odd", expit),
+        ("ink", lambda z: z),  # in the unit: the inverse is the member's own
+    ):
+        expected = (2 * activate(one[name]) + activate(two[name])) / 3
+        np.testing.assert_allclose(activate(found[name]), expected, rtol=2e-5)
+    assert mean.task("ink").transform is None
+    assert [task.name for task in mean.tasks] == [task.name for task in TASKS]
+
+
+def test_it_is_a_model_as_any_other(
+    members: list[Any], mean: Any, tmp_path: Path
+) -> None:
+    x, y = data()
+    result = kmtl.evaluate(mean, (x, y))
+    probabilities = softmax(mean.predict(x, verbose=0)["digit"], axis=-1)
+    accuracy = np.mean(probabilities.argmax(-1) == y["digit"])
+    assert result["digit"].score == pytest.approx(accuracy)
+    mean.save(tmp_path / "mean.keras")
+    loaded = kmtl.load_model(tmp_path / "mean.keras")
+    plain = mean.to_keras(activated=True)
+    expected = mean.predict(x, verbose=0)
+    for name, values in loaded.predict(x, verbose=0).items():
+        np.testing.assert_allclose(values, expected[name], rtol=1e-5)
+    assert not any("kmtl" in type(layer).__module__ for layer in plain.layers)
+    found = plain.predict(x, verbose=0)
+    np.testing.assert_allclose(found["digit"], probabilities, rtol=1e-5)
+    np.testing.assert_allclose(found["ink"], expected["ink"], rtol=1e-5)
+    table = compare({"one": members[0], "mean": mean}, (x, y), {"digit": 0.5, "odd": 1,
+                    "ink": 2.0})  # fmt: skip
+    assert table.loc["mean", "digit accuracy"] == pytest.approx(accuracy)
+    assert table.loc["mean", "digit Δ %"] == pytest.approx(200 * accuracy - 100)
+    assert list(table.index) == ["one", "mean"]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="what others serve")
+def test_it_is_one_saved_model(mean: Any, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    x, _ = data()
+    served = tf.saved_model.load(mean.export(tmp_path / "served"))
+    found = served.signatures["serving_default"](tf.constant(x))
+    assert sorted(found) == ["digit", "ink", "odd"]
+    logits = mean.predict(x, verbose=0)
+    expected = softmax(logits["digit"], axis=-1)
+    np.testing.assert_allclose(found["digit"].numpy(), expected, rtol=1e-5)
+    np.testing.assert_allclose(found["ink"].numpy(), logits["ink"], rtol=1e-5)
+
+
+def test_small_probabilities_are_not_rounded_away() -> None:
+    layer = kmtl.layers.AverageOutputs([1, 1, 0], "softmax")
+    logits = [np.array([[0.0, -200.0]], "float32")] * 2 + [np.zeros((1, 2), "float32")]
+    found = np.asarray(layer(logits))
+    assert found[0, 0] - found[0, 1] == pytest.approx(69, abs=1)  # of a share of 1e-30
+    layer = kmtl.layers.AverageOutputs([1, 1], "sigmoid")
+    found = np.asarray(layer([np.full((1, 1), -90.0), np.full((1, 1), -90.0)]))
+    assert found[0, 0] == pytest.approx(-90, abs=1e-3)
+
+
+def test_shares_can_be_changed(members: list[Any]) -> None:
+    x, _ = data()
+    model = average(members)
+    set_shares(model, (0, 5))
+    expected = members[1].predict(x, verbose=0)["ink"]
+    found = model.predict(x, verbose=0)["ink"]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_members_are_chosen_greedily_with_replacement() -> None:
+    # Answers to be averaged near to 1: by hand 0.9; (0.9 + 1.3)/2; 0.9, 0.9, 1.3.
+    answers = np.array([0.5, 0.9, 1.3])
+
+    def score(counts: Any) -> float:
+        return -abs(np.average(answers, weights=counts) - 1.0)
+
+    assert greedy_shares(score, 3, 1) == [0, 1, 0]
+    assert greedy_shares(score, 3, 2) == [0, 1, 0]  # 1.1 is no better than 0.9
+    assert greedy_shares(score, 3, 3) == [0, 2, 1]
+    assert greedy_shares(lambda counts: float("nan"), 2, 2) == [1, 0]
+
+
+def test_models_that_differ_are_refused(members: list[Any]) -> None:
+    def build(width: int = 4, **tasks: Any) -> Any:
+        return kmtl.build_mlp(input_shape=(width,), units=(2,), seed=0, **tasks)
+
+    with pytest.raises(ValueError, match="lack"):
+        average([members[0], build(tasks=TASKS[:2])])
+    with pytest.raises(ValueError, match="same inputs"):
+        average([members[0], build(5, tasks=TASKS)])
+    wide = [kmtl.Classification("digit", classes=4), *TASKS[1:]]
+    with pytest.raises(ValueError, match=r"one shape.*'digit'"):
+        average([members[0], build(tasks=wide)])
+    with pytest.raises(ValueError, match="at least one"):
+        average([])
+    with pytest.raises(TypeError, match="models of kmtl"):
+        average([3])
