@@ -129,8 +129,8 @@ def build(
 
 def build_mlp(
     *,
-    input_shape: Sequence[int],
     tasks: Sequence[Task],
+    input_shape: Sequence[int] | None = None,
     units: Sequence[int] = (64, 64),
     sharing_depth: int | Mapping[str, int] | None = None,
     dropout: float | Sequence[float] | None = 0.0,
@@ -142,8 +142,9 @@ def build_mlp(
     """A multi-task multi-layer perceptron.
 
     Args:
-        input_shape: Shape of one input; more than one axis is flattened.
         tasks: The tasks.
+        input_shape: Shape of one input; more than one axis is flattened. Or give
+            `inputs`, as in `kmtl.build`.
         units: Width of each block.
         sharing_depth: Blocks that all tasks share, 0 to `len(units)` (the default), or
             a dict task name -> number.
@@ -152,8 +153,8 @@ def build_mlp(
         activation: Any Keras activation.
         normalization: `"batch"`, `"layer"` or None.
         kernel_regularizer: Keras regulariser of all kernels.
-        **options: `sharing`, `loss_weights`, `input_dtype`, `input_name`, `seed`,
-            `name`, as in `kmtl.build`.
+        **options: `inputs`, `sharing`, `loss_weights`, `input_dtype`, `input_name`,
+            `seed`, `name`, as in `kmtl.build`.
 
     Example:
 
@@ -181,8 +182,8 @@ def build_mlp(
 
 def build_cnn(
     *,
-    input_shape: Sequence[int | None],
     tasks: Sequence[Task],
+    input_shape: Sequence[int | None] | None = None,
     filters: Sequence[int] = (32, 64),
     kernel_size: int = 3,
     convs: int = 1,
@@ -197,8 +198,8 @@ def build_cnn(
     """A multi-task convolutional net.
 
     Args:
-        input_shape: `(height, width, channels)`.
         tasks: The tasks.
+        input_shape: `(height, width, channels)`. Or give `inputs`, as in `kmtl.build`.
         filters: Filters of each block.
         kernel_size: Side of the kernels.
         convs: Convolutions per block.
@@ -210,8 +211,8 @@ def build_cnn(
         activation: Any Keras activation.
         normalization: `"batch"`, `"layer"` or None.
         kernel_regularizer: Keras regulariser of all kernels.
-        **options: `sharing`, `loss_weights`, `input_dtype`, `input_name`, `seed`,
-            `name`, as in `kmtl.build`.
+        **options: `inputs`, `sharing`, `loss_weights`, `input_dtype`, `input_name`,
+            `seed`, `name`, as in `kmtl.build`.
 
     Example:
 

@@ -7,6 +7,7 @@ from kmtl.backbones.fusion import Fusion
 from kmtl.backbones.mlp import MLP
 from kmtl.backbones.rnn import RNN
 from kmtl.backbones.sequence import SequenceBackbone
+from kmtl.backbones.tabular_mlp import TabularMLP
 from kmtl.backbones.transformer import Transformer
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "TCN",
     "Backbone",
     "SequenceBackbone",
+    "TabularMLP",
     "Transformer",
 ]

@@ -25,6 +25,7 @@ from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_unique_tasks
 from kmtl.training import sources
 from kmtl.training.batches import ShuffledBatches
+from kmtl.training.raw_sets import prepared_data, specs_in
 from kmtl.training.user_data import prepare
 from kmtl.typing import Data, Logs, Options, Verbose
 
@@ -135,6 +136,8 @@ def baselines(
     parts = {"train": train, "validation": validation}
     if test is not None:
         parts["test"] = test
+    specs = specs_in(builder_arguments)
+    parts = {name: prepared_data(specs, data) for name, data in parts.items()}
     fingerprints = {name: fingerprint(_plain(data)) for name, data in parts.items()}
     folder = Path(cache_dir) if cache_dir is not None else _cache.default_folder()
     folder.mkdir(parents=True, exist_ok=True)

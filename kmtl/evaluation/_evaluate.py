@@ -15,6 +15,7 @@ from kmtl.evaluation.table import Evaluation, TaskRow
 from kmtl.tasks.base import Task
 from kmtl.training import sources
 from kmtl.training.model import MultiTaskModel
+from kmtl.training.raw_sets import prepared_data
 from kmtl.typing import Data, Verbose
 
 ROWS_AT_ONCE = 256
@@ -72,6 +73,7 @@ def evaluate(
             f"Received: {type(model).__name__}"
         )
     tasks = model.tasks
+    data = prepared_data(model.input_specs, data)
     singles, split, noise = _baselines_of(baselines, data, split)
     arrays = model.checked_arrays(data)
     examples, counts = sources.count_labels(arrays or data, tasks)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import keras
 
+from kmtl.inputs.base import Input
 from kmtl.tasks.base import Task
 from kmtl.typing import Inputs, Layer, Outputs, Tensor
 
@@ -18,6 +20,13 @@ class ExportableModel(Protocol):
     layers: list[Layer]
     #: The inputs in the structure in which `predict` takes them.
     input: Any
+
+    @property
+    def input_specs(self) -> Mapping[str, Input]:
+        """Input name -> what is known of it; empty where nothing is."""
+
+    def prepare_inputs(self, x: Inputs) -> Inputs:
+        """What the model takes, of what users have."""
 
     @property
     def task_names(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import keras
 from kmtl import _swap
 from kmtl.export import description, formats, serving, signature, target, top
 from kmtl.export.exportable import ExportableModel
+from kmtl.export.raw import RawInputs, as_structure, raw_inputs
 from kmtl.typing import Config, Inputs, Outputs, Tensor
 
 #: Characters of a converter's error that are shown.
@@ -37,10 +38,14 @@ def export_model(
     """Write a model for serving, with one named output per task.
 
     A SavedModel gets the signature `serving_default`: the model's named inputs, any
-    batch size, to a dict of task name to float32 output. Further signatures are each
-    task's own name, `features` when asked for, and `serve` (Keras' name of the
-    default). The file formats have the default one, with `features` as one more output.
-    What each output is stands in the export itself, in a SavedModel as
+    batch size, to a dict of task name to float32 output. Of a model that knows its
+    inputs (`kmtl.inputs`) it takes what users have: the columns of a table one by one
+    (numbers in float32, NaN where missing; texts and dates as strings, "" where
+    missing), under their names, in which other characters than letters and digits are
+    underscores. The file formats take what `model.prepare_inputs` gives. Further
+    signatures are each task's own name, `features` when asked for, and `serve` (Keras'
+    name of the default). The file formats have the default one, with `features` as one
+    more output. What each output is stands in the export itself, in a SavedModel as
     `assets.extra/kmtl_signature.json`. The names and types written are compared with
     the model's; `kmtl.verify_export` compares the numbers.
 
@@ -96,6 +101,12 @@ def export_model(
     {'kind': (2, 3), 'size': (2, 1)}
     """
     chosen = formats.check_format(format, options)
+    raw = None if chosen.suffix else raw_inputs(model)
+    if raw is not None and input_dtype is not None:
+        raise ValueError(
+            "`input_dtype` must be left out for a model whose inputs say how they are "
+            f"served ({', '.join(raw.specs)}). Received: input_dtype={input_dtype!r}"
+        )
     top.check(top_k, names, chosen.suffix)
     path = target.check_target(filepath, overwrite, chosen.suffix)
     plain = serving.serving_model(
@@ -119,8 +130,8 @@ def export_model(
         endpoints = signature.signatures(groups, features)
 
     def write(folder: Path, batch: int | None) -> Config:
-        _write_saved_model(plain, folder, endpoints, batch)
-        described = signature.describe(model, plain, outputs, input_dtype, folder)
+        _write_saved_model(plain, folder, endpoints, batch, raw)
+        described = signature.describe(model, plain, outputs, input_dtype, folder, raw)
         signature.check_endpoints(folder, described, endpoints)
         return {"format": format, **described}
 
@@ -132,7 +143,7 @@ def export_model(
             _convert(chosen, plain, write, made, options)
         target.put(made, path, overwrite)
     if verbose:
-        sys.stdout.write(_summary(path, plain) + "\n")
+        sys.stdout.write(_summary(path, plain, raw) + "\n")
     return path
 
 
@@ -178,6 +189,7 @@ def _write_saved_model(
     folder: Path,
     endpoints: Mapping[str, tuple[str, ...]],
     batch: int | None,
+    raw: RawInputs | None,
 ) -> None:
     specs = [
         keras.tree.map_structure(
@@ -196,9 +208,50 @@ def _write_saved_model(
         }
     archive = keras.export.ExportArchive()
     archive.track(plain)
-    for name, keys in endpoints.items():
-        archive.add_endpoint(name, _endpoint(plain, keys), specs, **dict(options))
+    serves = {
+        name: archive.add_endpoint(name, _endpoint(plain, keys), specs, **dict(options))
+        for name, keys in endpoints.items()
+    }
+    if raw is not None:
+        archive = _with_raw_inputs(serves, plain, raw)
     archive.write_out(str(folder), verbose=False)
+
+
+def _with_raw_inputs(
+    serves: Mapping[str, Callable[[Inputs], Outputs]],
+    plain: keras.Model,
+    raw: RawInputs,
+) -> Any:
+    """An archive of endpoints that take what users have.
+
+    Args:
+        serves: Name -> TensorFlow function of prepared arrays, on either backend.
+        plain: The model behind them.
+        raw: What they are to take.
+    """
+    import tensorflow as tf
+
+    specs = {
+        key: tf.TensorSpec(spec.shape, spec.dtype, key)
+        for key, spec in raw.signature.items()
+    }
+    archive = keras.export.ExportArchive()
+    if keras.backend.backend() == "tensorflow":
+        archive.track(plain)  # JAX's variables come with the functions
+    for resource in raw.resources():
+        archive.track(resource)
+
+    def of_users(serve: Callable[[Inputs], Outputs]) -> Any:
+        def run(inputs: dict[str, Tensor]) -> Outputs:
+            return serve(as_structure(plain, raw.prepare(inputs)))
+
+        function = tf.function(run, input_signature=[specs], autograph=False)
+        function.get_concrete_function()  # an archive takes functions that were traced
+        return function
+
+    for name, serve in serves.items():
+        archive.add_endpoint(name, of_users(serve))
+    return archive
 
 
 def _endpoint(plain: keras.Model, keys: tuple[str, ...]) -> Callable[[Inputs], Outputs]:
@@ -209,15 +262,17 @@ def _endpoint(plain: keras.Model, keys: tuple[str, ...]) -> Callable[[Inputs], O
     return serve
 
 
-def _summary(path: Path, plain: keras.Model) -> str:
-    def line(name: str, tensor: Tensor) -> str:
+def _summary(path: Path, plain: keras.Model, raw: RawInputs | None) -> str:
+    inputs = {tensor.name: tensor for tensor in serving.input_tensors(plain)}
+
+    def line(name: str, tensor: Any) -> str:
         return f"  {name}: {tensor.dtype} {tuple(tensor.shape)}"
 
     return "\n".join(
         [
             f"Exported to {path}",
             "inputs",
-            *(line(tensor.name, tensor) for tensor in serving.input_tensors(plain)),
+            *(line(*item) for item in (raw.signature if raw else inputs).items()),
             "outputs",
             *(line(name, tensor) for name, tensor in plain.output.items()),
         ]

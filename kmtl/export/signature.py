@@ -13,6 +13,7 @@ import keras
 from kmtl import _files
 from kmtl.export import serving, top
 from kmtl.export.exportable import ExportableModel
+from kmtl.export.raw import RawInputs
 from kmtl.typing import Config, Tensor
 
 DEFAULT = "serving_default"
@@ -49,6 +50,7 @@ def describe(
     outputs: str,
     input_dtype: str | None,
     saved: Path,
+    raw: RawInputs | None = None,
 ) -> Config:
     """What an export says of itself, JSON-ready.
 
@@ -60,6 +62,8 @@ def describe(
     endpoints = read_endpoints(saved)
     endpoint = endpoints[DEFAULT]
     names = [tensor.name for tensor in serving.input_tensors(plain)]
+    if raw is not None:
+        names = list(raw.signature)
     if set(names) != set(endpoint.inputs):
         raise ValueError(
             "Names of inputs must be Python identifiers to be kept in an export. "
@@ -98,16 +102,7 @@ def describe(
         "keras": keras.__version__,
         "backend": keras.backend.backend(),
         "outputs": outputs,
-        "inputs": {
-            tensor.name: {
-                "dtype": str(tensor.dtype),
-                "shape": list(endpoint.inputs[tensor.name][1]),
-                "scaled_by": _scale(own, tensor, input_dtype),
-            }
-            for own, tensor in zip(
-                serving.input_tensors(model), serving.input_tensors(plain), strict=True
-            )
-        },
+        "inputs": _inputs(model, plain, input_dtype, endpoint, raw),
         "tasks": tasks,
     }
     if serving.FEATURES in plain.output:
@@ -115,6 +110,35 @@ def describe(
         shape = list(owner.outputs[serving.FEATURES][1])
         described[serving.FEATURES] = {"dtype": "float32", "shape": shape}
     return described
+
+
+def _inputs(
+    model: ExportableModel,
+    plain: keras.Model,
+    input_dtype: str | None,
+    endpoint: Endpoint,
+    raw: RawInputs | None,
+) -> dict[str, Config]:
+    """What each input is."""
+    if raw is not None:
+        more = raw.describe()
+        return {
+            name: {"dtype": dtype, "shape": list(shape), "scaled_by": 1.0, **more[name]}
+            for name, (dtype, shape) in endpoint.inputs.items()
+        }
+    own = serving.input_tensors(model)
+    specs = model.input_specs
+    found = {}
+    for tensor, exported in zip(own, serving.input_tensors(plain), strict=True):
+        name = exported.name
+        found[name] = {
+            "dtype": str(exported.dtype),
+            "shape": list(endpoint.inputs[name][1]),
+            "scaled_by": _scale(tensor, exported, input_dtype),
+        }
+        if name in specs:
+            found[name]["kind"] = specs[name].registered_name
+    return found
 
 
 def _scale(own: Tensor, exported: Tensor, input_dtype: str | None) -> float:

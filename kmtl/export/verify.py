@@ -21,6 +21,7 @@ from kmtl import _checks
 from kmtl.export import description, formats, serving, signature, top
 from kmtl.export.example import check_inputs, check_runtime, to_model, write_inputs
 from kmtl.export.exportable import ExportableModel
+from kmtl.export.raw import RawInputs, raw_inputs
 from kmtl.typing import Inputs, Tensor
 
 SCRIPT = Path(__file__).with_name("_isolated.py")
@@ -81,9 +82,10 @@ def verify_export(
     Args:
         path: What `model.export` has written, in any of its formats.
         model: The model it was written from.
-        x: Batch of inputs as the export takes them (uint8 for a uint8 export): an
-            array (of numbers, strings or bytes), or for several inputs a dict of input
-            name to array, or a list in the model's order.
+        x: Batch of inputs as `predict` takes them: frames, for a model that knows its
+            inputs. Else as the export takes them (uint8 for a uint8 export): an array
+            (of numbers, strings or bytes), or for several inputs a dict of input name
+            to array, or a list in the model's order.
         atol: Largest allowed difference, > 0. For values beyond 1 in size it counts
             relative to the largest. Defaults to 1e-5, and to 2e-2 for models that
             compute in half precision.
@@ -123,7 +125,11 @@ def verify_export(
             f"The export has outputs that are not tasks of the model: "
             f"{', '.join(unknown)}. Expected some of: {', '.join(model.task_names)}."
         )
-    inputs = check_inputs(x, described["inputs"])
+    raw = raw_inputs(model) if kind == formats.SAVED_MODEL else None
+    if raw is not None:
+        inputs = check_inputs(raw.rows(x), described["inputs"])
+    else:
+        inputs = check_inputs(model.prepare_inputs(x), described["inputs"])
     rows = len(next(iter(inputs.values())))
     has_features = serving.FEATURES in described
     if kind == formats.SAVED_MODEL:
@@ -132,7 +138,7 @@ def verify_export(
         wanted[signature.DEFAULT] = names
     else:
         wanted = {signature.DEFAULT: names + (serving.FEATURES,) * has_features}
-    expected = _expected(model, described, inputs)
+    expected = _expected(model, described, inputs, raw)
     found = _run_isolated(path, kind, tuple(wanted), inputs, batch_size, timeout)
     for key, array in found.items():
         name = key.partition("/")[2].removesuffix(top.CLASSES)
@@ -161,18 +167,24 @@ def verify_export(
 
 
 def _expected(
-    model: ExportableModel, described: Mapping[str, Any], inputs: dict[str, np.ndarray]
+    model: ExportableModel,
+    described: Mapping[str, Any],
+    inputs: dict[str, np.ndarray],
+    raw: RawInputs | None,
 ) -> dict[str, np.ndarray]:
     """What the model itself gives for these inputs."""
-    own = {}
+    own: dict[str, Any] = {}
     for name, array in inputs.items():
         scale = described["inputs"][name]["scaled_by"]
         own[name] = to_model(
             array if scale == 1.0 else array.astype("float32") * np.float32(scale)
         )
-    x = keras.tree.pack_sequence_as(
-        model.input, [own[name] for name in serving.input_names(model)]
-    )
+    if raw is not None:
+        x = model.prepare_inputs(raw.from_rows(inputs))
+    else:
+        x = keras.tree.pack_sequence_as(
+            model.input, [own[name] for name in serving.input_names(model)]
+        )
     with _full_float32():
         outputs = model.predict(x, verbose=0)
         expected = {}

@@ -113,7 +113,7 @@ class Input(_registry.Registrable):
         Args:
             name: The input's name in the model.
         """
-        spec = keras.InputSpec((None, *self.shape), dtype=self.dtype)
+        spec = keras.InputSpec(shape=(None, *self.shape), dtype=self.dtype)
         return {name: spec}
 
     def serve(self, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -126,6 +126,33 @@ class Input(_registry.Registrable):
 
         (tensor,) = tensors.values()
         return tf.cast(tensor, self.dtype)
+
+    def serving_resources(self) -> tuple[Any, ...]:
+        """What `serve` needs besides numbers: lookup tables, and layers that have some.
+
+        The same objects in every call, for they are saved with the SavedModel.
+        """
+        return ()
+
+    def serving_columns(self, name: str) -> dict[str, str]:
+        """Served name -> the user's name for it, where these differ."""
+        return {}
+
+    def serving_rows(self, name: str, data: Any, what: str) -> dict[str, np.ndarray]:
+        """Rows as a served model takes them, to try it: one array per name.
+
+        Args:
+            name: The input's name in the model.
+            data: Rows as `prepare` takes them.
+            what: Their name in errors.
+        """
+        ((key, spec),) = self.serving_signature(name).items()
+        return {key: as_served(data, spec.dtype, what)}
+
+    def from_serving(self, name: str, rows: Mapping[str, np.ndarray]) -> Any:
+        """What `prepare` takes, of what `serving_rows` has given."""
+        (array,) = rows.values()
+        return array
 
     @property
     def served_prepared(self) -> bool:
@@ -146,6 +173,17 @@ class Input(_registry.Registrable):
     def from_config(config: Options) -> Input:
         config = dict(config)
         return _registry.get("input", config.pop("kind"))(**config)
+
+
+def as_served(data: Any, dtype: str, what: str) -> np.ndarray:
+    """An array of numbers of a dtype, or of strings as bytes."""
+    if dtype != "string":
+        return _arrays.as_array(data, what).astype(dtype)
+    texts = np.asarray(data, dtype=object)
+    encoded = [t if isinstance(t, bytes) else str(t).encode() for t in texts.ravel()]
+    array = np.empty(len(encoded), dtype=object)
+    array[:] = encoded
+    return array.reshape(texts.shape)
 
 
 def _saved(value: Any) -> list[dataclasses.Field]:

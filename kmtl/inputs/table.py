@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+import keras
 import numpy as np
 
 from kmtl import _arrays, _checks
 from kmtl._registry import register
 from kmtl.inputs import cells as cells_of
 from kmtl.inputs import columns as columns_of
+from kmtl.inputs import served
 from kmtl.inputs.base import Input
 from kmtl.inputs.cells import Cells
 from kmtl.inputs.columns import KINDS, KNOTS, Column, Part
-from kmtl.inputs.one_hot import OneHotColumns
 from kmtl.inputs.scaling import SCALES, ColumnScaling, check_scale
 from kmtl.layers.maker import LayerMaker
+from kmtl.layers.one_hot_columns import OneHotColumns
 from kmtl.typing import Tensor
 
 logger = logging.getLogger("kmtl")
@@ -247,14 +250,7 @@ class Table(Input):
         if getattr(data, "ndim", 0) == 2 and not hasattr(data, "columns"):
             return self._check_prepared(data, what)
         given = cells_of.columns_of(data, what)
-        lacking = [name for name in self.takes_columns() if name not in given]
-        if lacking:
-            raise ValueError(
-                f"{what} lacks column{'s' if len(lacking) > 1 else ''} "
-                f"{', '.join(lacking)}, which the training rows had."
-                f"{_checks.did_you_mean(lacking[0], given)} "
-                f"Received: columns {', '.join(given)}"
-            )
+        self._check_lacking(given, what)
         used = [column for column in self.known if column.kind != "ignored"]
         cells = {
             column.name: cells_of.read(
@@ -284,6 +280,16 @@ class Table(Input):
                 flag += 1
         return array
 
+    def _check_lacking(self, given: Mapping[str, Any], what: str) -> None:
+        lacking = [name for name in self.takes_columns() if name not in given]
+        if lacking:
+            raise ValueError(
+                f"{what} lacks column{'s' if len(lacking) > 1 else ''} "
+                f"{', '.join(lacking)}, which the training rows had."
+                f"{_checks.did_you_mean(lacking[0], given)} "
+                f"Received: columns {', '.join(given)}"
+            )
+
     def _check_prepared(self, data: Any, what: str) -> np.ndarray:
         array = _arrays.as_array(data, what)
         if array.shape[1:] != self.shape or array.dtype.kind not in "biuf":
@@ -293,6 +299,48 @@ class Table(Input):
                 f"of shape (N, {self.shape[0]}). Received: {array.dtype} {array.shape}"
             )
         return array
+
+    # -- served -----------------------------------------------------------------------
+
+    def _served(self) -> dict[str, Column]:
+        """Served name -> column: its name, as an identifier."""
+        found: dict[str, Column] = {}
+        for column in self.known:
+            if column.kind == "ignored":
+                continue
+            name = re.sub(r"\W", "_", column.name, flags=re.ASCII)
+            name = name if name.isidentifier() else f"_{name}"
+            while name in found:
+                name += "_"
+            found[name] = column
+        return found
+
+    def serving_signature(self, name: str) -> dict[str, keras.InputSpec]:
+        return {
+            key: keras.InputSpec(shape=(None,), dtype=served.dtype_of(column))
+            for key, column in self._served().items()
+        }
+
+    def serving_columns(self, name: str) -> dict[str, str]:
+        return {key: column.name for key, column in self._served().items()}
+
+    def serve(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        columns = self._served()
+        return served.serve({columns[key].name: t for key, t in tensors.items()}, self)
+
+    def serving_rows(self, name: str, data: Any, what: str) -> dict[str, np.ndarray]:
+        given = cells_of.columns_of(data, what)
+        self._check_lacking(given, what)
+        return {
+            key: served.rows(
+                column, cells_of.read(given[column.name], f"Column '{column.name}'")
+            )
+            for key, column in self._served().items()
+        }
+
+    def from_serving(self, name: str, rows: Mapping[str, np.ndarray]) -> Any:
+        columns = self._served()
+        return {columns[key].name: array for key, array in rows.items()}
 
     # -- in the model -----------------------------------------------------------------
 

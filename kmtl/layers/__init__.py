@@ -6,6 +6,7 @@ from kmtl.layers.attention import Attention
 from kmtl.layers.average import AverageOutputs
 from kmtl.layers.bank import BankMaker, run_bank
 from kmtl.layers.branch import Branch
+from kmtl.layers.columns import Columns
 from kmtl.layers.deep_supervision import DeepSupervision
 from kmtl.layers.dropout import Dropout
 from kmtl.layers.dselect_k_gate import DSelectKGate
@@ -28,8 +29,11 @@ from kmtl.layers.low_rank import LowRankMaker
 from kmtl.layers.maker import LayerMaker
 from kmtl.layers.mask import SoftMask
 from kmtl.layers.mixture import Mixture
+from kmtl.layers.one_hot_columns import OneHotColumns
 from kmtl.layers.ordered import Increasing, LocationAndSpread, OrderedClasses
 from kmtl.layers.own_losses import OwnLosses
+from kmtl.layers.periodic_embedding import PeriodicEmbedding
+from kmtl.layers.piecewise_linear import PiecewiseLinear, quantile_edges
 from kmtl.layers.recorded import Recorded
 from kmtl.layers.recurrent import Recurrent
 from kmtl.layers.reusing import ReusingMaker
@@ -57,6 +61,7 @@ __all__ = [
     "BankMaker",
     "Branch",
     "Calibrator",
+    "Columns",
     "DeepSupervision",
     "Dropout",
     "DSelectKGate",
@@ -81,10 +86,14 @@ __all__ = [
     "MaskWindows",
     "Mixture",
     "OrderedClasses",
+    "OneHotColumns",
     "OwnLosses",
     "PaddingMask",
     "Places",
     "Positions",
+    "PeriodicEmbedding",
+    "PiecewiseLinear",
+    "quantile_edges",
     "Recorded",
     "Recurrent",
     "ReusingMaker",

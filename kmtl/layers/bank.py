@@ -11,6 +11,7 @@ import keras
 
 from kmtl._private.keras import node_of
 from kmtl.layers.attention import Attention
+from kmtl.layers.columns import Columns
 from kmtl.layers.dropout import Dropout
 from kmtl.layers.grouped import (
     GroupedConcatenate,
@@ -21,6 +22,9 @@ from kmtl.layers.grouped import (
 )
 from kmtl.layers.grouped_convolution import GROUPED
 from kmtl.layers.maker import LayerMaker, _join
+from kmtl.layers.one_hot_columns import OneHotColumns
+from kmtl.layers.periodic_embedding import PeriodicEmbedding
+from kmtl.layers.piecewise_linear import PiecewiseLinear
 from kmtl.layers.recurrent import Recurrent
 from kmtl.layers.sequences import (
     Masked,
@@ -56,6 +60,8 @@ PER_CHANNEL = (
     keras.layers.Dropout,
     keras.layers.SpatialDropout2D,
 )
+#: Encode the common input, the same for all copies: they have no parameters.
+ENCODINGS = (Columns, OneHotColumns, PiecewiseLinear)
 MERGES = (keras.layers.Add, keras.layers.Multiply, keras.layers.Maximum)
 #: Treat every channel alike; the mask beside the features is common to all copies.
 MASKED = (Masked, MaskedPooling, Places)
@@ -116,10 +122,12 @@ class BankMaker(LayerMaker):
             (CHANNELWISE, self._channelwise),
             (MaskedBatchNormalization, self._masked_per_channel),
             (PER_CHANNEL, self._per_channel),
+            (ENCODINGS, self._encoding),
+            (keras.layers.Embedding, self._embedding),
+            (PeriodicEmbedding, self._periodic),
             (MERGES, self._merge),
             (MASKED, self._masked),
             (keras.layers.Concatenate, self._concatenate),
-            (keras.layers.Embedding, self._embedding),
             (Positions, self._positions),
             (Attention, self._attention),
             (SEPARATE, self._separate),
@@ -127,8 +135,9 @@ class BankMaker(LayerMaker):
             if issubclass(kind, kinds):
                 return _Call(self, apply, kind, name, arguments)
         raise ValueError(
-            "Experts are made of dense layers, convolutions, normalisations, "
-            "activations, dropout, pooling, flattening and sums, so that all of them "
+            "Experts are made of dense layers, convolutions, embeddings, "
+            "normalisations, activations, dropout, pooling, flattening, sums and "
+            "concatenations, so that all of them "
             "run as one; take another backbone or another sharing scheme. Received: "
             f"layer '{self.name(name)}' of type {kind.__name__}"
         )
@@ -210,6 +219,35 @@ class BankMaker(LayerMaker):
         layer = self._plain(kind, name, arguments)
         return self.note(layer(self.fold(inputs)), True)
 
+    def _encoding(
+        self, kind: type, name: str, arguments: dict, inputs: Tensor
+    ) -> Tensor:
+        self._check_common(kind, name, inputs)
+        return self.note(self._plain(kind, name, arguments)(inputs), False)
+
+    def _embedding(
+        self, kind: type, name: str, arguments: dict, inputs: Tensor
+    ) -> Tensor:
+        self._check_common(kind, name, inputs)
+        arguments["output_dim"] *= self.copies
+        return self.note(self._plain(kind, name, arguments)(inputs), True)
+
+    def _periodic(
+        self, kind: type, name: str, arguments: dict, inputs: Tensor
+    ) -> Tensor:
+        self._check_common(kind, name, inputs)
+        arguments |= {"copies": self.copies}
+        return self.note(self._plain(kind, name, arguments, axis=0)(inputs), True)
+
+    def _check_common(self, kind: type, name: str, inputs: Tensor) -> None:
+        """Encodings and embeddings read what is common to all copies."""
+        if self.is_folded(inputs):
+            raise ValueError(
+                "An encoding or embedding inside experts must read their common "
+                f"input: make it the first layer of its block. Received: layer "
+                f"'{self.name(name)}' of type {kind.__name__} on features of experts"
+            )
+
     def _merge(self, kind: type, name: str, arguments: dict, inputs: Tensor) -> Tensor:
         folded = any(self.is_folded(tensor) for tensor in inputs)
         if folded:
@@ -238,12 +276,6 @@ class BankMaker(LayerMaker):
         features, mask = inputs
         layer = self._plain(kind, name, arguments)
         return self.note(layer([self.fold(features), mask]), True)
-
-    def _embedding(
-        self, kind: type, name: str, arguments: dict, inputs: Tensor
-    ) -> Tensor:
-        arguments["output_dim"] *= self.copies
-        return self.note(self._plain(kind, name, arguments)(inputs), True)
 
     def _positions(
         self, kind: type, name: str, arguments: dict, inputs: Tensor

@@ -8,6 +8,7 @@ def test_my_rule():
 ```
 """
 
+from kmtl.testing.inputs import check_input
 from kmtl.testing.relations import check_relations
 from kmtl.testing.tasks import check_task
 from kmtl.testing.trunks import check_backbone, check_sharing
@@ -15,6 +16,7 @@ from kmtl.testing.weightings import check_weighting
 
 __all__ = [
     "check_backbone",
+    "check_input",
     "check_relations",
     "check_sharing",
     "check_task",

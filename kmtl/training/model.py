@@ -550,6 +550,31 @@ class MultiTaskModel(TaskAccess):
         logs = super().test_on_batch(x, y, sample_weight, return_dict=True)
         return self._in_order(logs, return_dict)
 
+    def prepare_inputs(self, x: Inputs) -> Inputs:
+        """What the net takes, of what users have: arrays, or a data set of them.
+
+        `fit`, `evaluate` and `predict` do it themselves; by hand it is for what Keras
+        does alone, such as `model(x)`, and once for data that are used many times.
+
+        Args:
+            x: Inputs, or a data set, as `predict` takes them.
+
+        Returns:
+            One array (for several inputs a dict of them), or the data set; `x` itself
+            for a model without `input_specs`.
+
+        Example:
+
+        >>> rows = {"age": [31, 45, 62], "city": ["Bonn", "Ulm", "Ulm"]}
+        >>> facts = kmtl.inputs.Table().fit(rows)
+        >>> model = kmtl.build(
+        ...     inputs={"facts": facts}, tasks=[kmtl.Regression("y")], backbone="mlp"
+        ... )
+        >>> model.prepare_inputs(rows).tolist()
+        [[-14.0, 1.0], [0.0, 2.0], [17.0, 2.0]]
+        """
+        return prepare_rows(self, x)
+
     def predict(
         self,
         x: Inputs,

@@ -2,51 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
+from kmtl.inputs.base import Input
 from kmtl.inputs.matching import prepare_inputs
 from kmtl.training.passed_on import PassedOn
-from kmtl.training.sources import is_tf_dataset
-from kmtl.typing import Batch, Data, Inputs, Model
+from kmtl.training.sources import is_split, is_tf_dataset
+from kmtl.typing import Batch, Data, Inputs
+
+#: Input name -> what is known of it, as `MultiTaskModel.input_specs`.
+Specs = Mapping[str, Input]
 
 
-def prepared_batch(model: Model, batch: Batch) -> Batch:
+def specs_in(arguments: Mapping[str, Any]) -> dict[str, Input]:
+    """What a builder's argument `inputs` says of the inputs; nothing without it."""
+    inputs = arguments.get("inputs")
+    if isinstance(inputs, Input):
+        return {"inputs": inputs}
+    fitted = isinstance(inputs, Mapping) and all(
+        isinstance(spec, Input) and spec.fitted for spec in inputs.values()
+    )
+    return dict(inputs) if inputs and fitted else {}
+
+
+def prepared_batch(specs: Specs, batch: Batch) -> Batch:
     """The batch with its inputs as the model takes them."""
-    if not model.input_specs:
+    if not specs:
         return batch
     if isinstance(batch, (tuple, list)) and len(batch) in (1, 2, 3):
-        return (prepare_inputs(model.input_specs, _arrays(batch[0])), *batch[1:])
-    return prepare_inputs(model.input_specs, _arrays(batch))
+        return (prepare_inputs(specs, _arrays(batch[0])), *batch[1:])
+    return prepare_inputs(specs, _arrays(batch))
 
 
-def prepared(model: Model, data: Data) -> Data:
+def prepared_data(specs: Specs, data: Data) -> Data:
+    """Training or test data with their inputs as the model takes them.
+
+    Args:
+        specs: Of the model; with none, the data are returned as they are.
+        data: `(x, y)` or `(x, y, sample_weight)`, a `kmtl.data.Split`, or a data set.
+    """
+    if not specs:
+        return data
+    if is_split(data):
+        data = tuple(data.arrays())
+    if isinstance(data, (tuple, list)):
+        return prepared_batch(specs, tuple(data))
+    return prepared(specs, data)
+
+
+def prepared(specs: Specs, data: Data) -> Data:
     """The data set with its inputs as the model takes them; itself if they are."""
-    if not model.input_specs:
+    if not specs:
         return data
     if is_tf_dataset(data):
-        return _mapped(model, data)
+        return _mapped(specs, data)
     if isinstance(data, keras.utils.PyDataset):
         return (
-            data if isinstance(data, PreparedBatches) else PreparedBatches(model, data)
+            data if isinstance(data, PreparedBatches) else PreparedBatches(specs, data)
         )
     if isinstance(data, Iterator):
-        return (prepared_batch(model, batch) for batch in data)
+        return (prepared_batch(specs, batch) for batch in data)
     return data
 
 
 class PreparedBatches(PassedOn):
     """With its inputs as the model takes them."""
 
-    def __init__(self, model: Model, source: keras.utils.PyDataset):
+    def __init__(self, specs: Specs, source: keras.utils.PyDataset):
         super().__init__(source)
-        self.model = model
+        self.specs = specs
 
     def __getitem__(self, index: int) -> Batch:
-        return prepared_batch(self.model, self.source[index])
+        return prepared_batch(self.specs, self.source[index])
 
 
 def _arrays(x: Inputs) -> Inputs:
@@ -56,26 +87,25 @@ def _arrays(x: Inputs) -> Inputs:
     )
 
 
-def _mapped(model: Model, data: Any) -> Any:
+def _mapped(specs: Specs, data: Any) -> Any:
     """A `tf.data.Dataset` whose elements have prepared inputs."""
     element = data.element_spec
     several = isinstance(element, tuple)
-    if _is_prepared(model, element[0] if several else element):
+    if _is_prepared(specs, element[0] if several else element):
         return data
     if not hasattr(data, "map"):
         raise TypeError(
             "A data set that is distributed must hold prepared inputs: distribute "
-            "`model.prepared(data)`. Received: one with raw inputs"
+            "`model.prepare_inputs(data)`. Received: one with raw inputs"
         )
-    change = _in_graph(model, element[0] if several else element)
+    change = _in_graph(specs, element[0] if several else element)
     if several:
         return data.map(lambda x, *rest: (change(x), *rest))
     return data.map(lambda *parts, **named: change(named or parts[0]))
 
 
-def _is_prepared(model: Model, element: Any) -> bool:
+def _is_prepared(specs: Specs, element: Any) -> bool:
     """Whether the inputs of a data set are the model's arrays, by shape and dtype."""
-    specs = model.input_specs
     if len(specs) == 1:
         leaves = {next(iter(specs)): element}
     elif isinstance(element, dict) and set(element) == set(specs):
@@ -90,11 +120,9 @@ def _is_prepared(model: Model, element: Any) -> bool:
     )
 
 
-def _in_graph(model: Model, element: Any) -> Callable[[Any], Any]:
+def _in_graph(specs: Specs, element: Any) -> Callable[[Any], Any]:
     """What prepares the inputs of a data set, called by TensorFlow for each batch."""
     import tensorflow as tf
-
-    specs = dict(model.input_specs)
 
     def on_host(*leaves: Any) -> list[np.ndarray]:
         x = tf.nest.pack_sequence_as(element, [np.asarray(leaf) for leaf in leaves])

@@ -53,14 +53,20 @@ def checked(model: Model, data: Data) -> Data:
     seen = model.__dict__.setdefault("_checked_data", [])
     known = [first for one, first in seen if one is data]
     if known:
-        return prepared(model, data) if own else _Alike(model, data, known[0])
+        return (
+            prepared(model.input_specs, data) if own else _Alike(model, data, known[0])
+        )
     first = _first(data)
     if first is None:
         raise _empty(data)
     look(model, first)
     seen.append((data, structure(first)))
     del seen[:-4]
-    return prepared(model, data) if own else _Alike(model, data, structure(first))
+    return (
+        prepared(model.input_specs, data)
+        if own
+        else _Alike(model, data, structure(first))
+    )
 
 
 def _first(data: Data) -> Batch | None:
@@ -81,10 +87,10 @@ def _chained(model: Model, data: Iterator) -> Iterator:
 
     def batches() -> Iterator:
         try:
-            yield prepared_batch(model, first)
+            yield prepared_batch(model.input_specs, first)
             for number, batch in enumerate(data, start=2):
                 check_alike(batch, structure(first), number)
-                yield prepared_batch(model, batch)
+                yield prepared_batch(model.input_specs, batch)
         except Exception as error:
             errors.append(error)
             raise
@@ -98,7 +104,7 @@ class _Alike(PreparedBatches):
     """Batches that must all be structured as the first one."""
 
     def __init__(self, model: Model, source: keras.utils.PyDataset, first: tuple):
-        super().__init__(model, source)
+        super().__init__(model.input_specs, source)
         self.first = first
         self.errors: list = []
 
@@ -106,7 +112,7 @@ class _Alike(PreparedBatches):
         try:
             batch = self.source[index]
             check_alike(batch, self.first, index + 1)
-            batch = prepared_batch(self.model, batch)
+            batch = prepared_batch(self.specs, batch)
         except Exception as error:
             self.errors.append(error)
             raise

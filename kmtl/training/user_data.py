@@ -92,7 +92,7 @@ def prepare_rows(model: Model, x: Inputs) -> Inputs:
     if is_split(x):
         x = x.arrays()[0]
     if is_dataset(x) or is_stream(x):
-        return prepared(model, x)
+        return prepared(model.input_specs, x)
     return check_inputs(model, x)
 
 

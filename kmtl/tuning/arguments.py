@@ -14,6 +14,7 @@ from kmtl import _checks
 from kmtl.data.hashing import fingerprint
 from kmtl.evaluation.common_scale import MEAN_SCORE, WORST_SCORE, CommonScore
 from kmtl.evaluation.delta import LOG_NAME, LOG_NAMES, DeltaM
+from kmtl.training import raw_sets
 from kmtl.training.model import MultiTaskModel
 from kmtl.training.sources import is_split
 from kmtl.tuning import files
@@ -206,6 +207,23 @@ def refuse_test_split(*parts: Any) -> None:
 def plain_data(data: Data) -> Data:
     """A `kmtl.data.Split` as its arrays; anything else as it is."""
     return tuple(data.arrays()) if is_split(data) else data
+
+
+def prepared(
+    hypermodel: AnyHyperModel, x: Inputs, y: Labels, validation_data: Data
+) -> tuple[Inputs, Data]:
+    """`x` and the validation data with their inputs as the model takes them.
+
+    Once for the search, and not once for each of its trials.
+    """
+    fixed = hypermodel.fixed if isinstance(hypermodel, HyperModel) else {}
+    specs = raw_sets.specs_in(fixed)
+    if x is not None:
+        ready = raw_sets.prepared_data(specs, x if y is None else (x, y))
+        x = ready if y is None else ready[0]
+    if validation_data is not None:
+        validation_data = raw_sets.prepared_data(specs, validation_data)
+    return x, validation_data
 
 
 def made(data: Data) -> Data:

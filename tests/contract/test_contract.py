@@ -16,7 +16,7 @@ from keras import ops
 
 import kmtl
 from kmtl import _registry
-from kmtl.testing import relations, tasks, trunks
+from kmtl.testing import inputs, relations, tasks, trunks
 from kmtl.testing._models import check_outputs, model_of
 
 pytestmark = pytest.mark.backend
@@ -54,6 +54,19 @@ EXAMPLES = {
     ),
     "distribution": (kmtl.Distribution("t"), RNG.normal(size=ROWS)),
     "quantile": (kmtl.Quantile("t"), RNG.normal(size=ROWS)),
+}
+# kind -> (input, training rows)
+INPUTS = {
+    "array": (kmtl.inputs.Array((2,)), RNG.normal(size=(ROWS, 2)).astype("float32")),
+    "table": (
+        kmtl.inputs.Table(),
+        {
+            "size": np.array([1.5, np.nan, 7.0, 0.0, 3.0, 2.0]),
+            "colour of hair": ["red", "blond", None, "red", "grey", "blond"],
+            "member": np.array([True, False, True, True, False, True]),
+            "seen": np.array("2024-02-28T11:30", "M8[s]") + 86399 * np.arange(ROWS),
+        },
+    ),
 }
 OTHER = kmtl.Regression("second")
 TASKS = _registry.names("task")
@@ -137,6 +150,16 @@ def test_task(kind: str, check: Callable[..., None]) -> None:
     if kind == "segmentation" and check is tasks.check_losses_and_metrics:
         task, labels = task.replace(classes=2), np.minimum(labels, 1)  # for `mse`
     check(task, labels, IMAGES)
+
+
+def test_every_input_kind_has_an_example() -> None:
+    assert set(_registry.names("input")) == set(INPUTS), "add the new kind to INPUTS"
+
+
+@pytest.mark.parametrize("check", inputs.CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("kind", INPUTS)
+def test_input(kind: str, check: Callable[..., None]) -> None:
+    check(*INPUTS[kind])
 
 
 # On JAX some schemes stand for all, for time: no state, stitches, gates, draws.

@@ -22,6 +22,12 @@ class OneHotColumns(keras.layers.Layer):
     Call arguments:
         inputs: `(N, columns)`. Of columns `[..., c]` with sizes `(3,)` the output is
             `[..., c == 1, c == 2]`.
+
+    Example:
+
+    >>> layer = kmtl.layers.OneHotColumns((3,))
+    >>> layer(np.array([[0.5, 2.0], [0.5, 0.0]])).numpy().tolist()
+    [[0.5, 0.0, 1.0], [0.5, 0.0, 0.0]]
     """
 
     def __init__(self, sizes: Sequence[int], **options: Config):

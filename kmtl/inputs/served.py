@@ -1,0 +1,185 @@
+"""A table's rows as a served model takes them: what `prepare` does, in TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kmtl.inputs import columns as columns_of
+from kmtl.inputs.cells import SECONDS_A_DAY, Cells
+from kmtl.inputs.columns import Column, Part
+from kmtl.typing import Tensor
+
+if TYPE_CHECKING:
+    from kmtl.inputs.table import Table
+
+#: `ISO_DATE`, as TensorFlow's regular expressions write it.
+_DATE = (
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,9})?)?Z?)?"
+)
+#: What rounding may take, as a share of the middle half of a column.
+_MOST_LOST = 1e-4
+
+
+def dtype_of(column: Column) -> str:
+    """In which dtype a served model takes a column; strings also for dates.
+
+    A missing cell is NaN, an empty string, or for whole numbers of categories any
+    number that is no category.
+    """
+    if column.categories is not None:
+        if column.holds_text:
+            return "string"
+        whole = all(float(value).is_integer() for value in column.categories)
+        return "int64" if whole and not column.indicator else "float64"
+    if column.kind in ("datetime", "elapsed"):
+        return "string"
+    return "float64" if any(map(_needs_double, column.parts)) else "float32"
+
+
+def _needs_double(part: Part) -> bool:
+    """Whether float32 would round what tells the rows apart."""
+    quarter = (len(part.knots) - 1) // 4
+    spread = part.knots[3 * quarter] - part.knots[quarter]
+    spread = spread or (part.knots[-1] - part.knots[0]) / 2
+    largest = max(abs(part.median + end) for end in (part.knots[0], part.knots[-1]))
+    return float(np.spacing(np.float32(largest))) > _MOST_LOST * spread > 0
+
+
+def rows(column: Column, cells: Cells) -> np.ndarray:
+    """The cells of a column as `dtype_of` says."""
+    dtype, what = dtype_of(column), "`x`"
+    if dtype != "string":
+        values = columns_of.numbers(column.name, cells, what, column.kind)
+        if dtype == "int64":
+            values = np.where(
+                np.isnan(values), min(column.categories or ()) - 1, values
+            )
+        return values.astype(dtype)
+    if column.categories is None:
+        seconds = columns_of.dates(column.name, cells, what)
+        micro = np.round(np.where(np.isnan(seconds), 0, seconds) * 1e6).astype("int64")
+        texts = micro.astype("datetime64[us]").astype(str)
+        texts = np.where(np.isnan(seconds), "", texts)
+    else:
+        texts = columns_of.texts(column.name, cells, what)
+    array = np.empty(len(texts), dtype=object)
+    array[:] = [b"" if text is None else str(text).encode() for text in texts]
+    return array
+
+
+def serve(tensors: Mapping[str, Tensor], table: Table) -> Tensor:
+    """The prepared array.
+
+    Args:
+        tensors: Column -> TensorFlow tensor `(N,)`.
+        table: The table, fitted.
+    """
+    import tensorflow as tf
+
+    numbers, flags, codes = [], [], []
+    for column in table.known:
+        if column.kind == "ignored":
+            continue
+        cells = tf.reshape(tensors[column.name], (-1,))
+        if column.categories is not None:
+            code = _codes(cells, column)
+            codes.append(code)
+            missing = _missing(cells)
+        elif column.kind in ("datetime", "elapsed"):
+            missing = _missing(cells)
+            found = _readings(cells, missing, column)
+            for part in column.parts:
+                numbers.append(_number(found[part.name], missing, part))
+        else:
+            values = tf.cast(cells, "float64")
+            missing = tf.math.is_nan(values)
+            numbers.append(_number(values, missing, column.parts[0]))
+        if column.indicator:
+            flags.append(tf.cast(missing, "float32"))
+    return tf.stack([*numbers, *flags, *codes], axis=-1)
+
+
+def _missing(cells: Any) -> Any:
+    import tensorflow as tf
+
+    if cells.dtype == tf.string:
+        return tf.equal(cells, "")
+    if cells.dtype.is_floating:
+        return tf.math.is_nan(cells)
+    return tf.zeros_like(cells, "bool")
+
+
+def _number(values: Any, missing: Any, part: Part) -> Any:
+    import tensorflow as tf
+
+    less = tf.cast(values - part.median, "float32")
+    return tf.where(missing, tf.zeros_like(less), less)
+
+
+def _codes(cells: Any, column: Column) -> Any:
+    """Number of the category, from 1; 0 for others."""
+    import tensorflow as tf
+
+    assert column.categories is not None
+    if column.holds_text:
+        known = tf.constant(list(column.categories), "string")
+    else:
+        cells = tf.cast(cells, "float64")
+        known = tf.constant(column.categories, "float64")
+    # No lookup table, which would be a resource that has to be kept.
+    equal = tf.cast(tf.equal(cells[:, None], known[None]), "float32")
+    numbers = tf.range(1, len(column.categories) + 1, dtype="float32")
+    return tf.linalg.matvec(equal, numbers)
+
+
+def _readings(cells: Any, missing: Any, column: Column) -> dict[str, Any]:
+    """What `columns.readings` gives, of dates in text."""
+    import tensorflow as tf
+
+    text = tf.where(missing, "1970-01-01", cells)
+    fits = tf.reduce_all(tf.strings.regex_full_match(text, _DATE))
+    rule = f"Column '{column.name}' must hold dates such as 2024-05-01 13:30:00"
+    with tf.control_dependencies([tf.debugging.Assert(fits, [rule, text])]):
+        text = tf.strings.regex_replace(text, "Z$", "")
+    length = tf.strings.length(text)
+    text = tf.where(length == 10, text + "T00:00:00", text)
+    text = tf.where(length == 16, text + ":00", text)
+
+    def number(start: int, size: int) -> Any:
+        return tf.strings.to_number(tf.strings.substr(text, start, size), "int64")
+
+    year, month, day = number(0, 4), number(5, 2), number(8, 2)
+    second = tf.strings.to_number(
+        tf.strings.regex_replace(text, "^.{17}", ""), "float64"
+    )
+    in_day = tf.cast(number(11, 2) * 3600 + number(14, 2) * 60, "float64") + second
+    days = _days(year, month, day)
+    seconds = tf.cast(days, "float64") * SECONDS_A_DAY + in_day
+    found = {
+        "days": seconds / SECONDS_A_DAY,
+        "year": tf.cast(year, "float64"),
+        "month": tf.cast(month, "float64"),
+        "day": tf.cast(day, "float64"),
+        "weekday": tf.cast((days + 3) % 7, "float64"),
+        "hour": in_day / 3600.0,
+    }
+    return {f"{column.name}.{reading}": values for reading, values in found.items()}
+
+
+def _days(year: Any, month: Any, day: Any) -> Any:
+    """Days since 1970 in the Gregorian calendar, by whole numbers.
+
+    The years begin in March, so that leap days end them.
+    """
+    import tensorflow as tf
+
+    early = tf.cast(month <= 2, "int64")
+    year -= early
+    of_year = (153 * (month + 12 * early - 3) + 2) // 5 + day - 1
+    era = year // 400
+    of_era = year - 400 * era
+    return era * 146097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719468
