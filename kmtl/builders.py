@@ -106,6 +106,8 @@ def build(
         front = encoded_inputs(specs, trunk, make)
     else:
         front = plain_input(input_shape, trunk, input_dtype, input_name)
+    if not isinstance(front.encoded, Mapping):
+        trunk = trunk.for_shape(tuple(front.encoded.shape[1:]))
     masks = trunk.masks(front.encoded, make, front.masks)
     make = dataclasses.replace(make, masks=masks)
     tasks = tuple(

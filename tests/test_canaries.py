@@ -291,6 +291,18 @@ def test_a_variable_gives_what_the_backend_has() -> None:
         _ = variable.value
 
 
+def test_an_optimizer_knows_the_place_of_a_variable() -> None:
+    """kmtl: `variable_index`, for factors of the learning rate."""
+    from kmtl._private.keras import value_of, variable_index
+
+    variables = [keras.Variable(np.ones(2)), keras.Variable(np.ones(2))]
+    optimizer = keras.optimizers.SGD()
+    optimizer.build(variables)
+    assert variable_index(optimizer, variables[1]) == 1
+    if keras.backend.backend() == "tensorflow":  # which hands on its own variable
+        assert variable_index(optimizer, value_of(variables[1])) == 1
+
+
 def test_what_add_loss_adds_is_kept_in_one_list() -> None:
     """kmtl: `LossesOfThreads`, one per thread."""
     import threading

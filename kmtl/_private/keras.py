@@ -5,7 +5,15 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from kmtl.typing import Layer, Model, Node, Operation, Tensor, Variable
+from kmtl.typing import (
+    Layer,
+    Model,
+    Node,
+    Operation,
+    Optimizer,
+    Tensor,
+    Variable,
+)
 
 #: Methods of Keras' classes that ours override.
 OVERRIDDEN = (
@@ -76,6 +84,15 @@ CACHED_EVALUATION = "_use_cached_eval_dataset"
 
 #: Where weights files of older versions of Keras have their layers.
 OLD_LAYERS = "_layer_checkpoint_dependencies"
+
+
+def variable_index(optimizer: Optimizer, variable: Variable) -> int:
+    """Place of a variable, or of the backend's variable in it, in a built optimizer.
+
+    What Keras' guide for optimizers of one's own calls in `update_step`.
+    """
+    return optimizer._get_variable_index(variable)
+
 
 # -- steps ----------------------------------------------------------------------------
 

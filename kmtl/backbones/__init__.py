@@ -3,6 +3,7 @@
 from kmtl.backbones.base import Backbone
 from kmtl.backbones.cnn import CNN
 from kmtl.backbones.conv1d import TCN, ConvNet1D
+from kmtl.backbones.from_keras import FromKeras
 from kmtl.backbones.fusion import Fusion
 from kmtl.backbones.mlp import MLP
 from kmtl.backbones.rnn import RNN
@@ -13,6 +14,7 @@ from kmtl.backbones.transformer import Transformer
 __all__ = [
     "CNN",
     "ConvNet1D",
+    "FromKeras",
     "Fusion",
     "MLP",
     "RNN",

@@ -11,7 +11,7 @@ import keras
 from kmtl import _checks, _registry
 from kmtl.inputs.base import Input
 from kmtl.layers.maker import NORMALIZATIONS, LayerMaker
-from kmtl.typing import Activation, Config, Inputs, Options, Regularizer, Tensor
+from kmtl.typing import Activation, Config, Inputs, Options, Regularizer, Shape, Tensor
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,6 +94,13 @@ class Backbone(_registry.Registrable):
                 f"{' or '.join(map(str, self.INPUT_RANKS))} axes (without batch). "
                 f"Received: input_shape={tuple(input_shape)}"
             )
+
+    def for_shape(self, input_shape: Shape) -> Backbone:
+        """The backbone for inputs of a shape (without batch), which have been checked.
+
+        For one that takes facts from them; by default itself.
+        """
+        return self
 
     def block(self, index: int, features: Tensor, make: LayerMaker) -> Tensor:
         """Apply block `index` (0-based), with layers from `make`."""

@@ -12,6 +12,7 @@ import keras
 from kmtl import _checks
 from kmtl.evaluation import _cache
 from kmtl.tasks.base import Task
+from kmtl.training.rate_factors import is_of_trunk
 from kmtl.typing import Config, Verbose
 
 #: Builder arguments that say how tasks share or weigh: a single task does neither.
@@ -87,6 +88,12 @@ class Plan:
 
     def compile_for(self, task: Task) -> dict[str, Any]:
         options = copy.deepcopy(self.compile_options)
+        if options.get("lr_multipliers"):
+            options["lr_multipliers"] = {
+                part: factor
+                for part, factor in options["lr_multipliers"].items()
+                if part == task.name or is_of_trunk(part)
+            }
         for name in PER_TASK_COMPILE:
             if isinstance(options.get(name), Mapping):
                 chosen = options[name].get(task.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import zlib
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -21,7 +22,7 @@ from kmtl.layers.grouped import (
     PerCopy,
 )
 from kmtl.layers.grouped_convolution import GROUPED
-from kmtl.layers.maker import LayerMaker, _join
+from kmtl.layers.maker import SOURCE, LayerMaker, _join
 from kmtl.layers.one_hot_columns import OneHotColumns
 from kmtl.layers.periodic_embedding import PeriodicEmbedding
 from kmtl.layers.piecewise_linear import PiecewiseLinear
@@ -34,7 +35,7 @@ from kmtl.layers.sequences import (
     Positions,
 )
 from kmtl.layers.side_by_side import SideBySide
-from kmtl.typing import Config, Layer, Tensor
+from kmtl.typing import Config, Layer, Operation, Tensor
 
 CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 #: Treat every channel alike and have neither parameters nor randomness.
@@ -57,6 +58,7 @@ CHANNELWISE = (
 PER_CHANNEL = (
     Dropout,
     keras.layers.BatchNormalization,
+    keras.layers.DepthwiseConv2D,
     keras.layers.Dropout,
     keras.layers.SpatialDropout2D,
 )
@@ -131,16 +133,16 @@ class BankMaker(LayerMaker):
             (Positions, self._positions),
             (Attention, self._attention),
             (SEPARATE, self._separate),
+            (COMMON, self._encoding),
         ):
             if issubclass(kind, kinds):
                 return _Call(self, apply, kind, name, arguments)
-        raise ValueError(
-            "Experts are made of dense layers, convolutions, embeddings, "
-            "normalisations, activations, dropout, pooling, flattening, sums and "
-            "concatenations, so that all of them "
-            "run as one; take another backbone or another sharing scheme. Received: "
-            f"layer '{self.name(name)}' of type {kind.__name__}"
-        )
+        raise ValueError(_refusal(self.name(name), kind))
+
+    def operation(self, source: Operation, name: str) -> Operation:
+        if self.copies > 1 and type(source).__name__ not in ENTRYWISE:
+            raise ValueError(_refusal(self.name(name), type(source)))
+        return super().operation(source, name)
 
     def fold(self, tensor: Tensor) -> Tensor:
         """The tensor, repeated for every copy if it is common to all."""
@@ -171,6 +173,7 @@ class BankMaker(LayerMaker):
     def _dense(self, kind: type, name: str, arguments: dict, inputs: Tensor) -> Tensor:
         if self.is_folded(inputs):
             activation = arguments.pop("activation", None)
+            arguments = _taken(GroupedDense, arguments)
             arguments |= {"copies": self.copies}
             outputs = self._plain(GroupedDense, name, arguments, axis=0)(inputs)
             if activation is not None:
@@ -195,6 +198,7 @@ class BankMaker(LayerMaker):
     def _layer_normalization(
         self, kind: type, name: str, arguments: dict, inputs: Tensor
     ) -> Tensor:
+        arguments = _taken(GroupedLayerNormalization, arguments)
         arguments |= {"copies": self.copies}
         layer = self._plain(GroupedLayerNormalization, name, arguments)
         return self.note(layer(self.fold(inputs)), True)
@@ -216,7 +220,8 @@ class BankMaker(LayerMaker):
     def _per_channel(
         self, kind: type, name: str, arguments: dict, inputs: Tensor
     ) -> Tensor:
-        layer = self._plain(kind, name, arguments)
+        axis = -2 if kind is keras.layers.DepthwiseConv2D else -1
+        layer = self._plain(kind, name, arguments, axis)
         return self.note(layer(self.fold(inputs)), True)
 
     def _encoding(
@@ -332,7 +337,7 @@ class BankMaker(LayerMaker):
             if not key.endswith("_initializer"):
                 continue
             initializer = keras.initializers.get(value)
-            if "seed" not in initializer.get_config():
+            if initializer is None or "seed" not in initializer.get_config():
                 continue
             own = [
                 self._seeded(initializer, name, self.first + copy)
@@ -366,6 +371,40 @@ class _Call:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         return self.apply(self.kind, self.name, dict(self.arguments), inputs)
+
+
+def _refusal(name: str, kind: type) -> str:
+    return (
+        "Experts are made of dense layers, convolutions, embeddings, "
+        "normalisations, activations, dropout, pooling, flattening, sums and "
+        "concatenations, so that all of them "
+        "run as one; take another backbone or another sharing scheme. Received: "
+        f"layer '{name}' of type {kind.__name__}"
+    )
+
+
+def _taken(kind: type, arguments: Config) -> Config:
+    """The arguments that a layer of several copies takes, of a plain one's config.
+
+    Raises:
+        ValueError: for one that it would have to obey and cannot.
+    """
+    if SOURCE not in arguments:
+        return arguments
+    known = {*inspect.signature(kind).parameters, "trainable", "dtype", SOURCE}
+    taken = {key: value for key, value in arguments.items() if key in known}
+    for key, value in arguments.items():
+        obeyed = key in taken or key.endswith("_initializer") or value is None
+        obeyed |= key in ("center", "scale") and value is True
+        if key == "axis":
+            axes = [value] if isinstance(value, int) else list(value)
+            obeyed = len(axes) == 1
+        if not obeyed and value is not False:
+            raise ValueError(
+                f"Experts have no layers with {key}={value!r}: take another sharing "
+                f"scheme. Received: layer of type {kind.__name__}"
+            )
+    return taken
 
 
 def run_bank(

@@ -36,6 +36,60 @@ def copy_state(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
     _copy_seeds(source, target)
 
 
+def copy_values(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
+    """Give a layer what another one has learned, but not its random state.
+
+    Args:
+        source: A built layer. It stays as it is.
+        target: One with an equal config, built; or one that holds several copies of
+            such a layer side by side (`kmtl.layers.bank`), which all begin with it.
+
+    Raises:
+        ValueError: if the values do not fit.
+    """
+    if type(source) is type(target) and _shapes(source) == _shapes(target):
+        for one, other in _pairs(source, target):
+            if hasattr(one, "save_own_variables"):
+                other.load_own_variables(_own_variables(one))
+            _copy_assets(one, other)
+        return
+    given = [np.array(ops.convert_to_numpy(value)) for value in source.weights]
+    wanted = [tuple(variable.shape) for variable in target.weights]
+    if len(given) != len(wanted):
+        raise ValueError(_unlike(source, target))
+    filled = [
+        _repeated(value, shape) for value, shape in zip(given, wanted, strict=True)
+    ]
+    if any(value is None for value in filled):
+        raise ValueError(_unlike(source, target))
+    target.set_weights(filled)
+
+
+def _repeated(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+    """A value once for every copy: stacked, or along the axis that is longer."""
+    if shape[1:] == value.shape:
+        return np.broadcast_to(value, shape)
+    if len(shape) != value.ndim:
+        return None
+    times = [large // small for large, small in zip(shape, value.shape, strict=True)]
+    if sum(number > 1 for number in times) > 1:
+        return None
+    repeated = np.tile(value, times)
+    return repeated if repeated.shape == shape else None
+
+
+def _shapes(layer: Layer) -> list[tuple[int, ...]]:
+    return [tuple(variable.shape) for variable in layer.weights]
+
+
+def _unlike(source: Layer, target: Layer) -> str:
+    return (
+        f"A copy of layer '{source.name}' must have weights of its shapes "
+        f"{_shapes(source)}, as it has for inputs of the size that its model was made "
+        f"for. Received: {_shapes(target)}"
+    )
+
+
 def copy_tables(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
     """The part of `copy_state` that has to come before `target` is called.
 

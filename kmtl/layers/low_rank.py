@@ -55,6 +55,8 @@ class LowRankMaker(ReusingMaker):
         if not issubclass(kind, DENSE + CONVOLUTIONS):
             return _Shared(self, super().layer(kind, name, **arguments))
         activation = arguments.pop("activation", None)
+        if keras.activations.get(activation) is keras.activations.linear:
+            activation = None
         shared = _Shared(self, super().layer(kind, name, **arguments))
         return _Updated(self, shared, kind, name, arguments, activation)
 
@@ -66,9 +68,9 @@ class _Shared:
     make: LowRankMaker
     layer: keras.layers.Layer
 
-    def __call__(self, inputs: Tensor) -> Tensor:
-        if isinstance(inputs, (list, tuple)):
-            return self.layer(inputs)
+    def __call__(self, inputs: Tensor, *others: Any, **options: Any) -> Tensor:
+        if isinstance(inputs, (list, tuple)) or others or options:
+            return self.layer(inputs, *others, **options)
         key = (self.layer.name, id(inputs))
         if key not in self.make.applied:
             self.make.applied[key] = (inputs, self.layer(inputs))

@@ -9,8 +9,9 @@ from typing import Any, Self
 import keras
 
 from kmtl._checks import check_choice
+from kmtl.layers.copying import copy_tables, copy_values
 from kmtl.layers.dropout import Dropout
-from kmtl.typing import Activation, Config, Regularizer
+from kmtl.typing import Activation, Config, Layer, Operation, Regularizer
 
 NORMALIZATIONS = ("batch", "layer")
 #: Of batch normalisation's moving statistics. Keras' 0.99 needs some 500 steps until
@@ -18,8 +19,20 @@ NORMALIZATIONS = ("batch", "layer")
 MOMENTUM = 0.9
 
 
+#: Argument of `layer` with the layer of another model that is copied.
+SOURCE = "kmtl_source"
+
+
 def _join(prefix: str, name: str) -> str:
     return f"{prefix}_{name}" if prefix else name
+
+
+def _seeded(value: Any, seed: int | None) -> Any:
+    """An entry of a layer's config, an initializer in it with another seed."""
+    inner = value.get("config") if isinstance(value, dict) else None
+    if seed is None or not isinstance(inner, dict) or "seed" not in inner:
+        return value
+    return {**value, "config": {**inner, "seed": seed}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +57,10 @@ class LayerMaker:
     kernel_regularizer: Regularizer = None
     seed_scope: str = ""
     masks: Any = dataclasses.field(default=(), compare=False, repr=False)
+    # Layers of other models, and what was made like them and is to have their values.
+    _copied: list[tuple[Layer, Layer]] = dataclasses.field(
+        default_factory=list, compare=False, repr=False
+    )
 
     @classmethod
     def like(cls, make: LayerMaker, **changes: Any) -> Self:
@@ -90,7 +107,50 @@ class LayerMaker:
     def layer(self, kind: type, name: str, **arguments: Any) -> keras.layers.Layer:
         """A layer of this part. All layers are made here, so that another maker (one
         that gives the same layer twice, say) changes this one method."""
-        return kind(name=self.name(name), **arguments)
+        if SOURCE not in arguments:
+            return kind(name=self.name(name), **arguments)
+        source = arguments.pop(SOURCE)
+        made = kind.from_config({**arguments, "name": self.name(name)})
+        if not made.trainable:
+            made.trainable = False  # and all that is inside
+        if source is not None:
+            copy_tables(source, made)  # before it is called
+            self._copied.append((source, made))
+        return made
+
+    def copy(
+        self, source: Layer, name: str, values: bool = True, **changes: Any
+    ) -> Layer:
+        """A layer of this part like one of another model.
+
+        Args:
+            source: The layer, built.
+            name: Of the new one, within this part.
+            values: It begins with the values of `source`, after `fill` has been called;
+                else as this part's seed says.
+            **changes: Entries of its config that are to be others.
+        """
+        config = {**source.get_config(), **changes}
+        del config["name"]
+        seed = self.layer_seed(name)
+        if seed is not None and "seed" in config:
+            config["seed"] = seed
+        if not values:
+            config = {key: _seeded(value, seed) for key, value in config.items()}
+        if self.kernel_regularizer is not None and "kernel_regularizer" in config:
+            config["kernel_regularizer"] = self._kernel(name)["kernel_regularizer"]
+        config[SOURCE] = source if values else None
+        return self.layer(type(source), name, **config)
+
+    def fill(self) -> None:
+        """Give the copies that have been called the values of their sources."""
+        while self._copied:
+            copy_values(*self._copied.pop())
+
+    def operation(self, source: Operation, name: str) -> Operation:
+        """An operation of `keras.ops` like one of another model."""
+        config = {**source.get_config(), "name": self.name(name)}
+        return type(source).from_config(config)
 
     def dense(self, units: int, name: str, **kwargs: Any) -> keras.layers.Layer:
         kwargs = {**self._kernel(name), **kwargs}

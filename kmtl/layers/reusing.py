@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from kmtl.layers.maker import LayerMaker
+from kmtl.typing import Operation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,7 @@ class ReusingMaker(LayerMaker):
     """
 
     frozen: bool = False
-    made: dict[str, keras.layers.Layer] = dataclasses.field(
+    made: dict[str, Any] = dataclasses.field(
         default_factory=dict, compare=False, repr=False
     )
 
@@ -51,4 +52,10 @@ class ReusingMaker(LayerMaker):
                 f"A layer that is applied again must be of the same kind: '{full}' is "
                 f"a {type(self.made[full]).__name__}. Received: {kind.__name__}"
             )
+        return self.made[full]
+
+    def operation(self, source: Operation, name: str) -> Operation:
+        full = self.name(name)
+        if full not in self.made:
+            self.made[full] = super().operation(source, name)
         return self.made[full]

@@ -16,6 +16,7 @@ from kmtl.tasks.checks import check_loss_weights
 from kmtl.training.balance import Plan, make_plan
 from kmtl.training.heads import check_heads
 from kmtl.training.metrics import TaskMetrics
+from kmtl.training.rate_factors import check_factors
 from kmtl.typing import Config, Model, Optimizer, TaskName
 from kmtl.weighting import base as weighting_base
 from kmtl.weighting.base import Weighting
@@ -32,6 +33,7 @@ class Compilation:
         metrics: The tasks' metrics.
         weighting, relations: Set up, but not yet the model's; or None.
         plan: What a gradient-based weighting acts on, else None.
+        factors: Name of a part -> factor of the learning rate.
         options: Arguments of `keras.Model.compile`.
     """
 
@@ -42,6 +44,7 @@ class Compilation:
     weighting: weighting_base.Weighting | None
     relations: relations_base.Relations | None
     plan: Plan | None
+    factors: dict[str, float]
     options: Config
 
     def config(self) -> Config:
@@ -56,6 +59,7 @@ class Compilation:
             "weighted_metrics": self.metrics.config("weighted_metrics"),
             "weighting": self.weighting,
             "relations": self.relations,
+            "lr_multipliers": self.factors or None,
         }
 
 
@@ -68,6 +72,7 @@ def check(
     weighted_metrics: Mapping[TaskName, Any] | None,
     weighting: str | Config | Weighting | None,
     relations: str | Relations | None,
+    lr_multipliers: Mapping[str, float] | None,
     **options: Any,
 ) -> Compilation:
     """Check arguments of `compile`; the model stays as it is.
@@ -86,6 +91,7 @@ def check(
     weights = check_loss_weights(loss_weights, names)
     shapes = {name: tensor.shape for name, tensor in model.output.items()}
     task_metrics = TaskMetrics(tasks, shapes, metrics, weighted_metrics)
+    factors = check_factors(model, lr_multipliers)
     options = _check_options(**options)
     rule = weighting_base.get(weighting)
     regulariser = relations_base.get(relations)
@@ -107,7 +113,7 @@ def check(
     if regulariser is not None:
         regulariser.setup(model)
     return Compilation(
-        tasks, losses, weights, task_metrics, rule, regulariser, plan, options
+        tasks, losses, weights, task_metrics, rule, regulariser, plan, factors, options
     )
 
 

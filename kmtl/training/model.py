@@ -15,7 +15,7 @@ from kmtl._private.keras import CACHED_EVALUATION, forget_layer
 from kmtl.relations import base as relations_base
 from kmtl.relations.base import Relations
 from kmtl.tasks.checks import label_dict
-from kmtl.training import sources, streams, targets, total_loss
+from kmtl.training import rate_factors, sources, streams, targets, total_loss
 from kmtl.training.balance import current_plan
 from kmtl.training.balance_log import BalanceLog
 from kmtl.training.callbacks import with_hooks
@@ -110,6 +110,7 @@ class MultiTaskModel(TaskAccess):
         *,
         weighting: str | Config | Weighting | None = None,
         relations: str | Relations | None = None,
+        lr_multipliers: Mapping[str, float] | None = None,
     ) -> None:
         """Make the model ready to train. Only the optimizer is needed.
 
@@ -132,6 +133,11 @@ class MultiTaskModel(TaskAccess):
                 tasks on top of their weights. None sums the weighted losses.
             relations: Name or object of `kmtl.relations`: a regulariser of the heads'
                 weights that learns how the tasks are related. Defaults to none.
+            lr_multipliers: Factors >= 0 of the learning rate (and of decoupled weight
+                decay), for a pretrained trunk, say: `{"trunk": 0.1}`. Keys are
+                `"trunk"` (all blocks), `"block_1"` and so on (that block, shared or the
+                tasks' own), and names of tasks, for their heads. Parts that are not
+                named, gates among them, have 1. Defaults to none.
 
         Raises:
             ValueError: for names that are not tasks, unknown losses and metrics, and a
@@ -151,8 +157,10 @@ class MultiTaskModel(TaskAccess):
             auto_scale_loss=auto_scale_loss,
             weighting=weighting,
             relations=relations,
+            lr_multipliers=lr_multipliers,
         )
         super().compile(**made.options)
+        rate_factors.install(self, self.optimizer, made.factors)
         for name, layer in self.task_outputs.items():
             layer.set_loss(made.losses.get(name))
             if made.weights == "data":

@@ -7,6 +7,7 @@ and sharing schemes are made with their defaults, made small.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import keras
@@ -120,9 +121,22 @@ DATA = dict.fromkeys(["conv1d", "rnn", "tcn", "transformer"], SERIES)
 DATA["fusion"] = {"photo": IMAGES, "row": IMAGES[:, 0, :, 0]}
 
 
+@functools.cache
+def brought() -> keras.Model:
+    """A small model of somebody's own, whose second block keeps the shape."""
+    inputs = x = keras.Input((SIDE, SIDE, 1))
+    for name in ("first", "second"):
+        x = keras.layers.Conv2D(4, 3, padding="same", name=f"{name}_conv")(x)
+        x = keras.layers.BatchNormalization(name=f"{name}_norm")(x)
+        x = keras.layers.ReLU(name=name)(x)
+    return keras.Model(inputs, x)
+
+
 def backbone(name: str, scheme: str = "hard"):
     """A small backbone of that kind, with everything that it can have."""
     cls = _registry.get("backbone", name)
+    if name == "from_keras":
+        return cls(brought(), cuts=["first"], dropout=0.1, kernel_regularizer="l2")
     fields = {field.name for field in dataclasses.fields(cls)}
     _, changes = SCHEME_EXAMPLES.get(scheme, (None, {}))
     options = {k: v for k, v in (SMALL | changes).items() if k in fields}

@@ -1,0 +1,290 @@
+"""The graph of a functional Keras model, read once: steps, and where they can part."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+
+from kmtl import _checks
+from kmtl._private.keras import node_of
+from kmtl.typing import Layer, Model, Node, Operation, Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """A tensor of the graph; 0 is the model's input."""
+
+    number: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One call of a layer or operation.
+
+    Args:
+        operation: What is called.
+        name: Its name; inside a nested model with that model's name before it.
+        args, kwargs: What it is called with, tensors as `Value`.
+        inputs, outputs: Numbers of the tensors that it reads and gives.
+    """
+
+    operation: Operation
+    name: str
+    args: tuple
+    kwargs: dict[str, Any]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    @property
+    def has_kernel(self) -> bool:
+        """Whether it computes with a matrix of weights."""
+        weights = getattr(self.operation, "weights", ())
+        return any(len(variable.shape) > 1 for variable in weights)
+
+    @property
+    def strides(self) -> bool:
+        """Whether it makes maps smaller."""
+        given = getattr(self.operation, "strides", None)
+        return given is not None and max(keras.tree.flatten(given)) > 1
+
+
+@functools.cache
+def functional_class() -> type[keras.Model]:
+    """The class of `keras.Model(inputs, outputs)`, which Keras keeps to itself."""
+    inputs = keras.Input((1,))
+    return type(keras.Model(inputs, inputs))
+
+
+def check_functional(model: Model) -> keras.Model:
+    """The functional model that a model is.
+
+    Raises:
+        ValueError: for a model whose layers are called in code, or one that has several
+            inputs or outputs, saying what to give instead.
+    """
+    functional = functional_class()
+    if isinstance(model, keras.Sequential):
+        if not model.built:
+            raise ValueError(
+                "`model` must know its input: begin it with keras.Input(...). "
+                f"Received: keras.Sequential '{model.name}', which is not built"
+            )
+        model = keras.Model(model.inputs, model.outputs, name=model.name)
+    if not isinstance(model, functional) or type(model).call is not functional.call:
+        raise ValueError(
+            "`model` must be a functional Keras model, whose layers stand in a graph: "
+            "keras.Model(inputs, outputs), keras.Sequential or one of "
+            "keras.applications. What a subclass computes in its `call` cannot be "
+            f"parted into blocks. Received: {type(model).__name__} '{model.name}'"
+        )
+    for what, tensors in (("inputs", model.inputs), ("outputs", model.outputs)):
+        if len(tensors) != 1:
+            advice = (
+                "take one of them with keras.Model(model.input, "
+                "model.get_layer(name).output)"
+                if what == "outputs"
+                else "give every input a trunk of its own (kmtl.backbones.Fusion)"
+            )
+            names = [tensor.name for tensor in tensors]
+            raise ValueError(
+                f"`model` must have one of its {what} only: {advice}. "
+                f"Received: model '{model.name}' with {len(tensors)} {what}, {names}"
+            )
+    return model
+
+
+class Graph:
+    """The steps of a functional model, nested models taken apart.
+
+    Args:
+        model: A functional model or a `keras.Sequential`, with one input and output.
+    """
+
+    def __init__(self, model: Model):
+        model = check_functional(model)
+        self.input = model.inputs[0]
+        self.steps: list[Step] = []
+        #: Name of a layer -> the tensors that it gives, one per call.
+        self.places: dict[str, list[int]] = {}
+        self._count = 0
+        self._channels: dict[int, int] = {}
+        known = {id(self.input): 0}
+        (self.output,) = self._read(model.outputs, known, "")
+        self._maker = {
+            number: i for i, step in enumerate(self.steps) for number in step.outputs
+        }
+        self._before = self._ancestors()
+
+    def _read(
+        self,
+        outputs: Sequence[Tensor],
+        known: dict[int, int],
+        prefix: str,
+    ) -> list[int]:
+        """Add the steps that make some tensors; returns the tensors' numbers."""
+
+        def number(leaf: Any) -> Any:
+            is_tensor = isinstance(leaf, keras.KerasTensor)
+            return Value(known[id(leaf)]) if is_tensor else leaf
+
+        for node in _in_order(outputs, known):
+            name = prefix + node.operation.name
+            args = keras.tree.map_structure(number, tuple(node.arguments.args))
+            kwargs = {
+                key: keras.tree.map_structure(number, value)
+                for key, value in node.arguments.kwargs.items()
+                if value is not None and key != "training"  # `fit` says it anew
+            }
+            inputs = tuple(known[id(tensor)] for tensor in node.input_tensors)
+            inner = _nested(node, kwargs)
+            if inner is not None:
+                begin = zip(inner.inputs, inputs, strict=True)
+                own = {id(tensor): at for tensor, at in begin}
+                made = self._read(inner.outputs, own, f"{name}_")
+            else:
+                made = [self._count + 1 + i for i in range(len(node.outputs))]
+                self._count += len(made)
+                for at, tensor in zip(made, node.outputs, strict=True):
+                    self._channels[at] = int((tensor.shape or (0,))[-1] or 0)
+                step = Step(node.operation, name, args, kwargs, inputs, tuple(made))
+                self.steps.append(step)
+            known.update(zip(map(id, node.outputs), made, strict=True))
+            if len(made) == 1:
+                self.places.setdefault(name, []).extend(made)
+        return [known[id(tensor)] for tensor in outputs]
+
+    def _ancestors(self) -> list[int]:
+        """Per step, as bits, itself and the steps that it depends on."""
+        found: list[int] = []
+        for i, step in enumerate(self.steps):
+            bits = 1 << i
+            for number in step.inputs:
+                if number:
+                    bits |= found[self._maker[number]]
+            found.append(bits)
+        return found
+
+    # -- where the graph can part -----------------------------------------------------
+
+    def find(self, name: str) -> int:
+        """The tensor that a layer gives.
+
+        Raises:
+            ValueError: if there is no such layer, or it is applied several times.
+        """
+        if name not in self.places:
+            raise ValueError(
+                "`cuts` must be names of layers of the model, each with one output."
+                f"{_checks.did_you_mean(name, self.places)} Received: {name!r}"
+            )
+        if len(self.places[name]) > 1:
+            raise ValueError(
+                "A cut must be at a layer that is applied once. Received: "
+                f"{name!r}, which is applied {len(self.places[name])} times"
+            )
+        return self.places[name][0]
+
+    def crossing(self, number: int) -> Step | None:
+        """A step after a cut that reads past it, None if the cut parts the graph."""
+        at = self._maker[number]
+        before = self._before[at]
+        shared = {
+            id(step.operation): step
+            for i, step in enumerate(self.steps)
+            if before >> i & 1 and getattr(step.operation, "weights", ())
+        }
+        for i, step in enumerate(self.steps):
+            if before >> i & 1:
+                continue
+            for read in step.inputs:
+                if read == 0 or (before >> self._maker[read] & 1 and read != number):
+                    return step
+            if id(step.operation) in shared:
+                return step
+        return None
+
+    def pieces(self, cuts: Sequence[int]) -> list[list[Step]]:
+        """The steps between cuts, which are in order."""
+        found, done = [], 0
+        for number in [*cuts, self.output]:
+            bits = self._before[self._maker[number]] if number else 0
+            piece = bits & ~done
+            found.append([s for i, s in enumerate(self.steps) if piece >> i & 1])
+            done |= bits
+        return found
+
+    def position(self, number: int) -> int:
+        """By it the cuts of a graph are in order: the number of steps up to one."""
+        return self._before[self._maker[number]].bit_count()
+
+    def separators(self) -> list[int]:
+        """All tensors that part the graph, in order, but the input and the output."""
+        if not self.output:
+            return []
+        through = self._before[self._maker[self.output]]
+        found = []
+        for i, step in enumerate(self.steps):
+            if not through >> i & 1 or len(step.outputs) != 1:
+                continue
+            number = step.outputs[0]
+            if number != self.output and self._is_cut(i, number):
+                found.append(number)
+        found = [number for number in found if self.crossing(number) is None]
+        return sorted(found, key=self.position)
+
+    def _is_cut(self, at: int, number: int) -> bool:
+        """`crossing` without its reason, for all steps of a large graph."""
+        before = self._before[at]
+        return not any(
+            not before >> i & 1
+            and any(
+                read == 0 or (read != number and before >> self._maker[read] & 1)
+                for read in step.inputs
+            )
+            for i, step in enumerate(self.steps)
+        )
+
+    def name_of(self, number: int) -> str:
+        """Name of the layer that gives a tensor."""
+        return self.steps[self._maker[number]].name
+
+    def channels(self, number: int) -> int:
+        """Size of a tensor's last axis, 0 where it is open."""
+        return self._channels[number]
+
+
+def _nested(node: Node, kwargs: dict[str, Any]) -> keras.Model | None:
+    """The functional model that a node calls, if its layers can stand for it."""
+    called: Layer = node.operation
+    if isinstance(called, keras.Sequential):
+        called = keras.Model(called.inputs, called.outputs)
+    if type(called) is not functional_class() or kwargs:
+        return None
+    fits = len(called.inputs) == len(node.input_tensors)
+    return called if fits else None
+
+
+def _in_order(outputs: Sequence[Tensor], known: dict[int, int]) -> Iterator[Node]:
+    """The nodes that make some tensors from those known, each after what it reads."""
+    seen: set[int] = set()
+    stack: list[tuple[Node, bool]] = [
+        (node_of(tensor), False)
+        for tensor in reversed(outputs)
+        if id(tensor) not in known
+    ]
+    while stack:
+        node, ready = stack.pop()
+        if ready:
+            yield node
+        elif id(node) not in seen:
+            seen.add(id(node))
+            stack.append((node, True))
+            stack.extend(
+                (node_of(tensor), False)
+                for tensor in reversed(node.input_tensors)
+                if id(tensor) not in known
+            )

@@ -1,0 +1,398 @@
+"""Any functional Keras model as a trunk."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import inspect
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kmtl import _checks
+from kmtl._registry import register
+from kmtl.backbones import _cuts
+from kmtl.backbones._graph import Graph, Step, Value
+from kmtl.backbones.base import Backbone
+from kmtl.backbones.preprocessing import MODES, mode_of, preprocess
+from kmtl.layers.dropout import Dropout
+from kmtl.layers.maker import LayerMaker
+from kmtl.typing import Config, Shape, Tensor
+
+#: What functions of `keras.applications` load unless told otherwise.
+IMAGENET = "imagenet"
+#: Do nothing at inference, and are left out where nothing is trained.
+NOISE = (
+    Dropout,
+    keras.layers.AlphaDropout,
+    keras.layers.Dropout,  # and the spatial ones
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+)
+
+
+@register("backbone", "from_keras")
+@dataclasses.dataclass(frozen=True, eq=False)
+class FromKeras(Backbone):
+    """Any functional Keras model as a trunk, with its weights.
+
+    The model is cut into blocks, each a piece of its graph between two cuts. They are
+    shared, copied per task or mixed as any scheme says; every copy begins with the
+    model's weights. The model itself stays as it is. What it does to its inputs
+    (`Rescaling`, `Normalization`, ...) is part of the first block, and so of exports.
+
+    Args:
+        model: A functional `keras.Model` (or `keras.Sequential`) with one input and one
+            output, which the heads read: hand-made, of `keras.applications`, a backbone
+            of keras-hub. Or a function that makes one, such as
+            `keras.applications.MobileNetV2`, or that function's name: it is called with
+            the `input_shape` of the net to build, and `include_top=False`.
+        cuts: Names of the layers at which a block ends, in any order; all of the model
+            after a cut must depend on what is before by that layer's output alone. Of a
+            nested model, layers are called `<model>_<layer>`. `"auto"` cuts between the
+            sizes of the maps of a convolutional net, else between layers with weights.
+            `backbone.cut_names` tells where.
+        freeze: `"all"`, or the number of leading blocks that are not trained: nothing
+            in them changes. Batch normalisation runs with its statistics and dropout is
+            left out, so that heads learn from what they will see later. None trains
+            all that is trainable in the model.
+        weights: For a function: `"imagenet"`, the path of a weights file, or None for
+            weights drawn by the `seed` of the net to build. A model has its own.
+        preprocessing: What is done to the inputs first: `"bytes"` brings images in
+            [0, 1] to [0, 255]; `"tf"`, `"torch"` and `"caffe"` are those of
+            `keras.applications`, for images in [0, 1]; None takes the inputs as they
+            are. `"auto"` is what a net of `keras.applications`, given by its function
+            or name, was trained on, and None for all others.
+        arguments: Further arguments of the function, such as `{"alpha": 0.5}`.
+        dropout: As for `Backbone`, after every block; None (the default) for none but
+            the model's own.
+        kernel_regularizer: In the place of the layers' own; None keeps them.
+
+    Raises:
+        ValueError: for a subclassed model, several inputs or outputs, and cuts that are
+            no layers or do not part the model.
+
+    Example:
+
+    >>> inputs = keras.Input((8, 8, 3))
+    >>> x = keras.layers.Conv2D(4, 3, strides=2, activation="relu", name="stem")(inputs)
+    >>> x = keras.layers.Conv2D(8, 3, activation="relu", name="body")(x)
+    >>> net = keras.Model(inputs, x)
+    >>> backbone = kmtl.backbones.FromKeras(net, cuts=["stem"])
+    >>> model = kmtl.build(
+    ...     backbone=backbone, input_shape=(8, 8, 3), sharing_depth=1,
+    ...     tasks=[kmtl.Regression("a"), kmtl.Regression("b")],
+    ... )
+    >>> [layer.name for layer in model.layers if "_block" in layer.name]
+    ['shared_block1_stem', 'a_block2_body', 'b_block2_body']
+    """
+
+    model: Any
+    cuts: Sequence[str] | str = "auto"
+    _: dataclasses.KW_ONLY
+    dropout: float | Sequence[float] | None = None
+    activation: None = None  # type: ignore[assignment]
+    freeze: str | int | None = None
+    weights: str | None = IMAGENET
+    preprocessing: str | None = "auto"
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    #: Digest of the model's weights: what tells apart configs of equal layers.
+    digest: str | None = None
+
+    def __post_init__(self) -> None:
+        def put(name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)
+
+        for name in ("activation", "normalization"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"`{name}` of backbone 'from_keras' must be None: its layers are "
+                    f"the model's. Received: {name}={getattr(self, name)!r}"
+                )
+        put("arguments", dict(self.arguments))
+        if self.preprocessing is not None:
+            choices = ("auto", *MODES)
+            _checks.check_choice("preprocessing", self.preprocessing, choices)
+        if isinstance(self.model, Mapping):
+            put("model", _from_config(self.model))
+        if isinstance(self.model, str):
+            put("model", _application(self.model))
+        if isinstance(self.model, keras.Model):
+            self._check_model()
+        elif not callable(self.model):
+            raise TypeError(
+                "`model` must be a functional keras.Model, a function that makes one, "
+                "or the name of one in keras.applications. "
+                f"Received: model={self.model!r}"
+            )
+        if self.cuts != "auto":
+            if isinstance(self.cuts, str) or not all(
+                isinstance(name, str) for name in self.cuts
+            ):
+                raise TypeError(
+                    '`cuts` must be "auto" or a sequence of names of layers. '
+                    f"Received: cuts={self.cuts!r}"
+                )
+            put("cuts", tuple(self.cuts))
+        if self.is_made:
+            self.pieces  # noqa: B018  refuses cuts that do not fit
+        if self.freeze not in (None, "all"):
+            most = self.num_blocks
+            put("freeze", _checks.check_int("freeze", self.freeze, 0, most))
+        if self.dropout is not None:
+            put("dropout", self._check_dropout())
+        if self.kernel_regularizer is not None:
+            made = keras.regularizers.get(self.kernel_regularizer)
+            put("kernel_regularizer", keras.regularizers.serialize(made))
+
+    def _check_model(self) -> None:
+        if self.arguments:
+            raise ValueError(
+                "`arguments` are those of a function that makes the model. Received: "
+                f"a model and arguments={self.arguments}"
+            )
+        if self.weights not in (IMAGENET, None):
+            raise ValueError(
+                "`weights` are for a function that makes the model; for a model call "
+                f"its `load_weights` first. Received: weights={self.weights!r}"
+            )
+        if self.preprocessing == "auto":
+            object.__setattr__(self, "preprocessing", None)
+
+    # -- the model ---------------------------------------------------------------------
+
+    @property
+    def is_made(self) -> bool:
+        """Whether it has a model, and not only a function that makes one."""
+        return isinstance(self.model, keras.Model)
+
+    @functools.cached_property
+    def _made(self) -> dict[Any, FromKeras]:
+        """Shape of one input -> the backbone with the model for it."""
+        return {}
+
+    def for_shape(self, input_shape: Shape) -> FromKeras:
+        """The backbone with the model that its function makes for inputs of a shape."""
+        if self.is_made:
+            return self
+        key = None if input_shape is None else tuple(input_shape)
+        made = self._made
+        if key not in made:
+            model = self._make(key)
+            changes: Config = {"model": model, "arguments": {}}
+            if self.preprocessing == "auto":
+                changes["preprocessing"] = mode_of(self.model)
+            changes["weights"] = self.weights and IMAGENET
+            made[key] = dataclasses.replace(self, **changes)
+        made[key] = made.pop(key)  # the last one that was asked for
+        return made[key]
+
+    def _make(self, input_shape: Shape | None) -> keras.Model:
+        known = inspect.signature(self.model).parameters
+        open_ = any(p.kind is p.VAR_KEYWORD for p in known.values())
+        given: Config = {}
+        if "include_top" in known:
+            given["include_top"] = False
+        if "weights" in known:
+            given["weights"] = self.weights if input_shape is not None else None
+        if input_shape is not None and ("input_shape" in known or open_):
+            given["input_shape"] = input_shape
+        model = self.model(**{**given, **self.arguments})
+        if not isinstance(model, keras.Model):
+            raise TypeError(
+                "`model` must be a functional keras.Model or a function that makes "
+                f"one. Received: a function that returned {type(model).__name__}"
+            )
+        return model
+
+    @functools.cached_property
+    def graph(self) -> Graph:
+        """The model's steps, of the function's default model where there is none."""
+        return Graph(self.model) if self.is_made else self._some.graph
+
+    @property
+    def _some(self) -> FromKeras:
+        """With the model that the function has made last, or its default one."""
+        made = self._made
+        return next(reversed(made.values()), None) or self.for_shape(None)
+
+    @functools.cached_property
+    def _ends(self) -> list[int]:
+        if self.cuts == "auto":
+            return _cuts.automatic(self.graph)
+        return _cuts.named(self.graph, self.cuts)
+
+    @functools.cached_property
+    def pieces(self) -> list[list[Step]]:
+        """The steps of each block."""
+        return self.graph.pieces(self._ends)
+
+    @property
+    def cut_names(self) -> tuple[str, ...]:
+        """Names of the layers at which the blocks end, but for the last one."""
+        if not self.is_made:
+            return self._some.cut_names
+        return tuple(map(self.graph.name_of, self._ends))
+
+    @property
+    def num_blocks(self) -> int:
+        if not self.is_made and self.cuts != "auto":
+            return len(self.cuts) + 1
+        return len(self.pieces) if self.is_made else self._some.num_blocks
+
+    @property
+    def frozen_blocks(self) -> int:
+        """Number of leading blocks that are not trained."""
+        return self.num_blocks if self.freeze == "all" else int(self.freeze or 0)
+
+    @property
+    def INPUT_RANKS(self) -> tuple[int, ...]:  # type: ignore[override]
+        """Ranks of one input that the blocks accept."""
+        return (len(self.graph.input.shape) - 1,)
+
+    def check_input_shape(self, input_shape: tuple) -> None:
+        if not self.is_made:
+            return self.for_shape(input_shape).check_input_shape(input_shape)
+        wanted = tuple(self.graph.input.shape[1:])
+        fits = len(wanted) == len(input_shape) and all(
+            None in (size, given) or size == given
+            for size, given in zip(wanted, input_shape, strict=True)
+        )
+        if not fits:
+            raise ValueError(
+                "`input_shape` of backbone 'from_keras' must be that of its model, "
+                f"{wanted}; make the model with keras.Input of the shape that you "
+                "have (weights of convolutions fit any size). "
+                f"Received: input_shape={tuple(input_shape)}"
+            )
+        return None
+
+    # -- blocks ------------------------------------------------------------------------
+
+    def block(self, index: int, features: Tensor, make: LayerMaker) -> Tensor:
+        if not self.is_made:  # as an encoder of a fusion
+            made = self._some if index else self.for_shape(features.shape[1:])
+            return made.block(index, features, make)
+        if index == 0:
+            features = preprocess(self.preprocessing, features, make)
+        frozen = index < self.frozen_blocks
+        begin = self._ends[index - 1] if index else 0
+        ends = [*self._ends, self.graph.output]
+        values = {begin: features}
+
+        def current(leaf: Any) -> Any:
+            return values[leaf.number] if isinstance(leaf, Value) else leaf
+
+        made: dict[int, Callable[..., Any]] = {}  # of layers that are applied twice
+        for step in self.pieces[index]:
+            if frozen and isinstance(step.operation, NOISE):
+                values[step.outputs[0]] = values[step.inputs[0]]
+                continue
+            args = keras.tree.map_structure(current, step.args)
+            kwargs = keras.tree.map_structure(current, step.kwargs)
+            called = made.get(id(step.operation))
+            if called is None:
+                called = made[id(step.operation)] = self._copy(step, make, frozen)
+            outputs = keras.tree.flatten(called(*args, **kwargs))
+            values.update(zip(step.outputs, outputs, strict=True))
+        make.fill()
+        return self.drop(index, values[ends[index]], make)
+
+    def _copy(self, step: Step, make: LayerMaker, frozen: bool) -> Callable[..., Any]:
+        if not isinstance(step.operation, keras.layers.Layer):
+            return make.operation(step.operation, step.name)
+        changes = {"trainable": False} if frozen else {}
+        # Without weights of its own a net is drawn by the seed of what is built.
+        values = self.weights is not None
+        return make.copy(step.operation, step.name, values=values, **changes)
+
+    # -- records -----------------------------------------------------------------------
+
+    def to_config(self) -> Config:
+        """JSON-ready description, with a digest in the place of the weights.
+
+        What is made of it has the layers of the model, and weights drawn anew: those of
+        a kmtl model are in its own file.
+        """
+        config = super().to_config()
+        if self.is_made:
+            config["model"] = _described(self.model)
+            if self.weights is not None:
+                config["digest"] = self.digest or _digest(self.model)
+        else:
+            config["model"] = _function_name(self.model)
+        if not isinstance(self.cuts, str):
+            config["cuts"] = list(self.cuts)
+        return config
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, FromKeras):
+            return NotImplemented
+        return self is other or self.to_config() == other.to_config()
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.cuts, self.freeze))
+
+    def __deepcopy__(self, memo: dict) -> FromKeras:
+        return self  # nothing of it changes, and a model is not copied lightly
+
+
+def _described(model: keras.Model) -> Config:
+    config: Config = keras.saving.serialize_keras_object(model)
+    config.pop("compile_config", None)
+    return json.loads(json.dumps(config))  # tuples become lists, as in a file
+
+
+def _digest(model: keras.Model) -> str:
+    digest = hashlib.sha256()
+    for variable in model.weights:
+        value = np.ascontiguousarray(ops.convert_to_numpy(variable))
+        digest.update(f"{value.dtype}{value.shape}".encode() + value.tobytes())
+    return digest.hexdigest()
+
+
+def _application(name: str) -> Callable[..., keras.Model]:
+    """A function of `keras.applications`, or one of a module that is imported."""
+    module, _, own = name.rpartition(".")
+    found = getattr(sys.modules.get(module), own, None) if module else None
+    if found is None and not module:
+        known = [
+            known
+            for known in dir(keras.applications)
+            if callable(getattr(keras.applications, known))
+        ]
+        if name not in known:
+            raise ValueError(
+                _checks.unknown_name("model of keras.applications", name, known)
+            )
+        found = getattr(keras.applications, name)
+    if not callable(found):
+        raise ValueError(
+            f"The function that makes the model must have been imported: '{own}' of "
+            f"'{module}'. Received: model={name!r}"
+        )
+    return found
+
+
+def _function_name(function: Callable[..., Any]) -> str:
+    name = getattr(function, "__name__", "")
+    if name and getattr(keras.applications, name, None) is function:
+        return name
+    module = getattr(function, "__module__", "")
+    if getattr(sys.modules.get(module), name, None) is not function:
+        raise ValueError(
+            "A function that makes a model must be found by its name, at the top of a "
+            "module, to be part of a config: give the model that it makes. "
+            f"Received: {function!r}"
+        )
+    return f"{module}.{name}"
+
+
+def _from_config(config: Mapping[str, Any]) -> keras.Model:
+    return keras.saving.deserialize_keras_object(dict(config))
