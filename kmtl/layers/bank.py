@@ -69,6 +69,19 @@ MERGES = (keras.layers.Add, keras.layers.Multiply, keras.layers.Maximum)
 MASKED = (Masked, MaskedPooling, Places)
 #: Cannot run as one: a layer for each copy.
 SEPARATE = (Recurrent,)
+#: Look at all channels together, and so must come before what has copies.
+COMMON = (
+    keras.layers.CenterCrop,
+    keras.layers.Normalization,
+    keras.layers.Reshape,
+    keras.layers.Resizing,
+)
+#: Operations of `keras.ops` that treat every entry by itself.
+ENTRYWISE = (
+    "Abs", "Add", "Cast", "Divide", "Elu", "Exp", "Gelu", "HardSigmoid", "HardSilu",
+    "LeakyRelu", "Maximum", "Minimum", "Multiply", "Negative", "Relu", "Relu6", "Selu",
+    "Sigmoid", "Silu", "Softplus", "Sqrt", "Square", "Subtract", "Tanh", "TrueDivide",
+)  # fmt: skip
 #: Activations that look across channels, and so would mix the copies.
 ACROSS_CHANNELS = ("softmax", "log_softmax", "sparsemax", "glu")
 #: Regularisers of a folded kernel that are the sum of those of its copies.
