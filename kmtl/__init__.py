@@ -57,6 +57,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl.tasks import TaskOutput as TaskOutput
     from kmtl.training.loading import load_model as load_model
     from kmtl.training.model import MultiTaskModel as MultiTaskModel
+    from kmtl.training.recipe import Recipe as Recipe
     from kmtl.tuning import BayesianOptimization as BayesianOptimization
     from kmtl.tuning import GridSearch as GridSearch
     from kmtl.tuning import Hyperband as Hyperband
@@ -86,6 +87,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "kmtl.registration": ("register",),
     "kmtl.training.loading": ("load_model",),
     "kmtl.training.model": ("MultiTaskModel",),
+    "kmtl.training.recipe": ("Recipe",),
     "kmtl.tuning": (
         "HyperModel",
         "RandomSearch",

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kmtl._dimensions import Choice, Dimension, Float, Int
+from kmtl.training.schedules import SCHEDULES
 from kmtl.tuning.parts import PerBlock, PerTask
-from kmtl.tuning.schedules import SCHEDULES
 from kmtl.tuning.weights import TaskWeights, UniformWeights
 
 #: Weightings that cost no more than a plain step and go with any sharing depth.

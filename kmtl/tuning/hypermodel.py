@@ -13,9 +13,9 @@ from kmtl import _checks, _registry
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_unique_tasks
 from kmtl.training.model import MultiTaskModel
+from kmtl.training.schedules import LearningRateSchedule
 from kmtl.tuning import components
 from kmtl.tuning.feed import Feed, choose_steps_per_execution, is_arrays
-from kmtl.tuning.schedules import LearningRateSchedule
 from kmtl.tuning.signature import FIT_NAMES, TASK_WEIGHTS
 from kmtl.tuning.space import Space, is_gradient_weighting
 from kmtl.typing import Config, HyperParameters, Options, Values

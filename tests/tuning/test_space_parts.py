@@ -12,6 +12,7 @@ import pytest
 
 import kmtl
 from kmtl import _registry
+from kmtl.training.schedules import SCHEDULES, LearningRateSchedule, factor
 from kmtl.tuning import (
     Choice,
     Float,
@@ -23,7 +24,6 @@ from kmtl.tuning import (
     WeightGrid,
     components,
 )
-from kmtl.tuning.schedules import SCHEDULES, LearningRateSchedule, factor
 
 THREE = (kmtl.Regression("a"), kmtl.Regression("b"), kmtl.Regression("c"))
 VECTOR = {"input_shape": (8,)}

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from keras import ops
 
+from kmtl.training.schedules import factor
 from kmtl.tuning.objective import SearchObjective
 from kmtl.tuning.population import limits
 from kmtl.tuning.population.chunks import Between, Chunk, make_chunks
@@ -20,7 +21,6 @@ from kmtl.tuning.population.members import (
     values_of,
 )
 from kmtl.tuning.population.program import Program, State
-from kmtl.tuning.schedules import factor
 from kmtl.typing import Callback, Model
 from kmtl.weighting.base import Weighting
 

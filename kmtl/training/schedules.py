@@ -28,7 +28,7 @@ def factor(schedule: str, epoch: int, epochs: int) -> float:
 
     Example:
 
-    >>> from kmtl.tuning.schedules import factor
+    >>> from kmtl.training.schedules import factor
     >>> [round(factor("linear", epoch, 4), 2) for epoch in range(4)]
     [1.0, 0.75, 0.5, 0.25]
     """

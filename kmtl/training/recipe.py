@@ -1,0 +1,155 @@
+"""How a model is trained where nothing is said: a recipe that was measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import keras
+
+from kmtl import _checks
+from kmtl.training.schedules import SCHEDULES, LearningRateSchedule
+from kmtl.typing import Callbacks, Data, Inputs, Labels, Model, SampleWeight
+
+#: Batches of an epoch that a batch size is chosen for, and the sizes it stays within.
+_BATCHES, _SMALLEST, _LARGEST = 16, 32, 256
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Optimizer, schedule, epochs, batches and stopping that go together.
+
+    `fit` compiles a model and trains it in one call. The parts are there one by one
+    too, for a `compile` and `fit` of your own: `recipe.optimizer()`,
+    `recipe.callbacks()`, `recipe.rows_per_batch(rows)`, `recipe.epochs`.
+
+    The defaults are those for `kmtl.backbones.TabularMLP`, chosen on validation rows of
+    some of the data sets in `experiments/tables`, which has the measurements.
+
+    Args:
+        learning_rate: Of AdamW, in the first epoch. Defaults to 0.003.
+        schedule: How it changes over the epochs, one of
+            `kmtl.training.schedules.SCHEDULES`. Defaults to `"cosine"`: towards 0.
+        weight_decay: Of AdamW, >= 0. Defaults to 0.01.
+        epochs: At most. Defaults to 150.
+        patience: Training ends when the validation loss has not fallen for so many
+            epochs; the weights are those of the best epoch. Defaults to 40.
+        batch_size: None takes a power of two between 32 and 256, a sixteenth of the
+            rows or so.
+
+    Example:
+
+    >>> x = np.random.default_rng(0).normal(size=(64, 3)).astype("float32")
+    >>> model = kmtl.build(
+    ...     backbone="tabular", input_shape=(3,), tasks=[kmtl.Regression("sum")]
+    ... )
+    >>> recipe = kmtl.Recipe(epochs=2)
+    >>> history = recipe.fit(
+    ...     model, x, x.sum(1), validation_data=(x, x.sum(1)), verbose=0
+    ... )
+    >>> len(history.history["val_loss"])
+    2
+    """
+
+    learning_rate: float = 0.003
+    schedule: str = "cosine"
+    weight_decay: float = 0.01
+    epochs: int = 150
+    patience: int = 40
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        def put(name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)
+
+        rate = _checks.check_range(
+            "learning_rate", self.learning_rate, 0, low_open=True, high_open=True
+        )
+        put("learning_rate", rate)
+        _checks.check_choice("schedule", self.schedule, SCHEDULES)
+        decay = _checks.check_range("weight_decay", self.weight_decay, 0, 1)
+        put("weight_decay", decay)
+        put("epochs", _checks.check_int("epochs", self.epochs, 1))
+        put("patience", _checks.check_int("patience", self.patience, 1))
+        if self.batch_size is not None:
+            put("batch_size", _checks.check_int("batch_size", self.batch_size, 1))
+
+    def rows_per_batch(self, rows: int) -> int:
+        """The batch size for so many training rows.
+
+        >>> [kmtl.Recipe().rows_per_batch(rows) for rows in (200, 1000, 100_000)]
+        [32, 64, 256]
+        """
+        if self.batch_size is not None:
+            return self.batch_size
+        power = round(math.log2(max(rows, 1) / _BATCHES))
+        return max(_SMALLEST, min(_LARGEST, 2 ** max(power, 0)))
+
+    def optimizer(self) -> keras.optimizers.Optimizer:
+        """A new optimizer."""
+        return keras.optimizers.AdamW(
+            learning_rate=self.learning_rate, weight_decay=self.weight_decay
+        )
+
+    def callbacks(self, validation: bool = True) -> list[keras.callbacks.Callback]:
+        """New callbacks: the schedule, and with validation data the stopping."""
+        schedule = LearningRateSchedule(self.schedule, self.learning_rate, self.epochs)
+        if not validation:
+            return [schedule]
+        stopping = keras.callbacks.EarlyStopping(
+            "val_loss", mode="min", patience=self.patience, restore_best_weights=True
+        )
+        return [schedule, stopping]
+
+    def fit(
+        self,
+        model: Model,
+        x: Inputs | Data,
+        y: Labels | None = None,
+        *,
+        validation_data: Data | None = None,
+        sample_weight: SampleWeight | None = None,
+        callbacks: Callbacks = None,
+        verbose: Any = "auto",
+        **compile_options: Any,
+    ) -> keras.callbacks.History:
+        """Compile a model and train it.
+
+        Args:
+            model: A `kmtl.MultiTaskModel`.
+            x, y, sample_weight: Training data, as for `model.fit`.
+            validation_data: As for `model.fit`. Without it, the model is the one after
+                the last epoch.
+            callbacks: Further ones.
+            verbose: As for `model.fit`.
+            **compile_options: As for `model.compile`, such as `weighting="uncertainty"`.
+
+        Returns:
+            What `model.fit` returns.
+        """
+        model.compile(self.optimizer(), **compile_options)
+        own = self.callbacks(validation_data is not None)
+        options: dict[str, Any] = {}
+        data = x if y is None else (x, y, sample_weight)
+        arrays = model.checked_arrays(data)
+        if arrays is not None:
+            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(arrays)
+            rows = len(keras.tree.flatten(x)[0])
+            options["batch_size"] = self.rows_per_batch(rows)
+        return model.fit(
+            x,
+            y,
+            sample_weight=sample_weight,
+            validation_data=validation_data,
+            epochs=self.epochs,
+            callbacks=[*own, *_as_list(callbacks)],
+            verbose=verbose,
+            **options,
+        )
+
+
+def _as_list(callbacks: Callbacks) -> list[keras.callbacks.Callback]:
+    if isinstance(callbacks, keras.callbacks.Callback):
+        return [callbacks]
+    return list(callbacks or ())
