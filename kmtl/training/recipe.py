@@ -13,7 +13,7 @@ from kmtl.training.schedules import SCHEDULES, LearningRateSchedule
 from kmtl.typing import Callbacks, Data, Inputs, Labels, Model, SampleWeight
 
 #: Batches of an epoch that a batch size is chosen for, and the sizes it stays within.
-_BATCHES, _SMALLEST, _LARGEST = 16, 32, 256
+_BATCHES, _SMALLEST, _LARGEST = 64, 32, 256
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,8 @@ class Recipe:
         epochs: At most. Defaults to 150.
         patience: Training ends when the validation loss has not fallen for so many
             epochs; the weights are those of the best epoch. Defaults to 40.
-        batch_size: None takes a power of two between 32 and 256, a sixteenth of the
-            rows or so.
+        batch_size: None takes a power of two between 32 and 256, a sixty-fourth of
+            the rows or so.
 
     Example:
 
@@ -78,7 +78,7 @@ class Recipe:
     def rows_per_batch(self, rows: int) -> int:
         """The batch size for so many training rows.
 
-        >>> [kmtl.Recipe().rows_per_batch(rows) for rows in (200, 1000, 100_000)]
+        >>> [kmtl.Recipe().rows_per_batch(rows) for rows in (200, 4000, 100_000)]
         [32, 64, 256]
         """
         if self.batch_size is not None:
@@ -123,7 +123,7 @@ class Recipe:
                 the last epoch.
             callbacks: Further ones.
             verbose: As for `model.fit`.
-            **compile_options: As for `model.compile`, such as `weighting="uncertainty"`.
+            **compile_options: As for `model.compile`, such as `weighting="dwa"`.
 
         Returns:
             What `model.fit` returns.

@@ -1,0 +1,93 @@
+"""The experiment on tables: its measures, its ranks, and its fast mode."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EXPERIMENT = Path(__file__).resolve().parents[2] / "experiments" / "tables"
+
+
+@pytest.fixture
+def modules(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENT))
+    for name in ("data", "report"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    import data
+    import report
+
+    yield data, report
+    for name in ("data", "report"):
+        sys.modules.pop(name, None)
+
+
+def test_scores(modules) -> None:
+    from sklearn.metrics import roc_auc_score
+
+    data, _ = modules
+    rng = np.random.default_rng(0)
+    y, found = rng.normal(size=(50, 2)), rng.normal(size=(50, 2))
+    y[:5, 1] = np.nan
+    train = np.array([[1.0, 2.0], [3.0, np.nan]])
+    one, two = data.score("regression", train, y, found)
+    assert one == pytest.approx(
+        np.sqrt(np.mean((y[:, 0] - found[:, 0]) ** 2) / np.mean((y[:, 0] - 2) ** 2))
+    )
+    rest = y[5:, 1], found[5:, 1]
+    assert two == pytest.approx(
+        np.sqrt(np.mean((rest[0] - rest[1]) ** 2) / np.mean((rest[0] - 2.0) ** 2))
+    )
+    flags = (y > 0).astype(float)
+    flags[:5, 1] = np.nan
+    aucs = data.score("binary", train, flags, found)
+    expected = [
+        roc_auc_score(flags[:, 0], found[:, 0]),
+        roc_auc_score(flags[5:, 1], found[5:, 1]),
+    ]
+    np.testing.assert_allclose(aucs, expected)
+
+
+def test_splits_are_the_published_ones(modules) -> None:
+    data, _ = modules
+    parts = data.split(101, 2)
+    assert [len(part) for part in parts] == [60, 20, 21]
+    order = np.random.default_rng(1002).permutation(101)
+    np.testing.assert_array_equal(np.concatenate(parts), order)
+
+
+def test_ranks(modules) -> None:
+    _, report = modules
+
+    def own(**means: float) -> dict:
+        return {side: {"mean": mean, "spread": 0.02} for side, mean in means.items()}
+
+    sides = own(forest=0.50, linear=0.40, kmtl=0.45, kmtl_mean=0.39)
+    assert report.rank("enb", sides, "kmtl") == (2, 3)
+    assert report.rank("enb", sides, "kmtl_mean") == (1, 3)
+    assert report.rank("census", sides, "kmtl") == (2, 3)  # larger is better there
+    assert not report.behind_forest("enb", sides)
+    assert report.behind_forest("census", sides)
+    assert report.behind_forest("enb", own(forest=0.40, kmtl=0.43))
+    assert not report.behind_forest("enb", own(forest=0.40, kmtl=0.41))
+
+
+@pytest.mark.slow
+def test_fast_mode(tmp_path: Path) -> None:
+    command = [sys.executable, str(EXPERIMENT / "run.py"), "--fast", "--out"]
+    for _ in range(2):  # the second goes on, with nothing left to do
+        done = subprocess.run(
+            [*command, str(tmp_path)],
+            check=True,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(EXPERIMENT.parents[1])},
+        )
+    assert done.stdout == ""
+    results = json.loads((tmp_path / "results_fast.json").read_text("utf-8"))
+    assert set(results["sets"]["sider"]["sides"]) >= {"kmtl", "kmtl_mean", "forest"}

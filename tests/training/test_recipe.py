@@ -1,0 +1,95 @@
+"""The recipe: one call trains, and its parts are those of a `fit` of one's own."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+import kmtl
+
+pytestmark = pytest.mark.backend
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(60, 3)).astype("float32")
+Y = X.sum(axis=1)
+
+
+class Rates(keras.callbacks.Callback):
+    """The learning rate and the weights of every epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rates: list[float] = []
+        self.weights: list[list[np.ndarray]] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+        self.rates.append(float(rate))
+        self.weights.append(self.model.get_weights())
+
+
+@pytest.fixture(scope="module")
+def trained():
+    model = kmtl.build_mlp(
+        input_shape=(3,), tasks=[kmtl.Regression("y")], units=(8,), seed=0
+    )
+    seen = Rates()
+    recipe = kmtl.Recipe(learning_rate=0.1, epochs=8, patience=3, batch_size=16)
+    # Against these labels the validation loss grows sooner or later.
+    history = recipe.fit(
+        model,
+        X[:40],
+        {"y": Y[:40]},
+        validation_data=(X[40:], {"y": -Y[40:]}),
+        callbacks=seen,
+        verbose=0,
+        weighting="log_loss",
+    )
+    return model, seen, history.history
+
+
+def test_the_rate_falls_as_a_cosine(trained) -> None:
+    _, seen, _ = trained
+    expected = [0.05 * (1 + np.cos(np.pi * epoch / 8)) for epoch in range(8)]
+    np.testing.assert_allclose(seen.rates, expected[: len(seen.rates)], rtol=1e-5)
+
+
+def test_it_stops_and_keeps_the_best_epoch(trained) -> None:
+    model, seen, logs = trained
+    best = int(np.argmin(logs["val_loss"]))
+    assert len(logs["val_loss"]) == best + 1 + 3 < 8
+    for found, kept in zip(model.get_weights(), seen.weights[best], strict=True):
+        np.testing.assert_array_equal(found, kept)
+
+
+def test_what_compile_gets(trained) -> None:
+    model, _, _ = trained
+    assert isinstance(model.optimizer, keras.optimizers.AdamW)
+    assert model.optimizer.weight_decay == 0.01
+    assert model.weighting.registered_name == "log_loss"
+
+
+def test_data_sets_have_batches_of_their_own() -> None:
+    class Batches(keras.utils.PyDataset):
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int):
+            return X[index::2], {"y": Y[index::2]}
+
+    model = kmtl.build_mlp(
+        input_shape=(3,), tasks=[kmtl.Regression("y")], units=(4,), seed=0
+    )
+    history = kmtl.Recipe(epochs=1).fit(model, Batches(), verbose=0)
+    assert history.params["steps"] == 2
+    assert len(kmtl.Recipe().callbacks(validation=False)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("learning_rate", 0), ("schedule", "none"), ("epochs", 0), ("patience", 0)],
+)
+def test_refused(name, value) -> None:
+    with pytest.raises(ValueError, match=f"`{name}` must be .*Received"):
+        kmtl.Recipe(**{name: value})
