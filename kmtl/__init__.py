@@ -44,6 +44,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl.tasks import BinaryClassification as BinaryClassification
     from kmtl.tasks import Classification as Classification
     from kmtl.tasks import Count as Count
+    from kmtl.tasks import CustomTask as CustomTask
     from kmtl.tasks import DenseRegression as DenseRegression
     from kmtl.tasks import Distribution as Distribution
     from kmtl.tasks import Metric as Metric
@@ -80,6 +81,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "Count",
         "Quantile",
         "Distribution",
+        "CustomTask",
         "TaskOutput",
     ),
     "kmtl.builders": ("build", "build_mlp", "build_cnn"),

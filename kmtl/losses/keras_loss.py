@@ -18,7 +18,7 @@ INSTEAD = {
     "Circle": ("compares rows of a batch with each other", "'cross_entropy'"),
     "Dice": ("is one number for many labels", "'focal' or 'cross_entropy'"),
     "KLDivergence": ("takes probabilities", "'cross_entropy', which has its gradient"),
-    "Poisson": ("is NaN for outputs below 0", "'mse' on np.log1p of the labels"),
+    "Poisson": ("is NaN for outputs below 0", "kmtl.Count, or 'mse'"),
     "Tversky": ("is one number for many labels", "'focal' or 'cross_entropy'"),
 }
 RULES = {

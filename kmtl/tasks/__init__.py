@@ -4,6 +4,7 @@ from kmtl.tasks.base import Task
 from kmtl.tasks.binary import BinaryClassification, MultiLabel
 from kmtl.tasks.classification import Classification
 from kmtl.tasks.count import Count
+from kmtl.tasks.custom import CustomTask
 from kmtl.tasks.dense_regression import DenseRegression
 from kmtl.tasks.distribution import Distribution
 from kmtl.tasks.metric import Metric
@@ -18,6 +19,7 @@ __all__ = [
     "BinaryClassification",
     "Classification",
     "Count",
+    "CustomTask",
     "DenseRegression",
     "Distribution",
     "Metric",

@@ -54,6 +54,7 @@ EXAMPLES = {
         RNG.poisson(3, (ROWS, 2)),
     ),
     "distribution": (kmtl.Distribution("t"), RNG.normal(size=ROWS)),
+    "custom": (kmtl.CustomTask("t", shape=(2,)), RNG.normal(size=(ROWS, 2))),
     "quantile": (kmtl.Quantile("t"), RNG.normal(size=ROWS)),
 }
 # kind -> (input, training rows)
