@@ -1,0 +1,129 @@
+"""Photos: sizes, dtypes, channels, and what is no photo."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from keras import ops
+from PIL import Image as Pillow
+
+import kmtl
+from kmtl.inputs import Image
+from kmtl.layers import LayerMaker
+
+pytestmark = pytest.mark.backend
+RNG = np.random.default_rng(0)
+PHOTOS = RNG.integers(0, 256, (3, 8, 6, 3), dtype="uint8")
+
+
+def file_of(pixels: np.ndarray, kind: str = "png") -> bytes:
+    file = io.BytesIO()
+    Pillow.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
+def test_pixels_stay_what_they_are() -> None:
+    spec = Image((8, 6, 3))
+    assert spec.prepare(PHOTOS, "`x`") is PHOTOS
+    for given in (list(PHOTOS), PHOTOS.astype("float64"), PHOTOS.astype("int64")):
+        found = spec.prepare(given, "`x`")
+        assert found.dtype == "uint8"
+        np.testing.assert_array_equal(found, PHOTOS)
+    files = [file_of(photo) for photo in PHOTOS]
+    np.testing.assert_array_equal(spec.prepare(files, "`x`"), PHOTOS)
+    grey = Image((8, 6, 1)).prepare(PHOTOS[..., 0], "`x`")
+    np.testing.assert_array_equal(grey, PHOTOS[..., :1])
+    numbers = Image((8, 6, 3), "float32").prepare(PHOTOS, "`x`")
+    np.testing.assert_allclose(numbers, PHOTOS / 255, rtol=1e-6)
+
+
+def test_other_sizes_are_resized() -> None:
+    spec = Image((4, 3, 3))
+    halved = spec.prepare(PHOTOS, "`x`")
+    expected = ops.image.resize(
+        PHOTOS.astype("float32"), (4, 3), "bilinear", antialias=True
+    )
+    assert np.abs(halved - ops.convert_to_numpy(expected)).max() <= 0.51
+    mixed = spec.prepare([PHOTOS[0], PHOTOS[1, :5, :5], file_of(PHOTOS[2])], "`x`")
+    assert mixed.shape == (3, 4, 3, 3)
+    np.testing.assert_array_equal(mixed[0], halved[0])
+    np.testing.assert_array_equal(mixed[2], halved[2])
+    whole = Image((None, None, 3))
+    assert whole.prepare(list(PHOTOS), "`x`").shape == PHOTOS.shape
+    with pytest.raises(ValueError, match=r"photos of one size.*\(5, 5\) and \(8, 6\)"):
+        whole.prepare([PHOTOS[0], PHOTOS[1, :5, :5]], "`x`")
+
+
+def test_scales() -> None:
+    def encoded(spec: Image) -> np.ndarray:
+        import keras
+
+        inputs = keras.Input(spec.shape, dtype=spec.dtype)
+        model = keras.Model(inputs, spec.encode(inputs, LayerMaker("x")))
+        return ops.convert_to_numpy(model(spec.prepare(PHOTOS, "`x`")))
+
+    unit = encoded(Image((8, 6, 3)))
+    np.testing.assert_allclose(unit, PHOTOS / 255, rtol=1e-5)
+    np.testing.assert_allclose(encoded(Image((8, 6, 3), scale=None)), PHOTOS)
+    standard = Image((8, 6, 3), scale="standardize")
+    assert not standard.fitted
+    found = encoded(standard.fit(PHOTOS))
+    np.testing.assert_allclose(found.mean((0, 1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(found.std((0, 1, 2)), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["photo.jpg"], r"must hold photos.*text, 'photo\.jpg', in row 0"),
+        (np.array(["a"]), r"must hold photos.*text, .*'a'"),
+        ([file_of(PHOTOS[0]), b"no photo"], r"Row 1 of `x` must be an image file"),
+        (PHOTOS[..., :1], r"must have 3 channels.*repeat the channel.*1 channels"),
+        (np.zeros((2, 8, 6, 4)), r"leave out the last channel"),
+        (PHOTOS[0], r"must have shape \(N, height, width, 3\)"),
+        ([PHOTOS[0], PHOTOS[0, 0]], r"Row 1 of `x` must have shape \(height"),
+        (PHOTOS / 255, r"of 0 to 255.*Image\(\(8, 6, 3\), dtype='float32'\)"),
+        (PHOTOS + np.nan, r"must be finite"),
+    ],
+)
+def test_no_photos(given, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        Image((8, 6, 3)).prepare(given, "`x`")
+
+
+def test_refusals() -> None:
+    with pytest.raises(ValueError, match=r"must have 1 channel,.*average the channels"):
+        Image((8, 6, 1)).prepare(PHOTOS, "`x`")
+    for arguments, message in (
+        ({"shape": (8, 6)}, r"must be \(height, width, channels\)"),
+        ({"shape": (None, 6, 3)}, r"may both be None"),
+        ({"shape": (8, 6, 2), "served": "bytes"}, r"needs 1 or 3 channels"),
+        ({"shape": (8, 6, 3), "scale": "robust"}, r"`scale` must be"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Image(**arguments)
+    with pytest.raises(ValueError, match=r"must be fitted on the training rows"):
+        kmtl.build(
+            inputs={"photo": Image((8, 6, 3), scale="standardize")},
+            backbone="cnn",
+            tasks=[kmtl.Regression("y")],
+        )
+
+
+@pytest.mark.parametrize("served", ["pixels", "bytes"])
+def test_served_photos_of_another_size(served: str) -> None:
+    tf = pytest.importorskip("tensorflow")
+    spec = Image((4, 3, 3), served=served)
+    given = (
+        tf.constant(PHOTOS)
+        if served == "pixels"
+        else tf.constant([file_of(photo) for photo in PHOTOS])
+    )
+    found = tf.function(spec.serve)({"x": given}).numpy()
+    assert found.dtype == "uint8"
+    # One level: where a mean of pixels is a half, rounding may go either way.
+    difference = found.astype(int) - spec.prepare(PHOTOS, "`x`")
+    assert np.abs(difference).max() <= 1
+    assert (difference != 0).mean() < 0.1
