@@ -345,7 +345,8 @@ def frames_there(waves: Tensor, step: int) -> Tensor:
     starts = np.arange(0, samples, step)
     numbers = np.arange(1, samples + 1, dtype="float32")
     ends = ops.max(ops.cast(ops.not_equal(waves, 0), "float32") * numbers, axis=1)
-    return ops.cast(starts[None].astype("float32") < ends[:, None], "float32")
+    ends = ops.expand_dims(ends, 1)
+    return ops.cast(ops.less(starts[None].astype("float32"), ends), "float32")
 
 
 def _clips(data: Any, what: str) -> list[np.ndarray]:

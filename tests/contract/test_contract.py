@@ -60,6 +60,23 @@ EXAMPLES = {
 # kind -> (input, training rows)
 INPUTS = {
     "array": (kmtl.inputs.Array((2,)), RNG.normal(size=(ROWS, 2)).astype("float32")),
+    "audio": (
+        kmtl.inputs.Audio(1000, bands=3),
+        [RNG.uniform(-0.5, 0.5, 90 + 10 * row) for row in range(ROWS)],
+    ),
+    "image": (
+        kmtl.inputs.Image((4, 3, 1), scale="standardize"),
+        [RNG.integers(0, 256, (4 + row, 5)).astype("uint8") for row in range(ROWS)],
+    ),
+    "series": (
+        kmtl.inputs.Series(),
+        [RNG.normal(size=(1 + row, 2)) for row in range(ROWS)],
+    ),
+    "text": (
+        kmtl.inputs.Text(4),
+        ["Play jazz", None, "a b, a b a", "", "jazz", "b"],
+    ),
+    "tokens": (kmtl.inputs.Tokens(), [[3, 1, 2], [], [4], [1, 1], [2], [3]]),
     "table": (
         kmtl.inputs.Table(),
         {
