@@ -186,6 +186,7 @@ def _of_objects(values: np.ndarray) -> Cells:
         values = np.array([_as_text(value) for value in values], dtype=object)
         found = pd.api.types.infer_dtype(values, skipna=True)
     if found == "string":
+        values = np.where(missing, None, values)
         missing = missing | (values == "")
     if missing.all():
         return Cells("nothing", np.full(len(values), np.nan), missing)

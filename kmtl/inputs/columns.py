@@ -91,7 +91,7 @@ def infer_kind(name: str, cells: Cells, what: str) -> str:
         raise ValueError(
             f"Column '{name}' of {what} must hold one kind of cells: make the odd ones "
             "NaN, or all of them strings. Received: "
-            f"{value!r} in row {row} of a column with other kinds"
+            f"{shown(value)} in row {row} of a column with other kinds"
         )
     if cells.kind != "text":
         kinds = {"number": "numeric", "boolean": "boolean", "date": "datetime"}
@@ -104,8 +104,8 @@ def infer_kind(name: str, cells: Cells, what: str) -> str:
             raise ValueError(
                 f"Column '{name}' of {what} must hold dates in one format, such as "
                 f"2024-05-01: parse it with pandas.to_datetime, or say columns="
-                f"{{'{name}': 'categorical'}}. Received: {cells.values[row]!r} in row "
-                f"{row}"
+                f"{{'{name}': 'categorical'}}. Received: {shown(cells.values[row])} in "
+                f"row {row}"
             )
         return "datetime"
     different = len(set(cells.values[~cells.missing]))
@@ -141,7 +141,7 @@ def numbers(name: str, cells: Cells, what: str, kind: str = "numeric") -> np.nda
         hint = ": make it NaN, or parse the column with pandas.to_numeric"
         raise ValueError(
             f"Column '{name}' of {what} must hold numbers{hint}. "
-            f"Received: {value!r} in row {row}"
+            f"Received: {shown(value)} in row {row}"
         )
     values = np.asarray(cells.values, "float64")
     wrong = np.isinf(values)
@@ -175,7 +175,7 @@ def texts(name: str, cells: Cells, what: str) -> np.ndarray:
         row = int(np.flatnonzero(~cells.missing)[0])
         raise ValueError(
             f"Column '{name}' of {what} must hold strings, as the training rows did. "
-            f"Received: {cells.values[row]!r} in row {row}"
+            f"Received: {shown(cells.values[row])} in row {row}"
         )
     return np.where(cells.missing, None, cells.values)
 
@@ -206,8 +206,13 @@ def dates(name: str, cells: Cells, what: str) -> np.ndarray:
     raise ValueError(
         f"Column '{name}' of {what} must hold dates, as pandas' datetime64 or as text "
         "such as 2024-05-01 or 2024-05-01 13:30:00 (others: pandas.to_datetime). "
-        f"Received: {cells.values[row]!r} in row {row}"
+        f"Received: {shown(cells.values[row])} in row {row}"
     )
+
+
+def shown(cell: Any) -> str:
+    """A cell as Python writes it."""
+    return repr(cell.item() if isinstance(cell, np.generic) else cell)
 
 
 def readings(seconds: np.ndarray, kind: str) -> dict[str, np.ndarray]:
