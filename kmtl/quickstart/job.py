@@ -22,6 +22,7 @@ from kmtl.evaluation import (
     baselines,
     evaluate,
 )
+from kmtl.evaluation.balanced import WORST
 from kmtl.evaluation.delta import LOG_NAME
 from kmtl.evaluation.table import HEADERS, NOTE
 from kmtl.export import ExportReport
@@ -41,7 +42,9 @@ from kmtl.quickstart.settings import (
     Result,
     Settings,
 )
+from kmtl.quickstart.words import MEANINGS, verdict
 from kmtl.training.runs import fit_run
+from kmtl.tuning.objective import trial_logs
 from kmtl.typing import Callback, Trial, Tuner
 
 if TYPE_CHECKING:
@@ -90,8 +93,8 @@ class Job:
         self._begin("data")
         self.data = kmtl.data.digits(seed=self.settings.seed)
         for task in self.data.tasks:
-            text = f"{task.name}: {task.registered_name}, scored by {task.score.name}"
-            self._tell("note", text)
+            kind = f"{task.registered_name}, scored by {task.score.name}"
+            self._tell("note", f"{task.name}: {MEANINGS[task.name]} ({kind})")
         rows = {name: len(part) for name, part in self.data.splits.items()}
         images = ", ".join(f"{count} {name}" for name, count in rows.items())
         self._tell("note", f"images {self.data.input_shape}: {images}")
@@ -100,7 +103,7 @@ class Job:
         model, history, run_folder = self.train(tuner, singles)
         evaluation = self.compare(model, singles, history)
         report = self.export(model)
-        return self._finish(tuner, run_folder, evaluation, report)
+        return self._finish(tuner, model, run_folder, evaluation, report)
 
     # -- stages -----------------------------------------------------------------------
 
@@ -177,6 +180,9 @@ class Job:
         )
         best = tuner.oracle.get_best_trials(1)[0]
         self._tell("note", f"best: trial {_number(tuner, best)}, {self._values(best)}")
+        if best.hyperparameters.values["sharing_depth"] == 0:
+            text = "it shares nothing: these tasks do not gain from sharing here"
+            self._tell("note", text)
         return tuner
 
     def _on_search_event(self, event: tuning.SearchEvent) -> None:
@@ -192,8 +198,9 @@ class Job:
         elif event.kind == "epoch_end":
             self._tell_epoch(event.epoch, event.logs)
         elif event.kind == "trial_end":
-            score = event.trial.score
-            outcome = event.reason or f"Δm {score:+.2f} %"
+            outcome = event.reason or _improvement(event.trial)
+            if event.number == 1:
+                name = f"{name} (the defaults)"
             self._tell(
                 "step_end",
                 f"{name}: {self._values(event.trial)}  {outcome}",
@@ -266,6 +273,7 @@ class Job:
     def _finish(
         self,
         tuner: Tuner,
+        model: MultiTaskModel,
         run_folder: Path,
         evaluation: Evaluation,
         report: ExportReport,
@@ -288,7 +296,11 @@ class Job:
             "search": SEARCH,
             "baselines": BASELINES,
         }
+        arguments = self.hypermodel.arguments(best.hyperparameters)
         notes = [
+            *verdict(
+                evaluation, arguments["sharing_depth"], len(FILTERS), self._sizes(model)
+            ),
             f"Best of {completed} trials: number {_number(tuner, best)}, "
             f"{self._values(best)}.",
             "The single-task models had the same net, rows and epochs "
@@ -301,11 +313,9 @@ class Job:
             "made_with": {**made_with(), "python": platform.python_version()},
             "best_trial": {
                 "trial": _number(tuner, best),
-                "validation_delta_m": best.score,
+                "validation_delta_m": trial_logs(best)[LOG_NAME],
                 "hyperparameters": best.hyperparameters.values,
-                "loss_weights": self.hypermodel.arguments(best.hyperparameters)[
-                    "loss_weights"
-                ],
+                "loss_weights": arguments["loss_weights"],
             },
             "test": evaluation.to_dict(),
             "export_differences": report.differences,
@@ -335,6 +345,15 @@ class Job:
             filters=FILTERS,
         )
 
+    def _sizes(self, model: MultiTaskModel) -> dict[str, int]:
+        """Numbers of parameters of the model, and of one net for each task."""
+        fixed = self.hypermodel.fixed
+        separate = [
+            self.hypermodel.builder(tasks=[task], **fixed).count_params()
+            for task in self.data.tasks
+        ]
+        return {"shared": model.count_params(), "separate": sum(separate)}
+
     def _values(self, trial: Trial) -> str:
         """What a trial varies, in one line."""
         arguments = self.hypermodel.arguments(trial.hyperparameters)
@@ -361,6 +380,15 @@ class Job:
         self._tell(
             "epoch_end", "  ".join(shown), epoch=epoch, epochs=self.settings.epochs
         )
+
+
+def _improvement(trial: Trial) -> str:
+    """Δm of a trial, and the task that gains least, in words."""
+    logs = trial_logs(trial)
+    return (
+        f"Δm {logs[LOG_NAME]:+.1f} % against separate nets, worst task "
+        f"{logs[WORST]:+.1f} %"
+    )
 
 
 def _number(tuner: Tuner, trial: Trial) -> int:

@@ -24,7 +24,7 @@ from kmtl.tuning.events import SearchEvent
 from kmtl.tuning.folds import Folds, check_folds
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.liveness import Owner
-from kmtl.tuning.population import TogetherTrials
+from kmtl.tuning.population import TogetherTrials, limits
 from kmtl.tuning.results import SearchResults
 from kmtl.tuning.running import TrialRunner
 from kmtl.tuning.stopping import make_rule
@@ -87,7 +87,7 @@ class SearchTuner(SearchResults, TrialRunner):
         keep_checkpoints: int = 3,
         workers: int = 1,
         recycle_after: int = 20,
-        population: int = 1,
+        population: int | str = "auto",
         max_drop: float | None = None,
         **options: Any,
     ):
@@ -143,9 +143,15 @@ class SearchTuner(SearchResults, TrialRunner):
             _checks.check_range("max_minutes", max_minutes, 0, low_open=True)
         self.workers = _checks.check_int("workers", workers, 1)
         self.recycle_after = _checks.check_int("recycle_after", recycle_after, 1)
-        self.population = _checks.check_int("population", population, 1)
-        if self.population > 1:
-            self._together = TogetherTrials(self, self.population)
+        if population == "auto":
+            shared = self.storage is not None or self.workers > 1
+            population = 1 if shared else limits.size_for(self.hypermodel)
+        if population is not None:
+            population = _checks.check_int("population", population, 1)
+        #: Trials begun at once; None: as many as suit the model.
+        self.population = population
+        if population != 1:
+            self._together = TogetherTrials(self, population)
         self.keep_checkpoints = _checks.check_int(
             "keep_checkpoints", keep_checkpoints, 1
         )
@@ -404,7 +410,7 @@ class SearchTuner(SearchResults, TrialRunner):
     ) -> None:
         """Begin the study, or go on with it if it is of the same search."""
         folder, name = Path(self.project_dir), self.project_name
-        owner = Owner(folder, together=self.population > 1)
+        owner = Owner(folder, together=self._together is not None)
         space = self.oracle.get_space()
         known: list | None = None
         storage = None

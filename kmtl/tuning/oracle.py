@@ -45,6 +45,8 @@ class StudyOracle(StudyTrials):
     owner: Owner
     #: When no trial may begin any more, on `time.monotonic`'s clock.
     deadline: float = math.inf
+    #: Whether proposals depend on the results of earlier trials.
+    learns: bool = False
     #: What stops hopeless trials.
     rule: Rule | None = None
 

@@ -48,6 +48,7 @@ class BayesianOptimizationOracle(
     """
 
     num_initial_points: int | None
+    learns = True
 
     def __init__(self, *args: Any, sampler: str = "auto", **kwargs: Any):
         super().__init__(*args, **kwargs)

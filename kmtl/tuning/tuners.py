@@ -83,7 +83,10 @@ class RandomSearch(SearchTuner, keras_tuner.RandomSearch):
           those of one structure train as one program (`kmtl.tuning.population`), with
           the results of one after another. What cannot, trains one at a time, and the
           log says why. Proposals do not know the results of trials begun with them.
-          Defaults to 1.
+          `"auto"`: as many as suit the model's size and the memory (of proposals that
+          learn from results a fifth of `max_trials`), and one at a time elsewhere: on
+          TensorFlow, for convolutional nets on a CPU, with `workers` or `storage`.
+          Defaults to `"auto"`.
         - `max_drop`: number >= 0, in %: a constraint beside any objective: no task's
           score may be worse than its single-task score by more. Needs `baselines`.
           Defaults to None.

@@ -234,6 +234,8 @@ def job_of(tuner: Tuner, search: Mapping[str, Any]) -> dict[str, Any]:
     given = dict(tuner._made_with)
     for name in ("overwrite", "warm_start", "listener", "workers", "max_minutes"):
         given.pop(name, None)  # the search's, not a worker's
+    if given["population"] == "auto":
+        given["population"] = 1  # they are side by side already
     given["directory"] = str(Path(tuner.directory).absolute())
     given["project_name"] = tuner.project_name
     minutes = math.inf if tuner.max_minutes is None else tuner.max_minutes

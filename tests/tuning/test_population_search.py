@@ -11,6 +11,7 @@ import pytest
 
 import kmtl
 from kmtl.tuning.oracle import MOST_KILLS
+from kmtl.tuning.population import limits
 from kmtl.tuning.population.run import Population
 
 pytestmark = [
@@ -42,10 +43,11 @@ def make(folder: Path, **options: Any) -> Any:
         space={"learning_rate": (1e-4, 1e-1, "log")},
     )
     settings = {"max_trials": 6, "seed": 0, "objective": "val_sum_mae", **options}
+    settings.setdefault("population", 6)
     kind = settings.pop("kind", kmtl.RandomSearch)
     if kind is kmtl.Hyperband:
         del settings["max_trials"]
-    return kind(hypermodel, directory=folder, population=6, **settings)
+    return kind(hypermodel, directory=folder, **settings)
 
 
 def search(tuner: Any) -> Any:
@@ -151,3 +153,50 @@ def test_kills_of_a_population_do_not_fail_its_trials(
     statuses = {i: t.status for i, t in search(make(tmp_path)).oracle.trials.items()}
     assert statuses.pop(culprit) == "FAILED"
     assert list(statuses.values()) == ["COMPLETED"] * 5
+
+
+def test_searches_train_in_populations_by_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    groups: list[int] = []
+    train = Population.train
+
+    def counted(self: Population, members: Any, **options: Any) -> Any:
+        groups.append(len(members))
+        return train(self, members, **options)
+
+    monkeypatch.setattr(Population, "train", counted)
+    tuner = make(tmp_path / "random", population="auto")
+    search(tuner)
+    assert groups == [6]
+    learning = make(
+        tmp_path / "learning",
+        kind=kmtl.BayesianOptimization,
+        max_trials=10,
+        population="auto",
+    )
+    assert limits.trials_at_once(tuner, 8) == limits.DEFAULT_SIZE
+    assert limits.trials_at_once(learning, 8) == 2  # between which proposals learn
+    # What cannot train together trains one at a time, of which nobody is warned.
+    groups.clear()
+    other = make(tmp_path / "alone", max_trials=2, population="auto")
+    callback = keras.callbacks.LambdaCallback()
+    other.search(*data(0), validation_data=data(1), epochs=1, callbacks=[callback])
+    assert not groups
+    assert "one at a time" not in caplog.text
+    shared = make(tmp_path / "shared", population="auto", storage="sqlite:///:memory:")
+    assert shared.population == 1
+
+
+@pytest.mark.thorough
+def test_winners_confirmed_in_a_population_score_as_one_at_a_time(
+    tmp_path: Path,
+) -> None:
+    together = search(make(tmp_path))
+    arrays = {"validation_data": data(1), "batch_size": 8}
+    found = together.confirm(*data(0), num_trials=2, seeds=2, **arrays).runs
+    together._study.set_note("confirmation", {})
+    together._together = None
+    alone = together.confirm(*data(0), num_trials=2, seeds=2, **arrays).runs
+    for name in ("val_sum_mae", "val_first_mae"):
+        np.testing.assert_allclose(found[name], alone[name], rtol=1e-4)

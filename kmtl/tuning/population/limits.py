@@ -16,7 +16,15 @@ from kmtl.evaluation.common_scale import CommonScore
 from kmtl.evaluation.delta import DeltaM
 from kmtl.training.sources import is_split
 from kmtl.tuning import reuse
-from kmtl.typing import AnyHyperModel, Callback, Data, Inputs, Labels, SampleWeight
+from kmtl.typing import (
+    AnyHyperModel,
+    Callback,
+    Data,
+    Inputs,
+    Labels,
+    SampleWeight,
+    Tuner,
+)
 from kmtl.weighting.base import Weighting
 
 if TYPE_CHECKING:
@@ -27,6 +35,10 @@ FIT_OPTIONS = ("sample_weight", "batch_size", "validation_batch_size", "verbose"
 #: Activations of one call that a CPU still keeps near by.
 CPU_BYTES = 8 * 2**20
 MOST_WIDTH = 64
+#: Trials that are asked for at once, at most, where nobody says.
+DEFAULT_SIZE = 32
+#: Groups of trials, at least, between which proposals learn from results.
+LEARNING_PARTS = 5
 #: Share of the free memory that a population may take.
 MEMORY_SHARE = 0.5
 
@@ -161,6 +173,23 @@ def choose_width(model: MultiTaskModel, batch_size: int) -> int:
             return 1
         return max(1, min(MOST_WIDTH, CPU_BYTES // max(1, size)))
     return max(1, min(most_members(model), free_bytes() // (8 * max(1, size))))
+
+
+def size_for(hypermodel: AnyHyperModel) -> int | None:
+    """Trials to begin at once unless asked for: 1, or None where models decide."""
+    if keras.backend.backend() != "jax" or reuse.reason_against(hypermodel) is not None:
+        return 1
+    return None
+
+
+def trials_at_once(tuner: Tuner, batch_size: int) -> int:
+    """Trials that suit the model that a tuner's space has by default."""
+    hypermodel, oracle = tuner.hypermodel, tuner.oracle
+    model = hypermodel.build(oracle.get_space())
+    size = min(DEFAULT_SIZE, choose_width(model, batch_size), most_members(model))
+    if oracle.learns and oracle.max_trials:
+        size = min(size, max(1, oracle.max_trials // LEARNING_PARTS))
+    return max(1, size)
 
 
 def most_members(model: MultiTaskModel) -> int:

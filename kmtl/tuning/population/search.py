@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("kmtl")
 
-#: Trials that are asked for at once.
-DEFAULT_SIZE = 32
-
 
 class TogetherTrials:
     """Takes several trials of a tuner's oracle at a time and trains them together.
@@ -38,10 +35,10 @@ class TogetherTrials:
 
     Args:
         tuner: A `SearchTuner`, whose `_build_and_fit_model` asks `fit` first.
-        size: Trials to take at a time, >= 1.
+        size: Trials to take at a time, >= 1. None: as many as suit the model.
     """
 
-    def __init__(self, tuner: Tuner, size: int = DEFAULT_SIZE):
+    def __init__(self, tuner: Tuner, size: int | None = None):
         self.tuner = tuner
         self.size = size
         self._population: Any = None
@@ -55,14 +52,18 @@ class TogetherTrials:
         tuner = self.tuner
         callbacks = list(fit_options.get("callbacks") or ())
         reason = self.reason_against(data, fit_options, callbacks)
-        if reason is not None:
+        size = 1
+        if reason is None:
+            rows = int(fit_options.get("batch_size") or 32)
+            size = self.size or limits.trials_at_once(tuner, rows)
+        elif self.size is not None:  # asked for
             logger.warning("Trials train one at a time: %s.", reason)
         tuner.oracle.verbose = fit_options.get("verbose", "auto")
         tuner.on_search_begin()
         try:
             more = True
             while more:
-                trials, more = self._take(self.size if reason is None else 1)
+                trials, more = self._take(size)
                 for trial in trials:
                     tuner.on_trial_begin(trial)
                 if reason is None:
