@@ -108,7 +108,8 @@ def build(
         front = plain_input(input_shape, trunk, input_dtype, input_name)
     if not isinstance(front.encoded, Mapping):
         trunk = trunk.for_shape(tuple(front.encoded.shape[1:]))
-    masks = trunk.masks(front.encoded, make, front.masks)
+    encoded = trunk.enter(front.encoded, make)
+    masks = trunk.masks(encoded, make, trunk.enter(front.masks, make.part("mask")))
     make = dataclasses.replace(make, masks=masks)
     tasks = tuple(
         task.replace(scale=front.of(task).scale) if task.target_is_input else task
@@ -117,12 +118,15 @@ def build(
 
     def head(task: Task, features: Tensor, part: str = "head") -> Tensor:
         own = front.of(task)
-        context = HeadContext(make.part(f"{task.name}_{part}"), own.shape, own.scale)
+        own_make = trunk.head_maker(make.part(f"{task.name}_{part}"))
+        context = HeadContext(own_make, own.shape, own.scale)
         return task.build_head(features, context)
 
-    logits = scheme.assemble(trunk, front.encoded, tasks, head, make)
+    logits = scheme.assemble(trunk, encoded, tasks, head, make)
     outputs = {
-        task.name: TaskOutput(task, weight_rule=rule)(logits[task.name])
+        task.name: TaskOutput(task, weight_rule=rule, members=trunk.members)(
+            logits[task.name]
+        )
         for task in tasks
     }
     _check_layer_names(keras.tree.flatten(front.inputs), outputs)

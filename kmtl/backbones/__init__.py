@@ -3,6 +3,7 @@
 from kmtl.backbones.base import Backbone
 from kmtl.backbones.cnn import CNN
 from kmtl.backbones.conv1d import TCN, ConvNet1D
+from kmtl.backbones.ensemble import Ensemble
 from kmtl.backbones.from_keras import FromKeras
 from kmtl.backbones.fusion import Fusion
 from kmtl.backbones.mlp import MLP
@@ -14,6 +15,7 @@ from kmtl.backbones.transformer import Transformer
 __all__ = [
     "CNN",
     "ConvNet1D",
+    "Ensemble",
     "FromKeras",
     "Fusion",
     "MLP",

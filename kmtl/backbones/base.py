@@ -106,6 +106,24 @@ class Backbone(_registry.Registrable):
         """Apply block `index` (0-based), with layers from `make`."""
         raise NotImplementedError
 
+    @property
+    def members(self) -> int:
+        """Members of an ensemble that every row of the batch has inside the model."""
+        return 1
+
+    def enter(self, inputs: Any, make: LayerMaker) -> Any:
+        """What goes into the trunk, or tells of it, as block 0 reads it.
+
+        Args:
+            inputs: A tensor, or a dict or tuple of tensors.
+            make: Maker of layers without trainable weights.
+        """
+        return inputs
+
+    def head_maker(self, make: LayerMaker) -> LayerMaker:
+        """The maker of a task's head, for a trunk whose features need a special one."""
+        return make
+
     def masks(self, inputs: Inputs, make: LayerMaker, given: Any = None) -> Any:
         """Where the sequences that the trunk reads are padded.
 

@@ -28,6 +28,8 @@ from kmtl.layers.joint import JointLogits
 from kmtl.layers.low_rank import LowRankMaker
 from kmtl.layers.maker import LayerMaker
 from kmtl.layers.mask import SoftMask
+from kmtl.layers.member_maker import MemberMaker
+from kmtl.layers.members import MemberScale, ToMembers
 from kmtl.layers.mixture import Mixture
 from kmtl.layers.one_hot_columns import OneHotColumns
 from kmtl.layers.ordered import Increasing, LocationAndSpread, OrderedClasses
@@ -84,6 +86,8 @@ __all__ = [
     "MaskedBatchNormalization",
     "MaskedPooling",
     "MaskWindows",
+    "MemberMaker",
+    "MemberScale",
     "Mixture",
     "OrderedClasses",
     "OneHotColumns",
@@ -106,6 +110,7 @@ __all__ = [
     "Stitch",
     "StopGradient",
     "SubspaceOrthogonality",
+    "ToMembers",
     "TopKGate",
 ]
 

@@ -23,6 +23,7 @@ from kmtl.layers.grouped import (
 )
 from kmtl.layers.grouped_convolution import GROUPED
 from kmtl.layers.maker import SOURCE, LayerMaker, _join
+from kmtl.layers.members import MemberScale
 from kmtl.layers.one_hot_columns import OneHotColumns
 from kmtl.layers.periodic_embedding import PeriodicEmbedding
 from kmtl.layers.piecewise_linear import PiecewiseLinear
@@ -61,6 +62,7 @@ PER_CHANNEL = (
     keras.layers.DepthwiseConv2D,
     keras.layers.Dropout,
     keras.layers.SpatialDropout2D,
+    MemberScale,
 )
 #: Encode the common input, the same for all copies: they have no parameters.
 ENCODINGS = (Columns, OneHotColumns, PiecewiseLinear)

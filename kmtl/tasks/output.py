@@ -8,8 +8,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from kmtl import _checks
 from kmtl._private.keras import value_of
 from kmtl.layers.kept import Kept
+from kmtl.layers.members import split_members
 from kmtl.tasks.base import Task
 from kmtl.tasks.transforms import TRANSFORMS, Transform
 from kmtl.tasks.values import Values
@@ -34,6 +36,9 @@ class TaskOutput(keras.layers.Layer):
         task: A `kmtl.Task`, or its config.
         loss: Loss in the place of the task's own: a name of the kind's, a
             `keras.losses.Loss`, or its config. Defaults to the task's own.
+        members: Members of an ensemble, which follow one another in the rows of the
+            inputs (see `kmtl.layers.members`): outputs are their mean, and while
+            training each has its own loss. Defaults to 1.
         weight_rule: `"data"` when the weight is still to be set from label counts.
 
     Call arguments:
@@ -45,6 +50,7 @@ class TaskOutput(keras.layers.Layer):
         task: Task | Config,
         loss: Any = None,
         weight_rule: str | None = None,
+        members: int = 1,
         **kwargs: Any,
     ):
         declared = task if isinstance(task, Task) else Task.from_config(task)
@@ -53,6 +59,7 @@ class TaskOutput(keras.layers.Layer):
         super().__init__(**kwargs)
         self._declared = self._task = declared
         self.weight_rule = weight_rule
+        self.members = _checks.check_int("members", members, 1)
         self._kept = Kept()
         self.set_loss(loss)
 
@@ -138,12 +145,36 @@ class TaskOutput(keras.layers.Layer):
 
         For other tensors than the last output it is computed from them.
         """
-        if self.transform is None:
+        if self.transform is None and self.members == 1:
             return outputs
         inputs, given = self._kept.look() or (None, None)
         if given is outputs:
             return inputs
+        if self.transform is None:
+            return outputs
         return self._of_values.learned(outputs, self.transform, self._state)
+
+    def of_members(self, predictions: Tensor) -> Tensor:
+        """Predictions inside the model, with an axis for the members if there are."""
+        if self.members == 1:
+            return predictions
+        return split_members(predictions, self.members)
+
+    def loss_values(self, task: Task, targets: Tensor, predictions: Tensor) -> Tensor:
+        """Loss of each label, the mean over the members where there are several.
+
+        Args:
+            task: The task of this layer, with its loss.
+            targets: What `targets` gave.
+            predictions: What `before` or `of_members` gave.
+        """
+        if len(predictions.shape) == len(self._input_shape):
+            return task.loss_values(targets, predictions)
+        # Members are rows again: losses know rows alone.
+        flat = ops.reshape(predictions, (-1, *predictions.shape[2:]))
+        repeated = ops.repeat(targets, self.members, axis=0)
+        values = task.loss_values(repeated, flat)
+        return ops.mean(split_members(values, self.members), axis=1)
 
     # -- the task ---------------------------------------------------------------------
 
@@ -181,28 +212,42 @@ class TaskOutput(keras.layers.Layer):
             self.task_weight.assign(task.weight)
         self._task, self.weight_rule = task, rule
 
-    def call(self, inputs: Tensor) -> Tensor:
-        inputs = ops.cast(inputs, "float32")
-        if self.transform is None:
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
+        seen = inputs = ops.cast(inputs, "float32")
+        if self.members > 1:
+            grouped = split_members(inputs, self.members)
+            inputs = ops.mean(grouped, axis=1)
+            seen = grouped if training else inputs
+        elif self.transform is None:
             return inputs
-        outputs = self._of_values.read(inputs, self.transform, self._state)
+        outputs = inputs
+        if self.transform is not None:
+            outputs = self._of_values.read(inputs, self.transform, self._state)
         # Not computed back from the outputs: that would lose digits and gradients.
-        self._kept.put((inputs, outputs))
+        self._kept.put((seen, outputs))
         return outputs
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return input_shape
+        rows = input_shape[0]
+        return (None if rows is None else rows // self.members, *input_shape[1:])
 
-    def to_keras(self) -> keras.layers.Layer:
-        """The plain Keras layer that does the same."""
-        if self.transform is None:
-            return keras.layers.Identity(dtype="float32", name=self.name)
+    def to_keras(self, activation: str = "linear") -> keras.layers.Layer:
+        """The plain Keras layer that does the same, with an activation after it."""
+        if self.transform is None and self.members == 1:
+            if activation == "linear":
+                return keras.layers.Identity(dtype="float32", name=self.name)
+            return keras.layers.Activation(activation, dtype="float32", name=self.name)
         state = {
             name: ops.convert_to_numpy(variable.value)
             for name, variable in self._state.items()
         }
         inputs = keras.Input(batch_shape=self._input_shape, dtype="float32")
-        outputs = self._of_values.read(inputs, self.transform, state)
+        outputs = inputs
+        if self.members > 1:
+            outputs = ops.mean(split_members(inputs, self.members), axis=1)
+        if self.transform is not None:
+            outputs = self._of_values.read(outputs, self.transform, state)
+        outputs = keras.activations.get(activation)(outputs)
         return keras.Model(inputs, outputs, name=self.name)
 
     def get_config(self) -> Config:
@@ -212,6 +257,7 @@ class TaskOutput(keras.layers.Layer):
             "task": self.with_loss(None).to_config(),
             "loss": keras.saving.serialize_keras_object(self.replaced_loss),
             "weight_rule": self.weight_rule,
+            "members": self.members,
         }
 
 

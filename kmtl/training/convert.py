@@ -63,11 +63,7 @@ def to_keras(model: Model, activated: bool) -> keras.Model:
 def _plain_layer(layer: Layer, activations: dict[str, str]) -> Layer:
     """A layer of Keras, or of the user's, that computes what `layer` does."""
     if isinstance(layer, TaskOutput):
-        if activations.get(layer.name, "linear") != "linear":
-            return keras.layers.Activation(
-                activations[layer.name], dtype="float32", name=layer.name
-            )
-        return layer.to_keras()
+        return layer.to_keras(activations.get(layer.name, "linear"))
     if hasattr(layer, "to_keras"):
         return layer.to_keras()
     config = plain_regularizers(plain_initializers(layer.get_config()))

@@ -51,6 +51,7 @@ def kept_predictions(model: Model) -> dict[str, list]:
         if isinstance(layer, DeepSupervision):
             tensor = layer.take()
             if tensor is not None:
+                tensor = model.task_outputs[layer.task].of_members(tensor)
                 found.setdefault(layer.task, []).append((layer.weight, tensor))
     return found
 
@@ -91,10 +92,10 @@ def task_losses(
         weights = apply_sample_weight(weights, sample_weight, name)
         layer = model.task_outputs[name]
         targets = layer.targets(labels, mask)
-        values = task.loss_values(targets, inner[name])
+        values = layer.loss_values(task, targets, inner[name])
         sums.append(ops.sum(values * weights))
         extra = sum(
-            weight * task.loss_values(targets, inside)
+            weight * layer.loss_values(task, targets, inside)
             for weight, inside in kept.get(name, ())
         )
         deep.append(

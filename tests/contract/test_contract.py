@@ -155,6 +155,8 @@ def backbone(name: str, scheme: str = "hard"):
     cls = _registry.get("backbone", name)
     if name == "from_keras":
         return cls(brought(), cuts=["first"], dropout=0.1, kernel_regularizer="l2")
+    if name == "ensemble":
+        return cls(backbone=backbone("cnn", scheme), members=2)
     fields = {field.name for field in dataclasses.fields(cls)}
     _, changes = SCHEME_EXAMPLES.get(scheme, (None, {}))
     options = {k: v for k, v in (SMALL | changes).items() if k in fields}
