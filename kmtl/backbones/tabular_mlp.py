@@ -47,7 +47,7 @@ class TabularMLP(Backbone):
     """Multi-layer perceptron on embedded columns of a table.
 
     Block 1 embeds the columns: numbers by their place between the quantiles of the
-    training rows (`PiecewiseLinear`) or by learned waves (`PeriodicEmbedding`),
+    training rows (`PiecewiseLinear`) and by learned waves (`PeriodicEmbedding`),
     categories one-hot, or with many of them by a learned embedding. Then, as every
     block: dense, normalisation, activation, dropout.
 
@@ -58,7 +58,7 @@ class TabularMLP(Backbone):
     Args:
         units: Width of each block. Defaults to (256, 256).
         numerical: How numbers are embedded: `"piecewise"`, `"periodic"`, `"both"`, or
-            None, as they are. Defaults to `"piecewise"`.
+            None, as they are. Defaults to `"both"`.
         edges: Edges of the bins of `"piecewise"`, one list per number; see
             `kmtl.layers.quantile_edges`. Default to those of the input, or to quantiles
             of a normal distribution.
@@ -70,7 +70,7 @@ class TabularMLP(Backbone):
             `embedding_width(categories)` numbers. Defaults to 8.
         frequencies, embedding, sigma: Waves per number, numbers that it becomes, and
             standard deviation of the first frequencies, for `"periodic"`. Default to
-            16, 4 and 0.1.
+            16, 4 and 1.
         See `Backbone` for the other arguments; `dropout` defaults to 0.1 here, and
         `activation` to `"silu"`.
 
@@ -93,14 +93,14 @@ class TabularMLP(Backbone):
     dropout: float | Sequence[float] | None = 0.1
     activation: Activation = "silu"
     units: tuple[int, ...] = (256, 256)
-    numerical: str | None = "piecewise"
+    numerical: str | None = "both"
     bins: int = 16
     edges: Edges | None = None
     sizes: tuple[int, ...] = ()
     one_hot: int = 8
     frequencies: int = 16
     embedding: int = 4
-    sigma: float = 0.1
+    sigma: float = 1.0
 
     INPUT_RANKS = (1, 2, 3, 4)
     ENCODES: ClassVar[tuple[str, ...]] = ("table",)

@@ -28,7 +28,7 @@ class Recipe:
     some of the data sets in `experiments/tables`, which has the measurements.
 
     Args:
-        learning_rate: Of AdamW, in the first epoch. Defaults to 0.003.
+        learning_rate: Of AdamW, in the first epoch. Defaults to 0.01.
         schedule: How it changes over the epochs, one of
             `kmtl.training.schedules.SCHEDULES`. Defaults to `"cosine"`: towards 0.
         weight_decay: Of AdamW, >= 0. Defaults to 0.01.
@@ -52,7 +52,7 @@ class Recipe:
     2
     """
 
-    learning_rate: float = 0.003
+    learning_rate: float = 0.01
     schedule: str = "cosine"
     weight_decay: float = 0.01
     epochs: int = 150
