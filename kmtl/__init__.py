@@ -54,6 +54,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl.tasks import Reconstruction as Reconstruction
     from kmtl.tasks import Regression as Regression
     from kmtl.tasks import Segmentation as Segmentation
+    from kmtl.tasks import Tagging as Tagging
     from kmtl.tasks import Task as Task
     from kmtl.tasks import TaskOutput as TaskOutput
     from kmtl.training.loading import load_model as load_model
@@ -82,6 +83,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "Quantile",
         "Distribution",
         "CustomTask",
+        "Tagging",
         "TaskOutput",
     ),
     "kmtl.builders": ("build", "build_mlp", "build_cnn"),

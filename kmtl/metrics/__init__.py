@@ -32,6 +32,7 @@ from kmtl.metrics.masked import (
 from kmtl.metrics.ordinal import QuadraticKappa, RankError
 from kmtl.metrics.quantiles import CoverageError, MedianError, PinballError
 from kmtl.metrics.relative import RelativeError, WithinFactor
+from kmtl.metrics.spans import SpanF1
 
 __all__ = [
     "RootLocationError",
@@ -61,6 +62,7 @@ __all__ = [
     "Recall",
     "RelativeError",
     "RootMeanSquaredError",
+    "SpanF1",
     "SquaredError",
     "TopKAccuracy",
     "WithinFactor",

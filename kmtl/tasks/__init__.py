@@ -14,6 +14,7 @@ from kmtl.tasks.quantile import Quantile
 from kmtl.tasks.reconstruction import Reconstruction
 from kmtl.tasks.regression import Regression
 from kmtl.tasks.segmentation import Segmentation
+from kmtl.tasks.tagging import Tagging
 
 __all__ = [
     "BinaryClassification",
@@ -29,6 +30,7 @@ __all__ = [
     "Reconstruction",
     "Regression",
     "Segmentation",
+    "Tagging",
     "Task",
     "TaskOutput",
 ]

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kmtl.backbones import CNN, MLP
+from kmtl.backbones import CNN, MLP, ConvNet1D
 from kmtl.backbones.base import Backbone
 from kmtl.builders import build
 from kmtl.inputs.array import Array
@@ -54,8 +54,11 @@ def model_of(
             backbone=net, inputs=arrays, tasks=tasks, sharing=sharing or "hard", seed=0
         )
     if backbone is None:
-        small: Any = CNN(filters=(3, 4)) if x.ndim == 4 else MLP(units=(4, 3))
-        backbone = small
+        small: dict[int, Any] = {
+            3: ConvNet1D(filters=(3, 4), pooling=None),
+            4: CNN(filters=(3, 4)),
+        }
+        backbone = small.get(x.ndim) or MLP(units=(4, 3))
     return build(
         backbone=backbone,
         input_shape=x.shape[1:],

@@ -55,6 +55,10 @@ EXAMPLES = {
     ),
     "distribution": (kmtl.Distribution("t"), RNG.normal(size=ROWS)),
     "custom": (kmtl.CustomTask("t", shape=(2,)), RNG.normal(size=(ROWS, 2))),
+    "tagging": (
+        kmtl.Tagging("t", labels=("O", "B-a", "I-a")),
+        RNG.integers(0, 3, (ROWS, SIDE)),
+    ),
     "quantile": (kmtl.Quantile("t"), RNG.normal(size=ROWS)),
 }
 # kind -> (input, training rows)
@@ -183,7 +187,7 @@ def test_task(kind: str, check: Callable[..., None]) -> None:
     task, labels = EXAMPLES[kind]
     if kind == "segmentation" and check is tasks.check_losses_and_metrics:
         task, labels = task.replace(classes=2), np.minimum(labels, 1)  # for `mse`
-    check(task, labels, IMAGES)
+    check(task, labels, IMAGES[..., 0] if kind == "tagging" else IMAGES)
 
 
 def test_every_input_kind_has_an_example() -> None:

@@ -1,0 +1,161 @@
+"""One of C classes per step of a sequence."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from keras import ops
+
+from kmtl import _checks, metrics
+from kmtl._registry import register
+from kmtl.metrics.spans import tag_parts
+from kmtl.tasks.classification import Classification
+from kmtl.tasks.heads import HeadContext
+from kmtl.typing import Shape, Tensor
+
+
+@register("task", "tagging")
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Tagging(Classification):
+    """A class per step of a sequence, such as the tag of each word; labels are integers
+    in [0, classes), shape `(N, L)`, or names. Lists of different lengths are padded.
+
+    Outputs logits `(N, L, classes)`; exports probabilities. Missing: -1 (or NaN), per
+    step: padded steps, or the later pieces of a word. Losses: `cross_entropy`
+    (default), `focal`. Metrics: `accuracy` of steps (default), `span_f1` (of the spans
+    that BIO or BIOES tags in `labels` mark, as seqeval counts them), `macro_f1`,
+    `top5`, `cross_entropy`. See `kmtl.Task` for the other arguments.
+
+    Needs a trunk that keeps the steps, such as `kmtl.backbones.Transformer` or `RNN`.
+
+    Args:
+        classes: Number of classes, >= 2. Defaults to the number of `labels`.
+        labels: The classes' names, such as `("O", "B-city", "I-city")`.
+        length: Steps L to which lists of labels are padded: the length of the input.
+            Not needed for arrays.
+
+    Example:
+
+    >>> slots = kmtl.Tagging(
+    ...     "slots", labels=("O", "B-city", "I-city"), length=4, metrics="span_f1"
+    ... )
+    >>> slots.label_array([["O", "B-city"], ["O", "O", "B-city", "I-city"]]).tolist()
+    [[0.0, 1.0, nan, nan], [0.0, 0.0, 1.0, 2.0]]
+    >>> model = kmtl.build(
+    ...     backbone=kmtl.backbones.RNN(units=(8,), vocabulary=20), input_shape=(4,),
+    ...     tasks=[slots], seed=0,
+    ... )
+    >>> model.output["slots"].shape
+    (None, 4, 3)
+
+    Ramshaw and Marcus 1995, arXiv:cmp-lg/9505040.
+    """
+
+    length: int | None = None
+
+    METRICS: ClassVar = {
+        **Classification.METRICS,
+        "span_f1": (lambda task, name: metrics.SpanF1(task.labels, name=name), True),
+    }
+
+    def __post_init__(self) -> None:
+        if self.length is not None:
+            length = _checks.check_int("length", self.length, 1)
+            object.__setattr__(self, "length", length)
+        super().__post_init__()
+        if any(metric.name == "span_f1" for metric in self.metrics):
+            wrong = [tag for tag in self.labels or ("",) if tag_parts(tag) is None]
+            if wrong:
+                raise ValueError(
+                    f"`labels` of task '{self.name}' must be tags such as 'B-city', "
+                    "'I-city' and 'O' for metric 'span_f1'. Received: "
+                    f"{wrong[0] if self.labels else 'labels=None'}"
+                )
+
+    @classmethod
+    def from_labels(cls, name: str, labels: Tensor, **options: Any) -> Tagging:
+        """A task whose classes are those of labels, in alphabetical order.
+
+        Args:
+            name: Name of the task.
+            labels: Training labels: sequences of strings.
+            **options: Further arguments of the task.
+
+        Example:
+
+        >>> y = [["O", "B-city"], ["B-city", "I-city", "O"]]
+        >>> kmtl.Tagging.from_labels("slots", y).labels
+        ('B-city', 'I-city', 'O')
+        """
+        rows = sequences_in(labels)
+        steps = labels if rows is None else [step for row in rows for step in row]
+        made = Classification.from_labels(name, steps)
+        return cls(name, labels=made.labels, **options)
+
+    def label_array(self, labels: Tensor) -> np.ndarray:
+        rows = sequences_in(labels)
+        if rows is None:
+            return super().label_array(labels)
+        longest = max(map(len, rows), default=0)
+        length = longest if self.length is None else self.length
+        if longest > length:
+            row = next(i for i, steps in enumerate(rows) if len(steps) > length)
+            raise ValueError(
+                f"Labels of task '{self.name}' must have at most {length} steps, its "
+                "`length`: cut them where the input is cut, or set `length` to the "
+                f"input's. Received: {len(rows[row])} steps in row {row}"
+            )
+        padded = np.full((len(rows), length), np.nan, "float32")
+        there = np.arange(length) < np.array([[len(row)] for row in rows])
+        steps = [step for row in rows for step in row]
+        if steps:
+            padded[there] = super().label_array(steps)
+        return padded
+
+    def label_shape(self, labels: Tensor) -> tuple[int, ...]:
+        return (ops.shape(labels)[1],)  # may be unknown in a tf.data graph
+
+    def output_shape(self, input_shape: Shape) -> tuple:
+        return (self._steps(input_shape), self.classes)
+
+    def _steps(self, input_shape: Shape) -> int | None:
+        if self.length is not None or input_shape is None or len(input_shape) > 2:
+            return self.length
+        return input_shape[0]
+
+    def expected_shapes(self, input_shape: Shape) -> list[tuple]:
+        return [(self._steps(input_shape),)]
+
+    def shape_hint(self, array: Tensor) -> str:
+        if array.ndim == 3 and array.shape[2] == self.classes:
+            return "; for one-hot labels pass labels.argmax(-1)"
+        return ""
+
+    def build_head(self, features: Tensor, head: HeadContext) -> Tensor:
+        steps = self._steps(head.input_shape)
+        if len(features.shape) != 3 or steps not in (None, features.shape[1]):
+            raise ValueError(
+                f"Task '{self.name}' needs a trunk that keeps the steps of a sequence, "
+                f"(N, {steps or 'L'}, C), such as kmtl.backbones.Transformer, RNN, or "
+                f"ConvNet1D without pooling. Received: {tuple(features.shape)}"
+            )
+        x = features
+        for i, width in enumerate(self.hidden):
+            x = head.make.dense(width, f"hidden{i + 1}")(x)
+            x = head.make.activation(self.activation, f"activation{i + 1}")(x)
+            if self.dropout:
+                x = head.make.dropout(self.dropout, f"dropout{i + 1}")(x)
+        return head.make.dense(self.classes, "logits")(x)
+
+
+def sequences_in(labels: Any) -> list[Sequence] | None:
+    """Rows of labels that are sequences of their own; None for one array."""
+    if getattr(labels, "ndim", 1) != 1 or not hasattr(labels, "__len__"):
+        return None
+    rows = list(labels) if len(labels) else []
+    if rows and all(isinstance(row, (list, tuple, np.ndarray)) for row in rows):
+        return rows
+    return None
