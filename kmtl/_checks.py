@@ -153,3 +153,21 @@ def check_activation(value: Any, argument: str = "activation") -> Any:
         f"`{argument}` must be loadable by name: decorate the function with "
         f"@keras.saving.register_keras_serializable(). Received: {argument}={value!r}"
     )
+
+
+def check_initializer(value: Any, argument: str = "kernel_initializer") -> Any:
+    """Name or config of a Keras initializer, from which it can be made again."""
+    import keras
+
+    if value is None or (isinstance(value, str) and hasattr(keras.initializers, value)):
+        return value
+    try:
+        initializer = keras.initializers.get(value)
+        if not isinstance(initializer, keras.initializers.Initializer):
+            raise TypeError
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`{argument}` must be a Keras initializer, its name or config. "
+            f"Received: {argument}={value!r}"
+        ) from error
+    return keras.initializers.serialize(initializer)

@@ -13,6 +13,7 @@ from kmtl._devices import ensure_memory_growth
 from kmtl._fronts import check_specs, encoded_inputs, plain_input
 from kmtl._private.keras import node_of
 from kmtl.backbones import CNN, MLP, Backbone
+from kmtl.backbones.ways import Ways
 from kmtl.inputs.base import Input
 from kmtl.layers.maker import LayerMaker
 from kmtl.sharing import HardSharing, Sharing
@@ -21,7 +22,7 @@ from kmtl.tasks.checks import check_loss_weights, check_unique_tasks
 from kmtl.tasks.heads import HeadContext
 from kmtl.tasks.output import TaskOutput
 from kmtl.training.model import MultiTaskModel
-from kmtl.typing import Activation, Regularizer, Tensor
+from kmtl.typing import Activation, Initializer, Regularizer, Tensor
 
 
 def build(
@@ -116,13 +117,17 @@ def build(
         for task in tasks
     )
 
+    ways = Ways(trunk)
+
     def head(task: Task, features: Tensor, part: str = "head") -> Tensor:
         own = front.of(task)
-        own_make = trunk.head_maker(make.part(f"{task.name}_{part}"))
-        context = HeadContext(own_make, own.shape, own.scale)
+        layers = trunk.head_maker(make.part(f"{task.name}_{part}"))
+        layers = dataclasses.replace(layers, kernel_initializer=task.kernel_initializer)
+        levels = ways.levels(features)
+        context = HeadContext(layers, own.shape, own.scale, levels)
         return task.build_head(features, context)
 
-    logits = scheme.assemble(trunk, encoded, tasks, head, make)
+    logits = scheme.assemble(ways.backbone, encoded, tasks, head, make)
     outputs = {
         task.name: TaskOutput(task, weight_rule=rule, members=trunk.members)(
             logits[task.name]
@@ -143,6 +148,7 @@ def build_mlp(
     activation: Activation = "relu",
     normalization: str | None = None,
     kernel_regularizer: Regularizer = None,
+    kernel_initializer: Initializer | None = None,
     **options: Any,
 ) -> MultiTaskModel:
     """A multi-task multi-layer perceptron.
@@ -159,6 +165,8 @@ def build_mlp(
         activation: Any Keras activation.
         normalization: `"batch"`, `"layer"` or None.
         kernel_regularizer: Keras regulariser of all kernels.
+        kernel_initializer: Keras initializer of the blocks' kernels (a task has one of
+            its own for its head). Defaults to Glorot's, uniform.
         **options: `inputs`, `sharing`, `loss_weights`, `input_dtype`, `input_name`,
             `seed`, `name`, as in `kmtl.build`.
 
@@ -176,6 +184,7 @@ def build_mlp(
         activation=activation,
         normalization=normalization,
         kernel_regularizer=kernel_regularizer,
+        kernel_initializer=kernel_initializer,
     )
     return build(
         backbone=backbone,
@@ -199,6 +208,7 @@ def build_cnn(
     activation: Activation = "relu",
     normalization: str | None = None,
     kernel_regularizer: Regularizer = None,
+    kernel_initializer: Initializer | None = None,
     **options: Any,
 ) -> MultiTaskModel:
     """A multi-task convolutional net.
@@ -217,6 +227,8 @@ def build_cnn(
         activation: Any Keras activation.
         normalization: `"batch"`, `"layer"` or None.
         kernel_regularizer: Keras regulariser of all kernels.
+        kernel_initializer: Keras initializer of the blocks' kernels (a task has one of
+            its own for its head). Defaults to Glorot's, uniform.
         **options: `inputs`, `sharing`, `loss_weights`, `input_dtype`, `input_name`,
             `seed`, `name`, as in `kmtl.build`.
 
@@ -238,6 +250,7 @@ def build_cnn(
         activation=activation,
         normalization=normalization,
         kernel_regularizer=kernel_regularizer,
+        kernel_initializer=kernel_initializer,
     )
     return build(
         backbone=backbone,

@@ -21,6 +21,7 @@ KEPT = {
         *("mlp-learning_to_branch", "mlp-esmm", "cnn-mmoe"),
         *("conv1d-hard", "rnn-mmoe", "transformer-hard", "fusion-hard"),
         *("tabular-mmoe", "ensemble-mmoe", "from_keras-lora"),
+        *("resnet-hard", "vit-hard"),
     ],
     "backbones/test_sequences.py::test_padding_changes_nothing": [
         *("conv1d-*", "rnn-mmoe", "tcn-hard", "transformer-hard", "transformer-mmoe"),

@@ -7,10 +7,12 @@ from kmtl.backbones.ensemble import Ensemble
 from kmtl.backbones.from_keras import FromKeras
 from kmtl.backbones.fusion import Fusion
 from kmtl.backbones.mlp import MLP
+from kmtl.backbones.resnet import ResNet
 from kmtl.backbones.rnn import RNN
 from kmtl.backbones.sequence import SequenceBackbone
 from kmtl.backbones.tabular_mlp import TabularMLP
 from kmtl.backbones.transformer import Transformer
+from kmtl.backbones.vit import ViT
 
 __all__ = [
     "CNN",
@@ -22,7 +24,9 @@ __all__ = [
     "RNN",
     "TCN",
     "Backbone",
+    "ResNet",
     "SequenceBackbone",
     "TabularMLP",
     "Transformer",
+    "ViT",
 ]

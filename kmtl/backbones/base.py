@@ -11,7 +11,16 @@ import keras
 from kmtl import _checks, _registry
 from kmtl.inputs.base import Input
 from kmtl.layers.maker import NORMALIZATIONS, LayerMaker
-from kmtl.typing import Activation, Config, Inputs, Options, Regularizer, Shape, Tensor
+from kmtl.typing import (
+    Activation,
+    Config,
+    Initializer,
+    Inputs,
+    Options,
+    Regularizer,
+    Shape,
+    Tensor,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,13 +33,18 @@ class Backbone(_registry.Registrable):
         activation: Any Keras activation. Defaults to `"relu"`.
         normalization: `"batch"`, `"layer"` or None. Defaults to None.
         kernel_regularizer: Keras regulariser of all kernels, or None.
+        kernel_initializer: Keras initializer of the blocks' kernels. Defaults to
+            Glorot's, uniform.
     """
 
     dropout: float | Sequence[float] | None = 0.0
     activation: Activation = "relu"
     normalization: str | None = None
     kernel_regularizer: Regularizer = None
+    kernel_initializer: Initializer | None = None
 
+    #: What `normalization` may be.
+    NORMALIZATIONS: ClassVar[tuple[str, ...]] = NORMALIZATIONS
     #: Ranks of one input that the blocks accept.
     INPUT_RANKS: ClassVar[tuple[int, ...]] = ()
     #: Kinds of inputs (`"table"`) that block 0 encodes itself: it gets their prepared
@@ -41,9 +55,13 @@ class Backbone(_registry.Registrable):
         if self.dropout is not None:
             object.__setattr__(self, "dropout", self._check_dropout())
         if self.normalization is not None:
-            _checks.check_choice("normalization", self.normalization, NORMALIZATIONS)
+            _checks.check_choice(
+                "normalization", self.normalization, self.NORMALIZATIONS
+            )
         activation = _checks.check_activation(self.activation)
         object.__setattr__(self, "activation", activation)
+        initializer = _checks.check_initializer(self.kernel_initializer)
+        object.__setattr__(self, "kernel_initializer", initializer)
         if self.kernel_regularizer is not None:
             regularizer = keras.regularizers.serialize(
                 keras.regularizers.get(self.kernel_regularizer)

@@ -109,7 +109,7 @@ class FromKeras(Backbone):
         def put(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
-        for name in ("activation", "normalization"):
+        for name in ("activation", "normalization", "kernel_initializer"):
             if getattr(self, name) is not None:
                 raise ValueError(
                     f"`{name}` of backbone 'from_keras' must be None: its layers are "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import zlib
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -61,6 +62,7 @@ PER_CHANNEL = (
     keras.layers.BatchNormalization,
     keras.layers.DepthwiseConv2D,
     keras.layers.Dropout,
+    keras.layers.GroupNormalization,
     keras.layers.SpatialDropout2D,
     MemberScale,
 )
@@ -75,7 +77,6 @@ SEPARATE = (Recurrent,)
 COMMON = (
     keras.layers.CenterCrop,
     keras.layers.Normalization,
-    keras.layers.Reshape,
     keras.layers.Resizing,
 )
 #: Operations of `keras.ops` that treat every entry by itself.
@@ -149,6 +150,7 @@ class BankMaker(LayerMaker):
             (Attention, self._attention),
             (SEPARATE, self._separate),
             (COMMON, self._encoding),
+            (keras.layers.Reshape, self._reshape),
         ):
             if issubclass(kind, kinds):
                 return _Call(self, apply, kind, name, arguments)
@@ -236,6 +238,8 @@ class BankMaker(LayerMaker):
         self, kind: type, name: str, arguments: dict, inputs: Tensor
     ) -> Tensor:
         axis = -2 if kind is keras.layers.DepthwiseConv2D else -1
+        if kind is keras.layers.GroupNormalization:
+            arguments["groups"] *= self.copies
         layer = self._plain(kind, name, arguments, axis)
         return self.note(layer(self.fold(inputs)), True)
 
@@ -258,6 +262,21 @@ class BankMaker(LayerMaker):
         self._check_common(kind, name, inputs)
         arguments |= {"copies": self.copies}
         return self.note(self._plain(kind, name, arguments, axis=0)(inputs), True)
+
+    def _reshape(
+        self, kind: type, name: str, arguments: dict, inputs: Tensor
+    ) -> Tensor:
+        folded = self.is_folded(inputs)
+        if folded:
+            *places, channels = arguments["target_shape"]
+            old, together = inputs.shape[1:-1], inputs.shape[-1]
+            open_ = channels == -1 and None not in old
+            if open_ and math.prod(places) != math.prod(old):
+                raise ValueError(_refusal(self.name(name), kind))  # it moves channels
+            if not open_ and channels * self.copies != together:
+                raise ValueError(_refusal(self.name(name), kind))
+            arguments["target_shape"] = (*places, together)
+        return self.note(self._plain(kind, name, arguments)(inputs), folded)
 
     def _check_common(self, kind: type, name: str, inputs: Tensor) -> None:
         """Encodings and embeddings read what is common to all copies."""

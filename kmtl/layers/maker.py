@@ -11,7 +11,14 @@ import keras
 from kmtl._checks import check_choice
 from kmtl.layers.copying import copy_tables, copy_values
 from kmtl.layers.dropout import Dropout
-from kmtl.typing import Activation, Config, Layer, Operation, Regularizer
+from kmtl.typing import (
+    Activation,
+    Config,
+    Initializer,
+    Layer,
+    Operation,
+    Regularizer,
+)
 
 NORMALIZATIONS = ("batch", "layer")
 #: Of batch normalisation's moving statistics. Keras' 0.99 needs some 500 steps until
@@ -19,6 +26,7 @@ NORMALIZATIONS = ("batch", "layer")
 MOMENTUM = 0.9
 
 
+GROUPS, GROUP_CHANNELS = 32, 8
 #: Argument of `layer` with the layer of another model that is copied.
 SOURCE = "kmtl_source"
 
@@ -48,6 +56,8 @@ class LayerMaker:
         seed: Integer, or None for a different initialisation every time.
         kernel_regularizer: Keras regulariser (or name) of every kernel.
         seed_scope: What stands for the prefix in the seeds.
+        kernel_initializer: Keras initializer of every kernel, seeded by the layer's
+            name. Defaults to Glorot's, uniform.
         masks: Where the sequences that the trunk reads are padded: what the backbone's
             `masks` gave.
     """
@@ -57,6 +67,7 @@ class LayerMaker:
     kernel_regularizer: Regularizer = None
     seed_scope: str = ""
     masks: Any = dataclasses.field(default=(), compare=False, repr=False)
+    kernel_initializer: Initializer | None = None
     # Layers of other models, and what was made like them and is to have their values.
     _copied: list[tuple[Layer, Layer]] = dataclasses.field(
         default_factory=list, compare=False, repr=False
@@ -98,11 +109,20 @@ class LayerMaker:
         if regularizer is not None:
             regularizer = type(regularizer).from_config(regularizer.get_config())
         return {
-            "kernel_initializer": keras.initializers.GlorotUniform(
-                seed=self.layer_seed(name)
-            ),
+            "kernel_initializer": self._initializer(name),
             "kernel_regularizer": regularizer,
         }
+
+    def _initializer(self, name: str) -> keras.initializers.Initializer:
+        """A kernel's initializer, which draws by the layer's seed."""
+        seed = self.layer_seed(name)
+        if self.kernel_initializer is None:
+            return keras.initializers.GlorotUniform(seed=seed)
+        made = keras.initializers.get(self.kernel_initializer)
+        config = made.get_config()
+        if "seed" in config:
+            config["seed"] = seed
+        return type(made).from_config(config)
 
     def layer(self, kind: type, name: str, **arguments: Any) -> keras.layers.Layer:
         """A layer of this part. All layers are made here, so that another maker (one
@@ -178,6 +198,15 @@ class LayerMaker:
         if kind == "batch":
             return self.layer(batch, name, momentum=MOMENTUM)
         return self.layer(keras.layers.LayerNormalization, name)
+
+    def group_normalization(self, channels: int, name: str) -> keras.layers.Layer:
+        """Of at most `GROUPS` groups, each of `GROUP_CHANNELS` channels or more."""
+        groups = max(
+            n
+            for n in range(1, GROUPS + 1)
+            if channels % n == 0 and (n == 1 or channels // n >= GROUP_CHANNELS)
+        )
+        return self.layer(keras.layers.GroupNormalization, name, groups=groups)
 
     def flatten(self, name: str) -> keras.layers.Layer:
         return self.layer(keras.layers.Flatten, name)

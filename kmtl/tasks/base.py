@@ -16,7 +16,7 @@ from kmtl.tasks.class_names import names_in, numbers_of
 from kmtl.tasks.heads import HeadContext, map_head, map_size, vector_head
 from kmtl.tasks.metric import Metric, resolve_metrics
 from kmtl.tasks.names import check_task_name
-from kmtl.typing import Config, DType, Inputs, Options, Tensor
+from kmtl.typing import Config, DType, Initializer, Inputs, Options, Tensor
 
 #: Weights beyond this could make a sum of losses infinite in float32.
 _MOST_WEIGHT = 1e30
@@ -48,6 +48,8 @@ class Task(_registry.Registrable):
         class_weight: Loss weight per class index, e.g. `{0: 1.0, 1: 4.0}`.
         auxiliary: Trained, but not part of scores. Defaults to False.
         labels: Class (or column) names, for tables and exports.
+        kernel_initializer: Keras initializer of the head's kernels. Defaults to
+            Glorot's, uniform.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Task(_registry.Registrable):
     class_weight: Mapping[int, float] | None = None
     auxiliary: bool = False
     labels: tuple[str, ...] | None = None
+    kernel_initializer: Initializer | None = None
 
     #: Per-label loss functions of this kind, `name -> fn(labels, outputs)`; with more
     #: arguments where the kind's own `loss_values` gives them.
@@ -104,6 +107,7 @@ class Task(_registry.Registrable):
         put("weight", _checks.check_range("weight", self.weight, 0, _MOST_WEIGHT))
         _checks.check_choice("pooling", self.pooling, ("avg", "max", "flatten"))
         put("activation", _checks.check_activation(self.activation))
+        put("kernel_initializer", _checks.check_initializer(self.kernel_initializer))
         put("loss", self._check_loss(self.loss))
         put("metrics", resolve_metrics(self, self.metrics or self.DEFAULT_METRICS))
         put("missing", self._check_missing(self.missing))

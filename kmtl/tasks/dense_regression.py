@@ -10,6 +10,7 @@ from keras import ops
 
 from kmtl import _checks, losses, metrics
 from kmtl._registry import register
+from kmtl.tasks.decoders import DECODERS
 from kmtl.tasks.heads import map_labels_size
 from kmtl.tasks.values import Values
 from kmtl.typing import Inputs, Shape, Tensor
@@ -31,7 +32,8 @@ class DenseRegression(Values):
     Args:
         channels: Values per pixel, >= 1. Defaults to 1.
         size: `(height, width)` of the labels. Defaults to the input's.
-        decoder: `"conv"` or `"dense"`, as for `kmtl.Segmentation`.
+        decoder: `"conv"`, `"unet"`, `"fpn"`, `"aspp"` or `"dense"`, as for
+            `kmtl.Segmentation`.
         transform, unit: As for `kmtl.Regression`.
 
     Example:
@@ -64,7 +66,7 @@ class DenseRegression(Values):
         object.__setattr__(
             self, "channels", _checks.check_int("channels", self.channels, 1)
         )
-        _checks.check_choice("decoder", self.decoder, ("conv", "dense"))
+        _checks.check_choice("decoder", self.decoder, DECODERS)
         if self.size is not None:
             object.__setattr__(self, "size", _checks.check_size(self.size))
         super().__post_init__()

@@ -11,6 +11,7 @@ import keras
 
 from kmtl.layers.maker import LayerMaker
 from kmtl.layers.sequences import Masked, mask_of, pooled
+from kmtl.tasks.decoders import decoded
 from kmtl.typing import Shape, Tensor
 
 
@@ -23,11 +24,15 @@ class HeadContext:
         input_shape: Shape of one input (without batch).
         input_scale: Factor that brings raw inputs to the scale the trunk sees
             (1/255 for uint8 images).
+        pyramid: Features after every block on the task's way through the trunk, the
+            last of them what the head reads; None where a sharing scheme leaves no one
+            way.
     """
 
     make: LayerMaker
     input_shape: tuple[int | None, ...]
     input_scale: float = 1.0
+    pyramid: tuple[Tensor, ...] | None = None
 
 
 def to_vector(features: Tensor, head: HeadContext, pooling: str) -> Tensor:
@@ -77,7 +82,8 @@ def map_head(
     """Decode to `(N, *size, channels)`.
 
     From a feature map: convolutions with doubling in between until the stride is
-    undone, a last resize where sizes are not powers of two apart. From a vector, the
+    undone, a last resize where sizes are not powers of two apart; before that, what
+    `kmtl.tasks.decoders` makes of features of several strides. From a vector, the
     vector of a sequence (or with `decoder="dense"`): dense layers and a reshape.
     """
     if len(features.shape) < 4 or task.decoder == "dense":
@@ -85,13 +91,14 @@ def map_head(
         flat = task if sequence else dataclasses.replace(task, pooling="flatten")
         x = vector_head(features, head, flat, math.prod(size) * channels)
         return keras.layers.Reshape((*size, channels), name=head.make.name("map"))(x)
-    x, stage = features, 0
-    height, width, depth = features.shape[1:]
+    height, width = features.shape[1:3]
     if height is None or width is None:
         raise ValueError(
             f"Task '{task.name}' decodes to a fixed size and needs a static input "
             f"size. Received: features of shape {tuple(features.shape)}"
         )
+    x, stage = decoded(features, head.pyramid, head.make, task), 0
+    height, width, depth = x.shape[1:]
 
     def filters(i: int) -> int:
         if task.hidden:

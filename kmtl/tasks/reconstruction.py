@@ -13,6 +13,7 @@ from keras import ops
 from kmtl import _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.tasks.base import Task, takes_logits
+from kmtl.tasks.decoders import DECODERS
 from kmtl.tasks.heads import map_head, map_size, vector_head
 from kmtl.typing import Inputs, Shape, Tensor
 
@@ -30,7 +31,8 @@ class Reconstruction(Task):
     `kmtl.Task` for the other arguments; `hidden` are filters per stage.
 
     Args:
-        decoder: `"conv"` or `"dense"`, as for `kmtl.Segmentation`.
+        decoder: `"conv"`, `"unet"`, `"fpn"`, `"aspp"` or `"dense"`, as for
+            `kmtl.Segmentation`.
         scale: Factor on the input where it is the target. Set by the builders.
         input: Name of the input that is the target, for models with several. Defaults
             to the only one.
@@ -63,7 +65,7 @@ class Reconstruction(Task):
     values_from_logits = True
 
     def __post_init__(self) -> None:
-        _checks.check_choice("decoder", self.decoder, ("conv", "dense"))
+        _checks.check_choice("decoder", self.decoder, DECODERS)
         if self.size is not None:
             object.__setattr__(self, "size", _checks.check_size(self.size))
         if self.input is not None and not isinstance(self.input, str):

@@ -10,6 +10,7 @@ from keras import ops
 from kmtl import _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.tasks.base import Task
+from kmtl.tasks.decoders import DECODERS
 from kmtl.tasks.heads import map_labels_size
 from kmtl.typing import Inputs, Shape, Tensor
 
@@ -39,8 +40,13 @@ class Segmentation(Task):
     Args:
         classes: Number of classes, >= 2.
         size: `(height, width)` of the labels. Defaults to the input's.
-        decoder: `"conv"` upsamples the feature map from any stride; `"dense"` goes
-            through dense layers (always so when the trunk ends in a vector).
+        decoder: `"conv"` upsamples the feature map from any stride. `"unet"` and
+            `"fpn"` read the maps of all of the trunk's blocks: joined from size to size
+            (Ronneberger et al. 2015), or summed (Lin et al. 2017); for trunks that make
+            maps much smaller, and schemes that leave each task one way through the
+            trunk. `"aspp"` puts dilated convolutions side by side first (Chen et al.
+            2017). `"dense"` goes through dense layers (always so when the trunk ends in
+            a vector).
 
     Example:
 
@@ -74,7 +80,7 @@ class Segmentation(Task):
         object.__setattr__(
             self, "classes", _checks.check_int("classes", self.classes, 2)
         )
-        _checks.check_choice("decoder", self.decoder, ("conv", "dense"))
+        _checks.check_choice("decoder", self.decoder, DECODERS)
         if self.size is not None:
             object.__setattr__(self, "size", _checks.check_size(self.size))
         super().__post_init__()

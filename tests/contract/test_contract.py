@@ -100,7 +100,7 @@ SCHEMES = _registry.names("sharing")
 SCHEME_EXAMPLES = {
     "adashare": (  # skips blocks
         lambda names: kmtl.sharing.AdaShare(),
-        {"units": (4, 4), "filters": (4, 4), "pooling": None},
+        {"units": (4, 4), "filters": (4, 4), "pooling": None, "output_stride": 1},
     ),
     "aitm": (lambda names: kmtl.sharing.AITM(after={"second": "t"}), {}),
     "esmm": (lambda names: kmtl.sharing.ESMM(after={"second": "t"}), {}),
@@ -121,7 +121,7 @@ SCHEME_EXAMPLES = {
     ),
     "sluice": (  # mixes the features of all blocks
         lambda names: kmtl.sharing.Sluice(),
-        {"units": (4, 4), "filters": (4, 4), "pooling": None},
+        {"units": (4, 4), "filters": (4, 4), "pooling": None, "output_stride": 1},
     ),
     "tree": (
         lambda names: kmtl.sharing.TreeSharing(groups=[[names], [[n] for n in names]]),
@@ -137,6 +137,7 @@ SCHEME_TASKS = {
 }
 SCHEME_TRUNKS = {"mti_net": "cnn", "pad_net": "cnn"}
 SMALL = {"units": (4, 3), "filters": (3, 4), "kernel_size": 3, "width": 4, "heads": 2}
+SMALL |= {"patch": 1, "repeats": 1}
 # Trunks that read no images: name -> what they read instead.
 SERIES = IMAGES[..., 0]
 DATA = dict.fromkeys(["conv1d", "rnn", "tcn", "transformer"], SERIES)
