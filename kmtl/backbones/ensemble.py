@@ -83,6 +83,8 @@ class Ensemble(Backbone):
         put("members", _checks.check_int("members", self.members, 2))
         if self.kernel_regularizer is None:
             put("kernel_regularizer", given.kernel_regularizer)
+        if self.kernel_initializer is None:
+            put("kernel_initializer", given.kernel_initializer)
         super().__post_init__()
 
     @property

@@ -182,8 +182,11 @@ class Fusion(Backbone):
 
     def _part(self, name: str, make: LayerMaker) -> LayerMaker:
         """Maker of an encoder's layers."""
-        own = self._encoders[name].kernel_regularizer
-        changes = {} if own is None else {"kernel_regularizer": own}
+        changes = {}
+        for what in ("kernel_regularizer", "kernel_initializer"):
+            own = getattr(self._encoders[name], what)
+            if own is not None:
+                changes[what] = own
         masks = make.masks.get(name, ()) if isinstance(make.masks, Mapping) else ()
         return dataclasses.replace(make.part(name), masks=masks, **changes)
 
