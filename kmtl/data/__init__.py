@@ -9,6 +9,8 @@ from kmtl.data.augmentation import augment
 from kmtl.data.bundled import digits, multi_digits
 from kmtl.data.containers import Split, TaskData
 from kmtl.data.frames import from_csv, from_dataframe
+from kmtl.data.from_files import from_folder
+from kmtl.data.generators import from_generator
 from kmtl.data.hashing import fingerprint
 from kmtl.data.idx import fashion_mnist, load_idx, mnist
 from kmtl.data.splitting import split
@@ -24,6 +26,8 @@ __all__ = [
     "from_arrays",
     "from_csv",
     "from_dataframe",
+    "from_folder",
+    "from_generator",
     "from_tfds",
     "load_idx",
     "mnist",

@@ -51,8 +51,9 @@ def table_of(lines: Sequence[Line]) -> str:
         rows.append((line.column, line.role, line.kind, share))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False))
-        + (f"  {row[3]}" if row[3] else "")
+        "  ".join(
+            cell.ljust(width) for cell, width in zip(row, (*widths, 0), strict=True)
+        ).rstrip()
         for row in rows
     )
 

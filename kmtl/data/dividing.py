@@ -16,7 +16,7 @@ PARTS = ("train", "validation", "test")
 def divide(
     frame: Any,
     split: Any,
-    labels: Mapping[str, np.ndarray],
+    alike: Mapping[str, np.ndarray],
     *,
     groups: str | None,
     time: str | None,
@@ -28,7 +28,7 @@ def divide(
         frame: The frame.
         split: Three fractions; the name of a column that names each row's part; or a
             dict part -> numbers of rows, or flags.
-        labels: What the parts are to have alike.
+        alike: What the parts are to have alike, of each target.
         groups: Column of groups that stay together.
         time: Column of times that order the rows.
         seed: Of a random division.
@@ -52,12 +52,11 @@ def divide(
             "a column that names them, or a dict of their rows. "
             f"Received: split={split!r}"
         )
-    whole = {name: rows for name, rows in labels.items() if rows.ndim <= 2}
     found = split_rows(
         len(frame),
         fractions,
         seed=seed,
-        stratify=whole if whole and time is None else None,
+        stratify=alike if time is None else None,
         groups=None if groups is None else frame[groups],
         time=None if time is None else _times(frame[time], time),
     )

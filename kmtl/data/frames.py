@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from kmtl.data.columns import Line, fit_table, plan_inputs, table_of
-from kmtl.data.containers import Split, TaskData
-from kmtl.data.dividing import divide
-from kmtl.data.targets import Target, find_targets
+from kmtl.data.assembling import assemble, check_unique, checked_frame
+from kmtl.data.containers import TaskData
 from kmtl.typing import Options, PathLike
 
 if TYPE_CHECKING:
-    from kmtl.inputs.base import Input
     from kmtl.tasks.base import Task
 
 
@@ -97,61 +90,17 @@ def from_dataframe(
     >>> kmtl.evaluate(model, data.test).examples
     6
     """
-    from kmtl.inputs import Table
-
-    frame = _frame(frame)
-    found = find_targets(frame, tasks, targets)
-    taken = {column: "target" for target in found for column in target.columns}
-    plan = plan_inputs(frame, inputs, taken)
-    for role, column in (("groups", groups), ("time", time), ("split", split)):
-        if isinstance(column, str):
-            taken.setdefault(column, role)
-    labels = {target.task.name: target.labels for target in found}
-    parts = divide(frame, split, labels, groups=groups, time=time, seed=seed)
-    _check_labels(found, parts)
-
-    x: dict[str, Any] = {}
-    specs: dict[str, Input] = {}
-    lines: list[Line] = []
-    claimed = {*taken}
-    for name, spec in plan.items():
-        named = spec.columns if isinstance(spec, Table) else [name]
-        claimed |= set(() if named is None or isinstance(named, Mapping) else named)
-    free = [column for column in frame.columns if column not in claimed]
-    for name, spec in plan.items():
-        if isinstance(spec, Table):
-            specs[name], told = fit_table(frame, spec, name, free, parts["train"])
-            rows = frame
-        else:
-            rows = frame[name]
-            specs[name] = spec.fit(rows.iloc[parts["train"]])
-            told = [Line(name, name, type(spec).__name__, float(rows.isna().mean()))]
-        x[name] = specs[name].prepare(rows, "the frame")
-        lines += told
-    shown = {line.column for line in lines if line.role != "-"}
-    lines += [
-        Line(column, role, "not an input")
-        for column, role in taken.items()
-        if role != "target" and column not in shown
-    ]
-    lines += [_line(target) for target in found]
-
-    sizes = ", ".join(f"{name} {len(rows)}" for name, rows in parts.items())
-    text = f"{len(frame):,} rows: {sizes}\n{table_of(lines)}"
-    if verbose:
-        sys.stdout.write(text + "\n")
-    chosen_tasks = [target.task for target in found]
-    whole = Split(
-        next(iter(x.values())) if len(x) == 1 else x,
-        labels,
-        chosen_tasks,
-        rows=np.arange(len(frame)),
+    return assemble(
+        checked_frame(frame),
+        tasks,
+        targets=targets,
+        inputs=inputs,
+        split=split,
+        groups=groups,
+        time=time,
+        seed=seed,
+        verbose=verbose,
     )
-    made = {
-        name: dataclasses.replace(whole.subset(rows), name=name)
-        for name, rows in parts.items()
-    }
-    return TaskData(chosen_tasks, **made, description=text, inputs=specs)
 
 
 def from_csv(
@@ -181,6 +130,15 @@ def from_csv(
     >>> data
     <TaskData: tasks price; inputs (1,); rows: train 28, validation 6, test 6>
     """
+    return from_dataframe(read_csv(path, read_options), tasks, **options)
+
+
+def read_csv(path: PathLike, read_options: Options | None) -> Any:
+    """The frame in a file, whose columns have names of their own.
+
+    Raises:
+        ValueError: for a file without a table, and two columns of one name.
+    """
     import pandas as pd
 
     # In one piece: columns of mixed cells are found as such, not per piece.
@@ -194,7 +152,7 @@ def from_csv(
             f"The file must hold a table. Received: path={str(path)!r}, which is empty"
         ) from error
     _check_header(path, given)
-    return from_dataframe(frame, tasks, **options)
+    return frame
 
 
 def _check_header(path: PathLike, options: Mapping[str, Any]) -> None:
@@ -205,60 +163,4 @@ def _check_header(path: PathLike, options: Mapping[str, Any]) -> None:
         return
     first = pd.read_csv(path, **{**options, "header": None, "nrows": 1, "dtype": str})
     names = first.iloc[0].dropna().tolist()
-    _check_unique(names, f"The header of '{path}'")
-
-
-def _check_unique(names: Sequence[Any], what: str) -> None:
-    seen: set[str] = set()
-    for name in map(str, names):
-        if name in seen:
-            raise ValueError(
-                f"{what} must have columns of different names: rename or drop one. "
-                f"Received: two columns '{name}'"
-            )
-        seen.add(name)
-
-
-def _frame(given: Any) -> Any:
-    """A frame of pandas, its columns named by strings, its rows numbered."""
-    import pandas as pd
-
-    if isinstance(given, Mapping):
-        given = pd.DataFrame(dict(given))
-    elif type(given).__module__.split(".")[0] == "polars":
-        given = given.to_pandas()
-    if not isinstance(given, pd.DataFrame):
-        raise TypeError(
-            "`frame` must be a pandas.DataFrame, or a dict of columns. "
-            f"Received: {type(given).__name__}"
-        )
-    _check_unique(list(given.columns), "`frame`")
-    if not len(given) or not len(given.columns):
-        raise ValueError(
-            "`frame` must have at least one row and one column. "
-            f"Received: shape={given.shape}"
-        )
-    frame = given.reset_index(drop=True)
-    frame.columns = [str(name) for name in frame.columns]
-    return frame
-
-
-def _check_labels(found: Sequence[Target], parts: Mapping[str, np.ndarray]) -> None:
-    for target in found:
-        if not target.present()[parts["train"]].any():
-            raise ValueError(
-                f"Target '{', '.join(target.columns)}' must have a label in a training "
-                "row at least: divide otherwise, or leave it out. Received: labels "
-                "in validation and test rows only"
-            )
-
-
-def _line(target: Target) -> Line:
-    task = target.task
-    kind = f"{task.registered_name} '{task.name}'"
-    if task.labels:
-        names = ", ".join(task.labels[:4]) + (", ..." if len(task.labels) > 4 else "")
-        kind += f": {names}"
-    if task.transform:
-        kind += f", {task.transform}"
-    return Line(", ".join(target.columns), "target", kind, target.missing)
+    check_unique(names, f"The header of '{path}'")

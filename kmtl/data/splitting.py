@@ -13,6 +13,8 @@ from kmtl.data.stratifying import grouped, part_sizes, stratified
 from kmtl.typing import Labels
 
 SUM_TOLERANCE = 1e-6
+#: A part of so many rows may have one more or less, for the sake of classes.
+MUCH = 100
 
 
 def permutation(rows: int, seed: int) -> np.ndarray:
@@ -46,7 +48,7 @@ def split(
             few values are classes; numbers of more than 20 values are divided into
             ranges of as many rows; None, NaN and NaT are missing. A class of as many
             rows as there are parts is in each of them, where others allow it. Sizes
-            are exact; of one array of classes to one row, each class to the nearest.
+            are exact; of one array of classes to one row in a hundred.
         groups: `(rows,)` of strings or numbers, such as patients: rows of a group go
             into one part. Parts are as near to their sizes, and with `stratify` as
             alike, as the groups allow. A row whose group is missing is one by itself.
@@ -143,8 +145,9 @@ def _each_class(
             return None
         parts[members] = np.repeat(np.arange(len(sizes)), counts)
     found = np.bincount(parts, minlength=len(sizes))
-    off = np.abs(found - part_sizes(len(parts), sizes)).max()
-    return parts if off <= 1 else None
+    exact = part_sizes(len(parts), sizes)
+    off = np.abs(found - exact)
+    return parts if (off * MUCH <= exact).all() and off.max() <= 1 else None
 
 
 def _groups(groups: Any, rows: int) -> np.ndarray:

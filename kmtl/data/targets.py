@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 FEW_NUMBERS = 10
 #: Text of more different values than this is no class.
 MOST_NAMES = 100
+#: Maps of more classes than this are not divided by those in each.
+MOST_CLASSES = 64
 #: Nor is text that differs in more than half of this many rows or more.
 MANY_ROWS = 20
 
@@ -55,11 +57,26 @@ class Target:
             there &= labels != self.task.missing
         return np.asarray(there.reshape(len(labels), -1).any(1))
 
+    @property
+    def strata(self) -> np.ndarray:
+        """What parts of the data are to have alike, `(N,)` or `(N, columns)`.
+
+        The labels; of maps which classes are in them, or which rows have one.
+        """
+        if self.labels.ndim <= 2:
+            return self.labels
+        flat = self.labels.reshape(len(self.labels), -1)
+        classes = self.task.class_count
+        if classes is None or classes > MOST_CLASSES:
+            return self.present().astype(np.int64)
+        return np.stack([(flat == c).any(1) for c in range(classes)], axis=1)
+
 
 def find_targets(
     frame: Any,
     tasks: Sequence[Task] | Mapping[Task, Any] | None,
     targets: Sequence[str] | str | None,
+    files: Mapping[str, np.ndarray] | None = None,
 ) -> list[Target]:
     """The tasks of a frame, given ones first.
 
@@ -67,6 +84,7 @@ def find_targets(
         frame: `pandas.DataFrame` whose columns have distinct strings as names.
         tasks: Tasks named as their columns; or dict task -> column or columns.
         targets: Columns whose tasks are to be inferred.
+        files: Column -> maps of labels, where it names files.
 
     Raises:
         ValueError, TypeError: naming the task or column.
@@ -76,13 +94,16 @@ def find_targets(
     if isinstance(targets, str):
         targets = [targets]
     given = dict(tasks) if isinstance(tasks, Mapping) else tasks
+    files = files or {}
     if not given and not targets:
         raise ValueError(
             "`tasks` or `targets` must say which columns are to be predicted. Received:"
             f" neither, for columns {', '.join(frame.columns)}"
         )
     found = [
-        _given(frame, task, given[task] if isinstance(given, dict) else task.name)
+        _given(
+            frame, task, given[task] if isinstance(given, dict) else task.name, files
+        )
         for task in (check_unique_tasks(list(given)) if given else ())
     ]
     for column in targets or ():
@@ -94,16 +115,21 @@ def find_targets(
     return found
 
 
-def _given(frame: Any, task: Task, columns: Any) -> Target:
+def _given(
+    frame: Any, task: Task, columns: Any, files: Mapping[str, np.ndarray]
+) -> Target:
     several = not isinstance(columns, str)
     names = tuple(columns) if several else (columns,)
     for column in names:
         _check_column(frame, column, "tasks")
-    part = frame[list(names)] if several else frame[columns]
-    labels = task.label_array(part)
+    if names[0] in files:
+        labels = files[names[0]]
+    else:
+        part = frame[list(names)] if several else frame[columns]
+        labels = task.label_array(part)
     if several and len(names) == 1 and labels.ndim == 1:
         labels = labels[:, None]
-    task.check_labels(labels)
+    task.check_labels(labels, labels.shape[1:] if labels.ndim > 2 else None)
     target = Target(task, tuple(map(str, names)), labels, inferred=False)
     if not target.present().any():
         raise _no_label(", ".join(names), len(frame))

@@ -48,6 +48,14 @@ def is_stream(data: Data) -> bool:
     )
 
 
+def is_loader(data: Data) -> bool:
+    """A stream that Keras reads itself: of PyTorch, Grain, or distributed."""
+    return is_tf_dataset(data) or any(
+        base.__module__.split(".")[0] in ("torch", "grain")
+        for base in type(data).__mro__
+    )
+
+
 def needs_looks(data: Data) -> bool:
     """Whether steps have to look at labels and inputs: these are no checked arrays."""
     return (is_dataset(data) or is_stream(data)) and not isinstance(

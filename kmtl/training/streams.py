@@ -17,7 +17,7 @@ from kmtl.training.heads import input_shape
 from kmtl.training.inputs import check_inputs
 from kmtl.training.labels import named, rank_of
 from kmtl.training.raw_sets import PreparedBatches, prepared, prepared_batch
-from kmtl.training.sources import is_stream
+from kmtl.training.sources import is_loader, is_stream
 from kmtl.typing import Batch, Data, Inputs, Model, SampleWeight, TaskName, Tensor
 
 _PARTS = ("inputs", "labels", "weights")
@@ -46,7 +46,15 @@ def checked(model: Model, data: Data) -> Data:
         ValueError, TypeError: as `look`, and for a data set without any batch.
     """
     if is_stream(data):
-        return _chained(model, data) if isinstance(data, Iterator) else data
+        if isinstance(data, Iterator):
+            return _chained(model, data)
+        if not is_loader(data):
+            raise TypeError(
+                "Keras reads arrays, data sets and generators: give "
+                "kmtl.data.from_generator(lambda: iter(data), tasks=...), which can be "
+                f"read again, or iter(data). Received: {type(data).__name__}"
+            )
+        return data
     ours = (_Alike, PreparedBatches)
     own = not isinstance(data, keras.utils.PyDataset) or isinstance(data, ours)
     # A strong reference, so that an id is never taken over by another data set.

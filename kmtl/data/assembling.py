@@ -1,0 +1,161 @@
+"""A frame, and what its columns are to be, to inputs, tasks and splits."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kmtl.data.columns import Line, fit_table, plan_inputs, table_of
+from kmtl.data.containers import Split, TaskData
+from kmtl.data.dividing import divide
+from kmtl.data.targets import Target, find_targets
+
+if TYPE_CHECKING:
+    from kmtl.inputs.base import Input
+    from kmtl.tasks.base import Task
+
+
+def assemble(
+    frame: Any,
+    tasks: Sequence[Task] | Mapping[Task, Any] | None,
+    *,
+    targets: Sequence[str] | None,
+    inputs: Any,
+    split: Any,
+    groups: str | None,
+    time: str | None,
+    seed: int,
+    verbose: bool,
+    files: Mapping[str, np.ndarray] | None = None,
+) -> TaskData:
+    """What `kmtl.data.from_dataframe` returns; its arguments.
+
+    Args:
+        frame: A checked frame.
+        files: Column -> what is in the files that it names: images and maps of labels.
+    """
+    from kmtl.inputs import Table
+
+    files = files or {}
+    found = find_targets(frame, tasks, targets, files)
+    taken = {column: "target" for target in found for column in target.columns}
+    plan = plan_inputs(frame, inputs, taken)
+    for role, column in (("groups", groups), ("time", time), ("split", split)):
+        if isinstance(column, str):
+            taken.setdefault(column, role)
+    labels = {target.task.name: target.labels for target in found}
+    alike = {target.task.name: target.strata for target in found}
+    parts = divide(frame, split, alike, groups=groups, time=time, seed=seed)
+    _check_labels(found, parts)
+
+    x: dict[str, Any] = {}
+    specs: dict[str, Input] = {}
+    lines: list[Line] = []
+    claimed = {*taken}
+    for name, spec in plan.items():
+        named = spec.columns if isinstance(spec, Table) else [name]
+        claimed |= set(() if named is None or isinstance(named, Mapping) else named)
+    free = [column for column in frame.columns if column not in claimed]
+    for name, spec in plan.items():
+        if isinstance(spec, Table):
+            specs[name], told = fit_table(frame, spec, name, free, parts["train"])
+            rows = frame
+        else:
+            rows = files.get(name, frame[name])
+            at = parts["train"]
+            specs[name] = spec.fit(rows[at] if name in files else rows.iloc[at])
+            missing = float(frame[name].isna().mean())
+            told = [Line(name, name, _kind(specs[name]), missing)]
+        what = "the frame" if rows is frame else f"Column '{name}'"
+        x[name] = specs[name].prepare(rows, what)
+        lines += told
+    shown = {line.column for line in lines if line.role != "-"}
+    lines += [
+        Line(column, role, "not an input")
+        for column, role in taken.items()
+        if role != "target" and column not in shown
+    ]
+    lines += [_line(target) for target in found]
+
+    sizes = ", ".join(f"{name} {len(rows)}" for name, rows in parts.items())
+    text = f"{len(frame):,} rows: {sizes}\n{table_of(lines)}"
+    if verbose:
+        sys.stdout.write(text + "\n")
+    chosen_tasks = [target.task for target in found]
+    whole = Split(
+        next(iter(x.values())) if len(x) == 1 else x,
+        labels,
+        chosen_tasks,
+        rows=np.arange(len(frame)),
+    )
+    made = {
+        name: dataclasses.replace(whole.subset(rows), name=name)
+        for name, rows in parts.items()
+    }
+    return TaskData(chosen_tasks, **made, description=text, inputs=specs)
+
+
+def checked_frame(given: Any) -> Any:
+    """A frame of pandas, its columns named by strings, its rows numbered."""
+    import pandas as pd
+
+    if isinstance(given, Mapping):
+        given = pd.DataFrame(dict(given))
+    elif type(given).__module__.split(".")[0] == "polars":
+        given = given.to_pandas()
+    if not isinstance(given, pd.DataFrame):
+        raise TypeError(
+            "`frame` must be a pandas.DataFrame, or a dict of columns. "
+            f"Received: {type(given).__name__}"
+        )
+    check_unique(list(given.columns), "`frame`")
+    if not len(given) or not len(given.columns):
+        raise ValueError(
+            "`frame` must have at least one row and one column. "
+            f"Received: shape={given.shape}"
+        )
+    frame = given.reset_index(drop=True)
+    frame.columns = [str(name) for name in frame.columns]
+    return frame
+
+
+def check_unique(names: Sequence[Any], what: str) -> None:
+    seen: set[str] = set()
+    for name in map(str, names):
+        if name in seen:
+            raise ValueError(
+                f"{what} must have columns of different names: rename or drop one. "
+                f"Received: two columns '{name}'"
+            )
+        seen.add(name)
+
+
+def _kind(spec: Input) -> str:
+    """An input's kind and shape, in words."""
+    sizes = " × ".join("?" if size is None else str(size) for size in spec.shape)
+    return f"{spec.registered_name}, {sizes}"
+
+
+def _check_labels(found: Sequence[Target], parts: Mapping[str, np.ndarray]) -> None:
+    for target in found:
+        if not target.present()[parts["train"]].any():
+            raise ValueError(
+                f"Target '{', '.join(target.columns)}' must have a label in a training "
+                "row at least: divide otherwise, or leave it out. Received: labels "
+                "in validation and test rows only"
+            )
+
+
+def _line(target: Target) -> Line:
+    task = target.task
+    kind = f"{task.registered_name} '{task.name}'"
+    if task.labels:
+        names = ", ".join(task.labels[:4]) + (", ..." if len(task.labels) > 4 else "")
+        kind += f": {names}"
+    if task.transform:
+        kind += f", {task.transform}"
+    return Line(", ".join(target.columns), "target", kind, target.missing)

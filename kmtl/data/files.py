@@ -1,0 +1,213 @@
+"""Image files and maps of labels, read in parallel; what cannot be read is named."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kmtl.typing import PathLike
+
+if TYPE_CHECKING:
+    from kmtl.inputs.image import Image
+    from kmtl.tasks.base import Task
+
+#: Endings of names of image files.
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+#: So many of the files that cannot be used are named.
+MOST_NAMES = 20
+_COLOURED = ("RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One file that the table names.
+
+    Args:
+        row: Row of the table.
+        column: Its column.
+        path: The file; None where the cell is missing.
+    """
+
+    row: int
+    column: str
+    path: Path | None
+
+
+def cells_of(frame: Any, column: str, folder: Path) -> list[Cell]:
+    """The files that a column names, relative to a folder (or absolute)."""
+    gone = frame[column].isna().tolist()
+    return [
+        Cell(row, column, None if gone[row] else folder / str(name))
+        for row, name in enumerate(frame[column].tolist())
+    ]
+
+
+def read_all(
+    cells: Sequence[Cell], read: Callable[[Path], np.ndarray]
+) -> tuple[list[np.ndarray | None], list[str]]:
+    """What is in the files, read in parallel; and what is wrong with the others.
+
+    Args:
+        cells: The files.
+        read: Reads one; what it raises counts as unreadable.
+
+    Returns:
+        An array per cell, None where there is none; and a line for each wrong file.
+    """
+
+    def one(cell: Cell) -> tuple[np.ndarray | None, str]:
+        if cell.path is None:
+            return None, ""
+        where = f"{cell.path} (row {cell.row}, column '{cell.column}')"
+        if not cell.path.is_file():
+            return None, f"{where}: there is no such file"
+        try:
+            return read(cell.path), ""
+        except (OSError, ValueError, TypeError, SyntaxError) as error:
+            return None, f"{where}: {error}"
+
+    # Decoding releases Python's lock.
+    with ThreadPoolExecutor(max_workers=min(32, 2 * (os.cpu_count() or 1))) as pool:
+        found = list(pool.map(one, cells))
+    return [array for array, _ in found], [line for _, line in found if line]
+
+
+def refuse(wrong: Sequence[str]) -> None:
+    """Raise for files that cannot be used, all of them at once."""
+    if not wrong:
+        return
+    more = len(wrong) - MOST_NAMES
+    lines = [*wrong[:MOST_NAMES], *([f"and {more} more"] if more > 0 else [])]
+    raise ValueError(
+        "Every file that the table names must be there and be readable: leave the rows "
+        f"of others out. Received: {len(wrong)} file{'s' * (len(wrong) > 1)} that "
+        "cannot be used\n  " + "\n  ".join(lines)
+    )
+
+
+def photo_reader(spec: Image) -> Callable[[Path], np.ndarray]:
+    """Reads an image file as the input takes it."""
+
+    def read(path: Path) -> np.ndarray:
+        return np.asarray(spec.prepare([path.read_bytes()], "the file")[0])
+
+    return read
+
+
+def map_reader(
+    task: Task, size: tuple[int, int] | None
+) -> Callable[[Path], np.ndarray]:
+    """Reads a map of labels: `.npy`, or an image file whose pixels are the labels.
+
+    Args:
+        task: Its task.
+        size: `(height, width)`, to which maps are brought by their nearest pixels.
+    """
+
+    def read(path: Path) -> np.ndarray:
+        if path.suffix.lower() == ".npy":
+            found = np.load(path, allow_pickle=False)
+        else:
+            found = _pixels(path)
+        if found.ndim == 3 and found.shape[-1] == 1:
+            found = found[..., 0]
+        if found.ndim not in (2, 3) or found.dtype.kind not in "biuf":
+            raise ValueError(
+                "a map of labels has shape (height, width) or (height, width, "
+                f"channels) and holds numbers. Received: {found.dtype} {found.shape}"
+            )
+        return _nearest(found, size)
+
+    return read
+
+
+def _pixels(path: Path) -> np.ndarray:
+    """Numbers of classes, also out of pictures with a palette; or depths."""
+    from PIL import Image as Pillow
+
+    with Pillow.open(path) as picture:
+        if picture.mode in _COLOURED:
+            raise ValueError(
+                "a map of labels has one number per pixel (grey, or a palette): make "
+                f"numbers of its colours. Received: mode {picture.mode}"
+            )
+        return np.asarray(picture)
+
+
+def _nearest(found: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
+    """Resized to the nearest pixel's label, where the size differs."""
+    if size is None or found.shape[:2] == tuple(size):
+        return found
+    rows, columns = (
+        np.minimum(((np.arange(new) + 0.5) * old / new).astype(int), old - 1)
+        for new, old in zip(size, found.shape[:2], strict=True)
+    )
+    return found[rows][:, columns]
+
+
+def stacked_maps(task: Task, maps: Sequence[np.ndarray | None]) -> np.ndarray:
+    """Maps of all rows as labels; where there is none, all pixels are missing.
+
+    Raises:
+        ValueError: for maps of several sizes.
+    """
+    shapes = {found.shape for found in maps if found is not None}
+    if len(shapes) != 1:
+        raise ValueError(
+            f"Maps of task '{task.name}' must be of one size: give `size`, to which "
+            f"they are brought. Received: {sorted(shapes)[:4] or 'no map at all'}"
+        )
+    (shape,) = shapes
+    classes = task.class_count is not None
+    gone = np.nan if task.missing is None else task.missing
+    lacking = any(found is None for found in maps)
+    dtype = "int32" if classes and not (lacking and np.isnan(gone)) else "float32"
+    whole = np.empty((len(maps), *shape), dtype)
+    for row, found in enumerate(maps):
+        whole[row] = gone if found is None else found
+    return whole
+
+
+def common_image(
+    cells: Sequence[Cell],
+) -> tuple[tuple[int, int] | None, int, list[str]]:
+    """`(height, width)` that all images have, else None; channels; and what is wrong.
+
+    Only the files' headers are read. Channels are 1 (all are grey) or 3.
+    """
+    from PIL import Image as Pillow
+
+    def header(path: Path) -> np.ndarray:
+        with Pillow.open(path) as picture:
+            grey = picture.mode in ("1", "L", "I", "F") or picture.mode.startswith("I;")
+            return np.array([picture.height, picture.width, 1 if grey else 3])
+
+    found, wrong = read_all(cells, header)
+    known = {tuple(h.tolist()) for h in found if h is not None}
+    sizes = {shape[:2] for shape in known}
+    channels = max((shape[2] for shape in known), default=3)
+    return (next(iter(sizes)) if len(sizes) == 1 else None), channels, wrong
+
+
+def names_images(values: Any) -> bool:
+    """Whether a column names image files, in all its cells that are there."""
+    present = values.dropna()
+    return bool(len(present)) and all(
+        isinstance(name, str) and name.lower().endswith(IMAGES) for name in present
+    )
+
+
+def image_files(folder: PathLike) -> list[str]:
+    """Names of the image files in the folders of a folder, relative to it, sorted."""
+    root = Path(folder)
+    return sorted(
+        path.relative_to(root).as_posix()
+        for path in root.glob("*/**/*")
+        if path.suffix.lower() in IMAGES and path.is_file()
+    )

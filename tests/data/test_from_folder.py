@@ -1,0 +1,253 @@
+"""Folders of images: tables of labels, maps, several images per row, bad files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image as Pillow
+
+import kmtl
+from kmtl.data import from_folder
+
+pytestmark = pytest.mark.backend
+
+ROWS, SIDE = 20, 8
+
+
+def picture(number: int, channels: int = 3) -> np.ndarray:
+    shape = (SIDE, SIDE) if channels == 1 else (SIDE, SIDE, channels)
+    return np.random.default_rng(number).integers(0, 256, shape).astype("uint8")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: Any) -> Path:
+    """Two images per row, maps of classes with a palette, depths, and a table."""
+    root = tmp_path_factory.mktemp("scenes")
+    (root / "left").mkdir()
+    rng = np.random.default_rng(0)
+    rows = []
+    for n in range(ROWS):
+        Pillow.fromarray(picture(n)).save(root / "left" / f"{n}.png")
+        Pillow.fromarray(picture(100 + n, 1)).save(root / f"right{n}.png")
+        mask = Pillow.fromarray((picture(n)[..., 0] % 3).astype("uint8"))
+        mask.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0])
+        mask.save(root / f"mask{n}.png")
+        np.save(root / f"depth{n}.npy", picture(n)[..., 1] / 10)
+        rows.append(
+            {
+                "left": f"left/{n}.png",
+                "right": f"right{n}.png",
+                "things": f"mask{n}.png",
+                "depth": None if n % 5 == 0 else f"depth{n}.npy",
+                "room": ["kitchen", "bath"][n % 2],
+                "area": rng.uniform(5, 30),
+                "floor": int(n % 4),
+            }
+        )
+    pd.DataFrame(rows).to_csv(root / "labels.csv", index=False)
+    return root
+
+
+def tasks() -> dict:
+    return {
+        kmtl.Segmentation("mask", classes=3): "things",
+        kmtl.DenseRegression("depth"): "depth",
+        kmtl.Regression("area", transform="standardize"): "area",
+    }
+
+
+@pytest.fixture(scope="module")
+def data(folder: Path) -> kmtl.data.TaskData:
+    return from_folder(
+        folder,
+        "labels.csv",
+        tasks(),
+        targets=["room"],
+        inputs={"left": kmtl.inputs.Image((SIDE, SIDE, 3))},
+        verbose=False,
+    )
+
+
+def test_images_maps_and_labels_are_those_of_the_row(data: Any) -> None:
+    assert [task.name for task in data.tasks] == ["mask", "depth", "area", "room"]
+    assert data.train.x.dtype == np.uint8
+    for part in data.splits.values():
+        for place, row in enumerate(part.rows):
+            image = picture(row)
+            np.testing.assert_array_equal(part.x[place], image)
+            np.testing.assert_array_equal(part.y["mask"][place], image[..., 0] % 3)
+            depth = part.y["depth"][place]
+            if row % 5 == 0:
+                assert np.isnan(depth).all()
+            else:
+                np.testing.assert_allclose(depth, image[..., 1] / 10, rtol=1e-6)
+            assert data.tasks[3].labels[part.y["room"][place]] == (
+                "bath" if row % 2 else "kitchen"
+            )
+    assert "left    left    image, 8 × 8 × 3" in data.description
+    assert "segmentation 'mask'" in data.description
+
+
+def test_it_trains_with_augmentation(data: Any) -> None:
+    data = data.select("mask", "room")
+    model = kmtl.build(
+        inputs=data.inputs,
+        tasks=data.tasks,
+        backbone=kmtl.backbones.CNN(filters=(4,)),
+        seed=0,
+    )
+    model.compile("adam")
+    train = data.train.dataset(14, augment=[keras.layers.RandomFlip("horizontal")])
+    model.fit(train, epochs=1, verbose=0)
+    assert kmtl.evaluate(model, data.validation)["mask"].labels == len(data.validation)
+
+
+def test_several_images_of_a_row_and_a_table(folder: Path) -> None:
+    inputs = {
+        "left": kmtl.inputs.Image((4, 4, 3)),
+        "right": kmtl.inputs.Image((SIDE, SIDE, 1)),
+        "facts": kmtl.inputs.Table(columns=["floor", "area"]),
+    }
+    data = from_folder(
+        folder, "labels.csv", targets="room", inputs=inputs, verbose=False
+    )
+    assert data.input_shape == {
+        "left": (4, 4, 3),
+        "right": (SIDE, SIDE, 1),
+        "facts": (2,),
+    }
+    for part in data.splits.values():
+        right = np.stack([picture(100 + row, 1)[..., None] for row in part.rows])
+        np.testing.assert_array_equal(part.x["right"], right)
+        files = [(folder / f"left/{row}.png").read_bytes() for row in part.rows]
+        np.testing.assert_array_equal(
+            part.x["left"], data.inputs["left"].prepare(files, "`x`")
+        )
+
+
+def test_images_are_found_and_sized_by_themselves(folder: Path) -> None:
+    frame = pd.read_csv(folder / "labels.csv")[["left", "right", "room"]]
+    data = from_folder(folder, frame, targets=["room"], verbose=False)
+    assert data.input_shape == {"left": (SIDE, SIDE, 3), "right": (SIDE, SIDE, 1)}
+    small = from_folder(
+        folder,
+        "labels.csv",
+        {kmtl.Segmentation("mask", classes=3): "things"},
+        size=(4, 2),
+        verbose=False,
+    )
+    assert small.input_shape["left"] == (4, 2, 3)
+    row = small.train.rows[0]
+    np.testing.assert_array_equal(  # the nearest pixels: classes are never mixed
+        small.train.y["mask"][0], (picture(row)[..., 0] % 3)[1::2, 2::4]
+    )
+
+
+def test_maps_divide_by_the_classes_in_them(folder: Path, tmp_path: Path) -> None:
+    """A class that is in three maps alone is in each part."""
+    frame = pd.DataFrame({"image": [f"left/{n}.png" for n in range(ROWS)]})
+    for n in range(ROWS):
+        np.save(tmp_path / f"{n}.npy", np.full((SIDE, SIDE), 1 + (n < 3), "uint8"))
+    frame["mask"] = [str(tmp_path / f"{n}.npy") for n in range(ROWS)]
+    data = from_folder(
+        folder, frame, [kmtl.Segmentation("mask", classes=3)], verbose=False
+    )
+    assert [(p.y["mask"] == 2).any() for p in data.splits.values()] == [True] * 3
+
+
+def test_bad_files_are_named_together(folder: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(folder / "labels.csv")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    (tmp_path / "text.jpg").write_text("no image at all")
+    Pillow.fromarray(picture(0)).save(tmp_path / "coloured.png")
+    frame.loc[2, "left"] = "left/gone.png"
+    frame.loc[4, "left"] = str(tmp_path / "broken.png")
+    frame.loc[5, "left"] = str(tmp_path / "text.jpg")
+    frame.loc[6, "left"] = None
+    frame.loc[7, "things"] = str(tmp_path / "coloured.png")
+    with pytest.raises(ValueError, match="5 files that cannot be used") as caught:
+        from_folder(
+            folder,
+            frame,
+            tasks(),
+            inputs={"left": kmtl.inputs.Image((SIDE, SIDE, 3))},
+            verbose=False,
+        )
+    lines = str(caught.value).split("\n")[1:]
+    assert len(lines) == 5
+    assert "gone.png (row 2, column 'left'): there is no such file" in "\n".join(lines)
+    assert any("broken.png (row 4, column 'left')" in line for line in lines)
+    assert any("text.jpg (row 5, column 'left')" in line for line in lines)
+    assert "row 6, column 'left': no name of a file" in "\n".join(lines)
+    (coloured,) = (line for line in lines if "coloured.png" in line)
+    assert "one number per pixel" in coloured
+
+
+def test_many_bad_files_are_counted(folder: Path) -> None:
+    frame = pd.DataFrame({"image": [f"{n}.png" for n in range(30)], "y": [0, 1] * 15})
+    with pytest.raises(ValueError, match=r"30 files.*\n(.*\n){20}  and 10 more"):
+        from_folder(
+            folder,
+            frame,
+            targets=["y"],
+            inputs={"image": kmtl.inputs.Image((4, 4, 3))},
+        )
+    with pytest.raises(ValueError, match="30 files that cannot be used"):
+        from_folder(folder, frame, targets=["y"])
+
+
+def test_a_folder_per_class(tmp_path: Path) -> None:
+    for kind in ("cat", "dog", "owl"):
+        (tmp_path / kind).mkdir()
+        for n in range(4):
+            Pillow.fromarray(picture(n)).save(tmp_path / kind / f"{n}.png")
+    data = from_folder(tmp_path, verbose=False)
+    assert data.tasks == [
+        kmtl.Classification("label", labels=("cat", "dog", "owl")),
+    ]
+    assert sorted(len(part) for part in data.splits.values()) == [2, 2, 8]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": None}, "folders of images, one for each class.*none in"),
+        ({"targets": ["rom"]}, "no column 'rom'. Did you mean 'room'"),
+        (
+            {"tasks": [kmtl.Segmentation("mask", classes=3)]},
+            "`tasks` must be columns of the table. There is no column 'mask'",
+        ),
+        ({"inputs": ["left"]}, "`inputs` must be a dict of kmtl.inputs objects"),
+        ({"size": (4,)}, r"`size` must be \(height, width\)"),
+        (
+            {"labels": pd.DataFrame({"a": [1, 2], "room": ["x", "y"]})},
+            "A column must name image files",
+        ),
+        (
+            {"inputs": {"left": kmtl.inputs.Image((4, 4, 1)), "lft": 3}},
+            "Received: 'lft': int",
+        ),
+    ],
+)
+def test_what_is_refused(folder: Path, tmp_path: Path, change: dict, message: str):
+    options = {"labels": "labels.csv", "targets": ["room"], **change}
+    root = tmp_path if options["labels"] is None else folder
+    with pytest.raises((ValueError, TypeError), match=message):
+        from_folder(root, options.pop("labels"), verbose=False, **options)
+
+
+def test_images_of_several_sizes_need_a_size(folder: Path, tmp_path: Path) -> None:
+    for n in range(20):
+        Pillow.fromarray(picture(n)[: 4 + n % 2]).save(tmp_path / f"{n}.png")
+    frame = pd.DataFrame({"image": [f"{n}.png" for n in range(20)], "y": [0, 1] * 10})
+    with pytest.raises(ValueError, match="must have one size: give `size`"):
+        from_folder(tmp_path, frame, targets=["y"], verbose=False)
+    data = from_folder(tmp_path, frame, targets=["y"], size=(4, 4), verbose=False)
+    assert data.input_shape == (4, 4, 3)
+    with pytest.raises(FileNotFoundError, match="`folder` must be a folder"):
+        from_folder(tmp_path / "gone", frame, targets=["y"])
