@@ -88,14 +88,14 @@ def raw_inputs(model: ExportableModel) -> RawInputs | None:
     if all(spec.served_prepared for spec in specs.values()):
         return None
     served = {name: spec.serving_signature(name) for name, spec in specs.items()}
-    often = Counter(key for signature in served.values() for key in signature)
+    often = Counter(key.lower() for own in served.values() for key in own)
     names: dict[str, dict[str, str]] = {}
     signature: dict[str, keras.InputSpec] = {}
     for name, own in served.items():
         names[name] = {}
         for key, spec in own.items():
-            full = key if often[key] == 1 else f"{name}_{key}"
-            if full in signature:
+            full = key if often[key.lower()] == 1 else f"{name}_{key}"
+            if full.lower() in map(str.lower, signature):
                 raise ValueError(
                     "What an export takes must have different names: rename an input "
                     f"or a column. Received: two called '{full}'"

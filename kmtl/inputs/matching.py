@@ -17,10 +17,9 @@ def prepare_inputs(specs: Mapping[str, Input], x: Inputs) -> Inputs:
 
     Args:
         specs: Input name -> its kind, in the model's order.
-        x: Dict input name -> rows; where there is one input, these rows themselves;
-            a list of rows in the model's order. The columns of a table may also stand
-            in the dict or frame one by one, as a served model takes them. What else is
-            in it is left out.
+        x: Dict input name -> rows; where there is one input, these rows themselves. The
+            columns of a table may also stand in the dict or frame one by one, as a
+            served model takes them. What else is in it is left out.
 
     Returns:
         One array where there is one input, else a dict input name -> array.
@@ -39,21 +38,13 @@ def match(specs: Mapping[str, Input], x: Inputs) -> dict[str, tuple[Any, str]]:
     """Input name -> the part of `x` that is meant for it, and its name in errors."""
     if x is None:
         raise ValueError("`x` must be given: rows or a data set. Received: None")
-    if isinstance(x, (list, tuple)) and len(specs) > 1:
-        if len(x) != len(specs):
-            raise ValueError(
-                f"`x` must be a dict or a list of the inputs {', '.join(specs)}. "
-                f"Received: {len(x)} parts"
-            )
-        numbered = zip(specs, x, strict=True)
-        return {name: (x_i, f"`x[{i}]`") for i, (name, x_i) in enumerate(numbered)}
     if has_names(x):
         alone = len(specs) == 1
         return {name: _named(name, spec, x, alone) for name, spec in specs.items()}
     if len(specs) > 1:
         raise ValueError(
-            f"`x` must be a dict or a list of the inputs {', '.join(specs)}. "
-            f"Received: one {type(x).__name__}"
+            f"`x` must be a dict of the inputs {', '.join(specs)}, which are matched "
+            f"by name. Received: one {type(x).__name__}"
         )
     ((name, spec),) = specs.items()
     if isinstance(x, (list, tuple)) and len(x) == 1:

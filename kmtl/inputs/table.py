@@ -303,16 +303,22 @@ class Table(Input):
     # -- served -----------------------------------------------------------------------
 
     def _served(self) -> dict[str, Column]:
-        """Served name -> column: its name, as an identifier."""
+        """Served name -> column: its name, as TensorFlow takes names.
+
+        Of letters, digits and underscores, a letter first, and different even if
+        capitals are not told apart.
+        """
         found: dict[str, Column] = {}
+        taken: set[str] = set()
         for column in self.known:
             if column.kind == "ignored":
                 continue
             name = re.sub(r"\W", "_", column.name, flags=re.ASCII)
-            name = name if name.isidentifier() else f"_{name}"
-            while name in found:
+            name = name if name[:1].isalpha() else f"column_{name}"
+            while name.lower() in taken:
                 name += "_"
             found[name] = column
+            taken.add(name.lower())
         return found
 
     def serving_signature(self, name: str) -> dict[str, keras.InputSpec]:

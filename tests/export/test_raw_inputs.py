@@ -32,6 +32,7 @@ def frame() -> pd.DataFrame:
             "day": pd.date_range("2024-02-25", periods=ROWS, freq="D"),
             "stamp": 1.7e9 + RNG.normal(0, 10, ROWS),
             "code": RNG.integers(100, 104, ROWS),
+            "AGE": RNG.integers(0, 2, ROWS),
             "level": RNG.choice([1.0, 2.5], ROWS),
             "member": RNG.random(ROWS) < 0.5,
         }
@@ -66,9 +67,9 @@ def test_what_is_served_is_prepared_alike() -> None:
     dtypes = {name: tensor.dtype.name for name, tensor in tensors.items()}
     assert dtypes == {
         **{"age": "float32", "price_in__": "float32", "price_in___": "float32"},
-        **{"city": "string", "_2nd": "string", "seen": "string", "day": "string"},
+        **{"city": "string", "column_2nd": "string", "seen": "string", "day": "string"},
         **{"stamp": "float64", "code": "int64", "level": "float64"},
-        "member": "float32",
+        **{"member": "float32", "AGE_": "float32"},
     }
     found = TABLE.serve(tensors).numpy()
     np.testing.assert_allclose(found, TABLE.prepare(TRAIN, "`x`"), rtol=1e-6, atol=1e-5)
