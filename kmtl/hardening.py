@@ -60,16 +60,13 @@ def harden(model: MultiTaskModel, weights: bool = True) -> MultiTaskModel:
     backbone = Backbone.from_config(recipe["backbone"])
     learned: Any = Sharing.from_config(recipe["sharing"])
     scheme, copies = learned.hardened(model, backbone)
-    inputs = model.inputs[0]
     hard = build(
         backbone=backbone,
-        input_shape=inputs.shape[1:],
         tasks=[layer.with_loss(None) for layer in model.task_outputs.values()],
         sharing=scheme,
-        input_dtype=inputs.dtype,
-        input_name=inputs.name,
         seed=recipe["seed"],
         name=model.name,
+        **_inputs_of(model),
     )
     for name, layer in hard.task_outputs.items():
         layer.set_loss(model.task_outputs[name].replaced_loss)
@@ -77,6 +74,18 @@ def harden(model: MultiTaskModel, weights: bool = True) -> MultiTaskModel:
     if weights:
         _take_weights(hard, model, copies)
     return hard
+
+
+def _inputs_of(model: MultiTaskModel) -> dict[str, Any]:
+    """The builder's arguments that say what goes in."""
+    if model.input_specs:
+        return {"inputs": dict(model.input_specs)}
+    inputs = model.inputs[0]
+    return {
+        "input_shape": inputs.shape[1:],
+        "input_dtype": inputs.dtype,
+        "input_name": inputs.name,
+    }
 
 
 def _take_weights(

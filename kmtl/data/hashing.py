@@ -23,7 +23,7 @@ def fingerprint(data: Data) -> str:
     division into batches counts; names, dtypes and each row's values do.
 
     Args:
-        data: Arrays (also in dicts, tuples and lists, such as `(x, y)`), a finite
+        data: Arrays and frames (also in dicts, tuples and lists, `(x, y)`), a finite
             `tf.data.Dataset` or `keras.utils.PyDataset`, a `kmtl.data.Split` or a
             `kmtl.data.TaskData`.
 
@@ -95,20 +95,27 @@ def _endless(what: str) -> str:
 
 def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, np.ndarray]]:
     """Arrays of a nested structure with their names."""
-    if isinstance(tree, Mapping):
-        for key in tree:
+    if isinstance(tree, Mapping) or _is_frame(tree):
+        for key in tree.columns if _is_frame(tree) else tree:
             yield from _leaves(tree[key], f"{path}/{key}")
     elif isinstance(tree, (tuple, list)) and not _is_row_list(tree):
         for i, part in enumerate(tree):
             yield from _leaves(part, f"{path}/{i}")
     elif tree is not None:
         array = np.asarray(tree)
+        if array.dtype.kind in "mM":
+            array = array.astype("int64")
         if array.dtype.kind not in "biufcOSU":
             raise TypeError(
                 "`fingerprint` takes numbers and text. "
                 f"Received: dtype={array.dtype} at '{path or '/'}'"
             )
         yield path, array
+
+
+def _is_frame(tree: Any) -> bool:
+    """A frame of pandas or another library, which gives its columns by name."""
+    return hasattr(tree, "columns") and not hasattr(tree, "dtype")
 
 
 def _is_row_list(tree: Any) -> bool:

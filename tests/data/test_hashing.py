@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
 import kmtl
@@ -124,6 +125,22 @@ class TestDatasets:
     def test_without_end_is_refused(self) -> None:
         with pytest.raises(ValueError, match="give a fingerprint by hand"):
             fingerprint(self.make().repeat())
+
+
+def test_frames_are_their_columns() -> None:
+    days = np.arange(4).astype("datetime64[D]")
+    columns = {"size": np.arange(4.0), "town": ["a", "b", None, "d"], "day": days}
+    frame = pd.DataFrame(columns)
+    name = fingerprint((frame, {"y": np.arange(4)}))
+    assert fingerprint((frame[["day", "town", "size"]], {"y": np.arange(4)})) == name
+    turned = (frame.iloc[::-1], {"y": np.arange(4)[::-1]})
+    assert fingerprint(turned) == name
+    for other in (
+        frame.rename(columns={"size": "width"}),
+        frame.assign(day=days + np.timedelta64(1, "s")),
+        frame.assign(town=["a", "b", "c", "d"]),
+    ):
+        assert fingerprint((other, {"y": np.arange(4)})) != name
 
 
 def test_generators_are_refused_and_not_used_up() -> None:

@@ -210,6 +210,7 @@ def test_an_exported_file_is_verified(
     assert report.differences["y"] < 1e-5
 
 
+@pytest.mark.thorough
 def test_a_search_over_several_inputs(tmp_path: Path) -> None:
     hypermodel = kmtl.HyperModel(
         kmtl.build,
