@@ -84,6 +84,7 @@ def test_a_search_over_schemes(tmp_path: Path) -> None:
         seed=0,
         directory=tmp_path,
         project_name="schemes",
+        population=1,
     )
     points = [
         {"sharing": "hard", "learning_rate": 0.01},

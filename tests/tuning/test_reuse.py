@@ -463,6 +463,7 @@ def test_a_search_with_reuse_is_the_search_without(tmp_path: Path) -> None:
             seed=0,
             directory=tmp_path,
             project_name=f"reuse_{reuse_models}",
+            population=1,
         )
         tuner.search(
             x, y, validation_data=(x, y), epochs=EPOCHS, batch_size=BATCH, verbose=0
