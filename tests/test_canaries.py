@@ -351,19 +351,8 @@ def test_the_privates_of_keras_tuner_are_there(tmp_path) -> None:
     oracle = tuner.oracle
     assert not private.is_worker(tuner)
     assert isinstance(private.try_build(tuner, space), keras.Model)
-    assert [hp.name for hp in private.searched(oracle)] == ["rate"]
-    values = private.random_values(oracle)
-    assert set(values) == {"fixed", "rate"}
     trial = keras_tuner.engine.trial.Trial(space)
-    trial.hyperparameters.values = values
-    private.remember_tried(oracle, [trial])
-    assert private.tried(oracle, values)
-    assert not private.tried(oracle, {**values, "rate": 0.15})
     assert callable(private.display(oracle).on_trial_begin)
-    private.set_seed(oracle, 7)
-    assert oracle._seed_state == private.seed_of(oracle) == 7
-    private.random_values(oracle)
-    assert private.seed_of(oracle) > 7  # it counts on
     assert hasattr(oracle, "_random_state")
     drawn = np.random.RandomState(0)
     private.set_random_state(oracle, drawn)

@@ -17,7 +17,6 @@ from kmtl.typing import (
     Oracle,
     Trial,
     Tuner,
-    Values,
 )
 
 #: Methods of KerasTuner's classes that ours override.
@@ -69,38 +68,6 @@ def own_callbacks(
 def display(oracle: Oracle) -> Any:
     """What prints the beginning and the end of trials."""
     return oracle._display
-
-
-def searched(oracle: Oracle) -> list[Any]:
-    """The hyperparameters that are not fixed, as the Gaussian process sees them."""
-    return oracle._nonfixed_space()
-
-
-def random_values(oracle: Oracle) -> dict[str, Any] | None:
-    """Values that were not tried yet, None after too many attempts."""
-    return oracle._random_values()
-
-
-def tried(oracle: Oracle, values: Values) -> bool:
-    """Whether a trial has these values already."""
-    return oracle._duplicate(values)
-
-
-def remember_tried(oracle: Oracle, trials: Any) -> None:
-    """Make the trials of the study those that `tried` knows."""
-    oracle._tried_so_far = {
-        oracle._compute_values_hash(trial.hyperparameters.values) for trial in trials
-    }
-
-
-def set_seed(oracle: Oracle, seed: int) -> None:
-    """Where the next draws begin. KerasTuner counts on from draw to draw."""
-    oracle._seed_state = seed
-
-
-def seed_of(oracle: Oracle) -> int:
-    """Where the next draws begin."""
-    return oracle._seed_state
 
 
 def set_random_state(oracle: Oracle, state: Any) -> None:

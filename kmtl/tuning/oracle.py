@@ -14,10 +14,10 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from kmtl._private.keras_tuner import display, set_seed
+from kmtl._private.keras_tuner import display
+from kmtl.tuning import points
 from kmtl.tuning import study as studies
 from kmtl.tuning.liveness import GRACE_SECONDS, Owner
-from kmtl.tuning.points import default_values
 from kmtl.tuning.stopping import Rule
 from kmtl.tuning.study import SearchStudy, noted
 from kmtl.tuning.trials import PRUNED, StudyTrials
@@ -43,6 +43,8 @@ class StudyOracle(StudyTrials):
     """
 
     owner: Owner
+    #: Where the draws of the next proposal begin.
+    draw_seed: int = 0
     #: When no trial may begin any more, on `time.monotonic`'s clock.
     deadline: float = math.inf
     #: Whether proposals depend on the results of earlier trials.
@@ -132,11 +134,18 @@ class StudyOracle(StudyTrials):
         """
         # Drawn from what has been tried, not from what this process has drawn.
         state = np.random.SeedSequence([self.seed, index]).generate_state(1)[0]
-        set_seed(self, int(state) % (2**31 - 2**20))
+        self.draw_seed = int(state) % (2**31 - 2**20)
         if index == 0:
-            values = default_values(self.get_space())
+            values = points.default_values(self.get_space())
             return {"status": TrialStatus.RUNNING, "values": values}
         return self.populate_space(str(index))
+
+    def random_proposal(self) -> dict[str, Any]:
+        """Values drawn at random, as `populate_space` returns them."""
+        space = self.get_space()
+        values = points.random_values(space, self.draw_seed, self.tried)
+        status = TrialStatus.STOPPED if values is None else TrialStatus.RUNNING
+        return {"status": status, "values": values}
 
     def enter(self, values: Values, index: int, waiting: bool = False) -> int:
         """Write a new trial into the study and return its number."""

@@ -17,18 +17,15 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern
 
 from kmtl._private.keras_tuner import (
-    random_values,
-    searched,
-    seed_of,
     set_random_state,
-    tried,
 )
 from kmtl.tuning import study as studies
 from kmtl.tuning.objective import ParetoObjective
 from kmtl.tuning.oracle import StudyOracle
+from kmtl.tuning.points import identity
 from kmtl.tuning.stopping import Brackets
 from kmtl.tuning.trials import PRUNED
-from kmtl.typing import HyperParameters, Trial
+from kmtl.typing import HyperParameters, Oracle, Trial
 
 #: A larger grid is not counted.
 MOST_POINTS = 100_000
@@ -36,6 +33,9 @@ MOST_POINTS = 100_000
 
 class RandomSearchOracle(StudyOracle, keras_tuner.oracles.RandomSearchOracle):
     """Random search."""
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        return self.random_proposal()
 
 
 class BayesianOptimizationOracle(
@@ -62,20 +62,15 @@ class BayesianOptimizationOracle(
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         if self.num_initial_points is None:
-            most = max(3, 3 * len(searched(self)))
+            most = max(3, 3 * len(_searched(self)))
             self.num_initial_points = min(most, max(3, (self.max_trials or 0) // 3))
         measured = sum(map(_is_measured, self.trials.values()))
         if measured < self.num_initial_points:
-            return self._random_proposal()
+            return self.random_proposal()
         response = self._by_process() if self.sampler == "gp" else self._by_trees()
-        if tried(self, response["values"]):
-            return self._random_proposal()
+        if identity(response["values"]) in self.tried:
+            return self.random_proposal()
         return response
-
-    def _random_proposal(self) -> dict[str, Any]:
-        values = random_values(self)
-        status = TrialStatus.STOPPED if values is None else TrialStatus.RUNNING
-        return {"status": status, "values": values}
 
     def _by_process(self) -> dict[str, Any]:
         # A function of what has been tried, not of what this process has drawn.
@@ -121,7 +116,7 @@ class BayesianOptimizationOracle(
         active = {hp.name for hp in studies.active(self.hyperparameters, values)}
         return [
             hp.value_to_prob(values[hp.name] if hp.name in active else hp.default)
-            for hp in searched(self)
+            for hp in _searched(self)
         ]
 
     def _by_trees(self) -> dict[str, Any]:
@@ -131,7 +126,7 @@ class BayesianOptimizationOracle(
             sampler = optuna.samplers.TPESampler(
                 n_startup_trials=1,
                 multivariate=True,
-                seed=seed_of(self),
+                seed=self.draw_seed,
             )
         # On a copy, where it may leave a proposal that is not taken.
         study = optuna.create_study(
@@ -157,7 +152,7 @@ class GridSearchOracle(StudyOracle, keras_tuner.oracles.GridSearchOracle):
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         for values in self.combinations():
             _, _, values = studies.encode(self.get_space(), values)
-            if not tried(self, values):
+            if identity(values) not in self.tried:
                 return {"status": TrialStatus.RUNNING, "values": values}
         return {"status": TrialStatus.STOPPED, "values": None}
 
@@ -209,15 +204,19 @@ class HyperbandOracle(StudyOracle, keras_tuner.oracles.HyperbandOracle):
         self.max_trials = sum(size for size, _ in sizes)
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        values = random_values(self)
-        status = TrialStatus.STOPPED if values is None else TrialStatus.RUNNING
-        return {"status": status, "values": values}
+        return self.random_proposal()
 
     def end_trial(self, trial: Trial) -> None:
         StudyOracle.end_trial(self, trial)
 
     def notes_of(self, index: int) -> dict[str, Any]:
         return {"bracket": self.rule.bracket(index)}
+
+
+def _searched(oracle: Oracle) -> list[Any]:
+    """The hyperparameters that are not fixed, as the Gaussian process sees them."""
+    fixed = keras_tuner.engine.hyperparameters.Fixed
+    return [hp for hp in oracle.hyperparameters.space if not isinstance(hp, fixed)]
 
 
 def _suggested(trial: Trial, hp: HyperParameters) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from kmtl.tuning.storage import JOURNAL, open_storage
 from kmtl.tuning.weights import TaskWeights, UniformWeights, WeightGrid
 from kmtl.typing import AnyHyperModel, HyperParameters, Oracle, Values
 
+#: Draws of values that were all tried, after which a space counts as exhausted.
+MOST_DRAWS = 21
 #: Trials of an earlier search that a warm start begins with.
 WARM_TRIALS = 5
 
@@ -96,6 +98,33 @@ def default_values(space: Any) -> dict[str, Any]:
         if values.is_active(hp):
             values.values[hp.name] = hp.default
     return dict(values.values)
+
+
+def identity(values: Values) -> tuple[tuple[str, str], ...]:
+    """What two trials of the same values have in common."""
+    return tuple(sorted((name, str(value)) for name, value in values.items()))
+
+
+def random_values(
+    space: Any, seed: int, tried: Collection[Any]
+) -> dict[str, Any] | None:
+    """Values that were not tried yet; None where none were found in many draws.
+
+    Args:
+        space: `keras_tuner.HyperParameters`.
+        seed: Where the draws begin.
+        tried: The `identity` of every trial's values.
+    """
+    for _ in range(MOST_DRAWS):
+        drawn = keras_tuner.HyperParameters()
+        for hp in space.space:
+            drawn.merge([hp])
+            if drawn.is_active(hp):
+                drawn.values[hp.name] = hp.random_sample(seed)
+                seed += 1
+        if identity(drawn.values) not in tried:
+            return dict(drawn.values)
+    return None
 
 
 def warm_points(source: Any, space: Any) -> list[dict[str, Any]]:

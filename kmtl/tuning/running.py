@@ -299,8 +299,7 @@ class TrialRunner(keras_tuner.Tuner):
     def _drop_checkpoints(self) -> None:
         """Delete those of ended trials that are neither the best nor on the front."""
         best = self.oracle.get_best_trials(self.keep_checkpoints)
-        first = list(self.oracle.trials)[:1]  # the defaults, which cost nothing
-        kept = {*first, *(trial.trial_id for trial in [*best, *self.oracle.front()])}
+        kept = {trial.trial_id for trial in [*best, *self.oracle.front()]}
         # Of no others: a trial that another process has just begun is not known yet.
         self.checkpoints.drop_all(
             trial_id

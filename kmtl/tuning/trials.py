@@ -10,8 +10,8 @@ import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
 from optuna.trial import FrozenTrial, TrialState
 
-from kmtl._private.keras_tuner import remember_tried
 from kmtl.evaluation.pareto import non_dominated_ranks
+from kmtl.tuning import points
 from kmtl.tuning import study as studies
 from kmtl.tuning.objective import ParetoObjective, trial_logs
 from kmtl.tuning.study import SearchStudy, noted
@@ -36,6 +36,8 @@ class StudyTrials(keras_tuner.Oracle):
     study: SearchStudy
     trials: dict[str, Trial]
     ongoing_trials: dict[str, Trial]
+    #: What tells the values of every trial from others (`points.identity`).
+    tried: set[tuple[tuple[str, str], ...]]
     _curves: dict[str, dict[int, list[dict[str, float]]]]
 
     def refresh(self) -> list[FrozenTrial]:
@@ -55,7 +57,10 @@ class StudyTrials(keras_tuner.Oracle):
         ended.sort(key=lambda frozen: frozen.datetime_complete or datetime.min)
         self.start_order = list(self.trials)
         self.end_order = [str(frozen.number) for frozen in ended]
-        remember_tried(self, self.trials.values())
+        self.tried = {
+            points.identity(trial.hyperparameters.values)
+            for trial in self.trials.values()
+        }
         return found
 
     def _read(self, frozen: FrozenTrial, trial: Trial) -> None:
