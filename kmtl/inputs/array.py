@@ -48,7 +48,9 @@ class Array(Input):
     dtype: str = "float32"
     _: dataclasses.KW_ONLY
     scale: str | None = "robust"
-    statistics: Mapping[str, tuple[float, ...]] | None = None
+    statistics: Mapping[str, tuple[float, ...]] | None = dataclasses.field(
+        default=None, repr=False
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", check_shape(self.shape))

@@ -186,7 +186,7 @@ def _of_objects(values: np.ndarray) -> Cells:
         values = np.array([_as_text(value) for value in values], dtype=object)
         found = pd.api.types.infer_dtype(values, skipna=True)
     if found == "string":
-        values = np.where(missing, None, values)
+        values = without(values, missing)
         missing = missing | (values == "")
     if missing.all():
         return Cells("nothing", np.full(len(values), np.nan), missing)
@@ -212,6 +212,13 @@ def _floats(values: np.ndarray, missing: np.ndarray) -> np.ndarray:
     return numbers
 
 
+def without(values: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """Objects, None where missing, whatever stood there."""
+    filled = values.astype(object)
+    filled[missing] = None
+    return filled
+
+
 def iso_dates(cells: Cells) -> np.ndarray:
     """Which cells of text are dates as `ISO_DATE` has them; False where missing."""
     matches = ISO_DATE.fullmatch
@@ -232,6 +239,6 @@ def parsed(cells: Cells) -> Cells:
     """
     import pandas as pd
 
-    text = pd.Series(np.where(cells.missing, None, cells.values), dtype=object)
+    text = pd.Series(without(cells.values, cells.missing), dtype=object)
     dates = pd.to_datetime(text, format="ISO8601", utc=True)
     return _of_series(dates, "")

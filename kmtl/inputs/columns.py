@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kmtl.inputs.cells import SECONDS_A_DAY, Cells, iso_dates, parsed
+from kmtl.inputs.cells import SECONDS_A_DAY, Cells, iso_dates, parsed, without
 
 logger = logging.getLogger("kmtl")
 
@@ -20,6 +20,8 @@ KNOTS = 129
 _MANY_ROWS, _MOST_DIFFERENT = 100, 0.5
 #: Text of which this share or more are dates is meant to be dates.
 _MOSTLY = 0.9
+#: Texts that are looked at, to see whether a column may hold dates.
+_FIRST = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Column:
     @property
     def holds_text(self) -> bool:
         """Whether its categories are texts."""
-        return bool(self.categories) and isinstance(self.categories[0], str)
+        return self.categories is not None and isinstance(self.categories[0], str)
 
 
 def infer_kind(name: str, cells: Cells, what: str) -> str:
@@ -97,7 +99,9 @@ def infer_kind(name: str, cells: Cells, what: str) -> str:
         kinds = {"number": "numeric", "boolean": "boolean", "date": "datetime"}
         return kinds[cells.kind]
     present = int((~cells.missing).sum())
-    dates = iso_dates(cells)
+    dates = np.zeros(len(cells.values), bool)
+    if iso_dates(_first(cells)).any():  # before all cells are read
+        dates = iso_dates(cells)
     if dates.sum() >= _MOSTLY * present:
         if dates.sum() < present:
             row = int(np.flatnonzero(~dates & ~cells.missing)[0])
@@ -118,6 +122,12 @@ def infer_kind(name: str, cells: Cells, what: str) -> str:
         )
         return "ignored"
     return "categorical"
+
+
+def _first(cells: Cells) -> Cells:
+    """Some cells that are there."""
+    rows = np.flatnonzero(~cells.missing)[:_FIRST]
+    return Cells(cells.kind, cells.values[rows], cells.missing[rows])
 
 
 def _odd_one(cells: Cells) -> tuple[int, Any]:
@@ -177,7 +187,7 @@ def texts(name: str, cells: Cells, what: str) -> np.ndarray:
             f"Column '{name}' of {what} must hold strings, as the training rows did. "
             f"Received: {shown(cells.values[row])} in row {row}"
         )
-    return np.where(cells.missing, None, cells.values)
+    return without(cells.values, cells.missing)
 
 
 def dates(name: str, cells: Cells, what: str) -> np.ndarray:

@@ -27,6 +27,8 @@ from kmtl.typing import Tensor
 logger = logging.getLogger("kmtl")
 #: Values that are looked at: of more, evenly spaced rows.
 MOST_VALUES = 2**24
+#: Columns that are named where a table is printed.
+_SHOWN = 12
 
 
 @register("input", "table")
@@ -85,6 +87,15 @@ class Table(Input):
                 c if isinstance(c, Column) else Column(**c) for c in self.fitted_columns
             )
             put("fitted_columns", tuple(found))
+
+    def __repr__(self) -> str:
+        options = {"columns": self.columns, "scale": self.scale}
+        shown = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        if not self.fitted:
+            return f"Table({shown})"
+        kinds = [f"{name} {kind}" for name, kind in self.kinds.items()]
+        more = [] if len(kinds) <= _SHOWN else [f"{len(kinds) - _SHOWN} more"]
+        return f"<Table({shown}) of {', '.join(kinds[:_SHOWN] + more)}>"
 
     # -- what is known ----------------------------------------------------------------
 

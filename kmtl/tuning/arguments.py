@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import keras
 import keras_tuner
 import numpy as np
 
-from kmtl import _checks
+from kmtl import _arrays, _checks
 from kmtl.data.hashing import fingerprint
 from kmtl.evaluation.common_scale import MEAN_SCORE, WORST_SCORE, CommonScore
 from kmtl.evaluation.delta import LOG_NAME, LOG_NAMES, DeltaM
@@ -211,8 +211,8 @@ def plain_data(data: Data) -> Data:
 
 def prepared(
     hypermodel: AnyHyperModel, x: Inputs, y: Labels, validation_data: Data
-) -> tuple[Inputs, Data]:
-    """`x` and the validation data with their inputs as the model takes them.
+) -> tuple[Inputs, Labels, Data]:
+    """The data with their inputs as the model takes them, and frames as arrays.
 
     Once for the search, and not once for each of its trials.
     """
@@ -223,7 +223,21 @@ def prepared(
         x = ready if y is None else ready[0]
     if validation_data is not None:
         validation_data = raw_sets.prepared_data(specs, validation_data)
-    return x, validation_data
+    if isinstance(validation_data, (tuple, list)):
+        x_valid, *others = validation_data
+        validation_data = (x_valid, *map(_without_frames, others))
+    return x, _without_frames(y), validation_data
+
+
+def _without_frames(data: Any) -> Any:
+    """Frames of labels as dicts of arrays, series as arrays; all else as it is."""
+    if isinstance(data, Mapping):
+        return {name: _without_frames(part) for name, part in data.items()}
+    if type(data).__module__.split(".")[0] != "pandas":
+        return data
+    if not hasattr(data, "columns"):
+        return _arrays.as_array(data, "A series", holes=True)
+    return {str(name): _without_frames(data[name]) for name in data.columns}
 
 
 def made(data: Data) -> Data:

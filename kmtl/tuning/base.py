@@ -239,7 +239,9 @@ class SearchTuner(SearchResults, TrialRunner):
         x, y, fit_options = arguments.unpacked(x, y, fit_options)
         given = [part for part in (x, y) if part is not None]
         x, validation_data = arguments.made(x), arguments.made(validation_data)
-        x, validation_data = arguments.prepared(self.hypermodel, x, y, validation_data)
+        x, y, validation_data = arguments.prepared(
+            self.hypermodel, x, y, validation_data
+        )
         self.executions_per_trial, self._folds = self._asked_executions, None
         if folds is not None:
             self.executions_per_trial = check_folds(self, folds, validation_data)

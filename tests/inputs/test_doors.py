@@ -224,8 +224,9 @@ def test_a_search_prepares_once(
         directory=tmp_path,
         project_name="search",
     )
+    labels = pd.DataFrame(LABELS)
     tuner.search(
-        FRAME, LABELS, validation_data=(shuffled(), LABELS), epochs=1, verbose=0
+        FRAME, labels, validation_data=(shuffled(), labels), epochs=1, verbose=0
     )
     assert len(raw) == 2  # training and validation rows
     best = tuner.get_best_models(1)[0]

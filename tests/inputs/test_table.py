@@ -117,6 +117,15 @@ def test_columns_of_dicts_arrays_and_other_frames_are_the_same() -> None:
     np.testing.assert_array_equal(two.prepare(records, "`x`"), two.prepare(frame(), ""))
 
 
+def test_a_table_is_printed_in_a_line() -> None:
+    assert repr(Table(["age"])) == "Table(columns=('age',), scale='robust')"
+    shown = repr(Table({"age": "ignored"}).fit(frame()))
+    assert shown.startswith("<Table(columns={'age': 'ignored'}, scale='robust') of age")
+    assert "city categorical" in shown
+    wide = {f"c{i}": [i, -1.0, 0.5] for i in range(300)}
+    assert repr(Table().fit(wide)).endswith("c11 numeric, 288 more>")
+
+
 def test_numbers_that_float32_cannot_tell_apart() -> None:
     seconds = 1.7e9 + np.arange(9.0)
     found = Table().fit({"t": seconds}).prepare({"t": seconds}, "`x`")
