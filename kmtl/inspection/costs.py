@@ -6,12 +6,13 @@ import dataclasses
 import html
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from kmtl.inspection.flops import node_flops
+from kmtl.inspection.flops import members_at, node_flops
 from kmtl.inspection.kinds import WORKING
 from kmtl.inspection.parts import SHARED, Part, Structure, structure
+from kmtl.typing import Node
 
 if TYPE_CHECKING:
     import pandas
@@ -274,9 +275,9 @@ def summary(model: MultiTaskModel) -> Summary:
     (130, 242)
     """
     made = structure(model)
-    rows = tuple(
-        row for row in map(_row, made.by_depth()) if row.cost != Cost() or row.tells
-    )
+    copies = members_at(model)
+    found = (_row(part, copies) for part in made.by_depth())
+    rows = tuple(row for row in found if row.cost != Cost() or row.tells)
     groups = {SHARED: Cost(), CONNECTING: Cost(), **dict.fromkeys(made.tasks, Cost())}
     for row in rows:
         groups[row.group] += row.cost
@@ -292,11 +293,11 @@ def summary(model: MultiTaskModel) -> Summary:
     )
 
 
-def _row(part: Part) -> PartCost:
+def _row(part: Part, copies: Mapping[Node, int]) -> PartCost:
     flops, unknown = 0, []
     for node in part.nodes:
         count, missing = node_flops(node)
-        flops += count
+        flops += count * copies.get(node, 1)
         unknown += missing
     weights = {id(weight): weight for weight in part.weights}.values()
     cost = Cost(

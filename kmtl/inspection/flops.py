@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from kmtl._private.keras import node_of
+from kmtl.layers.members import ToMembers
 from kmtl.typing import Layer, Node, Operation
 
 if TYPE_CHECKING:
@@ -80,6 +81,21 @@ def node_flops(node: Node) -> tuple[int, list[str]]:
     if any(size is None for shape in inputs + outputs for size in shape):
         return 0, [f"{layer.name} (sizes that are not known)"]
     return int(rule(layer, inputs, outputs)), []
+
+
+def members_at(model: MultiTaskModel) -> dict[Node, int]:
+    """Rows that one example has in the calls of a model, where they are not one."""
+    from kmtl.inspection.parts import in_order
+
+    found: dict[Node, int] = {}
+    for node in in_order(map(node_of, keras.tree.flatten(model.output))):
+        layer = node.operation
+        rows = max((found.get(parent, 1) for parent in node.parent_nodes), default=1)
+        if isinstance(layer, ToMembers):
+            rows = layer.members
+        if rows > 1:
+            found[node] = rows
+    return found
 
 
 def _unfolded(node: Node) -> tuple[int, list[str]]:

@@ -140,3 +140,13 @@ def test_arguments() -> None:
         Ensemble(backbone="mlp", dropout=0.1)
     with pytest.raises(TypeError, match="no ensemble itself"):
         Ensemble(backbone=Ensemble(backbone="mlp"))
+
+
+def test_operations_count_every_member(model) -> None:
+    plain = kmtl.build_mlp(
+        input_shape=(5,), tasks=TASKS, units=(4,), activation="tanh", seed=0
+    )
+    alone, found = kmtl.summary(plain).total, kmtl.summary(model).total
+    factors = (5 + 4 + 4) + (4 + 1 + 3)  # before and after three dense layers
+    assert found.parameters == alone.parameters + MEMBERS * factors
+    assert found.flops > MEMBERS * alone.flops
