@@ -20,7 +20,7 @@ KEPT = {
         *("mlp-hard", "mlp-cross_stitch", "mlp-mmoe", "mlp-mtan", "mlp-lora"),
         *("mlp-learning_to_branch", "mlp-esmm", "cnn-mmoe"),
         *("conv1d-hard", "rnn-mmoe", "transformer-hard", "fusion-hard"),
-        *("tabular-mmoe", "ensemble-mmoe", "from_keras-lora"),
+        *("tabular-mmoe", "ensemble-hard", "from_keras-lora"),
         *("resnet-hard", "vit-hard"),
     ],
     "backbones/test_sequences.py::test_padding_changes_nothing": [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -12,21 +13,28 @@ from sides import Problem
 import kmtl
 
 
-def build(problem: Problem, table: kmtl.inputs.Table, seed: int) -> Any:
-    """The model."""
+def dataset(problem: Problem) -> tuple[Any, Any]:
+    """The frame, targets among its columns, and what kmtl makes of it."""
     names = [f"task{i + 1}" for i in range(problem.y.shape[1])]
+    # Said, and not inferred: every side sees numbers where the score is of numbers.
     tasks: list[kmtl.Task] = [
         kmtl.BinaryClassification(name)
         if problem.kind == "binary"
         else kmtl.Regression(name, transform="standardize")
         for name in names
     ]
-    return kmtl.build(
-        backbone="tabular", inputs={"table": table}, tasks=tasks, seed=seed
+    frame = problem.x.reset_index(drop=True).copy()
+    frame[names] = problem.y
+    rest = np.setdiff1d(
+        np.arange(len(frame)), np.concatenate([problem.train, problem.validation])
     )
+    parts = {"train": problem.train, "validation": problem.validation, "test": rest}
+    return frame, kmtl.data.from_dataframe(frame, tasks, split=parts, verbose=False)
 
 
-def members(problem: Problem, seeds: range, epochs: int | None) -> Any:
+def members(
+    problem: Problem, seeds: range, epochs: int | None
+) -> Iterator[tuple[int, np.ndarray, float, int]]:
     """Predictions for all rows, one model after the other.
 
     Args:
@@ -37,36 +45,31 @@ def members(problem: Problem, seeds: range, epochs: int | None) -> Any:
     Yields:
         `(seed, predictions (rows, tasks), seconds of CPU, epochs that were trained)`.
     """
-    options = {} if epochs is None else {"epochs": epochs}
-    recipe = kmtl.Recipe(**options)
-    table = kmtl.inputs.Table().fit(problem.x.iloc[problem.train])
-
-    def rows(which: np.ndarray) -> tuple[Any, dict[str, np.ndarray]]:
-        y = problem.y[which]
-        labels = {f"task{i + 1}": y[:, i] for i in range(y.shape[1])}
-        return table.prepare(problem.x.iloc[which], "`x`"), labels
-
-    train, validation = rows(problem.train), rows(problem.validation)
-    everything = rows(np.arange(len(problem.x)))[0]
+    recipe = kmtl.Recipe() if epochs is None else kmtl.Recipe(epochs=epochs)
+    frame, data = dataset(problem)
     model = None
     for seed in seeds:
         start = time.process_time()
-        fresh = build(problem, table, seed)
+        fresh = kmtl.build(
+            backbone="tabular", inputs=data.inputs, tasks=data.tasks, seed=seed
+        )
         if model is None:
             model = fresh
-            history = recipe.fit(model, *train, validation_data=validation, verbose=0)
+            history = recipe.fit(
+                model, data.train, validation_data=data.validation, verbose=0
+            )
         else:
             # What a new model would do, without compiling the same steps again.
             _restart(model, fresh)
             history = model.fit(
-                *train,
-                validation_data=validation,
+                data.train,
+                validation_data=data.validation,
                 epochs=recipe.epochs,
                 batch_size=recipe.rows_per_batch(len(problem.train)),
                 callbacks=recipe.callbacks(),
                 verbose=0,
             )
-        outputs = model.predict(everything, batch_size=1024, verbose=0)
+        outputs = model.predict(frame, batch_size=1024, verbose=0)
         found = np.concatenate([outputs[task.name] for task in model.tasks], axis=1)
         yield seed, found, time.process_time() - start, len(history.epoch)
 

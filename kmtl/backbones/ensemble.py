@@ -31,7 +31,7 @@ class Ensemble(Backbone):
 
     Members are rows of the batch inside the model: it costs the time of as many times
     the rows, and hardly any parameters. Every sharing scheme, weighting and task takes
-    it. The `features` of an export would be those of the members.
+    it. An export has no `features`, which would be those of the members.
 
     Args:
         backbone: The trunk, an object or a name.

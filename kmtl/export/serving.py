@@ -111,6 +111,11 @@ def seam_output(model: ExportableModel, plain: keras.Model) -> Tensor:
             "`features=True` needs one place where the trunk that all tasks share "
             "ends; this model has none (sharing_depth=0, or a scheme without it)."
         )
+    if any(layer.members > 1 for layer in model.task_outputs.values()):
+        raise ValueError(
+            "`features=True` needs one vector of features per example; in an ensemble "
+            "each member has its own. Export without them."
+        )
     return plain.get_layer(seam.name).output
 
 

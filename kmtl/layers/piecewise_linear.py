@@ -84,7 +84,11 @@ class PiecewiseLinear(keras.layers.Layer):
     def __init__(self, edges: Sequence[Sequence[float]], **kwargs: Any):
         super().__init__(autocast=False, **kwargs)
         self.edges = check_edges(edges)
-        low, width, first, last, column = [], [], [], [], []
+        low: list[float] = []
+        width: list[float] = []
+        first: list[bool] = []
+        last: list[bool] = []
+        column: list[int] = []
         for number, ends in enumerate(self.edges):
             bins = len(ends) - 1
             low += ends[:-1]

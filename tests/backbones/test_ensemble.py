@@ -108,6 +108,13 @@ def test_plain_keras_and_files_keep_the_members(model, tmp_path) -> None:
         np.testing.assert_array_equal(loaded[name], values)
 
 
+def test_features_would_be_several(model) -> None:
+    from kmtl.export.serving import seam_output
+
+    with pytest.raises(ValueError, match="in an ensemble each member has its own"):
+        seam_output(model, model.to_keras())
+
+
 @pytest.mark.parametrize("sharing", ["hard", "mmoe", "cross_stitch"])
 def test_members_without_factors_are_the_trunk(sharing) -> None:
     """With all factors at one every member is the net without an ensemble."""
