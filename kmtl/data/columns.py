@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ IDENTIFIER = re.compile(
     r"(^|[_\W])(id|ids|uid|uuid|guid|index|rowid|key)$|[a-z]I[dD]$|^unnamed: \d+$",
     re.IGNORECASE,
 )
+#: In tables of more lines, columns that are alike share one.
+MOST_LINES = 40
 #: In fewer rows than this, text that is different in all says nothing about its kind.
 FEW_ROWS = 20
 
@@ -44,7 +47,9 @@ class Line:
 
 
 def table_of(lines: Sequence[Line]) -> str:
-    """Lines as text in columns."""
+    """Lines as text in columns; in long tables, one for neighbours that are alike."""
+    if len(lines) > MOST_LINES:
+        lines = _together(lines)
     rows = [("column", "role", "taken for", "missing")]
     for line in lines:
         share = f"{100 * line.missing:.3g} %" if line.missing else ""
@@ -56,6 +61,19 @@ def table_of(lines: Sequence[Line]) -> str:
         ).rstrip()
         for row in rows
     )
+
+
+def _together(lines: Sequence[Line]) -> list[Line]:
+    """One line for each run of columns with the same role and kind."""
+    found: list[Line] = []
+    for _, group in itertools.groupby(lines, lambda line: (line.role, line.kind)):
+        run = list(group)
+        name = run[0].column
+        if len(run) > 1:
+            name = f"{name} ... {run[-1].column} ({len(run)})"
+        missing = sum(line.missing for line in run) / len(run)
+        found.append(dataclasses.replace(run[0], column=name, missing=missing))
+    return found
 
 
 def plan_inputs(frame: Any, inputs: Any, taken: Mapping[str, str]) -> dict[str, Input]:

@@ -129,11 +129,23 @@ def _given(
         labels = task.label_array(part)
     if several and len(names) == 1 and labels.ndim == 1:
         labels = labels[:, None]
-    task.check_labels(labels, labels.shape[1:] if labels.ndim > 2 else None)
+    _check_fit(task, labels, names)
     target = Target(task, tuple(map(str, names)), labels, inferred=False)
     if not target.present().any():
         raise _no_label(", ".join(names), len(frame))
     return target
+
+
+def _check_fit(task: Task, labels: np.ndarray, names: tuple[str, ...]) -> None:
+    try:
+        task.check_labels(labels, labels.shape[1:] if labels.ndim > 2 else None)
+    except ValueError as error:
+        if len(names) > 1 or labels.ndim > 1 or task.class_count is None:
+            raise
+        raise ValueError(
+            f"{error}. (targets=['{names[0]}'] learns the classes of a column, "
+            "whatever they are called.)"
+        ) from error
 
 
 def _check_column(frame: Any, column: Any, argument: str) -> None:

@@ -94,6 +94,18 @@ def test_what_is_done_is_written(capsys: Any) -> None:
     assert data.description.startswith("120 rows: train 84, validation 18, test 18\n")
 
 
+def test_many_columns_alike_share_a_line() -> None:
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(30, 60)))
+    frame.columns = [f"bit{n}" for n in range(60)]
+    frame["town"], frame["y"] = ["a", "b", "c"] * 10, [0, 1] * 15
+    frame.loc[:2, "bit0"] = np.nan
+    data = from_dataframe(frame, targets=["y"], verbose=False)
+    _, _, bits, town, y = data.description.splitlines()
+    assert bits.split()[:6] == ["bit0", "...", "bit59", "(60)", "table", "numeric"]
+    assert town.startswith("town ")
+    assert y.startswith("y ")
+
+
 def test_rows_are_those_of_the_frame(data: Any) -> None:
     frame = houses()
     rows = [part.rows for part in data.splits.values()]

@@ -108,6 +108,10 @@ def test_columns_that_are_no_target(values: Any, message: str) -> None:
             "unique. Received: 'price' for price and for price",
         ),
         ({"tasks": [kmtl.Regression("empty")]}, "at least one label"),
+        (
+            {"tasks": [kmtl.BinaryClassification("town")]},
+            r"must be numbers.*\(targets=\['town'\] learns the classes",
+        ),
     ],
 )
 def test_what_is_no_choice_of_targets(options: dict, message: str) -> None:
