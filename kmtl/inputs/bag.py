@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from kmtl.typing import Config, Shape, Tensor
@@ -36,18 +37,29 @@ class BagOfTokens(keras.layers.Layer):
 
     def call(self, inputs: Tensor) -> Tensor:
         ids = ops.cast(inputs, "int32")
-        counts = ops.cast(ops.bincount(ids, minlength=self.tokens), "float32")
-        counts = ops.reshape(counts, (-1, self.tokens))
-        others = ops.not_equal(ops.arange(self.tokens), self.padding)
-        return ops.log1p(counts) * ops.cast(others, "float32")
+        rows = ops.cumsum(ops.ones_like(ids[:, :1]), axis=0) - 1
+        places = ops.stack([ops.broadcast_to(rows, ops.shape(ids)), ids], axis=-1)
+        # Equal places add up. One-hot rows would be `length` times as large.
+        counts = ops.scatter(
+            ops.reshape(places, (-1, 2)),
+            ops.reshape(ops.ones_like(ids, "float32"), (-1,)),
+            (ops.shape(ids)[0], self.tokens),
+        )
+        return self._finished(counts)
+
+    def _finished(self, counts: Tensor) -> Tensor:
+        others = np.arange(self.tokens) != self.padding
+        return ops.log1p(counts) * others.astype("float32")
 
     def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:
         return keras.KerasTensor((inputs.shape[0], self.tokens), "float32")
 
     def to_keras(self) -> keras.Model:
-        """Plain Keras operations that do the same."""
+        """Plain Keras layers that do the same."""
         inputs = keras.Input(self._shape, dtype="int32")
-        return keras.Model(inputs, self.call(inputs), name=self.name)
+        encoding = keras.layers.CategoryEncoding(self.tokens, output_mode="count")
+        counts = ops.cast(encoding(inputs), "float32")
+        return keras.Model(inputs, self._finished(counts), name=self.name)
 
     def get_config(self) -> Config:
         return {

@@ -123,6 +123,10 @@ def test_a_trunk_without_sequences_reads_bags_of_words() -> None:
         for text in ("play some jazz", "jazz some play")
     )
     np.testing.assert_allclose(one, other, rtol=1e-6)
+    # As the plain model does, in a compiled step too.
+    ids = words["words"].prepare(ROWS["words"], "`x`")
+    expected = model.predict(ids, verbose=0)
+    close(model.to_keras(activated=False).predict(ids, verbose=0), expected)
 
 
 def test_a_sound_as_a_map() -> None:
