@@ -26,6 +26,7 @@ def table() -> str:
     """The registered names, by kind."""
     rows = {
         "Tasks": _registry.names("task"),
+        "Inputs": _registry.names("input"),
         "Backbones": _registry.names("backbone"),
         "Sharing": _registry.names("sharing"),
         "Weightings on losses": _weightings("loss"),

@@ -22,7 +22,7 @@ import numpy as np
 import kmtl
 
 HERE = Path(__file__).resolve().parent
-SETTINGS = {"epochs": 10, "batch_size": 32, "seeds": (0,), "filters": (32, 64, 64)}
+SETTINGS = {"epochs": 6, "batch_size": 32, "seeds": (0,), "filters": (32, 64, 64)}
 FAST = {"epochs": 3, "batch_size": 16, "seeds": (0,), "filters": (8, 8)}
 TASKS = ("digit", "speaker")
 

@@ -39,10 +39,8 @@ class ConvNet1D(SequenceBackbone):
     >>> net = kmtl.backbones.ConvNet1D(filters=(16, 32), vocabulary=1000)
     >>> model = kmtl.build(backbone=net, input_shape=(30,), seed=0,
     ...                    tasks=[kmtl.Classification("intent", classes=7)])
-    >>> short, padded = np.full((1, 30), 0), np.full((1, 30), 0)
-    >>> short[0, :5] = 7
-    >>> model(short)["intent"].shape
-    TensorShape([1, 7])
+    >>> model.get_layer("shared_block2_pool").output.shape  # 30 halved twice
+    (None, 8, 32)
     """
 
     filters: tuple[int, ...] = (64, 64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kmtl.inspection import sequence_flops as sequence_flops  # registers its rules
 from kmtl.inspection.costs import Cost, Summary, summary
 from kmtl.inspection.flops import flops_rule, node_flops
 from kmtl.inspection.parts import Connection, Part, Structure, structure

@@ -58,6 +58,11 @@ def counted(layer: keras.layers.Layer, *shapes: tuple) -> int:
         (layers.EinsumDense("abc,cd->abd", (7, 3)), [(7, 5)], 7 * 30),
         (layers.Activation("tanh"), [(5,)], 5),
         (layers.Activation("linear"), [(5,)], 0),
+        # 4 steps of 3 units: 4 gates of 5 + 3 multiply-adds each, and 17 more
+        (kmtl.layers.Recurrent("lstm", 3), [(4, 5)], 12 * (64 + 17)),
+        (kmtl.layers.Recurrent("gru", 3, True), [(4, 5)], 24 * (48 + 16)),
+        # two products of 4 x 7 with 6 channels; 2 heads' scores, scaled and softmaxed
+        (kmtl.layers.Attention(2), [(4, 6), (7, 6), (7, 6)], 4 * 168 + 6 * 56),
     ],
     ids=lambda value: type(value).__name__,
 )
