@@ -58,9 +58,9 @@ class Text(Input):
 
     >>> text = kmtl.inputs.Text().fit(["Play some jazz!", "play it again"])
     >>> text.prepare(["Play it, Sam", None], "`x`").tolist()
-    [[2, 4, 1], [0, 0, 0]]
+    [[2, 5, 1], [0, 0, 0]]
     >>> text.vocabulary
-    ('play', 'some', 'it', 'jazz', 'again')
+    ('play', 'some', 'jazz', 'it', 'again')
     """
 
     length: int | None = None
