@@ -13,6 +13,8 @@ from kmtl.inputs.cells import SECONDS_A_DAY, Cells, iso_dates, parsed, without
 
 logger = logging.getLogger("kmtl")
 
+#: Numbers must be smaller: float32 must hold what the model makes of them.
+MOST = 1e37
 KINDS = ("numeric", "boolean", "categorical", "datetime", "elapsed", "ignored")
 #: Quantiles of a numeric column that are kept, the ends included.
 KNOTS = 129
@@ -154,7 +156,7 @@ def numbers(name: str, cells: Cells, what: str, kind: str = "numeric") -> np.nda
             f"Received: {shown(value)} in row {row}"
         )
     values = np.asarray(cells.values, "float64")
-    wrong = np.isinf(values)
+    wrong = np.abs(values) > MOST
     if kind == "boolean":
         wrong = ~np.isnan(values) & (values != 0) & (values != 1)
     if wrong.any():

@@ -18,6 +18,7 @@ State = Mapping[str, tuple[float, ...]]
 
 #: Beyond so many scales a value is bent back, by robust scaling.
 SMOOTH_CLIP = 3.0
+_FAR = 1e6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +72,8 @@ class Robust(Standardize):
         return _state(values, center, np.where(third > first, third - first, half))
 
     def apply(self, x: Tensor, state: State) -> Tensor:
-        z = super().apply(x, state)
+        # Beyond this the result is the limit, and squares would become infinite.
+        z = ops.clip(super().apply(x, state), -_FAR, _FAR)
         return z / ops.sqrt(1.0 + ops.square(z / SMOOTH_CLIP))
 
 

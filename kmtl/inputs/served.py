@@ -116,6 +116,7 @@ def _missing(cells: Any) -> Any:
 def _number(values: Any, missing: Any, part: Part) -> Any:
     import tensorflow as tf
 
+    values = tf.clip_by_value(values, -columns_of.MOST, columns_of.MOST)
     less = tf.cast(values - part.median, "float32")
     return tf.where(missing, tf.zeros_like(less), less)
 

@@ -65,7 +65,7 @@ class Table(Input):
     >>> table.kinds
     {'age': 'numeric', 'city': 'categorical'}
     >>> table.prepare({"city": ["Ulm", "Rome"], "age": [50.0, None]}, "`x`").tolist()
-    [[5.0, 0.0, 2.0], [0.0, 1.0, 0.0]]
+    [[5.0, 0.0, 0.0, 2.0], [0.0, 1.0, 0.0, 0.0]]
     """
 
     columns: Mapping[str, str] | Sequence[str] | None = None

@@ -110,6 +110,7 @@ def test_arguments_of_a_table() -> None:
         ({"age": None}, "`x` lacks column age, which the training rows had"),
         ({"age": ["31", None]}, "'age' of `x` must hold numbers.*'31' in row 0"),
         ({"age": [31, "?"]}, r"'age' of `x` must hold numbers.*'\?' in row 1"),
+        ({"age": [1e38, 1]}, r"'age' of `x` .*finite numbers.*1e\+38 in row 0"),
         ({"age": [-np.inf, 1]}, "'age' of `x` .*finite numbers.*-inf in row 0"),
         ({"city": [5, 6]}, "'city' of `x` must hold strings.*5.0 in row 0"),
         ({"seen": ["2024-05-01", "2.5.2024"]}, "'seen' of `x` .*'2.5.2024' in row 1"),
