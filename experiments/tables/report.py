@@ -24,7 +24,7 @@ TITLES = {
     "kmtl_mean": "kmtl, mean of 4",
 }
 #: Sets on whose validation rows the defaults were chosen.
-TUNED_ON = ("enb", "oes97", "osales", "parkinsons", "rf1")
+TUNED_ON = ("enb", "oes97", "osales", "parkinsons")
 BINARY = ("sider", "tox21", "census")
 
 
