@@ -186,7 +186,7 @@ def _scored(
 ) -> dict[str, Any]:
     """The metrics where every row has these outputs (0 for tasks without)."""
     model.reset_metrics()
-    logs: dict[str, Any] = {}
+    logs: Mapping[str, Any] = {}
     for batch in data:
         count = len(keras.tree.flatten(batch[0])[0])
         for start in range(0, count, ROWS):

@@ -155,7 +155,7 @@ class Job:
         return singles
 
     def search(self, singles: Any) -> tuning.BayesianOptimization:
-        """KerasTuner's Bayesian optimisation on Δm of the validation split."""
+        """Every sharing depth at the defaults, then Bayesian optimisation, on Δm."""
         self._begin("search")
         tuner = tuning.BayesianOptimization(
             self.hypermodel,
@@ -167,6 +167,9 @@ class Job:
             project_name=SEARCH,
             listener=self._on_search_event,
         )
+        for depth in range(len(FILTERS), -1, -1):  # the defaults first
+            usual = self.hypermodel.default_values()
+            tuner.enqueue({**usual, "sharing_depth": depth})
         done = len(tuner.oracle.end_order)
         if done:
             were = "trial was" if done == 1 else "trials were"

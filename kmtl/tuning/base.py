@@ -143,15 +143,16 @@ class SearchTuner(SearchResults, TrialRunner):
             _checks.check_range("max_minutes", max_minutes, 0, low_open=True)
         self.workers = _checks.check_int("workers", workers, 1)
         self.recycle_after = _checks.check_int("recycle_after", recycle_after, 1)
-        if population == "auto":
-            shared = self.storage is not None or self.workers > 1
-            population = 1 if shared else limits.size_for(self.hypermodel)
-        if population is not None:
-            population = _checks.check_int("population", population, 1)
         #: Trials begun at once; None: as many as suit the model.
-        self.population = population
-        if population != 1:
-            self._together = TogetherTrials(self, population)
+        self.population: int | None = None
+        if population != "auto":
+            self.population = _checks.check_int("population", population, 1)
+        elif self.storage is not None or self.workers > 1:
+            self.population = 1
+        else:
+            self.population = limits.size_for(self.hypermodel)
+        if self.population != 1:
+            self._together = TogetherTrials(self, self.population)
         self.keep_checkpoints = _checks.check_int(
             "keep_checkpoints", keep_checkpoints, 1
         )

@@ -88,6 +88,7 @@ def begun(dimension: Int | Float, usual: Any) -> Int | Float:
         middle = min(max(float(usual), low), high)
     if isinstance(dimension, Float):
         return dataclasses.replace(dimension, default=min(max(middle, low), high))
-    steps = round((middle - low) / dimension.step)
-    steps = min(max(steps, 0), (high - low) // dimension.step)
-    return dataclasses.replace(dimension, default=low + steps * dimension.step)
+    most = (dimension.high - dimension.low) // dimension.step
+    steps = min(max(round((middle - low) / dimension.step), 0), most)
+    default = dimension.low + steps * dimension.step
+    return dataclasses.replace(dimension, default=default)
