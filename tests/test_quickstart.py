@@ -24,6 +24,7 @@ from kmtl.cli import _quiet
 from kmtl.cli._progress import ProgressDisplay
 from kmtl.cli.main import main
 from kmtl.quickstart import Event, Settings
+from kmtl.quickstart.words import verdict
 
 JOB = Path(__file__).with_name("quickstart_job.py")
 SMALL = Settings(trials=3, epochs=2)
@@ -187,6 +188,40 @@ def test_what_was_deleted_is_made_again(runs: Runs, tmp_path: Path) -> None:
     assert quickstart.finished(folder, SMALL) is not None
     shutil.rmtree(folder / "saved_model")
     assert quickstart.finished(folder, SMALL) is None
+
+
+@pytest.mark.parametrize(
+    ("depth", "deltas", "said"),
+    [
+        (1, (2.0, 1.0), ["better off in one net that shares 1 of 2 blocks, by 1.5 %"]),
+        (2, (0.0, -1.0), ["within 0.5 % of separate nets", "30% of their parameters"]),
+        (
+            2,
+            (-1.0, -9.0),
+            ["Separate nets are better by 5.0 %", "`ink` that loses most: mae 2.18"],
+        ),
+        (0, (0.1, 0.1), ["shares nothing", "do not gain from sharing", "Δm +0.1 %"]),
+    ],
+)
+def test_gain_and_loss_are_explained(
+    depth: int, deltas: tuple[float, float], said: list[str]
+) -> None:
+    evaluation = kmtl.evaluation.Evaluation(
+        tuple(
+            kmtl.evaluation.TaskRow(
+                name, "regression", False, "mae", "min", 9, 1.0, 0.0,
+                {"mae": 2 * (1 - delta / 100)}, 2.0, delta,
+            )
+            for name, delta in zip(("digit", "ink"), deltas, strict=True)
+        ),
+        9,
+        0.0,
+        sum(deltas) / 2,
+    )  # fmt: skip
+    text = " ".join(verdict(evaluation, depth, 2, {"shared": 30, "separate": 100}))
+    for part in said:
+        assert part in text
+    assert ("loses most" in text) == (min(deltas) < -2)
 
 
 # -- what is refused ------------------------------------------------------------------

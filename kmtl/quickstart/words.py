@@ -36,33 +36,33 @@ def verdict(
     if mean is None:
         return []
     share = f"{sizes['shared'] / sizes['separate']:.0%} of their parameters"
-    said = []
-    if depth == 0:
-        said.append(
-            "The best trial shares nothing (sharing depth 0): these tasks do not gain "
-            "from sharing a net of this size; separate nets are as good."
-        )
     where = f"one net that shares {depth} of {blocks} blocks"
-    if mean >= 0:
-        said.append(
-            f"The tasks are better off in {where}, by {mean:.1f} % on average "
-            f"(Δm), with {share}."
-        )
+    if depth == 0:
+        said = [
+            "The best trial shares nothing (sharing depth 0): these tasks do not gain "
+            f"from sharing a net of this size; trained apart they are at Δm {mean:+.1f}"
+            " %, which is noise of training and what the search chose."
+        ]
+    elif mean >= 0:
+        said = [
+            f"The tasks are better off in {where}, by {mean:.1f} % on average (Δm), "
+            f"with {share}."
+        ]
     elif mean >= -ACCEPTABLE:
-        said.append(
+        said = [
             f"In {where} the tasks are within {-mean:.1f} % of separate nets on "
             f"average (Δm), with {share}."
-        )
+        ]
     else:
-        said.append(
+        said = [
             f"Separate nets are better by {-mean:.1f} % on average (Δm) than {where}, "
             f"which has {share}."
-        )
+        ]
     worst = min(evaluation.deltas, key=lambda name: evaluation.deltas[name])
     row = evaluation[worst]
     if row.delta is not None and row.delta < -ACCEPTABLE:
         said.append(
-            f"It is `{worst}` that loses: {row.metric} {row.shown} against "
+            f"It is `{worst}` that loses most: {row.metric} {row.shown} against "
             f"{row.baseline:.4g} alone. More epochs (--epochs) help a task that has "
             "just not learned enough yet; more trials (--trials) find it more weight."
         )

@@ -18,6 +18,8 @@ from rich.text import Text
 from kmtl import _checks
 from kmtl._devices import GIBIBYTE, devices, peak_memory
 from kmtl._private.keras_tuner import is_worker
+from kmtl.evaluation.balanced import BALANCED
+from kmtl.evaluation.delta import LOG_NAME
 from kmtl.tuning.events import SearchEvent, failure_reason
 from kmtl.tuning.objective import directions, trial_logs
 from kmtl.tuning.results import parameters_of
@@ -260,7 +262,10 @@ def _scores(tuner: Tuner, logs: Mapping[str, float]) -> list[str]:
     names = {
         f"val_{t.name}_{t.score.name}": f"{t.name} {t.score.name}" for t in tuner.tasks
     }
-    for name in tuner.oracle.objective.names:
+    wanted = list(tuner.oracle.objective.names)
+    if BALANCED in wanted:
+        wanted.append(LOG_NAME)
+    for name in wanted:
         names.setdefault(name, name.removeprefix("val_"))
     for name, words in names.items():
         if name in logs:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from keras_tuner.engine.trial import TrialStatus
 
 from kmtl._dimensions import Choice
+from kmtl.evaluation.balanced import WORST
+from kmtl.evaluation.delta import LOG_NAME, LOG_NAMES
 from kmtl.evaluation.pareto import ParetoFront
 from kmtl.tuning import objective as objectives
 from kmtl.tuning.averaging import ensemble_of
@@ -119,6 +121,8 @@ class SearchResults:
         reason = ["reason"]
         if not all_columns:
             shown = {*objective.names, *scores.values()}
+            if objective.needs(LOG_NAMES):
+                shown |= {LOG_NAME, WORST}
             shown |= {f"{name}_std" for name in shown}
             logs = {name: None for name in logs if name in shown}
             needless = {
