@@ -63,6 +63,20 @@ def test_several_targets_are_alike_in_all_parts(rows: int) -> None:
     assert np.ptp(prices) < np.ptp([np.mean(y["price"][part]) for part in at_random])
 
 
+def test_many_rows_that_are_alike_leave_room_for_what_is_rare() -> None:
+    rng = np.random.default_rng(0)
+    y = {name: rng.integers(0, 2, 5000) for name in ("a", "b")}
+    y["rare"] = np.zeros(5000, int)
+    y["rare"][[5, 50, 500]] = 1
+    parts = split(5000, FRACTIONS, stratify=y)
+    assert [len(part) for part in parts] == [3500, 750, 750]
+    assert [y["rare"][part].sum() for part in parts] == [1, 1, 1]
+    for name in ("a", "b"):
+        wanted_rows = np.multiply(FRACTIONS, y[name].sum())
+        found = [y[name][part].sum() for part in parts]
+        np.testing.assert_allclose(found, wanted_rows, atol=1)
+
+
 def test_the_seed_alone_decides() -> None:
     y = targets(100)
     first, again, other = (split(100, seed=s, stratify=y)[0] for s in (0, 0, 1))
