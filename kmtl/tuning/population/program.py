@@ -31,7 +31,9 @@ ROWWISE_LAYERS = (
     "GlobalMaxPooling2D", "UpSampling2D", "ZeroPadding2D", "Embedding", "Add",
     "Multiply", "Concatenate", "Average", "Dropout", "SpatialDropout2D",
     "GaussianNoise", "Seam", "TaskOutput", "MultiTaskModel", "Functional",
-    "BalanceLog", "Stitch", "FiLM", "StopGradient",
+    "BalanceLog", "Stitch", "FiLM", "StopGradient", "InputSource", "ColumnScaling",
+    "OneHotColumns", "Columns", "PiecewiseLinear", "PeriodicEmbedding",
+    "GroupedConcatenate", "ToMembers", "MemberScale",
 )  # fmt: skip
 
 #: Values of the variables that training changes: trainable, non-trainable, optimizer's.
