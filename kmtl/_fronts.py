@@ -51,7 +51,7 @@ class Front:
     def of(self, task: Task) -> Source:
         """The input that a task's labels go by: its target, or the one map there is."""
         named = getattr(task, "input", None) if task.target_is_input else None
-        if named in self.sources:
+        if named is not None and named in self.sources:
             return self.sources[named]
         if len(self.sources) == 1:
             return next(iter(self.sources.values()))

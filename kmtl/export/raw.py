@@ -48,7 +48,7 @@ class RawInputs:
 
     def rows(self, x: Inputs) -> dict[str, np.ndarray]:
         """Rows by the names and in the dtypes of the SavedModel."""
-        found = {}
+        found: dict[str, np.ndarray] = {}
         for name, (part, what) in match(self.specs, x).items():
             own = self.specs[name].serving_rows(name, part, what)
             found |= {self.names[name][key]: array for key, array in own.items()}

@@ -55,9 +55,8 @@ def rows(column: Column, cells: Cells) -> np.ndarray:
     if dtype != "string":
         values = columns_of.numbers(column.name, cells, what, column.kind)
         if dtype == "int64":
-            values = np.where(
-                np.isnan(values), min(column.categories or ()) - 1, values
-            )
+            none = min(map(float, column.categories or ())) - 1
+            values = np.where(np.isnan(values), none, values)
         return values.astype(dtype)
     if column.categories is None:
         seconds = columns_of.dates(column.name, cells, what)
