@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -280,6 +281,16 @@ def test_search_and_baselines_begin_with_the_net(
     ]
     for kernel in kernels:  # frozen: no trial begins with what another one learned
         np.testing.assert_array_equal(kernel, net.get_layer("stem_conv").kernel)
+
+
+def test_searches_tell_nets_of_other_weights_apart(net: keras.Model) -> None:
+    from kmtl.tuning.reuse import structure
+
+    one = FromKeras(net, dropout=0.1)
+    other = FromKeras(keras.models.clone_model(net), dropout=0.1)
+    rate = dataclasses.replace(one, dropout=0.2)
+    assert structure({"backbone": one}) == structure({"backbone": rate})
+    assert structure({"backbone": one}) != structure({"backbone": other})
 
 
 # -- refused ---------------------------------------------------------------------------
