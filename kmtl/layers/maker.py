@@ -130,7 +130,8 @@ class LayerMaker:
         if SOURCE not in arguments:
             return kind(name=self.name(name), **arguments)
         source = arguments.pop(SOURCE)
-        made = kind.from_config({**arguments, "name": self.name(name)})
+        restore: Any = kind
+        made = restore.from_config({**arguments, "name": self.name(name)})
         if not made.trainable:
             made.trainable = False  # and all that is inside
         if source is not None:

@@ -10,7 +10,7 @@ import keras
 
 from kmtl.layers.maker import LayerMaker
 from kmtl.layers.members import MemberScale, RandomSigns
-from kmtl.typing import Tensor
+from kmtl.typing import Operation, Tensor
 
 #: Layers that get factors of the members.
 SHARED = (
@@ -67,6 +67,9 @@ class MemberMaker(LayerMaker):
             return self.activation(activation, f"{name}_activation")(outputs)
 
         return apply
+
+    def operation(self, source: Operation, name: str) -> Operation:
+        return self.inner.operation(source, name)
 
     def _scale(self, name: str, initializer: Any) -> Callable[..., Tensor]:
         return self.inner.layer(

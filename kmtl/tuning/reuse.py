@@ -312,6 +312,8 @@ def frozen(value: Any) -> Any:
         return "list", tuple(map(frozen, value))
     if dataclasses.is_dataclass(value) and type(value).__dataclass_params__.frozen:  # type: ignore[union-attr]
         return type(value), frozen(_fields(value))
+    if isinstance(value, _Same):  # of a part that is frozen already
+        return value
     if isinstance(value, keras.Model):  # its config says nothing of its weights
         return _Same(value)
     if type(value).__module__.startswith("keras.") and callable(
