@@ -54,7 +54,12 @@ FILTERS = (16, 32)
 LEARNING_RATE = 2e-3
 BATCH_SIZE = 64
 STEPS_PER_EXECUTION = 20  # an epoch in one call: Python between steps costs more
-SPACE = ("sharing_depth", "dropout", "task_weights")
+#: Depth 0 are the separate nets, with which all trials are compared.
+SPACE = {
+    "sharing_depth": (1, len(FILTERS)),
+    "dropout": (0.0, 0.2),
+    "task_weights": tuning.TaskWeights(1 / 3, 3.0),
+}
 
 
 def made_with() -> dict[str, str]:
@@ -167,7 +172,7 @@ class Job:
             project_name=SEARCH,
             listener=self._on_search_event,
         )
-        for depth in range(len(FILTERS), -1, -1):  # the defaults first
+        for depth in range(len(FILTERS), 0, -1):  # the defaults first
             usual = self.hypermodel.default_values()
             tuner.enqueue({**usual, "sharing_depth": depth})
         done = len(tuner.oracle.end_order)
@@ -183,9 +188,6 @@ class Job:
         )
         best = tuner.oracle.get_best_trials(1)[0]
         self._tell("note", f"best: trial {_number(tuner, best)}, {self._values(best)}")
-        if best.hyperparameters.values["sharing_depth"] == 0:
-            text = "it shares nothing: these tasks do not gain from sharing here"
-            self._tell("note", text)
         return tuner
 
     def _on_search_event(self, event: tuning.SearchEvent) -> None:
@@ -340,7 +342,7 @@ class Job:
         return tuning.HyperModel(
             kmtl.build_cnn,
             tasks=self.data.tasks,
-            space=list(SPACE),
+            space=SPACE,
             optimizer=keras.optimizers.Adam(LEARNING_RATE),
             compile_options={"steps_per_execution": STEPS_PER_EXECUTION},
             seed=self.settings.seed,

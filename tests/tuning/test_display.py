@@ -41,7 +41,7 @@ def test_one_line_per_trial_where_there_is_no_terminal(tmp_path: Path) -> None:
     run(tuner, epochs=2)
     lines = written(shown)
     trials = list(tuner.oracle.trials.values())
-    assert len(lines) == 7
+    assert len(lines) == 8
     best = -1.0
     for number, (line, trial) in enumerate(zip(lines, trials, strict=False), 1):
         a, b = trial.hyperparameters.values["a"], trial.hyperparameters.values["b"]
@@ -56,14 +56,15 @@ def test_one_line_per_trial_where_there_is_no_terminal(tmp_path: Path) -> None:
         best = max(a, best)
     failed = sum(trial.status == "FAILED" for trial in trials)
     assert 0 < failed < 6
-    assert lines[-1].startswith(f"{6 - failed}/6 trials done, {failed} failed, 0:0")
+    assert lines[-2].startswith(f"{6 - failed}/6 trials done, {failed} failed, 0:0")
+    assert lines[-1] == tuner.conclusion().text
     # Going on tells of new trials only.
     shown = console(False)
     more = make_tuner(
         tmp_path, breaking, max_trials=7, seed=1, listener=SearchTable(shown)
     )
     run(more, epochs=2)
-    assert [line.split("  ")[0] for line in written(shown)[:-1]] == ["7/7"]
+    assert [line.split("  ")[0] for line in written(shown)[:-2]] == ["7/7"]
 
 
 def test_table_on_a_terminal(tmp_path: Path) -> None:
@@ -100,8 +101,9 @@ def test_table_on_a_terminal(tmp_path: Path) -> None:
         by_a[0].trial_id,
         f"{high:.4g}",
     ]
-    latest = [line.split()[:3] for line in lines[5:]]
+    latest = [line.split()[:3] for line in lines[5:7]]
     assert latest == [["2", "completed", "2/2"], ["3", "completed", "2/2"]]
+    assert " ".join(lines[7:]).startswith(tuner.conclusion().text)
 
 
 def test_table_is_closed_when_a_search_fails(tmp_path: Path) -> None:
