@@ -257,7 +257,7 @@ def test_config(net: keras.Model) -> None:
     assert kmtl.backbones.Backbone.from_config(by_name.to_config()) == by_name
 
 
-@pytest.mark.thorough(on="jax")
+@pytest.mark.thorough
 def test_search_and_baselines_begin_with_the_net(
     net: keras.Model, tmp_path: Path
 ) -> None:
