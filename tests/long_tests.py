@@ -29,6 +29,7 @@ KEPT = {
     "backbones/test_sequences.py::test_plain_keras_computes_the_same": [
         *("conv1d", "rnn", "transformer"),
     ],
+    "data/test_generators.py::test_fit_and_evaluate_take_them": ["from_generator"],
     "export/test_saved_model.py::test_a_reconstruction_with_another_loss*": ["c*"],
     "sharing/test_expert_schemes.py::test_gates_belong_to_their_task*": ["ple"],
     "sharing/test_expert_schemes.py::test_mixed_precision": ["mixed_float16-ple"],

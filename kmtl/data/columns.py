@@ -105,8 +105,7 @@ def plan_inputs(frame: Any, inputs: Any, taken: Mapping[str, str]) -> dict[str, 
                 "names -> kmtl.inputs objects. Received: "
                 f"'{name}': {type(spec).__name__}"
             )
-        asked = spec.columns or () if isinstance(spec, Table) else (name,)
-        for column in asked:
+        for column in _asked(name, spec):
             if column not in frame.columns:
                 raise ValueError(
                     f"`inputs` must be columns of the frame. There is no column "
@@ -120,6 +119,15 @@ def plan_inputs(frame: Any, inputs: Any, taken: Mapping[str, str]) -> dict[str, 
                     "out of the tasks."
                 )
     return dict(inputs)
+
+
+def _asked(name: str, spec: Any) -> Sequence[str]:
+    """Columns that an input names."""
+    from kmtl.inputs import Table
+
+    if not isinstance(spec, Table):
+        return (name,)
+    return spec.takes_columns() if spec.fitted else tuple(spec.columns or ())
 
 
 def _uses(spec: Any, column: str) -> bool:
@@ -142,6 +150,10 @@ def fit_table(
     from kmtl.inputs.cells import read
     from kmtl.inputs.columns import infer_kind
 
+    if table.fitted:
+        used = table.takes_columns()
+        cells = {c: read(frame[c], f"Column '{c}' of the frame") for c in used}
+        return table, [_line(found, cells, {}, name) for found in table.known]
     asked = table.columns
     explicit = asked is not None and not isinstance(asked, Mapping)
     known: Mapping[str, str] = asked if isinstance(asked, Mapping) else {}
@@ -163,15 +175,14 @@ def fit_table(
             kinds[column] = infer_kind(column, own, "the frame")
             if kinds[column] == "ignored":
                 why[column] = "text of its own in most rows"
-    if not table.fitted:
-        if set(kinds.values()) == {"ignored"}:
-            told = "; ".join(f"{column}: {reason}" for column, reason in why.items())
-            raise ValueError(
-                "A column at least must be left as an input. Name it in `inputs` if it "
-                f"says something. Received: all left out ({told})"
-            )
-        rows = frame[columns].iloc[train]
-        table = dataclasses.replace(table, columns=kinds).fit(rows)
+    if set(kinds.values()) == {"ignored"}:
+        told = "; ".join(f"{column}: {reason}" for column, reason in why.items())
+        raise ValueError(
+            "A column at least must be left as an input. Name it in `inputs` if it "
+            f"says something. Received: all left out ({told})"
+        )
+    rows = frame[columns].iloc[train]
+    table = dataclasses.replace(table, columns=kinds).fit(rows)
     return table, [_line(found, cells, why, name) for found in table.known]
 
 

@@ -130,10 +130,7 @@ def test_colours_leave_labels_alone_and_uint8_is_kept() -> None:
 
 
 def test_the_seed_decides_and_epochs_differ() -> None:
-    layers = [
-        keras.layers.RandomFlip(seed=1),
-        keras.layers.RandomTranslation(0.2, 0.2, seed=1),
-    ]
+    layers = [keras.layers.RandomTranslation(0.2, 0.2, seed=1)]
     one, two = batches(layers, epochs=2)
     again, more = batches(layers, epochs=2)
     other = batches(layers, seed=1)[0]
@@ -165,6 +162,7 @@ def test_half_precision_keeps_labels() -> None:
         check_alike(images, labels, masks)
 
 
+@pytest.mark.thorough(on="jax")
 def test_a_split_trains_on_it_and_shows_nothing_of_it() -> None:
     x, y = arrays()
     x /= x.max()

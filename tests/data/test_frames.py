@@ -151,6 +151,7 @@ def test_a_model_is_trained_compared_and_applied_to_raw_rows(
         np.testing.assert_allclose(rows, outputs[name], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.thorough(on="jax")
 def test_search(data: Any, tmp_path: Path) -> None:
     data = data.select("sold")
     hypermodel = kmtl.HyperModel(
@@ -223,6 +224,16 @@ def test_kinds_of_columns_can_be_said() -> None:
     )
 
 
+def test_a_fitted_table_is_taken_as_it_is(data: Any) -> None:
+    """That of other rows, say: an old model's."""
+    frame = houses(60).drop(columns=["note", "country"])
+    again = from_dataframe(frame, targets=["sold"], inputs=data.inputs, verbose=False)
+    assert again.inputs == data.inputs
+    frame = frame.drop(columns="town")
+    with pytest.raises(ValueError, match=r"town"):
+        from_dataframe(frame, targets=["sold"], inputs=data.inputs, verbose=False)
+
+
 def test_a_named_identifier_is_taken() -> None:
     data = from_dataframe(
         houses(), targets=["sold"], inputs=["house_id"], verbose=False
@@ -243,6 +254,16 @@ def test_several_inputs() -> None:
     inputs["facts"] = kmtl.inputs.Table(columns={"garden": "ignored"})
     data = from_dataframe(houses(), targets=["sold"], inputs=inputs, verbose=False)
     assert "listed" not in data.inputs["facts"].kinds  # another input's
+
+
+def test_a_text_is_an_input_of_its_own() -> None:
+    inputs = {"facts": kmtl.inputs.Table(), "note": kmtl.inputs.Text()}
+    data = from_dataframe(houses(), targets=["sold"], inputs=inputs, verbose=False)
+    assert "note" not in data.inputs["facts"].kinds
+    words = {"a", "house", "number", *map(str, data.train.rows)}  # of training rows
+    assert set(data.inputs["note"].vocabulary) == words
+    assert data.test.x["note"].shape == (len(data.test), 4)
+    assert "note      note    text, 4" in data.description
 
 
 def test_csv(tmp_path: Path) -> None:

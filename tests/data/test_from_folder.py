@@ -93,6 +93,7 @@ def test_images_maps_and_labels_are_those_of_the_row(data: Any) -> None:
     assert "segmentation 'mask'" in data.description
 
 
+@pytest.mark.thorough(on="jax")
 def test_it_trains_with_augmentation(data: Any) -> None:
     data = data.select("mask", "room")
     model = kmtl.build(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kmtl.data import split
@@ -18,6 +18,7 @@ def test_values_never_change() -> None:
     assert (train.tolist(), test.tolist()) == ([0, 1, 2, 3, 6, 7], [4, 5])
 
 
+@settings(max_examples=40)
 @given(st.integers(20, 300), st.integers(0, 99), st.integers(1, 4))
 def test_parts_hold_every_row_once_and_classes_alike(
     rows: int, seed: int, classes: int

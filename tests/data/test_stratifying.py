@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -90,6 +90,7 @@ def test_values_never_change() -> None:
     assert (train.tolist(), test.tolist()) == ([0, 3, 6, 7], [1, 2, 4, 5])
 
 
+@settings(max_examples=25)
 @given(st.integers(30, 120), st.integers(0, 99))
 def test_a_class_of_as_many_rows_as_parts_is_in_each(rows: int, seed: int) -> None:
     """Next to a common target: rare classes of 3 rows, and one of 2."""
@@ -146,6 +147,7 @@ def test_kinds_of_labels() -> None:
 # -- groups ----------------------------------------------------------------------------
 
 
+@settings(max_examples=40)
 @given(st.integers(10, 60), st.integers(0, 99))
 def test_no_group_is_in_two_parts(count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
