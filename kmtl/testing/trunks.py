@@ -88,8 +88,8 @@ def check_backbone(backbone: Any, x: Inputs | None = None) -> None:
     Args:
         backbone: An object, or a class that needs no arguments; small, for time.
         x: Inputs of at least two rows, float32, or a dict input name -> inputs.
-            Defaults to six images of 5 x 5 x 1, or six vectors of 5 where the backbone
-            takes no images.
+            Defaults to six images of 5 x 5 x 1, or six vectors of 5 or series of 5 x 5
+            where the backbone takes no images.
 
     Raises:
         AssertionError: from the first check that fails; its notes say what it checks.
@@ -106,10 +106,19 @@ def check_backbone(backbone: Any, x: Inputs | None = None) -> None:
             f"one. Received: {backbone!r}"
         )
     if x is None:
-        x = IMAGES if IMAGES.ndim - 1 in backbone.INPUT_RANKS else VECTORS
+        candidates = (IMAGES, VECTORS, IMAGES[..., 0])
+        x = next((one for one in candidates if _takes(backbone, one)), VECTORS)
     if not isinstance(x, Mapping):
         x = np.asarray(x, "float32")
     run(BACKBONE_CHECKS, backbone, x)
+
+
+def _takes(backbone: Backbone, x: np.ndarray) -> bool:
+    try:
+        backbone.check_input_shape(x.shape[1:])
+    except ValueError:
+        return False
+    return True
 
 
 def check_sharing_config(

@@ -33,7 +33,10 @@ ROWWISE_LAYERS = (
     "GaussianNoise", "Seam", "TaskOutput", "MultiTaskModel", "Functional",
     "BalanceLog", "Stitch", "FiLM", "StopGradient", "InputSource", "ColumnScaling",
     "OneHotColumns", "Columns", "PiecewiseLinear", "PeriodicEmbedding",
-    "GroupedConcatenate", "ToMembers", "MemberScale",
+    "GroupedConcatenate", "ToMembers", "MemberScale", "BagOfTokens", "Steps", "LogMel",
+    "MelSpectrogram", "WaveFrames", "PaddingMask", "Masked", "MaskedPooling",
+    "MaskWindows", "Positions", "Places", "Attention", "Recurrent", "GRU", "GRUCell",
+    "LSTM", "LSTMCell", "Bidirectional",
 )  # fmt: skip
 
 #: Values of the variables that training changes: trainable, non-trainable, optimizer's.
