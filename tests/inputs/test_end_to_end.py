@@ -127,6 +127,11 @@ def test_a_trunk_without_sequences_reads_bags_of_words() -> None:
     ids = words["words"].prepare(ROWS["words"], "`x`")
     expected = model.predict(ids, verbose=0)
     close(model.to_keras(activated=False).predict(ids, verbose=0), expected)
+    # A data set of strings is cut into tokens batch by batch.
+    tf = pytest.importorskip("tensorflow")
+    texts = np.array([text or "" for text in ROWS["words"]])
+    data = tf.data.Dataset.from_tensor_slices({"words": texts}).batch(3)
+    close(model.predict(data, verbose=0), expected)
 
 
 def test_a_sound_as_a_map() -> None:
