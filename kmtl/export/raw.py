@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
 import keras
 import numpy as np
@@ -14,7 +13,7 @@ from kmtl.export import serving
 from kmtl.export.exportable import ExportableModel
 from kmtl.inputs.base import Input
 from kmtl.inputs.matching import match
-from kmtl.typing import Config, Inputs, Tensor
+from kmtl.typing import Config, Inputs, Layer, Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +39,7 @@ class RawInputs:
             for name, spec in self.specs.items()
         }
 
-    def resources(self) -> list[Any]:
+    def resources(self) -> list[Layer]:
         """What must be saved with the graph."""
         return [
             part for spec in self.specs.values() for part in spec.serving_resources()
@@ -54,7 +53,7 @@ class RawInputs:
             found |= {self.names[name][key]: array for key, array in own.items()}
         return found
 
-    def from_rows(self, rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    def from_rows(self, rows: Mapping[str, np.ndarray]) -> dict[str, Inputs]:
         """What `predict` takes, of what `rows` has given."""
         return {
             name: spec.from_serving(

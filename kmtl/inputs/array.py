@@ -13,7 +13,7 @@ from kmtl._registry import register
 from kmtl.inputs.base import Input
 from kmtl.inputs.scaling import SCALES, ColumnScaling, as_state, check_scale
 from kmtl.layers.maker import LayerMaker
-from kmtl.typing import Tensor
+from kmtl.typing import Inputs, Tensor
 
 #: Values that are looked at: of more, evenly spaced rows.
 MOST_VALUES = 2**22
@@ -67,7 +67,7 @@ class Array(Input):
     def fitted(self) -> bool:
         return self.scale is None or self.statistics is not None
 
-    def fit(self, data: Any) -> Self:
+    def fit(self, data: Inputs) -> Self:
         if self.scale is None:
             return self
         array = self.prepare(data, "The training rows")
@@ -87,7 +87,7 @@ class Array(Input):
         statistics = SCALES[self.scale].fit(values)
         return dataclasses.replace(self, statistics=statistics)
 
-    def prepare(self, data: Any, what: str) -> np.ndarray:
+    def prepare(self, data: Inputs, what: str) -> np.ndarray:
         return _arrays.as_array(data, what)
 
     def encode(self, x: Tensor, make: LayerMaker) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 
 from kmtl import _arrays, _registry
 from kmtl.layers.maker import LayerMaker
-from kmtl.typing import Config, Options, Tensor
+from kmtl.typing import Config, Inputs, Options, Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Input(_registry.Registrable):
         """Whether it knows what it needs of the training rows."""
         return True
 
-    def fit(self, data: Any) -> Input:
+    def fit(self, data: Inputs) -> Input:
         """A copy that knows the training rows; itself where there is nothing to know.
 
         Args:
@@ -55,7 +55,7 @@ class Input(_registry.Registrable):
         """
         return self
 
-    def prepare(self, data: Any, what: str) -> np.ndarray:
+    def prepare(self, data: Inputs, what: str) -> np.ndarray:
         """The array that the model takes, of what the user has.
 
         What it has returned it takes again, and returns as it is.
@@ -138,7 +138,7 @@ class Input(_registry.Registrable):
         """Served name -> the user's name for it, where these differ."""
         return {}
 
-    def serving_rows(self, name: str, data: Any, what: str) -> dict[str, np.ndarray]:
+    def serving_rows(self, name: str, data: Inputs, what: str) -> dict[str, np.ndarray]:
         """Rows as a served model takes them, to try it: one array per name.
 
         Args:
@@ -149,7 +149,7 @@ class Input(_registry.Registrable):
         ((key, spec),) = self.serving_signature(name).items()
         return {key: as_served(data, spec.dtype, what)}
 
-    def from_serving(self, name: str, rows: Mapping[str, np.ndarray]) -> Any:
+    def from_serving(self, name: str, rows: Mapping[str, np.ndarray]) -> Inputs:
         """What `prepare` takes, of what `serving_rows` has given."""
         (array,) = rows.values()
         return array
@@ -175,7 +175,7 @@ class Input(_registry.Registrable):
         return _registry.get("input", config.pop("kind"))(**config)
 
 
-def as_served(data: Any, dtype: str, what: str) -> np.ndarray:
+def as_served(data: Inputs, dtype: str, what: str) -> np.ndarray:
     """An array of numbers of a dtype, or of strings as bytes."""
     if dtype != "string":
         return _arrays.as_array(data, what).astype(dtype)

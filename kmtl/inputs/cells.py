@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from kmtl.typing import Inputs
+
 #: Dates and times in text: 2024-05-01, 2024-05-01 13:30, 2024-05-01T13:30:15Z.
 ISO_DATE = re.compile(
     r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?Z?)?", re.ASCII
@@ -34,7 +36,7 @@ class Cells:
     category: bool = False
 
 
-def columns_of(data: Any, what: str) -> dict[str, Any]:
+def columns_of(data: Inputs, what: str) -> dict[str, Inputs]:
     """Column name -> cells as the user has them.
 
     Args:
@@ -96,7 +98,7 @@ def check_rows(cells: Mapping[str, Cells], what: str) -> int:
     return rows
 
 
-def read(column: Any, what: str) -> Cells:
+def read(column: Inputs, what: str) -> Cells:
     """The cells of a column.
 
     Args:
@@ -105,8 +107,7 @@ def read(column: Any, what: str) -> Cells:
     """
     library = type(column).__module__.split(".")[0]
     if library == "polars":
-        column = column.to_pandas()
-        library = "pandas"
+        column = column.to_list()
     if library == "pandas":
         return _of_series(column, what)
     if isinstance(column, (str, bytes)) or np.ndim(column) == 0:
@@ -128,7 +129,7 @@ def read(column: Any, what: str) -> Cells:
     return _of_array(array)
 
 
-def _of_series(column: Any, what: str) -> Cells:
+def _of_series(column: Inputs, what: str) -> Cells:
     import pandas as pd
 
     if getattr(column, "ndim", 1) != 1:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -34,7 +33,7 @@ def prepare_inputs(specs: Mapping[str, Input], x: Inputs) -> Inputs:
     return next(iter(arrays.values())) if len(arrays) == 1 else arrays
 
 
-def match(specs: Mapping[str, Input], x: Inputs) -> dict[str, tuple[Any, str]]:
+def match(specs: Mapping[str, Input], x: Inputs) -> dict[str, tuple[Inputs, str]]:
     """Input name -> the part of `x` that is meant for it, and its name in errors."""
     if x is None:
         raise ValueError("`x` must be given: rows or a data set. Received: None")
@@ -54,7 +53,7 @@ def match(specs: Mapping[str, Input], x: Inputs) -> dict[str, tuple[Any, str]]:
     return {name: (x, "`x`")}
 
 
-def _named(name: str, spec: Input, x: Any, alone: bool) -> tuple[Any, str]:
+def _named(name: str, spec: Input, x: Inputs, alone: bool) -> tuple[Inputs, str]:
     """The part of a dict or frame that is one input."""
     columns = spec.takes_columns()
     if name in x and (not columns or _is_table(x[name])):
@@ -71,12 +70,12 @@ def _named(name: str, spec: Input, x: Any, alone: bool) -> tuple[Any, str]:
     )
 
 
-def has_names(x: Any) -> bool:
+def has_names(x: Inputs) -> bool:
     """Whether this is a dict, or a frame of any library: columns by name."""
     return isinstance(x, Mapping) or (
         hasattr(x, "columns") and hasattr(x, "__getitem__") and not hasattr(x, "dtype")
     )
 
 
-def _is_table(x: Any) -> bool:
+def _is_table(x: Inputs) -> bool:
     return has_names(x) or len(getattr(x, "shape", ())) == 2

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,9 +10,6 @@ from kmtl.inputs import columns as columns_of
 from kmtl.inputs.cells import SECONDS_A_DAY, Cells
 from kmtl.inputs.columns import Column, Part
 from kmtl.typing import Tensor
-
-if TYPE_CHECKING:
-    from kmtl.inputs.table import Table
 
 #: `ISO_DATE`, as TensorFlow's regular expressions write it.
 _DATE = (
@@ -70,17 +66,17 @@ def rows(column: Column, cells: Cells) -> np.ndarray:
     return array
 
 
-def serve(tensors: Mapping[str, Tensor], table: Table) -> Tensor:
+def serve(tensors: Mapping[str, Tensor], columns: Sequence[Column]) -> Tensor:
     """The prepared array.
 
     Args:
         tensors: Column -> TensorFlow tensor `(N,)`.
-        table: The table, fitted.
+        columns: Those of the table, in its order.
     """
     import tensorflow as tf
 
     numbers, flags, codes = [], [], []
-    for column in table.known:
+    for column in columns:
         if column.kind == "ignored":
             continue
         cells = tf.reshape(tensors[column.name], (-1,))
@@ -102,7 +98,7 @@ def serve(tensors: Mapping[str, Tensor], table: Table) -> Tensor:
     return tf.stack([*numbers, *flags, *codes], axis=-1)
 
 
-def _missing(cells: Any) -> Any:
+def _missing(cells: Tensor) -> Tensor:
     import tensorflow as tf
 
     if cells.dtype == tf.string:
@@ -112,7 +108,7 @@ def _missing(cells: Any) -> Any:
     return tf.zeros_like(cells, "bool")
 
 
-def _number(values: Any, missing: Any, part: Part) -> Any:
+def _number(values: Tensor, missing: Tensor, part: Part) -> Tensor:
     import tensorflow as tf
 
     values = tf.clip_by_value(values, -columns_of.MOST, columns_of.MOST)
@@ -120,7 +116,7 @@ def _number(values: Any, missing: Any, part: Part) -> Any:
     return tf.where(missing, tf.zeros_like(less), less)
 
 
-def _codes(cells: Any, column: Column) -> Any:
+def _codes(cells: Tensor, column: Column) -> Tensor:
     """Number of the category, from 1; 0 for others."""
     import tensorflow as tf
 
@@ -136,7 +132,7 @@ def _codes(cells: Any, column: Column) -> Any:
     return tf.linalg.matvec(equal, numbers)
 
 
-def _readings(cells: Any, missing: Any, column: Column) -> dict[str, Any]:
+def _readings(cells: Tensor, missing: Tensor, column: Column) -> dict[str, Tensor]:
     """What `columns.readings` gives, of dates in text."""
     import tensorflow as tf
 
@@ -149,7 +145,7 @@ def _readings(cells: Any, missing: Any, column: Column) -> dict[str, Any]:
     text = tf.where(length == 10, text + "T00:00:00", text)
     text = tf.where(length == 16, text + ":00", text)
 
-    def number(start: int, size: int) -> Any:
+    def number(start: int, size: int) -> Tensor:
         return tf.strings.to_number(tf.strings.substr(text, start, size), "int64")
 
     year, month, day = number(0, 4), number(5, 2), number(8, 2)
@@ -170,7 +166,7 @@ def _readings(cells: Any, missing: Any, column: Column) -> dict[str, Any]:
     return {f"{column.name}.{reading}": values for reading, values in found.items()}
 
 
-def _days(year: Any, month: Any, day: Any) -> Any:
+def _days(year: Tensor, month: Tensor, day: Tensor) -> Tensor:
     """Days since 1970 in the Gregorian calendar, by whole numbers.
 
     The years begin in March, so that leap days end them.

@@ -22,7 +22,7 @@ from kmtl.inputs.columns import KINDS, KNOTS, Column, Part
 from kmtl.inputs.scaling import SCALES, ColumnScaling, check_scale
 from kmtl.layers.maker import LayerMaker
 from kmtl.layers.one_hot_columns import OneHotColumns
-from kmtl.typing import Tensor
+from kmtl.typing import Inputs, Tensor
 
 logger = logging.getLogger("kmtl")
 #: Values that are looked at: of more, evenly spaced rows.
@@ -182,7 +182,7 @@ class Table(Input):
 
     # -- of the training rows ---------------------------------------------------------
 
-    def fit(self, data: Any) -> Self:
+    def fit(self, data: Inputs) -> Self:
         """A copy that knows the columns of the training rows.
 
         Args:
@@ -257,7 +257,7 @@ class Table(Input):
 
     # -- of all rows ------------------------------------------------------------------
 
-    def prepare(self, data: Any, what: str) -> np.ndarray:
+    def prepare(self, data: Inputs, what: str) -> np.ndarray:
         if getattr(data, "ndim", 0) == 2 and not hasattr(data, "columns"):
             return self._check_prepared(data, what)
         given = cells_of.columns_of(data, what)
@@ -291,7 +291,7 @@ class Table(Input):
                 flag += 1
         return array
 
-    def _check_lacking(self, given: Mapping[str, Any], what: str) -> None:
+    def _check_lacking(self, given: Mapping[str, Inputs], what: str) -> None:
         lacking = [name for name in self.takes_columns() if name not in given]
         if lacking:
             raise ValueError(
@@ -301,7 +301,7 @@ class Table(Input):
                 f"Received: columns {', '.join(given)}"
             )
 
-    def _check_prepared(self, data: Any, what: str) -> np.ndarray:
+    def _check_prepared(self, data: Inputs, what: str) -> np.ndarray:
         array = _arrays.as_array(data, what)
         if array.shape[1:] != self.shape or array.dtype.kind not in "biuf":
             raise ValueError(
@@ -343,9 +343,10 @@ class Table(Input):
 
     def serve(self, tensors: Mapping[str, Tensor]) -> Tensor:
         columns = self._served()
-        return served.serve({columns[key].name: t for key, t in tensors.items()}, self)
+        cells = {columns[key].name: t for key, t in tensors.items()}
+        return served.serve(cells, tuple(columns.values()))
 
-    def serving_rows(self, name: str, data: Any, what: str) -> dict[str, np.ndarray]:
+    def serving_rows(self, name: str, data: Inputs, what: str) -> dict[str, np.ndarray]:
         given = cells_of.columns_of(data, what)
         self._check_lacking(given, what)
         return {
@@ -355,7 +356,7 @@ class Table(Input):
             for key, column in self._served().items()
         }
 
-    def from_serving(self, name: str, rows: Mapping[str, np.ndarray]) -> Any:
+    def from_serving(self, name: str, rows: Mapping[str, np.ndarray]) -> Inputs:
         columns = self._served()
         return {columns[key].name: array for key, array in rows.items()}
 
@@ -412,8 +413,8 @@ def _check_columns(columns: Any) -> Any:
 
 
 def _selected(
-    given: dict[str, Any], columns: Mapping | Sequence | None, what: str
-) -> dict[str, Any]:
+    given: dict[str, Inputs], columns: Mapping | Sequence | None, what: str
+) -> dict[str, Inputs]:
     """The columns that are asked for."""
     for name in columns or ():
         if name not in given:

@@ -16,16 +16,17 @@ from kmtl.inputs.source import InputSource
 from kmtl.layers.maker import LayerMaker
 from kmtl.testing._models import through_json
 from kmtl.testing._running import run
+from kmtl.typing import Inputs
 
 
-def check_config(spec: Input, data: Any) -> None:
+def check_config(spec: Input, data: Inputs) -> None:
     """It is JSON-ready, fitted or not, and what is made of that is equal."""
     for one in (spec, spec.fit(data)):
         assert Input.from_config(through_json(one.to_config())) == one
         assert one.replace() == one
 
 
-def check_fit(spec: Input, data: Any) -> None:
+def check_fit(spec: Input, data: Inputs) -> None:
     """Fitting gives a fitted copy, the same every time, and changes nothing."""
     before = json.dumps(spec.to_config())
     fitted = spec.fit(data)
@@ -34,7 +35,7 @@ def check_fit(spec: Input, data: Any) -> None:
     assert json.dumps(spec.to_config()) == before
 
 
-def check_prepare(spec: Input, data: Any) -> None:
+def check_prepare(spec: Input, data: Inputs) -> None:
     """Prepared rows have shape and dtype, depend on no other row, and stay prepared."""
     fitted = spec.fit(data)
     found = fitted.prepare(data, "`x`")
@@ -50,7 +51,7 @@ def check_prepare(spec: Input, data: Any) -> None:
     np.testing.assert_array_equal(apart, found[1::-1][(slice(None), *shared)])
 
 
-def check_encode(spec: Input, data: Any) -> None:
+def check_encode(spec: Input, data: Inputs) -> None:
     """What trunks get is finite, made without trainable weights, and saved."""
     fitted = spec.fit(data)
     model = _model_of(fitted)
@@ -66,7 +67,7 @@ def check_encode(spec: Input, data: Any) -> None:
         np.testing.assert_array_equal(values, ops.convert_to_numpy(second))
 
 
-def check_serve(spec: Input, data: Any) -> None:
+def check_serve(spec: Input, data: Inputs) -> None:
     """TensorFlow's operations in a SavedModel do what `prepare` does."""
     if importlib.util.find_spec("tensorflow") is None:
         return
@@ -92,7 +93,7 @@ def check_serve(spec: Input, data: Any) -> None:
 CHECKS = (check_config, check_fit, check_prepare, check_encode, check_serve)
 
 
-def check_input(spec: Input, data: Any) -> None:
+def check_input(spec: Input, data: Inputs) -> None:
     """Run kmtl's own contract tests on a kind of input.
 
     Config, fitting, the prepared array, what trunks get of it, and what a served model
@@ -119,7 +120,7 @@ def check_input(spec: Input, data: Any) -> None:
     run(CHECKS, spec, data)
 
 
-def rows_of(data: Any, rows: list[int]) -> Any:
+def rows_of(data: Inputs, rows: list[int]) -> Any:
     """Some rows of a frame, a dict of columns, an array or a list."""
     if isinstance(data, Mapping):
         return {name: rows_of(column, rows) for name, column in data.items()}

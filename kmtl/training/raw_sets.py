@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import keras
 import numpy as np
@@ -12,13 +11,13 @@ from kmtl.inputs.base import Input
 from kmtl.inputs.matching import prepare_inputs
 from kmtl.training.passed_on import PassedOn
 from kmtl.training.sources import is_split, is_tf_dataset
-from kmtl.typing import Batch, Data, Inputs
+from kmtl.typing import Batch, Data, Inputs, Options, Tensor
 
 #: Input name -> what is known of it, as `MultiTaskModel.input_specs`.
 Specs = Mapping[str, Input]
 
 
-def specs_in(arguments: Mapping[str, Any]) -> dict[str, Input]:
+def specs_in(arguments: Options) -> dict[str, Input]:
     """What a builder's argument `inputs` says of the inputs; nothing without it."""
     inputs = arguments.get("inputs")
     if isinstance(inputs, Input):
@@ -87,7 +86,7 @@ def _arrays(x: Inputs) -> Inputs:
     )
 
 
-def _mapped(specs: Specs, data: Any) -> Any:
+def _mapped(specs: Specs, data: Data) -> Data:
     """A `tf.data.Dataset` whose elements have prepared inputs."""
     element = data.element_spec
     several = isinstance(element, tuple)
@@ -104,7 +103,7 @@ def _mapped(specs: Specs, data: Any) -> Any:
     return data.map(lambda *parts, **named: change(named or parts[0]))
 
 
-def _is_prepared(specs: Specs, element: Any) -> bool:
+def _is_prepared(specs: Specs, element: Inputs) -> bool:
     """Whether the inputs of a data set are the model's arrays, by shape and dtype."""
     if len(specs) == 1:
         leaves = {next(iter(specs)): element}
@@ -120,17 +119,17 @@ def _is_prepared(specs: Specs, element: Any) -> bool:
     )
 
 
-def _in_graph(specs: Specs, element: Any) -> Callable[[Any], Any]:
+def _in_graph(specs: Specs, element: Inputs) -> Callable[[Inputs], Inputs]:
     """What prepares the inputs of a data set, called by TensorFlow for each batch."""
     import tensorflow as tf
 
-    def on_host(*leaves: Any) -> list[np.ndarray]:
+    def on_host(*leaves: Tensor) -> list[np.ndarray]:
         x = tf.nest.pack_sequence_as(element, [np.asarray(leaf) for leaf in leaves])
         arrays = prepare_inputs(specs, x)
         arrays = arrays if isinstance(arrays, dict) else {next(iter(specs)): arrays}
         return [arrays[name].astype(spec.dtype) for name, spec in specs.items()]
 
-    def change(x: Any) -> Any:
+    def change(x: Inputs) -> Inputs:
         made = tf.numpy_function(
             on_host, tf.nest.flatten(x), [tf.as_dtype(s.dtype) for s in specs.values()]
         )
