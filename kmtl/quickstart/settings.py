@@ -44,7 +44,7 @@ class Settings:
     """
 
     seed: int = 0
-    trials: int = 5
+    trials: int = 4
     epochs: int = 12
 
     def __post_init__(self) -> None:
