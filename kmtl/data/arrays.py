@@ -89,6 +89,7 @@ def from_arrays(
     with tf.device("CPU:0"):  # the arrays may be larger than a GPU's memory
         x, y, weights = tf.nest.map_structure(tf.constant, (x, y, weights))
 
+    @tf.autograph.experimental.do_not_convert  # it would read the sources of all this
     def batch(indices: Any) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         def take(array: Tensor) -> Tensor:
             return tf.gather(array, indices)

@@ -73,6 +73,8 @@ def augment(
     tf = tensorflow()
     _check_sizes(data.element_spec, layers, tasks, images)
 
+    # Nothing here depends on values; reading Keras' sources for it takes seconds.
+    @tf.autograph.experimental.do_not_convert
     def transform(batch: tuple, draw: Tensor) -> tuple:
         x, y, masks = moving.cleaned(batch, tasks)
         pictures = moving.pictures(x, images)

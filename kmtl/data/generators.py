@@ -105,6 +105,7 @@ def from_generator(
     if batch_size is not None:
         data = data.batch(batch_size)
 
+    @tf.autograph.experimental.do_not_convert
     def clean(x: Inputs, y: Labels, weights: Labels) -> tuple:
         labels, masks = {}, {}
         for name, label in y.items():
