@@ -11,7 +11,7 @@ import keras
 
 from kmtl import _checks
 from kmtl._private.keras import node_of
-from kmtl.typing import Layer, Model, Node, Operation, Tensor
+from kmtl.typing import Layer, Model, Node, Operation, Tensor, Variable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +42,12 @@ class Step:
     @property
     def has_kernel(self) -> bool:
         """Whether it computes with a matrix of weights."""
-        weights = getattr(self.operation, "weights", ())
-        return any(len(variable.shape) > 1 for variable in weights)
+        return any(len(variable.shape) > 1 for variable in self.weights)
+
+    @property
+    def weights(self) -> list[Variable]:
+        """The variables of a layer; none of other operations."""
+        return list(getattr(self.operation, "weights", []))
 
     @property
     def strides(self) -> bool:
@@ -195,7 +199,7 @@ class Graph:
         shared = {
             id(step.operation): step
             for i, step in enumerate(self.steps)
-            if before >> i & 1 and getattr(step.operation, "weights", ())
+            if before >> i & 1 and step.weights
         }
         for i, step in enumerate(self.steps):
             if before >> i & 1:
