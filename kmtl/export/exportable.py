@@ -9,6 +9,7 @@ import keras
 
 from kmtl.inputs.base import Input
 from kmtl.tasks.base import Task
+from kmtl.tasks.output import TaskOutput
 from kmtl.typing import Inputs, Layer, Outputs, Tensor
 
 
@@ -31,6 +32,10 @@ class ExportableModel(Protocol):
     @property
     def task_names(self) -> tuple[str, ...]:
         """Names of the outputs."""
+
+    @property
+    def task_outputs(self) -> Mapping[str, TaskOutput]:
+        """The layers at which the outputs end, by task name."""
 
     @property
     def seam(self) -> Tensor:
