@@ -277,8 +277,8 @@ class FromKeras(Backbone):
 
     def block(self, index: int, features: Tensor, make: LayerMaker) -> Tensor:
         if not self.is_made:  # as an encoder of a fusion
-            made = self._some if index else self.for_shape(features.shape[1:])
-            return made.block(index, features, make)
+            net = self._some if index else self.for_shape(features.shape[1:])
+            return net.block(index, features, make)
         if index == 0:
             features = preprocess(self.preprocessing, features, make)
         frozen = index < self.frozen_blocks
