@@ -1,4 +1,4 @@
-"""Intents and what is named, from raw sentences, with four trunks.
+"""Intents and what is named, from raw sentences, with three trunks.
 
 Writes `results.json`, `scores.png` and `README.md` beside itself. `--fast` tries the
 program on sentences from patterns, in seconds.
@@ -31,7 +31,6 @@ TRUNKS: dict[str, Any] = {
     "bag of words, MLP": kmtl.backbones.MLP,
     "ConvNet1D": kmtl.backbones.ConvNet1D,
     "RNN": kmtl.backbones.RNN,
-    "Transformer": kmtl.backbones.Transformer,
 }
 
 

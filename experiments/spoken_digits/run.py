@@ -32,9 +32,7 @@ TASKS = ("digit", "speaker")
 def sides(blocks: int) -> dict[str, tuple[tuple[str, ...], int]]:
     """Side -> tasks and number of shared blocks."""
     found = {f"{name} alone": ((name,), blocks) for name in TASKS}
-    for depth in (blocks, 1):
-        found[f"together, {depth} shared"] = (TASKS, depth)
-    return found
+    return found | {f"together, {blocks} shared": (TASKS, blocks)}
 
 
 def train(
