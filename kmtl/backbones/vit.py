@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import keras
 
@@ -46,8 +47,8 @@ class ViT(Transformer):
     patch: int = 4
     blocks: int = 4
 
-    INPUT_RANKS = (3,)
-    ENCODES = ()
+    INPUT_RANKS: ClassVar[tuple[int, ...]] = (3,)  # type: ignore[assignment]
+    ENCODES: ClassVar[tuple[str, ...]] = ()  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         patch = _checks.check_int("patch", self.patch, 1)
