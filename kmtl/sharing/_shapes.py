@@ -21,7 +21,7 @@ def resized(value: Tensor, size: tuple[int | None, ...], make: LayerMaker) -> Te
     if old == tuple(size):
         return value
     if len(old) == 1 and None not in (*old, *size):
-        window = window_between(old[0], size[0])
+        window = window_between(int(old[0]), int(size[0] or 0))
         mask = mask_of(value, make)
         layer = make.layer(MaskedPooling, "pool", pooling="avg", size=window)
         return layer(value if mask is None else [value, mask])
