@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 import keras
 
@@ -45,8 +46,8 @@ class SequenceBackbone(Backbone):
     embedding: int = 64
     mask_zero: bool | None = None
 
-    INPUT_RANKS = (1, 2)
-    ENCODES = ("text", "tokens")
+    INPUT_RANKS: ClassVar[tuple[int, ...]] = (1, 2)
+    ENCODES: ClassVar[tuple[str, ...]] = ("text", "tokens")
 
     def __post_init__(self) -> None:
         if self.vocabulary is not None:
