@@ -171,9 +171,13 @@ def test_layers_by_hand() -> None:
     negative = MaskedPooling("max")([-np.abs(x), mask])
     assert numpy(negative).tolist() == [[-1.0]]
     norm = MaskedBatchNormalization(momentum=0.0, epsilon=0.0)
-    norm([x, mask], training=True)
-    np.testing.assert_allclose(norm.moving_mean, [-1 / 3], rtol=1e-5)
-    np.testing.assert_allclose(norm.moving_variance, [x[0, :3].var()], rtol=1e-5)
+    # Two channels: of one, Keras' own cannot take a mask on JAX.
+    norm([np.concatenate([x, 2 * x], axis=-1), mask], training=True)
+    variance = x[0, :3].var()
+    np.testing.assert_allclose(norm.moving_mean, [-1 / 3, -2 / 3], rtol=1e-5)
+    np.testing.assert_allclose(
+        norm.moving_variance, [variance, 4 * variance], rtol=1e-5
+    )
     half = Positions(copies=2)(np.zeros((1, 3, 8), "float32"))
     np.testing.assert_allclose(half[..., :4], half[..., 4:])
 
