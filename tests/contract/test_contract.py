@@ -261,7 +261,7 @@ def test_mixed_precision_forward(trunk: str, policy: str) -> None:
     given = [
         dataclasses.replace(task, name=f"t_{kind}")
         for kind, (task, _) in EXAMPLES.items()
-        if x is IMAGES or not task.dense_prediction
+        if (x is IMAGES or not task.dense_prediction) and kind != "tagging"
     ]
     full = model_of(given, x, backbone(trunk))
     keras.config.set_dtype_policy(policy)  # undone by the `seeded` fixture
