@@ -19,7 +19,7 @@ KEPT = {
     "contract/test_contract.py::test_training_a_trunk": [
         *("mlp-hard", "mlp-cross_stitch", "mlp-mmoe", "mlp-mtan", "mlp-lora"),
         *("mlp-learning_to_branch", "mlp-esmm", "cnn-mmoe"),
-        *("conv1d-hard", "rnn-mmoe", "transformer-hard", "fusion-hard"),
+        *("conv1d-hard", "transformer-hard", "fusion-hard"),
         *("tabular-mmoe", "ensemble-hard", "from_keras-lora"),
         *("resnet-hard", "vit-hard"),
     ],
