@@ -21,8 +21,8 @@ HERE = Path(__file__).resolve().parent
 #: What the stages import, besides kmtl, and what kmtl imports for them.
 NEEDED = (
     "click", "cloudpickle", "jax", "keras", "keras-tuner", "matplotlib", "numpy",
-    "optuna", "pandas", "psutil", "rich", "scikit-learn", "six", "wrapt",
-    "hypothesis", "pytest", "pytest-xdist",
+    "optuna", "pandas", "pillow", "psutil", "rich", "scikit-learn", "scipy", "six",
+    "wrapt", "hypothesis", "pytest", "pytest-xdist",
 )  # fmt: skip
 #: What a machine with JAX, CUDA and PyTorch for Python 3.12 has already.
 THERE = (

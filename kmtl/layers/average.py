@@ -95,10 +95,11 @@ def _averaged(inputs: Sequence[Tensor], shares: Any, space: str) -> Tensor:
     parts = ops.stack([ops.cast(part, "float32") for part in inputs])
     shares = ops.reshape(shares, (-1, *[1] * (len(parts.shape) - 1)))
     if space == "linear":
-        return ops.sum(shares * parts, axis=0)
+        # The tensor stands first: JAX's arrays do not know a KerasTensor.
+        return ops.sum(parts * shares, axis=0)
     weights = ops.log(ops.maximum(shares, NOTHING))
     if space == "softmax":
-        return ops.logsumexp(weights + ops.log_softmax(parts, axis=-1), axis=0)
-    yes = ops.logsumexp(weights + ops.log_sigmoid(parts), axis=0)
-    no = ops.logsumexp(weights + ops.log_sigmoid(-parts), axis=0)
+        return ops.logsumexp(ops.log_softmax(parts, axis=-1) + weights, axis=0)
+    yes = ops.logsumexp(ops.log_sigmoid(parts) + weights, axis=0)
+    no = ops.logsumexp(ops.log_sigmoid(-parts) + weights, axis=0)
     return yes - no

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar
 
+import keras
 import numpy as np
 
 from kmtl import _checks, losses, metrics
@@ -82,7 +83,9 @@ class Count(Regression):
 
     def build_head(self, features: Tensor, head: HeadContext) -> Tensor:
         logits = super().build_head(features, head)
-        return head.make.activation("exponential", "rate")(logits)
+        # In float32: half precision ends at exp(11).
+        kind, options = keras.layers.Activation, {"activation": "exponential"}
+        return head.make.layer(kind, "rate", dtype="float32", **options)(logits)
 
     @property
     def label_range(self) -> tuple[float, float]:

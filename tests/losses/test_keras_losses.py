@@ -113,7 +113,7 @@ def test_loss(name: str) -> None:
 @pytest.mark.parametrize(
     ("loss", "task", "hint"),
     [
-        (keras.losses.Poisson(), "vector", "np.log1p"),
+        (keras.losses.Poisson(), "vector", "kmtl.Count"),
         (keras.losses.KLDivergence(), "classes", "'cross_entropy'"),
         (keras.losses.KLDivergence(), "vector", "'mse'"),
         (keras.losses.Dice(), "columns", "'focal'"),

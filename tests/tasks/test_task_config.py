@@ -56,6 +56,12 @@ TASKS = [
     ),
     kmtl.Reconstruction("image", loss="binary_cross_entropy", metrics=("psnr",)),
     kmtl.DenseRegression("depth", size=(3, 4), missing=0, metrics=("delta1",)),
+    kmtl.Ordinal("stage", labels=("I", "II", "III"), method="corn"),
+    kmtl.Count("visits", loss="negative_binomial", dispersion=0.5),
+    kmtl.Quantile("price", levels=[0.1, 0.5], metrics=("mae",), transform="robust"),
+    kmtl.Distribution("size", family="student_t", degrees=3, unit="m"),
+    kmtl.CustomTask("pair", shape=(2,), final_activation="tanh"),
+    kmtl.Tagging("tags", labels=("O", "B-a"), length=5, metrics=("span_f1",)),
 ]
 
 
