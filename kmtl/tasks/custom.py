@@ -37,7 +37,8 @@ class CustomTask(Task):
             Keras layer or model, which is cloned. Defaults to the dense layers of other
             kinds, with an output for each number of a label.
         loss: A function `(labels, outputs)` that gives one number per example, `(N,)`;
-            or a `keras.losses.Loss`, or `"mse"` (default), `"mae"`, `"huber"`.
+            or a `keras.losses.Loss`, or `"mse"` (default), `"mae"`, `"huber"`. A
+            missing label is 0 there and its result not used: it must be finite at 0.
         final_activation: What turns outputs into what is read, in exports and custom
             metrics: `"linear"` (default), `"sigmoid"`, `"softmax"`, ... The loss gets
             the outputs.

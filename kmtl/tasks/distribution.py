@@ -139,14 +139,18 @@ class Distribution(Regression):
         return head.make.layer(LocationAndSpread, "spread")(values)
 
     def learned(self, outputs: Tensor, transform: Transform, state: State) -> Tensor:
-        location, spread = outputs[..., :1], outputs[..., 1:]
-        start = transform.forward(location, state)
-        end = transform.forward(location + spread, state)
-        return ops.concatenate([start, end - start], axis=-1)
+        location = transform.forward(outputs[..., :1], state)
+        return ops.concatenate([location, outputs[..., 1:] / _unit(state)], axis=-1)
 
     def read(self, values: Tensor, transform: Transform, state: State) -> Tensor:
-        # Of straight transforms: the spread is a distance.
-        zero = transform.inverse(values[..., :1] * 0.0, state)
-        spread = transform.inverse(values[..., 1:], state) - zero
         location = transform.inverse(values[..., :1], state)
-        return ops.concatenate([location, spread], axis=-1)
+        return ops.concatenate([location, values[..., 1:] * _unit(state)], axis=-1)
+
+
+def _unit(state: State) -> Tensor:
+    """What one learned unit is in the labels' unit, for straight transforms.
+
+    Not a difference of two values, in which a small spread beside a large location
+    would lose its digits.
+    """
+    return state["scale"] if "scale" in state else state["mean"]

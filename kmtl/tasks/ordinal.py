@@ -67,6 +67,29 @@ class Ordinal(Classification):
         _checks.check_choice("method", self.method, METHODS)
         super().__post_init__()
 
+    @classmethod
+    def from_labels(cls, name: str, labels: Tensor, **options: Any) -> Ordinal:
+        """A task whose classes are the categories of an ordered column of pandas.
+
+        Args:
+            name: Name of the task.
+            labels: Training labels, a Series of an ordered `pandas.CategoricalDtype`.
+            **options: Further arguments of the task.
+
+        Raises:
+            TypeError: for labels without an order.
+        """
+        dtype = getattr(labels, "dtype", None)
+        if not getattr(dtype, "ordered", False):
+            raise TypeError(
+                f"Labels of task '{name}' say no order: give the classes from the "
+                f"lowest to the highest, kmtl.Ordinal('{name}', labels=(...)), or an "
+                "ordered column of pandas. "
+                f"Received: {type(labels).__name__} of dtype {dtype}"
+            )
+        names = tuple(str(category) for category in dtype.categories)  # type: ignore[union-attr]
+        return cls(name, labels=names, **options)
+
     def _check_loss(self, loss: Any) -> Any:
         if loss is None and self.method == "corn":
             return "cross_entropy"

@@ -152,10 +152,18 @@ class Tagging(Classification):
 
 
 def sequences_in(labels: Any) -> list[Sequence] | None:
-    """Rows of labels that are sequences of their own; None for one array."""
+    """Rows of labels that are sequences of their own, a missing one without any step;
+    None for one array."""
     if getattr(labels, "ndim", 1) != 1 or not hasattr(labels, "__len__"):
         return None
-    rows = list(labels) if len(labels) else []
-    if rows and all(isinstance(row, (list, tuple, np.ndarray)) for row in rows):
-        return rows
+    rows: list[Any] = list(labels) if len(labels) else []
+    found = [isinstance(row, (list, tuple, np.ndarray)) for row in rows]
+    missing = [row is None or row != row for row in _where(rows, found)]
+    if any(found) and all(missing):
+        return [row if there else () for row, there in zip(rows, found, strict=True)]
     return None
+
+
+def _where(rows: list[Any], found: list[bool]) -> list[Any]:
+    """The rows that are no sequences."""
+    return [row for row, there in zip(rows, found, strict=True) if not there]

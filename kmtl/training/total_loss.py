@@ -88,8 +88,10 @@ def task_losses(
         name = task.name
         labels, mask = clean_labels(task, x, y, y_pred[name])
         clean[name] = labels
-        weights = task.label_weights(labels, mask)
-        weights = apply_sample_weight(weights, sample_weight, name)
+        weights = apply_sample_weight(mask, sample_weight, name)
+        # In data sets a weight of 0 stands for a label that is missing, too.
+        there = ops.cast(weights > 0, "float32")
+        weights = weights * task.label_weights(labels, there)
         layer = model.task_outputs[name]
         targets = layer.targets(labels, mask)
         values = layer.loss_values(task, targets, inner[name])

@@ -69,6 +69,10 @@ def test_saved_loaded_and_exported(tmp_path) -> None:
     model.compile("adam")
     logs = model.fit(x, y, epochs=2, verbose=0).history
     scores = model.evaluate(x, y, return_dict=True, verbose=0)
+    # Holes are weights of 0 in a data set, and leave the whole example out there, too.
+    batches = kmtl.data.from_arrays(x, y, tasks=tasks, batch_size=5)
+    again = model.evaluate(batches, return_dict=True, verbose=0)
+    assert again == pytest.approx(scores, rel=1e-5)
     assert scores["point_loss"] == pytest.approx(scores["point_mean_loss"], rel=1e-5)
     outputs = ops.convert_to_numpy(model(x)["point"])
     there = ~np.isnan(y["point"]).any(axis=1)

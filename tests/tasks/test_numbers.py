@@ -192,6 +192,30 @@ def test_metrics_of_distributions() -> None:
     np.testing.assert_allclose(np.ravel(value), [whole], rtol=1e-4)
 
 
+def test_a_small_spread_beside_a_large_location_keeps_its_digits() -> None:
+    task = kmtl.Distribution("size", transform="standardize")
+    layer = kmtl.TaskOutput(task)
+    values = np.array([[0.0, 0.001], [1.0, 0.003]], "float32")
+    layer(values)  # builds it
+    layer.adapt(1e6 + 10.0 * np.array([[-1.0], [1.0]]))
+    outputs = ops.convert_to_numpy(layer(values))
+    np.testing.assert_allclose(outputs, [[1e6, 0.01], [1e6 + 10, 0.03]], rtol=1e-5)
+    back = task.learned(outputs, layer.transform, layer._state)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(back)[:, 1], values[:, 1], rtol=1e-5
+    )
+
+
+def test_the_order_of_classes_is_never_guessed() -> None:
+    import pandas as pd
+
+    names = ["low", "medium", "high"]
+    with pytest.raises(TypeError, match="from the lowest to the highest"):
+        kmtl.Ordinal.from_labels("size", names)
+    column = pd.Series(pd.Categorical(names, categories=names, ordered=True))
+    assert kmtl.Ordinal.from_labels("size", column).labels == tuple(names)
+
+
 def test_learned_in_the_labels_unit_and_exported(tmp_path) -> None:
     """Quantiles in the unit of a transform, counts about their mean, in one model."""
     x = RNG.normal(size=(256, 3)).astype("float32")

@@ -77,6 +77,8 @@ def test_lists_of_different_lengths() -> None:
     np.testing.assert_array_equal(
         given, [[0, 1, NAN, NAN], [3, NAN, NAN, NAN], [NAN] * 4]
     )
+    one = SLOTS.label_array([None, ["B-a"]])
+    np.testing.assert_array_equal(one, [[NAN] * 4, [1, NAN, NAN, NAN]])
     numbers = SLOTS.replace(length=None).label_array([[0, 1], np.array([2, -1, 4])])
     np.testing.assert_array_equal(numbers, [[0, 1, NAN], [2, -1, 4]])
     SLOTS.check_labels(given, (4,))
