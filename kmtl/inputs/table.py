@@ -44,7 +44,8 @@ class Table(Input):
     The prepared array, float32, holds first the numbers (less the training median, 0
     where missing), then a flag per column that lacked cells in the training rows (1
     where missing), then the number of each category (0 where missing or unseen). In the
-    model numbers are scaled, and categories one-hot.
+    model numbers are scaled, and categories one-hot. An array without names is taken
+    for prepared rows if it is float32 and of their shape, and is refused otherwise.
 
     Args:
         columns: Dict column -> kind, for columns whose kind is not to be inferred:
@@ -302,14 +303,29 @@ class Table(Input):
             )
 
     def _check_prepared(self, data: Inputs, what: str) -> np.ndarray:
+        """Rows that `prepare` has returned; columns without names are refused.
+
+        What a frame holds has another dtype than prepared rows, as a rule; else flags
+        and numbers of categories tell.
+        """
         array = _arrays.as_array(data, what)
-        if array.shape[1:] != self.shape or array.dtype.kind not in "biuf":
+        fits = array.shape[1:] == self.shape and array.dtype == self.dtype
+        if not fits or not self._holds_codes(array):
             raise ValueError(
                 f"{what} must be a frame or a dict with the columns "
-                f"{', '.join(self.takes_columns())}, or rows prepared by this table, "
-                f"of shape (N, {self.shape[0]}). Received: {array.dtype} {array.shape}"
+                f"{', '.join(self.takes_columns())}, as the numbers of an array do not "
+                "say which they are: pass pandas.DataFrame(x, columns=[...]); or rows "
+                f"prepared by this table, float32 of shape (N, {self.shape[0]}). "
+                f"Received: {array.dtype} {array.shape}"
             )
         return array
+
+    def _holds_codes(self, array: np.ndarray) -> bool:
+        """Whether there are flags and numbers of categories where they belong."""
+        limits = np.array([2] * len(self.indicators) + list(self.cardinalities))
+        codes = array[:, len(self.parts) :]
+        whole = (codes >= 0) & (codes < limits) & (codes == np.floor(codes))
+        return bool(whole.all())
 
     # -- served -----------------------------------------------------------------------
 

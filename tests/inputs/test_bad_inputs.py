@@ -154,6 +154,21 @@ def test_prepared_rows_of_another_table(model: kmtl.MultiTaskModel) -> None:
         model.predict(np.zeros(3), verbose=0)
 
 
+def test_an_array_without_names_is_not_taken_for_prepared_rows(table: Table) -> None:
+    numbers = pd.DataFrame({"a": [1.0, 2.0, 4.0], "b": [10, 30, 20]})
+    two = Table().fit(numbers)
+    with pytest.raises(ValueError, match=r"DataFrame\(x.*Received: float64 \(3, 2\)"):
+        two.prepare(numbers.to_numpy(), "`x`")
+    prepared = two.prepare(numbers, "`x`")
+    assert prepared.tolist() == [[-1, -10], [0, 10], [2, 0]]
+    np.testing.assert_array_equal(two.prepare(prepared[1:], "`x`"), prepared[1:])
+    for column in (-1, len(table.numeric)):  # a category's number, and a flag
+        rows = table.prepare(TRAIN, "`x`")
+        rows[0, column] = 9
+        with pytest.raises(ValueError, match="rows prepared by this table"):
+            table.prepare(rows, "`x`")
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
