@@ -115,6 +115,8 @@ def read(column: Inputs, what: str) -> Cells:
             f"{what} must be a column: a list or array with one cell per row. "
             f"Received: {column!r}"
         )
+    if isinstance(column, np.ma.MaskedArray):
+        column = _of_masked(column)
     array = (
         np.asarray(column, dtype=object)
         if isinstance(column, (list, tuple))
@@ -127,6 +129,16 @@ def read(column: Inputs, what: str) -> Cells:
             f"{what} must have one cell per row. Received: shape={array.shape}"
         )
     return _of_array(array)
+
+
+def _of_masked(column: np.ma.MaskedArray) -> np.ndarray:
+    """An array whose masked cells are missing, whatever stands below the mask."""
+    values, mask = np.ma.getdata(column), np.ma.getmaskarray(column)
+    if not mask.any():
+        return values
+    if values.dtype.kind in "mM":
+        return np.where(mask, np.array("NaT", values.dtype), values)
+    return without(values, mask)
 
 
 def _of_series(column: Inputs, what: str) -> Cells:

@@ -117,6 +117,32 @@ def test_columns_of_dicts_arrays_and_other_frames_are_the_same() -> None:
     np.testing.assert_array_equal(two.prepare(records, "`x`"), two.prepare(frame(), ""))
 
 
+def test_masked_cells_are_missing() -> None:
+    mask = [False, True, False]
+    days = np.array(["2024-05-01", "2024-05-07", "2024-06-01"], "datetime64[ns]")
+    data = {
+        "age": np.ma.array([31.0, -999.0, 45.0], mask=mask),
+        "rooms": np.ma.array([1, 2, 3], mask=mask),
+        "city": np.ma.array(["Bonn", "?", "Ulm"], mask=mask),
+        "member": np.ma.array([True, True, False], mask=mask),
+        "seen": np.ma.array(days, mask=mask),
+        "whole": np.ma.array([5, 6, 7]),
+    }
+    plain = {
+        "age": [31.0, None, 45.0],
+        "rooms": [1, None, 3],
+        "city": ["Bonn", None, "Ulm"],
+        "member": [True, None, False],
+        "seen": ["2024-05-01", None, "2024-06-01"],
+        "whole": [5, 6, 7],
+    }
+    table = Table().fit(plain)
+    assert table.indicators == ("age", "rooms", "city", "member", "seen")
+    assert Table().fit(data) == table
+    wanted = table.prepare(plain, "`x`")
+    np.testing.assert_array_equal(table.prepare(data, "`x`"), wanted)
+
+
 def test_a_table_is_printed_in_a_line() -> None:
     assert repr(Table(["age"])) == "Table(columns=('age',), scale='robust')"
     shown = repr(Table({"age": "ignored"}).fit(frame()))
