@@ -104,7 +104,10 @@ def _mapped(specs: Specs, data: Data) -> Data:
 
 
 def _is_prepared(specs: Specs, element: Inputs) -> bool:
-    """Whether the inputs of a data set are the model's arrays, by shape and dtype."""
+    """Whether the inputs of a data set are the model's arrays, by shape and dtype.
+
+    A size that the data set does not know may be any: such inputs are prepared.
+    """
     if len(specs) == 1:
         leaves = {next(iter(specs)): element}
     elif isinstance(element, dict) and set(element) == set(specs):
@@ -114,6 +117,10 @@ def _is_prepared(specs: Specs, element: Inputs) -> bool:
     return all(
         getattr(leaf, "shape", None) is not None
         and leaf.shape.rank == len(specs[name].shape) + 1
+        and all(
+            wanted in (None, size)
+            for size, wanted in zip(leaf.shape[1:], specs[name].shape, strict=True)
+        )
         and leaf.dtype.name == specs[name].dtype
         for name, leaf in leaves.items()
     )

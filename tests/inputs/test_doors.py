@@ -12,8 +12,10 @@ import pandas as pd
 import pytest
 
 import kmtl
+from kmtl.inputs import Image, Series, Tokens
 from kmtl.inputs.source import InputSource
 from kmtl.inputs.table import Table
+from kmtl.training.raw_sets import prepared
 
 pytestmark = pytest.mark.backend
 ROWS = 12
@@ -185,6 +187,24 @@ def test_tensorflow_data_sets(
         np.testing.assert_allclose(found["price"], outputs["price"], rtol=1e-5)
     arrays = tf.data.Dataset.from_tensor_slices((ARRAY, LABELS)).batch(5)
     assert model.prepare_inputs(arrays) is arrays
+
+
+@pytest.mark.parametrize(
+    ("spec", "raw"),
+    [
+        (Series(4, scale=None, channels=2), np.ones((3, 5, 2), "float32")),
+        (Image((8, 8, 3)), np.full((3, 12, 12, 3), 7, "uint8")),
+        (Tokens(9, 4), np.ones((3, 3), "int32")),
+    ],
+)
+def test_tensorflow_data_sets_of_other_sizes(spec: Any, raw: np.ndarray) -> None:
+    tf = pytest.importorskip("tensorflow")
+    data = tf.data.Dataset.from_tensor_slices((raw, np.ones(3))).batch(3)
+    made = prepared({"x": spec}, data)
+    ((x, _),) = made.as_numpy_iterator()
+    np.testing.assert_array_equal(x, spec.prepare(raw, "`x`"))
+    assert x.shape[1:] == spec.shape
+    assert prepared({"x": spec}, made) is made
 
 
 def test_saved_and_loaded(
