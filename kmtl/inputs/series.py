@@ -152,12 +152,14 @@ class Series(Input):
         import tensorflow as tf
 
         (x,) = tensors.values()
-        x = x[:, : self.length]
-        there = tf.reduce_any(tf.math.is_finite(x), axis=-1, keepdims=True)
+        there = tf.reduce_any(~tf.math.is_nan(x), axis=-1, keepdims=True)
         # Gaps in the middle are steps: what follows the last one is padding.
         there = tf.cumsum(tf.cast(there, "int32"), axis=1, reverse=True) > 0
-        x = tf.where(there & tf.math.is_finite(x), x, tf.zeros_like(x))
-        x = tf.concat([x, tf.cast(there, x.dtype)], axis=-1)
+        fits = tf.reduce_all(tf.math.is_finite(x) | ~there)
+        rule = "Series must hold finite numbers: fill the gaps (NaN pads ends alone)"
+        with tf.control_dependencies([tf.debugging.Assert(fits, [rule, x])]):
+            x = tf.where(there, x, tf.zeros_like(x))
+        x = tf.concat([x, tf.cast(there, x.dtype)], axis=-1)[:, : self.length]
         x = tf.pad(x, [[0, 0], [0, self.length - tf.shape(x)[1]], [0, 0]])
         return tf.ensure_shape(x, (None, *self.shape))
 

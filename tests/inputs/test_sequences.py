@@ -129,6 +129,25 @@ def encoded_map():
     return spec.encode(inputs, LayerMaker("x"))
 
 
+def test_a_served_series_refuses_what_predict_refuses() -> None:
+    tf = pytest.importorskip("tensorflow")
+    spec = Series(2, scale=None).fit(ROWS)
+    nan = np.nan
+    good = [[[1.0, 2.0], [nan, nan]], [[1.0, 2.0], [3.0, 4.0]]]
+    served = spec.serve({"x": tf.constant(good)}).numpy()
+    np.testing.assert_array_equal(served, spec.prepare(good, "`x`"))
+    for bad in (
+        [[1.0, nan], [3.0, 4.0]],
+        [[nan, nan], [3.0, 4.0]],
+        [[1.0, 2.0], [np.inf, 4.0]],
+        [[1.0, 2.0], [nan, nan], [5.0, 6.0]],  # also behind what is kept
+    ):
+        with pytest.raises(ValueError, match="fill the gaps"):
+            spec.prepare([bad], "`x`")
+        with pytest.raises(tf.errors.InvalidArgumentError, match="fill the gaps"):
+            spec.serve({"x": tf.constant([bad])})
+
+
 def test_refusals() -> None:
     series = Series().fit(ROWS)
     hole = [np.array([[1.0, 2.0], [np.nan, 2.0]])]
