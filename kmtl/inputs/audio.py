@@ -48,7 +48,7 @@ class Audio(Input):
             highest is half the rate. The lowest defaults to 20.
         give: `"sequence"`, `(N, frames, bands)`, for trunks over sequences, which pass
             padding by, or `"map"`, `(N, frames, bands, 1)`, for those over images.
-        samples: Samples that are kept; what `fit` has found.
+        samples: Samples that are kept; what `fit` has found, or what `seconds` says.
         statistics: What `fit` has found.
 
     Example:
@@ -86,8 +86,8 @@ class Audio(Input):
         if self.seconds is not None:
             seconds = _checks.check_range("seconds", self.seconds, self.window, 86400)
             put("seconds", seconds)
-            if self.samples is None:
-                put("samples", round(seconds * self.rate))
+            # Of a fitted copy, `replace(seconds=...)` changes the samples too.
+            put("samples", round(seconds * self.rate))
         if self.samples is not None:
             put("samples", _checks.check_int("samples", self.samples, 1))
         half = self.rate / 2
@@ -146,6 +146,7 @@ class Audio(Input):
             and data.shape[1:] == self.shape
         ):
             _arrays.check_finite(data, what)
+            _check_loudness(data, what)
             return data
         return self._padded(_clips(data, what), what, self._told)
 
@@ -382,10 +383,17 @@ def _clip(row: Any, i: int, what: str) -> np.ndarray:
                 f"Received: {wave.dtype}"
             )
         wave = wave / np.float32(32768)
-    elif wave.size and np.abs(wave).max() > 2:
-        raise ValueError(
-            f"{name} must hold floats within -1 and 1: divide 16-bit samples by 32768. "
-            f"Received: up to {np.abs(wave).max():.4g}"
-        )
+    else:
+        _check_loudness(wave, name)
     there = np.flatnonzero(wave)
     return wave[: there[-1] + 1 if len(there) else 0].astype("float32")
+
+
+def _check_loudness(waves: np.ndarray, what: str) -> None:
+    """Refuse what is not within -1 and 1, but for clips a little too loud."""
+    loudest = max(waves.max(), -waves.min()) if waves.size else 0.0
+    if loudest > 2:
+        raise ValueError(
+            f"{what} must hold floats within -1 and 1: divide 16-bit samples by 32768. "
+            f"Received: up to {loudest:.4g}"
+        )

@@ -148,6 +148,14 @@ def test_a_served_series_refuses_what_predict_refuses() -> None:
             spec.serve({"x": tf.constant([bad])})
 
 
+def test_a_fitted_sound_takes_another_length() -> None:
+    spec = SOUND.replace(seconds=0.1)
+    assert spec.shape == (400,)
+    np.testing.assert_array_equal(
+        spec.prepare(CLIPS, "`x`"), SOUND.prepare(CLIPS, "`x`")[:, :400]
+    )
+
+
 def test_refusals() -> None:
     series = Series().fit(ROWS)
     hole = [np.array([[1.0, 2.0], [np.nan, 2.0]])]
@@ -164,6 +172,10 @@ def test_refusals() -> None:
         (lambda: SOUND.prepare([np.ones((5, 2))], "`x`"), r"must be one channel"),
         (lambda: SOUND.prepare([np.ones(5) * 900], "`x`"), r"divide 16-bit samples"),
         (lambda: SOUND.prepare([np.ones(5, "int64")], "`x`"), r"16-bit integers"),
+        (
+            lambda: SOUND.prepare(np.full((2, 1000), -900, "float32"), "`x`"),
+            r"`x` must hold floats within -1 and 1: divide 16-bit.*up to 900",
+        ),
         (lambda: Audio(4000).fit([np.zeros(9)]), r"1 clips of zeros alone"),
         (lambda: Audio(4000, highest=3000), r"`highest` must be"),
         (lambda: Audio(4000, give="waves"), r"`give` must be"),
