@@ -84,6 +84,7 @@ class Array(Input):
                 f"Received: an array of shape {array.shape}"
             )
         _arrays.check_finite(values, "The training rows")
+        _check_digits(array.reshape(values.shape))
         statistics = SCALES[self.scale].fit(values)
         return dataclasses.replace(self, statistics=statistics)
 
@@ -99,6 +100,20 @@ class Array(Input):
 
     def scaled(self, x: Tensor, make: LayerMaker) -> Tensor:
         return self.encode(x, make)
+
+
+def _check_digits(columns: np.ndarray) -> None:
+    """Refuse columns whose rows float32 cannot tell apart, such as timestamps."""
+    lost = _arrays.lost_digits(columns)
+    if lost is not None:
+        column, step, deviation = lost
+        raise ValueError(
+            "The training rows must keep their digits in float32, in which a net "
+            "calculates: subtract the column's mean from all rows, or give the model a "
+            "kmtl.inputs.Table of the columns, which does. Received: column "
+            f"{column} with a standard deviation of {deviation:.3g} where float32 has "
+            f"steps of {step:g}"
+        )
 
 
 def check_shape(shape: Any) -> tuple[int | None, ...]:

@@ -226,3 +226,7 @@ def test_arguments_of_an_array() -> None:
         Array((2,)).fit(np.ones((0, 2)))
     with pytest.raises(ValueError, match=r"finite numbers.*nan in row 1, column 0"):
         Array((2,)).fit(np.array([[1, 2], [np.nan, 3]]))
+    times = np.array([[0.0, 1.7e9], [1.0, 1.7e9 + 60], [2.0, 1.7e9 + 90]])
+    with pytest.raises(ValueError, match=r"subtract .*Table.*column 1 .* steps of 128"):
+        Array((2,)).fit(times)
+    assert Array((2,)).fit(times - times.mean(axis=0)).fitted
