@@ -43,7 +43,10 @@ class Text(Input):
         split: `"word"`, between blanks (the default), or `"character"`.
         standardize: As of `keras.layers.TextVectorization`:
             `"lower_and_strip_punctuation"` (the default), `"lower"`,
-            `"strip_punctuation"` or None.
+            `"strip_punctuation"` or None. Stripping leaves nothing of a token of
+            punctuation alone, such as "," between blanks: those that follow move up.
+            Where each token has a label (`kmtl.Tagging`), give `"lower"` or None,
+            which keep every token.
         max_tokens: Tokens that are kept, the most frequent ones, with the two ids for
             padding and unknown ones; >= 3. Defaults to 20,000.
         min_count: How often the training texts must hold a token that is kept, >= 1.

@@ -29,7 +29,10 @@ class Tagging(Classification):
     that BIO or BIOES tags in `labels` mark, as seqeval counts them), `macro_f1`,
     `top5`, `cross_entropy`. See `kmtl.Task` for the other arguments.
 
-    Needs a trunk that keeps the steps, such as `kmtl.backbones.Transformer` or `RNN`.
+    Needs a trunk that keeps the steps, such as `kmtl.backbones.Transformer` or `RNN`,
+    and an input with one step per label: of `kmtl.inputs.Text`, give
+    `standardize="lower"` or None, as its default drops tokens of punctuation alone, and
+    all labels behind such a token would stand at wrong steps.
 
     Args:
         classes: Number of classes, >= 2. Defaults to the number of `labels`.

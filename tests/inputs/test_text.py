@@ -81,6 +81,12 @@ def test_texts_of_every_form() -> None:
 
 
 @on_both
+def test_tokens_of_punctuation_alone_keep_their_place_where_asked() -> None:
+    counts = {"lower_and_strip_punctuation": 2, "strip_punctuation": 2}
+    for standardize, count in {**counts, "lower": 4, None: 4}.items():
+        assert Text(standardize=standardize).fit(["Well , Bonn ."]).length == count
+
+
 def test_rare_tokens_stand_for_the_unknown() -> None:
     spec = Text(min_count=2).fit(["a b b", "a c", "a"])
     assert spec.vocabulary == ("a", "b")
