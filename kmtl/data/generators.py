@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from kmtl.tasks.base import Task
 
 
+#: What an element consists of.
+PARTS = ("inputs", "labels", "weights")
+
+
 def from_generator(
     make: Callable[[], Iterable],
     *,
@@ -25,8 +29,9 @@ def from_generator(
 
     `make` is called for every pass, so that epochs, searches and `kmtl.evaluate` can
     read the data again, which a generator itself allows once. The first batch is looked
-    at here: names, shapes (but for the batch axis) and labels; all others must be like
-    it. Missing labels (NaN, or the task's `missing`) become 0 with a mask of 0.
+    at here: names, shapes (but for the batch axis), dtypes of inputs and labels; all
+    others must be like it. Missing labels (NaN, or the task's `missing`) become 0 with
+    a mask of 0.
 
     For what Keras takes itself (`keras.utils.PyDataset`, a PyTorch `DataLoader`,
     Grain's data sets) this is not needed: give them to `fit` as they are.
@@ -98,7 +103,10 @@ def from_generator(
     def elements() -> Iterable:
         for number, element in enumerate(make(), start=1):
             parts = _alike(_parts(element, tasks, single), plain, number)
-            yield tf.nest.map_structure(_cast, parts, kinds)
+            yield tuple(
+                _cast(part, dtype, what, number)
+                for what, part, dtype in zip(PARTS, parts, kinds, strict=True)
+            )
 
     spec = tf.nest.map_structure(signature, plain, kinds)
     data = tf.data.Dataset.from_generator(elements, output_signature=spec)
@@ -176,8 +184,38 @@ def _dtype(leaf: Any) -> str:
     return "float32" if wide else str(leaf.dtype)
 
 
-def _cast(leaf: Any, dtype: str) -> Any:
-    return leaf if dtype == "string" else leaf.astype(dtype)
+def _cast(part: Any, dtype: Any, what: str, number: int) -> Any:
+    """An array, or a dict of them, in the dtypes of the first element.
+
+    Floats may be rounded; whole numbers stay what they are.
+    """
+    if isinstance(part, dict):
+        return {
+            name: _cast(leaf, dtype[name], f"{what} '{name}'", number)
+            for name, leaf in part.items()
+        }
+    if "string" in (dtype, _dtype(part)):
+        kept, made = dtype == _dtype(part), part
+    else:
+        with np.errstate(invalid="ignore", over="ignore"):
+            made = part.astype(dtype)
+        whole = made.dtype.kind in "iu"
+        kept = made.dtype == part.dtype or bool(
+            (made == part).all()
+            if whole
+            else (np.isfinite(made) | ~_finite(part)).all()
+        )
+    if not kept:
+        raise ValueError(
+            f"Element {number} must have {what} that fit the dtype of the first "
+            "element: give all of them in one dtype, such as np.float32. "
+            f"Received: {part.dtype}, where the first element has {dtype}"
+        )
+    return made
+
+
+def _finite(array: Any) -> Any:
+    return np.isfinite(array) if array.dtype.kind in "fc" else True
 
 
 def _check_labels(parts: tuple, tasks: dict[str, Task], single: bool) -> None:
@@ -189,9 +227,7 @@ def _check_labels(parts: tuple, tasks: dict[str, Task], single: bool) -> None:
 
 def _alike(parts: tuple, first: tuple, number: int) -> tuple:
     """An element with the names of the first one; shapes are TensorFlow's to check."""
-    for what, part, wanted in zip(
-        ("inputs", "labels", "weights"), parts, first, strict=True
-    ):
+    for what, part, wanted in zip(PARTS, parts, first, strict=True):
         if isinstance(wanted, dict) and set(part) != set(wanted):
             raise ValueError(
                 f"Element {number} must have the {what} of the first: "

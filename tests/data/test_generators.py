@@ -89,6 +89,30 @@ def test_single_examples_are_put_together_and_names_are_labels() -> None:
     assert masks["kind"].tolist() == [0.5, 0.5, 0, 0.5]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ([1, 2], [0.5, 0.9], r"Element 2 must have inputs 'x' .*float64.*has int64"),
+        (np.uint8([1, 2]), [3, 300], r"one dtype.*int64, where the first .* uint8"),
+        ([1, 2], ["3", "4"], r"Element 2 must have inputs 'x' .*has int64"),
+    ],
+)
+def test_a_later_dtype_does_not_change_values(
+    first: Any, second: Any, message: str
+) -> None:
+    def examples(*values: Any) -> Iterator[tuple]:
+        for x in values:
+            yield {"x": np.asarray(x)}, {"size": 0.0}
+
+    def read(*values: Any) -> list:
+        data = from_generator(lambda: examples(*values), tasks=TASKS[:1], batch_size=1)
+        return [np.asarray(x["x"])[0].tolist() for x, _, _ in data]
+
+    with pytest.raises(Exception, match=message):  # TensorFlow's own, around it
+        read(first, second)
+    assert read(first, [3.0, 4.0]) == [[1, 2], [3, 4]]
+
+
 # Of a pass whose length Keras did not know.
 UNKNOWN = pytest.mark.filterwarnings("ignore:Your input ran out of data")
 
