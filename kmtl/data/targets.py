@@ -24,6 +24,8 @@ MOST_NAMES = 100
 MOST_CLASSES = 64
 #: Nor is text that differs in more than half of this many rows or more.
 MANY_ROWS = 20
+#: A number of so many characters may be a float32 read as float64: 0.10000000149011612.
+LONG = 15
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -241,12 +243,24 @@ def _classes(name: str, cells: Cells, ordered: list) -> tuple[Task, np.ndarray]:
     )
     if ordered == [0, 1]:
         return BinaryClassification(name), labels
-    names = tuple(
-        value if isinstance(value, str) else f"{value:g}" for value in ordered
-    )
+    names = tuple(map(_class_name, ordered))
     if len(names) == 2:
         return BinaryClassification(name, labels=names), labels
     return Classification(name, labels=names), labels
+
+
+def _class_name(value: Any) -> str:
+    """Text as it is; a number in as many digits as tell it from all others."""
+    if isinstance(value, str):
+        return value
+    if value == value // 1:
+        return str(int(value))
+    digits = repr(value)
+    if len(digits) >= LONG:
+        with np.errstate(over="ignore", under="ignore"):
+            short = np.float32(value)
+        digits = str(short) if float(short) == value else digits
+    return digits
 
 
 def _is_prose(different: int, present: int) -> bool:

@@ -44,6 +44,19 @@ def test_the_task_that_a_column_is(values: Any, task: tuple, labels: Any) -> Non
     made.check_labels(found)
 
 
+def test_numbers_as_names_keep_their_digits() -> None:
+    days = [20240101, 20240102, 20240103]
+    cases = (
+        (pd.Categorical(days), tuple(map(str, days))),
+        (pd.Series([1234567.25, 1234567.5]), ("1234567.25", "1234567.5")),
+        (pd.Series([0.1, 0.7], dtype="float32"), ("0.1", "0.7")),
+        (pd.Series([0.1, np.inf]), ("0.1", "inf")),
+        (pd.Series([1 / 3, 2 / 3]), ("0.3333333333333333", "0.6666666666666666")),
+    )
+    for values, names in cases:
+        assert infer("y", pd.Series(values))[0].labels == names
+
+
 def test_names_of_tasks() -> None:
     assert [
         task_name(c) for c in ("a b", "class", "loss", "2", "val_x", "é", "_a")
