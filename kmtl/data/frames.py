@@ -12,6 +12,15 @@ from kmtl.typing import Options, PathLike
 if TYPE_CHECKING:
     from kmtl.tasks.base import Task
 
+#: Options of `pandas.read_csv` that decide what is in the first line; others, such as
+#: `parse_dates` and `index_col`, are of columns that a header alone does not have.
+FIRST_LINE = (
+    *("sep", "delimiter", "dialect", "skipinitialspace", "lineterminator"),
+    *("quotechar", "quoting", "doublequote", "escapechar"),
+    *("comment", "skiprows", "skip_blank_lines"),
+    *("encoding", "encoding_errors", "compression", "storage_options"),
+)
+
 
 def from_dataframe(
     frame: Any,
@@ -161,6 +170,10 @@ def _check_header(path: PathLike, options: Mapping[str, Any]) -> None:
 
     if not {"header", "names", "usecols"}.isdisjoint(options):
         return
-    first = pd.read_csv(path, **{**options, "header": None, "nrows": 1, "dtype": str})
+    given = {name: options[name] for name in FIRST_LINE if name in options}
+    # pyarrow cannot read one row.
+    if options.get("engine") in ("c", "python"):
+        given["engine"] = options["engine"]
+    first = pd.read_csv(path, header=None, nrows=1, dtype=str, **given)
     names = first.iloc[0].dropna().tolist()
     check_unique(names, f"The header of '{path}'")

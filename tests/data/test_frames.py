@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from sklearn.datasets import load_wine
 
 import kmtl
 from kmtl.data import from_csv, from_dataframe
+from kmtl.data.frames import read_csv
 
 pytestmark = pytest.mark.backend
 
@@ -349,6 +351,36 @@ def test_what_is_refused(frame: pd.DataFrame, options: dict, message: str) -> No
 def test_a_column_that_is_lacking_at_predict_is_named(model: Any) -> None:
     with pytest.raises(ValueError, match="lacks column rooms"):
         model.predict(houses().drop(columns="rooms"), verbose=0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"parse_dates": ["day"]},
+        {"index_col": "id"},
+        {"dtype": {"id": "int32"}, "converters": {"price": float}},
+        {"engine": "python", "sep": ","},
+        pytest.param(
+            {"engine": "pyarrow"},
+            marks=pytest.mark.skipif(
+                importlib.util.find_spec("pyarrow") is None,
+                reason="pyarrow is not installed",
+            ),
+        ),
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_options_of_reading_leave_the_header_check_alone(
+    tmp_path: Path, options: dict
+) -> None:
+    path = tmp_path / "sales.csv"
+    text = "id,day,price,n,{}\n1,2024-05-01,2.5,7,8\n2,2024-05-02,3.5,7,8\n"
+    path.write_text(text.format("m"))
+    frame = read_csv(path, options)
+    assert frame["price"].tolist() == [2.5, 3.5]
+    path.write_text(text.format("n"))
+    with pytest.raises(ValueError, match=r"The header of .*two columns 'n'"):
+        read_csv(path, options)
 
 
 def test_bad_files(tmp_path: Path) -> None:
