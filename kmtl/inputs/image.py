@@ -306,13 +306,28 @@ def _decoded(file: bytes, channels: int, what: str) -> np.ndarray:
 
     try:
         with Pillow.open(io.BytesIO(file)) as photo:
-            converted = photo.convert("L" if channels == 1 else "RGB")
+            deep = photo.mode in ("I", "F") or photo.mode.startswith("I;")
+            pixels = np.asarray(
+                photo if deep else photo.convert("L" if channels == 1 else "RGB")
+            )
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise ValueError(
             f"{what} must be an image file (JPEG, PNG, ...). Received: {len(file)} "
             f"bytes that are none, beginning with {file[:12]!r} ({error})"
         ) from error
-    return np.asarray(converted)
+    return _high_bytes(pixels, channels, what) if deep else pixels
+
+
+def _high_bytes(grey: np.ndarray, channels: int, what: str) -> np.ndarray:
+    """Grey of 16 bits in bytes, as TensorFlow decodes it: Pillow makes it white."""
+    low, high = grey.min(), grey.max()
+    if grey.dtype.kind == "f" or low < 0 or high >= 2**16:
+        raise ValueError(
+            f"{what} must have pixels of 8 or 16 bits: read the file yourself, and "
+            "give its array to kmtl.inputs.Image(shape, dtype='float32'). "
+            f"Received: a file of {grey.dtype} from {low:.4g} to {high:.4g}"
+        )
+    return np.repeat((grey >> 8).astype("uint8")[..., None], channels, axis=-1)
 
 
 def _encoded(pixels: np.ndarray) -> bytes:

@@ -93,6 +93,28 @@ def test_no_photos(given, message: str) -> None:
         Image((8, 6, 3)).prepare(given, "`x`")
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grey_of_16_bits_is_what_serving_makes_of_it(channels: int) -> None:
+    grey = np.arange(48, dtype="uint16").reshape(8, 6) * 1365
+    file = io.BytesIO()
+    Pillow.fromarray(grey).save(file, "png")
+    (found,) = Image((8, 6, channels)).prepare([file.getvalue()], "`x`")
+    np.testing.assert_array_equal(found, np.repeat(grey[..., None] >> 8, channels, -1))
+    tf = pytest.importorskip("tensorflow")
+    served = tf.io.decode_image(file.getvalue(), channels)
+    np.testing.assert_array_equal(found, served)
+
+
+def test_files_of_floats_are_refused() -> None:
+    for pixels in (np.ones((8, 6), "float32"), np.full((8, 6), 70000, "int32")):
+        file = io.BytesIO()
+        Pillow.fromarray(pixels).save(file, "tiff")
+        with pytest.raises(
+            ValueError, match=r"Row 0 of `x` must have pixels of 8 or 16"
+        ):
+            Image((8, 6, 1)).prepare([file.getvalue()], "`x`")
+
+
 def test_refusals() -> None:
     with pytest.raises(ValueError, match=r"must have 1 channel,.*average the channels"):
         Image((8, 6, 1)).prepare(PHOTOS, "`x`")
