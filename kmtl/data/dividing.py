@@ -11,6 +11,8 @@ from kmtl import _checks
 from kmtl.data.splitting import split as split_rows
 
 PARTS = ("train", "validation", "test")
+#: Errors name so many rows.
+MOST_ROWS = 5
 
 
 def divide(
@@ -89,13 +91,21 @@ def _times(column: Any, name: str) -> Any:
 def _named(frame: Any, column: str) -> dict[str, np.ndarray]:
     check_column(frame, column, "split")
     values = np.asarray(frame[column].astype(object))
+    must = (
+        f"Column '{column}', which is given as `split`, must hold 'train', "
+        "'validation' or 'test' in each row."
+    )
+    # Before values are compared: pandas.NA is not equal to anything, nor unequal.
+    gone = np.flatnonzero(frame[column].isna())
+    if len(gone):
+        more = ", ..." if len(gone) > MOST_ROWS else ""
+        raise ValueError(
+            f"{must} Leave out rows that have none. Received: no part in {len(gone)} "
+            f"rows: {', '.join(map(str, gone[:MOST_ROWS]))}{more}"
+        )
     for row, value in enumerate(values):
         if value not in PARTS:
-            raise ValueError(
-                f"Column '{column}', which is given as `split`, must hold 'train', "
-                "'validation' or 'test' in each row. "
-                f"Received: {value!r} in row {row}"
-            )
+            raise ValueError(f"{must} Received: {value!r} in row {row}")
     return _filled({part: np.flatnonzero(values == part) for part in PARTS})
 
 

@@ -217,6 +217,17 @@ def test_by_groups_by_time_by_column_and_by_rows() -> None:
     assert [len(part) for part in made(split=split)[1]] == [100, 10, 1]
 
 
+def test_rows_without_a_part_are_named() -> None:
+    for gone in (pd.NA, None, np.nan):
+        parts = ["train", gone, "validation", "test", *[gone] * 6]
+        frame = pd.DataFrame({"y": range(10), "x": range(10), "part": parts})
+        with pytest.raises(
+            ValueError,
+            match=r"'part'.*Received: no part in 7 rows: 1, 4, 5, 6, 7, \.\.\.",
+        ):
+            from_dataframe(frame, targets=["y"], split="part", verbose=False)
+
+
 def test_kinds_of_columns_can_be_said() -> None:
     table = kmtl.inputs.Table(columns={"rooms": "categorical", "town": "ignored"})
     data = from_dataframe(houses(), targets=["sold"], inputs=table, verbose=False)
