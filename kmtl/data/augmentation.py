@@ -49,7 +49,8 @@ def augment(
 
     Raises:
         ValueError, TypeError: for layers that are no such layers or mix rows, maps of
-            another size than the images, and crops larger than these.
+            another size than the images, crops larger than these, and a
+            `value_range` of 0 to 1 for uint8 images, which it would make black.
 
     Example:
 
@@ -99,7 +100,7 @@ def augment(
 def _check_sizes(
     spec: Any, layers: Sequence[Layer], tasks: Sequence[Task], images: Any
 ) -> None:
-    """Images and maps of one size, which crops do not exceed."""
+    """Images and maps of one size, which crops do not exceed; colours of bytes."""
     import keras
 
     from kmtl.data import moving
@@ -116,6 +117,8 @@ def _check_sizes(
             "There must be images, inputs of shape (N, height, width, channels), to "
             "augment. Received: none of rank 4"
         )
+    if any(picture.dtype == "uint8" for picture in pictures.values()):
+        _check_range(layers, 255)
     sizes = {f"input '{n}'" if n else "the input": p for n, p in pictures.items()}
     labels = label_dict(y, tasks)
     sizes |= {
@@ -151,11 +154,16 @@ def check_colours(x: Inputs, layers: Sequence[Layer]) -> None:
     pictures = [p for p in parts if p.ndim == 4 and p.dtype.kind == "f"]
     if not pictures or max(picture.max() for picture in pictures) > 1:
         return
+    _check_range(layers, 1)
+
+
+def _check_range(layers: Sequence[Layer], largest: int) -> None:
+    """Refuse colours of another range than that of images of 0 to 1, or of 0 to 255."""
     for layer in layers:
-        low, high = getattr(layer, "value_range", (0, 1))
-        if high > 2:
+        low, high = getattr(layer, "value_range", None) or (0, largest)
+        if (high > 2) != (largest > 2):
             raise ValueError(
                 f"{type(layer).__name__} must have the images' range of values: "
-                f"value_range=(0, 1) for images of 0 to 1. Received: value_range="
-                f"({low}, {high})"
+                f"value_range=(0, {largest}) for images of 0 to {largest}. "
+                f"Received: value_range=({low}, {high})"
             )

@@ -188,6 +188,11 @@ def test_a_split_trains_on_it_and_shows_nothing_of_it() -> None:
     ("layers", "options", "message"),
     [
         ([keras.layers.Dense(3)], {}, "preprocessing layers of images.*of type Dense"),
+        (
+            [keras.layers.RandomBrightness(0.2, value_range=(0, 1))],
+            {"x": np.full((ROWS, 8, 8, 1), 99, "uint8")},
+            r"RandomBrightness must .*\(0, 255\) for images of 0 to 255.*\(0, 1\)",
+        ),
         ([keras.layers.MixUp()], {}, "may not mix rows.*Received: MixUp"),
         ([keras.layers.RandomCrop(9, 4)], {}, r"at most as large.*\(8, 8\).*\(9, 4\)"),
         (
