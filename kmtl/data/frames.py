@@ -43,10 +43,12 @@ def from_dataframe(
     own in most rows, and columns of one value or without any in the training rows.
     Missing cells are filled and flagged, from the training rows' statistics.
 
-    A target of two values becomes a `kmtl.BinaryClassification`; text, categories and
-    whole numbers of up to ten values a `kmtl.Classification`, with the values as names;
-    other numbers a `kmtl.Regression` learned in standard units. Rows without a label
-    are kept: they are masked for that task.
+    A target of two values becomes a `kmtl.BinaryClassification`; pandas' ordered
+    categories (`pandas.Categorical(..., ordered=True)`, `pandas.cut`) a `kmtl.Ordinal`
+    with all of them, in their order; text, other categories and whole numbers of up to
+    ten values a `kmtl.Classification`, with the values as names; other numbers a
+    `kmtl.Regression` learned in standard units. Rows without a label are kept: they are
+    masked for that task.
 
     Args:
         frame: `pandas.DataFrame` (or one of polars, or a dict of columns).
@@ -85,14 +87,18 @@ def from_dataframe(
     ...     "town": ["Ulm", "Bonn", "Ulm", None] * 10,
     ...     "price": np.arange(40) * 1000.0,
     ...     "sold": ["yes", "no", "no", "yes"] * 10,
+    ...     "state": pd.Categorical(
+    ...         ["poor", "good", "fair", None] * 10, ["poor", "fair", "good"],
+    ...         ordered=True),
     ... })
-    >>> data = kmtl.data.from_dataframe(frame, targets=["price", "sold"])
+    >>> data = kmtl.data.from_dataframe(frame, targets=["price", "sold", "state"])
     40 rows: train 28, validation 6, test 6
     column  role    taken for                            missing
     rooms   table   numeric                              25 %
     town    table   categorical, 2 values                25 %
     price   target  regression 'price', standardize
     sold    target  binary_classification 'sold': no, yes
+    state   target  ordinal 'state': poor, fair, good    25 %
     >>> model = kmtl.build(inputs=data.inputs, tasks=data.tasks, backbone="mlp", seed=0)
     >>> model.compile("adam")
     >>> history = model.fit(data.train, validation_data=data.validation, verbose=0)

@@ -178,9 +178,10 @@ def _check_once(found: Sequence[Target]) -> None:
 def infer(column: str, values: Any) -> tuple[Task, np.ndarray]:
     """The task of a column, and its labels.
 
-    Two values are yes or no; text, categories and whole numbers of up to ten values are
-    classes, in alphabetical (or numerical) order; other numbers are a regression that
-    is learned in standard units.
+    Two values are yes or no; categories that pandas has in an order are classes in that
+    order; text, other categories and whole numbers of up to ten values are classes, in
+    alphabetical (or numerical) order; other numbers are a regression that is learned in
+    standard units.
 
     Raises:
         ValueError: for dates, prose, one value, and no value at all: naming the column
@@ -189,8 +190,10 @@ def infer(column: str, values: Any) -> tuple[Task, np.ndarray]:
     from kmtl.inputs.cells import iso_dates, read
     from kmtl.tasks import Regression
 
-    cells = read(values, f"Target '{column}'")
     name = task_name(column)
+    if getattr(getattr(values, "dtype", None), "ordered", False):
+        return _ordered(name, column, values)
+    cells = read(values, f"Target '{column}'")
     present = cells.values[~cells.missing]
     if cells.kind == "nothing":
         raise _no_label(column, len(cells.values))
@@ -210,11 +213,7 @@ def infer(column: str, values: Any) -> tuple[Task, np.ndarray]:
         )
     ordered = sorted(set(present.tolist()))
     if len(ordered) < 2:
-        raise ValueError(
-            f"Target '{column}' must have at least two different values: there is "
-            f"nothing to learn of one. Received: {ordered[0]!r} in all "
-            f"{len(present)} rows that have one"
-        )
+        raise _one_value(column, ordered[0], len(present))
     if cells.kind == "text" and _is_prose(len(ordered), len(present)):
         raise ValueError(
             f"Target '{column}' must hold classes or numbers, not text of its own in "
@@ -249,6 +248,23 @@ def _classes(name: str, cells: Cells, ordered: list) -> tuple[Task, np.ndarray]:
     return Classification(name, labels=names), labels
 
 
+def _ordered(name: str, column: str, values: Any) -> tuple[Task, np.ndarray]:
+    """Classes in the order of pandas' categories, those that no row has among them."""
+    from kmtl.tasks import BinaryClassification, Ordinal
+
+    labels = np.asarray(values.cat.codes, "int32")  # -1 where missing
+    found = np.unique(labels[labels >= 0])
+    if not len(found):
+        raise _no_label(column, len(labels))
+    categories = values.cat.categories.tolist()
+    if len(found) < 2:
+        raise _one_value(column, categories[found[0]], int((labels >= 0).sum()))
+    numbers = all(isinstance(c, (int, float)) for c in categories)
+    names = tuple(_class_name(c) if numbers else str(c) for c in categories)
+    kind = BinaryClassification if len(names) == 2 else Ordinal
+    return kind(name, labels=names), labels
+
+
 def _class_name(value: Any) -> str:
     """Text as it is; a number in as many digits as tell it from all others."""
     if isinstance(value, str):
@@ -271,6 +287,14 @@ def _unlike(present: np.ndarray) -> Any:
     """The first value that is not of the first one's kind."""
     text = isinstance(present[0], str)
     return next((v for v in present if isinstance(v, str) != text), present[-1])
+
+
+def _one_value(column: str, value: Any, rows: int) -> ValueError:
+    return ValueError(
+        f"Target '{column}' must have at least two different values: there is "
+        f"nothing to learn of one. Received: {value!r} in all "
+        f"{rows} rows that have one"
+    )
 
 
 def _no_label(column: str, rows: int) -> ValueError:

@@ -57,6 +57,32 @@ def test_numbers_as_names_keep_their_digits() -> None:
         assert infer("y", pd.Series(values))[0].labels == names
 
 
+def test_ordered_categories_keep_their_order() -> None:
+    stages = ["low", "mid", "high", "dire"]
+    values = pd.Categorical(["mid", "low", None, "high"], stages, ordered=True)
+    task, labels = infer("stage", pd.Series(values))
+    assert type(task) is kmtl.Ordinal
+    assert task.labels == tuple(stages)  # "dire", which no row has, among them
+    assert labels.tolist() == [1, 0, -1, 2]
+    task.check_labels(labels)
+
+    bins, labels = infer("age", pd.cut(pd.Series([5, 25, 45]), [0, 20, 40, 60]))
+    assert bins.labels == ("(0, 20]", "(20, 40]", "(40, 60]")
+    assert labels.tolist() == [0, 1, 2]
+
+    sizes = pd.Categorical([10, 9, 9.5], [9, 9.5, 10], ordered=True)
+    assert infer("size", pd.Series(sizes))[0].labels == ("9", "9.5", "10")
+
+    two = pd.Series(pd.Categorical(["no", "yes"], ["yes", "no"], ordered=True))
+    task, labels = infer("two", two)
+    assert type(task) is kmtl.BinaryClassification
+    assert task.labels == ("yes", "no")
+    assert labels.tolist() == [1, 0]
+    for rows, message in (([1, 1], "Received: 'yes' in all 2"), ([], "at least one")):
+        with pytest.raises(ValueError, match=message):
+            infer("two", two.iloc[rows])
+
+
 def test_names_of_tasks() -> None:
     assert [
         task_name(c) for c in ("a b", "class", "loss", "2", "val_x", "é", "_a")
