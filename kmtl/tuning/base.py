@@ -224,7 +224,8 @@ class SearchTuner(SearchResults, TrialRunner):
                 the defaults, are trained again once the search is complete: the best of
                 many noisy scores is too good, and one of them is called the best only
                 then (see the method `confirm`). 0: none. None: 2 from ten completed
-                trials on, for one objective on one division of the data.
+                trials on, for one objective on one division of the data. Not with
+                `folds`, which leave no row to confirm on that was not trained on.
             verbose: 0 for silence. Defaults to a `kmtl.tuning.SearchTable` (one line
                 per trial where there is no terminal), unless there is a `listener`.
             **fit_options: Further arguments of `fit`, such as `batch_size`.
@@ -244,15 +245,17 @@ class SearchTuner(SearchResults, TrialRunner):
             self.hypermodel, x, y, validation_data
         )
         self.executions_per_trial, self._folds = self._asked_executions, None
+        if confirm is not None:
+            confirm = _checks.check_int("confirm", confirm, 0)
         if folds is not None:
-            self.executions_per_trial = check_folds(self, folds, validation_data)
+            self.executions_per_trial = check_folds(
+                self, folds, validation_data, confirm
+            )
             weights = fit_options.get("sample_weight")
             self._folds = Folds(folds, x, y, weights, self.seed)
             given_validation = validation_data = self._folds.part(0)[1]
         arguments.check_fit_options(validation_data, fit_options)
         epochs = self._check_epochs(epochs)
-        if confirm is not None:
-            confirm = _checks.check_int("confirm", confirm, 0)
         callbacks = arguments.as_list(callbacks)
         with self._working(), shown(self, verbose) as verbose:
             if not is_worker(self):

@@ -101,7 +101,9 @@ class Folds:
         )
 
 
-def check_folds(tuner: Tuner, folds: int, validation_data: Data) -> int:
+def check_folds(
+    tuner: Tuner, folds: int, validation_data: Data, confirm: int | None = None
+) -> int:
     """The number of executions of a trial in a search with so many folds.
 
     Raises:
@@ -112,6 +114,13 @@ def check_folds(tuner: Tuner, folds: int, validation_data: Data) -> int:
         raise ValueError(
             "Give `folds` or `validation_data`: with folds every row is validation "
             f"data once. Received: folds={folds} and validation_data"
+        )
+    if confirm:
+        raise ValueError(
+            "`confirm` must be None or 0 with `folds`: winners are trained once more "
+            "on all rows, and would be measured on rows that they were trained on. "
+            "After the search call `tuner.confirm(x, y, validation_data=...)` with "
+            f"rows kept out of it. Received: folds={folds}, confirm={confirm}"
         )
     if isinstance(tuner.baselines, str):
         raise ValueError(

@@ -183,6 +183,7 @@ def test_a_trial_is_scored_on_every_fold(tmp_path: Path) -> None:
         ({}, {"folds": 1}, ValueError, ">= 2"),
         ({}, {"folds": 9}, ValueError, "number of rows, 8"),
         ({}, {"folds": 2, "validation_data": data()}, ValueError, "once"),
+        ({}, {"folds": 2, "confirm": 1}, ValueError, "`confirm` must be None or 0"),
         ({"executions_per_trial": 3}, {"folds": 2}, ValueError, "multiple of"),
         (
             {"objective": "val_delta_m", "baselines": "auto"},
