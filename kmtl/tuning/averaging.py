@@ -36,7 +36,8 @@ def ensemble_of(
     data = tuner._validation if validation_data is None else validation_data
     if data is None:
         raise ValueError(
-            "`ensemble` needs `validation_data`, by which members are chosen, where "
+            "`ensemble` needs `validation_data`, by which members are chosen, after a "
+            "search with `folds`, whose models were trained on all rows, and where "
             "this process has not searched. Received: validation_data=None"
         )
     arguments.refuse_test_split(data)

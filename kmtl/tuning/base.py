@@ -287,7 +287,8 @@ class SearchTuner(SearchResults, TrialRunner):
                 self._run_trials(minutes, *data, **fit_options)
             if not is_worker(self):
                 preparation.check_some_completed(self)
-                self._validation = validation_data
+                # With folds every row was trained on by some trial.
+                self._validation = validation_data if self._folds is None else None
                 names = ("validation_data", "epochs", "callbacks", "verbose")
                 rest = {n: v for n, v in fit_options.items() if n not in names}
                 confirm_by_itself(

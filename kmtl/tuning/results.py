@@ -271,7 +271,7 @@ class SearchResults:
         Args:
             k: Integer >= 1, members at most. Defaults to 3.
             validation_data: As for `search`. None: that of the last `search` of this
-                process.
+                process; after one with `folds` there is none.
             **options: Further arguments of `evaluate`, such as `batch_size`.
 
         Returns:

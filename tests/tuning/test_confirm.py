@@ -174,6 +174,8 @@ def test_a_trial_is_scored_on_every_fold(tmp_path: Path) -> None:
     assert table["val_size_mae"].iloc[0] == pytest.approx(np.mean(scores), rel=1e-6)
     spread = table["val_size_mae_std"].iloc[0]
     assert spread == pytest.approx(np.std(scores, ddof=1), rel=1e-5)
+    with pytest.raises(ValueError, match="after a search with `folds`"):
+        tuner.ensemble()  # there is no row that no model was trained on
 
 
 @quick
