@@ -64,9 +64,12 @@ def average(
     inputs, tensors = _inputs_like(first)
     answers = []
     for number, model in enumerate(models, 1):
-        # Its layers, not copies of them; and no output layer that others would find.
+        # Its layers, not copies of them; and no output layer that others would find,
+        # unless that layer does something.
         ends = {
-            task: model.output[task] if layer.transform is not None else layer.input
+            task: layer.input
+            if layer.transform is None and layer.members == 1
+            else model.output[task]
             for task, layer in model.task_outputs.items()
         }
         member = keras.Model(model.input, ends, name=f"member{number}")

@@ -70,6 +70,27 @@ def test_probabilities_and_values_are_averaged(members: list[Any], mean: Any) ->
     assert [task.name for task in mean.tasks] == [task.name for task in TASKS]
 
 
+def test_members_that_are_ensembles_themselves() -> None:
+    backbone = kmtl.backbones.Ensemble(
+        backbone=kmtl.backbones.MLP(units=(4,)), members=3
+    )
+    models = [
+        kmtl.build(backbone=backbone, input_shape=(4,), tasks=TASKS, seed=seed)
+        for seed in (0, 1)
+    ]
+    x, _ = data()
+    one, two = (model.predict(x, verbose=0) for model in models)
+    found = average(models).predict(x, verbose=0)
+    assert found["digit"].shape == (12, 3)
+    for name, activate in (
+        ("digit", lambda z: softmax(z, axis=-1)),
+        ("odd", expit),
+        ("ink", lambda z: z),
+    ):
+        expected = (activate(one[name]) + activate(two[name])) / 2
+        np.testing.assert_allclose(activate(found[name]), expected, rtol=2e-5)
+
+
 def test_it_is_a_model_as_any_other(
     members: list[Any], mean: Any, tmp_path: Path
 ) -> None:
