@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 MEAN_SCORE = "val_mean_score"
 WORST_SCORE = "val_worst_score"
 #: Metrics without a best value.
-ENDLESS = ("psnr",)
+ENDLESS = ("psnr", "nll")
+#: Metrics of the labels as a whole, which an answer for all rows can make perfect.
+OVERALL = ("coverage_error",)
 #: Errors whose square is a share of the variance.
 ROOTS = ("rmse",)
 LEAST_SCORE = -1.0
@@ -35,10 +37,10 @@ class CommonScale:
     """Where 0 and 1 are for each task's score.
 
     0 is the best that an answer reaches which is the same for every row: the most
-    frequent class, the mean or the median of the labels; 1 is perfect. So an accuracy
-    becomes the share of what is left above the most frequent class, an AUC
-    `2 AUC - 1`, a squared error the share of variance explained (of a root, the share
-    that its square explains), an absolute error the share of the mean deviation.
+    frequent class, the mean, the median or the quantiles of the labels; 1 is perfect.
+    So an accuracy becomes the share of what is left above the most frequent class, an
+    AUC `2 AUC - 1`, a squared error the share of variance explained (of a root, the
+    share that its square explains), an absolute error the share of the mean deviation.
     What is worse than a constant answer is negative, cut at -1.
 
     Args:
@@ -72,10 +74,12 @@ def measure(
         batches: `(x, y, sample_weight)` of the validation data, as prepared for it.
 
     Raises:
-        ValueError: for a metric without a best value, or labels that are all the same.
+        ValueError: for a metric without a best value, labels that are all the same, and
+            a task whose answer without looking at the inputs is not known.
     """
     data = list(batches)
     counted = scored_tasks(model.tasks)
+    best = {task.name: _best(task) for task in counted}
     answers = {task.name: _answers(model, task, data) for task in counted}
     most = max(map(len, answers.values()))
     constant: dict[str, float] = {}
@@ -87,7 +91,6 @@ def measure(
             better = value > known if task.score.direction == "max" else value < known
             if math.isfinite(value) and (math.isnan(known) or better):
                 constant[task.name] = value
-    best = {task.name: _best(task) for task in counted}
     for task in counted:
         if task.name not in constant or constant[task.name] == best[task.name]:
             raise ValueError(
@@ -133,15 +136,21 @@ class CommonScore(keras.callbacks.Callback):
 
 
 def _best(task: Task) -> float:
-    if task.score.direction == "min":
-        return 0.0
-    if task.score.custom or task.score.name in ENDLESS:
+    name, downwards = task.score.name, task.score.direction == "min"
+    if name in OVERALL:
+        raise ValueError(
+            f"'{MEAN_SCORE}' cannot take '{name}', in which an answer that is the same "
+            "for all rows is as good as any. Put another metric first in task "
+            f"'{task.name}', or choose another objective. Received: '{name}'"
+        )
+    endless = name in ENDLESS or (name == "mean_loss" and task.loss_may_be_negative)
+    if endless or (task.score.custom and not downwards):
         raise ValueError(
             f"'{MEAN_SCORE}' needs to know the best value of every task's first "
             f"metric. Put a metric of its kind first in task '{task.name}', or choose "
             f"another objective. Received: '{task.score.name}', whose best is not known"
         )
-    return 1.0
+    return 0.0 if downwards else 1.0
 
 
 def _answers(model: MultiTaskModel, task: Task, data: list) -> list[np.ndarray]:
@@ -163,22 +172,32 @@ def _answers(model: MultiTaskModel, task: Task, data: list) -> list[np.ndarray]:
         present = np.concatenate([c[m > 0].ravel() for c, m in rows]).astype("int64")
         counts = np.bincount(present, minlength=width)[:width]
         return [np.log((counts + 1e-6) / (counts.sum() + 1e-6)).astype("float32")]
-    columns = np.concatenate([_columns(c, width) for c, _ in rows]).astype("float64")
-    there = np.concatenate([_columns(m, width) for _, m in rows]) > 0
-    if columns.shape[-1] != width or not there.any(axis=0).all():
+    columns = np.concatenate([_columns(c) for c, _ in rows])
+    there = np.concatenate([_columns(m) for _, m in rows]) > 0
+    if not there.any():
         return [zeros]
-    columns = np.where(there, columns, np.nan)
-    mean = np.nanmean(columns, axis=0)
-    if task.label_kind == "yes_no":
-        mean = np.clip(mean, 1e-6, 1 - 1e-6)
-        return [np.log(mean / (1 - mean)).astype("float32")]
-    return [part.astype("float32") for part in (mean, np.nanmedian(columns, axis=0))]
+    columns = np.where(there, columns.astype("float64"), np.nan)
+    columns[:, ~there.any(axis=0)] = 0.0  # columns without labels do not count
+    found = []
+    for values in task.constant_answers(columns):
+        if task.output_activation == "sigmoid":  # of logits
+            values = np.clip(values, 1e-6, 1 - 1e-6)
+            values = np.log(values / (1 - values))
+        found.append(np.asarray(values, "float32"))
+    known = task.output_activation in ("linear", "sigmoid")
+    if not known or any(values.shape != (width,) for values in found):
+        raise ValueError(
+            f"'{MEAN_SCORE}' compares with an answer that is the same for all rows, "
+            f"which is not known for the outputs of task '{task.name}', whose head is "
+            "its own. Make the task auxiliary, or choose another objective. Received: "
+            f"labels of {columns.shape[-1]} columns and outputs of {width}, read by "
+            f"'{task.output_activation}'"
+        )
+    return found
 
 
-def _columns(values: np.ndarray, width: int) -> np.ndarray:
-    if width > 1 and values.shape[-1] == width:
-        return values.reshape(-1, width)
-    return values.reshape(-1, 1)
+def _columns(values: np.ndarray) -> np.ndarray:
+    return values.reshape(-1, values.shape[-1] if values.ndim > 1 else 1)
 
 
 def _scored(

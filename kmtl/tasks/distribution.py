@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import Any, ClassVar
 
+import numpy as np
 from keras import ops
 
 from kmtl import _checks, losses, metrics
@@ -130,6 +131,13 @@ class Distribution(Regression):
         if self.loss == "crps":
             return losses.crps(labels, outputs)
         return losses.nll(labels, outputs, self.family, self.degrees)
+
+    def constant_answers(self, labels: np.ndarray) -> list[np.ndarray]:
+        spread = np.nanstd(labels[:, 0])
+        return [
+            np.array([np.nanmean(labels), spread]),
+            np.array([np.nanmedian(labels), spread]),
+        ]
 
     def output_shape(self, input_shape: Shape) -> tuple:
         return (2,)

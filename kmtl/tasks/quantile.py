@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
+
 from kmtl import _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.layers.ordered import Increasing
@@ -106,6 +108,9 @@ class Quantile(Regression):
 
     def loss_values(self, labels: Tensor, outputs: Tensor) -> Tensor:
         return losses.pinball(labels, outputs, self.levels)
+
+    def constant_answers(self, labels: np.ndarray) -> list[np.ndarray]:
+        return [np.nanquantile(labels[:, 0], self.levels)]
 
     def output_shape(self, input_shape: Shape) -> tuple:
         return (len(self.levels),)

@@ -8,8 +8,14 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import scipy.stats
 from sklearn.dummy import DummyClassifier, DummyRegressor
-from sklearn.metrics import accuracy_score, mean_absolute_error, r2_score
+from sklearn.metrics import (
+    accuracy_score,
+    mean_absolute_error,
+    mean_pinball_loss,
+    r2_score,
+)
 
 import kmtl
 from kmtl.evaluation.common_scale import CommonScale, CommonScore, measure
@@ -111,3 +117,49 @@ def test_what_has_no_scale_is_refused() -> None:
     model.compile("sgd")
     with pytest.raises(ValueError, match=r"'kind' that differ.*accuracy 1"):
         measure(model, [(x, {"kind": np.zeros(4, "int32")}, None)])
+
+
+def test_answers_of_several_numbers() -> None:
+    draw = np.random.default_rng(4)
+    y = (50 + 7 * draw.normal(size=ROWS)).astype("float32")
+    y[:3] = np.nan
+    tasks = [
+        kmtl.Quantile("range", levels=(0.1, 0.5, 0.8), transform="standardize"),
+        kmtl.Distribution("law", metrics=("crps",)),
+        kmtl.Distribution("place", metrics=("mae",), family="laplace"),
+    ]
+    model = kmtl.build_mlp(input_shape=(2,), tasks=tasks, units=(2,), seed=0)
+    model.compile("sgd")
+    x = np.zeros((ROWS, 2), "float32")
+    found = measure(model, [(x, dict.fromkeys(model.task_names, y), None)])
+    there = y[3:].astype("float64")
+    pinball = [
+        mean_pinball_loss(there, np.full(37, np.quantile(there, level)), alpha=level)
+        for level in (0.1, 0.5, 0.8)
+    ]
+    normal = scipy.stats.norm(there.mean(), there.std())
+    # E|X - y| - E|X - X'| / 2 of a normal X.
+    grid = normal.ppf((np.arange(20_000) + 0.5) / 20_000)
+    apart = np.abs(grid - there[:, None]).mean() - there.std() / np.sqrt(np.pi)
+    deviation = np.abs(there - np.median(there)).mean()
+    assert found.constant["range"] == pytest.approx(np.mean(pinball), rel=1e-4)
+    assert found.constant["law"] == pytest.approx(apart, rel=1e-2)
+    assert found.constant["place"] == pytest.approx(deviation, rel=1e-4)
+
+
+def raw(features: Any, make: Any) -> Any:
+    return make.dense(3, "raw")(features)
+
+
+def test_what_a_constant_answer_is_may_not_be_known() -> None:
+    keras.saving.register_keras_serializable("test_common_scale")(raw)
+    x, y = np.zeros((4, 2), "float32"), np.arange(4, dtype="float32")
+    for task, message in (
+        (kmtl.Distribution("a"), r"best value.*'nll'"),
+        (kmtl.Quantile("a", metrics=("coverage_error",)), "as good as any"),
+        (kmtl.CustomTask("a", head=raw), "not known for the outputs of task 'a'"),
+    ):
+        model = kmtl.build_mlp(input_shape=(2,), tasks=[task], units=(2,), seed=0)
+        model.compile("sgd")
+        with pytest.raises(ValueError, match=message):
+            measure(model, [(x, {"a": y}, None)])
