@@ -10,6 +10,7 @@ import keras
 
 from kmtl import _checks
 from kmtl.training.schedules import SCHEDULES, LearningRateSchedule
+from kmtl.training.sources import is_dataset, is_split, is_stream
 from kmtl.typing import Callbacks, Data, Inputs, Labels, Model, SampleWeight
 
 #: Batches of an epoch that a batch size is chosen for, and the sizes it stays within.
@@ -118,7 +119,8 @@ class Recipe:
 
         Args:
             model: A `kmtl.MultiTaskModel`.
-            x, y, sample_weight: Training data, as for `model.fit`.
+            x, y, sample_weight: Training data, as for `model.fit`; or as `x` a tuple of
+                them.
             validation_data: As for `model.fit`. Without it, the model is the one after
                 the last epoch.
             callbacks: Further ones.
@@ -127,13 +129,24 @@ class Recipe:
 
         Returns:
             What `model.fit` returns.
+
+        Raises:
+            ValueError, TypeError: as `model.fit` does.
         """
+        whole = y is None and (is_split(x) or isinstance(x, tuple))
+        if whole and sample_weight is not None:
+            raise ValueError(
+                "`sample_weight` must be left out when `x` is a tuple or a "
+                "kmtl.data.Split: give `x`, `y` and `sample_weight`, or "
+                "x=(x, y, sample_weight). Received: sample_weight of type "
+                f"{type(sample_weight).__name__}"
+            )
         model.compile(self.optimizer(), **compile_options)
         own = self.callbacks(validation_data is not None)
         options: dict[str, Any] = {}
-        data = x if y is None else (x, y, sample_weight)
-        arrays = model.checked_arrays(data)
-        if arrays is not None:
+        if not (is_dataset(x) or is_stream(x)):
+            # Without labels where the inputs are the targets.
+            arrays = model.checked_arrays(x if whole else (x, y, sample_weight))
             x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(arrays)
             rows = len(keras.tree.flatten(x)[0])
             options["batch_size"] = self.rows_per_batch(rows)

@@ -86,6 +86,19 @@ def test_data_sets_have_batches_of_their_own() -> None:
     assert len(kmtl.Recipe().callbacks(validation=False)) == 1
 
 
+def test_inputs_that_are_their_own_targets() -> None:
+    model = kmtl.build_mlp(
+        input_shape=(3,), tasks=[kmtl.Reconstruction("again")], units=(4,), seed=0
+    )
+    history = kmtl.Recipe(epochs=1).fit(model, X, verbose=0)
+    assert history.params["steps"] == 2  # of 32 rows
+    assert np.isfinite(history.history["loss"][0])
+    split = kmtl.data.Split(X, {"again": X}, list(model.tasks), "train")
+    for data in (split, (X, {"again": X})):
+        with pytest.raises(ValueError, match="`sample_weight` must be left out"):
+            kmtl.Recipe().fit(model, data, sample_weight=np.ones(60))
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("learning_rate", 0), ("schedule", "none"), ("epochs", 0), ("patience", 0)],
