@@ -45,7 +45,7 @@ def test_default_space_is_depth_dropout_weights_and_learning_rate() -> None:
     space = Space(kmtl.build_cnn, THREE, fixed={**IMAGE, "filters": (4, 8, 16)})
     assert space.dimensions == {
         "sharing_depth": Int(0, 3, default=3),
-        "dropout": Float(0.0, 0.5),
+        "dropout": Float(0.0, 0.5, default=0.0),
         "task_weights": TaskWeights(tasks=("digit", "mask", "ink")),
         "learning_rate": Float(1e-4, 1e-2, log=True, default=1e-3),
     }
@@ -83,7 +83,7 @@ def test_one_task_has_nothing_to_share_or_to_weigh() -> None:
 
 def test_names_choose_among_the_defaults() -> None:
     space = Space(kmtl.build_mlp, THREE, ["dropout"], VECTOR)
-    assert space.dimensions == {"dropout": Float(0.0, 0.5)}
+    assert space.dimensions == {"dropout": Float(0.0, 0.5, default=0.0)}
 
 
 def test_builder_without_blocks_needs_a_range_for_the_depth() -> None:
@@ -93,7 +93,7 @@ def test_builder_without_blocks_needs_a_range_for_the_depth() -> None:
     with pytest.raises(ValueError, match="`sharing_depth` has no default range"):
         Space(builder, THREE, ["sharing_depth"])
     space = Space(builder, THREE, {"sharing_depth": (0, 4)})
-    assert space.dimensions == {"sharing_depth": Int(0, 4)}
+    assert space.dimensions == {"sharing_depth": Int(0, 4, default=1)}
 
 
 # -- the simplex -----------------------------------------------------------------------
@@ -160,16 +160,19 @@ def test_short_forms() -> None:
         },
         VECTOR,
     )
-    assert space.dimensions["sharing_depth"] == Int(0, 1)
-    assert space.dimensions["dropout"] == Float(0.1, 0.4)
-    assert space.dimensions["learning_rate"] == Float(1e-3, 1, log=True)
+    # They begin at what holds without a search, or as near as they come to it.
+    assert space.dimensions["sharing_depth"] == Int(0, 1, default=1)
+    assert space.dimensions["dropout"] == Float(0.1, 0.4, default=0.1)
+    middle = space.dimensions["learning_rate"].default  # nothing is known of it here
+    assert middle == pytest.approx(10**-1.5)
+    assert space.dimensions["learning_rate"] == Float(1e-3, 1, log=True, default=middle)
     values = values_of(
         space, units="(8, 8)", normalization="None", activation="hard", dropout=0.25
     )
     assert values == {
-        "sharing_depth": 0,
+        "sharing_depth": 1,
         "dropout": 0.25,
-        "learning_rate": 1e-3,
+        "learning_rate": middle,
         "units": (8, 8),
         "normalization": None,
         "activation": "relu",
@@ -243,8 +246,8 @@ def test_bad_spaces_are_refused(space: Any, error: type, message: str) -> None:
 def test_bad_builders_and_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match=r"'unitz'. Did you mean 'units'"):
         Space(kmtl.build_mlp, THREE, None, {**VECTOR, "unitz": (4,)})
-    with pytest.raises(ValueError, match="needs `input_shape`"):
-        Space(kmtl.build_mlp, THREE)
+    with pytest.raises(ValueError, match="needs `size`"):
+        Space(lambda tasks, size: None, THREE)
     with pytest.raises(TypeError, match="must take `tasks`"):
         Space(lambda units: None, THREE)
     with pytest.raises(TypeError, match="must be callable"):
