@@ -11,8 +11,9 @@ from typing import Any
 
 from keras_tuner.engine.trial import TrialStatus
 
+from kmtl.tuning import points
 from kmtl.tuning.objective import ParetoObjective, SearchObjective, trial_logs
-from kmtl.typing import Trial, Tuner
+from kmtl.typing import HyperParameters, Trial, Tuner
 
 #: Standard deviations of a difference that chance explains.
 BEYOND = 2.0
@@ -26,7 +27,8 @@ class Conclusion:
 
     Args:
         best: Name of the best trial.
-        first: Name of the trial that began with the defaults.
+        first: Name of the first trial. It had the defaults, unless values were enqueued
+            or came from an earlier search.
         gain: By how much the best is better, in the objective's unit; >= 0 is better.
         noise: What chance alone makes of that, one standard deviation; None where it is
             not known.
@@ -41,8 +43,13 @@ class Conclusion:
 
     @property
     def is_better(self) -> bool:
-        """Whether the best trial is better than the first beyond the noise."""
-        return self.best != self.first and self.gain > BEYOND * (self.noise or 0.0)
+        """Whether the best trial is better than the first beyond the noise.
+
+        False where the noise is not known: then it cannot be told.
+        """
+        if self.best == self.first or self.noise is None:
+            return False
+        return self.gain > BEYOND * self.noise
 
 
 def conclude(tuner: Tuner) -> Conclusion | None:
@@ -57,10 +64,12 @@ def conclude(tuner: Tuner) -> Conclusion | None:
         return None
     best = ranked[0]
     name = str(objective.goals[0].name)
+    usual = _has_defaults(oracle.get_space(), first)
+    which = "which had the defaults" if usual else "whose values were given"
     if best is first:
         text = (
-            f"No trial was better than the first, {first.trial_id}, which had the "
-            "defaults: the space holds nothing better, or so many trials do not find it"
+            f"No trial was better than the first, {first.trial_id}, {which}: "
+            "the space holds nothing better, or so many trials do not find it"
         )
         return Conclusion(best.trial_id, first.trial_id, 0.0, None, f"{text}.")
     fresh = oracle.study.note("fresh") or {}
@@ -78,27 +87,43 @@ def conclude(tuner: Tuner) -> Conclusion | None:
     gain = sign * (means[0] - means[1])
     noise = _noise(samples, _curve(tuner, objective, first))
     found = Conclusion(best.trial_id, first.trial_id, gain, noise, "")
-    about = "noise unknown: one short training each"
-    if noise is not None:
-        about = f"noise about {noise:.2g}"
+    about = "noise unknown" if noise is None else f"noise about {noise:.2g}"
     numbers = f"{name} {means[0]:.4g} against {means[1]:.4g} {where}, {about}"
+    other = f"the first, {first.trial_id}, {which}"
     if _broken(objective, first) and not _broken(objective, best):
         text = (
-            f"Trial {best.trial_id} keeps to the constraints; the first one, with the "
-            f"defaults, does not ({numbers})."
+            f"Trial {best.trial_id} keeps to the constraints; {other}, "
+            f"does not ({numbers})."
         )
     elif found.is_better:
+        text = f"Trial {best.trial_id} is better than {other}: {numbers}."
+    elif noise is None and gain > 0:
         text = (
-            f"Trial {best.trial_id} is better than the first, {first.trial_id}, which "
-            f"had the defaults: {numbers}."
+            f"Trial {best.trial_id} is ahead of {other}: {numbers}. Whether it is "
+            "better cannot be told from one short training each: search with "
+            "`confirm=2`, or call `tuner.confirm`."
         )
     else:
+        beyond = "" if noise is None else ", beyond the noise"
         text = (
-            f"The best trial, {best.trial_id}, is not better than the first, "
-            f"{first.trial_id}, which had the defaults, beyond the noise: {numbers}. "
-            "The defaults are as good a choice."
+            f"The best trial, {best.trial_id}, is not better than {other}"
+            f"{beyond}: {numbers}. "
+            f"{'The defaults are' if usual else 'The first is'} as good a choice."
         )
     return dataclasses.replace(found, text=text)
+
+
+def _has_defaults(space: HyperParameters, trial: Trial) -> bool:
+    """Whether a trial's values are the defaults, up to how a storage rounds them."""
+    values = trial.hyperparameters.values
+
+    def alike(one: Any, other: Any) -> bool:
+        if isinstance(one, float) and isinstance(other, (int, float)):
+            return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
+        return one == other
+
+    usual = points.default_values(space)
+    return all(alike(value, values.get(name, value)) for name, value in usual.items())
 
 
 def _value(objective: SearchObjective, logs: Mapping[str, float]) -> float:

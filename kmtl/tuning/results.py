@@ -243,7 +243,10 @@ class SearchResults:
         )
 
     def conclusion(self) -> Conclusion | None:
-        """Whether the best trial is better than the first, which had the defaults.
+        """Whether the best trial is better than the first.
+
+        The first had the defaults, unless values were enqueued or came from an earlier
+        search.
 
         Returns:
             A `kmtl.tuning.Conclusion`: `print(tuner.conclusion().text)`. None for
@@ -252,7 +255,7 @@ class SearchResults:
         return conclude(self)
 
     def results_summary(self, num_trials: int = 10) -> None:
-        """Print the best trials, and whether they are better than the defaults."""
+        """Print the best trials, and whether they are better than the first."""
         super().results_summary(num_trials)  # type: ignore[misc]
         found = self.conclusion()
         if found is not None:

@@ -297,6 +297,23 @@ def test_a_search_says_whether_it_found_more_than_the_defaults(
 
 
 @quick
+def test_what_cannot_be_told_is_not_said(tmp_path: Path) -> None:
+    def score(a: float, b: float, epoch: int) -> float:
+        return 0.5 + 1e-5 * sign * a
+
+    for sign, verdict in ((1, "cannot be told"), (-1, "No trial was better")):
+        tuner = make_tuner(tmp_path / str(sign), score, max_trials=2)
+        tuner.enqueue({"a": 0.0 if sign < 0 else 0.1, "b": 0.4})
+        tuner.enqueue({"a": 0.8, "b": 0.4})
+        found = run(tuner).conclusion()  # of one epoch, which has no noise
+        assert found.noise is None
+        assert not found.is_better
+        assert verdict in found.text
+        assert "the first, 0, whose values were given" in found.text
+        assert "default" not in found.text
+
+
+@quick
 def test_confirming_is_as_asked(tmp_path: Path) -> None:
     lucky = Lucky()
     run(make_tuner(tmp_path, lucky, max_trials=2), confirm=3)
