@@ -65,7 +65,6 @@ KEPT = {
         *("cagrad-*steps*", "dwa-*jit*"),
     ],
     "tuning/test_resume.py::test_killed_at_any_entry_a_search_ends_the_same": ["False"],
-    "tuning/test_search.py::test_the_best_model_scores_what_its_trial_did": ["Bayes*"],
     "tuning/test_reuse.py::test_equals_a_new_model": [
         *("relations", "batch normalisation"),
     ],
@@ -111,6 +110,10 @@ LONG = [
     "experiments/test_tables.py::test_fast_mode",
     "inputs/test_end_to_end.py::test_an_export*",
     "inspection/test_costs.py::test_parameters_of_every_scheme*",
+    "tuning/test_confirm.py::test_a_trial_is_scored_on_every_fold",
+    "tuning/test_hypermodel.py::test_a_seed_decides*",
+    "tuning/test_hypermodel.py::test_kerastuners_own_tuner*",
+    "tuning/test_search.py::test_the_best_model_scores_what_its_trial_did*",
 ]
 #: Test -> the variants that are kept on TensorFlow; the others run on JAX.
 KEPT_ON_TENSORFLOW = {
