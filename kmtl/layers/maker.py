@@ -132,8 +132,6 @@ class LayerMaker:
         source = arguments.pop(SOURCE)
         restore: Any = kind
         made = restore.from_config({**arguments, "name": self.name(name)})
-        if not made.trainable:
-            made.trainable = False  # and all that is inside
         if source is not None:
             copy_tables(source, made)  # before it is called
             self._copied.append((source, made))

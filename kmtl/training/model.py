@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from kmtl import _registry
-from kmtl._private.keras import CACHED_EVALUATION, forget_layer
+from kmtl._private.keras import CACHED_EVALUATION, forget_layer, sublayers
 from kmtl.relations import base as relations_base
 from kmtl.relations.base import Relations
 from kmtl.tasks.checks import label_dict
@@ -89,6 +89,10 @@ class MultiTaskModel(TaskAccess):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        for layer in sublayers(self):
+            if not layer.trainable:  # freeze what it made after it was frozen, too
+                layer.trainable = True  # TensorFlow ignores a value that is no other
+                layer.trainable = False
         self.weighting: weighting_base.Weighting | None = None
         self.relations: relations_base.Relations | None = None
         self.balance_log: BalanceLog | None = None

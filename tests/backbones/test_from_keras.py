@@ -221,6 +221,20 @@ def test_what_the_user_has_frozen_stays_frozen(net: keras.Model) -> None:
     assert any("stem_norm" in path for path in trained)
 
 
+@pytest.mark.parametrize("by_user", [False, True])
+def test_what_layers_make_when_they_are_built_is_frozen_too(by_user: bool) -> None:
+    inputs = keras.Input((6,))
+    x = keras.layers.Reshape((2, 4))(keras.layers.Dense(8)(inputs))
+    x = keras.layers.MultiHeadAttention(2, 2, dropout=0.5, name="attend")(x, x)
+    net = keras.Model(inputs, keras.layers.Flatten()(x))
+    net.trainable = not by_user
+    rows = X[:, :, 0, 0]
+    model = model_of(TASKS, rows, FromKeras(net, freeze=None if by_user else "all"))
+    for one in (model, type(model).from_config(model.get_config())):
+        trained = {v.path.split("/")[0] for v in one.trainable_variables}
+        assert trained == {"a_head_logits", "b_head_logits"}
+
+
 # -- kept ------------------------------------------------------------------------------
 
 
