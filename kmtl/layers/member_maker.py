@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import keras
 
-from kmtl.layers.maker import LayerMaker
+from kmtl.layers.maker import SOURCE, LayerMaker
 from kmtl.layers.members import MemberScale, RandomSigns
 from kmtl.typing import Operation, Tensor
 
@@ -54,6 +54,14 @@ class MemberMaker(LayerMaker):
         """The layer of the other maker, a shared one with the members' factors."""
         if not issubclass(kind, SHARED):
             return self.inner.layer(kind, name, **arguments)
+        if arguments.get(SOURCE) is not None or arguments.get("trainable") is False:
+            raise ValueError(
+                "Members of an ensemble learn factors of their own, which begin with "
+                "random signs: layers of an ensemble must be neither pretrained nor "
+                "frozen. Take the trunk without `Ensemble`, or "
+                "FromKeras(..., weights=None) without `freeze`. "
+                f"Received: layer '{self.name(name)}' of a pretrained or frozen net"
+            )
         activation = arguments.pop("activation", None)
         shared = self.inner.layer(kind, name, **arguments)
         signs = RandomSigns(self.layer_seed(f"{name}_members"))

@@ -111,14 +111,13 @@ def test_dense_experts_begin_with_the_net() -> None:
     np.testing.assert_allclose(read, net(rows), rtol=1e-5, atol=1e-5)
 
 
-def test_members_of_an_ensemble_begin_with_the_net(net: keras.Model) -> None:
-    trunk = FromKeras(net, cuts=BLOCKS)
-    model = model_of(TASKS, X, kmtl.backbones.Ensemble(backbone=trunk, members=2))
-    for name in ("stem_conv", "last_conv"):
-        number = 1 if name == "stem_conv" else 3
-        kernel = model.get_layer(f"shared_block{number}_{name}").kernel
-        np.testing.assert_array_equal(kernel, net.get_layer(name).kernel)
-    assert set(model(X)) == {"a", "b"}
+@pytest.mark.parametrize("changes", [{}, {"weights": None, "freeze": "all"}])
+def test_members_of_an_ensemble_are_not_pretrained(
+    net: keras.Model, changes: dict
+) -> None:
+    trunk = FromKeras(net, cuts=BLOCKS, **changes)
+    with pytest.raises(ValueError, match=r"(?s)neither pretrained nor.*stem_conv"):
+        model_of(TASKS, X, kmtl.backbones.Ensemble(backbone=trunk, members=2))
 
 
 def test_low_rank_updates_start_at_the_net(net: keras.Model) -> None:
