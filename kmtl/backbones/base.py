@@ -120,6 +120,15 @@ class Backbone(_registry.Registrable):
         """
         return self
 
+    def check_channels(self, input_shape: tuple) -> None:
+        """Refuse an open number of channels, on which the weights depend."""
+        if input_shape[-1] is None:
+            raise ValueError(
+                f"`input_shape` of backbone '{self.registered_name}' must end in a "
+                "known number of channels. "
+                f"Received: input_shape={tuple(input_shape)}"
+            )
+
     def block(self, index: int, features: Tensor, make: LayerMaker) -> Tensor:
         """Apply block `index` (0-based), with layers from `make`."""
         raise NotImplementedError

@@ -100,11 +100,7 @@ class ResNet(Backbone):
 
     def check_input_shape(self, input_shape: tuple) -> None:
         super().check_input_shape(input_shape)
-        if input_shape[-1] is None:
-            raise ValueError(
-                "`input_shape` of backbone 'resnet' must end in a known number of "
-                f"channels. Received: input_shape={tuple(input_shape)}"
-            )
+        self.check_channels(input_shape)
 
     def block(self, index: int, features: Tensor, make: LayerMaker) -> Tensor:
         if not index:
