@@ -60,6 +60,10 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl.training.loading import load_model as load_model
     from kmtl.training.model import MultiTaskModel as MultiTaskModel
     from kmtl.training.recipe import Recipe as Recipe
+    from kmtl.transferring import add_task as add_task
+    from kmtl.transferring import forgetting as forgetting
+    from kmtl.transferring import remove_task as remove_task
+    from kmtl.transferring import transfer as transfer
     from kmtl.tuning import BayesianOptimization as BayesianOptimization
     from kmtl.tuning import GridSearch as GridSearch
     from kmtl.tuning import Hyperband as Hyperband
@@ -92,6 +96,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "kmtl.training.loading": ("load_model",),
     "kmtl.training.model": ("MultiTaskModel",),
     "kmtl.training.recipe": ("Recipe",),
+    "kmtl.transferring": ("transfer", "add_task", "remove_task", "forgetting"),
     "kmtl.tuning": (
         "HyperModel",
         "RandomSearch",

@@ -21,6 +21,7 @@ from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_loss_weights, check_unique_tasks
 from kmtl.tasks.heads import HeadContext
 from kmtl.tasks.output import TaskOutput
+from kmtl.training.built_with import BuiltWith
 from kmtl.training.model import MultiTaskModel
 from kmtl.typing import Activation, Initializer, Regularizer, Tensor
 
@@ -135,7 +136,15 @@ def build(
         for task in tasks
     }
     _check_layer_names(keras.tree.flatten(front.inputs), outputs)
-    return MultiTaskModel(front.inputs, outputs, name=name)
+    model = MultiTaskModel(front.inputs, outputs, name=name)
+    model.built_with = BuiltWith(
+        backbone=trunk,
+        sharing=scheme,
+        input_shape=None if specs else tuple(input_shape or ()),
+        input_dtype=input_dtype,
+        input_name=input_name,
+    )
+    return model
 
 
 def build_mlp(

@@ -48,6 +48,7 @@ ROOMS = (
     "hardening",
     "inspection",
     "evaluation",
+    "transferring",
     "plotting",
     "tuning",
     "testing",

@@ -35,6 +35,8 @@ NOISE = (
     keras.layers.GaussianDropout,
     keras.layers.GaussianNoise,
 )
+#: Rates in the configs of layers that drop something inside.
+DROPOUTS = ("dropout", "recurrent_dropout")
 
 
 @register("backbone", "from_keras")
@@ -307,7 +309,9 @@ class FromKeras(Backbone):
     def _copy(self, step: Step, make: LayerMaker, frozen: bool) -> Callable[..., Any]:
         if not isinstance(step.operation, keras.layers.Layer):
             return make.operation(step.operation, step.name)
-        changes = {"trainable": False} if frozen else {}
+        changes: Config = {}
+        if frozen:
+            changes = {"trainable": False, **_still(step.operation.get_config())}
         # Without weights of its own a net is drawn by the seed of what is built.
         values = self.weights is not None
         return make.copy(step.operation, step.name, values=values, **changes)
@@ -341,6 +345,21 @@ class FromKeras(Backbone):
 
     def __deepcopy__(self, memo: dict) -> FromKeras:
         return self  # nothing of it changes, and a model is not copied lightly
+
+
+def _still(config: Mapping[str, Any]) -> Config:
+    """Entries of a layer's config with which it draws no dropout while training.
+
+    Those of layers inside it, too: Keras calls these with the `training` of the step,
+    whatever they were called with in the graph.
+    """
+    changes: Config = {}
+    for key, value in config.items():
+        if key in DROPOUTS and isinstance(value, (int, float)):
+            changes[key] = 0.0
+        elif isinstance(value, Mapping) and (inner := _still(value)):
+            changes[key] = {**value, **inner}
+    return changes
 
 
 def _described(model: keras.Model) -> Config:

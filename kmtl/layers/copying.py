@@ -48,7 +48,8 @@ def copy_values(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
         ValueError: if the values do not fit.
     """
     if type(source) is type(target) and _shapes(source) == _shapes(target):
-        for one, other in _pairs(source, target):
+        # Dropout has learned nothing, and is not there where its rate is 0.
+        for one, other in _pairs(source, target, (keras.layers.Dropout,)):
             if hasattr(one, "save_own_variables"):
                 other.load_own_variables(_own_variables(one))
             _copy_assets(one, other)
@@ -114,8 +115,13 @@ def refresh(layer: keras.layers.Layer) -> None:
             one.load_own_variables(_own_variables(one))
 
 
-def _pairs(source: Layer, target: Layer) -> list[tuple[Layer, Layer]]:
-    layers, others = list(_all_layers(source)), list(_all_layers(target))
+def _pairs(
+    source: Layer, target: Layer, without: tuple[type, ...] = ()
+) -> list[tuple[Layer, Layer]]:
+    layers, others = (
+        [layer for layer in _all_layers(whole) if not isinstance(layer, without)]
+        for whole in (source, target)
+    )
     if [type(layer) for layer in layers] != [type(other) for other in others]:
         raise ValueError(
             f"A copy must hold the same layers as its source, '{source.name}': "

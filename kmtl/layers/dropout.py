@@ -58,7 +58,7 @@ class Dropout(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
-        if not training:
+        if not training or not self.trainable:  # frozen: heads see what they will see
             return inputs
         rate = ops.convert_to_tensor(self.rate)
         seed = _Drawn(self.seed_generator.next())

@@ -9,19 +9,30 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kmtl.training.averaging import WeightAverage as WeightAverage
+    from kmtl.training.curriculum import Curriculum as Curriculum
     from kmtl.training.guards import NonFiniteError as NonFiniteError
     from kmtl.training.memory import OutOfMemoryError as OutOfMemoryError
     from kmtl.training.runs import RunCheckpoint as RunCheckpoint
     from kmtl.training.runs import fit_run as fit_run
 
 _MODULES = {
+    "Curriculum": "kmtl.training.curriculum",
     "NonFiniteError": "kmtl.training.guards",
     "OutOfMemoryError": "kmtl.training.memory",
     "RunCheckpoint": "kmtl.training.runs",
+    "WeightAverage": "kmtl.training.averaging",
     "fit_run": "kmtl.training.runs",
 }
 
-__all__ = ["NonFiniteError", "OutOfMemoryError", "RunCheckpoint", "fit_run"]
+__all__ = [
+    "Curriculum",
+    "NonFiniteError",
+    "OutOfMemoryError",
+    "RunCheckpoint",
+    "WeightAverage",
+    "fit_run",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import keras
 from keras import ops
 
-from kmtl.training.task_variables import split_variables
+from kmtl.training.task_variables import shares_frozen, split_variables
 from kmtl.typing import Model, Tensor
 from kmtl.weighting.base import Weighting
 
@@ -45,7 +45,7 @@ class Plan:
 def make_plan(model: Model, weighting: Weighting) -> Plan | None:
     """Plan for a model; refuses what cannot work, before training.
 
-    None where there is nothing to balance: one task, or a model that is frozen whole.
+    None where there is nothing to balance: one task, or all is frozen that tasks share.
 
     Raises:
         ValueError: if nothing is shared, or features level is asked for where the tasks
@@ -55,11 +55,12 @@ def make_plan(model: Model, weighting: Weighting) -> Plan | None:
     if len(own) == 1 or not (shared or any(own.values())):
         return None
     name = weighting.registered_name
+    if not shared and shares_frozen(model):
+        return None
     if not shared:
         raise ValueError(
             f"`weighting='{name}'` balances gradients of shared parameters, and this "
-            "model shares none: build it with `sharing_depth` >= 1, or a trunk "
-            "that is not frozen."
+            "model shares none: build it with `sharing_depth` >= 1."
         )
     seam = model.seam
     trunk = None
@@ -106,7 +107,8 @@ def current_plan(model: Model) -> Plan | None:
     if _ids(shared, own) != _ids(*known):
         plan = make_plan(model, weighting)
         if plan is not None and plan.level == "parameters":
-            weighting.setup(model.task_names, plan.num_parameters)
+            kept = plan.num_parameters if weighting.parameter_state else None
+            weighting.setup(model.task_names, kept)
         model._state.plan = plan
     return plan
 

@@ -11,7 +11,7 @@ import keras
 
 from kmtl.training import total_loss
 from kmtl.training.balance import Plan, aggregate, samples_twice
-from kmtl.training.step_jax import restore_absent
+from kmtl.training.step_jax import apply_gradients, restore_absent
 from kmtl.typing import Data, Model, Tensor
 
 
@@ -208,8 +208,8 @@ def train_step(model: Model, state: Any, data: Data) -> tuple[dict, Any]:
 
     new_trainable, new_optimizer = trainable, optimizer_variables
     if trainable:  # else all is frozen
-        new_trainable, new_optimizer = model.optimizer.stateless_apply(
-            optimizer_variables, gradients, trainable
+        new_trainable, new_optimizer = apply_gradients(
+            model, optimizer_variables, gradients, trainable
         )
     new_trainable, new_optimizer, non_trainable = restore_absent(
         model,

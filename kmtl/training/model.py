@@ -15,9 +15,17 @@ from kmtl._private.keras import CACHED_EVALUATION, forget_layer, sublayers
 from kmtl.relations import base as relations_base
 from kmtl.relations.base import Relations
 from kmtl.tasks.checks import label_dict
-from kmtl.training import rate_factors, sources, streams, targets, total_loss
+from kmtl.training import (
+    freezing,
+    rate_factors,
+    sources,
+    streams,
+    targets,
+    total_loss,
+)
 from kmtl.training.balance import current_plan
 from kmtl.training.balance_log import BalanceLog
+from kmtl.training.built_with import BuiltWith
 from kmtl.training.callbacks import with_hooks
 from kmtl.training.compile_state import CompileState
 from kmtl.training.compiling import check
@@ -97,6 +105,8 @@ class MultiTaskModel(TaskAccess):
         self.relations: relations_base.Relations | None = None
         self.balance_log: BalanceLog | None = None
         self._state = CompileState()
+        #: What `kmtl.build` was given; None for a net made by hand.
+        self.built_with: BuiltWith | None = None
 
     # -- compile ----------------------------------------------------------------------
 
@@ -201,13 +211,17 @@ class MultiTaskModel(TaskAccess):
         if self.built:
             with self._scope():
                 self.build_optimizer()
-        return keras.saving.serialize_keras_object(
-            {**self._state.config, "loss": self.replaced_losses or None}
-        )
+        config = {**self._state.config, "loss": self.replaced_losses or None}
+        if self.built and (places := freezing.frozen_and_known(self)):
+            config["frozen_in_optimizer"] = places
+        return keras.saving.serialize_keras_object(config)
 
     def compile_from_config(self, config: Config) -> None:
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        options = keras.saving.deserialize_keras_object(config)
+        places = options.pop("frozen_in_optimizer", ())
+        self.compile(**options)
         if self.built:
+            build_optimizer(self.optimizer, freezing.known_again(self, places))
             self.build_optimizer()
 
     @classmethod
@@ -215,7 +229,17 @@ class MultiTaskModel(TaskAccess):
         cls, config: Config, custom_objects: Options | None = None
     ) -> Model:
         _registry.load_plugins()  # which define classes that the config may name
-        return super().from_config(config, custom_objects=custom_objects)
+        config = dict(config)
+        record = config.pop("built_with", None)
+        model = super().from_config(config, custom_objects=custom_objects)
+        model.built_with = None if record is None else BuiltWith(**record)
+        return model
+
+    def get_config(self) -> Config:
+        config = super().get_config()
+        if self.built_with is not None:
+            config["built_with"] = self.built_with.to_config()
+        return config
 
     # -- losses -----------------------------------------------------------------------
 
@@ -514,6 +538,7 @@ class MultiTaskModel(TaskAccess):
         """Make the optimizer's variables, if there are none; `fit` does it itself."""
         # TensorFlow traces a step a second time if it has made variables.
         build_optimizer(self.optimizer, self.trainable_variables)
+        freezing.cover(self)
 
     def _expect(self, complete: bool | None = None, streams: bool = False) -> None:
         """Trace steps with what the data need, and without what they do not.

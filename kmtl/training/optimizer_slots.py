@@ -5,16 +5,52 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 
+from keras import ops
+
 from kmtl.typing import Optimizer, Variable
 
 #: Optimizer -> {id of one of its variables: id of the model's variable}.
 _noted: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+#: Optimizer -> the variables that it was built for.
+_built_for: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def build_optimizer(optimizer: Optimizer, variables: Sequence[Variable]) -> None:
     """Build an optimizer, if it is not, and note what it makes for each variable."""
     if not optimizer.built:
         _noted[optimizer] = _build(optimizer, variables)
+        _built_for[optimizer] = list(variables)
+
+
+def known_variables(optimizer: Optimizer) -> list[Variable] | None:
+    """The variables that an optimizer was built for; None if others have built it."""
+    return _built_for.get(optimizer)
+
+
+def rebuilt(optimizer: Optimizer, variables: Sequence[Variable]) -> Optimizer:
+    """An optimizer like another one, for other variables, with what it had kept."""
+    made = type(optimizer).from_config(optimizer.get_config())
+    build_optimizer(made, variables)
+    known = _built_for[optimizer]
+    places = {id(variable): place for place, variable in enumerate(known)}
+    old, new = optimizer_slots(optimizer, known), optimizer_slots(made, variables)
+    pairs = [(_general(optimizer, old), _general(made, new))]
+    pairs += [
+        (old[places[id(variable)]], new[place])
+        for place, variable in enumerate(variables)
+        if id(variable) in places
+    ]
+    for sources, targets in pairs:
+        for source, target in zip(sources, targets, strict=True):
+            value = ops.convert_to_numpy(optimizer.variables[source])
+            made.variables[target].assign(value)
+    return made
+
+
+def _general(optimizer: Optimizer, slots: dict[int, list[int]]) -> list[int]:
+    """Indices of the variables that are no model variable's slot."""
+    taken = {index for group in slots.values() for index in group}
+    return [i for i in range(len(optimizer.variables)) if i not in taken]
 
 
 def optimizer_slots(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -11,7 +11,7 @@ from keras import ops
 
 from kmtl import _checks
 from kmtl._private.keras import variable_index
-from kmtl.typing import Layer, Model, Optimizer, Tensor, Variable
+from kmtl.typing import Layer, Model, Optimizer, TaskName, Tensor, Variable
 
 #: Largest factor: more is a mistake of units.
 MOST = 1e6
@@ -38,16 +38,14 @@ def check_factors(model: Model, factors: Any) -> dict[str, float]:
             f"{{'trunk': 0.1}}. Received: lr_multipliers={factors!r}"
         )
     blocks = sorted(
-        {number for layer in model.layers if (number := _block_of(layer, model))}
+        {number for layer in model.layers if (number := block_of(layer, model))}
     )
     known = [*model.task_names]
     if blocks:
         known += [TRUNK, *(f"block_{number}" for number in blocks)]
     checked = {}
     for key, value in factors.items():
-        name = _KEY.sub(r"block_\1", key) if isinstance(key, str) else key
-        if key in model.task_names:
-            name = key
+        name = part_name(key, model.task_names)
         if name not in known:
             what = "part of the model in `lr_multipliers`:"
             raise ValueError(_checks.unknown_name(what, key, known))
@@ -57,20 +55,27 @@ def check_factors(model: Model, factors: Any) -> dict[str, float]:
     return checked
 
 
+def part_name(key: Any, tasks: Sequence[TaskName]) -> Any:
+    """A key as parts are called: "block2" is "block_2", unless a task has the name."""
+    if key in tasks or not isinstance(key, str):
+        return key
+    return re.sub(rf"^{_KEY.pattern}$", r"block_\1", key)
+
+
 def is_of_trunk(part: str) -> bool:
     """Whether a key is the trunk or a block, and not a task."""
     return part == TRUNK or _KEY.fullmatch(part) is not None
 
 
-def _block_of(layer: Layer, model: Model) -> int:
+def block_of(layer: Layer, model: Model) -> int:
     """Number of the block that a layer belongs to, 0 for other layers."""
-    if _task_of(layer, model) is not None:
+    if task_of(layer, model) is not None:
         return 0
     found = _BLOCK.search(layer.name)
     return int(found.group(1)) if found else 0
 
 
-def _task_of(layer: Layer, model: Model) -> str | None:
+def task_of(layer: Layer, model: Model) -> str | None:
     """The task to whose head a layer belongs."""
     for name in model.task_names:
         if layer.name == name or layer.name.startswith(f"{name}_head_"):
@@ -87,7 +92,7 @@ def factors_of(
     """
     found = []
     for layer in model.layers:
-        task, block = _task_of(layer, model), _block_of(layer, model)
+        task, block = task_of(layer, model), block_of(layer, model)
         factor = 1.0
         if task is not None:
             factor = factors.get(task, 1.0)

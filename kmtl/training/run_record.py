@@ -33,7 +33,7 @@ _COMPILED = ("loss", "loss_weights", "weighting", "relations")
 _SHOWN = 60
 
 #: Folders in which an optimizer has trained: its own past may have changed it.
-_trained: weakref.WeakKeyDictionary[keras.Model, set[str]] = weakref.WeakKeyDictionary()
+_trained: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
 
 
 def setting_of(
@@ -64,6 +64,12 @@ def note_trained(model: keras.Model, folder: Path) -> None:
     """Note that a model trains in a folder, where its settings have been checked."""
     places = _trained.setdefault(_optimizer(model), set())
     places.add(os.path.realpath(folder))
+
+
+def carry_trained(old: Any, new: Any) -> None:
+    """Note that an optimizer goes on where another one was."""
+    if old in _trained:
+        _trained[new] = _trained[old]
 
 
 def _optimizer(model: keras.Model) -> Any:

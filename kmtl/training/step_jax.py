@@ -10,6 +10,7 @@ import keras
 
 from kmtl._private.keras import update_metrics
 from kmtl.training import look_ahead
+from kmtl.training.optimizer_slots import known_variables, optimizer_slots
 from kmtl.training.task_variables import moving_state, owned_state
 from kmtl.typing import Data, Model, Tensor
 
@@ -42,8 +43,8 @@ def train_step(model: Model, state: Any, data: Data) -> tuple[dict, Any]:
     unscaled, y_pred, non_trainable, metrics_variables = aux
     new_trainable, new_optimizer = trainable, optimizer_variables
     if trainable:  # else all is frozen
-        new_trainable, new_optimizer = model.optimizer.stateless_apply(
-            optimizer_variables, gradients, trainable
+        new_trainable, new_optimizer = apply_gradients(
+            model, optimizer_variables, gradients, trainable
         )
     new_trainable, new_optimizer, non_trainable = restore_absent(
         model,
@@ -55,6 +56,38 @@ def train_step(model: Model, state: Any, data: Data) -> tuple[dict, Any]:
         model, metrics_variables, unscaled, x, y, y_pred, sample_weight
     )
     return logs, (new_trainable, non_trainable, new_optimizer, metrics_variables)
+
+
+def apply_gradients(
+    model: Model, optimizer_variables: list, gradients: list, trainable: list
+) -> tuple[list, list]:
+    """`optimizer.stateless_apply`, which must be given all that the optimizer knows.
+
+    What has been frozen since it was built gets a gradient of zero and what that does
+    is thrown away, which XLA then does not compute.
+    """
+    optimizer, variables = model.optimizer, model.trainable_variables
+    known = known_variables(optimizer)
+    if known is None or len(known) == len(variables):
+        return optimizer.stateless_apply(optimizer_variables, gradients, trainable)
+    given = {
+        id(v): pair for v, *pair in zip(variables, trainable, gradients, strict=True)
+    }
+    # Not the frozen values, which `fit` has taken out of their variables.
+    nothing = {
+        id(v): [jnp.zeros(v.shape, v.dtype)] * 2 for v in known if id(v) not in given
+    }
+    pairs = [(given | nothing)[id(v)] for v in known]
+    values, new = optimizer.stateless_apply(
+        optimizer_variables, [g for _, g in pairs], [v for v, _ in pairs]
+    )
+    by_id = {id(v): value for v, value in zip(known, values, strict=True)}
+    new = list(new)
+    for place, slots in optimizer_slots(optimizer, known).items():
+        if id(known[place]) not in given:
+            for slot in slots:
+                new[slot] = optimizer_variables[slot]
+    return [by_id[id(v)] for v in variables], new
 
 
 def _look_ahead(model: Model, state: Any, data: tuple) -> list:

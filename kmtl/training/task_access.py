@@ -19,11 +19,12 @@ from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_unique_tasks
 from kmtl.tasks.output import TaskOutput
 from kmtl.training import model_files
+from kmtl.training.freezing_access import FreezingAccess
 from kmtl.training.heads import check_heads
 from kmtl.typing import Model, PathLike
 
 
-class TaskAccess(keras.Model):
+class TaskAccess(FreezingAccess):
     """Base of `kmtl.MultiTaskModel`: its tasks, their weights, the dropout, exports.
 
     A subclass of `keras.Model`, since Keras makes functional models of those alone.

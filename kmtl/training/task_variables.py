@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import keras
+
 from kmtl._private.keras import node_of
 from kmtl.layers.deep_supervision import DeepSupervision
 from kmtl.layers.stop_gradient import StopGradient
@@ -66,6 +68,15 @@ def split_variables(model: Model) -> tuple[list, dict[str, list]]:
         else:
             shared.append(variable)
     return shared, own
+
+
+def shares_frozen(model: Model) -> bool:
+    """Whether tasks share layers that could be trained, were they not frozen."""
+    return any(
+        len(names) > 1 and not layer.trainable and layer.weights
+        for layer, names in tasks_of_layers(model).items()
+        if isinstance(layer, keras.layers.Layer)
+    )
 
 
 #: `(task indices, indices in model.trainable_variables, indices in

@@ -232,6 +232,13 @@ def test_what_layers_make_when_they_are_built_is_frozen_too(by_user: bool) -> No
     for one in (model, type(model).from_config(model.get_config())):
         trained = {v.path.split("/")[0] for v in one.trainable_variables}
         assert trained == {"a_head_logits", "b_head_logits"}
+    if not by_user:  # dropout inside of a layer is still, too
+        sub = keras.Model(model.input, model.get_layer("a_head_logits").input)
+        np.testing.assert_array_equal(sub(rows, training=True), sub(rows))
+        source = net.get_layer("attend").get_weights()
+        copied = model.get_layer("shared_block2_attend").get_weights()
+        for one, other in zip(copied, source, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 # -- kept ------------------------------------------------------------------------------

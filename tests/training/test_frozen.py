@@ -77,8 +77,7 @@ def test_layers_frozen_after_compile_are_left_out_of_the_balance() -> None:
     assert kept
     for layer in shared:
         layer.trainable = False
-    with pytest.raises(ValueError, match="this model shares none"):
-        model.fit(X, Y, verbose=0)
+    model.fit(X, Y, verbose=0)  # of what is shared nothing is left to balance
     for old, new in zip(
         kept, [v for layer in shared for v in layer.get_weights()], strict=True
     ):

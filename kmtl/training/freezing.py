@@ -1,0 +1,164 @@
+"""Parts of a model that training leaves alone, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+
+from kmtl import _checks
+from kmtl._private.keras import sublayers
+from kmtl.layers.dropout import Dropout
+from kmtl.tasks.output import TaskOutput
+from kmtl.training import rate_factors
+from kmtl.training.optimizer_slots import known_variables, rebuilt
+from kmtl.training.run_record import carry_trained
+from kmtl.training.task_variables import tasks_of_layers
+from kmtl.typing import Layer, Model, TaskName, Variable
+
+
+def parts_of(model: Model) -> dict[str, list[Layer]]:
+    """The layers of each part that can be frozen: the trunk, its blocks, the tasks.
+
+    A task's part is what it has for itself: its head, and the blocks and gates whose
+    features no other task reads. The trunk is all that is in no head, and so of a
+    task's own blocks too.
+    """
+    users = tasks_of_layers(model)
+    layers = [
+        layer
+        for layer in model.layers
+        if layer in users and not isinstance(layer, TaskOutput)
+    ]
+    several = len(model.task_names) > 1
+    heads: dict[TaskName, list[Layer]] = {name: [] for name in model.task_names}
+    own: dict[TaskName, list[Layer]] = {name: [] for name in model.task_names}
+    trunk, blocks = [], {}
+    for layer in layers:
+        task = rate_factors.task_of(layer, model)
+        number = rate_factors.block_of(layer, model)
+        if task is not None:
+            heads[task].append(layer)
+        elif several and len(users[layer]) == 1:
+            own[next(iter(users[layer]))].append(layer)
+        if number:
+            blocks.setdefault(number, []).append(layer)
+        if task is None:
+            trunk.append(layer)
+    for name, head in heads.items():
+        if not any(layer.weights for layer in head):  # the net is made by hand
+            mine = {id(layer) for layer in own[name]}
+            trunk = [layer for layer in trunk if id(layer) not in mine]
+    parts = {"trunk": trunk}
+    parts |= {f"block_{number}": blocks[number] for number in sorted(blocks)}
+    parts |= {name: [*own[name], *heads[name]] for name in model.task_names}
+    return {
+        name: members
+        for name, members in parts.items()
+        if name in heads or any(layer.weights for layer in members)
+    }
+
+
+def layers_of(model: Model, names: Sequence[str], what: str) -> list[Layer]:
+    """The layers of some parts; refuses names of no part."""
+    parts = parts_of(model)
+    found: list[Layer] = []
+    for name in names:
+        key = rate_factors.part_name(name, model.task_names)
+        if key not in parts:
+            raise ValueError(
+                _checks.unknown_name(f"part of the model in `{what}`:", name, parts)
+            )
+        found += parts[key]
+    return found
+
+
+def set_trainable(model: Model, layers: Sequence[Layer], value: bool) -> bool:
+    """Freeze or thaw layers; whether something changed."""
+    changed = False
+    for layer in layers:
+        if any(one.trainable is not value for one in (layer, *sublayers(layer))):
+            layer.trainable = not value  # TensorFlow ignores a value that is no other
+            layer.trainable = value
+            changed = True
+    if changed:
+        model.train_function = None  # the next `fit` traces a step anew
+    return changed
+
+
+def frozen_parts(model: Model) -> tuple[str, ...]:
+    """Names of the parts in which nothing is trained."""
+    found = []
+    for name, layers in parts_of(model).items():
+        learning = [
+            layer
+            for layer in layers
+            if layer.weights and not isinstance(layer, Dropout)
+        ]
+        still = not any(layer.trainable_variables for layer in learning)
+        if still and not all(layer.trainable for layer in learning):
+            found.append(name)
+    return tuple(found)
+
+
+# -- the optimizer ---------------------------------------------------------------------
+
+
+def cover(model: Model, variables: Sequence[Variable] = ()) -> None:
+    """Let the optimizer know all that is trained now, and further variables.
+
+    A Keras optimizer knows the variables that were trainable when it was built. Where
+    others have been thawed since, it is made anew with all that it had kept; where some
+    have been frozen it stays, but for weights' averages (`use_ema`): Keras writes these
+    into the model at the end, and must have one for each variable that is trained and
+    none for others.
+    """
+    optimizer = model.optimizer
+    known = known_variables(optimizer)
+    if known is None:
+        return  # built by somebody else
+    wanted = {id(v) for v in (*model.trainable_variables, *variables)}
+    have = {id(v) for v in known}
+    if wanted <= have and not (averages(optimizer) and wanted != have):
+        return
+    kept = wanted if averages(optimizer) else wanted | have
+    made = rebuilt(optimizer, [v for v in model.variables if id(v) in kept])
+    carry_trained(optimizer, made)
+    inner = made
+    if isinstance(made, keras.optimizers.LossScaleOptimizer):
+        inner = made.inner_optimizer
+    config = model._state.config
+    given = isinstance(config["optimizer"], keras.optimizers.LossScaleOptimizer)
+    config["optimizer"] = made if given else inner
+    model.optimizer = made
+    rate_factors.install(model, made, config["lr_multipliers"] or {})
+    model.train_function = None
+
+
+def averages(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Whether the optimizer keeps averages of the weights."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    return bool(getattr(optimizer, "use_ema", False))
+
+
+def frozen_and_known(model: Model) -> list[int]:
+    """Places among the model's variables of frozen ones that the optimizer knows."""
+    known = {id(v) for v in known_variables(model.optimizer) or ()}
+    return [
+        place
+        for place, variable in enumerate(_graph_variables(model))
+        if id(variable) in known and not variable.trainable
+    ]
+
+
+def known_again(model: Model, places: Sequence[int]) -> list[Variable]:
+    """The variables to build the optimizer for, in the order of the model."""
+    among = _graph_variables(model)
+    wanted = {id(v) for v in model.trainable_variables}
+    wanted |= {id(among[place]) for place in places}
+    return [v for v in model.variables if id(v) in wanted]
+
+
+def _graph_variables(model: Model) -> list[Variable]:
+    return [variable for layer in model.layers for variable in layer.variables]

@@ -1,0 +1,137 @@
+"""Models for other tasks that begin with what a trained one has learned."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+import kmtl
+
+pytestmark = pytest.mark.backend
+
+X = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
+A, B, C = (kmtl.Regression(name) for name in "abc")
+
+
+def built(*tasks, **options):
+    options = {"units": (5, 3), "normalization": "batch", "seed": 0} | options
+    model = kmtl.build_mlp(input_shape=(4,), tasks=list(tasks), **options)
+    rng = np.random.default_rng(1)
+    for layer in model.layers:  # as if it had been trained
+        if layer.name not in model.task_names and "dropout" not in layer.name:
+            layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.weights])
+    return model
+
+
+def outputs(model, task: str = "a") -> np.ndarray:
+    return keras.ops.convert_to_numpy(model(X)[task])
+
+
+def test_new_heads_on_an_old_trunk(tmp_path) -> None:
+    old = built(A, B)
+    old.save(tmp_path / "old.keras")
+    old = keras.models.load_model(tmp_path / "old.keras")
+    new = kmtl.transfer(old, [C], keep=["b"], freeze="trunk", seed=3)
+    assert new.task_names == ("b", "c")
+    assert new.frozen == ("trunk", "block_1", "block_2")
+    np.testing.assert_array_equal(outputs(new, "b"), outputs(old, "b"))
+    report = new.transferred
+    # Kernels, gamma, beta, mean and variance of two blocks; a head of 3 + 1.
+    assert sum(report.reused.values()) == (4 * 5 + 4 * 5) + (5 * 3 + 4 * 3) + 4
+    assert dict(report.new) == {"c_head_logits": 4}
+    assert report.left == ("a_head_logits",)
+    fresh = built(C, units=(5, 3), seed=3)
+    assert not np.array_equal(outputs(new, "c"), outputs(fresh, "c"))
+
+
+def test_a_plain_net_as_the_trunk() -> None:
+    inputs = keras.Input((4,))
+    net = keras.Model(inputs, keras.layers.Dense(3, name="stem")(inputs), name="net")
+    new = kmtl.transfer(net, [A, B])
+    read = keras.Model(new.input, new.get_layer("a_head_logits").input)
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(read(X)), keras.ops.convert_to_numpy(net(X))
+    )
+    assert dict(new.transferred.reused) == {"shared_block1_stem": 15}
+    assert set(new.transferred.new) == {"a_head_logits", "b_head_logits"}
+
+
+@pytest.mark.parametrize(
+    "sharing",
+    ["hard", "independent", "mmoe", "mtan", kmtl.sharing.HardSharing(depth=1)],
+)
+def test_a_task_more_and_a_task_less_change_no_other(sharing) -> None:
+    old = built(A, B, sharing=sharing)
+    new = kmtl.add_task(old, C, seed=5)
+    assert new.task_names == ("a", "b", "c")
+    for task in ("a", "b"):
+        np.testing.assert_array_equal(outputs(new, task), outputs(old, task))
+    trained = {v.path.split("/")[0] for v in new.trainable_variables}
+    assert trained == set(new.transferred.new)
+    again = kmtl.remove_task(new, "c")
+    assert again.task_names == ("a", "b")
+    assert {la.name for la in again.layers} == {la.name for la in old.layers}
+    np.testing.assert_array_equal(outputs(again), outputs(old))
+    assert kmtl.add_task(again, C).task_names == new.task_names
+
+
+@pytest.mark.parametrize("sharing", ["cross_stitch", "ple"])
+def test_what_old_tasks_would_read_is_refused(sharing) -> None:
+    old = built(A, B, sharing=sharing)
+    with pytest.raises(ValueError, match=r"cannot be added.*c_.*into=new"):
+        kmtl.add_task(old, C)
+    rest = kmtl.remove_task(old, "b")
+    np.testing.assert_array_equal(outputs(rest), outputs(old))
+    into = built(A, B, C, sharing=sharing, seed=9)
+    kmtl.transfer(old, into=into)
+    for name in ("a_block1_dense", "a_head_logits"):
+        if name in [layer.name for layer in old.layers]:
+            for one, other in zip(
+                into.get_layer(name).get_weights(),
+                old.get_layer(name).get_weights(),
+                strict=True,
+            ):
+                np.testing.assert_array_equal(one, other)
+
+
+def test_old_outputs_after_training_and_what_was_lost() -> None:
+    old = built(A, sharing_depth=2)
+    y = {"a": np.ones(6, "float32"), "b": np.ones(6, "float32")}
+    new = kmtl.add_task(old, B)
+    new.compile(keras.optimizers.SGD(0.01), run_eagerly=True)
+    new.fit(X, y, verbose=0)
+    np.testing.assert_array_equal(outputs(new), outputs(old))
+    assert kmtl.forgetting(old, new, (X, y)).worst == 0.0
+    free = kmtl.add_task(old, B, freeze=False)
+    free.get_layer("a_head_logits").bias.assign([100.0])
+    result = kmtl.forgetting(old, free, (X, y))
+    metric, before, after, lost = result.rows["a"]
+    assert metric == "mae"
+    np.testing.assert_allclose(before, np.abs(outputs(old)[:, 0] - 1).mean(), 1e-5)
+    np.testing.assert_allclose(after, np.abs(outputs(free)[:, 0] - 1).mean(), 1e-5)
+    assert result.worst == lost == pytest.approx(after - before)
+    assert "lost" in str(result)
+
+
+def test_depths_per_task_go_along() -> None:
+    old = built(A, B, sharing_depth={"a": 2, "b": 1})
+    new = kmtl.add_task(old, C)
+    np.testing.assert_array_equal(outputs(new, "b"), outputs(old, "b"))
+
+
+def test_refused() -> None:
+    old = built(A, B)
+    with pytest.raises(ValueError, match="into"):
+        kmtl.transfer(old, [C], into=built(C))
+    with pytest.raises(ValueError, match="keep"):
+        kmtl.transfer(old, [C], keep=["d"])
+    with pytest.raises(ValueError, match=r"nothing would be transferred.*block1"):
+        kmtl.transfer(old, into=kmtl.build_mlp(input_shape=(3,), tasks=[C]))
+    with pytest.raises(ValueError, match="only task"):
+        kmtl.remove_task(built(A), "a")
+    hand = kmtl.MultiTaskModel(old.input, old.output)
+    with pytest.raises(ValueError, match=r"into=model"):
+        kmtl.transfer(hand, [C])
+    with pytest.raises(ValueError, match="in common"):
+        kmtl.forgetting(built(A), built(B), (X, {}))
