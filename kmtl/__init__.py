@@ -46,17 +46,24 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl.tasks import Count as Count
     from kmtl.tasks import CustomTask as CustomTask
     from kmtl.tasks import DenseRegression as DenseRegression
+    from kmtl.tasks import Depth as Depth
     from kmtl.tasks import Distribution as Distribution
+    from kmtl.tasks import Edges as Edges
+    from kmtl.tasks import Forecast as Forecast
     from kmtl.tasks import Metric as Metric
     from kmtl.tasks import MultiLabel as MultiLabel
+    from kmtl.tasks import Normals as Normals
     from kmtl.tasks import Ordinal as Ordinal
     from kmtl.tasks import Quantile as Quantile
     from kmtl.tasks import Reconstruction as Reconstruction
     from kmtl.tasks import Regression as Regression
     from kmtl.tasks import Segmentation as Segmentation
+    from kmtl.tasks import SequenceRegression as SequenceRegression
+    from kmtl.tasks import Survival as Survival
     from kmtl.tasks import Tagging as Tagging
     from kmtl.tasks import Task as Task
     from kmtl.tasks import TaskOutput as TaskOutput
+    from kmtl.tasks import ZeroInflated as ZeroInflated
     from kmtl.training.loading import load_model as load_model
     from kmtl.training.model import MultiTaskModel as MultiTaskModel
     from kmtl.training.recipe import Recipe as Recipe
@@ -87,6 +94,13 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "Quantile",
         "Distribution",
         "CustomTask",
+        "Survival",
+        "ZeroInflated",
+        "SequenceRegression",
+        "Forecast",
+        "Depth",
+        "Normals",
+        "Edges",
         "Tagging",
         "TaskOutput",
     ),

@@ -3,9 +3,11 @@
 from kmtl.losses.counts import negative_binomial, poisson
 from kmtl.losses.distributions import crps, nll
 from kmtl.losses.keras_loss import KerasLoss, from_keras
+from kmtl.losses.maps import berhu, directions, scale_invariant_log
 from kmtl.losses.masked import masked_mean
 from kmtl.losses.ordinal import coral
 from kmtl.losses.quantiles import pinball
+from kmtl.losses.survival import cox, hazards
 from kmtl.losses.values import (
     binary_cross_entropy,
     binary_focal,
@@ -15,8 +17,16 @@ from kmtl.losses.values import (
     mae,
     mse,
 )
+from kmtl.losses.zero_inflated import zero_inflated_lognormal, zero_inflated_poisson
 
 __all__ = [
+    "scale_invariant_log",
+    "berhu",
+    "directions",
+    "zero_inflated_lognormal",
+    "zero_inflated_poisson",
+    "cox",
+    "hazards",
     "KerasLoss",
     "binary_cross_entropy",
     "binary_focal",

@@ -17,7 +17,16 @@ from kmtl.metrics.distributions import (
     NegativeLogLikelihood,
     RootLocationError,
 )
+from kmtl.metrics.forecasts import ScaledError, SymmetricError
 from kmtl.metrics.keras_metric import KerasMetric
+from kmtl.metrics.maps import (
+    BestF1,
+    MeanAngle,
+    MedianAngle,
+    RootLogError,
+    SquaredRelativeError,
+    WithinAngle,
+)
 from kmtl.metrics.masked import (
     PSNR,
     R2,
@@ -33,8 +42,22 @@ from kmtl.metrics.ordinal import QuadraticKappa, RankError
 from kmtl.metrics.quantiles import CoverageError, MedianError, PinballError
 from kmtl.metrics.relative import RelativeError, WithinFactor
 from kmtl.metrics.spans import SpanF1
+from kmtl.metrics.survival import Concordance, IntegratedBrier
+from kmtl.metrics.zero_inflated import PositiveAUC, ZeroInflatedLikelihood
 
 __all__ = [
+    "SquaredRelativeError",
+    "RootLogError",
+    "MeanAngle",
+    "MedianAngle",
+    "WithinAngle",
+    "BestF1",
+    "ScaledError",
+    "SymmetricError",
+    "ZeroInflatedLikelihood",
+    "PositiveAUC",
+    "Concordance",
+    "IntegratedBrier",
     "RootLocationError",
     "NegativeLogLikelihood",
     "LocationError",

@@ -6,17 +6,31 @@ from kmtl.tasks.classification import Classification
 from kmtl.tasks.count import Count
 from kmtl.tasks.custom import CustomTask
 from kmtl.tasks.dense_regression import DenseRegression
+from kmtl.tasks.depth import Depth
 from kmtl.tasks.distribution import Distribution
+from kmtl.tasks.edges import Edges
+from kmtl.tasks.forecast import Forecast
 from kmtl.tasks.metric import Metric
+from kmtl.tasks.normals import Normals
 from kmtl.tasks.ordinal import Ordinal
 from kmtl.tasks.output import TaskOutput
 from kmtl.tasks.quantile import Quantile
 from kmtl.tasks.reconstruction import Reconstruction
 from kmtl.tasks.regression import Regression
 from kmtl.tasks.segmentation import Segmentation
+from kmtl.tasks.sequence_regression import SequenceRegression
+from kmtl.tasks.survival import Survival
 from kmtl.tasks.tagging import Tagging
+from kmtl.tasks.zero_inflated import ZeroInflated
 
 __all__ = [
+    "Edges",
+    "Normals",
+    "Depth",
+    "Forecast",
+    "SequenceRegression",
+    "ZeroInflated",
+    "Survival",
     "BinaryClassification",
     "Classification",
     "Count",

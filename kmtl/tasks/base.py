@@ -248,6 +248,18 @@ class Task(_registry.Registrable):
             ops.reshape(ops.cast(present, "float32"), shape),
         )
 
+    def marked(self, labels: Tensor, there: Tensor) -> Tensor:
+        """Clean labels that say themselves which of them are there.
+
+        For losses that take several labels together, such as those of a list: a label
+        left out may not count among the others. As they are by default.
+
+        Args:
+            labels: Clean labels.
+            there: Of their shape, above 0 for those that count.
+        """
+        return labels
+
     def target_in(self, inputs: Inputs) -> Tensor:
         """The one of a model's inputs that is the target, for `target_is_input`."""
         raise NotImplementedError

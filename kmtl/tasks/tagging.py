@@ -14,6 +14,7 @@ from kmtl._registry import register
 from kmtl.metrics.spans import tag_parts
 from kmtl.tasks.classification import Classification
 from kmtl.tasks.heads import HeadContext
+from kmtl.tasks.steps import step_head, steps_of
 from kmtl.typing import Shape, Tensor
 
 
@@ -122,15 +123,10 @@ class Tagging(Classification):
         return (ops.shape(labels)[1],)  # may be unknown in a tf.data graph
 
     def output_shape(self, input_shape: Shape) -> tuple:
-        return (self._steps(input_shape), self.classes)
-
-    def _steps(self, input_shape: Shape) -> int | None:
-        if self.length is not None or input_shape is None or len(input_shape) > 2:
-            return self.length
-        return input_shape[0]
+        return (steps_of(self.length, input_shape), self.classes)
 
     def expected_shapes(self, input_shape: Shape) -> list[tuple]:
-        return [(self._steps(input_shape),)]
+        return [(steps_of(self.length, input_shape),)]
 
     def shape_hint(self, array: Tensor) -> str:
         if array.ndim == 3 and array.shape[2] == self.classes:
@@ -138,20 +134,8 @@ class Tagging(Classification):
         return ""
 
     def build_head(self, features: Tensor, head: HeadContext) -> Tensor:
-        steps = self._steps(head.input_shape)
-        if len(features.shape) != 3 or steps not in (None, features.shape[1]):
-            raise ValueError(
-                f"Task '{self.name}' needs a trunk that keeps the steps of a sequence, "
-                f"(N, {steps or 'L'}, C), such as kmtl.backbones.Transformer, RNN, or "
-                f"ConvNet1D without pooling. Received: {tuple(features.shape)}"
-            )
-        x = features
-        for i, width in enumerate(self.hidden):
-            x = head.make.dense(width, f"hidden{i + 1}")(x)
-            x = head.make.activation(self.activation, f"activation{i + 1}")(x)
-            if self.dropout:
-                x = head.make.dropout(self.dropout, f"dropout{i + 1}")(x)
-        return head.make.dense(self.classes, "logits")(x)
+        steps = steps_of(self.length, head.input_shape)
+        return step_head(features, head, self, self.classes, steps)
 
 
 def sequences_in(labels: Any) -> list[Sequence] | None:

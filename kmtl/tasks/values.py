@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -40,6 +41,9 @@ class Values(Task):
 
     transform: str | None = None  # type: ignore[misc]
     unit: str | None = None  # type: ignore[misc]
+
+    #: Labels far from 0 or of another size than 1 are worth a word without a transform.
+    has_scale: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.transform is not None:

@@ -193,6 +193,8 @@ def _tell_scales(model: Model, labels: Mapping[TaskName, Tensor]) -> None:
     for task in model.tasks:
         if not isinstance(task, Values) or task.transform or task.name not in labels:
             continue
+        if not task.has_scale:
+            continue
         given = np.asarray(labels[task.name]).reshape(-1)
         values = given[:: 1 + len(given) // _SEEN].astype("float64")
         values = values[~np.isnan(values) & (values != task.missing)]

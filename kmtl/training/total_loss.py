@@ -93,7 +93,7 @@ def task_losses(
         there = ops.cast(weights > 0, "float32")
         weights = weights * task.label_weights(labels, there)
         layer = model.task_outputs[name]
-        targets = layer.targets(labels, mask)
+        targets = layer.targets(task.marked(labels, there), mask)
         values = layer.loss_values(task, targets, inner[name])
         sums.append(ops.sum(values * weights))
         extra = sum(

@@ -26,6 +26,7 @@ ROWS = 6
 SIDE = 5
 RNG = np.random.default_rng(0)
 IMAGES = RNG.random((ROWS, SIDE, SIDE, 1)).astype("float32")
+ANGLES = RNG.uniform(0, 6, (ROWS, SIDE, SIDE))
 
 # kind -> (task, labels without a hole)
 EXAMPLES = {
@@ -60,7 +61,36 @@ EXAMPLES = {
         RNG.integers(0, 3, (ROWS, SIDE)),
     ),
     "quantile": (kmtl.Quantile("t"), RNG.normal(size=ROWS)),
+    "survival": (
+        kmtl.Survival("t", edges=(1.0, 2.0, 4.0)),
+        np.array([[0.5, 1], [1.5, 1], [1.0, 0], [3.0, 1], [5.0, 0], [2.0, 1]]),
+    ),
+    "zero_inflated": (
+        kmtl.ZeroInflated("t", transform=None),
+        np.array([0.0, 1.5, 0.0, 3.0, 2.0, 0.5]),
+    ),
+    "sequence_regression": (
+        kmtl.SequenceRegression("t"),
+        RNG.normal(size=(ROWS, SIDE)),
+    ),
+    "forecast": (
+        kmtl.Forecast("t", horizon=2, channels=2, scale=1.5),
+        RNG.normal(size=(ROWS, 2, 2)),
+    ),
+    "depth": (kmtl.Depth("t"), 0.5 + RNG.random((ROWS, SIDE, SIDE))),
+    "normals": (
+        kmtl.Normals("t", channels=2),
+        np.stack([np.sin(ANGLES), np.cos(ANGLES)], axis=-1),
+    ),
+    "edges": (kmtl.Edges("t"), RNG.integers(0, 2, (ROWS, SIDE, SIDE))),
 }
+# Kinds of sequences.
+OF_STEPS = ("tagging", "sequence_regression")
+# tests/tasks/test_kinds_*.py train these side by side, and load what was saved.
+TRAINED_TOGETHER = (
+    *("survival", "zero_inflated", "forecast", "sequence_regression"),
+    *("depth", "normals", "edges"),
+)
 # kind -> (input, training rows)
 INPUTS = {
     "array": (kmtl.inputs.Array((2,)), RNG.normal(size=(ROWS, 2)).astype("float32")),
@@ -182,13 +212,28 @@ def test_every_task_kind_has_an_example() -> None:
     assert set(TASKS) == set(EXAMPLES), "add the new kind to EXAMPLES"
 
 
-@pytest.mark.parametrize("check", tasks.CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("kind", TASKS)
+def _marks(kind: str, check: Callable[..., None]) -> list:
+    """On JAX, where every operation is compiled, their values stand for the rest."""
+    if kind not in TRAINED_TOGETHER or check is tasks.check_values:
+        return []
+    everywhere = check is tasks.check_training
+    return [pytest.mark.thorough if everywhere else pytest.mark.thorough(on="jax")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "check"),
+    [
+        pytest.param(kind, check, marks=_marks(kind, check), id=f"{kind}-{name}")
+        for kind in TASKS
+        for check in tasks.CHECKS
+        for name in [check.__name__]
+    ],
+)
 def test_task(kind: str, check: Callable[..., None]) -> None:
     task, labels = EXAMPLES[kind]
     if kind == "segmentation" and check is tasks.check_losses_and_metrics:
         task, labels = task.replace(classes=2), np.minimum(labels, 1)  # for `mse`
-    check(task, labels, IMAGES[..., 0] if kind == "tagging" else IMAGES)
+    check(task, labels, IMAGES[..., 0] if kind in OF_STEPS else IMAGES)
 
 
 def test_every_input_kind_has_an_example() -> None:

@@ -1,0 +1,90 @@
+"""What heads of some kinds of task end in: outputs in the form that is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from kmtl.typing import Config, Shape, Tensor
+
+#: float32 holds exp(x) up to 88; expected values and their squares have room.
+_MOST_EXPONENT = 40.0
+#: softplus of this is 1.
+_ONE = 0.5413248546129181
+_LEAST_SPREAD = 1e-2
+
+
+class End(keras.layers.Layer):
+    """A layer without weights that computes in float32; `call` says all."""
+
+    def __init__(self, **kwargs: Any):
+        kwargs["dtype"] = "float32"
+        super().__init__(**kwargs)
+
+    def build(self, input_shape: Shape) -> None:
+        self._input_shape = tuple(input_shape)
+        self.built = True
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return tuple(input_shape)
+
+    def to_keras(self) -> keras.Model:
+        """The same of Keras' own operations."""
+        inputs = keras.Input(batch_shape=self._input_shape, dtype="float32")
+        return keras.Model(inputs, self.call(inputs), name=self.name)
+
+
+@keras.saving.register_keras_serializable(package="kmtl")
+class LogSurvival(End):
+    """Logits of the hazard in each interval to the log of the probability of being
+    there at its end; inputs and outputs `(N, K)`.
+
+    Example:
+
+    >>> layer = kmtl.layers.LogSurvival()
+    >>> np.exp(layer(np.zeros((1, 3)))).tolist()
+    [[0.5, 0.25, 0.125]]
+    """
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return ops.cumsum(ops.log_sigmoid(-inputs), axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="kmtl")
+class ZeroInflatedMean(End):
+    """Raw numbers to the expected value of what is 0 or not, and its parts.
+
+    Args:
+        family: `"lognormal"`: inputs `(N, 3)` are the log-odds of being above 0, and
+            location and raw spread of the logarithm; outputs `(N, 3)` the expected
+            value, the probability, and the spread (1 where its input is 0).
+            `"poisson"`: inputs `(N, 2)` are log-odds and the log of the rate; outputs
+            `(N, 2)` the expected count, and the probability.
+    """
+
+    def __init__(self, family: str = "lognormal", **kwargs: Any):
+        super().__init__(**kwargs)
+        self.family = family
+
+    def call(self, inputs: Tensor) -> Tensor:
+        inputs = ops.cast(inputs, "float32")
+        share, location = ops.sigmoid(inputs[..., :1]), inputs[..., 1:2]
+        if self.family == "poisson":
+            mean = share * ops.exp(ops.minimum(location, _MOST_EXPONENT))
+            return ops.concatenate([mean, share], axis=-1)
+        spread = ops.softplus(inputs[..., 2:] + _ONE) + _LEAST_SPREAD
+        exponent = ops.minimum(location + 0.5 * ops.square(spread), _MOST_EXPONENT)
+        return ops.concatenate([share * ops.exp(exponent), share, spread], axis=-1)
+
+    def get_config(self) -> Config:
+        return {**super().get_config(), "family": self.family}
+
+
+@keras.saving.register_keras_serializable(package="kmtl")
+class Positive(End):
+    """A softplus, never below 1e-4, in float32."""
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return ops.softplus(ops.cast(inputs, "float32")) + 1e-4
