@@ -13,10 +13,13 @@ from kmtl.data.from_files import from_folder
 from kmtl.data.generators import from_generator
 from kmtl.data.hashing import fingerprint
 from kmtl.data.idx import fashion_mnist, load_idx, mnist
+from kmtl.data.mixed_sets import Mixture
+from kmtl.data.mixing import mixture
 from kmtl.data.splitting import split
 from kmtl.data.tensorflow_sets import from_tfds
 
 __all__ = [
+    "Mixture",
     "Split",
     "TaskData",
     "augment",
@@ -30,6 +33,7 @@ __all__ = [
     "from_generator",
     "from_tfds",
     "load_idx",
+    "mixture",
     "mnist",
     "multi_digits",
     "split",

@@ -75,9 +75,9 @@ def from_arrays(
     if seed is not None:
         seed = _checks.check_int("seed", seed, 0)
     if isinstance(x, Mapping):
-        x = {name: _input_array(part, f"`x['{name}']`") for name, part in x.items()}
+        x = {name: input_array(part, f"`x['{name}']`") for name, part in x.items()}
     else:
-        x = _input_array(x)
+        x = input_array(x)
     rows = _row_count(x)
     y = _labels(y, tasks, rows, x)
     weights = _masks(masks, y, tasks, rows)
@@ -110,7 +110,8 @@ def from_arrays(
     return data.prefetch(tf.data.AUTOTUNE)
 
 
-def _input_array(x: Inputs, what: str = "`x`") -> np.ndarray:
+def input_array(x: Inputs, what: str = "`x`") -> np.ndarray:
+    """Inputs as `from_arrays` takes them: finite numbers, or strings."""
     array = _arrays.as_array(x, what)
     if array.ndim == 0:
         raise ValueError(f"{what} must have a batch axis. Received: shape=()")

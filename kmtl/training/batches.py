@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from kmtl import _arrays, _checks
+from kmtl.data.plans import RowPlan
 from kmtl.typing import Batch, Inputs, Labels, SampleWeight
 
 
@@ -25,6 +26,7 @@ class ShuffledBatches(keras.utils.PyDataset):
         batch_size: Rows per batch, >= 1; the last one may be smaller. Defaults to 32.
         seed: Integer >= 0. Defaults to 0.
         first_epoch: Number of the first epoch that `fit` will run. Defaults to 0.
+        plan: Draws the rows of a `kmtl.data.Mixture`; None takes each once, shuffled.
 
     Example:
 
@@ -43,6 +45,7 @@ class ShuffledBatches(keras.utils.PyDataset):
         batch_size: int = 32,
         seed: int = 0,
         first_epoch: int = 0,
+        plan: RowPlan | None = None,
     ):
         super().__init__()
         self.parts = (x, y) if sample_weight is None else (x, y, sample_weight)
@@ -59,15 +62,18 @@ class ShuffledBatches(keras.utils.PyDataset):
             )
         self.batch_size = _checks.check_int("batch_size", batch_size, 1)
         self.seed = _checks.check_int("seed", seed, 0)
+        self.plan = plan
+        #: Rows of an epoch.
+        self.length = epoch_length(plan, self.rows, self.batch_size)
         self._next_epoch = _checks.check_int("first_epoch", first_epoch, 0)
         self._order = self.order(self._next_epoch)
 
     def order(self, epoch: int) -> np.ndarray:
-        """Row numbers in the order of an epoch, `(N,)`."""
-        return np.random.default_rng((self.seed, epoch)).permutation(self.rows)
+        """Row numbers in the order of an epoch, `(length,)`."""
+        return epoch_order(self.plan, self.rows, self.seed, epoch, self.batch_size)
 
     def __len__(self) -> int:
-        return math.ceil(self.rows / self.batch_size)
+        return math.ceil(self.length / self.batch_size)
 
     def __getitem__(self, index: int) -> Batch:
         start = index * self.batch_size
@@ -78,3 +84,17 @@ class ShuffledBatches(keras.utils.PyDataset):
         """Called by `fit`: take the order of the next epoch."""
         self._order = self.order(self._next_epoch)
         self._next_epoch += 1
+
+
+def epoch_length(plan: RowPlan | None, rows: int, batch_size: int) -> int:
+    """Rows of an epoch: each once, or what a plan draws."""
+    return rows if plan is None else plan.length(batch_size)
+
+
+def epoch_order(
+    plan: RowPlan | None, rows: int, seed: int, epoch: int, batch_size: int
+) -> np.ndarray:
+    """Row numbers of an epoch in their order, which these arguments alone decide."""
+    if plan is None:
+        return np.random.default_rng((seed, epoch)).permutation(rows)
+    return plan.order(seed, epoch, batch_size)

@@ -25,6 +25,7 @@ from kmtl.training import (
 )
 from kmtl.training.balance import current_plan
 from kmtl.training.balance_log import BalanceLog
+from kmtl.training.batches import ShuffledBatches
 from kmtl.training.built_with import BuiltWith
 from kmtl.training.callbacks import with_hooks
 from kmtl.training.compile_state import CompileState
@@ -38,6 +39,7 @@ from kmtl.training.trackers import LossTerms
 from kmtl.training.user_data import (
     check_counts,
     check_ends,
+    check_planned,
     prepare,
     prepare_rows,
     prepare_validation,
@@ -423,7 +425,8 @@ class MultiTaskModel(TaskAccess):
 
         Args:
             x: Inputs, a `kmtl.data.Split`, or a data set of `(x, y)` or
-                `(x, y, sample_weight)`.
+                `(x, y, sample_weight)`. The rows of a `kmtl.data.mixture` come in an
+                order that its seed and the number of the epoch decide.
             y: Dict task name -> labels (a plain array when there is one task). NaN and
                 each task's `missing` value mark labels that are not there.
             sample_weight: Dict task name -> weights, for some or all tasks, or one
@@ -455,7 +458,10 @@ class MultiTaskModel(TaskAccess):
             )
         check_ends(x, "steps_per_epoch", kwargs.get("steps_per_epoch"))
         check_ends(validation_data, "validation_steps", kwargs.get("validation_steps"))
+        plan = kwargs.pop("plan", None) or sources.plan_of(x)  # searches give it
         x, y, sample_weight = prepare(self, x, y, sample_weight)
+        if plan is not None:
+            check_planned(y, shuffle, validation_split, kwargs)
         if validation_data is not None:
             validation_data = prepare_validation(self, validation_data)
         targets.adapt(
@@ -488,10 +494,20 @@ class MultiTaskModel(TaskAccess):
                 self.weighting.on_fit_begin(self, validation_data)
             self.build_optimizer()
         self.set_task_weights({name: shares[name] for name in ruled})
-        with (
-            memory_advice(self, batch_size, arrays=y is not None),
-            streams.first_hand(x, validation_data),
-        ):
+        advice = memory_advice(self, batch_size, arrays=y is not None)
+        if plan is not None:
+            x = ShuffledBatches(
+                x,
+                y,
+                sample_weight,
+                batch_size=batch_size or 32,
+                first_epoch=kwargs.get("initial_epoch", 0),
+                plan=plan,
+            )
+            y = sample_weight = None
+            kwargs.setdefault("validation_batch_size", batch_size)
+            batch_size, shuffle = None, False
+        with advice, streams.first_hand(x, validation_data):
             return super().fit(
                 x=x,
                 y=y,

@@ -10,7 +10,7 @@ import keras
 
 from kmtl import _checks
 from kmtl.training.schedules import SCHEDULES, LearningRateSchedule
-from kmtl.training.sources import is_dataset, is_split, is_stream
+from kmtl.training.sources import is_dataset, is_split, is_stream, plan_of
 from kmtl.typing import Callbacks, Data, Inputs, Labels, Model, SampleWeight
 
 #: Batches of an epoch that a batch size is chosen for, and the sizes it stays within.
@@ -146,6 +146,8 @@ class Recipe:
         options: dict[str, Any] = {}
         if not (is_dataset(x) or is_stream(x)):
             # Without labels where the inputs are the targets.
+            if whole:
+                options["plan"] = plan_of(x)
             arrays = model.checked_arrays(x if whole else (x, y, sample_weight))
             x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(arrays)
             rows = len(keras.tree.flatten(x)[0])

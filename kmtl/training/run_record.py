@@ -55,6 +55,9 @@ def setting_of(
     setting["validation data"] = _described(validation)
     if sources.arrays_of(data) is not None:
         setting |= {"batch_size": batch_size or 32, "seed": seed}
+        plan = sources.plan_of(data)
+        if plan is not None:
+            setting["mixture"] = plan.describe()
     if os.path.realpath(folder) not in _trained.get(_optimizer(model), ()):
         setting |= _model(model)
     return setting

@@ -230,8 +230,8 @@ def fit_run(
 
     Args:
         model: A compiled model, built in the same way each time.
-        data: `(x, y)` or `(x, y, sample_weight)`, a `kmtl.data.Split`, a
-            `tf.data.Dataset`, or a `keras.utils.PyDataset`.
+        data: `(x, y)` or `(x, y, sample_weight)`, a `kmtl.data.Split` or
+            `kmtl.data.mixture`, a `tf.data.Dataset`, or a `keras.utils.PyDataset`.
         folder: Path of the run.
         epochs: Epochs in all. A finished run goes on when this becomes larger.
         validation: Like `data`, evaluated after every epoch.
@@ -265,10 +265,10 @@ def fit_run(
     >>> history.epoch, len(history.history["size_mae"])
     ([0, 1, 2], 3)
     """
-    from kmtl.training.sources import arrays_of, is_tf_dataset, skip_epochs
+    from kmtl.training.sources import arrays_of, is_tf_dataset, plan_of, skip_epochs
 
     epochs = _checks.check_int("epochs", epochs, 1)
-    arrays, folder = arrays_of(data), Path(folder)
+    arrays, plan, folder = arrays_of(data), plan_of(data), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock = _lock(folder)
     try:
@@ -289,6 +289,7 @@ def fit_run(
                 batch_size=batch_size or 32,
                 seed=seed,
                 first_epoch=run.epoch,
+                plan=plan,
             )
         elif is_tf_dataset(data):
             skip_epochs(data, run.epoch)

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from kmtl.data.caches import ENDLESS
+from kmtl.data.plans import RowPlan
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import label_dict
 from kmtl.training.batches import ShuffledBatches
@@ -29,6 +30,11 @@ def is_tf_dataset(data: Data) -> bool:
 def is_split(data: Data) -> bool:
     """Whether this is a `kmtl.data.Split`."""
     return callable(getattr(data, "arrays", None))
+
+
+def plan_of(data: Data) -> RowPlan | None:
+    """How the rows of a `kmtl.data.Mixture` are drawn; None of anything else."""
+    return getattr(data, "plan", None) if is_split(data) else None
 
 
 def is_dataset(data: Data) -> bool:

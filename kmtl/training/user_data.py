@@ -108,6 +108,34 @@ def check_counts(**counts: Any) -> None:
             _checks.check_int(name, count, 1)
 
 
+def check_planned(
+    y: Labels, shuffle: bool, validation_split: float, options: Mapping[str, Any]
+) -> None:
+    """Refuse what would take other rows than a mixture's plan says.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    if y is None:
+        raise ValueError(
+            "A mixture's plan draws rows of arrays. Received: a data set with a plan"
+        )
+    for name, given, remedy in (
+        ("validation_split", validation_split, "which would be rows of the last set"),
+        ("shuffle", not shuffle, "the mixture orders its rows"),
+        (
+            "steps_per_epoch",
+            options.get("steps_per_epoch"),
+            "give `steps` to kmtl.data.mixture",
+        ),
+    ):
+        if given:
+            raise ValueError(
+                f"`{name}` is not taken with a mixture: {remedy}. "
+                f"Received: {name}={False if name == 'shuffle' else given!r}"
+            )
+
+
 def check_ends(data: Data, argument: str, steps: int | None) -> None:
     """Without a number of steps, data must have an end.
 

@@ -16,7 +16,7 @@ from kmtl.evaluation.common_scale import MEAN_SCORE, WORST_SCORE, CommonScore
 from kmtl.evaluation.delta import LOG_NAME, LOG_NAMES, DeltaM
 from kmtl.training import raw_sets
 from kmtl.training.model import MultiTaskModel
-from kmtl.training.sources import is_split
+from kmtl.training.sources import is_split, plan_of
 from kmtl.tuning import files
 from kmtl.tuning.hypermodel import HyperModel, is_arrays
 from kmtl.tuning.objective import SearchObjective
@@ -67,9 +67,14 @@ ORACLE_OPTIONS = (
 def unpacked(
     x: Inputs, y: Labels, fit_options: Options
 ) -> tuple[Any, Any, dict[str, Any]]:
-    """The same three, also of a `Split` or a tuple with sample weights as `x`."""
+    """The same three, also of a `Split` or a tuple with sample weights as `x`.
+
+    How a `kmtl.data.Mixture` draws its rows becomes the option `plan`.
+    """
     fit_options = dict(fit_options)
     if y is None:
+        if plan_of(x) is not None:
+            fit_options["plan"] = plan_of(x)
         x = plain_data(x)
         if isinstance(x, tuple):
             x, y, *weight = x

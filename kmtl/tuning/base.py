@@ -249,7 +249,7 @@ class SearchTuner(SearchResults, TrialRunner):
             confirm = _checks.check_int("confirm", confirm, 0)
         if folds is not None:
             self.executions_per_trial = check_folds(
-                self, folds, validation_data, confirm
+                self, folds, validation_data, confirm, fit_options.get("plan")
             )
             weights = fit_options.get("sample_weight")
             self._folds = Folds(folds, x, y, weights, self.seed)

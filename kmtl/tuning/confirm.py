@@ -114,6 +114,8 @@ def confirm(
     if is_arrays(*data) and is_arrays(validation_data):
         setting["training"] = fingerprint(data)
         setting["validation"] = fingerprint(validation_data)
+    if fit_options.get("plan") is not None:
+        setting["mixture"] = fit_options["plan"].describe()
     options = {
         "validation_data": validation_data,
         "epochs": epochs,

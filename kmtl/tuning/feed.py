@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from kmtl.data.plans import RowPlan
 from kmtl.training import sources, targets, user_data
-from kmtl.training.batches import ShuffledBatches
+from kmtl.training.batches import ShuffledBatches, epoch_length
 from kmtl.typing import Callback, Callbacks, Data
 from kmtl.weighting.base import Weighting
 
@@ -59,8 +60,8 @@ class Feed:
         self.rows = len(keras.tree.flatten(self._train)[0])
         self._shares: dict[str, float] | None = None
         self._tensors: Any = None
-        #: By batch size.
-        self._training: dict[int, tuple[Any, Any]] = {}
+        #: By batch size and rows of an epoch.
+        self._training: dict[tuple[int, int], tuple[Any, Any]] = {}
         self._validating: dict[int, Any] = {}
 
     def fits(self, given: Mapping[str, Any]) -> bool:
@@ -77,9 +78,9 @@ class Feed:
             model.distribute_strategy is tf.distribute.get_strategy()  # the default
         )
 
-    def steps(self, batch_size: int) -> int:
+    def steps(self, batch_size: int, plan: RowPlan | None = None) -> int:
         """Number of batches in an epoch."""
-        return math.ceil(self.rows / batch_size)
+        return math.ceil(epoch_length(plan, self.rows, batch_size) / batch_size)
 
     def arguments(
         self,
@@ -90,6 +91,7 @@ class Feed:
         validation_batch_size: int,
         epochs: int,
         first_epoch: int,
+        plan: RowPlan | None = None,
     ) -> dict[str, Any]:
         """Arguments of `fit` in the place of those given.
 
@@ -99,12 +101,17 @@ class Feed:
             batch_size, validation_batch_size: Rows per batch.
             epochs: Number of the last epoch.
             first_epoch: Number of the first epoch, 0-based.
+            plan: Draws the rows, where these are a mixture's.
         """
         batches = ShuffledBatches(
-            *self._train, batch_size=batch_size, seed=seed, first_epoch=first_epoch
+            *self._train,
+            batch_size=batch_size,
+            seed=seed,
+            first_epoch=first_epoch,
+            plan=plan,
         )
         self._learn_labels(model)
-        steps = self.steps(batch_size)
+        steps = self.steps(batch_size, plan)
         # An endless pipeline does not end with the epoch in the middle of a call.
         if not self.is_pipeline(model) or steps % model.steps_per_execution:
             return {
@@ -112,9 +119,10 @@ class Feed:
                 "validation_data": self._validation,
                 "validation_batch_size": validation_batch_size,
             }
-        if batch_size not in self._training:
-            self._training[batch_size] = self._training_pipeline(batch_size)
-        pipeline, orders = self._training[batch_size]
+        key = (batch_size, batches.length)
+        if key not in self._training:
+            self._training[key] = self._training_pipeline(*key)
+        pipeline, orders = self._training[key]
         # All epochs at once: reading ahead over the end of one is harmless.
         rows = [batches.order(epoch) for epoch in range(first_epoch, epochs)]
         if rows:  # a trial may go on after its last epoch
@@ -139,16 +147,16 @@ class Feed:
             self._shares = sources.label_shares(self._train, model.tasks)
         model.set_task_weights({name: self._shares[name] for name in ruled})
 
-    def _training_pipeline(self, batch_size: int) -> tuple[Any, Any]:
+    def _training_pipeline(self, batch_size: int, length: int) -> tuple[Any, Any]:
         """Batches of epochs without end, and the variable with the rows' orders."""
         import tensorflow as tf
 
         with tf.device("CPU:0"):
             if self._tensors is None:
                 self._tensors = keras.tree.map_structure(tf.constant, self._train)
-            nothing = tf.zeros((1, self.rows), tf.int32)
-            orders = tf.Variable(nothing, shape=(None, self.rows))
-        tensors, steps = self._tensors, self.steps(batch_size)
+            nothing = tf.zeros((1, length), tf.int32)
+            orders = tf.Variable(nothing, shape=(None, length))
+        tensors, steps = self._tensors, math.ceil(length / batch_size)
 
         def batch(number: Any) -> Any:
             start = number % steps * batch_size

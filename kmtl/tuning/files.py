@@ -157,6 +157,8 @@ def check_same_data(
     for name in ("batch_size", "steps_per_epoch", "shuffle"):
         if fit_options.get(name) is not None:
             record[name] = plain(fit_options[name])
+    if fit_options.get("plan") is not None:
+        record["mixture"] = fit_options["plan"].describe()
     for name, data in (("training", training), ("validation", validation)):
         if is_arrays(data):
             record[f"{name} data"] = fingerprint(data)

@@ -102,7 +102,11 @@ class Folds:
 
 
 def check_folds(
-    tuner: Tuner, folds: int, validation_data: Data, confirm: int | None = None
+    tuner: Tuner,
+    folds: int,
+    validation_data: Data,
+    confirm: int | None = None,
+    plan: Any = None,
 ) -> int:
     """The number of executions of a trial in a search with so many folds.
 
@@ -121,6 +125,12 @@ def check_folds(
             "on all rows, and would be measured on rows that they were trained on. "
             "After the search call `tuner.confirm(x, y, validation_data=...)` with "
             f"rows kept out of it. Received: folds={folds}, confirm={confirm}"
+        )
+    if plan is not None:
+        raise ValueError(
+            "`folds` divides rows, of which a mixture draws some more than once: give "
+            "all rows once, `mixture.union()`, or `validation_data`. "
+            f"Received: folds={folds} and a kmtl.data.Mixture"
         )
     if isinstance(tuner.baselines, str):
         raise ValueError(

@@ -23,7 +23,7 @@ from kmtl.typing import Config, HyperParameters, Options, Values
 #: Arguments of `fit` that say what it reads; those that do not change how.
 ARRAY_ARGUMENTS = ("x", "y", "sample_weight", "validation_data")
 DATA_ARGUMENTS = (*ARRAY_ARGUMENTS, "batch_size", "validation_batch_size")
-PLAIN_ARGUMENTS = {"epochs", "initial_epoch", "callbacks", "verbose"}
+PLAIN_ARGUMENTS = {"epochs", "initial_epoch", "callbacks", "verbose", "plan"}
 
 
 class HyperModel(keras_tuner.HyperModel):
@@ -283,11 +283,12 @@ class HyperModel(keras_tuner.HyperModel):
         if seed is None:  # Keras would draw the order of rows from the same source
             seed = int(np.random.randint(2**31))
         size = given.get("batch_size") or 32
+        plan = others.pop("plan", None)
         if self._feed.is_pipeline(model) and (
             "steps_per_execution" not in self.compile_options
         ):
             callbacks = others.get("callbacks")
-            choose_steps_per_execution(model, self._feed.steps(size), callbacks)
+            choose_steps_per_execution(model, self._feed.steps(size, plan), callbacks)
         own = self._feed.arguments(
             model,
             seed=seed,
@@ -295,6 +296,7 @@ class HyperModel(keras_tuner.HyperModel):
             validation_batch_size=given.get("validation_batch_size") or size,
             epochs=given.get("epochs", 1),
             first_epoch=given.get("initial_epoch", 0),
+            plan=plan,
         )
         return (), {**others, **own, "shuffle": False}
 

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from kmtl.training.model import MultiTaskModel
 
 #: Fit options that a population knows.
-FIT_OPTIONS = ("sample_weight", "batch_size", "validation_batch_size", "verbose")
+FIT_OPTIONS = (
+    *("sample_weight", "batch_size", "validation_batch_size", "verbose"),
+    "plan",  # of a mixture
+)
 #: Activations of one call that a CPU still keeps near by.
 CPU_BYTES = 8 * 2**20
 MOST_WIDTH = 64

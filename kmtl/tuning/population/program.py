@@ -13,6 +13,8 @@ import keras
 import numpy as np
 
 from kmtl._private.keras import sublayers
+from kmtl.data.plans import RowPlan
+from kmtl.training.batches import epoch_length, epoch_order
 from kmtl.training.cpu_kernels import cpu_kernels
 from kmtl.typing import Data
 
@@ -56,6 +58,7 @@ class Program:
         batch_size: Rows per step.
         validation_batch_size: Rows per batch of validation, as in `fit`.
         shared_order: All trials see the rows in the same order.
+        plan: Draws the rows of a mixture; None takes each once.
     """
 
     def __init__(
@@ -67,11 +70,15 @@ class Program:
         batch_size: int,
         validation_batch_size: int | None,
         shared_order: bool,
+        plan: RowPlan | None = None,
     ):
         self.model = model
         self.shared_order = shared_order
         self.batch_size = batch_size
-        self.rows = len(keras.tree.flatten(train[0])[0])
+        self.plan = plan
+        self._given = len(keras.tree.flatten(train[0])[0])
+        #: Rows of an epoch.
+        self.rows = epoch_length(plan, self._given, batch_size)
         self.steps, rest = divmod(self.rows, batch_size)
         # A short last batch, filled up and masked, spares the compiling of a step for
         # batches of its size; unless rows of a batch act on each other.
@@ -114,7 +121,7 @@ class Program:
             `(steps, batch_size)`, filled up at the end, plus the rows of a last short
             batch that is not filled up, `(rest,)`.
         """
-        rows = np.random.default_rng((seed, epoch)).permutation(self.rows)
+        rows = epoch_order(self.plan, self._given, seed, epoch, self.batch_size)
         scanned = _filled(rows[: self.rows - self.rest], self.steps, self.batch_size)
         return scanned.astype("int32"), rows[self.rows - self.rest :].astype("int32")
 

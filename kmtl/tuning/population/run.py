@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from kmtl import _checks
+from kmtl.data.plans import RowPlan
 from kmtl.training import sources, targets, user_data
 from kmtl.training.memory import is_out_of_memory, out_of_memory
 from kmtl.tuning.population import limits
@@ -53,6 +54,7 @@ class Population:
         population: Most trials that train at the same time; the next begin when they
             are done. None: as many as fit into half of the free memory.
         pool: `kmtl.tuning.reuse.ModelPool` to take models from.
+        plan: Draws the rows of a `kmtl.data.Mixture`; that of `x`, if it is one.
 
     Raises:
         ValueError: if this cannot train in a population; `limits.reason_against` says
@@ -82,6 +84,7 @@ class Population:
         width: int | None = None,
         population: int | None = None,
         pool: ModelPool | None = None,
+        plan: RowPlan | None = None,
     ):
         reason = limits.reason_against(
             hypermodel, x, y, sample_weight, validation_data=validation_data
@@ -91,6 +94,7 @@ class Population:
         self.hypermodel = hypermodel
         self.batch_size = _checks.check_int("batch_size", batch_size or 32, 1)
         self.validation_batch_size = validation_batch_size
+        self.plan = sources.plan_of(x) if plan is None else plan
         self.width = None if width is None else _checks.check_int("width", width, 1)
         self.population = (
             None
@@ -254,6 +258,7 @@ class Population:
             batch_size=batch_size,
             validation_batch_size=self.validation_batch_size,
             shared_order=shared,
+            plan=self.plan,
         )
         width = self.width or limits.choose_width(model, batch_size)
         width = min(width, members)

@@ -1,0 +1,171 @@
+"""Which rows of several data sets make up the batches of an epoch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kmtl import _checks
+from kmtl.typing import Config
+
+ENDS = ("longest", "shortest")
+
+
+@dataclasses.dataclass(frozen=True)
+class RowPlan:
+    """The order in which rows of several sets, one after another, are trained on.
+
+    Every set is read in passes: an order of all its rows, then another one. Epoch e
+    goes on where epoch e - 1 ended, so that rows of a set are seen equally often, also
+    where an epoch holds a part of them or some of them twice. All of it comes from the
+    seeds and the epoch's number: nothing is remembered.
+
+    Args:
+        names: Of the sets.
+        rows: Number of rows of each.
+        shares: Share of each set in an epoch, > 0; they sum to 1.
+        steps: End of an epoch: `"longest"`, `"shortest"`, or a number of batches.
+        alternate: Batches hold rows of one set, and are shared out; else rows are.
+        seed: Integer >= 0.
+
+    Example:
+
+    >>> from kmtl.data.plans import RowPlan
+    >>> plan = RowPlan(("a", "b"), (4, 2), (0.5, 0.5))
+    >>> plan.counts(32), len(plan.order(0, 0, 32))
+    ((4, 4), 8)
+    """
+
+    names: tuple[str, ...]
+    rows: tuple[int, ...]
+    shares: tuple[float, ...]
+    steps: str | int = "longest"
+    alternate: bool = False
+    seed: int = 0
+
+    def counts(self, batch_size: int) -> tuple[int, ...]:
+        """Rows of each set in an epoch.
+
+        Raises:
+            ValueError: for so few steps that a set has none of them.
+        """
+        unit = batch_size if self.alternate else 1
+        given = [math.ceil(rows / unit) for rows in self.rows]
+        if isinstance(self.steps, str):
+            choose = max if self.steps == "longest" else min
+            total = choose(n / s for n, s in zip(given, self.shares, strict=True))
+            found = [max(1, round(share * total)) for share in self.shares]
+        else:
+            units = self.steps * (1 if self.alternate else batch_size)
+            found = _apportioned(units, self.shares)
+        if not all(found):
+            name = self.names[found.index(0)]
+            raise ValueError(
+                "`steps` must be so many that every set has a part in them: take more, "
+                f"or give '{name}' a larger share. Received: steps={self.steps} with "
+                f"batch_size={batch_size}"
+            )
+        return tuple(count * unit for count in found)
+
+    def length(self, batch_size: int) -> int:
+        """Rows of an epoch, of all sets."""
+        return sum(self.counts(batch_size))
+
+    def sets(self, batch_size: int) -> np.ndarray:
+        """The set of each row of an epoch, `(length,)`: spread as evenly as can be."""
+        unit = batch_size if self.alternate else 1
+        counts = [count // unit for count in self.counts(batch_size)]
+        # The k-th of n is at (k + 1/2) / n of the epoch; equals in the sets' order.
+        places = np.concatenate([(np.arange(n) + 0.5) / n for n in counts])
+        owners = np.repeat(np.arange(len(counts)), counts)
+        return np.repeat(owners[np.argsort(places, kind="stable")], unit)
+
+    def order(self, seed: int, epoch: int, batch_size: int) -> np.ndarray:
+        """Row numbers of an epoch, in its order; of all sets one after another.
+
+        Args:
+            seed: Integer >= 0, of this training.
+            epoch: Number of the epoch, from 0.
+            batch_size: Rows per batch; of these, every `batch_size` are one.
+        """
+        owners = self.sets(batch_size)
+        order = np.empty(len(owners), np.int64)
+        first = np.cumsum([0, *self.rows])
+        for place, count in enumerate(self.counts(batch_size)):
+            rows = self._passes(place, seed, epoch * count, count)
+            order[owners == place] = first[place] + rows
+        return order
+
+    def _passes(self, place: int, seed: int, start: int, count: int) -> np.ndarray:
+        """Rows of a set, from the `start`-th that is drawn of it on."""
+        rows = self.rows[place]
+        parts = []
+        for number in range(start // rows, (start + count - 1) // rows + 1):
+            entropy = (self.seed, seed, place, number)
+            whole = np.random.default_rng(entropy).permutation(rows)
+            begin = max(0, start - number * rows)
+            parts.append(whole[begin : start + count - number * rows])
+        return np.concatenate(parts)
+
+    def describe(self) -> Config:
+        """JSON-ready, for records of runs and searches."""
+        return {
+            field.name: _plain(getattr(self, field.name))
+            for field in dataclasses.fields(self)
+        }
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _apportioned(total: int, shares: Sequence[float]) -> list[int]:
+    """Whole numbers in proportion to shares, summing to `total`: largest remainders."""
+    exact = np.asarray(shares) * total
+    # A share of 1/3 of 6 may come out below 2.
+    found = np.floor(exact + 1e-9).astype(int)
+    order = np.argsort(-(exact - found), kind="stable")
+    found[order[: total - found.sum()]] += 1
+    return [int(count) for count in found]
+
+
+def check_steps(steps: Any) -> str | int:
+    """`"longest"`, `"shortest"`, or a number of batches."""
+    if isinstance(steps, str):
+        return _checks.check_choice("steps", steps, ENDS)
+    return _checks.check_int("steps", steps, 1)
+
+
+def shares_of(
+    sampling: Any, names: Sequence[str], rows: Sequence[int], temperature: float
+) -> tuple[float, ...]:
+    """The share of each set, in their order.
+
+    Args:
+        sampling: `"proportional"`, `"temperature"`, `"equal"`, or a dict name of a set
+            -> number > 0.
+        names: Of the sets.
+        rows: Rows of each.
+        temperature: >= 1; shares are in proportion to rows ** (1 / temperature).
+    """
+    if isinstance(sampling, str):
+        rule = _checks.check_choice(
+            "sampling", sampling, ("proportional", "temperature", "equal")
+        )
+        power = {"proportional": 1.0, "equal": 0.0}.get(rule)
+        if power is None:
+            power = 1 / _checks.check_range("temperature", temperature, 1, math.inf)
+        given = [float(count) ** power for count in rows]
+    else:
+        found = _checks.check_task_keys("sampling", sampling, names)
+        given = [
+            _checks.check_range(
+                f"sampling['{name}']", found[name], 0, 1e30, low_open=True
+            )
+            for name in names
+        ]
+    return tuple(share / sum(given) for share in given)
