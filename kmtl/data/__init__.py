@@ -7,7 +7,10 @@ tensorflow-datasets are imported by the functions that need them.
 from kmtl.data.arrays import from_arrays
 from kmtl.data.augmentation import augment
 from kmtl.data.bundled import digits, multi_digits
+from kmtl.data.checking import check
 from kmtl.data.containers import Split, TaskData
+from kmtl.data.data_report import DataReport
+from kmtl.data.folding import Folds, folds
 from kmtl.data.frames import from_csv, from_dataframe
 from kmtl.data.from_files import from_folder
 from kmtl.data.generators import from_generator
@@ -15,17 +18,23 @@ from kmtl.data.hashing import fingerprint
 from kmtl.data.idx import fashion_mnist, load_idx, mnist
 from kmtl.data.mixed_sets import Mixture
 from kmtl.data.mixing import mixture
+from kmtl.data.presets import Preset, preset
 from kmtl.data.splitting import split
 from kmtl.data.tensorflow_sets import from_tfds
 
 __all__ = [
+    "DataReport",
+    "Folds",
     "Mixture",
+    "Preset",
     "Split",
     "TaskData",
     "augment",
+    "check",
     "digits",
     "fashion_mnist",
     "fingerprint",
+    "folds",
     "from_arrays",
     "from_csv",
     "from_dataframe",
@@ -36,5 +45,6 @@ __all__ = [
     "mixture",
     "mnist",
     "multi_digits",
+    "preset",
     "split",
 ]

@@ -55,10 +55,10 @@ def fingerprint(data: Data) -> str:
     total, rows = 0, 0
     structure: list[tuple[str, str]] = []
     for batch in _batches(data):
-        leaves = sorted(_leaves(batch), key=lambda leaf: leaf[0])
+        leaves = sorted(leaves_of(batch), key=lambda leaf: leaf[0])
         if rows == 0:
             structure = [(name, _dtype_name(leaf)) for name, leaf in leaves]
-        for row in _rows([leaf for _, leaf in leaves]):
+        for row in row_bytes([leaf for _, leaf in leaves]):
             digest = hashlib.blake2b(row, digest_size=DIGEST_BYTES).digest()
             total += int.from_bytes(digest, "little")
             rows += 1
@@ -93,14 +93,14 @@ def _endless(what: str) -> str:
     )
 
 
-def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, np.ndarray]]:
+def leaves_of(tree: Any, path: str = "") -> Iterator[tuple[str, np.ndarray]]:
     """Arrays of a nested structure with their names."""
     if isinstance(tree, Mapping) or _is_frame(tree):
         for key in tree.columns if _is_frame(tree) else tree:
-            yield from _leaves(tree[key], f"{path}/{key}")
+            yield from leaves_of(tree[key], f"{path}/{key}")
     elif isinstance(tree, (tuple, list)) and not _is_row_list(tree):
         for i, part in enumerate(tree):
-            yield from _leaves(part, f"{path}/{i}")
+            yield from leaves_of(part, f"{path}/{i}")
     elif tree is not None:
         array = np.asarray(tree)
         if array.dtype.kind in "mM":
@@ -127,7 +127,7 @@ def _dtype_name(leaf: np.ndarray) -> str:
     return "text" if leaf.dtype.kind in "OSU" else leaf.dtype.name
 
 
-def _rows(leaves: list[np.ndarray]) -> Iterator[bytes | memoryview]:
+def row_bytes(leaves: list[np.ndarray]) -> Iterator[bytes | memoryview]:
     """The bytes of each row of a batch; a batch of mixed lengths is one row."""
     lengths = {leaf.shape[0] if leaf.ndim else None for leaf in leaves}
     if len(lengths) != 1 or None in lengths:

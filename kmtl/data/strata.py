@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kmtl.data.label_counts import present_labels
 from kmtl.typing import Labels
 
 #: Numbers of more different values than this are divided into ranges, ...
@@ -15,6 +16,8 @@ MOST_VALUES = 20
 ROWS_PER_VALUE = 10
 #: Ranges of as many rows each, of at least `ROWS_PER_VALUE`.
 RANGES = 10
+#: Maps of more classes than this are not divided by those in each.
+MOST_CLASSES = 64
 
 
 def classes_of(stratify: Labels, rows: int) -> np.ndarray:
@@ -106,3 +109,17 @@ def _ranges(numbers: np.ndarray, present: np.ndarray) -> np.ndarray:
     codes = np.searchsorted(edges, numbers, side="right").astype(np.int64)
     codes[np.isnan(numbers)] = -1
     return codes
+
+
+def strata_of(task: Any, labels: np.ndarray) -> np.ndarray:
+    """What parts of the data are to have alike of a task, `(N,)` or `(N, columns)`.
+
+    The labels; of maps which classes are in them, or which rows have one.
+    """
+    if labels.ndim <= 2:
+        return labels
+    flat = labels.reshape(len(labels), -1)
+    classes = task.class_count
+    if classes is None or classes > MOST_CLASSES:
+        return present_labels(task, flat).any(1).astype(np.int64)
+    return np.stack([(flat == c).any(1) for c in range(classes)], axis=1)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kmtl import _checks
+from kmtl.data.label_counts import present_labels
+from kmtl.data.strata import strata_of
 
 if TYPE_CHECKING:
     from kmtl.inputs.cells import Cells
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
 FEW_NUMBERS = 10
 #: Text of more different values than this is no class.
 MOST_NAMES = 100
-#: Maps of more classes than this are not divided by those in each.
-MOST_CLASSES = 64
 #: Nor is text that differs in more than half of this many rows or more.
 MANY_ROWS = 20
 #: A number of so many characters may be a float32 read as float64: 0.10000000149011612.
@@ -51,27 +51,13 @@ class Target:
 
     def present(self) -> np.ndarray:
         """Which rows have a label, `(N,)`."""
-        labels = self.labels
-        there = np.ones(labels.shape, bool)
-        if labels.dtype.kind == "f":
-            there &= ~np.isnan(labels)
-        if self.task.missing is not None:
-            there &= labels != self.task.missing
-        return np.asarray(there.reshape(len(labels), -1).any(1))
+        there = present_labels(self.task, self.labels)
+        return np.asarray(there.reshape(len(there), -1).any(1))
 
     @property
     def strata(self) -> np.ndarray:
-        """What parts of the data are to have alike, `(N,)` or `(N, columns)`.
-
-        The labels; of maps which classes are in them, or which rows have one.
-        """
-        if self.labels.ndim <= 2:
-            return self.labels
-        flat = self.labels.reshape(len(self.labels), -1)
-        classes = self.task.class_count
-        if classes is None or classes > MOST_CLASSES:
-            return self.present().astype(np.int64)
-        return np.stack([(flat == c).any(1) for c in range(classes)], axis=1)
+        """What parts of the data are to have alike, `(N,)` or `(N, columns)`."""
+        return strata_of(self.task, self.labels)
 
 
 def find_targets(

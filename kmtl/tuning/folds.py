@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from kmtl import _checks
+from kmtl.data.folding import fold_rows
 from kmtl.tuning.feed import is_arrays
 from kmtl.typing import Data, Inputs, Labels, Options, SampleWeight, Tuner
 
@@ -63,9 +64,8 @@ class Folds:
                 f"`folds` must be at most the number of rows, {rows}. "
                 f"Received: folds={self.count}"
             )
-        order = np.random.default_rng(seed or 0).permutation(rows)
         #: Rows of each fold, in the order of the data.
-        self.rows = [np.sort(part) for part in np.array_split(order, self.count)]
+        self.rows = fold_rows(rows, self.count, seed or 0)
         self._parts: dict[int, tuple[tuple, tuple]] = {}
 
     def part(self, index: int) -> tuple[tuple, tuple]:
