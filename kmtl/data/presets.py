@@ -48,8 +48,8 @@ def preset(name: str, size: tuple[int, int] | None = None) -> Preset:
     >>> cifar = kmtl.data.preset("cifar100")
     >>> cifar
     <Preset 'cifar100': tasks fine, coarse; input image (32, 32, 3)>
-    >>> model = kmtl.build(
-    ...     inputs=cifar.input, tasks=cifar.tasks, backbone="cnn", filters=(8,), seed=0
+    >>> model = kmtl.build_cnn(
+    ...     inputs=cifar.input, tasks=cifar.tasks, filters=(8, 16), seed=0
     ... )
     >>> model.compile("adam")
 
@@ -88,7 +88,7 @@ class Preset:
 
     @property
     def input(self) -> Input:
-        """What the input is, for `kmtl.build(inputs=...)`; not fitted."""
+        """What the input is, for `kmtl.build_cnn(inputs=...)`; not fitted."""
         found: Input = self.entry.input
         return found
 

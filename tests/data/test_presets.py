@@ -51,7 +51,7 @@ def test_tasks_and_input_are_those_of_the_set(name, tmp_path):
     shape, labels = ROWS[name]
     preset = kmtl.data.preset(name).select(*labels)
     info = tfds.builder(preset.entry.tfds, data_dir=tmp_path).info
-    features = {"cache": False, "batch_size": 2, "download": False}
+    features = {"cache": False, "batch_size": 2}
     # Made-up maps are of any bytes; of a set they are its classes.
     with tfds.testing.mock_data(num_examples=4, as_dataset_fn=as_dataset(info)):
         train = preset.load("train", data_dir=tmp_path, **features)
