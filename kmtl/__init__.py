@@ -32,6 +32,9 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl.builders import build as build
     from kmtl.builders import build_cnn as build_cnn
     from kmtl.builders import build_mlp as build_mlp
+    from kmtl.combining import distill as distill
+    from kmtl.combining import ensemble as ensemble
+    from kmtl.combining import merge as merge
     from kmtl.evaluation import Baselines as Baselines
     from kmtl.evaluation import DeltaM as DeltaM
     from kmtl.evaluation import baselines as baselines
@@ -118,6 +121,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "Hyperband",
         "GridSearch",
     ),
+    "kmtl.combining": ("distill", "ensemble", "merge"),
     "kmtl.evaluation": ("evaluate", "baselines", "Baselines", "DeltaM"),
     "kmtl.export": ("verify_export",),
     "kmtl.inspection": ("gates", "summary"),

@@ -89,6 +89,14 @@ def build(
     scheme = _resolve(sharing, "sharing", Sharing)
     specs = check_specs(inputs, input_shape, tasks)
     trunk = trunk.for_inputs(specs)
+    for task in tasks:
+        if task.adversarial and not isinstance(scheme, HardSharing):
+            raise ValueError(
+                f"Task '{task.name}' is adversarial, which needs one place where it "
+                "leaves the shared trunk: build with sharing='hard', or put a "
+                "kmtl.layers.GradientReversal into a model of your own. Received: "
+                f"sharing={scheme.registered_name!r}"
+            )
     if seed is not None:
         seed = _checks.check_int("seed", seed, 0)
     if sharing_depth is not None:
@@ -124,7 +132,8 @@ def build(
         own = front.of(task)
         layers = trunk.head_maker(make.part(f"{task.name}_{part}"))
         layers = dataclasses.replace(layers, kernel_initializer=task.kernel_initializer)
-        levels = ways.levels(features)
+        # Earlier blocks would be read past the reversal.
+        levels = None if task.adversarial else ways.levels(features)
         context = HeadContext(layers, own.shape, own.scale, levels)
         return task.build_head(features, context)
 

@@ -51,6 +51,7 @@ ROOMS = (
     "transferring",
     "plotting",
     "tuning",
+    "combining",
     "testing",
     "quickstart",
     "cli",

@@ -18,6 +18,7 @@ from kmtl.data.hashing import fingerprint
 from kmtl.data.idx import fashion_mnist, load_idx, mnist
 from kmtl.data.mixed_sets import Mixture
 from kmtl.data.mixing import mixture
+from kmtl.data.mixup import cutmix, mixup
 from kmtl.data.presets import Preset, preset
 from kmtl.data.splitting import split
 from kmtl.data.tensorflow_sets import from_tfds
@@ -31,6 +32,7 @@ __all__ = [
     "TaskData",
     "augment",
     "check",
+    "cutmix",
     "digits",
     "fashion_mnist",
     "fingerprint",
@@ -43,6 +45,7 @@ __all__ = [
     "from_tfds",
     "load_idx",
     "mixture",
+    "mixup",
     "mnist",
     "multi_digits",
     "preset",

@@ -48,8 +48,9 @@ def own(layer: Layer) -> Layer:
         )
     if type(layer).__name__ in MIXING:
         raise ValueError(
-            f"`layers` may not mix rows, whose labels are of different tasks: "
-            f"leave it out. Received: {type(layer).__name__}"
+            "`layers` may not mix rows, whose labels they do not know: "
+            "kmtl.data.mixup and kmtl.data.cutmix do that. "
+            f"Received: {type(layer).__name__}"
         )
     return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
 

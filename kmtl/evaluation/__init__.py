@@ -9,6 +9,7 @@ from kmtl.evaluation.delta import DeltaM, delta_m, relative_improvement
 from kmtl.evaluation.ensemble import average, compare
 from kmtl.evaluation.pareto import ParetoFront, hypervolume
 from kmtl.evaluation.results import BaselineRun, Baselines
+from kmtl.evaluation.robustness import attack, robustness
 from kmtl.evaluation.table import Evaluation, TaskRow
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Evaluation",
     "ParetoFront",
     "TaskRow",
+    "attack",
     "average",
     "baselines",
     "compare",
@@ -26,4 +28,5 @@ __all__ = [
     "evaluate",
     "hypervolume",
     "relative_improvement",
+    "robustness",
 ]

@@ -61,7 +61,7 @@ def average(
     if shares is None:
         shares = [1.0] * len(models)
     first = models[0]
-    inputs, tensors = _inputs_like(first)
+    inputs, tensors = inputs_like(first)
     answers = []
     for number, model in enumerate(models, 1):
         # Its layers, not copies of them; and no output layer that others would find,
@@ -150,18 +150,22 @@ def compare(
 
     lines = {}
     for name, model in models.items():
-        found = evaluate(model, data, baselines, **options)
-        line: dict[str, float | None] = {}
-        for row in found.rows:
-            if not row.auxiliary:
-                line[f"{row.task} {row.metric}"] = row.score
-        line |= {f"{task} Δ %": delta for task, delta in found.deltas.items()}
-        if found.delta_m is not None:
-            line["Δm %"] = found.delta_m
-        lines[name] = line
+        lines[name] = scores_line(evaluate(model, data, baselines, **options))
     table = pandas.DataFrame.from_dict(lines, orient="index")
     table.index.name = "model"
     return table
+
+
+def scores_line(found: Any) -> dict[str, float | None]:
+    """Scores of a `kmtl.evaluation.Evaluation` under the names of `compare`."""
+    line: dict[str, float | None] = {}
+    for row in found.rows:
+        if not row.auxiliary:
+            line[f"{row.task} {row.metric}"] = row.score
+    line |= {f"{task} Δ %": delta for task, delta in found.deltas.items()}
+    if found.delta_m is not None:
+        line["Δm %"] = found.delta_m
+    return line
 
 
 def _check_alike(models: Sequence[MultiTaskModel]) -> None:
@@ -193,7 +197,7 @@ def _check_alike(models: Sequence[MultiTaskModel]) -> None:
             )
 
 
-def _inputs_like(model: MultiTaskModel) -> tuple[Any, Any]:
+def inputs_like(model: MultiTaskModel) -> tuple[Any, Any]:
     """New inputs as a model has them, and what its layers are to be called on."""
     specs = model.input_specs
 

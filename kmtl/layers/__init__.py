@@ -14,6 +14,7 @@ from kmtl.layers.ends import LogSurvival, Positive, ZeroInflatedMean
 from kmtl.layers.film import FiLM
 from kmtl.layers.fusion import Fusion
 from kmtl.layers.gates import SoftmaxGate
+from kmtl.layers.gradient_reversal import GradientReversal
 from kmtl.layers.grouped import (
     GroupedConcatenate,
     GroupedDense,
@@ -55,6 +56,7 @@ from kmtl.layers.side_by_side import SideBySide
 from kmtl.layers.stitch import Stitch
 from kmtl.layers.stop_gradient import StopGradient
 from kmtl.layers.subspaces import SubspaceOrthogonality
+from kmtl.layers.sum_outputs import SumOutputs
 from kmtl.layers.top_k_gate import TopKGate
 from kmtl.layers.transfer import Calibrator, InformationTransfer
 
@@ -73,6 +75,7 @@ __all__ = [
     "DSelectKGate",
     "FiLM",
     "Fusion",
+    "GradientReversal",
     "GroupedConcatenate",
     "GroupedConv1D",
     "GroupedConv2D",
@@ -114,6 +117,7 @@ __all__ = [
     "Stitch",
     "StopGradient",
     "SubspaceOrthogonality",
+    "SumOutputs",
     "ToMembers",
     "TopKGate",
 ]

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from kmtl import _checks
 from kmtl._registry import register
 from kmtl.backbones.base import Backbone
+from kmtl.layers.gradient_reversal import GradientReversal
 from kmtl.layers.maker import LayerMaker
 from kmtl.layers.seam import Seam
 from kmtl.sharing.base import Sharing
@@ -60,6 +61,14 @@ class HardSharing(Sharing):
     ) -> Features:
         blocks = backbone.num_blocks
         depths = self._depths([task.name for task in tasks], blocks)
+        reversed_by = {task.name: task.adversarial for task in tasks}
+        for name, depth in depths.items():
+            if reversed_by[name] and not depth:
+                raise ValueError(
+                    f"Task '{name}' is adversarial and must share blocks, which learn "
+                    "to make it hard: give it a `sharing_depth` of at least 1. "
+                    f"Received: adversarial={reversed_by[name]}, sharing_depth=0"
+                )
         trunk = inputs
         outputs = {}
         for i in range(max(depths.values()) + 1):
@@ -68,6 +77,11 @@ class HardSharing(Sharing):
                 trunk = Seam(name="seam")(trunk)
             for name in leaving:
                 own = trunk
+                if reversed_by[name]:
+                    place = f"block{i + 1}" if i < blocks else "head"
+                    own = make.part(f"{name}_{place}").layer(
+                        GradientReversal, "reversal", strength=reversed_by[name]
+                    )(own)
                 for j in range(i, blocks):
                     part = make.part(f"{name}_block{j + 1}", f"block{j + 1}")
                     own = backbone.block(j, own, part)

@@ -21,6 +21,7 @@ from kmtl.tasks.segmentation import Segmentation
 from kmtl.tasks.sequence_regression import SequenceRegression
 from kmtl.tasks.survival import Survival
 from kmtl.tasks.tagging import Tagging
+from kmtl.tasks.taught import Taught
 from kmtl.tasks.zero_inflated import ZeroInflated
 
 __all__ = [
@@ -47,4 +48,5 @@ __all__ = [
     "Tagging",
     "Task",
     "TaskOutput",
+    "Taught",
 ]

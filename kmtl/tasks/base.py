@@ -47,6 +47,10 @@ class Task(_registry.Registrable):
             means that only NaN does.
         class_weight: Loss weight per class index, e.g. `{0: 1.0, 1: 4.0}`.
         auxiliary: Trained, but not part of scores. Defaults to False.
+        adversarial: Strength >= 0 with which the shared trunk learns to make the task
+            impossible, such as a domain that no other task should depend on: the
+            gradient of its loss is multiplied by minus this where it enters the trunk.
+            Above 0 the task is auxiliary. Defaults to 0.
         labels: Class (or column) names, for tables and exports.
         kernel_initializer: Keras initializer of the head's kernels. Defaults to
             Glorot's, uniform.
@@ -64,6 +68,7 @@ class Task(_registry.Registrable):
     missing: float | None = -1
     class_weight: Mapping[int, float] | None = None
     auxiliary: bool = False
+    adversarial: float = 0.0
     labels: tuple[str, ...] | None = None
     kernel_initializer: Initializer | None = None
 
@@ -111,7 +116,9 @@ class Task(_registry.Registrable):
         put("loss", self._check_loss(self.loss))
         put("metrics", resolve_metrics(self, self.metrics or self.DEFAULT_METRICS))
         put("missing", self._check_missing(self.missing))
-        put("auxiliary", bool(self.auxiliary))
+        reversal = _checks.check_range("adversarial", self.adversarial, 0, _MOST_WEIGHT)
+        put("adversarial", reversal)
+        put("auxiliary", bool(self.auxiliary) or reversal > 0)
         if self.labels is not None:
             if isinstance(self.labels, str):
                 raise TypeError(

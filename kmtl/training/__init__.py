@@ -9,8 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kmtl.training.adversaries import FGSM as FGSM
+    from kmtl.training.adversaries import PGD as PGD
+    from kmtl.training.adversaries import Adversary as Adversary
+    from kmtl.training.adversaries import InputNoise as InputNoise
     from kmtl.training.averaging import WeightAverage as WeightAverage
     from kmtl.training.curriculum import Curriculum as Curriculum
+    from kmtl.training.gradual_reversal import GradualReversal as GradualReversal
     from kmtl.training.guards import NonFiniteError as NonFiniteError
     from kmtl.training.memory import OutOfMemoryError as OutOfMemoryError
     from kmtl.training.runs import RunCheckpoint as RunCheckpoint
@@ -18,6 +23,11 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "Curriculum": "kmtl.training.curriculum",
+    "FGSM": "kmtl.training.adversaries",
+    "PGD": "kmtl.training.adversaries",
+    "Adversary": "kmtl.training.adversaries",
+    "InputNoise": "kmtl.training.adversaries",
+    "GradualReversal": "kmtl.training.gradual_reversal",
     "NonFiniteError": "kmtl.training.guards",
     "OutOfMemoryError": "kmtl.training.memory",
     "RunCheckpoint": "kmtl.training.runs",
@@ -26,9 +36,14 @@ _MODULES = {
 }
 
 __all__ = [
+    "Adversary",
     "Curriculum",
+    "FGSM",
+    "GradualReversal",
+    "InputNoise",
     "NonFiniteError",
     "OutOfMemoryError",
+    "PGD",
     "RunCheckpoint",
     "WeightAverage",
     "fit_run",

@@ -13,6 +13,7 @@ from kmtl.relations import base as relations_base
 from kmtl.relations.base import Relations
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_loss_weights
+from kmtl.training.adversaries import Adversary, check_adversary
 from kmtl.training.balance import Plan, make_plan
 from kmtl.training.heads import check_heads
 from kmtl.training.metrics import TaskMetrics
@@ -34,6 +35,7 @@ class Compilation:
         weighting, relations: Set up, but not yet the model's; or None.
         plan: What a gradient-based weighting acts on, else None.
         factors: Name of a part -> factor of the learning rate.
+        adversary: What changes the inputs of every step, or None.
         options: Arguments of `keras.Model.compile`.
     """
 
@@ -45,6 +47,7 @@ class Compilation:
     relations: relations_base.Relations | None
     plan: Plan | None
     factors: dict[str, float]
+    adversary: Adversary | None
     options: Config
 
     def config(self) -> Config:
@@ -60,6 +63,7 @@ class Compilation:
             "weighting": self.weighting,
             "relations": self.relations,
             "lr_multipliers": self.factors or None,
+            "adversary": self.adversary,
         }
 
 
@@ -73,6 +77,7 @@ def check(
     weighting: str | Config | Weighting | None,
     relations: str | Relations | None,
     lr_multipliers: Mapping[str, float] | None,
+    adversary: Adversary | None,
     **options: Any,
 ) -> Compilation:
     """Check arguments of `compile`; the model stays as it is.
@@ -92,6 +97,7 @@ def check(
     shapes = {name: tensor.shape for name, tensor in model.output.items()}
     task_metrics = TaskMetrics(tasks, shapes, metrics, weighted_metrics)
     factors = check_factors(model, lr_multipliers)
+    adversary = check_adversary(model, adversary)
     options = _check_options(**options)
     rule = weighting_base.get(weighting)
     regulariser = relations_base.get(relations)
@@ -113,7 +119,16 @@ def check(
     if regulariser is not None:
         regulariser.setup(model)
     return Compilation(
-        tasks, losses, weights, task_metrics, rule, regulariser, plan, factors, options
+        tasks,
+        losses,
+        weights,
+        task_metrics,
+        rule,
+        regulariser,
+        plan,
+        factors,
+        adversary,
+        options,
     )
 
 

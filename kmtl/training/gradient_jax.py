@@ -11,7 +11,7 @@ import keras
 
 from kmtl.training import total_loss
 from kmtl.training.balance import Plan, aggregate, samples_twice
-from kmtl.training.step_jax import apply_gradients, restore_absent
+from kmtl.training.step_jax import apply_gradients, changed_inputs, restore_absent
 from kmtl.typing import Data, Model, Tensor
 
 
@@ -20,6 +20,9 @@ def train_step(model: Model, state: Any, data: Data) -> tuple[dict, Any]:
     plan: Plan = model._state.plan
     trainable, non_trainable, optimizer_variables, metrics_variables = state
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    (x, y), non_trainable = changed_inputs(
+        model, trainable, non_trainable, (x, y, sample_weight)
+    )
     position = {id(v): i for i, v in enumerate(model.trainable_variables)}
     shared_at = [position[id(v)] for v in plan.shared]
     own_at = [i for i in range(len(trainable)) if i not in set(shared_at)]

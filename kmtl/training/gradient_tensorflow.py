@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from kmtl.losses.masked import all_replicas_sum, replica_count
 from kmtl.training import total_loss
+from kmtl.training.adversaries import changed
 from kmtl.training.balance import Plan, aggregate, samples_twice
 from kmtl.training.step_tensorflow import (
     apply_gradients,
@@ -23,6 +24,7 @@ def train_step(model: Model, data: Data) -> Logs:
     """One step: every task's gradient, one update from them, and the heads' own."""
     plan: Plan = model._state.plan
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    x, y = changed(model, model.adversary, (x, y, sample_weight))
     scale = tf.cast(model.optimizer.scale_loss(tf.ones(())), tf.float32)
     features: Tensor = None
     copies: dict[str, Tensor] = {}

@@ -23,6 +23,7 @@ from kmtl.training import (
     targets,
     total_loss,
 )
+from kmtl.training.adversaries import Adversary
 from kmtl.training.balance import current_plan
 from kmtl.training.balance_log import BalanceLog
 from kmtl.training.batches import ShuffledBatches
@@ -105,6 +106,7 @@ class MultiTaskModel(TaskAccess):
                 layer.trainable = False
         self.weighting: weighting_base.Weighting | None = None
         self.relations: relations_base.Relations | None = None
+        self.adversary: Adversary | None = None
         self.balance_log: BalanceLog | None = None
         self._state = CompileState()
         #: What `kmtl.build` was given; None for a net made by hand.
@@ -127,6 +129,7 @@ class MultiTaskModel(TaskAccess):
         weighting: str | Config | Weighting | None = None,
         relations: str | Relations | None = None,
         lr_multipliers: Mapping[str, float] | None = None,
+        adversary: Adversary | None = None,
     ) -> None:
         """Make the model ready to train. Only the optimizer is needed.
 
@@ -154,6 +157,9 @@ class MultiTaskModel(TaskAccess):
                 `"trunk"` (all blocks), `"block_1"` and so on (that block, shared or the
                 tasks' own), and names of tasks, for their heads. Parts that are not
                 named, gates among them, have 1. Defaults to none.
+            adversary: Changes the inputs of every training step: an attack, such as
+                `kmtl.training.FGSM(0.1)` or `PGD(0.1)`, or
+                `kmtl.training.InputNoise(0.1)`. Defaults to none.
 
         Raises:
             ValueError: for names that are not tasks, unknown losses and metrics, and a
@@ -174,6 +180,7 @@ class MultiTaskModel(TaskAccess):
             weighting=weighting,
             relations=relations,
             lr_multipliers=lr_multipliers,
+            adversary=adversary,
         )
         super().compile(**made.options)
         rate_factors.install(self, self.optimizer, made.factors)
@@ -189,9 +196,12 @@ class MultiTaskModel(TaskAccess):
             log = BalanceLog(self.task_names, getattr(rule, "monitor", False))
         if made.relations is not None:
             made.relations.belong_to(self)
+        if made.adversary is not None:
+            made.adversary.belong_to(self)
         for name, part in (
             ("weighting", rule),
             ("relations", made.relations),
+            ("adversary", made.adversary),
             ("balance_log", log),
         ):
             old = getattr(self, name)

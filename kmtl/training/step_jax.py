@@ -10,6 +10,7 @@ import keras
 
 from kmtl._private.keras import update_metrics
 from kmtl.training import look_ahead
+from kmtl.training.adversaries import changed
 from kmtl.training.optimizer_slots import known_variables, optimizer_slots
 from kmtl.training.task_variables import moving_state, owned_state
 from kmtl.typing import Data, Model, Tensor
@@ -21,6 +22,9 @@ def train_step(model: Model, state: Any, data: Data) -> tuple[dict, Any]:
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     if getattr(model.weighting, "looks_ahead", False):
         non_trainable = _look_ahead(model, state, (x, y, sample_weight))
+    (x, y), non_trainable = changed_inputs(
+        model, trainable, non_trainable, (x, y, sample_weight)
+    )
 
     def loss_and_updates(trainable: list) -> Any:
         loss, aux = model.compute_loss_and_updates(
@@ -88,6 +92,25 @@ def apply_gradients(
             for slot in slots:
                 new[slot] = optimizer_variables[slot]
     return [by_id[id(v)] for v in variables], new
+
+
+def changed_inputs(
+    model: Model, trainable: list, non_trainable: list, data: tuple
+) -> tuple[tuple, list]:
+    """`(x, y)` as the model's adversary leaves them, and non-trainable values."""
+    if model.adversary is None:
+        return data[:2], non_trainable
+    mapping = [
+        *zip(model.trainable_variables, trainable, strict=True),
+        *zip(model.non_trainable_variables, non_trainable, strict=True),
+    ]
+    with keras.StatelessScope(state_mapping=mapping) as scope:
+        found = changed(model, model.adversary, data, mapping)
+    values = map(scope.get_current_value, model.non_trainable_variables)
+    return found, [
+        old if new is None else new
+        for old, new in zip(non_trainable, values, strict=True)
+    ]
 
 
 def _look_ahead(model: Model, state: Any, data: tuple) -> list:

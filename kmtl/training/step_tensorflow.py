@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from kmtl._private.tensorflow import STAYS_A_CALL
 from kmtl.training import look_ahead
+from kmtl.training.adversaries import changed
 from kmtl.training.optimizer_slots import build_optimizer
 from kmtl.training.task_variables import moving_state, owned_state
 from kmtl.typing import Data, Logs, Model, Optimizer, Tensor, Variable
@@ -27,6 +28,7 @@ def train_step(model: Model, data: Data) -> Logs:
             tf.cast(model.optimizer.learning_rate, tf.float32),
             (x, y, sample_weight),
         )
+    x, y = changed(model, model.adversary, (x, y, sample_weight))
     moving = moving_statistics(model)
     with tf.GradientTape() as tape:
         y_pred = model(x, training=True)

@@ -55,6 +55,7 @@ EXAMPLES = {
         RNG.poisson(3, (ROWS, 2)),
     ),
     "distribution": (kmtl.Distribution("t"), RNG.normal(size=ROWS)),
+    "taught": (kmtl.tasks.Taught("t", shape=(3,)), RNG.normal(size=(ROWS, 3))),
     "custom": (kmtl.CustomTask("t", shape=(2,)), RNG.normal(size=(ROWS, 2))),
     "tagging": (
         kmtl.Tagging("t", labels=("O", "B-a", "I-a")),

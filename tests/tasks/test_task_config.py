@@ -60,6 +60,7 @@ TASKS = [
     kmtl.Count("visits", loss="negative_binomial", dispersion=0.5),
     kmtl.Quantile("price", levels=[0.1, 0.5], metrics=("mae",), transform="robust"),
     kmtl.Distribution("size", family="student_t", degrees=3, unit="m"),
+    kmtl.tasks.Taught("t", shape=(2, 3), space="sigmoid", temperature=4),
     kmtl.CustomTask("pair", shape=(2,), final_activation="tanh"),
     kmtl.Tagging("tags", labels=("O", "B-a"), length=5, metrics=("span_f1",)),
 ]

@@ -1,0 +1,236 @@
+"""Distillation: teachers of single tasks, or larger ones, and a student of all."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kmtl import _checks
+from kmtl.tasks.base import Task
+from kmtl.tasks.output import TaskOutput
+from kmtl.tasks.taught import Taught
+from kmtl.training import sources, targets
+from kmtl.training.model import MultiTaskModel
+from kmtl.training.raw_sets import prepared
+from kmtl.typing import Data, TaskName
+
+#: Ends of the names of what is learned from teachers.
+TAUGHT, FEATURES = "_taught", "_features"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Distillation:
+    """A student with its teachers' words as further tasks.
+
+    Attributes:
+        model: The student's layers with an output more per taught task; to be compiled
+            and trained. The student learns with it.
+        student: The student.
+        teachers: Dict task name -> its teacher.
+        data: `(x, y, sample_weight)` to train `model` on.
+    """
+
+    model: MultiTaskModel
+    student: MultiTaskModel
+    teachers: dict[TaskName, MultiTaskModel]
+    data: tuple
+
+    def prepare(self, data: Data) -> tuple:
+        """Further data with the teachers' words, such as validation data.
+
+        Args:
+            data: `(x, y)` or `(x, y, sample_weight)`, arrays, or a `kmtl.data.Split`.
+
+        Returns:
+            `(x, y, sample_weight)` for `model`.
+        """
+        arrays = self.student.checked_arrays(data)
+        if arrays is None:
+            raise TypeError(
+                "`data` must be arrays or a kmtl.data.Split: the teachers are asked "
+                f"once about every row. Received: {type(data).__name__}"
+            )
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(arrays)
+        raw = (sources.arrays_of(data) or (x,))[0]
+        y = dict(y)
+        learned = {task.name: task for task in self.model.tasks}
+        for model in {id(m): m for m in self.teachers.values()}.values():
+            given = prepared(model.input_specs, raw) if model.input_specs else raw
+            said = model.predict(given, verbose=0)
+            for name, teacher in self.teachers.items():
+                if teacher is model:
+                    y[name + TAUGHT] = self._label(name, np.asarray(said[name]))
+            wanted = [n for n in model.task_names if n + FEATURES in learned]
+            if wanted:
+                trunk = keras.Model(model.input, model.seam.output)
+                seen = np.asarray(trunk.predict(given, verbose=0))
+                y |= {name + FEATURES: seen for name in wanted if name in self.teachers}
+        return x, y, weight
+
+    def _label(self, name: TaskName, said: np.ndarray) -> np.ndarray:
+        """A teacher's outputs in the scale in which the student learns the task."""
+        layer = self.student.task_outputs[name]
+        if layer.transform is None:
+            return said
+        mask = np.ones(said.shape, "float32")
+        return ops.convert_to_numpy(layer.targets(ops.convert_to_tensor(said), mask))
+
+
+def distill(
+    student: MultiTaskModel,
+    teachers: MultiTaskModel | Sequence[MultiTaskModel],
+    data: Data,
+    *,
+    temperature: float = 2.0,
+    strength: float = 1.0,
+    features: float = 0.0,
+) -> Distillation:
+    """A student that learns what labels say, and what teachers do.
+
+    Beside each task with a teacher stands a further one, `<task>_taught`, on the same
+    outputs, whose labels are the teacher's: logits at a temperature for classes, values
+    for all else. It has them for every row, so rows without labels teach, too. All that
+    kmtl does with tasks it does with these: weights, weightings, masks, searches.
+
+    Args:
+        student: The model to train, of any size and sharing.
+        teachers: Trained models of some or all of its tasks, one for each task:
+            single-task models, or larger ones of several tasks.
+        data: `(x, y)` or `(x, y, sample_weight)`, arrays, or a `kmtl.data.Split`. The
+            teachers are asked once, here.
+        temperature: Number > 0 that divides logits. Defaults to 2.
+        strength: Weight >= 0 of what teachers say, a factor of the task's own weight.
+            Defaults to 1.
+        features: Weight >= 0 of a `<task>_features` task besides: the student's trunk,
+            through a dense layer per task, points where the teacher's does. Defaults to
+            0: none.
+
+    Returns:
+        `Distillation`: `model` and `data` to train with. The layers are the student's.
+
+    Raises:
+        ValueError: for teachers without a task of the student's, two of one task, and
+            outputs of another shape.
+
+    Example:
+
+    >>> x = np.random.default_rng(0).normal(size=(20, 4)).astype("float32")
+    >>> y = {"kind": (x[:, 0] > 0).astype(int), "size": np.full(20, np.nan)}
+    >>> tasks = [kmtl.Classification("kind", classes=2), kmtl.Regression("size")]
+    >>> teachers = [
+    ...     kmtl.build_mlp(input_shape=(4,), tasks=[task], units=(16,), seed=0)
+    ...     for task in tasks
+    ... ]  # and train each
+    >>> student = kmtl.build_mlp(input_shape=(4,), tasks=tasks, units=(4,), seed=0)
+    >>> taught = kmtl.distill(student, teachers, (x, y))
+    >>> taught.model.compile("adam")
+    >>> history = taught.model.fit(*taught.data, verbose=0)
+    >>> student.predict(x, verbose=0)["size"].shape
+    (20, 1)
+
+    Reference: Hinton, Vinyals, Dean, 2015, arXiv:1503.02531; Li, Bilen, "Knowledge
+    Distillation for Multi-task Learning", ECCV 2020 workshops, arXiv:2007.06889.
+    """
+    temperature = _checks.check_range("temperature", temperature, 0, low_open=True)
+    strength = _checks.check_range("strength", strength, 0, 1e30)
+    features = _checks.check_range("features", features, 0, 1e30)
+    given = [teachers] if isinstance(teachers, MultiTaskModel) else list(teachers)
+    known = _by_task(student, given)
+    parts = student.checked_arrays(data)
+    if parts is not None:  # the scale in which values are learned
+        targets.adapt(student, *keras.utils.unpack_x_y_sample_weight(parts))
+    outputs = dict(student.output)
+    for name, teacher in known.items():
+        layer = student.task_outputs[name]
+        targets.check_adapted(teacher, "distill")
+        if teacher.output[name].shape != student.output[name].shape:
+            raise ValueError(
+                "A teacher must have outputs of the student's shape. Received, for "
+                f"task '{name}': {teacher.output[name].shape} and "
+                f"{student.output[name].shape}"
+            )
+        if layer.members > 1:
+            raise ValueError(
+                "`student` must be one net, with one answer for each row. Received: a "
+                "kmtl.backbones.Ensemble; average teachers with "
+                "kmtl.evaluation.average instead"
+            )
+        task = Taught(
+            name + TAUGHT,
+            shape=tuple(layer.input.shape[1:]),
+            space=_space(layer.task),
+            temperature=temperature,
+            weight=strength * layer.task.weight,
+            auxiliary=True,
+        )
+        outputs[task.name] = TaskOutput(task)(layer.input)
+        if features:
+            task = _feature_task(student, teacher, name, features * layer.task.weight)
+            adapter = keras.layers.Dense(task.shape[-1], name=f"{name}_head_adapter")
+            outputs[task.name] = TaskOutput(task)(adapter(student.seam.output))
+    model = MultiTaskModel(student.input, outputs, name="taught")
+    made = Distillation(model, student, known, ())
+    return dataclasses.replace(made, data=made.prepare(data))
+
+
+def _by_task(
+    student: MultiTaskModel, teachers: Sequence[Any]
+) -> dict[TaskName, MultiTaskModel]:
+    found: dict[TaskName, MultiTaskModel] = {}
+    for teacher in teachers:
+        if not isinstance(teacher, MultiTaskModel):
+            raise TypeError(
+                "`teachers` must be models of kmtl, whose outputs are named and, for "
+                f"classes, logits. Received: {type(teacher).__name__}"
+            )
+        mine = [name for name in teacher.task_names if name in student.task_names]
+        if not mine:
+            raise ValueError(
+                "`teachers` must have tasks of the student: "
+                f"{', '.join(student.task_names)}. Received: one of "
+                f"{', '.join(teacher.task_names)}"
+            )
+        for name in mine:
+            if name in found:
+                raise ValueError(
+                    "`teachers` must be one for each task; make one of several with "
+                    f"kmtl.evaluation.average. Received: two of task '{name}'"
+                )
+            found[name] = teacher
+    if not found:
+        raise ValueError("`teachers` must have at least one model. Received: none")
+    return found
+
+
+def _space(task: Task) -> str:
+    activation = task.output_activation
+    return activation if activation in ("softmax", "sigmoid") else "values"
+
+
+def _feature_task(
+    student: MultiTaskModel, teacher: MultiTaskModel, name: TaskName, weight: float
+) -> Taught:
+    if student.seam is None or teacher.seam is None:
+        raise ValueError(
+            "`features` needs a student and teachers whose trunk ends at one place: "
+            "build them with sharing='hard', or give features=0. Received: "
+            f"{'a student' if student.seam is None else f'a teacher of {name}'} without"
+        )
+    own, other = student.seam.output.shape[1:], teacher.seam.output.shape[1:]
+    if own[:-1] != other[:-1] or None in other:
+        raise ValueError(
+            "`features` needs trunks that end in maps of one size; their channels may "
+            f"differ. Received, for task '{name}': {tuple(own)} and {tuple(other)}"
+        )
+    return Taught(
+        name + FEATURES,
+        shape=tuple(other),
+        space="direction",
+        weight=weight,
+        auxiliary=True,
+    )

@@ -1,0 +1,100 @@
+"""Students and what their teachers say."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from scipy import special
+
+import kmtl
+from kmtl.tasks import Taught
+
+pytestmark = pytest.mark.backend
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(40, 4)).astype("float32")
+Y = {"kind": (X[:, 0] > 0).astype("int32"), "size": 50 + 10.0 * X[:, 1]}
+Y["kind"][10:] = -1
+Y["size"][8:12] = np.nan
+TASKS = (
+    kmtl.Classification("kind", classes=3, weight=0.5),
+    kmtl.Regression("size", transform="standardize"),
+)
+
+
+def model_of(tasks, units=(5,)):
+    model = kmtl.build_mlp(input_shape=(4,), tasks=tasks, units=units, seed=1)
+    if "size" in model.task_names:
+        model.adapt_targets({"size": Y["size"] if len(tasks) > 1 else Y["size"] * 2})
+    return model
+
+
+@pytest.fixture(scope="module")
+def taught():
+    teachers = [model_of([task], units=(9,)) for task in TASKS]
+    student = model_of(TASKS)
+    return kmtl.distill(student, teachers, (X, Y), temperature=3.0, features=0.25)
+
+
+def test_losses_by_hand() -> None:
+    said, own = RNG.normal(size=(2, 6, 3)).astype("float32")
+    task = Taught("t", shape=(3,), temperature=3.0)
+    p, q = special.softmax(said / 3, -1), special.softmax(own / 3, -1)
+    found = keras.ops.convert_to_numpy(task.loss_values(said, own))
+    wanted = 9 * (p * np.log(p / q)).sum(-1)
+    np.testing.assert_allclose(found, np.repeat(wanted[:, None], 3, 1), rtol=1e-4)
+    task = task.replace(space="sigmoid")
+    p, q = special.expit(said / 3), special.expit(own / 3)
+    wanted = 9 * (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q)))
+    found = keras.ops.convert_to_numpy(task.loss_values(said, own))
+    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-6)
+    task = task.replace(space="direction")
+    cosine = (said * own).sum(-1)
+    cosine /= np.linalg.norm(said, axis=-1) * np.linalg.norm(own, axis=-1)
+    found = keras.ops.convert_to_numpy(task.loss_values(said, own))
+    np.testing.assert_allclose(found[:, 0], 2 - 2 * cosine, rtol=1e-4)
+
+
+def test_teachers_speak_of_every_row_in_the_students_scale(taught) -> None:
+    _, y, _ = taught.data
+    kind, size = taught.teachers["kind"], taught.teachers["size"]
+    said = kind.predict(X, verbose=0)["kind"]
+    np.testing.assert_allclose(y["kind_taught"], said, rtol=1e-5)
+    labels = Y["size"]
+    scaled = size.predict(X, verbose=0)["size"] - np.nanmean(labels)
+    np.testing.assert_allclose(
+        y["size_taught"], scaled / np.nanstd(labels), rtol=1e-3, atol=1e-4
+    )
+    assert y["kind_features"].shape == (40, 9)
+    np.testing.assert_array_equal(y["kind"], Y["kind"])
+
+
+def test_the_student_follows_its_teachers(taught) -> None:
+    assert taught.model.task("kind_taught").weight == 0.5
+    assert taught.model.task("kind_features").weight == 0.125
+    taught.model.compile(keras.optimizers.Adam(0.02), weighting="pcgrad")
+    before = taught.model.loss_report(*taught.data)
+    taught.model.fit(*taught.data, epochs=12, verbose=0)
+    after = taught.model.loss_report(*taught.data)
+    for name in ("kind_taught", "size_taught", "kind_features"):
+        assert after[name]["loss"] < 0.8 * before[name]["loss"], name
+    assert after["kind"]["labels"] == 10
+    assert after["kind_taught"]["labels"] == 120  # every entry of every row
+    # What it has learned is the student's.
+    one, other = (m.predict(X, verbose=0) for m in (taught.model, taught.student))
+    np.testing.assert_array_equal(one["size"], other["size"])
+    assert taught.student.task_names == ("kind", "size")
+
+
+def test_refused(taught) -> None:
+    student = taught.student
+    with pytest.raises(ValueError, match="two of task 'kind'"):
+        kmtl.distill(student, [taught.teachers["kind"]] * 2, (X, Y))
+    other = model_of([kmtl.Classification("kind", classes=4)])
+    with pytest.raises(ValueError, match="student's shape"):
+        kmtl.distill(student, other, (X, Y))
+    with pytest.raises(ValueError, match="tasks of the student"):
+        kmtl.distill(student, model_of([kmtl.Regression("age")]), (X, Y))
+    with pytest.raises(TypeError, match="logits"):
+        kmtl.distill(student, [keras.Sequential()], (X, Y))

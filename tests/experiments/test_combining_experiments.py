@@ -1,0 +1,42 @@
+"""The experiments on ensembles and on teachers: their tables, and their fast modes.
+
+The scripts run in processes of their own, because each chooses its backend.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("name", "rows"), [("ensembles", 8), ("teacher_student", 5)]
+)  # fmt: skip
+def test_fast_run(name: str, rows: int, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(EXPERIMENTS / name / "run.py"),
+            "--fast",
+            "--out",
+            tmp_path,
+        ],
+        env={**os.environ, "PYTHONPATH": str(EXPERIMENTS.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    table = json.loads((tmp_path / "results.json").read_text("utf-8"))["tables"]
+    assert len(table["digits"]) == rows
+    text = (tmp_path / "README.md").read_text("utf-8")
+    assert "which means nothing" in text
+    assert text.count("| the reference |") == 1

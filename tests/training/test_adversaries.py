@@ -1,0 +1,148 @@
+"""Attacks and noise on the inputs of a step, and a model under attack."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from core_tools import table, table_model
+
+import kmtl
+from kmtl.training import FGSM, PGD, InputNoise
+from kmtl.training.adversaries import changed
+
+pytestmark = pytest.mark.backend
+
+X, Y = table(8)
+
+
+def linear(bias: float = 0.0):
+    """y = x w + b, of which all is known."""
+    model = kmtl.build_mlp(
+        input_shape=(3,), tasks=[kmtl.Regression("size")], units=(), seed=0
+    )
+    w = np.array([[1.0], [-2.0], [0.0]], "float32")
+    model.set_weights([w, np.full(1, bias, "float32"), *model.get_weights()[2:]])
+    return model, w
+
+
+def two_linear():
+    """Two tasks on one linear trunk."""
+    tasks = [kmtl.Regression("far", weight=0.5), kmtl.Regression("near")]
+    return kmtl.build_mlp(
+        input_shape=(6,), tasks=tasks, units=(4,), activation="linear", seed=0
+    )
+
+
+def attacked_by_hand(model, x, y, epsilon: float) -> np.ndarray:
+    """FGSM on `two_linear`, from its weights."""
+    trunk, gradient = model.get_layer("shared_block1_dense").get_weights(), 0.0
+    for name, weight in (("far", 0.5), ("near", 1.0)):
+        head = model.get_layer(f"{name}_head_logits").get_weights()
+        answers = (x @ trunk[0] + trunk[1]) @ head[0] + head[1]
+        error = np.nan_to_num(answers[:, 0] - y[name]) / (~np.isnan(y[name])).sum()
+        gradient = gradient + weight * 2 * error[:, None] * (trunk[0] @ head[0])[:, 0]
+    return x + epsilon * np.sign(gradient)
+
+
+def test_fgsm_follows_the_sign_of_the_gradient() -> None:
+    model, w = linear(0.5)
+    x = np.array([[1.0, 1.0, 1.0], [2.0, 0.0, 5.0]], "float32")
+    y = {"size": np.array([0.0, 9.0])}  # outputs -0.5 and 2.5: residuals below 0
+    (found, _, *_) = kmtl.evaluation.attack(model, (x, y), FGSM(0.25))
+    np.testing.assert_allclose(found, x - 0.25 * np.sign(w[:, 0]), rtol=1e-6)
+    half = kmtl.evaluation.attack(model, (x, y), FGSM(0.25, share=0.5))[0]
+    np.testing.assert_allclose(half, np.stack([x[0], found[1]]), rtol=1e-6)
+
+
+def test_missing_labels_and_chosen_tasks_only() -> None:
+    model = table_model()
+    y = {**Y, "kind": np.full(8, -1, "int32")}
+    given = [keras.ops.convert_to_tensor(X), y, None]
+    only, _ = changed(model, FGSM(0.1, tasks=["kind"]), tuple(given))
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(only), X)
+    every, _ = changed(model, FGSM(0.1), tuple(given))
+    here = ~np.isnan(Y["size"]).all(1) | (Y["flag"] != -1)
+    moved = np.abs(keras.ops.convert_to_numpy(every) - X).max(1) > 0.05
+    np.testing.assert_array_equal(moved, here)
+
+
+@pytest.mark.parametrize("weighting", [None, "pcgrad"])
+def test_a_step_on_attacked_inputs(weighting) -> None:
+    y = {"far": Y["size"][:, 0], "near": X[:, 0] * 3.0}
+    trained = []
+    for adversary in (FGSM(0.3), None):
+        model = two_linear()
+        x = X if adversary else attacked_by_hand(model, X, y, 0.3)
+        rule = keras.optimizers.SGD(0.1)
+        model.compile(rule, weighting=weighting, adversary=adversary)
+        model.fit(x, y, shuffle=False, verbose=0)
+        trained.append([v for layer in model.layers for v in layer.get_weights()])
+    for one, other in zip(*trained, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-6)
+
+
+def test_pgd_stays_near_and_raises_the_loss_most() -> None:
+    model = table_model()
+    model.compile("sgd")
+    fgsm = kmtl.evaluation.attack(model, (X, Y), FGSM(0.2))
+    pgd = kmtl.evaluation.attack(model, (X, Y), PGD(0.2, steps=10, seed=0))
+    assert np.abs(pgd[0] - X).max() <= 0.2 + 1e-6
+    losses = [model.loss_report(*d)["total"] for d in ((X, Y), fgsm, pgd)]
+    assert losses[0] < losses[1] <= losses[2] + 1e-3
+    inside = kmtl.evaluation.attack(
+        model, (X, Y), PGD(9.0, steps=1, bounds=(-1, 1), seed=0)
+    )
+    assert np.abs(inside[0]).max() == 1
+
+
+def test_noise_is_drawn_anew_and_the_target_stays_clean() -> None:
+    tasks = [kmtl.Reconstruction("again")]
+    model = kmtl.build_mlp(input_shape=(3,), tasks=tasks, units=(), seed=0)
+    weights = [np.eye(3, dtype="float32"), *model.get_weights()[1:]]
+    model.set_weights(weights)
+    noise = InputNoise(0.5, seed=1)
+    model.compile(keras.optimizers.SGD(0.0), adversary=noise)
+    x = np.zeros((4000, 3), "float32")
+    logs = model.fit(x, batch_size=4000, epochs=2, verbose=0).history["loss"]
+    np.testing.assert_allclose(logs, 0.25, rtol=0.05)  # the variance of the noise
+    assert logs[0] != logs[1]
+
+
+def test_a_saved_model_goes_on_with_its_adversary(tmp_path) -> None:
+    model = table_model()
+    model.compile("adam", adversary=PGD(0.1, steps=2, bounds=(-9, 9), seed=3))
+    model.save(tmp_path / "model.keras")
+    loaded = kmtl.load_model(tmp_path / "model.keras")
+    assert loaded.adversary.get_config() == model.adversary.get_config()
+    model.compile("adam")
+    assert model.adversary is None
+    names = [variable.path for variable in model.variables]
+    assert not any("pgd" in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tasks": ["kinds"]}, "kind"),
+        ({"inputs": ["x"]}, "inputs"),
+        ({"epsilon": 0}, "epsilon"),
+        ({"bounds": (1, 0)}, "smaller one first"),
+    ],
+)
+def test_refused(options, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        table_model().compile("adam", adversary=FGSM(**{"epsilon": 1, **options}))
+
+
+def test_refused_inputs() -> None:
+    bytes_in = kmtl.build_cnn(
+        input_shape=(4, 4, 1),
+        tasks=[kmtl.Regression("size")],
+        filters=(2,),
+        input_dtype="uint8",
+    )
+    with pytest.raises(ValueError, match=r"array of floats.*uint8"):
+        bytes_in.compile("adam", adversary=FGSM(1))
+    with pytest.raises(TypeError, match="FGSM"):
+        bytes_in.compile("adam", adversary="fgsm")
