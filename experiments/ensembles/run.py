@@ -123,7 +123,7 @@ def train(method: str, found: data.Set, seed: int, settings: dict[str, Any]) -> 
     batches = ShuffledBatches(
         part.x, part.y, batch_size=settings["batch_size"], seed=seed
     )
-    model.fit(batches, epochs=epochs * times, verbose=0)
+    model.fit(batches, epochs=epochs * times, shuffle=False, verbose=0)
     return model
 
 

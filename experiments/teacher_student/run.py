@@ -112,7 +112,8 @@ class Lessons:
         model.compile(keras.optimizers.Adam(self.settings["rate"]))
         size = self.settings["batch_size"]
         batches = ShuffledBatches(x, y, batch_size=size, seed=self.seed)
-        model.fit(batches, epochs=self.settings["epochs"], verbose=0)
+        epochs = self.settings["epochs"]
+        model.fit(batches, epochs=epochs, shuffle=False, verbose=0)
         return model
 
     def singles(self, part: data.Part, units: int) -> list:

@@ -13,7 +13,6 @@ from scipy import optimize, special
 from kmtl.evaluation.ensemble import inputs_like
 from kmtl.layers.sum_outputs import SumOutputs
 from kmtl.tasks.base import Task
-from kmtl.tasks.binary import BinaryClassification, MultiLabel
 from kmtl.tasks.classification import Classification
 from kmtl.tasks.output import TaskOutput
 from kmtl.tasks.regression import Regression
@@ -23,7 +22,7 @@ from kmtl.training.labels import apply_sample_weight
 from kmtl.training.model import MultiTaskModel
 from kmtl.typing import Config, Tensor
 
-KINDS = (Regression, Classification, BinaryClassification, MultiLabel)
+KINDS = ("regression", "classification", "binary_classification", "multi_label")
 #: Largest step along a stage's answer.
 _MOST_STEP = 16.0
 #: Share of a class that has no label, at least.
@@ -83,7 +82,7 @@ def boost(
         batches = ShuffledBatches(
             x, wanted, weights, batch_size=batch_size, seed=seed + number
         )
-        history = stage.fit(batches, epochs=epochs, verbose=verbose)
+        history = stage.fit(batches, epochs=epochs, verbose=verbose, shuffle=False)
         histories.append(history.history)
         answers = stage.predict(x, verbose=0)
         for task in tasks:
@@ -103,7 +102,7 @@ def check(model: MultiTaskModel) -> None:
         ValueError: naming the task.
     """
     for name, layer in model.task_outputs.items():
-        if not isinstance(layer.task, KINDS):
+        if layer.task.registered_name not in KINDS:
             raise ValueError(
                 "method='boosting' takes tasks of kmtl.Regression, Classification, "
                 "BinaryClassification and MultiLabel; for others train with "

@@ -341,6 +341,7 @@ class _Training:
             validation_data=validation,
             callbacks=callbacks,
             verbose=self.verbose,
+            shuffle=False,  # of the batches, which are shuffled rows
         )
 
 

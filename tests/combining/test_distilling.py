@@ -73,9 +73,9 @@ def test_teachers_speak_of_every_row_in_the_students_scale(taught) -> None:
 def test_the_student_follows_its_teachers(taught) -> None:
     assert taught.model.task("kind_taught").weight == 0.5
     assert taught.model.task("kind_features").weight == 0.125
-    taught.model.compile(keras.optimizers.Adam(0.02), weighting="pcgrad")
+    taught.model.compile(keras.optimizers.Adam(0.05), run_eagerly=True)
     before = taught.model.loss_report(*taught.data)
-    taught.model.fit(*taught.data, epochs=12, verbose=0)
+    taught.model.fit(*taught.data, batch_size=40, epochs=15, verbose=0)
     after = taught.model.loss_report(*taught.data)
     for name in ("kind_taught", "size_taught", "kind_features"):
         assert after[name]["loss"] < 0.8 * before[name]["loss"], name

@@ -46,7 +46,8 @@ def bagged():
 
 @pytest.fixture(scope="module")
 def boosted():
-    return train("boosting", epochs=8, optimizer=keras.optimizers.Adam(0.05))
+    rule, eagerly = keras.optimizers.Adam(0.05), {"run_eagerly": True}
+    return train("boosting", epochs=6, optimizer=rule, compile_options=eagerly)
 
 
 def bag(seed: int) -> np.ndarray:
@@ -60,7 +61,7 @@ def test_a_bagged_member_is_that_training_alone(bagged) -> None:
     rows = bag(6)
     own = {name: labels[rows] for name, labels in Y.items()}
     batches = ShuffledBatches(X[rows], own, batch_size=20, seed=6)
-    history = model.fit(batches, epochs=2, verbose=0).history
+    history = model.fit(batches, epochs=2, shuffle=False, verbose=0).history
     for one, other in zip(model.layers, bagged.members[1].layers, strict=True):
         for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
             np.testing.assert_allclose(a, b, atol=2e-5)
@@ -97,6 +98,7 @@ def test_out_of_bag_rows_are_judged_by_those_who_have_not_seen_them(bagged) -> N
     assert out_of_bag.evaluate(bagged.members, everything, (X, Y)) is None
 
 
+@pytest.mark.thorough
 def test_a_table_with_the_spread(bagged) -> None:
     table = bagged.evaluate((X, Y))
     assert table.index.tolist() == [
@@ -112,14 +114,16 @@ def test_a_table_with_the_spread(bagged) -> None:
 
 
 def test_snapshots_are_taken_at_the_end_of_each_cycle() -> None:
-    found = train("snapshot", epochs=4, optimizer=keras.optimizers.SGD(0.1))
+    eagerly = {"run_eagerly": True}
+    rule = keras.optimizers.SGD(0.1)
+    found = train("snapshot", epochs=4, optimizer=rule, compile_options=eagerly)
     model = kmtl.build_mlp(input_shape=(3,), tasks=tasks(), units=(4,), seed=0)
-    model.compile(keras.optimizers.SGD(0.1))
+    model.compile(keras.optimizers.SGD(0.1), **eagerly)
     ends = []
     for epoch, rate in enumerate([0.1, 0.05, 0.1, 0.05]):  # cosine at 0 and one half
         model.optimizer.learning_rate = rate
         batches = ShuffledBatches(X, Y, batch_size=20, first_epoch=epoch)
-        model.fit(batches, verbose=0)
+        model.fit(batches, shuffle=False, verbose=0)
         if epoch % 2:
             ends.append(model.predict(X, verbose=0)["size"])
     for member, wanted in zip(found.members, ends, strict=True):

@@ -29,7 +29,7 @@ def model_of(strength: float, depth: int = 1, **options):
 
 def changes(model, weighting=None) -> dict[str, np.ndarray]:
     """What a step of plain gradient descent takes away, by variable."""
-    model.compile(keras.optimizers.SGD(1.0), weighting=weighting)
+    model.compile(keras.optimizers.SGD(1.0), weighting=weighting, run_eagerly=True)
     before = {v.path: keras.ops.convert_to_numpy(v) for v in model.trainable_variables}
     model.train_on_batch(X, Y)
     return {

@@ -75,7 +75,9 @@ def test_a_step_on_attacked_inputs(weighting) -> None:
         model = two_linear()
         x = X if adversary else attacked_by_hand(model, X, y, 0.3)
         rule = keras.optimizers.SGD(0.1)
-        model.compile(rule, weighting=weighting, adversary=adversary)
+        model.compile(
+            rule, weighting=weighting, adversary=adversary, run_eagerly=bool(weighting)
+        )
         model.fit(x, y, shuffle=False, verbose=0)
         trained.append([v for layer in model.layers for v in layer.get_weights()])
     for one, other in zip(*trained, strict=True):
@@ -102,7 +104,7 @@ def test_noise_is_drawn_anew_and_the_target_stays_clean() -> None:
     weights = [np.eye(3, dtype="float32"), *model.get_weights()[1:]]
     model.set_weights(weights)
     noise = InputNoise(0.5, seed=1)
-    model.compile(keras.optimizers.SGD(0.0), adversary=noise)
+    model.compile(keras.optimizers.SGD(0.0), adversary=noise, run_eagerly=True)
     x = np.zeros((4000, 3), "float32")
     logs = model.fit(x, batch_size=4000, epochs=2, verbose=0).history["loss"]
     np.testing.assert_allclose(logs, 0.25, rtol=0.05)  # the variance of the noise
