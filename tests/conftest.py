@@ -53,6 +53,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     import keras
 
     backend = keras.backend.backend()
+    if backend == "tensorflow":
+        # Nets of a few numbers run a few steps: TensorFlow's rewriting of each graph
+        # before its first step is a fifth of the whole run. With KMTL_THOROUGH, in the
+        # README's commands and in all processes that tests start, it is on.
+        import tensorflow as tf
+
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     skip = pytest.mark.skip(reason="takes long; set KMTL_THOROUGH=1 to run it")
     for item in items:
         mark = item.get_closest_marker("thorough")

@@ -42,6 +42,18 @@ skip_where_impossible = [
 ]
 
 
+def files_with_the_mark(but: Sequence[str]) -> list[str]:
+    """Files of tests that name the mark: the others need not be imported."""
+    files = sorted((REPOSITORY / "tests").rglob("test_*.py"))
+    paths = [file.relative_to(REPOSITORY).as_posix() for file in files]
+    return [
+        path
+        for path in paths
+        if not path.startswith(tuple(but))
+        and "mark.backend" in (REPOSITORY / path).read_text("utf-8")
+    ]
+
+
 def run_on_jax(arguments: Sequence[str], request: pytest.FixtureRequest) -> None:
     """Fails with the end of the other process's output, if a test fails there."""
     environment = {

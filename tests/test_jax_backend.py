@@ -9,5 +9,4 @@ pytestmark = jax_pass.skip_where_impossible
 
 
 def test_backend_neutral_tests_pass_on_jax(request: pytest.FixtureRequest) -> None:
-    others = [f"--ignore={path}" for path in jax_pass.FIRST]
-    jax_pass.run_on_jax(["tests", *others], request)
+    jax_pass.run_on_jax(jax_pass.files_with_the_mark(but=jax_pass.FIRST), request)
