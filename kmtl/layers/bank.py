@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
+import numpy as np
 
 from kmtl._private.keras import node_of
 from kmtl.layers.attention import Attention
@@ -103,8 +104,9 @@ class BankMaker(LayerMaker):
     with the weights that the plain block has for the same seed, the others with weights
     of their own.
 
-    A block that combines tensors by operators (`x + y`) must have all of them folded;
-    `keras.layers.Add` from the maker folds by itself.
+    A block of one's own that combines tensors by operators (`x + y`) must have all of
+    them folded; `keras.layers.Add` from the maker folds by itself, and so do the
+    operations of a functional model.
 
     Args:
         copies: Number of copies, >= 1.
@@ -156,10 +158,31 @@ class BankMaker(LayerMaker):
                 return _Call(self, apply, kind, name, arguments)
         raise ValueError(_refusal(self.name(name), kind))
 
-    def operation(self, source: Operation, name: str) -> Operation:
-        if self.copies > 1 and type(source).__name__ not in ENTRYWISE:
+    def operation(self, source: Operation, name: str) -> Callable[..., Tensor]:
+        if self.copies == 1:
+            return super().operation(source, name)
+        if type(source).__name__ not in ENTRYWISE:
             raise ValueError(_refusal(self.name(name), type(source)))
-        return super().operation(source, name)
+        apply = super().operation(source, name)
+
+        def applied(*args: Any, **kwargs: Any) -> Tensor:
+            read = keras.tree.flatten((args, kwargs))
+            tensors = [x for x in read if isinstance(x, keras.KerasTensor)]
+            if not any(map(self.is_folded, tensors)):
+                return self.note(apply(*args, **kwargs), False)
+            if any(np.ndim(x) for x in read if not isinstance(x, keras.KerasTensor)):
+                raise ValueError(
+                    "Experts take single numbers beside their features, no arrays; "
+                    "take another sharing scheme. Received: operation "
+                    f"'{self.name(name)}' of type {type(source).__name__} with an array"
+                )
+            args, kwargs = keras.tree.map_structure(
+                lambda x: self.fold(x) if isinstance(x, keras.KerasTensor) else x,
+                (args, kwargs),
+            )
+            return self.note(apply(*args, **kwargs), True)
+
+        return applied
 
     def fold(self, tensor: Tensor) -> Tensor:
         """The tensor, repeated for every copy if it is common to all."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
+from collections.abc import Callable
 from typing import Any, Self
 
 import keras
@@ -18,6 +19,7 @@ from kmtl.typing import (
     Layer,
     Operation,
     Regularizer,
+    Tensor,
 )
 
 NORMALIZATIONS = ("batch", "layer")
@@ -91,6 +93,16 @@ class LayerMaker:
                 self.seed_scope, prefix if seed_scope is None else seed_scope
             ),
         )
+
+    def at(self, block: int) -> Self:
+        """Maker for what reads the features that block `block` (0-based) reads.
+
+        Its first mask is that of these features. (Lengths cannot tell masks apart where
+        they are open.)
+        """
+        if not isinstance(self.masks, tuple):
+            return self
+        return dataclasses.replace(self, masks=self.masks[block:])
 
     def name(self, name: str) -> str:
         """Full name of a layer of this part."""
@@ -166,7 +178,7 @@ class LayerMaker:
         while self._copied:
             copy_values(*self._copied.pop())
 
-    def operation(self, source: Operation, name: str) -> Operation:
+    def operation(self, source: Operation, name: str) -> Callable[..., Tensor]:
         """An operation of `keras.ops` like one of another model."""
         config = {**source.get_config(), "name": self.name(name)}
         return type(source).from_config(config)

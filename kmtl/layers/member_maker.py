@@ -76,7 +76,7 @@ class MemberMaker(LayerMaker):
 
         return apply
 
-    def operation(self, source: Operation, name: str) -> Operation:
+    def operation(self, source: Operation, name: str) -> Callable[..., Tensor]:
         return self.inner.operation(source, name)
 
     def _scale(self, name: str, initializer: Any) -> Callable[..., Tensor]:

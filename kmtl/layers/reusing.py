@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
 from kmtl.layers.maker import LayerMaker
-from kmtl.typing import Operation
+from kmtl.typing import Operation, Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +55,7 @@ class ReusingMaker(LayerMaker):
             )
         return self.made[full]
 
-    def operation(self, source: Operation, name: str) -> Operation:
+    def operation(self, source: Operation, name: str) -> Callable[..., Tensor]:
         full = self.name(name)
         if full not in self.made:
             self.made[full] = super().operation(source, name)

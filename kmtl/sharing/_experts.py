@@ -64,7 +64,7 @@ class OneBank(Sharing):
             bank = Seam(name="seam")(bank)
             return {task.name: bank for task in tasks}
         features = {}
-        read = backbone.gate_input(trunk, make.part(f"gates{depth + 1}"))
+        read = backbone.gate_input(trunk, make.part(f"gates{depth + 1}").at(depth))
         for task in tasks:
             name = f"{task.name}_gate{depth + 1}"
             pool = len(bank.shape) > 2

@@ -130,12 +130,13 @@ class Extraction(Sharing):
     def _read(
         self, backbone: Backbone, i: int, paths: Features, make: LayerMaker
     ) -> Features:
-        """What the gates of the level that begins with block `i` read."""
+        """What the gates of the level that begins with block `i` (1-based) read."""
         if len({id(path) for path in paths.values()}) == 1:
-            trunk = backbone.gate_input(paths[COMMON], make.part(f"gates{i}"))
+            part = make.part(f"gates{i}").at(i - 1)
+            trunk = backbone.gate_input(paths[COMMON], part)
             return dict.fromkeys(paths, trunk)
         return {
-            name: backbone.gate_input(path, make.part(f"{name}_gate{i}"))
+            name: backbone.gate_input(path, make.part(f"{name}_gate{i}").at(i - 1))
             for name, path in paths.items()
         }
 

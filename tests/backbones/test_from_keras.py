@@ -111,6 +111,18 @@ def test_dense_experts_begin_with_the_net() -> None:
     np.testing.assert_allclose(read, net(rows), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("scheme", ["mmoe", "ple"])
+def test_experts_of_a_net_with_operators_begin_with_it(scheme: str) -> None:
+    inputs = keras.Input((5,))
+    x = inputs + 2.0 * keras.layers.Dense(5, activation="tanh", name="one")(inputs)
+    x = x * keras.layers.Dense(5, activation="sigmoid", name="two")(x) + inputs
+    net = keras.Model(inputs, x)
+    rows = X[:, 0, :5, 0]
+    model = model_of(TASKS, rows, FromKeras(net), scheme)
+    read = keras.Model(model.input, model.get_layer("a_mixture1").output)(rows)
+    np.testing.assert_allclose(read, net(rows), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("changes", [{}, {"weights": None, "freeze": "all"}])
 def test_members_of_an_ensemble_are_not_pretrained(
     net: keras.Model, changes: dict

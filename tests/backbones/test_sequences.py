@@ -85,6 +85,21 @@ def test_padding_changes_nothing(name: str, scheme: str) -> None:
     assert abs(numpy(short(other)["a"])[0] - expected["a"][0]) > 1e-6
 
 
+@pytest.mark.parametrize("name", ["conv1d"])
+def test_gates_of_sequences_of_any_length_read_the_mask_of_their_level(
+    name: str,
+) -> None:
+    weights = None
+    found = []
+    for steps in (7, None):
+        model = model_of(NETS[name], steps, "ple")
+        weights = moved(model) if weights is None else weights
+        model.set_weights(weights)
+        found.append({task: numpy(output) for task, output in model(TOKENS).items()})
+    for task, output in found[0].items():
+        np.testing.assert_allclose(found[1][task], output, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", NETS)
 def test_plain_keras_computes_the_same(name: str) -> None:
     model = model_of(NETS[name], 7, "mmoe")

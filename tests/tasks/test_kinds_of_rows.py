@@ -60,7 +60,7 @@ def test_expected_values_and_whether_above_zero(trained: tuple) -> None:
 
 
 def test_the_next_steps(trained: tuple) -> None:
-    model, x, labels, scores = trained
+    model, x, _, scores = trained
     assert scores["next_mae"] < 2.0
     assert scores["range_mae"] < 0.3
     assert (np.diff(model.predict(x, verbose=0)["range"], axis=-1) > 0).all()
