@@ -44,6 +44,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl.inspection import gates as gates
     from kmtl.inspection import summary as summary
     from kmtl.registration import register as register
+    from kmtl.tasks import CTC as CTC
     from kmtl.tasks import BinaryClassification as BinaryClassification
     from kmtl.tasks import Classification as Classification
     from kmtl.tasks import Count as Count
@@ -52,12 +53,15 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl.tasks import Depth as Depth
     from kmtl.tasks import Distribution as Distribution
     from kmtl.tasks import Edges as Edges
+    from kmtl.tasks import Embedding as Embedding
     from kmtl.tasks import Forecast as Forecast
+    from kmtl.tasks import Keypoints as Keypoints
     from kmtl.tasks import Metric as Metric
     from kmtl.tasks import MultiLabel as MultiLabel
     from kmtl.tasks import Normals as Normals
     from kmtl.tasks import Ordinal as Ordinal
     from kmtl.tasks import Quantile as Quantile
+    from kmtl.tasks import Ranking as Ranking
     from kmtl.tasks import Reconstruction as Reconstruction
     from kmtl.tasks import Regression as Regression
     from kmtl.tasks import Segmentation as Segmentation
@@ -104,6 +108,10 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "Depth",
         "Normals",
         "Edges",
+        "Ranking",
+        "Keypoints",
+        "Embedding",
+        "CTC",
         "Tagging",
         "TaskOutput",
     ),

@@ -117,6 +117,7 @@ def export_model(
         features=features,
         top_k=top_k,
         class_names=names,
+        decoded=not chosen.suffix,
     )
     groups = {
         name: top.of_task(name, plain.output)

@@ -29,6 +29,7 @@ def serving_model(
     features: bool = False,
     top_k: int | None = None,
     class_names: bool = False,
+    decoded: bool = False,
 ) -> keras.Model:
     """A plain functional Keras model with the inputs and outputs of an export.
 
@@ -42,6 +43,7 @@ def serving_model(
         features: Add the output of the model's seam as `"features"`.
         top_k: Add the most probable classes of each task, as `kmtl.export.top` says.
         class_names: Give them by name.
+        decoded: Add what tasks decode of their outputs, as `<name>_decoded`.
 
     Returns:
         A Keras model whose outputs are a dict: task names, and `"features"`.
@@ -53,6 +55,9 @@ def serving_model(
     if top_k is not None:
         chosen = {name: model.task(name) for name in names}
         kept |= top.outputs(chosen, kept, top_k, class_names)
+    if decoded:
+        own = {name: model.task(name) for name in names}
+        kept |= top.decoded(own, {name: plain.output[name] for name in names})
     if features:
         kept[FEATURES] = _as_float32(seam_output(model, plain))
     kept_model = keras.Model(plain.input, kept, name=model.name)

@@ -14,6 +14,8 @@ from kmtl.tasks.base import Task
 from kmtl.typing import Config, Outputs
 
 CLASSES, SCORES = "_top", "_top_scores"
+#: What a task makes of its outputs.
+DECODED = "_decoded"
 
 
 def check(top_k: int | None, names: bool, suffix: str) -> None:
@@ -73,24 +75,48 @@ def outputs(tasks: Mapping[str, Task], plain: Outputs, k: int, names: bool) -> O
             "`top_k` is of tasks with exclusive classes, such as kmtl.Classification. "
             f"Received: tasks {', '.join(tasks)}"
         )
+    _check_names(found, tasks)
+    return found
+
+
+def decoded(tasks: Mapping[str, Task], plain: Outputs) -> Outputs:
+    """Further outputs of a model: what tasks say in a form of their own.
+
+    Args:
+        tasks: Task name -> task.
+        plain: Task name -> probabilities, or logits.
+
+    Raises:
+        ValueError: where an output has the name of a task.
+    """
+    made = {
+        f"{name}{DECODED}": task.decoded(plain[name]) for name, task in tasks.items()
+    }
+    found = {name: tensor for name, tensor in made.items() if tensor is not None}
+    _check_names(found, tasks)
+    return found
+
+
+def _check_names(found: Outputs, tasks: Mapping[str, Task]) -> None:
     taken = sorted(set(found) & set(tasks))
     if taken:
         raise ValueError(
-            f"With `top_k` an output is called '{taken[0]}', as a task is. Rename it"
+            f"An output of the export is called '{taken[0]}', as a task is. Rename it"
         )
-    return found
 
 
 def of_task(name: str, found: Mapping[str, Any]) -> tuple[str, ...]:
     """The names among those of a model's outputs that belong to a task."""
     return tuple(
-        key for key in (name, f"{name}{CLASSES}", f"{name}{SCORES}") if key in found
+        key
+        for key in (name, f"{name}{CLASSES}", f"{name}{SCORES}", f"{name}{DECODED}")
+        if key in found
     )
 
 
 def expected(name: str, described: Config, values: np.ndarray) -> dict[str, np.ndarray]:
     """Scores of the best classes, as a check compares them, under both names."""
-    if "top" not in described:
+    if f"{name}{SCORES}" not in described.get("top", ()):
         return {}
     count = described["top"][f"{name}{SCORES}"]["shape"][-1]
     best = -np.sort(-values, axis=-1)[..., :count]

@@ -194,6 +194,9 @@ def _expected(
                 values = model.task(name).activate(keras.ops.convert_to_tensor(values))
             expected[name] = keras.ops.convert_to_numpy(values)
             expected |= top.expected(name, given, expected[name])
+            decoded = model.task(name).decoded(keras.ops.convert_to_tensor(values))
+            if decoded is not None and f"{name}{top.DECODED}" in given.get("top", ()):
+                expected[f"{name}{top.DECODED}"] = keras.ops.convert_to_numpy(decoded)
         if serving.FEATURES in described:
             seam = serving.seam_output(model, model)
             trunk = keras.Model(model.input, seam)

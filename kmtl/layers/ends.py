@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from kmtl.typing import Config, Shape, Tensor
@@ -88,3 +89,34 @@ class Positive(End):
 
     def call(self, inputs: Tensor) -> Tensor:
         return ops.softplus(ops.cast(inputs, "float32")) + 1e-4
+
+
+@keras.saving.register_keras_serializable(package="kmtl")
+class ExpectedPlace(End):
+    """Heat maps to the place that each expects: a softmax over the map, and the mean of
+    the places with its weights.
+
+    Inputs `(N, H, W, K)`; outputs `(N, K, 2)`, x in widths and y in heights, where the
+    first pixel's middle is at half a pixel.
+
+    Example:
+
+    >>> heat = np.zeros((1, 2, 4, 1))
+    >>> heat[0, 1, 3] = 100.0
+    >>> np.array(kmtl.layers.ExpectedPlace()(heat)).tolist()
+    [[[0.875, 0.75]]]
+    """
+
+    def call(self, inputs: Tensor) -> Tensor:
+        heat = ops.cast(inputs, "float32")
+        height, width, points = heat.shape[1:]
+        flat = ops.reshape(heat, (-1, height * width, points))
+        share = ops.softmax(flat, axis=1)
+        rows, columns = np.divmod(np.arange(height * width), width)
+        x = ((columns + 0.5) / width).astype("float32")[None, :, None]
+        y = ((rows + 0.5) / height).astype("float32")[None, :, None]
+        places = [ops.sum(share * x, axis=1), ops.sum(share * y, axis=1)]
+        return ops.stack(places, axis=-1)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return (input_shape[0], input_shape[-1], 2)

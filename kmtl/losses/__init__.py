@@ -2,11 +2,14 @@
 
 from kmtl.losses.counts import negative_binomial, poisson
 from kmtl.losses.distributions import crps, nll
+from kmtl.losses.embeddings import contrastive, multi_similarity, triplet
 from kmtl.losses.keras_loss import KerasLoss, from_keras
 from kmtl.losses.maps import berhu, directions, scale_invariant_log
 from kmtl.losses.masked import masked_mean
 from kmtl.losses.ordinal import coral
 from kmtl.losses.quantiles import pinball
+from kmtl.losses.ranking import listwise_softmax, pairwise_logistic
+from kmtl.losses.sequences import ctc
 from kmtl.losses.survival import cox, hazards
 from kmtl.losses.values import (
     binary_cross_entropy,
@@ -20,6 +23,12 @@ from kmtl.losses.values import (
 from kmtl.losses.zero_inflated import zero_inflated_lognormal, zero_inflated_poisson
 
 __all__ = [
+    "ctc",
+    "contrastive",
+    "triplet",
+    "multi_similarity",
+    "listwise_softmax",
+    "pairwise_logistic",
     "scale_invariant_log",
     "berhu",
     "directions",

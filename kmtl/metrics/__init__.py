@@ -17,8 +17,10 @@ from kmtl.metrics.distributions import (
     NegativeLogLikelihood,
     RootLocationError,
 )
+from kmtl.metrics.embeddings import RecallAtK
 from kmtl.metrics.forecasts import ScaledError, SymmetricError
 from kmtl.metrics.keras_metric import KerasMetric
+from kmtl.metrics.keypoints import PCK
 from kmtl.metrics.maps import (
     BestF1,
     MeanAngle,
@@ -40,12 +42,18 @@ from kmtl.metrics.masked import (
 )
 from kmtl.metrics.ordinal import QuadraticKappa, RankError
 from kmtl.metrics.quantiles import CoverageError, MedianError, PinballError
+from kmtl.metrics.ranking import NDCG
 from kmtl.metrics.relative import RelativeError, WithinFactor
+from kmtl.metrics.sequences import SymbolErrorRate
 from kmtl.metrics.spans import SpanF1
 from kmtl.metrics.survival import Concordance, IntegratedBrier
 from kmtl.metrics.zero_inflated import PositiveAUC, ZeroInflatedLikelihood
 
 __all__ = [
+    "SymbolErrorRate",
+    "RecallAtK",
+    "PCK",
+    "NDCG",
     "SquaredRelativeError",
     "RootLogError",
     "MeanAngle",

@@ -333,6 +333,15 @@ class Task(_registry.Registrable):
         """Logits to what a user reads: probabilities, or values."""
         return keras.activations.get(self.output_activation)(outputs)
 
+    def decoded(self, outputs: Tensor) -> Tensor | None:
+        """What outputs, or what `activate` makes of them, say in a form that takes more
+        than an activation: a SavedModel gives it as `<name>_decoded`. None without.
+
+        Args:
+            outputs: `(N, ...)`.
+        """
+        return None
+
     # -- head ------------------------------------------------------------------------
 
     def output_shape(self, input_shape: Sequence | None) -> tuple | None:

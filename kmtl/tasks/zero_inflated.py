@@ -30,7 +30,7 @@ class ZeroInflated(Regression):
     `(N, 2)` for `"poisson"`: the expected count, and the probability that it is
     Poisson's and not 0 for another reason. Missing: NaN. Loss: `nll` (below 0 where a
     density is above 1). Metrics: `rmse` (default) and `mae` of the expected value,
-    `auc` (of the expected value, for "above 0") and `nll`. See `kmtl.Task` for the
+    `auc` (of the probability of being above 0) and `nll`. See `kmtl.Task` for the
     other arguments.
 
     Args:

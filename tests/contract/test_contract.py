@@ -84,13 +84,23 @@ EXAMPLES = {
         np.stack([np.sin(ANGLES), np.cos(ANGLES)], axis=-1),
     ),
     "edges": (kmtl.Edges("t"), RNG.integers(0, 2, (ROWS, SIDE, SIDE))),
+    "ranking": (
+        kmtl.Ranking("t"),
+        RNG.permuted(np.tile(np.arange(SIDE), (ROWS, 1)), axis=1),
+    ),
+    "ctc": (kmtl.CTC("t", classes=3), RNG.integers(0, 3, (ROWS, 2))),
+    "keypoints": (kmtl.Keypoints("t", points=3), RNG.random((ROWS, 3, 2))),
+    "embedding": (
+        kmtl.Embedding("t", dimensions=4, loss="contrastive"),
+        np.array([0, 1, 0, 1, 1, 0]),
+    ),
 }
 # Kinds of sequences.
-OF_STEPS = ("tagging", "sequence_regression")
+OF_STEPS = ("tagging", "sequence_regression", "ranking", "ctc")
 # tests/tasks/test_kinds_*.py train these side by side, and load what was saved.
 TRAINED_TOGETHER = (
     *("survival", "zero_inflated", "forecast", "sequence_regression"),
-    *("depth", "normals", "edges"),
+    *("depth", "normals", "edges", "ranking", "ctc", "keypoints", "embedding"),
 )
 # kind -> (input, training rows)
 INPUTS = {

@@ -20,15 +20,18 @@ def trained() -> tuple:
     depth[:, 0] = 0  # not measured
     edges = np.zeros(grey.shape, "int32")
     edges[:, 1:] |= np.abs(np.diff(grey, axis=1)) > 0.3
+    rows, columns = np.divmod(x[:, ::4, ::4, 0].reshape(64, 4).argmax(axis=1), 2)
     labels = {
         "depth": depth,
         "normals": np.stack([np.sin(angle), np.cos(angle), 0 * angle], axis=-1),
         "edges": edges,
+        "brightest": np.stack([columns, rows], axis=-1)[:, None] * 0.5 + 0.25,
     }
     tasks = [
         kmtl.Depth("depth", unit="m"),
         kmtl.Normals("normals", metrics=("mean_angle", "median_angle")),
         kmtl.Edges("edges"),
+        kmtl.Keypoints("brightest", points=1, within=0.15),
     ]
     model = kmtl.build_cnn(
         input_shape=(8, 8, 1), tasks=tasks, filters=(16,), pooling=None, seed=0
@@ -44,8 +47,10 @@ def test_learned(trained: tuple) -> None:
     assert scores["depth_abs_rel"] < 0.06
     assert scores["normals_mean_angle"] < 15
     assert scores["edges_best_f1"] > 0.8
+    assert scores["brightest_pck"] > 0.7
 
 
+@pytest.mark.thorough
 def test_saved_and_exported(trained: tuple, tmp_path) -> None:
     model, x, _ = trained
     model.save(tmp_path / "model.keras")

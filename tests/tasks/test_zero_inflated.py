@@ -63,7 +63,9 @@ def test_metrics() -> None:
     y, mean = SPENT[KEPT], outputs[KEPT, 0]
     assert found["mae"] == pytest.approx(np.abs(y - mean).mean(), rel=1e-5)
     assert found["rmse"] == pytest.approx(((y - mean) ** 2).mean() ** 0.5, rel=1e-5)
-    assert found["auc"] == pytest.approx(roc_auc_score(y > 0, mean), abs=2e-3)
+    assert found["auc"] == pytest.approx(
+        roc_auc_score(y > 0, outputs[KEPT, 1]), abs=2e-3
+    )
     each = ops.convert_to_numpy(task.loss_values(SPENT[:, None], outputs))
     assert found["nll"] == pytest.approx(each[KEPT].mean(), rel=1e-5)
 

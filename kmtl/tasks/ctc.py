@@ -1,0 +1,220 @@
+"""A sequence of symbols somewhere in a longer sequence of steps."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from keras import ops
+
+from kmtl import _arrays, _checks, losses, metrics
+from kmtl._registry import register
+from kmtl.losses.sequences import greedy
+from kmtl.tasks.base import Task
+from kmtl.tasks.class_names import numbers_of
+from kmtl.tasks.heads import HeadContext
+from kmtl.tasks.steps import padded, step_head
+from kmtl.tasks.tagging import sequences_in
+from kmtl.typing import Inputs, Shape, Tensor
+
+
+@register("task", "ctc")
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class CTC(Task):
+    """Symbols in their order, of which it is not known at which steps they are: the
+    letters of a line of handwriting, the words of a recording; labels `(N, S)`, whole
+    numbers in [0, classes), or texts of the symbols in `labels`.
+
+    Outputs logits `(N, L, classes + 1)` for the L steps of the trunk, "nothing" first
+    and symbol n at n + 1; exports their probabilities and, in a SavedModel,
+    `<name>_decoded`: the symbols' numbers, decoded greedily, -1 behind them. Missing:
+    -1 (or NaN) behind the last symbol; a row without any is not labelled. Loss: `ctc`
+    (Graves et al., ICML 2006; in nats per symbol). Metric: `error_rate` (edits per
+    symbol, the character error rate). See `kmtl.Task` for the other arguments.
+
+    Needs a trunk that keeps at least as many steps as there are symbols, and one more
+    between two equal ones, such as `kmtl.backbones.RNN` or `ConvNet1D`.
+
+    Args:
+        classes: Number of symbols, >= 1. Defaults to the number of `labels`.
+        labels: The symbols, such as `tuple("abc ")` for texts.
+        length: Symbols S to which rows are padded. Defaults to the longest row's.
+
+    Example:
+
+    >>> text = kmtl.CTC("text", labels=tuple("abc"))
+    >>> text.label_array(["ab", "cca"]).tolist()
+    [[0.0, 1.0, nan], [2.0, 2.0, 0.0]]
+    >>> model = kmtl.build(
+    ...     backbone=kmtl.backbones.RNN(units=(8,)), input_shape=(6, 2), tasks=[text],
+    ...     seed=0,
+    ... )
+    >>> model.compile("adam")
+    >>> logs = model.fit(np.ones((2, 6, 2)), {"text": ["ab", "cca"]}, verbose=0).history
+    >>> model.output["text"].shape
+    (None, 6, 4)
+    >>> text.decode(np.eye(4)[[[1, 1, 0, 1, 2, 0]]])
+    ['aab']
+    """
+
+    classes: int | None = None  # type: ignore[assignment]
+    length: int | None = None
+
+    LOSSES: ClassVar = {"ctc": losses.ctc}
+    METRICS: ClassVar = {
+        "error_rate": (lambda task, name: metrics.SymbolErrorRate(name=name), False),
+    }
+    DEFAULT_METRICS = ("error_rate",)
+
+    def __post_init__(self) -> None:
+        classes = self.classes
+        if classes is None and self.labels is not None:
+            classes = len(self.labels)
+        if classes is None:
+            raise ValueError(
+                f"Task '{self.name}' needs `classes`, the number of symbols, or "
+                "`labels`, the symbols. Received: neither"
+            )
+        classes = _checks.check_int("classes", classes, 1)
+        object.__setattr__(self, "classes", classes)
+        if self.length is not None:
+            length = _checks.check_int("length", self.length, 1)
+            object.__setattr__(self, "length", length)
+        super().__post_init__()
+        for metric in self.metrics:
+            if metric.custom:
+                raise ValueError(
+                    f"`metrics` of task '{self.name}' must be among "
+                    f"{list(self.METRICS)}: others know nothing of steps without a "
+                    f"label. Received: {metric.name!r}"
+                )
+
+    @classmethod
+    def from_labels(cls, name: str, labels: Tensor, **options: Any) -> CTC:
+        """A task whose symbols are those in texts, in alphabetical order.
+
+        Args:
+            name: Name of the task.
+            labels: Training labels: texts, or sequences of symbols.
+            **options: Further arguments of the task.
+
+        Example:
+
+        >>> kmtl.CTC.from_labels("text", ["cab", "bad"]).labels
+        ('a', 'b', 'c', 'd')
+        """
+        found = {str(symbol) for row in labels if row is not None for symbol in row}
+        return cls(name, labels=tuple(sorted(found)), **options)
+
+    def _check_loss(self, loss: Any) -> Any:
+        if loss not in (None, "ctc"):
+            raise ValueError(
+                f"`loss` of task '{self.name}' must be 'ctc'. Received: loss={loss!r}"
+            )
+        return "ctc"
+
+    def _check_class_weight(self, table: Mapping) -> dict[int, float]:
+        raise ValueError(
+            f"`class_weight` of task '{self.name}' must be None: the loss is that of "
+            f"all symbols of a row together. Received: class_weight={table!r}"
+        )
+
+    @property
+    def label_count(self) -> int:
+        return int(self.classes or 0)
+
+    @property
+    def class_count(self) -> int:
+        return self.label_count
+
+    @property
+    def label_kind(self) -> str:
+        return "values"  # there is no step for a symbol, as classes would have
+
+    @property
+    def output_activation(self) -> str:
+        return "softmax"
+
+    def label_array(self, labels: Tensor) -> np.ndarray:
+        rows: Any = None
+        if getattr(labels, "ndim", 1) == 1 and len(labels):
+            texts = [row is None or isinstance(row, (str, float)) for row in labels]
+            if all(texts) and any(isinstance(row, str) for row in labels):
+                rows = [list(row) if isinstance(row, str) else [] for row in labels]
+        if rows is None:
+            rows = sequences_in(labels)
+        if rows is None:
+            return super().label_array(labels)
+        symbols = [symbol for row in rows for symbol in row]
+        if any(isinstance(symbol, str) for symbol in symbols):
+            what = f"Labels of task '{self.name}'"
+            if self.labels is None:
+                raise ValueError(
+                    f"{what} are texts: say what symbols there are, "
+                    f"kmtl.CTC('{self.name}', labels=tuple('abc ')), or take "
+                    "kmtl.CTC.from_labels. Received: labels=None"
+                )
+            numbers = iter(numbers_of(np.array(symbols), self.labels, what).tolist())
+            rows = [[next(numbers) for _ in row] for row in rows]
+        return padded(rows, self.length, self.name)
+
+    def check_labels(self, labels: Tensor, input_shape: Shape = None) -> None:
+        super().check_labels(labels, input_shape)
+        array = _arrays.as_array(labels, f"Labels of task '{self.name}'", holes=True)
+        gone = (
+            np.isnan(array) if array.dtype.kind == "f" else np.zeros_like(array, bool)
+        )
+        if self.missing is not None:
+            gone |= array == self.missing
+        wrong = (gone[:, :-1] & ~gone[:, 1:]).any(axis=1)
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            raise ValueError(
+                f"Labels of task '{self.name}' must have their symbols from the left, "
+                f"and {self.missing} behind them. Received: "
+                f"{array[row].tolist()} in row {row}"
+            )
+
+    def clean_labels(
+        self, labels: Tensor, inputs: Inputs | None = None
+    ) -> tuple[Tensor, Tensor]:
+        labels, mask = super().clean_labels(labels, inputs)
+        return self.marked(ops.cast(labels, "int32"), mask), mask
+
+    def marked(self, labels: Tensor, there: Tensor) -> Tensor:
+        return ops.where(there > 0, labels, -1)
+
+    def label_weights(self, labels: Tensor, mask: Tensor) -> Tensor:
+        return mask
+
+    def label_shape(self, labels: Tensor) -> tuple[int, ...]:
+        return (ops.shape(labels)[1],)  # may be unknown in a tf.data graph
+
+    def expected_shapes(self, input_shape: Shape) -> list[tuple]:
+        return [(self.length,)]
+
+    def output_shape(self, input_shape: Shape) -> tuple:
+        return (None, self.label_count + 1)
+
+    def build_head(self, features: Tensor, head: HeadContext) -> Tensor:
+        return step_head(features, head, self, self.label_count + 1, None)
+
+    def decoded(self, outputs: Tensor) -> Tensor:
+        return greedy(outputs)
+
+    def decode(self, outputs: Tensor) -> list:
+        """What outputs say: texts, where the symbols have names of one letter, else
+        lists of names, or of numbers.
+
+        Args:
+            outputs: `(N, L, classes + 1)`, as `predict` gives them.
+        """
+        rows = ops.convert_to_numpy(greedy(ops.convert_to_tensor(outputs))).tolist()
+        found: list = [[symbol for symbol in row if symbol >= 0] for row in rows]
+        if self.labels is None:
+            return found
+        found = [[self.labels[symbol] for symbol in row] for row in found]
+        letters = all(len(name) == 1 for name in self.labels)
+        return ["".join(row) for row in found] if letters else found

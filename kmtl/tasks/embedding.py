@@ -1,0 +1,151 @@
+"""Vectors in which what belongs together is near."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+from keras import ops
+
+from kmtl import _checks, losses, metrics
+from kmtl._registry import register
+from kmtl.tasks.base import Task
+from kmtl.tasks.heads import HeadContext, vector_head
+from kmtl.typing import Inputs, Shape, Tensor
+
+#: float32, in which data sets hold labels, tells whole numbers apart up to here.
+_MOST_LABEL = 2.0**24
+
+
+@register("task", "embedding")
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Embedding(Task):
+    """Unit vectors that are near for rows of one class and apart for others, for search
+    and for classes that come later; labels are whole numbers >= 0, `(N,)`: any number
+    of classes, such as persons or products.
+
+    Outputs unit vectors `(N, dimensions)`; compare them by their dot product. For
+    learning without labels give the two views of an example the same number: the
+    `contrastive` loss then is InfoNCE. Missing: -1 (or NaN). Losses take the pairs
+    within a batch, which should hold several rows of a class: `multi_similarity`
+    (default; Wang et al. 2019, arXiv:1904.06627), `contrastive` (Khosla et al. 2020,
+    arXiv:2004.11362), `triplet` (hardest of the batch: Hermans et al. 2017,
+    arXiv:1703.07737). Metrics: `recall1` (default), `recall5`: whether one of the class
+    is among the nearest 1 or 5 of the batch, so evaluate with large batches. See
+    `kmtl.Task` for the other arguments.
+
+    Args:
+        dimensions: Length of the vectors, >= 2. Defaults to 64.
+        temperature: For `contrastive`, > 0. Defaults to 0.1.
+        margin: For `triplet`, > 0. Defaults to 0.2.
+
+    Example:
+
+    >>> person = kmtl.Embedding("person", dimensions=8)
+    >>> model = kmtl.build_mlp(input_shape=(4,), tasks=[person], units=(16,), seed=0)
+    >>> model.compile("adam")
+    >>> x = np.random.default_rng(0).normal(size=(6, 4))
+    >>> logs = model.fit(x, {"person": [7, 7, 7, 3, 3, -1]}, verbose=0).history
+    >>> vectors = np.array(model(x)["person"])
+    >>> bool(np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-4))
+    True
+    """
+
+    dimensions: int = 64
+    temperature: float = 0.1
+    margin: float = 0.2
+
+    LOSSES: ClassVar = {
+        "multi_similarity": losses.multi_similarity,
+        "contrastive": losses.contrastive,
+        "triplet": losses.triplet,
+    }
+    METRICS: ClassVar = {
+        "recall1": (lambda task, name: metrics.RecallAtK(1, name=name), True),
+        "recall5": (lambda task, name: metrics.RecallAtK(5, name=name), True),
+    }
+    DEFAULT_METRICS = ("recall1",)
+
+    def __post_init__(self) -> None:
+        dimensions = _checks.check_int("dimensions", self.dimensions, 2)
+        object.__setattr__(self, "dimensions", dimensions)
+        for name in ("temperature", "margin"):
+            value = getattr(self, name)
+            value = _checks.check_range(name, value, 0, 1e6, low_open=True)
+            object.__setattr__(self, name, value)
+        super().__post_init__()
+        if self.labels is not None:
+            raise ValueError(f"Embedding task '{self.name}' has no `labels`.")
+        for metric in self.metrics:
+            if metric.custom:
+                raise ValueError(
+                    f"`metrics` of task '{self.name}' must be among "
+                    f"{list(self.METRICS)}: others know nothing of neighbours. "
+                    f"Received: {metric.name!r}"
+                )
+
+    def _check_loss(self, loss: Any) -> Any:
+        if loss is not None and not isinstance(loss, str):
+            raise ValueError(
+                f"`loss` of task '{self.name}' must be one of {list(self.LOSSES)}, "
+                f"which take the pairs of a batch. Received: loss={loss!r}"
+            )
+        return super()._check_loss(loss)
+
+    @property
+    def label_count(self) -> int:
+        return 1
+
+    @property
+    def label_range(self) -> tuple[float, float]:
+        return 0.0, _MOST_LABEL
+
+    @property
+    def label_rule(self) -> str:
+        missing = "" if self.missing is None else f", or {self.missing} where missing"
+        return (
+            f"Labels of task '{self.name}' must be whole numbers in [0, "
+            f"{int(_MOST_LABEL)}]{missing}: number your classes with "
+            "np.unique(names, return_inverse=True)[1]"
+        )
+
+    def check_values(self, values: np.ndarray) -> None:
+        super().check_values(values)
+        broken = values != np.floor(values)
+        if broken.any():
+            raise ValueError(f"{self.label_rule}. Received: {values[broken][0]}")
+
+    def _check_digits(self, array: np.ndarray) -> None:
+        """Whole numbers have their digits."""
+
+    def clean_labels(
+        self, labels: Tensor, inputs: Inputs | None = None
+    ) -> tuple[Tensor, Tensor]:
+        labels, mask = super().clean_labels(labels, inputs)
+        return self.marked(ops.cast(labels, "int32"), mask), mask
+
+    def marked(self, labels: Tensor, there: Tensor) -> Tensor:
+        return ops.where(there > 0, labels, -1)
+
+    def label_shape(self, labels: Tensor) -> tuple[int, ...]:
+        return ()
+
+    def expected_shapes(self, input_shape: Shape) -> list[tuple]:
+        return [()]
+
+    def loss_values(self, labels: Tensor, outputs: Tensor) -> Tensor:
+        if self.loss == "contrastive":
+            return losses.contrastive(labels, outputs, self.temperature)
+        if self.loss == "triplet":
+            return losses.triplet(labels, outputs, self.margin)
+        return super().loss_values(labels, outputs)
+
+    def output_shape(self, input_shape: Shape) -> tuple:
+        return (self.dimensions,)
+
+    def build_head(self, features: Tensor, head: HeadContext) -> Tensor:
+        vectors = vector_head(features, head, self, self.dimensions)
+        unit = keras.layers.UnitNormalization
+        return head.make.layer(unit, "unit", axis=-1, dtype="float32")(vectors)

@@ -1,0 +1,106 @@
+"""Symbols without an alignment: all alignments of short rows, one by one."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from keras import ops
+
+import kmtl
+from kmtl import metrics
+from kmtl.losses.sequences import edit_distance, greedy
+
+RNG = np.random.default_rng(0)
+ROWS, STEPS, SYMBOLS = 6, 4, 2
+LOGITS = RNG.normal(size=(ROWS, STEPS, SYMBOLS + 1)).astype("float32")
+LABELS = np.array([[0, 1], [1, -1], [0, 0], [-1, -1], [1, 0], [1, 1]])
+
+
+def collapsed(path: tuple[int, ...]) -> list[int]:
+    """What the outputs of the steps say: changes, without blanks."""
+    changes = [p for i, p in enumerate(path) if not i or p != path[i - 1]]
+    return [symbol - 1 for symbol in changes if symbol]
+
+
+@pytest.mark.backend
+def test_likelihood_of_all_alignments() -> None:
+    task = kmtl.CTC("t", classes=SYMBOLS)
+    clean, mask = task.clean_labels(LABELS)
+    values = ops.convert_to_numpy(task.loss_values(clean, LOGITS))
+    np.testing.assert_array_equal(ops.convert_to_numpy(mask), LABELS >= 0)
+    share = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=-1, keepdims=True)
+    for row in range(ROWS):
+        wanted = [symbol for symbol in LABELS[row] if symbol >= 0]
+        total = sum(
+            np.prod([share[row, step, p] for step, p in enumerate(path)])
+            for path in itertools.product(range(SYMBOLS + 1), repeat=STEPS)
+            if collapsed(path) == wanted
+        )
+        expected = -np.log(total) / len(wanted) if wanted else 0.0
+        np.testing.assert_allclose(values[row], expected, rtol=1e-4, atol=1e-5)
+
+
+def distance(one: list[int], other: list[int]) -> int:
+    """Levenshtein's, by the rule itself."""
+    if not one or not other:
+        return len(one) + len(other)
+    return min(
+        distance(one[1:], other) + 1,
+        distance(one, other[1:]) + 1,
+        distance(one[1:], other[1:]) + (one[0] != other[0]),
+    )
+
+
+def test_greedy_decoding_and_error_rate() -> None:
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(20, 6, 4)).astype("float32")
+    labels = rng.integers(0, 3, (20, 5))
+    labels = np.where(np.arange(5) < rng.integers(0, 6, (20, 1)), labels, -1)
+    found = ops.convert_to_numpy(greedy(logits))
+    edits = ops.convert_to_numpy(edit_distance(labels, found))
+    total = 0
+    for row in range(20):
+        own = collapsed(tuple(logits[row].argmax(axis=-1)))
+        assert found[row].tolist() == own + [-1] * (6 - len(own))
+        wanted = [symbol for symbol in labels[row].tolist() if symbol >= 0]
+        assert edits[row] == distance(wanted, own)
+        total += edits[row] if wanted else 0
+    metric = metrics.SymbolErrorRate()
+    clean, mask = np.maximum(labels, 0), (labels >= 0).astype("float32")
+    for rows in (slice(0, 9), slice(9, None)):
+        metric.update_state(clean[rows], logits[rows], mask[rows])
+    assert float(metric.result()) == pytest.approx(total / mask.sum(), rel=1e-6)
+
+
+def test_texts() -> None:
+    task = kmtl.CTC.from_labels("t", ["ab", None, "b"], length=3)
+    assert task.labels == ("a", "b")
+    given = task.label_array(["ba", "a", None])
+    np.testing.assert_array_equal(
+        given, [[1, 0, np.nan], [0, np.nan, np.nan], [np.nan] * 3]
+    )
+    steps = np.eye(3)[[[2, 2, 0, 2, 1]]]
+    assert task.decode(steps) == ["bba"]
+    assert kmtl.CTC("t", classes=2).decode(steps) == [[1, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda: kmtl.CTC("t"), "needs `classes`"),
+        (lambda: kmtl.CTC("t", classes=2, loss="mse"), "must be 'ctc'"),
+        (lambda: kmtl.CTC("t", classes=2, class_weight={0: 1.0}), "must be None"),
+        (lambda: kmtl.CTC("t", classes=2).label_array(["ab"]), "what symbols"),
+        (lambda: kmtl.CTC("t", labels=("a",)).label_array(["b"]), "must be among a"),
+        (
+            lambda: kmtl.CTC("t", classes=2).check_labels([[-1, 1]]),
+            "from the left.*in row 0",
+        ),
+        (lambda: kmtl.CTC("t", classes=2).check_labels([[2]]), r"in \[0, 1\]"),
+    ],
+)
+def test_refused(act, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        act()
