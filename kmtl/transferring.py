@@ -380,10 +380,10 @@ def _built_again(
 
 
 def _for_tasks(sharing: Sharing, names: Sequence[str]) -> Sharing:
-    """The scheme for other tasks: a new one goes as deep as the deepest."""
+    """The scheme for other tasks: a new one goes as deep as two others go together."""
     if isinstance(sharing, HardSharing) and isinstance(sharing.depth, Mapping):
-        most = max(sharing.depth.values())
-        depths = {name: sharing.depth.get(name, most) for name in names}
+        together = sorted(sharing.depth.values())[-2:][0]
+        depths = {name: sharing.depth.get(name, together) for name in names}
         return dataclasses.replace(sharing, depth=depths)
     return sharing
 

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from kmtl import _checks
 from kmtl.evaluation.delta import LOG_NAME
 from kmtl.tasks.base import Task
-from kmtl.typing import Logs
+from kmtl.tasks.checks import check_unique_tasks
+from kmtl.training.callbacks import direction_of
+from kmtl.typing import Logs, TaskName
+
+#: When training ends, of several tasks.
+RULES = ("mean", "any", "all")
+#: Log with the mean improvement of several tasks since the first epoch, in %.
+MEAN = "val_mean_improvement"
 
 
 class BestEpoch(keras.callbacks.EarlyStopping):
@@ -22,14 +31,22 @@ class BestEpoch(keras.callbacks.EarlyStopping):
     behind `DeltaM`, which writes the criterion. An epoch whose criterion is NaN (no
     labels, or a broken model) is never better than another.
 
+    Of several tasks the best epoch is the one with the highest mean improvement over
+    the first epoch's scores, in % (`val_mean_improvement` in the logs). Each task's own
+    best epoch is kept beside it: `restore("digit")` puts its weights into the model.
+
     Args:
-        criterion: A task (its first metric counts), or a name in the logs. Defaults to
-            `"val_delta_m"`.
+        criterion: A task (its first metric counts), several tasks, or a name in the
+            logs. Defaults to `"val_delta_m"`.
         patience: Stop after so many epochs without improvement, >= 1. None trains all.
-        mode: `"max"` or `"min"`, for a name in the logs other than the default.
+        mode: `"max"` or `"min"`, for a name in the logs whose better direction the
+            model does not know: it knows those of losses and of its tasks' metrics.
+        rule: Of several tasks, what has to stop improving: `"mean"` (their mean),
+            `"any"` (one of them is enough) or `"all"` (every one). Defaults to
+            `"mean"`.
 
     Raises:
-        ValueError: if the better direction is not known.
+        ValueError: in `fit`, if the better direction is not known.
 
     Example:
 
@@ -37,30 +54,122 @@ class BestEpoch(keras.callbacks.EarlyStopping):
     >>> callback = BestEpoch(kmtl.Regression("size"), patience=5)
     >>> callback.monitor, callback.mode
     ('val_size_mae', 'min')
+    >>> tasks = [kmtl.Regression("size"), kmtl.Regression("age")]
+    >>> callback = BestEpoch(tasks, patience=5, rule="all")
+    >>> callback.monitor
+    'val_mean_improvement'
     """
 
     def __init__(
         self,
-        criterion: Task | str = LOG_NAME,
+        criterion: Task | Sequence[Task] | str = LOG_NAME,
         *,
         patience: int | None = None,
         mode: str | None = None,
+        rule: str = "mean",
     ):
+        self.tasks: tuple[Task, ...] = ()
         if isinstance(criterion, Task):
             mode = criterion.score.direction
             criterion = f"val_{criterion.name}_{criterion.score.name}"
-        elif criterion == LOG_NAME:
-            mode = "max"
-        _checks.check_choice("mode", mode, ("max", "min"))
+        elif isinstance(criterion, str):
+            mode = "max" if criterion == LOG_NAME else mode
+        else:
+            self.tasks = tuple(check_unique_tasks(criterion))
+            criterion, mode = MEAN, "max"
+        if mode is not None:
+            _checks.check_choice("mode", mode, ("max", "min"))
+        self.rule = _checks.check_choice("rule", rule, RULES)
+        if rule != "mean" and not self.tasks:
+            raise ValueError(
+                "`rule` is for several tasks: BestEpoch([task, ...], rule=...). "
+                f"Received: rule={rule!r} and criterion={criterion!r}"
+            )
         if patience is not None:
             patience = _checks.check_int("patience", patience, 1)
+        self._task_patience = patience if rule != "mean" else None
         super().__init__(
             monitor=criterion,
-            mode=mode,
-            patience=sys.maxsize if patience is None else patience,
+            mode=mode or "auto",
+            patience=sys.maxsize if patience is None or rule != "mean" else patience,
             restore_best_weights=True,
         )
-        self.mode = mode
+        self.mode = mode or "auto"
+        self._forget()
+
+    def _forget(self) -> None:
+        # Kept by `RunCheckpoint`, which knows lists of arrays; in the tasks' order.
+        none = np.float64("nan")
+        self.first_scores: list[Any] = [none for _ in self.tasks]
+        self.best_scores: list[Any] = [none for _ in self.tasks]
+        self.best_epochs: list[Any] = [np.int64(-1) for _ in self.tasks]
+        for place in range(len(self.tasks)):
+            setattr(self, f"best_weights_{place}", [])
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        if self.mode == "auto" and hasattr(self.model, "task_names"):
+            known = direction_of(self.model, self.monitor)
+            if known is None:
+                raise ValueError(
+                    "`mode` must be 'max' or 'min' for a log of which the model does "
+                    f"not know which way is better. Received: '{self.monitor}'"
+                )
+            self.mode = known
+        super().on_train_begin(logs)
+        self._forget()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if not self.tasks:
+            super().on_epoch_end(epoch, logs)
+            return
+        if not any(name.startswith("val_") for name in logs or {}):
+            return  # an epoch without validation
+        logs[MEAN] = self._note(epoch, logs)
+        super().on_epoch_end(epoch, logs)
+        patience = self._task_patience
+        if patience is not None:
+            over = [epoch - max(int(at), 0) >= patience for at in self.best_epochs]
+            if any(over) if self.rule == "any" else all(over):
+                self.stopped_epoch = epoch
+                self.model.stop_training = True
+
+    def _note(self, epoch: int, logs: Logs) -> float:
+        """Keep each task's best; their mean improvement since the first epoch."""
+        gains = []
+        for place, task in enumerate(self.tasks):
+            log = f"val_{task.name}_{task.score.name}"
+            if log not in logs:
+                raise ValueError(
+                    f"BestEpoch needs '{log}' in the logs of `fit`: a task of the "
+                    f"model, and validation data. Received: {sorted(logs)}"
+                )
+            value, sign = float(logs[log]), 1 if task.score.direction == "max" else -1
+            if math.isnan(value):
+                continue
+            if math.isnan(self.first_scores[place]):
+                self.first_scores[place] = np.float64(value)
+            best, first = self.best_scores[place], float(self.first_scores[place])
+            if math.isnan(best) or sign * (value - best) > 0:
+                self.best_scores[place] = np.float64(value)
+                self.best_epochs[place] = np.int64(epoch)
+                setattr(self, f"best_weights_{place}", self.model.get_weights())
+            gains.append(100 * sign * (value - first) / (abs(first) or 1.0))
+        return sum(gains) / len(gains) if gains else math.nan
+
+    def restore(self, task: TaskName) -> int:
+        """Give the model the weights of a task's own best epoch.
+
+        Returns:
+            The epoch, from 0.
+        """
+        names = [one.name for one in self.tasks]
+        _checks.check_task_keys("task", {task: None}, names, partial=True)
+        place = names.index(task)
+        weights = getattr(self, f"best_weights_{place}")
+        if not weights:
+            raise ValueError(f"Task '{task}' had no score in any epoch.")
+        self.model.set_weights(weights)
+        return int(self.best_epochs[place])
 
     def get_monitor_value(self, logs: Logs | None) -> Any:
         value = super().get_monitor_value(logs)

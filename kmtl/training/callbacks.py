@@ -117,7 +117,7 @@ def direction_of(model: Model, monitor: str) -> str | None:
     name = monitor.removeprefix("val_")
     if name == "delta_m":
         return "max"
-    if name in {f"{task}_loss" for task in model.task_names}:
+    if name in {"loss", *(f"{task}_loss" for task in model.task_names)}:
         return "min"
     known: str | None = model.metric_directions.get(name)
     return known

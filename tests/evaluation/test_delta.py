@@ -211,6 +211,6 @@ def test_best_epoch_directions() -> None:
     assert BestEpoch(KIND).mode == "max"
     assert BestEpoch("val_loss", mode="min").mode == "min"
     with pytest.raises(ValueError, match="`mode` must be one of"):
-        BestEpoch("val_loss")
+        BestEpoch("val_loss", mode="up")
     with pytest.raises(ValueError, match="`patience`"):
         BestEpoch(patience=0)

@@ -68,7 +68,8 @@ def test_a_task_more_and_a_task_less_change_no_other(sharing) -> None:
     for task in ("a", "b"):
         np.testing.assert_array_equal(outputs(new, task), outputs(old, task))
     trained = {v.path.split("/")[0] for v in new.trainable_variables}
-    assert trained == set(new.transferred.new)
+    assert "c_head_logits" in trained
+    assert trained <= set(new.transferred.new)
     again = kmtl.remove_task(new, "c")
     assert again.task_names == ("a", "b")
     assert {la.name for la in again.layers} == {la.name for la in old.layers}

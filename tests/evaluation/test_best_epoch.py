@@ -1,0 +1,100 @@
+"""Best epochs and the end of training by the scores of several tasks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import kmtl
+from kmtl.evaluation import BestEpoch
+
+A = kmtl.Regression("a")  # mae: lower is better
+B = kmtl.BinaryClassification("b", metrics=("accuracy",))
+#: Improvements over the first epoch, in %: b falls back while a gets better.
+SCORES = {
+    "val_a_mae": [2.0, 1.0, 1.0, 1.5, 0.5, 1.9],
+    "val_b_accuracy": [0.5, 0.6, 0.8, 0.7, 0.6, 0.5],
+}
+MEANS = [0.0, (50 + 20) / 2, (50 + 60) / 2, (25 + 40) / 2, (75 + 20) / 2, 2.5]
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = kmtl.build_mlp(input_shape=(2,), tasks=[A, B], units=(2,), seed=0)
+    model.compile("sgd")
+    return model
+
+
+def run(model, callback, **scores):
+    """The last epoch, and the logs; weights are filled with the epoch's number."""
+    scores = {**SCORES, **scores}
+    callback.set_model(model)
+    model.stop_training = False
+    callback.on_train_begin()
+    written = []
+    for epoch in range(len(SCORES["val_a_mae"])):
+        model.set_weights([np.full(w.shape, epoch) for w in model.get_weights()])
+        logs = {name: values[epoch] for name, values in scores.items()}
+        callback.on_epoch_end(epoch, logs)
+        written.append(logs.get("val_mean_improvement"))
+        if model.stop_training:
+            break
+    callback.on_train_end()
+    return epoch, written
+
+
+def epoch_of(model) -> int:
+    (value,) = {float(x) for w in model.get_weights() for x in np.ravel(w)}
+    return int(value)
+
+
+def test_best_of_all_and_of_each(model) -> None:
+    callback = BestEpoch([A, B])
+    last, written = run(model, callback)
+    np.testing.assert_allclose(written, MEANS)
+    assert (last, callback.best_epoch, epoch_of(model)) == (5, 2, 2)
+    assert (callback.restore("a"), epoch_of(model)) == (4, 4)
+    assert (callback.restore("b"), epoch_of(model)) == (2, 2)
+    with pytest.raises(ValueError, match="task"):
+        callback.restore("c")
+
+
+@pytest.mark.parametrize(
+    ("rule", "patience", "last"),
+    [("mean", 2, 4), ("any", 2, 3), ("all", 2, 5), ("any", 3, 5)],
+)
+def test_what_ends_the_training(model, rule, patience, last) -> None:
+    # a improves in epochs 0, 1 and 4, b in 0, 1 and 2, their mean in 0, 1 and 2.
+    callback = BestEpoch([A, B], patience=patience, rule=rule)
+    scores = {"val_a_mae": [2.0, 1.0, 1.0, 1.0, 1.5, 1.9]} if rule == "all" else {}
+    if rule == "all":  # a for the last time in epoch 1, b in epoch 3
+        scores["val_b_accuracy"] = [0.5, 0.6, 0.7, 0.8, 0.6, 0.5]
+    assert run(model, callback, **scores)[0] == last
+    assert epoch_of(model) == callback.best_epoch == (3 if rule == "all" else 2)
+
+
+def test_a_task_without_scores_in_an_epoch(model) -> None:
+    callback = BestEpoch([A, B])
+    nan = float("nan")
+    _, written = run(model, callback, val_a_mae=[nan, 4.0, 2.0, nan, nan, 4.0])
+    np.testing.assert_allclose(written, [0, 10, (50 + 60) / 2, 40, 20, 0])
+    assert [int(at) for at in callback.best_epochs] == [2, 2]
+
+
+def test_directions_that_the_model_knows(model) -> None:
+    for log, mode in (("val_a_mae", "min"), ("val_b_accuracy", "max"), ("loss", "min")):
+        callback = BestEpoch(log)
+        callback.set_model(model)
+        callback.on_train_begin()
+        assert callback.mode == mode
+    callback = BestEpoch("val_other")
+    callback.set_model(model)
+    with pytest.raises(ValueError, match=r"'max' or 'min'.*val_other"):
+        callback.on_train_begin()
+    with pytest.raises(ValueError, match=r"`rule` is for several tasks"):
+        BestEpoch(A, rule="all")
+    callback = BestEpoch([A, kmtl.Regression("c")])
+    callback.set_model(model)
+    callback.on_train_begin()
+    with pytest.raises(ValueError, match=r"val_c_mae.*Received"):
+        callback.on_epoch_end(0, {"val_a_mae": 1.0})
