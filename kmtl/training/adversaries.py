@@ -51,7 +51,8 @@ class Adversary(OneModel, keras.layers.Layer):
         seed: int | None = None,
         **kwargs: Any,
     ):
-        super().__init__(**{"dtype": "float32", **kwargs})
+        name = f"{type(self).__name__.lower()}_adversary"
+        super().__init__(**{"dtype": "float32", "name": name, **kwargs})
         self.tasks = _names("tasks", tasks)
         self.inputs = _names("inputs", inputs)
         self.bounds = None

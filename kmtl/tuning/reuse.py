@@ -116,9 +116,11 @@ class _Entry:
         compiled = list(model.optimizer.variables)
         if model.relations is not None:
             compiled += model.relations.variables
+        if model.adversary is not None:
+            compiled += model.adversary.variables
         self._compiled = [(variable, _kept(variable)) for variable in compiled]
         self._trainable = [id(v) for v in model.trainable_variables]
-        self._objects = (model.optimizer, model.weighting, model.relations)
+        self._objects = _objects(model)
         rates = frozen(dropout_of(arguments)) if fixed_dropout(model) else None
         self._fixed_rates = rates
         # seed -> (dropout as given, initial values of the layers)
@@ -129,7 +131,7 @@ class _Entry:
     def is_intact(self) -> bool:
         """Whether no callback has frozen layers or compiled the model anew."""
         model = self.model
-        objects = (model.optimizer, model.weighting, model.relations)
+        objects = _objects(model)
         trainable = [id(v) for v in model.trainable_variables]
         return self._objects == objects and self._trainable == trainable
 
@@ -192,6 +194,11 @@ class _Entry:
         self._initial[arguments["seed"]] = (frozen(dropout_of(arguments)), values)
         while len(self._initial) > MOST_SEEDS:
             del self._initial[next(iter(self._initial))]
+
+
+def _objects(model: MultiTaskModel) -> tuple:
+    """What `compile` gave the model."""
+    return model.optimizer, model.weighting, model.relations, model.adversary
 
 
 # -- what makes a structure -----------------------------------------------------------
