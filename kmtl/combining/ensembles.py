@@ -184,6 +184,13 @@ def ensemble(
             "`epochs` must be a multiple of `members` for snapshots, one cycle for "
             f"each. Received: epochs={epochs}, members={members}"
         )
+    if method == "boosting" and validation_data is not None:
+        raise ValueError(
+            "`validation_data` is not for method='boosting', whose nets learn what is "
+            "left of the training labels: judge the stages with "
+            "`kmtl.ensemble(...).evaluate(validation_data)`. Received: validation_data "
+            f"of type {type(validation_data).__name__}"
+        )
     hypermodel = HyperModel(
         builder,
         tasks=tasks,

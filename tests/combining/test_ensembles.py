@@ -183,6 +183,8 @@ def test_refused() -> None:
         train("snapshot", epochs=3)
     with pytest.raises(ValueError, match="method"):
         train("stacking")
+    with pytest.raises(ValueError, match="judge the stages"):
+        train("boosting", validation_data=(X, Y))
     with pytest.raises(ValueError, match=r"takes tasks of kmtl\.Regression"):
         kmtl.ensemble(
             kmtl.build_mlp,

@@ -148,3 +148,25 @@ def test_refused_inputs() -> None:
         bytes_in.compile("adam", adversary=FGSM(1))
     with pytest.raises(TypeError, match="FGSM"):
         bytes_in.compile("adam", adversary="fgsm")
+
+
+def test_a_model_that_is_used_again_begins_anew() -> None:
+    from kmtl.tuning.reuse import ModelPool
+
+    hypermodel = kmtl.HyperModel(
+        kmtl.build_mlp,
+        tasks=[kmtl.Regression("size")],
+        input_shape=(3,),
+        units=(2,),
+        seed=0,
+        space=(),
+        compile_options={"adversary": InputNoise(0.1, seed=3)},
+    )
+    pool = ModelPool()
+    model = pool.model(hypermodel, {})
+    state = model.adversary.seed_generator.state
+    start = np.array(keras.ops.convert_to_numpy(state))
+    model.adversary.seed_generator.next()
+    assert not np.array_equal(keras.ops.convert_to_numpy(state), start)
+    assert pool.model(hypermodel, {}) is model
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(state), start)
