@@ -56,6 +56,7 @@ def test_losses_by_hand() -> None:
     np.testing.assert_allclose(found[:, 0], 2 - 2 * cosine, rtol=1e-4)
 
 
+@pytest.mark.thorough(on="jax")
 def test_teachers_speak_of_every_row_in_the_students_scale(taught) -> None:
     _, y, _ = taught.data
     kind, size = taught.teachers["kind"], taught.teachers["size"]
@@ -70,6 +71,7 @@ def test_teachers_speak_of_every_row_in_the_students_scale(taught) -> None:
     np.testing.assert_array_equal(y["kind"], Y["kind"])
 
 
+@pytest.mark.thorough(on="jax")
 def test_the_student_follows_its_teachers(taught) -> None:
     assert taught.model.task("kind_taught").weight == 0.5
     assert taught.model.task("kind_features").weight == 0.125
@@ -87,6 +89,7 @@ def test_the_student_follows_its_teachers(taught) -> None:
     assert taught.student.task_names == ("kind", "size")
 
 
+@pytest.mark.thorough(on="jax")
 def test_refused(taught) -> None:
     student = taught.student
     with pytest.raises(ValueError, match="two of task 'kind'"):

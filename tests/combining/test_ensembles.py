@@ -86,6 +86,7 @@ def test_the_model_is_the_mean(bagged, tmp_path) -> None:
     np.testing.assert_allclose(again["size"], mean["size"], rtol=1e-5)
 
 
+@pytest.mark.thorough(on="jax")
 def test_out_of_bag_rows_are_judged_by_those_who_have_not_seen_them(bagged) -> None:
     unseen = np.array([~np.isin(np.arange(len(X)), bag(seed)) for seed in (5, 6)])
     sizes = np.stack([m.predict(X, verbose=0)["size"][:, 0] for m in bagged.members])
@@ -113,6 +114,7 @@ def test_a_table_with_the_spread(bagged) -> None:
     assert table.loc["spread", "size mae"] == pytest.approx(own.std())
 
 
+@pytest.mark.thorough(on="jax")
 def test_snapshots_are_taken_at_the_end_of_each_cycle() -> None:
     eagerly = {"run_eagerly": True}
     rule = keras.optimizers.SGD(0.1)
@@ -142,6 +144,7 @@ def test_pseudo_residuals() -> None:
     np.testing.assert_allclose(found, 2 * (values - 3 * values), rtol=1e-6)
 
 
+@pytest.mark.thorough(on="jax")
 def test_boosting_adds_up_its_stages(boosted) -> None:
     losses = [member.loss_report(X, Y)["total"] for member in compiled(boosted)]
     kind = Y["kind"][6:]
@@ -169,6 +172,7 @@ def compiled(run) -> list:
     return list(run.members)
 
 
+@pytest.mark.thorough
 def test_a_boosted_model_saves(boosted, tmp_path) -> None:
     boosted.model.save(tmp_path / "model.keras")
     loaded = kmtl.load_model(tmp_path / "model.keras")

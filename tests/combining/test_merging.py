@@ -56,6 +56,7 @@ def test_average(singles) -> None:
         np.testing.assert_array_equal(trunk(model)[0], one[0])
 
 
+@pytest.mark.thorough(on="jax")
 def test_merged_with_all_shares_it_is_the_model(singles, tmp_path) -> None:
     model = kmtl.merge(singles, shares=[0, 1])
     wanted = singles[1].predict(X, verbose=0)["size"]
@@ -66,6 +67,7 @@ def test_merged_with_all_shares_it_is_the_model(singles, tmp_path) -> None:
     np.testing.assert_allclose(loaded(X)["size"], wanted, rtol=1e-5)
 
 
+@pytest.mark.thorough(on="jax")
 def test_task_arithmetic(singles) -> None:
     start = kmtl.build_mlp(
         input_shape=(4,), tasks=TASKS[:1], units=(5, 3), normalization="batch", seed=0
@@ -98,6 +100,7 @@ def test_ties_trims_elects_and_takes_the_mean_of_those_that_agree() -> None:
     np.testing.assert_allclose(second, [1 + 2 * 0.8, 1.0])
 
 
+@pytest.mark.thorough(on="jax")
 def test_regmean_is_the_least_squares_kernel(singles) -> None:
     kernels = [m.get_layer("shared_block1_dense").get_weights()[0] for m in singles]
     inputs = [X[:20], 2 * X[10:]]
@@ -116,6 +119,7 @@ def test_regmean_is_the_least_squares_kernel(singles) -> None:
     np.testing.assert_allclose(diagonal, mean, rtol=1e-5)
 
 
+@pytest.mark.thorough(on="jax")
 def test_other_beginnings_are_refused(singles) -> None:
     with pytest.raises(ValueError, match="one `seed`"):
         kmtl.merge([singles[0], single(TASKS[1], seed=1)])
@@ -128,6 +132,7 @@ def test_other_beginnings_are_refused(singles) -> None:
         kmtl.merge([singles[0], far])
 
 
+@pytest.mark.thorough(on="jax")
 def test_refused(singles) -> None:
     with pytest.raises(ValueError, match="other tasks each"):
         kmtl.merge([singles[0], single(TASKS[0])])

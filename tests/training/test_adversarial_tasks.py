@@ -52,6 +52,7 @@ def test_the_layer_turns_the_gradient() -> None:
 
 
 @pytest.mark.parametrize("weighting", [None, "mgda"])
+@pytest.mark.thorough(on="jax")
 def test_the_trunk_unlearns_and_the_own_part_learns(weighting) -> None:
     parts = {}
     for name, strength, weight in (
@@ -71,6 +72,7 @@ def test_the_trunk_unlearns_and_the_own_part_learns(weighting) -> None:
             assert np.abs(own).max() > 1e-3
 
 
+@pytest.mark.thorough(on="jax")
 def test_saved_and_as_plain_keras(tmp_path) -> None:
     model = model_of(0.25, depth=2)
     model.get_layer("flag_head_reversal").strength.assign(0.125)

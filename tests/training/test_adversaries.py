@@ -55,6 +55,7 @@ def test_fgsm_follows_the_sign_of_the_gradient() -> None:
     np.testing.assert_allclose(half, np.stack([x[0], found[1]]), rtol=1e-6)
 
 
+@pytest.mark.thorough(on="jax")
 def test_missing_labels_and_chosen_tasks_only() -> None:
     model = table_model()
     y = {**Y, "kind": np.full(8, -1, "int32")}
@@ -84,6 +85,7 @@ def test_a_step_on_attacked_inputs(weighting) -> None:
         np.testing.assert_allclose(one, other, atol=2e-6)
 
 
+@pytest.mark.thorough(on="jax")
 def test_pgd_stays_near_and_raises_the_loss_most() -> None:
     model = table_model()
     model.compile("sgd")
@@ -98,6 +100,7 @@ def test_pgd_stays_near_and_raises_the_loss_most() -> None:
     assert np.abs(inside[0]).max() == 1
 
 
+@pytest.mark.thorough(on="jax")
 def test_noise_is_drawn_anew_and_the_target_stays_clean() -> None:
     tasks = [kmtl.Reconstruction("again")]
     model = kmtl.build_mlp(input_shape=(3,), tasks=tasks, units=(), seed=0)
@@ -111,6 +114,7 @@ def test_noise_is_drawn_anew_and_the_target_stays_clean() -> None:
     assert logs[0] != logs[1]
 
 
+@pytest.mark.thorough(on="jax")
 def test_a_saved_model_goes_on_with_its_adversary(tmp_path) -> None:
     model = table_model()
     model.compile("adam", adversary=PGD(0.1, steps=2, bounds=(-9, 9), seed=3))
