@@ -121,6 +121,15 @@ def _check_sizes(
         _check_range(layers, 255)
     sizes = {f"input '{n}'" if n else "the input": p for n, p in pictures.items()}
     labels = label_dict(y, tasks)
+    moved = [layer for layer in layers if type(layer).__name__ not in moving.COLOURS]
+    for task in tasks:
+        if task.places_in_image and task.name in labels and moved:
+            raise ValueError(
+                f"`layers` may not move images for task '{task.name}', whose labels "
+                "are places or directions in them and would stay behind: take layers "
+                "of colours, such as keras.layers.RandomBrightness. "
+                f"Received: {type(moved[0]).__name__}"
+            )
     sizes |= {
         f"labels of task '{task.name}'": labels[task.name]
         for task in tasks

@@ -17,6 +17,14 @@ MIXING = ("MixUp", "CutMix")
 #: These draw one transformation for a whole batch.
 ONE_PER_BATCH = ("RandomCrop",)
 
+#: These leave every pixel where it is.
+COLOURS = (
+    *("AutoContrast", "Equalization", "RandomBrightness", "RandomColorDegeneration"),
+    *("RandomColorJitter", "RandomContrast", "RandomErasing", "RandomGaussianBlur"),
+    *("RandomGrayscale", "RandomHue", "RandomInvert", "RandomPosterization"),
+    *("RandomSaturation", "RandomSharpness", "Solarization"),
+)
+
 
 class Draws(keras.random.SeedGenerator):
     """Seeds out of a tensor, which differs from batch to batch; no state."""

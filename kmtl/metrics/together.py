@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 from keras import ops
 
@@ -40,7 +39,7 @@ class OfBatches(MaskedMean):
     of all rows gives that of all of them.
     """
 
-    any_batches: ClassVar[bool] = False
+    any_batches = False
 
     def counted(
         self, labels: Tensor, outputs: Tensor, weights: Tensor

@@ -84,6 +84,9 @@ class Task(_registry.Registrable):
     classes_last: ClassVar[bool] = False
     #: Heads read a feature map instead of a vector.
     dense_prediction: ClassVar[bool] = False
+    #: Labels are places or directions in the photo: where it is moved or turned, they
+    #: would have to be computed anew.
+    places_in_image: ClassVar[bool] = False
     #: Without labels of its own the task takes the model's input as its target.
     target_is_input: ClassVar[bool] = False
     #: Tasks of values may have a loss on logits, and then output these.

@@ -59,7 +59,7 @@ class DenseRegression(Values):
         "rmse": (lambda task, name: metrics.RootMeanSquaredError(name=name), False),
         "delta1": (lambda task, name: metrics.WithinFactor(1.25, name=name), True),
     }
-    DEFAULT_METRICS = ("mae", "relative_error")
+    DEFAULT_METRICS: ClassVar[tuple[str, ...]] = ("mae", "relative_error")
     dense_prediction = True
 
     def __post_init__(self) -> None:

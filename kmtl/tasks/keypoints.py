@@ -70,6 +70,7 @@ class Keypoints(Task):
         "mae": (lambda task, name: metrics.AbsoluteError(name=name), False),
     }
     DEFAULT_METRICS = ("pck",)
+    places_in_image = True
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
@@ -143,6 +144,7 @@ class Keypoints(Task):
         size = self.size
         if size is None:
             whole = map_size(self, head)
-            size = tuple(min(n, max(_LEAST_SIDE, -(-n // 4))) for n in whole)
+            height, width = (min(n, max(_LEAST_SIDE, -(-n // 4))) for n in whole)
+            size = (height, width)
         heat = map_head(features, head, self, self.label_count, size)
         return head.make.layer(ExpectedPlace, "places")(heat)

@@ -56,6 +56,7 @@ class Normals(DenseRegression):
         "within_30": (lambda task, name: metrics.WithinAngle(30.0, name=name), True),
     }
     DEFAULT_METRICS = ("mean_angle",)
+    places_in_image = True
     has_scale = False
 
     def __post_init__(self) -> None:

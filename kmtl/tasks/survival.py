@@ -137,7 +137,7 @@ class Survival(Task):
                 "by: give `edges`. Received: none"
             )
         levels = np.arange(1, intervals + 1) / intervals
-        found = np.unique(np.quantile(times, levels, method="higher"))
+        found = np.unique(np.quantile(times, levels, method="inverted_cdf"))
         return cls(name, edges=tuple(float(edge) for edge in found), **options)
 
     def _check_loss(self, loss: Any) -> Any:

@@ -119,6 +119,17 @@ def test_what_comes_from_outside_is_not_labelled() -> None:
         assert masks[name][:, 4:].any()
 
 
+def test_places_and_directions_would_stay_behind() -> None:
+    x, _ = arrays()
+    task = kmtl.Keypoints("eyes", points=1)
+    data = from_arrays(x, {"eyes": np.full((ROWS, 1, 2), 0.5)}, tasks=[task])
+    with pytest.raises(ValueError, match=r"may not move images.*'eyes'.*RandomFlip"):
+        augment(data, [keras.layers.RandomFlip("horizontal")], tasks=[task])
+    bright = keras.layers.RandomBrightness(0.2, value_range=(0, 400))
+    _, labels, _ = next(iter(augment(data, [bright], tasks=[task])))
+    assert labels["eyes"].shape == (ROWS, 1, 2)
+
+
 def test_colours_leave_labels_alone_and_uint8_is_kept() -> None:
     x, y = arrays()
     x = (x % 256).astype("uint8")

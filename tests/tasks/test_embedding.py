@@ -53,6 +53,7 @@ PAPERS = {
 
 
 @pytest.mark.backend
+@pytest.mark.thorough(on="jax")
 def test_losses_leave_missing_rows_out() -> None:
     task = kmtl.Embedding("t", dimensions=5)
     clean, mask = task.clean_labels(HOLES)

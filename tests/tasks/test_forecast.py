@@ -28,6 +28,7 @@ def scored(task: kmtl.Task, labels: np.ndarray, outputs: np.ndarray) -> dict:
 
 
 @pytest.mark.backend
+@pytest.mark.thorough(on="jax")
 def test_errors_of_several_series() -> None:
     series = RNG.normal(size=(50, 2)).cumsum(axis=0)
     scale = kmtl.Forecast.naive_error(series, season=4)

@@ -29,6 +29,7 @@ def scored(task: kmtl.Task, labels: np.ndarray, outputs: np.ndarray) -> dict:
 
 
 @pytest.mark.backend
+@pytest.mark.thorough(on="jax")
 def test_losses_of_depth() -> None:
     task = kmtl.Depth("t")
     clean, mask = task.clean_labels(np.where(THERE, DEPTH, np.nan))
@@ -69,6 +70,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.backend
+@pytest.mark.thorough(on="jax")
 def test_directions() -> None:
     labels = unit(RNG.normal(size=(*SHAPE, 3)))
     outputs = unit(labels + 0.4 * RNG.normal(size=labels.shape)).astype("float32")

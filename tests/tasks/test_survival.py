@@ -9,8 +9,6 @@ from keras import ops
 import kmtl
 from kmtl import losses, metrics
 
-pytestmark = pytest.mark.backend
-
 RNG = np.random.default_rng(0)
 ROWS = 60
 EDGES = (1.0, 2.0, 4.0, 6.0)
@@ -29,6 +27,8 @@ def survival_until(curve: np.ndarray, time: float) -> float:
     return np.exp(passed[-1]) if passed else 1.0
 
 
+@pytest.mark.backend
+@pytest.mark.thorough(on="jax")
 def test_likelihood_of_hazards() -> None:
     values = ops.convert_to_numpy(losses.hazards(LABELS, CURVES, EDGES))[:, 0]
     for row in range(ROWS):
@@ -41,6 +41,7 @@ def test_likelihood_of_hazards() -> None:
         np.testing.assert_allclose(values[row], -np.log(expected), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.backend
 def test_partial_likelihood_leaves_missing_rows_out() -> None:
     task = kmtl.Survival("t")
     clean, mask = task.clean_labels(HOLES)
@@ -86,6 +87,8 @@ def test_concordance() -> None:
     assert found == pytest.approx(concordance(-mean), rel=1e-5)
 
 
+@pytest.mark.backend
+@pytest.mark.thorough(on="jax")
 def test_integrated_brier_score() -> None:
     """As scikit-survival's `integrated_brier_score` computes it."""
 

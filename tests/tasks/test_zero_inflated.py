@@ -23,6 +23,7 @@ COUNTS[:3] = (1, 60, 90000)
 
 
 @pytest.mark.backend
+@pytest.mark.thorough(on="jax")
 def test_likelihood_of_zeros_and_lognormal_values() -> None:
     outputs = ops.convert_to_numpy(ZeroInflatedMean()(RAW))
     spread = np.log1p(np.exp(RAW[:, 2] + 0.5413248546)) + 1e-2
