@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kmtl.training.gradual_reversal import GradualReversal as GradualReversal
     from kmtl.training.guards import NonFiniteError as NonFiniteError
     from kmtl.training.memory import OutOfMemoryError as OutOfMemoryError
+    from kmtl.training.progress import Progress as Progress
     from kmtl.training.runs import RunCheckpoint as RunCheckpoint
     from kmtl.training.runs import fit_run as fit_run
 
@@ -30,6 +31,7 @@ _MODULES = {
     "GradualReversal": "kmtl.training.gradual_reversal",
     "NonFiniteError": "kmtl.training.guards",
     "OutOfMemoryError": "kmtl.training.memory",
+    "Progress": "kmtl.training.progress",
     "RunCheckpoint": "kmtl.training.runs",
     "WeightAverage": "kmtl.training.averaging",
     "fit_run": "kmtl.training.runs",
@@ -44,6 +46,7 @@ __all__ = [
     "NonFiniteError",
     "OutOfMemoryError",
     "PGD",
+    "Progress",
     "RunCheckpoint",
     "WeightAverage",
     "fit_run",

@@ -13,7 +13,7 @@ from kmtl import _checks
 from kmtl._private.keras import sublayers
 from kmtl.tasks.output import TaskOutput
 from kmtl.training import sources
-from kmtl.training.freezing import averages
+from kmtl.training.freezing import averages, part_from_averages
 from kmtl.training.saved_state import array_of
 from kmtl.typing import Data, Inputs, Layer, Logs, Model, Tensor, Variable
 
@@ -124,11 +124,13 @@ class WeightAverage(keras.callbacks.Callback):
             return
         model = self.model
         variables = averaged_variables(model)
-        values = [array_of(variable) for variable in variables]
+        # Copies: a step on JAX writes over the arrays that it was given.
+        values = [np.array(array_of(variable)) for variable in variables]
         self.trained = values
         self.count += 1
         if averages(model.optimizer):
             model.optimizer.finalize_variable_values(model.trainable_variables)
+            part_from_averages(model)
         else:
             if not self.average:
                 self.average = [value.astype("float64") for value in values]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import keras
+from keras import ops
 
 from kmtl import _checks
 from kmtl._private.keras import sublayers
@@ -140,6 +141,17 @@ def averages(optimizer: keras.optimizers.Optimizer) -> bool:
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
     return bool(getattr(optimizer, "use_ema", False))
+
+
+def part_from_averages(model: Model) -> None:
+    """Give weights that are their averages arrays of their own.
+
+    On JAX an assignment hands over the array, and a step, of `evaluate` too, deletes
+    the arrays that it was given: those of the optimizer with them.
+    """
+    if keras.backend.backend() == "jax" and averages(model.optimizer):
+        for variable in model.trainable_variables:
+            variable.assign(ops.copy(variable.value))
 
 
 def frozen_and_known(model: Model) -> list[int]:

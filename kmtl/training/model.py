@@ -35,6 +35,7 @@ from kmtl.training.guards import Guards, check_guards
 from kmtl.training.labels import apply_sample_weight, clean_labels, named
 from kmtl.training.memory import memory_advice
 from kmtl.training.optimizer_slots import build_optimizer
+from kmtl.training.progress import shown
 from kmtl.training.task_access import TaskAccess
 from kmtl.training.trackers import LossTerms
 from kmtl.training.user_data import (
@@ -442,6 +443,8 @@ class MultiTaskModel(TaskAccess):
             sample_weight: Dict task name -> weights, for some or all tasks, or one
                 array for all. Weight 0 leaves the label out, also of the metrics.
             class_weight: Refused: give tasks their `class_weight`.
+            verbose: As for `keras.Model.fit`, or `"tasks"`: one short line per epoch,
+                with the time left (`kmtl.training.Progress`).
             **kwargs: As for `keras.Model.fit`, like the arguments not named here.
 
         Raises:
@@ -482,6 +485,7 @@ class MultiTaskModel(TaskAccess):
             validation_split=validation_split,
             steps=kwargs.get("steps_per_epoch"),
         )
+        verbose, callbacks = shown(verbose, callbacks)
         current_plan(self)  # refuses what has been frozen since, before JAX's step
         ruled = [n for n, layer in self.task_outputs.items() if layer.weight_rule]
         shares: dict[str, float] = {}
@@ -518,7 +522,7 @@ class MultiTaskModel(TaskAccess):
             kwargs.setdefault("validation_batch_size", batch_size)
             batch_size, shuffle = None, False
         with advice, streams.first_hand(x, validation_data):
-            return super().fit(
+            history = super().fit(
                 x=x,
                 y=y,
                 batch_size=batch_size,
@@ -533,6 +537,8 @@ class MultiTaskModel(TaskAccess):
                 sample_weight=sample_weight,
                 **kwargs,
             )
+        freezing.part_from_averages(self)
+        return history
 
     def adapt_targets(self, y: Labels) -> None:
         """Fit the transforms of the tasks' labels, as the first `fit` does.

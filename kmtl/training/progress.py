@@ -1,0 +1,124 @@
+"""One short line per epoch."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from typing import Any
+
+import keras
+
+from kmtl.typing import Callbacks, Logs, Verbose
+
+#: Lines of a whole training where nobody watches: in a file, a pipe.
+LINES = 10
+_WIDTH = 8
+
+
+class Progress(keras.callbacks.Callback):
+    """Prints one line per epoch: the loss, each task's first metric, the time left.
+
+    The numbers are those of the validation data, where there are some. `model.fit(...,
+    verbose="tasks")` adds it, in the place of Keras' bar, which has a line of all logs.
+    Into a file or a pipe it prints ten lines in all.
+
+    Args:
+        stream: Where to, an open text file. Defaults to `sys.stdout`.
+
+    Example:
+
+    >>> model = kmtl.build_mlp(
+    ...     input_shape=(2,), tasks=[kmtl.Regression("size")], units=(4,), seed=0
+    ... )
+    >>> model.compile("sgd")
+    >>> x, y = np.zeros((8, 2)), {"size": np.ones(8)}
+    >>> history = model.fit(x, y, epochs=2, verbose="tasks")  # doctest: +ELLIPSIS
+    epoch      loss  size mae      left
+      1/2...
+      2/2...
+    """
+
+    def __init__(self, stream: Any = None):
+        super().__init__()
+        self.stream = stream
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self._columns: list[tuple[str, str]] = []
+        self._began = time.monotonic()
+        self._done = 0
+        self._logs: tuple[int, Logs] | None = None
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        self._done += 1
+        self._logs = (epoch, dict(logs or {}))
+        epochs = self.params["epochs"]
+        apart = 1 if self._out().isatty() else math.ceil(epochs / LINES)
+        if epoch % apart == 0 or epoch + 1 == epochs or self.model.stop_training:
+            self._write()
+
+    def _out(self) -> Any:
+        return sys.stdout if self.stream is None else self.stream
+
+    def _write(self) -> None:
+        if self._logs is None:
+            return
+        epoch, logs = self._logs
+        epochs = self.params["epochs"]
+        lines = []
+        place = f"{epoch + 1}/{epochs}"
+        width = max(len("epoch"), 2 * len(str(epochs)) + 1)
+        if not self._columns:
+            self._columns = self._found(logs)
+            names = [f"{name:>{_width(name)}}" for _, name in self._columns]
+            lines.append("  ".join([f"{'epoch':>{width}}", *names, f"{'left':>8}"]))
+        cells = [
+            f"{_number(logs.get(log)):>{_width(name)}}" for log, name in self._columns
+        ]
+        each = (time.monotonic() - self._began) / self._done
+        left = 0 if self.model.stop_training else epochs - epoch - 1
+        lines.append(
+            "  ".join([f"{place:>{width}}", *cells, f"{_clock(left * each):>8}"])
+        )
+        self._out().write("\n".join(lines) + "\n")
+        self._out().flush()
+
+    def _found(self, logs: Logs) -> list[tuple[str, str]]:
+        """`(log, what stands above it)`."""
+        seen = "val_" if any(name.startswith("val_") for name in logs) else ""
+        columns = [(f"{seen}loss", "loss")]
+        for task in self.model.tasks:
+            log = f"{seen}{task.name}_{task.score.name}"
+            columns.append((log, f"{task.name} {task.score.name}"))
+        if "val_delta_m" in logs:
+            columns.append(("val_delta_m", "delta m"))
+        return columns
+
+
+def shown(verbose: Verbose, callbacks: Callbacks) -> tuple[Verbose, Callbacks]:
+    """`fit`'s `verbose` and `callbacks`, with a `Progress` behind the others."""
+    if verbose != "tasks":
+        return verbose, callbacks
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        raise ValueError(
+            '`verbose="tasks"` needs `callbacks` as a list; into a CallbackList put '
+            "kmtl.training.Progress() yourself. Received: a CallbackList"
+        )
+    if isinstance(callbacks, keras.callbacks.Callback):
+        callbacks = [callbacks]
+    return 0, [*(callbacks or ()), Progress()]
+
+
+def _width(name: str) -> int:
+    return max(_WIDTH, len(name))
+
+
+def _number(value: Any) -> str:
+    return "–" if value is None or math.isnan(value) else f"{float(value):.4g}"
+
+
+def _clock(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,88 @@
+"""One short line per epoch."""
+
+from __future__ import annotations
+
+import io
+
+import keras
+import numpy as np
+import pytest
+
+import kmtl
+from kmtl.training import Progress
+from kmtl.training.progress import _clock, shown
+
+TASKS = [
+    kmtl.Classification("digit", classes=3),
+    kmtl.BinaryClassification("odd"),
+    kmtl.Regression("ink"),
+    kmtl.Regression("unlabelled", auxiliary=True),
+]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = kmtl.build_mlp(input_shape=(2,), tasks=TASKS, units=(2,), seed=0)
+    model.compile("sgd")
+    return model
+
+
+def run(model, stream, epochs, **more):
+    progress = Progress(stream)
+    progress.set_model(model)
+    progress.set_params({"epochs": epochs})
+    model.stop_training = False
+    progress.on_train_begin()
+    logs = {"loss": 9.0, "val_loss": 0.123456, "val_digit_accuracy": 0.5}
+    logs |= {"val_odd_auc": 0.75, "val_ink_mae": 2.0, "val_unlabelled_mae": np.nan}
+    logs["val_odd_" + model.task("odd").score.name] = 0.75
+    for epoch in range(epochs):
+        progress.on_epoch_end(epoch, {**logs, **more})
+    return stream.getvalue().splitlines()
+
+
+def test_a_column_per_task(model) -> None:
+    lines = run(model, Terminal(), 3, val_delta_m=1.5)
+    assert len(lines) == 4
+    assert len({len(line) for line in lines}) == 1
+    assert len(lines[0]) < 110
+    odd = model.task("odd").score.name
+    names = ["epoch", "loss", "digit accuracy", f"odd {odd}", "ink mae"]
+    at = 0
+    for name in [*names, "unlabelled mae", "delta m", "left"]:
+        at = lines[0].index(name, at) + len(name)
+    cells = lines[-1].split()
+    assert cells == ["3/3", "0.1235", "0.5", "0.75", "2", "–", "1.5", "0:00"]
+
+
+@pytest.mark.parametrize(("epochs", "lines"), [(5, 5), (100, 11)])
+def test_few_lines_where_nobody_watches(model, epochs, lines) -> None:
+    found = run(model, io.StringIO(), epochs)
+    assert len(found) == 1 + lines
+    assert found[1].split()[0] == f"1/{epochs}"
+    assert found[-1].split()[0] == f"{epochs}/{epochs}"
+
+
+def test_clock() -> None:
+    assert [_clock(s) for s in (0, 59.4, 61, 3661)] == [
+        "0:00",
+        "0:59",
+        "1:01",
+        "1:01:01",
+    ]
+
+
+def test_what_fit_makes_of_verbose() -> None:
+    assert shown(1, None) == (1, None)
+    other = keras.callbacks.TerminateOnNaN()
+    verbose, callbacks = shown("tasks", other)
+    assert verbose == 0
+    assert callbacks[0] is other
+    assert isinstance(callbacks[1], Progress)
+    with pytest.raises(ValueError, match="CallbackList"):
+        shown("tasks", keras.callbacks.CallbackList())
