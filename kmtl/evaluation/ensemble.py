@@ -177,6 +177,13 @@ def _check_alike(models: Sequence[MultiTaskModel]) -> None:
                 f"`models` must be models of kmtl. Received: {type(model).__name__}"
             )
     first = models[0]
+    for task in first.tasks:
+        if not task.has_mean and len(models) > 1:
+            raise ValueError(
+                f"Task '{task.name}' of kind {task.registered_name} must have one "
+                "model: the outputs of several have no mean. Join them instead. "
+                f"Received: {len(models)} models"
+            )
     for model in models[1:]:
         _checks.check_task_keys(
             "models", dict.fromkeys(model.task_names), first.task_names

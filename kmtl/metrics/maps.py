@@ -47,9 +47,12 @@ class RootLogError(_Proportional):
 
 
 def angles(labels: Tensor, outputs: Tensor) -> Tensor:
-    """Degrees between unit vectors on the last axis."""
+    """Degrees between vectors on the last axis: unit ones, and others (such as means
+    of several nets' ones)."""
     labels = ops.cast(labels, "float32")
     outputs = ops.cast(outputs, "float32")
+    size = ops.sqrt(ops.sum(ops.square(outputs), axis=-1, keepdims=True))
+    outputs = outputs / ops.where(size == 0, 1.0, size)
     apart = ops.sqrt(ops.sum(ops.square(outputs - labels), axis=-1))
     along = ops.sqrt(ops.sum(ops.square(outputs + labels), axis=-1))
     # Kahan's formula: exact at small angles, where a cosine is 1.

@@ -87,6 +87,10 @@ class Task(_registry.Registrable):
     #: Labels are places or directions in the photo: where it is moved or turned, they
     #: would have to be computed anew.
     places_in_image: ClassVar[bool] = False
+    #: The loss of a row is one among the other rows of its batch.
+    rows_together: ClassVar[bool] = False
+    #: The mean of several nets' outputs is an output.
+    has_mean: ClassVar[bool] = True
     #: Without labels of its own the task takes the model's input as its target.
     target_is_input: ClassVar[bool] = False
     #: Tasks of values may have a loss on logits, and then output these.

@@ -67,6 +67,8 @@ class Embedding(Task):
         "recall5": (lambda task, name: metrics.RecallAtK(5, name=name), True),
     }
     DEFAULT_METRICS = ("recall1",)
+    rows_together = True
+    has_mean = False  # each net has axes of its own
 
     def __post_init__(self) -> None:
         dimensions = _checks.check_int("dimensions", self.dimensions, 2)

@@ -60,6 +60,12 @@ class TaskOutput(keras.layers.Layer):
         self._declared = self._task = declared
         self.weight_rule = weight_rule
         self.members = _checks.check_int("members", members, 1)
+        if self.members > 1 and not declared.has_mean:
+            raise ValueError(
+                f"Task '{declared.name}' of kind {declared.registered_name} must have "
+                "one net: the outputs of several have no mean. Train the models one by "
+                f"one, and join their outputs. Received: members={self.members}"
+            )
         self._kept = Kept()
         self.set_loss(loss)
 
@@ -170,6 +176,12 @@ class TaskOutput(keras.layers.Layer):
         """
         if len(predictions.shape) == len(self._input_shape):
             return task.loss_values(targets, predictions)
+        if task.rows_together:
+            each = [
+                task.loss_values(targets, predictions[:, member])
+                for member in range(self.members)
+            ]
+            return ops.mean(ops.stack(each), axis=0)
         # Members are rows again: losses know rows alone.
         flat = ops.reshape(predictions, (-1, *predictions.shape[2:]))
         repeated = ops.repeat(targets, self.members, axis=0)

@@ -28,9 +28,9 @@ class Survival(Task):
     Without `edges` outputs are `(N, 1)`, the log of the factor on everybody's hazard
     (Cox 1972): who has it first. With `edges` they are `(N, K)`, the log of the
     probability that the event comes after each edge (Gensheimer and Narasimhan 2019,
-    arXiv:1805.00917), of which exports give the probability. Missing: NaN in both
-    columns. Loss: `likelihood`; Cox's is that of the rows of a batch, so batches should
-    be of a hundred rows or more. Metrics: `concordance` (default; of the pairs within a
+    arXiv:1805.00917), of which exports give the probability. Missing: NaN (or 0) in
+    both columns. Loss: `likelihood`; Cox's is that of the rows of a batch, so batches
+    should be of a hundred rows or more. Metrics: `concordance` (default; of the pairs within a
     batch) and, with edges, `integrated_brier`. Also takes scikit-survival's structured
     arrays. See `kmtl.Task` for the other arguments.
 
@@ -68,6 +68,7 @@ class Survival(Task):
         ),
     }
     DEFAULT_METRICS = ("concordance",)
+    rows_together = True
 
     def __post_init__(self) -> None:
         if self.edges is not None:
@@ -170,6 +171,7 @@ class Survival(Task):
         gone = np.isnan(array)
         if self.missing is not None:
             gone |= array == self.missing
+        gone |= (array == 0).all(axis=-1, keepdims=True)
         times, events = np.where(gone, np.nan, array).T
         for wrong, what in (
             (gone[:, 0] != gone[:, 1], "both of a time and an event, or neither"),
@@ -187,7 +189,9 @@ class Survival(Task):
         self, labels: Tensor, inputs: Inputs | None = None
     ) -> tuple[Tensor, Tensor]:
         labels, mask = super().clean_labels(labels, inputs)
-        return self.marked(ops.cast(labels, "float32"), mask), mask
+        labels = ops.cast(labels, "float32")
+        mask = mask * ops.cast(labels[:, :1] > 0, "float32")
+        return self.marked(labels, mask), mask
 
     def marked(self, labels: Tensor, there: Tensor) -> Tensor:
         # A time of 0 is in no sum of Cox's.

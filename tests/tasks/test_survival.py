@@ -143,7 +143,7 @@ def test_structured_arrays_and_intervals() -> None:
             lambda: kmtl.Survival("t").check_labels([[1.0, np.nan]]),
             "both of a time and an event, or neither.*in row 0",
         ),
-        (lambda: kmtl.Survival("t").check_labels([[0.0, 1]]), "a time above 0"),
+        (lambda: kmtl.Survival("t").check_labels([[0.0, 1.0]]), "a time above 0"),
         (lambda: kmtl.Survival("t").check_labels([[1.0, 2]]), "an event of 0 or 1"),
         (
             lambda: kmtl.Survival.from_labels("t", [[1.0, 0]]),
