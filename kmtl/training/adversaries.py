@@ -258,7 +258,6 @@ class InputNoise(Adversary):
 
     >>> model = kmtl.build_mlp(input_shape=(4,), tasks=[kmtl.Regression("size")])
     >>> model.compile("adam", adversary=kmtl.training.InputNoise(0.1, seed=0))
-    >>> history = model.fit(np.ones((8, 4)), np.zeros(8), verbose=0)
 
     Reference: Bishop, "Training with Noise is Equivalent to Tikhonov Regularization",
     Neural Computation 7(1), 1995; Vincent et al. (denoising), ICML 2008.

@@ -174,3 +174,20 @@ def test_a_model_that_is_used_again_begins_anew() -> None:
     assert not np.array_equal(keras.ops.convert_to_numpy(state), start)
     assert pool.model(hypermodel, {}) is model
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(state), start)
+
+
+@pytest.mark.thorough
+def test_a_run_that_goes_on_draws_what_an_unbroken_one_does(tmp_path) -> None:
+    def run(folder: str, epochs: int):
+        model = table_model()
+        model.compile("adam", adversary=PGD(0.2, steps=2, seed=4))
+        kmtl.training.fit_run(
+            model, (X, Y), epochs=epochs, folder=tmp_path / folder, batch_size=4,
+            verbose=0,
+        )  # fmt: skip
+        return model.get_weights()
+
+    whole = run("whole", 2)
+    run("broken", 1)
+    for one, other in zip(whole, run("broken", 2), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
