@@ -16,7 +16,7 @@ from kmtl.tasks.base import Task
 from kmtl.tasks.classification import Classification
 from kmtl.tasks.output import TaskOutput
 from kmtl.tasks.regression import Regression
-from kmtl.training.adversaries import input_gradient
+from kmtl.training.attacking import input_gradient
 from kmtl.training.batches import ShuffledBatches
 from kmtl.training.labels import apply_sample_weight
 from kmtl.training.model import MultiTaskModel

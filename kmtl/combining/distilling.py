@@ -32,13 +32,32 @@ class Distillation:
             and trained. The student learns with it.
         student: The student.
         teachers: Dict task name -> its teacher.
-        data: `(x, y, sample_weight)` to train `model` on.
+        data: `(x, y, sample_weight)` to train `model` on, as `fit` does.
     """
 
     model: MultiTaskModel
     student: MultiTaskModel
     teachers: dict[TaskName, MultiTaskModel]
     data: tuple
+
+    def fit(
+        self, validation_data: Data | None = None, **options: Any
+    ) -> keras.callbacks.History:
+        """Train `model`, which has been compiled, on `data`.
+
+        Args:
+            validation_data: As for `prepare`, which is done.
+            **options: As for `model.fit`.
+
+        Returns:
+            What `model.fit` returns.
+        """
+        x, y, weight = self.data
+        if validation_data is not None:
+            validation_data = self.prepare(validation_data)
+        return self.model.fit(
+            x, y, sample_weight=weight, validation_data=validation_data, **options
+        )
 
     def prepare(self, data: Data) -> tuple:
         """Further data with the teachers' words, such as validation data.
@@ -129,7 +148,7 @@ def distill(
     >>> student = kmtl.build_mlp(input_shape=(4,), tasks=tasks, units=(4,), seed=0)
     >>> taught = kmtl.distill(student, teachers, (x, y))
     >>> taught.model.compile("adam")
-    >>> history = taught.model.fit(*taught.data, verbose=0)
+    >>> history = taught.fit(verbose=0)
     >>> student.predict(x, verbose=0)["size"].shape
     (20, 1)
 

@@ -12,7 +12,8 @@ from keras import ops
 from kmtl.evaluation._evaluate import evaluate
 from kmtl.evaluation.ensemble import scores_line
 from kmtl.training import sources, targets
-from kmtl.training.adversaries import Adversary, changed
+from kmtl.training.adversaries import Adversary
+from kmtl.training.attacking import changed
 from kmtl.training.model import MultiTaskModel
 from kmtl.training.raw_sets import prepared_data
 from kmtl.typing import Data

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,13 +10,7 @@ from keras import ops
 
 from kmtl import _checks
 from kmtl._one_model import OneModel
-from kmtl.tasks.checks import label_dict
-from kmtl.training import total_loss
-from kmtl.training.labels import named
-from kmtl.typing import Config, Inputs, Labels, Model, SampleWeight, Tensor
-
-#: What a step learns from: the inputs and, where these are a target, clean labels.
-Given = tuple[Inputs, Labels]
+from kmtl.typing import Config, Model, Tensor
 
 
 class Adversary(OneModel, keras.layers.Layer):
@@ -300,92 +293,6 @@ def check_adversary(model: Model, adversary: Any) -> Adversary | None:
     adversary.check_is_free(model, "adversary")
     adversary.check(model)
     return adversary
-
-
-def changed(
-    model: Model,
-    adversary: Adversary | None,
-    data: tuple[Inputs, Labels, SampleWeight],
-    mapping: list | None = None,
-) -> Given:
-    """`(x, y)` of a batch, as the adversary leaves them.
-
-    Args:
-        data: `(x, y, sample_weight)` of the batch.
-        mapping: Pairs of the model's variables and their values, where these are not
-            what the variables hold.
-    """
-    x, y, sample_weight = data
-    if adversary is None:
-        return x, y
-    given = named(model, x)
-    names = [tensor.name for tensor in model.inputs]
-    chosen = [name for name in names if name in (adversary.inputs or names)]
-    several = isinstance(given, dict)
-    parts = [given[name] for name in chosen] if several else [given]
-    start = [ops.cast(part, "float32") for part in parts]
-
-    def merged(parts: list) -> Inputs:
-        if not several:
-            return parts[0]
-        return {**given, **dict(zip(chosen, parts, strict=True))}
-
-    def scope() -> Any:
-        if mapping is None:
-            return contextlib.nullcontext()
-        return keras.StatelessScope(state_mapping=mapping)
-
-    def loss(parts: list) -> Tensor:
-        with scope():
-            y_pred = model(merged(parts), training=False)
-            batch = total_loss.task_losses(model, x, y, y_pred, sample_weight)
-            own = zip(model.task_names, batch.parts, strict=True)
-            attacked = [
-                part
-                for name, part in own
-                if adversary.tasks is None or name in adversary.tasks
-            ]
-        return sum(attacked[1:], attacked[0])
-
-    parts = adversary.change(start, lambda parts: input_gradient(loss, parts))
-    if adversary.share < 1:
-        place = ops.cast(ops.arange(ops.shape(start[0])[0]), "float32")
-        # Every so many rows: of 0.5 every other one.
-        steps = ops.floor((place + 1) * adversary.share)
-        taken = steps > ops.floor(place * adversary.share)
-        parts = [
-            ops.where(ops.reshape(taken, (-1, *[1] * (len(p.shape) - 1))), p, clean)
-            for p, clean in zip(parts, start, strict=True)
-        ]
-    return merged(parts), _clean_targets(model, x, y)
-
-
-def _clean_targets(model: Model, x: Inputs, y: Labels) -> Labels:
-    """Labels in which clean inputs stand where inputs are the target."""
-    if not any(task.target_is_input for task in model.tasks):
-        return y
-    y = dict(label_dict(y, model.tasks))
-    for task in model.tasks:
-        if task.target_is_input and y.get(task.name) is None:
-            y[task.name] = task.clean_labels(None, named(model, x))[0]
-    return y
-
-
-def input_gradient(
-    function: Callable[[list], Tensor], values: list[Tensor]
-) -> list[Tensor]:
-    """Gradients of a scalar; 0 where there is none."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return list(jax.grad(function)(values))
-    import tensorflow as tf
-
-    with tf.GradientTape() as tape:
-        tape.watch(values)
-        result = function(values)
-    found = tape.gradient(result, values, unconnected_gradients="zero")
-    return list(map(tf.convert_to_tensor, found))
 
 
 def _sign(gradient: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from kmtl.losses.masked import all_replicas_sum, replica_count
 from kmtl.training import total_loss
-from kmtl.training.adversaries import changed
+from kmtl.training.attacking import changed
 from kmtl.training.balance import Plan, aggregate, samples_twice
 from kmtl.training.step_tensorflow import (
     apply_gradients,

@@ -10,7 +10,7 @@ import keras
 
 from kmtl._private.keras import update_metrics
 from kmtl.training import look_ahead
-from kmtl.training.adversaries import changed
+from kmtl.training.attacking import changed
 from kmtl.training.optimizer_slots import known_variables, optimizer_slots
 from kmtl.training.task_variables import moving_state, owned_state
 from kmtl.typing import Data, Model, Tensor

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from kmtl._private.tensorflow import STAYS_A_CALL
 from kmtl.training import look_ahead
-from kmtl.training.adversaries import changed
+from kmtl.training.attacking import changed
 from kmtl.training.optimizer_slots import build_optimizer
 from kmtl.training.task_variables import moving_state, owned_state
 from kmtl.typing import Data, Logs, Model, Optimizer, Tensor, Variable

@@ -9,7 +9,7 @@ from core_tools import table, table_tasks
 
 import kmtl
 from kmtl.layers import GradientReversal
-from kmtl.training.adversaries import input_gradient
+from kmtl.training.attacking import input_gradient
 
 pytestmark = pytest.mark.backend
 

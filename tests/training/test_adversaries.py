@@ -9,7 +9,7 @@ from core_tools import table, table_model
 
 import kmtl
 from kmtl.training import FGSM, PGD, InputNoise
-from kmtl.training.adversaries import changed
+from kmtl.training.attacking import changed
 
 pytestmark = pytest.mark.backend
 
