@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # what type checkers and editors see; must match the tables below
     from kmtl import backbones as backbones
+    from kmtl import combining as combining
     from kmtl import data as data
     from kmtl import evaluation as evaluation
     from kmtl import export as export
@@ -25,6 +26,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl import sharing as sharing
     from kmtl import tasks as tasks
     from kmtl import testing as testing
+    from kmtl import training as training
     from kmtl import tuning as tuning
     from kmtl import weighting as weighting
     from kmtl._devices import devices as devices
@@ -140,6 +142,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
 # Subpackages that `import kmtl` alone makes usable as `kmtl.<name>`.
 _SUBPACKAGES: tuple[str, ...] = (
     "backbones",
+    "combining",
     "data",
     "evaluation",
     "export",
@@ -153,6 +156,7 @@ _SUBPACKAGES: tuple[str, ...] = (
     "sharing",
     "tasks",
     "testing",
+    "training",
     "tuning",
     "weighting",
 )
