@@ -75,7 +75,9 @@ def test_teachers_speak_of_every_row_in_the_students_scale(taught) -> None:
 def test_the_student_follows_its_teachers(taught) -> None:
     assert taught.model.task("kind_taught").weight == 0.5
     assert taught.model.task("kind_features").weight == 0.125
-    taught.model.compile(keras.optimizers.Adam(0.05), run_eagerly=True)
+    # What labels say is another thing than what these teachers do.
+    taught.model.set_task_weights({"kind": 0.0, "size": 0.0})
+    taught.model.compile(keras.optimizers.Adam(0.02), run_eagerly=True)
     before = taught.model.loss_report(*taught.data)
     held = X[:4], {name: labels[:4] for name, labels in Y.items()}
     logs = taught.fit(held, batch_size=40, epochs=15, verbose=0).history
