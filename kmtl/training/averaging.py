@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,8 @@ from kmtl.training import sources
 from kmtl.training.freezing import averages, part_from_averages
 from kmtl.training.saved_state import array_of
 from kmtl.typing import Data, Inputs, Layer, Logs, Model, Tensor, Variable
+
+logger = logging.getLogger("kmtl")
 
 #: Share of the epochs before weights are averaged, where nothing is said.
 LATE = 0.75
@@ -46,8 +49,7 @@ class WeightAverage(keras.callbacks.Callback):
         batch_size: Rows per batch of these, where they are arrays. Defaults to 32.
 
     Raises:
-        ValueError: in `fit`, for a model with batch normalisation without `data`, and a
-            `start` after the last epoch.
+        ValueError: in `fit`, for a model with batch normalisation without `data`.
 
     Example:
 
@@ -91,14 +93,10 @@ class WeightAverage(keras.callbacks.Callback):
                 "mean. Received: data=None"
             )
         epochs = int(self.params["epochs"])
-        self._first = self.start
-        if self._first is None:
-            self._first = 0 if moving else int(LATE * epochs)
-        elif self._first >= epochs > 0:
-            raise ValueError(
-                f"`start` must be an epoch of the training, 0 to {epochs - 1}. "
-                f"Received: start={self._first}"
-            )
+        first = self.start
+        if first is None:
+            first = 0 if moving else int(LATE * epochs)
+        self._first = first
         self.count, self.average, self.trained = 0, [], []
         self._epoch = 0
 
@@ -116,6 +114,13 @@ class WeightAverage(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         if self._training:  # without validation in this epoch
             self._show()
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        if not self.count:
+            logger.warning(
+                "WeightAverage averaged nothing: training ended before epoch %d.",
+                self._first,
+            )
 
     def _show(self) -> None:
         """Put the averages into the model until the next epoch begins."""

@@ -34,7 +34,8 @@ def parts_of(model: Model) -> dict[str, list[Layer]]:
     several = len(model.task_names) > 1
     heads: dict[TaskName, list[Layer]] = {name: [] for name in model.task_names}
     own: dict[TaskName, list[Layer]] = {name: [] for name in model.task_names}
-    trunk, blocks = [], {}
+    trunk: list[Layer] = []
+    blocks: dict[int, list[Layer]] = {}
     for layer in layers:
         task = rate_factors.task_of(layer, model)
         number = rate_factors.block_of(layer, model)

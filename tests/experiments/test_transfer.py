@@ -28,7 +28,7 @@ def test_report() -> None:
     ]
     text = run.report(rows, 2)
     # Twice the same difference: half of the interval is 0.
-    assert "| frozen | 65.0 ± 63.6 | +10.0 ± 0.0 |" in text
+    assert "| frozen | 65.0 ± 63.5 | +10.0 ± 0.0 |" in text
     assert "`frozen` with 100 maps: better" in text
     assert "`fine-tuned` with 100 maps: no difference" in text
     assert "8 minutes" in text
