@@ -8,6 +8,8 @@ import pytest
 
 import kmtl
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def trained() -> tuple:
@@ -50,7 +52,6 @@ def test_learned(trained: tuple) -> None:
     assert scores["brightest_pck"] > 0.7
 
 
-@pytest.mark.thorough
 def test_saved_and_exported(trained: tuple, tmp_path) -> None:
     model, x, _ = trained
     model.save(tmp_path / "model.keras")
