@@ -20,6 +20,7 @@ from kmtl.data.mixed_sets import Mixture
 from kmtl.data.mixing import mixture
 from kmtl.data.mixup import cutmix, mixup
 from kmtl.data.presets import Preset, preset
+from kmtl.data.records import from_records, write_records
 from kmtl.data.splitting import split
 from kmtl.data.tensorflow_sets import from_tfds
 
@@ -42,6 +43,7 @@ __all__ = [
     "from_dataframe",
     "from_folder",
     "from_generator",
+    "from_records",
     "from_tfds",
     "load_idx",
     "mixture",
@@ -50,4 +52,5 @@ __all__ = [
     "multi_digits",
     "preset",
     "split",
+    "write_records",
 ]

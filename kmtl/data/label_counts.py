@@ -140,7 +140,7 @@ def label_findings(counts: LabelCounts, trains: bool) -> Iterator[tuple[bool, st
         return
     if row.classes is not None:
         empty = np.flatnonzero(counts.by_class == 0)
-        named = [task.labels[i] for i in empty] if _names_classes(task) else empty
+        named = [_class_name(task, int(i)) for i in empty]
         if row.classes == 1:
             yield False, "all labels are of one class: there is nothing to learn"
         elif len(empty):
@@ -168,9 +168,11 @@ def label_findings(counts: LabelCounts, trains: bool) -> Iterator[tuple[bool, st
             )
 
 
-def _names_classes(task: Task) -> bool:
-    """Whether `labels` are names of classes, and not of columns of yes and no."""
-    return task.labels is not None and task.label_count == task.class_count
+def _class_name(task: Task, number: int) -> str:
+    """Its name; `labels` may be names of columns of yes and no instead."""
+    if task.labels is None or task.label_count != task.class_count:
+        return str(number)
+    return task.labels[number]
 
 
 def some(values: Any) -> str:

@@ -109,7 +109,7 @@ def _pets(size: Size | None) -> Entry:
     (breed,) = _classes(breed=37)
     species = BinaryClassification("species", labels=("cat", "dog"))
     mask = Segmentation("mask", classes=3, labels=("pet", "background", "border"))
-    tasks = {
+    tasks: dict[Task, Any] = {
         species: "species",
         breed: "label",
         mask: label_map("segmentation_mask", shape[:2], first=1),
@@ -121,7 +121,7 @@ def _faces(size: Size | None) -> Entry:
     from kmtl.data.targets import task_name
     from kmtl.tasks import BinaryClassification
 
-    tasks = {
+    tasks: dict[Task, Any] = {
         BinaryClassification(task_name(name.lower())): f"attributes/{name}"
         for name in CELEB_A
     }
@@ -133,7 +133,7 @@ def _rooms(size: Size | None) -> Entry:
 
     shape = _sized((120, 160, 3), size)
     depth = DenseRegression("depth", missing=0, unit="m")
-    tasks = {depth: depth_map("depth", shape[:2])}
+    tasks: dict[Task, Any] = {depth: depth_map("depth", shape[:2])}
     return _photos("nyu_depth_v2", tasks, shape, NO_TEST)
 
 
@@ -142,7 +142,7 @@ def _streets(size: Size | None) -> Entry:
 
     shape = _sized((128, 256, 3), size)
     things = Segmentation("things", classes=34)
-    tasks = {things: label_map("segmentation_label", shape[:2])}
+    tasks: dict[Task, Any] = {things: label_map("segmentation_label", shape[:2])}
     return _photos("cityscapes", tasks, shape, NO_TEST, name="image_left")
 
 

@@ -121,5 +121,5 @@ def strata_of(task: Any, labels: np.ndarray) -> np.ndarray:
     flat = labels.reshape(len(labels), -1)
     classes = task.class_count
     if classes is None or classes > MOST_CLASSES:
-        return present_labels(task, flat).any(1).astype(np.int64)
+        return np.asarray(present_labels(task, flat).any(1), np.int64)
     return np.stack([(flat == c).any(1) for c in range(classes)], axis=1)
