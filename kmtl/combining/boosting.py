@@ -211,7 +211,7 @@ def _sum_of(
     outputs = {}
     for task in first.tasks:
         name = task.name
-        total = SumOutputs(factors[name], constants[name], name=f"sum_{name}")(
+        total = SumOutputs(factors[name], constants[name].tolist(), name=f"sum_{name}")(
             [answer[name] for answer in answers]
         )
         plain = task if task.transform is None else task.replace(transform=None)

@@ -86,7 +86,8 @@ class Distillation:
                     y[name + TAUGHT] = self._label(name, np.asarray(said[name]))
             wanted = [n for n in model.task_names if n + FEATURES in learned]
             if wanted:
-                trunk = keras.Model(model.input, model.seam.output)
+                seam: Any = model.seam  # checked by `distill`
+                trunk = keras.Model(model.input, seam.output)
                 seen = np.asarray(trunk.predict(given, verbose=0))
                 y |= {name + FEATURES: seen for name in wanted if name in self.teachers}
         return x, y, weight
@@ -191,7 +192,8 @@ def distill(
         if features:
             task = _feature_task(student, teacher, name, features * layer.task.weight)
             adapter = keras.layers.Dense(task.shape[-1], name=f"{name}_head_adapter")
-            outputs[task.name] = TaskOutput(task)(adapter(student.seam.output))
+            seam: Any = student.seam
+            outputs[task.name] = TaskOutput(task)(adapter(seam.output))
     model = MultiTaskModel(student.input, outputs, name="taught")
     made = Distillation(model, student, known, ())
     return dataclasses.replace(made, data=made.prepare(data))

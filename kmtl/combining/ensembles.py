@@ -269,8 +269,9 @@ class _Training:
     def alone(self, bagged: bool) -> tuple[list, list]:
         """Members that know nothing of each other, and their histories."""
         x, y, weight = keras.utils.unpack_x_y_sample_weight(self.arrays)
-        given = {"validation_data": self.validation}
-        reason = limits.reason_against(self.hypermodel, x, y, weight, **given)
+        reason = limits.reason_against(
+            self.hypermodel, x, y, weight, validation_data=self.validation
+        )
         models = [built(self.hypermodel, i) for i in range(self.members)]
         if reason is None and limits.reason_against_model(models[0]) is None:
             return self._side_by_side(models, bagged)

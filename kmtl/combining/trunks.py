@@ -146,7 +146,8 @@ def _fresh(tensor: Tensor) -> Tensor:
 
 def _fresh_trunk(model: MultiTaskModel) -> list[np.ndarray]:
     """What the seeds of the trunk's layers give."""
-    trunk = keras.Model(model.input, model.seam.output)
+    seam: Any = model.seam
+    trunk = keras.Model(model.input, seam.output)
 
     def copy(layer: Layer) -> Layer:
         made = type(layer).from_config(layer.get_config())
