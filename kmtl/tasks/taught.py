@@ -52,7 +52,7 @@ class Taught(Task):
     temperature: float = 2.0
     missing: float | None = math.nan
 
-    LOSSES: ClassVar = {"taught": None}
+    LOSSES: ClassVar = {"taught": None}  # type: ignore[dict-item]  # `loss_values`
     METRICS: ClassVar = {
         "mean_loss": (lambda task, name: _MeanLoss(task, name=name), False)
     }
