@@ -36,8 +36,10 @@ class Task(_registry.Registrable):
             before its output layer. Defaults to none.
         activation: Activation of the head's hidden layers. Defaults to `"relu"`.
         dropout: Rate in [0, 1) after each hidden layer of the head, 0 for none.
-        pooling: How a vector head reads a feature map: `"avg"`, `"max"` or
-            `"flatten"`. Defaults to `"avg"`.
+        pooling: How a vector head reads a feature map: `"avg"`, `"max"`, `"flatten"`,
+            or `"auto"` (default): small maps whole, up to 4096 numbers, and the mean
+            of larger ones, of open sizes and of sequences. Flatten keeps where things
+            are; a mean keeps how much of them there is.
         loss: Name of one of the kind's losses, or a `keras.losses.Loss` on logits (or
             values), of single labels or of whole rows of values.
         metrics: Names of the kind's metrics or `kmtl.Metric` objects. The first one
@@ -61,7 +63,7 @@ class Task(_registry.Registrable):
     hidden: tuple[int, ...] = ()
     activation: str = "relu"
     dropout: float = 0.0
-    pooling: str = "avg"
+    pooling: str = "auto"
     loss: Any = None
     metrics: tuple[Metric, ...] = ()
     weight: float = 1.0
@@ -117,7 +119,7 @@ class Task(_registry.Registrable):
             _checks.check_range("dropout", self.dropout, 0, 1, high_open=True),
         )
         put("weight", _checks.check_range("weight", self.weight, 0, _MOST_WEIGHT))
-        _checks.check_choice("pooling", self.pooling, ("avg", "max", "flatten"))
+        _checks.check_choice("pooling", self.pooling, ("auto", "avg", "max", "flatten"))
         put("activation", _checks.check_activation(self.activation))
         put("kernel_initializer", _checks.check_initializer(self.kernel_initializer))
         put("loss", self._check_loss(self.loss))

@@ -35,11 +35,20 @@ class HeadContext:
     pyramid: tuple[Tensor, ...] | None = None
 
 
+#: The largest map that `pooling="auto"` keeps whole, in numbers. Where things are tells
+#: more than how much there is of them, until the dense layer behind outgrows the net.
+LARGEST_FLAT = 4096
+
+
 def to_vector(features: Tensor, head: HeadContext, pooling: str) -> Tensor:
     """Feature map (or vector) to vector."""
     rank = len(features.shape)
     if rank == 2:
         return features
+    if pooling == "auto":
+        open_ = rank == 3 or None in features.shape[1:]
+        small = not open_ and math.prod(features.shape[1:]) <= LARGEST_FLAT
+        pooling = "flatten" if small else "avg"
     if pooling == "flatten":
         mask = mask_of(features, head.make)
         if mask is not None:

@@ -62,7 +62,7 @@ def values(model: keras.Model, prefix: str = "") -> dict[str, np.ndarray]:
 
 def features(model: keras.Model, task: str = "a"):
     """What a task's head reads, for `X`."""
-    read = model.get_layer(f"{task}_head_pool").input
+    read = model.get_layer(f"{task}_head_flatten").input
     return ops.convert_to_numpy(keras.Model(model.input, read)(X))
 
 
@@ -216,7 +216,7 @@ def test_what_is_frozen_stays_bit_for_bit(
         else:
             assert (value != before[name]).any(), name
     if freeze == "all":  # its dropout is still, too
-        read = model.get_layer("a_head_pool").input
+        read = model.get_layer("a_head_flatten").input
         sub = keras.Model(model.input, read)
         np.testing.assert_array_equal(sub(X, training=True), sub(X))
 

@@ -113,7 +113,7 @@ def test_head_options() -> None:
         task = kmtl.Regression("a", **options)
         return kmtl.build_cnn(input_shape=(4, 4, 1), tasks=[task], filters=(3,))
 
-    assert names(build(), "a_head") == ["a_head_pool", "a_head_logits"]
+    assert names(build(), "a_head") == ["a_head_flatten", "a_head_logits"]
     model = build(hidden=(5, 4), dropout=0.5, pooling="flatten", activation="tanh")
     assert names(model, "a_head") == [
         "a_head_flatten",
