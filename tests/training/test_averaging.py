@@ -75,6 +75,7 @@ def plain() -> list[dict[str, np.ndarray]]:
     return record.seen
 
 
+@pytest.mark.thorough(on="jax")
 def test_mean_of_the_last_epochs_with_statistics_of_its_own(plain) -> None:
     model = made(keras.optimizers.SGD(0.1, momentum=0.9))
     average = WeightAverage(start=1, data=(X, Y), batch_size=8)
@@ -146,6 +147,7 @@ def test_a_run_that_was_cut_off_ends_like_one_that_was_not(tmp_path, ema) -> Non
         np.testing.assert_array_equal(one.numpy(), two.numpy(), err_msg=one.path)
 
 
+@pytest.mark.thorough(on="jax")
 def test_refused_and_told(caplog) -> None:
     average = WeightAverage()
     average.set_model(made("sgd"))

@@ -93,6 +93,7 @@ class Scores(keras.callbacks.Callback):
         logs.update({name: values[epoch] for name, values in self.scores.items()})
 
 
+@pytest.mark.thorough(on="jax")
 def test_a_saturated_task_stops_and_the_others_go_on() -> None:
     model = made(run_eagerly=True)
     watch, plan = Watch(), Curriculum(patience=2)
@@ -111,6 +112,7 @@ def test_a_saturated_task_stops_and_the_others_go_on() -> None:
     assert len(history.epoch) == 5
 
 
+@pytest.mark.thorough(on="jax")
 def test_steps_are_traced_anew_only_where_parts_change() -> None:
     model, traces = made(), []
     make = model.make_train_function
@@ -175,6 +177,7 @@ def test_a_run_that_was_cut_off_ends_like_one_that_was_not(tmp_path, weighting) 
     assert again.task_weights == whole.task_weights == {"a": 2.0, "b": 1.0}
 
 
+@pytest.mark.thorough(on="jax")
 def test_refused() -> None:
     def begin(plan, **options):
         plan.set_model(made(run_eagerly=True, **options))

@@ -68,6 +68,7 @@ def test_frozen_in_the_middle_thawed_and_saved(tmp_path) -> None:
     assert changed(after, values(loaded)) == names - still
 
 
+@pytest.mark.thorough(on="jax")
 def test_thawed_after_the_optimizer_was_built_without_it() -> None:
     model = table_model(dropout=None)
     model.freeze("block1")
@@ -117,6 +118,7 @@ def test_under_every_weighting(weighting) -> None:
     assert changed(before, values(model)) == {"kind_head_logits", "size_head_logits"}
 
 
+@pytest.mark.thorough(on="jax")
 def test_averages_of_weights_are_those_of_what_is_trained() -> None:
     model = table_model(dropout=None)
     model.compile(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5))
@@ -128,6 +130,7 @@ def test_averages_of_weights_are_those_of_what_is_trained() -> None:
     assert changed(before, values(model)) == names
 
 
+@pytest.mark.thorough(on="jax")
 def test_frozen_dropout_is_off() -> None:
     model = table_model(dropout=0.5, sharing_depth=2)
     read = keras.Model(model.input, model.seam.output)
@@ -161,6 +164,7 @@ def test_parts_under_a_sharing_scheme(sharing, own, trunk) -> None:
         assert len(frozen - {"a_head_logits"}) == trunk
 
 
+@pytest.mark.thorough(on="jax")
 def test_a_net_made_by_hand() -> None:
     inputs = keras.Input((4,))
     features = keras.layers.Dense(3, name="stem")(inputs)
@@ -182,6 +186,7 @@ def test_a_net_made_by_hand() -> None:
     }
 
 
+@pytest.mark.thorough(on="jax")
 def test_refused() -> None:
     model = table_model(tasks=table_tasks()[:1])
     with pytest.raises(ValueError, match=r"unfreeze.*block_3.*Did you mean 'block_"):

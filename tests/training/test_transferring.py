@@ -8,8 +8,6 @@ import pytest
 
 import kmtl
 
-pytestmark = pytest.mark.backend
-
 X = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
 A, B, C = (kmtl.Regression(name) for name in "abc")
 
