@@ -24,7 +24,17 @@ def test_there_are_blocks_for_every_first_step() -> None:
         assert any(word in block for block in BLOCKS), word
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
+# The quickstart searches, too.
+SEARCHES = [number for number, block in enumerate(BLOCKS) if "tuner.search" in block]
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(n, marks=[pytest.mark.thorough] if n in SEARCHES else [])
+        for n in range(len(BLOCKS))
+    ],
+)
 def test_a_block_runs_by_itself(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
