@@ -15,6 +15,8 @@ import signal
 import sys
 from collections import Counter
 
+import keras
+
 import kmtl
 from kmtl import quickstart
 from kmtl.quickstart import job
@@ -25,6 +27,10 @@ def main(folder: str, events: str, trials: str, *kill: str) -> None:
     whole = kmtl.data.digits
     kmtl.data.digits = lambda seed: whole(seed).select("ink", "digit")
     job.FILTERS = (4, 6)
+    if keras.backend.backend() == "tensorflow":  # as in conftest.py
+        import tensorflow as tf
+
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     seen: Counter[tuple[str, str]] = Counter()
 
     def on_event(event: quickstart.Event) -> None:
