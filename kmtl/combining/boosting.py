@@ -109,6 +109,16 @@ def check(model: MultiTaskModel) -> None:
                 f"method='seeds' or 'bagging'. Received: task '{name}' of kind "
                 f"{layer.task.registered_name}"
             )
+        task = layer.task
+        if (
+            isinstance(task.loss, dict)
+            or isinstance(task.class_weight, str)
+            or task.label_smoothing
+        ):
+            raise ValueError(
+                "method='boosting' takes tasks of one loss, with weights of classes in "
+                f"a dict and without smoothing. Received: task '{name}'"
+            )
         if layer.members > 1:
             raise ValueError(
                 "method='boosting' takes a backbone with one answer. Received: a "

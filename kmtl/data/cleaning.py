@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from kmtl.tasks.base import Task
+from kmtl.tasks.soft import are_vectors
 from kmtl.typing import Tensor
 
 
@@ -27,7 +28,7 @@ def tensorflow() -> Any:
 
 def label_dtype(task: Task) -> str:
     """`"int32"` for classes, `"float32"` for real numbers."""
-    return "float32" if task.class_count is None else "int32"
+    return "float32" if task.class_count is None or task.soft_labels else "int32"
 
 
 def clean_labels(
@@ -45,7 +46,7 @@ def clean_labels(
 
     Returns:
         Labels with 0 where missing, int32 for tasks with classes, else float32; and a
-        float32 mask of the same shape.
+        float32 mask of the same shape, without the axis of vectors.
     """
     tf = tensorflow()
     floating = labels.dtype.is_floating
@@ -57,12 +58,22 @@ def clean_labels(
         labels = tf.cast(labels, tf.int64)
         present = tf.ones_like(labels, tf.bool)
     missing = task.missing
+    given = labels
     if (
         missing is not None
         and not math.isnan(missing)
         and (floating or float(missing).is_integer())
     ):
         present = tf.logical_and(present, labels != tf.cast(missing, labels.dtype))
+    for number in task.ignore:
+        other = labels != tf.cast(number, labels.dtype)
+        present = tf.logical_and(present, other)
+    if are_vectors(task, given.shape.as_list() if given.shape.rank else None):
+        there = tf.reduce_all(present, axis=-1)
+        shares = tf.cast(given, tf.float32)
+        labels = tf.where(there[..., None], shares, tf.zeros_like(shares))
+        mask = tf.cast(there, tf.float32)
+        return labels, mask if weights is None else mask * tf.cast(weights, tf.float32)
     labels = tf.where(present, labels, tf.zeros_like(labels))
     mask = tf.cast(present, tf.float32)
     if weights is not None:

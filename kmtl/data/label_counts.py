@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kmtl.data.data_report import LabelRow
+from kmtl.tasks import soft
 from kmtl.typing import Labels, SampleWeight, Shape
 
 if TYPE_CHECKING:
@@ -22,12 +23,7 @@ MUCH = 0.95
 
 def present_labels(task: Task, labels: np.ndarray) -> np.ndarray:
     """Which labels are there, in their shape: neither NaN nor the task's `missing`."""
-    there = np.ones(labels.shape, bool)
-    if labels.dtype.kind == "f":
-        there &= ~np.isnan(labels)
-    if task.missing is not None:
-        there &= labels != task.missing
-    return there
+    return task.are_present(labels)
 
 
 class LabelCounts:
@@ -74,6 +70,7 @@ class LabelCounts:
                 f"inputs ({rows}). Received: {len(array)}"
             )
             return
+        array = soft.hard_numbers(self.task, array)
         there = present_labels(self.task, array)
         if weight is not None:
             weight = np.asarray(weight)

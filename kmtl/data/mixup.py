@@ -245,6 +245,8 @@ def _between(tf: Any, one: Tensor, other: Tensor, share: Tensor) -> Tensor:
 
 
 def _check_tasks(tasks: Sequence[Task]) -> None:
+    from kmtl.tasks.terms import terms_of
+
     for task in tasks:
         if task.registered_name not in (*CLASSES, *VALUES):
             raise ValueError(
@@ -252,7 +254,7 @@ def _check_tasks(tasks: Sequence[Task]) -> None:
                 f"{', '.join((*CLASSES, *VALUES))}. Train the task on data of its own. "
                 f"Received: task '{task.name}' of kind {task.registered_name}"
             )
-        if task.loss == "focal":
+        if any(term.task.loss == "focal" for term in terms_of(task)):
             raise ValueError(
                 "A mixture of two classes needs a loss that is the sum over both, as "
                 f"cross-entropy is. Received: loss='focal' of task '{task.name}'"

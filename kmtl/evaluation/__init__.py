@@ -8,6 +8,7 @@ from kmtl.evaluation.best_epoch import BestEpoch
 from kmtl.evaluation.delta import DeltaM, delta_m, relative_improvement
 from kmtl.evaluation.ensemble import average, compare
 from kmtl.evaluation.pareto import ParetoFront, hypervolume
+from kmtl.evaluation.per_class import ClassTable
 from kmtl.evaluation.results import BaselineRun, Baselines
 from kmtl.evaluation.robustness import attack, robustness
 from kmtl.evaluation.table import Evaluation, TaskRow
@@ -16,6 +17,7 @@ __all__ = [
     "BaselineRun",
     "Baselines",
     "BestEpoch",
+    "ClassTable",
     "DeltaM",
     "Evaluation",
     "ParetoFront",

@@ -10,6 +10,7 @@ from kmtl import _checks
 from kmtl.data.hashing import fingerprint
 from kmtl.evaluation._baselines import evaluated_on
 from kmtl.evaluation.delta import baseline_scores, delta_m, scores_in
+from kmtl.evaluation.per_class import class_tables
 from kmtl.evaluation.results import Baselines
 from kmtl.evaluation.table import Evaluation, TaskRow
 from kmtl.tasks.base import Task
@@ -29,6 +30,7 @@ def evaluate(
     split: str | None = None,
     batch_size: int | None = None,
     verbose: Verbose = 0,
+    per_class: bool = False,
 ) -> Evaluation:
     """Losses and metrics per task, and the improvement over single-task models.
 
@@ -47,6 +49,9 @@ def evaluate(
             evaluated too.
         batch_size: Rows per batch, for arrays. Defaults to 256.
         verbose: As in `model.evaluate`.
+        per_class: Also precision, recall, F1, IoU and support of every class, and
+            confusion matrices, as scikit-learn has them, of the tasks of classes: in
+            the printed text, and as `per_class`. The data are read a third time.
 
     Returns:
         `Evaluation`: `print` it, or use `to_dict()`, `to_frame()`, `scores`, `delta_m`.
@@ -66,6 +71,11 @@ def evaluate(
     >>> row = result["size"]
     >>> row.labels, row.coverage, row.score, row.delta
     (3, 0.75, 1.0, 50.0)
+    >>> kinds = [kmtl.Classification("kind", labels=("cat", "dog"))]
+    >>> model = kmtl.build_mlp(input_shape=(2,), tasks=kinds, units=(4,), seed=0)
+    >>> result = kmtl.evaluate(model, (x, {"kind": [0, 0, 1, -1]}), per_class=True)
+    >>> result.per_class["kind"].recall.tolist()
+    [1.0, 0.0]
     """
     if not isinstance(model, MultiTaskModel):
         raise TypeError(
@@ -116,7 +126,8 @@ def evaluate(
                 unit=task.unit,
             )
         )
-    return Evaluation(tuple(rows), examples, float(logs["loss"]), mean, split)
+    tables = class_tables(model, arrays or data) if per_class else None
+    return Evaluation(tuple(rows), examples, float(logs["loss"]), mean, split, tables)
 
 
 def _baselines_of(

@@ -17,7 +17,7 @@ from kmtl.typing import Config, Verbose
 
 #: Builder arguments that say how tasks share or weigh: a single task does neither.
 MULTI_TASK_ARGUMENTS = ("sharing", "sharing_depth", "loss_weights")
-MULTI_TASK_COMPILE = ("weighting", "relations", "loss_weights")
+MULTI_TASK_COMPILE = ("weighting", "relations", "loss_weights", "joint_losses")
 PER_TASK_COMPILE = ("loss", "metrics", "weighted_metrics")
 
 Progress = Callable[[str, int, int, int], None]

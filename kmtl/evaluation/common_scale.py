@@ -13,6 +13,7 @@ from keras import ops
 
 from kmtl.evaluation.delta import scored_tasks, scores_in
 from kmtl.tasks.base import Task
+from kmtl.tasks.terms import may_be_negative
 from kmtl.typing import Config
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def _best(task: Task) -> float:
             "for all rows is as good as any. Put another metric first in task "
             f"'{task.name}', or choose another objective. Received: '{name}'"
         )
-    endless = name in ENDLESS or (name == "mean_loss" and task.loss_may_be_negative)
+    endless = name in ENDLESS or (name == "mean_loss" and may_be_negative(task))
     if endless or (task.score.custom and not downwards):
         raise ValueError(
             f"'{MEAN_SCORE}' needs to know the best value of every task's first "

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import pandas
     from rich.table import Table
 
+    from kmtl.evaluation.per_class import ClassTable
+
 WIDTH = 100
 NO_LABELS = "no labels"
 #: A score that the labels there are do not define, such as the AUC of one class.
@@ -115,6 +117,7 @@ class Evaluation:
         delta_m: Mean improvement over the single-task models in %, higher is better;
             None without baselines.
         split: Name of the data, where it is known.
+        per_class: Task name -> `kmtl.evaluation.ClassTable`, where they were asked for.
     """
 
     rows: tuple[TaskRow, ...]
@@ -122,6 +125,7 @@ class Evaluation:
     loss: float
     delta_m: float | None = None
     split: str | None = None
+    per_class: dict[str, ClassTable] | None = None
 
     def __getitem__(self, task: str) -> TaskRow:
         """The row of a task."""
@@ -190,14 +194,18 @@ class Evaluation:
         used = [i for i in range(len(HEADERS)) if any(line[i] != "-" for line in lines)]
         return [HEADERS[i] for i in used], [[line[i] for i in used] for line in lines]
 
-    def __rich__(self) -> Table:
-        return self.table()
+    def __rich__(self) -> Any:
+        if not self.per_class:
+            return self.table()
+        from rich.console import Group
+
+        return Group(self.table(), *self.per_class.values())
 
     def __str__(self) -> str:
         from rich.console import Console
 
         console = Console(file=io.StringIO(), width=WIDTH, color_system=None)
-        console.print(self.table())
+        console.print(self)
         return str(console.file.getvalue()).rstrip()  # type: ignore[attr-defined]
 
     def _caption(self) -> str:
@@ -210,10 +218,14 @@ class Evaluation:
 
         headers, lines = self._text()
         body = "".join(line(cells, "td") for cells in lines)
+        tables = "".join(
+            f"<p>{html.escape(name)}</p>{table.to_frame().to_html()}"
+            for name, table in (self.per_class or {}).items()
+        )
         caption = html.escape(f"{self.title}\n{self._caption()}").replace("\n", "<br>")
         return (
             f"<table><caption>{caption}</caption>"
-            f"<thead>{line(headers, 'th')}</thead><tbody>{body}</tbody></table>"
+            f"<thead>{line(headers, 'th')}</thead><tbody>{body}</tbody></table>{tables}"
         )
 
     def to_dict(self) -> Config:
@@ -227,6 +239,8 @@ class Evaluation:
             name = fields.pop("task")
             metrics = {key: _plain(value) for key, value in row.metrics.items()}
             fields |= {"metrics": metrics, "score": row.score}
+            if self.per_class and name in self.per_class:
+                fields["per_class"] = self.per_class[name].to_dict()
             tasks[name] = {key: _plain(value) for key, value in fields.items()}
         return {
             "split": self.split,

@@ -3,6 +3,7 @@
 from kmtl.losses.counts import negative_binomial, poisson
 from kmtl.losses.distributions import crps, nll
 from kmtl.losses.embeddings import contrastive, multi_similarity, triplet
+from kmtl.losses.joint import Joint
 from kmtl.losses.keras_loss import KerasLoss, from_keras
 from kmtl.losses.maps import berhu, directions, scale_invariant_log
 from kmtl.losses.masked import masked_mean
@@ -29,6 +30,7 @@ __all__ = [
     "multi_similarity",
     "listwise_softmax",
     "pairwise_logistic",
+    "Joint",
     "scale_invariant_log",
     "berhu",
     "directions",

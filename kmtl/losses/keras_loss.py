@@ -51,7 +51,7 @@ class KerasLoss:
 
     def __call__(self, labels: Tensor, outputs: Tensor) -> Tensor:
         if self.scores:
-            if self.one_hot is not None:
+            if self.one_hot is not None and len(labels.shape) < len(outputs.shape):
                 labels = ops.one_hot(ops.cast(labels, "int32"), self.one_hot)
             return self.loss.call(labels, outputs)
         labels = ops.cast(labels, "float32")

@@ -33,10 +33,13 @@ def coral(labels: Tensor, logits: Tensor) -> Tensor:
     """Sum over the thresholds of the cross-entropy of "above it", in nats.
 
     Cao, Mirjalili and Raschka 2020, arXiv:1901.07884, equation 4, without weights.
-    labels `(...)` int, logits `(..., C)`.
+    labels `(...)` int, or `(..., C)` shares of the classes; logits `(..., C)`.
     """
     above, below = exceedance(logits)
     steps = ops.arange(logits.shape[-1] - 1, dtype="int32")
+    if len(labels.shape) == len(logits.shape):
+        passed = 1.0 - ops.cumsum(ops.cast(labels, "float32"), axis=-1)[..., :-1]
+        return -ops.sum(passed * above + (1.0 - passed) * below, axis=-1)
     passed = ops.expand_dims(ops.cast(labels, "int32"), -1) > steps
     return -ops.sum(ops.where(passed, above, below), axis=-1)
 

@@ -13,17 +13,33 @@ from kmtl.typing import Tensor
 
 
 def cross_entropy(labels: Tensor, logits: Tensor) -> Tensor:
-    """Softmax cross-entropy in nats. labels `(...)` int, logits `(..., C)`."""
+    """Softmax cross-entropy in nats.
+
+    labels `(...)` int, or `(..., C)` shares of the classes; logits `(..., C)`.
+    """
+    labels = ops.convert_to_tensor(labels)
     log_probability = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
-    labels = ops.cast(labels, "int32")
+    return -ops.sum(_shares(labels, logits) * log_probability, axis=-1)
+
+
+def _shares(labels: Tensor, logits: Tensor) -> Tensor:
+    if len(labels.shape) == len(logits.shape):
+        return ops.cast(labels, "float32")
     # One-hot and sum instead of a gather: its gradient needs no scatter, which is
     # slow on GPUs and not deterministic there.
-    truth = ops.one_hot(labels, logits.shape[-1], dtype="float32")
-    return -ops.sum(truth * log_probability, axis=-1)
+    return ops.one_hot(ops.cast(labels, "int32"), logits.shape[-1], dtype="float32")
 
 
 def focal(labels: Tensor, logits: Tensor, gamma: float = 2.0) -> Tensor:
-    """Focal loss (Lin et al., ICCV 2017, arXiv:1708.02002), softmax form."""
+    """Focal loss (Lin et al., ICCV 2017, arXiv:1708.02002), softmax form.
+
+    Of shares of the classes the mean over them.
+    """
+    labels = ops.convert_to_tensor(labels)
+    if len(labels.shape) == len(logits.shape):
+        nats = -ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
+        values = nats * ops.power(1.0 - ops.exp(-nats) + 1e-7, gamma)
+        return ops.sum(_shares(labels, logits) * values, axis=-1)
     nats = cross_entropy(labels, logits)
     return nats * ops.power(1.0 - ops.exp(-nats) + 1e-7, gamma)
 
@@ -36,9 +52,18 @@ def binary_cross_entropy(labels: Tensor, logits: Tensor) -> Tensor:
 
 
 def binary_focal(labels: Tensor, logits: Tensor, gamma: float = 2.0) -> Tensor:
-    """Focal loss (Lin et al., ICCV 2017, arXiv:1708.02002), sigmoid form."""
-    nats = binary_cross_entropy(labels, logits)
-    return nats * ops.power(1.0 - ops.exp(-nats) + 1e-7, gamma)
+    """Focal loss (Lin et al., ICCV 2017, arXiv:1708.02002), sigmoid form.
+
+    Of a share of 1 the mean over yes and no.
+    """
+    logits = ops.cast(logits, "float32")
+    labels = ops.cast(labels, "float32")
+
+    def of(nats: Tensor) -> Tensor:
+        return nats * ops.power(1.0 - ops.exp(-nats) + 1e-7, gamma)
+
+    yes, no = of(ops.softplus(-logits)), of(ops.softplus(logits))
+    return labels * yes + (1.0 - labels) * no
 
 
 def mse(labels: Tensor, outputs: Tensor) -> Tensor:

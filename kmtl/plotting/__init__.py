@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kmtl.plotting.comparison import comparison
+from kmtl.plotting.confusion import confusion
 from kmtl.plotting.curves import curves
 from kmtl.plotting.drawing import architecture
 from kmtl.plotting.gates import gates
@@ -19,6 +20,7 @@ from kmtl.plotting.search import (
 __all__ = [
     "architecture",
     "comparison",
+    "confusion",
     "curves",
     "depth_weight",
     "gates",

@@ -12,14 +12,15 @@ import numpy as np
 from keras import ops
 
 from kmtl import _arrays, _checks, _registry, losses
+from kmtl.tasks import soft
 from kmtl.tasks.class_names import names_in, numbers_of
+from kmtl.tasks.class_weights import RULES
 from kmtl.tasks.heads import HeadContext, map_head, map_size, vector_head
 from kmtl.tasks.metric import Metric, resolve_metrics
 from kmtl.tasks.names import check_task_name
+from kmtl.tasks.terms import MOST_WEIGHT, Term, are_several
+from kmtl.tasks.terms import read as read_terms
 from kmtl.typing import Config, DType, Initializer, Inputs, Options, Tensor
-
-#: Weights beyond this could make a sum of losses infinite in float32.
-_MOST_WEIGHT = 1e30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,13 +42,23 @@ class Task(_registry.Registrable):
             of larger ones, of open sizes and of sequences. Flatten keeps where things
             are; a mean keeps how much of them there is.
         loss: Name of one of the kind's losses, or a `keras.losses.Loss` on logits (or
-            values), of single labels or of whole rows of values.
+            values), of single labels or of whole rows of values. Or several with their
+            weights, `{"cross_entropy": 1, "dice": 0.5}`, or with a name of your own
+            `{"angle": (keras.losses.CosineSimilarity(), 0.1)}`: their weighted sum,
+            each logged as `<task>_<name>_loss`.
         metrics: Names of the kind's metrics or `kmtl.Metric` objects. The first one
             is the task's score in comparisons (delta-m, search objectives).
         weight: Factor of the task's loss in the total, >= 0. Defaults to 1.
         missing: Label value that says "not labelled"; NaN labels always do. `None`
             means that only NaN does.
-        class_weight: Loss weight per class index, e.g. `{0: 1.0, 1: 4.0}`.
+        class_weight: Loss weight per class index, e.g. `{0: 1.0, 1: 4.0}`, of which
+            a label has that of its (most probable) class. `"balanced"`: as
+            scikit-learn's, in inverse proportion to the classes' numbers of labels, or
+            `"effective"`, less so (Cui et al. 2019, arXiv:1901.05555): counted on the
+            training labels when `fit` starts, per column where there are several, and
+            kept in the output layer, as its `class_weights`.
+        label_smoothing: Share in [0, 1) of the truth that is spread over all classes,
+            in the loss alone. Defaults to 0.
         auxiliary: Trained, but not part of scores. Defaults to False.
         adversarial: Strength >= 0 with which the shared trunk learns to make the task
             impossible, such as a domain that no other task should depend on: the
@@ -68,7 +79,8 @@ class Task(_registry.Registrable):
     metrics: tuple[Metric, ...] = ()
     weight: float = 1.0
     missing: float | None = -1
-    class_weight: Mapping[int, float] | None = None
+    class_weight: Mapping[int, float] | str | None = None
+    label_smoothing: float = 0.0
     auxiliary: bool = False
     adversarial: float = 0.0
     labels: tuple[str, ...] | None = None
@@ -82,6 +94,14 @@ class Task(_registry.Registrable):
         Mapping[str, tuple[Callable[..., keras.metrics.Metric], bool]]
     ] = {}
     DEFAULT_METRICS: ClassVar[tuple[str, ...]] = ()
+    #: Losses that take shares of the classes in the place of a label.
+    SOFT_LOSSES: ClassVar[tuple[str, ...]] = ()
+    #: Labels may have a class axis, as this one; None where they may not.
+    vector_axis: ClassVar[int | None] = None
+    #: What labels weigh depends on the loss, which is one alone then.
+    weighs_by_loss: ClassVar[bool] = False
+    #: Labels between no (0) and yes (1) are shares.
+    soft_labels: ClassVar[bool] = False
     #: The outputs have a class axis that the labels lack.
     classes_last: ClassVar[bool] = False
     #: Heads read a feature map instead of a vector.
@@ -95,6 +115,8 @@ class Task(_registry.Registrable):
     has_mean: ClassVar[bool] = True
     #: Without labels of its own the task takes the model's input as its target.
     target_is_input: ClassVar[bool] = False
+    #: Class numbers that are not labels either, beside `missing`.
+    ignore: ClassVar[tuple[int, ...]] = ()
     #: Tasks of values may have a loss on logits, and then output these.
     values_from_logits: ClassVar[bool] = False
     #: Name of the transform of labels for the loss, and of their unit; None without.
@@ -102,6 +124,8 @@ class Task(_registry.Registrable):
     unit: ClassVar[str | None] = None
     #: How `loss` is called, where it is a loss object.
     _keras_loss: ClassVar[Any] = None
+    #: The parts of `loss`, where it is a dict.
+    _terms: ClassVar[tuple[Term, ...]] = ()
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
@@ -118,14 +142,19 @@ class Task(_registry.Registrable):
             "dropout",
             _checks.check_range("dropout", self.dropout, 0, 1, high_open=True),
         )
-        put("weight", _checks.check_range("weight", self.weight, 0, _MOST_WEIGHT))
+        put("weight", _checks.check_range("weight", self.weight, 0, MOST_WEIGHT))
         _checks.check_choice("pooling", self.pooling, ("auto", "avg", "max", "flatten"))
         put("activation", _checks.check_activation(self.activation))
         put("kernel_initializer", _checks.check_initializer(self.kernel_initializer))
-        put("loss", self._check_loss(self.loss))
+        if are_several(self.loss):
+            kept, terms = read_terms(self, self.loss)
+            put("loss", kept)
+            put("_terms", terms)
+        else:
+            put("loss", self._check_loss(self.loss))
         put("metrics", resolve_metrics(self, self.metrics or self.DEFAULT_METRICS))
         put("missing", self._check_missing(self.missing))
-        reversal = _checks.check_range("adversarial", self.adversarial, 0, _MOST_WEIGHT)
+        reversal = _checks.check_range("adversarial", self.adversarial, 0, MOST_WEIGHT)
         put("adversarial", reversal)
         put("auxiliary", bool(self.auxiliary) or reversal > 0)
         if self.labels is not None:
@@ -142,6 +171,8 @@ class Task(_registry.Registrable):
                 )
         if self.class_weight is not None:
             put("class_weight", self._check_class_weight(self.class_weight))
+        smoothing = soft.check_smoothing(self, self.label_smoothing)
+        put("label_smoothing", smoothing)
 
     # -- what the arguments mean -----------------------------------------------------
 
@@ -203,16 +234,19 @@ class Task(_registry.Registrable):
             raise ValueError(message)
         return int(number) if number == number // 1 else number
 
-    def _check_class_weight(self, table: Mapping) -> dict[int, float]:
+    def _check_class_weight(self, table: Any) -> dict[int, float] | str:
         classes = self.class_count
         if classes is None:
             raise ValueError(
                 f"`class_weight` needs classes, which task '{self.name}' of kind "
                 f"{self.registered_name} has not."
             )
+        if isinstance(table, str):
+            return _checks.check_choice("class_weight", table, RULES)
         if not isinstance(table, Mapping):
             raise TypeError(
-                f"`class_weight` must be a dict class index -> weight. "
+                "`class_weight` must be a dict class index -> weight, "
+                "'balanced' or 'effective'. "
                 f"Received: class_weight={table!r}"
             )
         checked = {}
@@ -221,7 +255,7 @@ class Task(_registry.Registrable):
                 key = int(key)
             index = _checks.check_int("class_weight key", key, 0, classes - 1)
             checked[index] = _checks.check_range(
-                f"class_weight[{key}]", value, 0, _MOST_WEIGHT
+                f"class_weight[{key}]", value, 0, MOST_WEIGHT
             )
         return checked
 
@@ -290,15 +324,25 @@ class Task(_registry.Registrable):
             return self.LOSSES[self.loss](labels, outputs)
         return self._keras_loss(labels, outputs)
 
+    def masked_loss_values(
+        self, labels: Tensor, outputs: Tensor, mask: Tensor
+    ) -> Tensor:
+        """`loss_values`, for losses that must know which labels count.
+
+        Args:
+            mask: 1 for labels that count, 0 for others.
+        """
+        return self.loss_values(labels, outputs)
+
     def label_weights(self, labels: Tensor, mask: Tensor) -> Tensor:
         """The mask times the class weight of each clean label.
 
         Where the loss takes a row of columns together, as `CosineSimilarity` does, the
         row counts if all its labels are there.
         """
-        if not isinstance(self.loss, str) and self._keras_loss.rows == "vectors":
+        if self._keras_loss is not None and self._keras_loss.rows == "vectors":
             mask = mask * ops.min(mask, axis=-1, keepdims=True)
-        if self.class_weight is None or self.class_count is None:
+        if not isinstance(self.class_weight, Mapping) or self.class_count is None:
             return mask
         table = [self.class_weight.get(i, 1.0) for i in range(self.class_count)]
         table = ops.convert_to_tensor(table, dtype="float32")
@@ -307,7 +351,7 @@ class Task(_registry.Registrable):
     @property
     def loss_may_be_negative(self) -> bool:
         """Whether the loss has values below 0, as that of a cosine has."""
-        return not isinstance(self.loss, str) and self._keras_loss.negative
+        return self._keras_loss is not None and self._keras_loss.negative
 
     @property
     def value_columns(self) -> int | None:
@@ -425,11 +469,10 @@ class Task(_registry.Registrable):
                 f"{' or '.join(show_shape(shape) for shape in expected)}. "
                 f"Received: shape={tuple(array.shape)}{self.shape_hint(array)}"
             )
-        present = np.ones(array.shape, bool)
-        if array.dtype.kind == "f":
-            present = ~np.isnan(array)
-        if self.missing is not None:
-            present &= array != self.missing
+        if soft.are_vectors(self, array.shape):
+            soft.check_vectors(self, array)
+            return
+        present = self.are_present(array)
         values = array[present]
         if not values.size:
             return
@@ -438,6 +481,15 @@ class Task(_registry.Registrable):
             self._check_digits(
                 array if present.all() else np.where(present, array, np.nan)
             )
+
+    def are_present(self, labels: np.ndarray) -> np.ndarray:
+        """Which numbers of an array are labels, and not marks of missing ones."""
+        present = np.ones(labels.shape, bool)
+        if labels.dtype.kind == "f":
+            present = ~np.isnan(labels)
+        if self.missing is not None:
+            present &= labels != self.missing
+        return present
 
     def _name_hint(self) -> str:
         if self.class_names is None:
@@ -479,8 +531,9 @@ class Task(_registry.Registrable):
                 f"Labels of task '{self.name}' must be finite and within float32 "
                 "(NaN marks a missing label)"
             )
+        numbers = "numbers" if self.soft_labels else "integers"
         return (
-            f"Labels of task '{self.name}' must be integers in "
+            f"Labels of task '{self.name}' must be {numbers} in "
             f"[0, {self.class_count - 1}]"
             + ("" if self.missing is None else f", or {self.missing} where missing")
         )
@@ -491,10 +544,13 @@ class Task(_registry.Registrable):
             values = values.astype("float32")
         low, high = self.label_range
         wrong = ~((values >= low) & (values <= high))
-        if self.class_count is not None and values.dtype.kind == "f":
+        classes = self.class_count is not None and not self.soft_labels
+        if classes and values.dtype.kind == "f":
             wrong |= values != np.floor(values)
         if wrong.any():
-            raise ValueError(f"{self.label_rule}. Received: {values[wrong][0]}")
+            share = self.label_kind == "yes_no" and 0 < values[wrong][0] < 1
+            hint = "; for probabilities pass soft_labels=True" * bool(share)
+            raise ValueError(f"{self.label_rule}{hint}. Received: {values[wrong][0]}")
 
     # -- JSON ------------------------------------------------------------------------
 
@@ -507,7 +563,7 @@ class Task(_registry.Registrable):
                 value = [metric.to_config() for metric in value]
             elif field.name == "loss" and not isinstance(value, str):
                 value = keras.saving.serialize_keras_object(value)
-            elif field.name == "class_weight" and value is not None:
+            elif field.name == "class_weight" and isinstance(value, Mapping):
                 value = {str(key): weight for key, weight in value.items()}
             elif isinstance(value, tuple):
                 value = list(value)
@@ -526,7 +582,7 @@ class Task(_registry.Registrable):
         config["metrics"] = tuple(
             Metric.from_config(metric) for metric in config.get("metrics", ())
         )
-        for key in ("hidden", "labels"):
+        for key in ("hidden", "labels", "ignore"):
             if config.get(key) is not None:
                 config[key] = tuple(config[key])
         return cls(**config)

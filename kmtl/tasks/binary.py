@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
+import numpy as np
 from keras import ops
 
 from kmtl import _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.tasks.base import Task
+from kmtl.tasks.terms import MOST_WEIGHT
 from kmtl.typing import Inputs, Shape, Tensor
 
 
@@ -17,6 +19,10 @@ from kmtl.typing import Inputs, Shape, Tensor
 class _Binary(Task):
     """What binary and multi-label tasks share: columns of sigmoid logits."""
 
+    soft_labels: bool = False  # type: ignore[misc]
+    pos_weight: float | tuple[float, ...] | None = None
+
+    SOFT_LOSSES = ("binary_cross_entropy", "focal")
     LOSSES: ClassVar = {
         "binary_cross_entropy": losses.binary_cross_entropy,
         "focal": losses.binary_focal,
@@ -28,6 +34,38 @@ class _Binary(Task):
         "precision": (lambda task, name: metrics.Precision(name=name), True),
         "recall": (lambda task, name: metrics.Recall(name=name), True),
     }
+
+    def __post_init__(self) -> None:
+        soft_labels = _checks.check_choice(
+            "soft_labels", self.soft_labels, (True, False)
+        )
+        object.__setattr__(self, "soft_labels", bool(soft_labels))
+        if self.pos_weight is not None:
+            object.__setattr__(self, "pos_weight", self._check_pos_weight())
+        super().__post_init__()
+
+    def _check_pos_weight(self) -> float | tuple[float, ...]:
+        given = self.pos_weight
+        if not isinstance(given, (list, tuple, np.ndarray)):
+            return _checks.check_range("pos_weight", given, 0, MOST_WEIGHT)
+        if len(given) != self.columns:
+            raise ValueError(
+                f"`pos_weight` of task '{self.name}' must be one number, or one for "
+                f"each of its {self.columns} columns. Received: {len(given)} numbers"
+            )
+        return tuple(
+            _checks.check_range(f"pos_weight[{i}]", number, 0, MOST_WEIGHT)
+            for i, number in enumerate(given)
+        )
+
+    def loss_values(self, labels: Tensor, outputs: Tensor) -> Tensor:
+        if self.pos_weight is None:
+            return super().loss_values(labels, outputs)
+        labels = ops.cast(labels, "float32")
+        yes = super().loss_values(ops.ones_like(labels), outputs)
+        no = super().loss_values(ops.zeros_like(labels), outputs)
+        factors = ops.convert_to_tensor(self.pos_weight, dtype="float32")
+        return factors * labels * yes + (1.0 - labels) * no
 
     @property
     def columns(self) -> int:
@@ -45,6 +83,8 @@ class _Binary(Task):
         self, labels: Tensor, inputs: Inputs | None = None
     ) -> tuple[Tensor, Tensor]:
         labels, mask = super().clean_labels(labels, inputs)
+        if self.soft_labels:
+            labels = labels > 0.5
         return ops.cast(labels, "float32"), mask
 
     def output_shape(self, input_shape: Shape) -> tuple:
@@ -63,6 +103,13 @@ class BinaryClassification(_Binary):
     Outputs one logit `(N, 1)`; exports the probability of 1. Missing: -1 (or NaN).
     Losses: `binary_cross_entropy` (default), `focal`. Metrics: `accuracy` and `auc`
     (defaults), `f1`, `precision`, `recall`. See `kmtl.Task` for the other arguments.
+
+    Args:
+        soft_labels: Whether labels may be probabilities; metrics see those above 0.5
+            as 1. Defaults to False: any but 0 and 1 are refused.
+        pos_weight: Factor of the loss of labels 1, as in PyTorch's
+            `BCEWithLogitsLoss`: unlike with `class_weight`, the mean is not taken over
+            the weights.
 
     Example:
 
@@ -103,6 +150,8 @@ class MultiLabel(_Binary):
 
     Args:
         classes: Number of columns, >= 1.
+        soft_labels: As in `kmtl.BinaryClassification`.
+        pos_weight: The same, one for all columns or one for each.
 
     Example:
 

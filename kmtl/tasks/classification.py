@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar
 
+import numpy as np
 from keras import ops
 
 from kmtl import _checks, losses, metrics
 from kmtl._registry import register
+from kmtl.tasks import soft
 from kmtl.tasks.base import Task
 from kmtl.tasks.class_names import names_in
 from kmtl.typing import Inputs, Shape, Tensor
@@ -21,6 +23,9 @@ class Classification(Task):
 
     Or their names, where the task has `labels`: strings in arrays, lists and columns of
     pandas; None (or NaN) is missing.
+
+    Or vectors `(N, classes)`, one-hot or probabilities: the loss is that of the shares,
+    metrics see the most probable class.
 
     Outputs logits `(N, classes)`; exports probabilities. Missing: -1 (or NaN).
     Losses: `cross_entropy` (default), `focal`. Metrics: `accuracy` (default), `top5`,
@@ -52,7 +57,9 @@ class Classification(Task):
         "cross_entropy": (lambda task, name: _CrossEntropy(name=name), False),
     }
     DEFAULT_METRICS = ("accuracy",)
+    SOFT_LOSSES = ("cross_entropy", "focal")
     classes_last = True
+    vector_axis: ClassVar = 1
 
     @classmethod
     def from_labels(cls, name: str, labels: Tensor, **options: Any) -> Classification:
@@ -121,9 +128,13 @@ class Classification(Task):
     def label_shape(self, labels: Tensor) -> tuple[int, ...]:
         return ()
 
+    def label_array(self, labels: Tensor) -> np.ndarray:
+        return soft.plain(self, super().label_array(labels))
+
     def clean_labels(
         self, labels: Tensor, inputs: Inputs | None = None
     ) -> tuple[Tensor, Tensor]:
+        labels = soft.hardened(self, labels)
         labels, mask = super().clean_labels(labels, inputs)
         return ops.cast(labels, "int32"), mask
 
@@ -135,12 +146,7 @@ class Classification(Task):
         return "softmax"
 
     def expected_shapes(self, input_shape: Shape) -> list[tuple]:
-        return [(), (1,)]
-
-    def shape_hint(self, array: Tensor) -> str:
-        if array.ndim == 2 and array.shape[1] == self.classes:
-            return "; for one-hot labels pass labels.argmax(-1)"
-        return ""
+        return [(), (1,), (self.classes,)]
 
 
 class _CrossEntropy(metrics.MaskedMean):

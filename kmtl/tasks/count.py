@@ -12,7 +12,7 @@ from kmtl import _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.tasks.heads import HeadContext
 from kmtl.tasks.regression import Regression
-from kmtl.typing import Tensor
+from kmtl.typing import Config, Tensor
 
 
 @register("task", "count")
@@ -48,6 +48,8 @@ class Count(Regression):
 
     dispersion: float = 1.0
     transform: Any = "default"  # type: ignore[misc]
+    #: `transform` was left to the loss.
+    _by_default: ClassVar[bool] = False
 
     LOSSES: ClassVar = {
         "poisson": losses.poisson,
@@ -67,6 +69,7 @@ class Count(Regression):
         if self.transform == "default":
             scaled = self.loss in (None, "poisson")
             object.__setattr__(self, "transform", "mean" if scaled else None)
+            object.__setattr__(self, "_by_default", True)
         super().__post_init__()
         _checks.check_choice("transform", self.transform, ("mean", None))
         if self.loss == "negative_binomial" and self.transform is not None:
@@ -75,6 +78,15 @@ class Count(Regression):
                 "loss='negative_binomial', whose dispersion is one of the counts "
                 f"themselves. Received: transform={self.transform!r}"
             )
+
+    def replace(self, **changes: Any) -> Any:
+        if self._by_default:  # chosen for the loss, which may be another now
+            changes = {"transform": "default"} | changes
+        return super().replace(**changes)
+
+    def to_config(self) -> Config:
+        chosen = {"transform": "default"} if self._by_default else {}
+        return super().to_config() | chosen
 
     def loss_values(self, labels: Tensor, outputs: Tensor) -> Tensor:
         if self.loss == "negative_binomial":

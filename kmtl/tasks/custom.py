@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import keras
@@ -12,6 +11,8 @@ from keras import ops
 
 from kmtl import _checks, losses, metrics
 from kmtl._registry import register
+from kmtl.losses.joint import check_registered
+from kmtl.tasks import terms
 from kmtl.tasks.base import Task
 from kmtl.tasks.heads import HeadContext, vector_head
 from kmtl.typing import Config, Inputs, Shape, Tensor
@@ -92,18 +93,18 @@ class CustomTask(Task):
                 f"`head` of task '{self.name}' must be a function of (features, make), "
                 f"or a Keras layer. Received: head={head!r}"
             )
-        return _registered(head, f"`head` of task '{self.name}'")
+        return check_registered(head, f"`head` of task '{self.name}'")
 
     def _check_loss(self, loss: Any) -> Any:
         if isinstance(loss, dict):
             loss = keras.saving.deserialize_keras_object(loss)
         if callable(loss) and not isinstance(loss, keras.losses.Loss):
-            return _registered(loss, f"`loss` of task '{self.name}'")
+            return check_registered(loss, f"`loss` of task '{self.name}'")
         return super()._check_loss(loss)
 
     @property
     def _own_loss(self) -> bool:
-        return not isinstance(self.loss, (str, keras.losses.Loss))
+        return callable(self.loss) and not isinstance(self.loss, keras.losses.Loss)
 
     @property
     def label_count(self) -> int:
@@ -189,24 +190,10 @@ class _MeanLoss(metrics.MaskedMean):
         if sample_weight is None:
             sample_weight = ops.ones_like(labels, dtype="float32")
         weight = ops.cast(sample_weight, "float32")
-        there = self.task.label_weights(labels, ops.cast(weight > 0, "float32"))
+        mask = ops.cast(weight > 0, "float32")
+        there = terms.label_weights(self.task, labels, mask)
         super().update_state(labels, outputs, weight * there)
 
     def values(self, labels: Tensor, outputs: Tensor) -> Tensor:
-        return self.task.loss_values(labels, outputs)
-
-
-def _registered(function: Callable[..., Any], what: str) -> Callable[..., Any]:
-    """A function that is found by name where a saved model is loaded.
-
-    Raises:
-        ValueError: saying what to write.
-    """
-    name = getattr(function, "__name__", type(function).__name__)
-    if keras.saving.get_registered_name(function) == name:
-        raise ValueError(
-            f"{what} must be registered, to be found when a saved model is loaded: put "
-            '@keras.saving.register_keras_serializable("mine") on the line above '
-            f"`def`. Received: {name}, which is not"
-        )
-    return function
+        mask = ops.ones_like(labels, dtype="float32")
+        return terms.loss_values(self.task, labels, outputs, mask)[0]

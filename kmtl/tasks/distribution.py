@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from keras import ops
@@ -13,8 +13,8 @@ from kmtl import _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.layers.ordered import LocationAndSpread
 from kmtl.losses.distributions import FAMILIES
+from kmtl.tasks.about_one import AboutOne
 from kmtl.tasks.heads import HeadContext
-from kmtl.tasks.regression import Regression
 from kmtl.tasks.transforms import State, Transform
 from kmtl.typing import Shape, Tensor
 
@@ -26,7 +26,7 @@ _STRAIGHT = ("standardize", "robust", "mean", None)
 
 @register("task", "distribution")
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Distribution(Regression):
+class Distribution(AboutOne):
     """A number and how sure the net is of it; labels float, shape `(N,)`.
 
     Outputs location and spread, `(N, 2)`, in the label's unit: the parameters of a
@@ -77,39 +77,21 @@ class Distribution(Regression):
         ),
     }
     DEFAULT_METRICS = ("nll",)
+    gives = "the distribution of one number"
+    known = "spreads"
 
     def __post_init__(self) -> None:
         _checks.check_choice("family", self.family, tuple(FAMILIES))
         degrees = _checks.check_range("degrees", self.degrees, 0, 1e6, low_open=True)
         object.__setattr__(self, "degrees", degrees)
         _checks.check_choice("transform", self.transform, _STRAIGHT)
-        if self.units != 1:
-            raise ValueError(
-                f"Task '{self.name}' gives the distribution of one number: make a task "
-                f"for each column. Received: units={self.units}"
-            )
         super().__post_init__()
-        for metric in self.metrics:
-            if metric.custom:
-                raise ValueError(
-                    f"`metrics` of task '{self.name}' must be among "
-                    f"{list(self.METRICS)}: others know nothing of spreads. "
-                    f"Received: {metric.name!r}"
-                )
         named = [metric.name for metric in self.metrics]
         if self.family != "normal" and "crps" in (self.loss, *named):
             raise ValueError(
                 f"'crps' of task '{self.name}' is that of normal distributions. "
                 f"Received: family='{self.family}'"
             )
-
-    def _check_loss(self, loss: Any) -> Any:
-        if loss not in (None, *self.LOSSES):
-            raise ValueError(
-                f"`loss` of task '{self.name}' must be one of {list(self.LOSSES)}, "
-                f"which know spreads. Received: loss={loss!r}"
-            )
-        return super()._check_loss(loss)
 
     @property
     def half_width(self) -> float:

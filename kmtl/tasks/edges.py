@@ -60,6 +60,7 @@ class Edges(DenseRegression):
     }
     DEFAULT_METRICS = ("best_f1",)
     has_scale = False
+    weighs_by_loss = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -62,6 +62,7 @@ class Ordinal(Classification):
         **Classification.METRICS,
     }
     DEFAULT_METRICS = ("mae",)
+    SOFT_LOSSES = ("coral", "cross_entropy")
 
     def __post_init__(self) -> None:
         _checks.check_choice("method", self.method, METHODS)

@@ -12,7 +12,9 @@ from kmtl import _checks
 from kmtl._private.keras import value_of
 from kmtl.layers.kept import Kept
 from kmtl.layers.members import split_members
+from kmtl.tasks import terms
 from kmtl.tasks.base import Task
+from kmtl.tasks.class_weights import from_counts
 from kmtl.tasks.transforms import TRANSFORMS, Transform
 from kmtl.tasks.values import Values
 from kmtl.typing import Config, Shape, Tensor, Variable
@@ -79,6 +81,21 @@ class TaskOutput(keras.layers.Layer):
         )
         self._input_shape = tuple(input_shape)
         self._state: dict[str, Variable] = {}
+        #: Weights of the classes, of a task that has a rule for them; else None.
+        self._class_weights: Any = None
+        if isinstance(self._declared.class_weight, str):
+            classes = self._declared.class_count
+            yes_no = self._declared.label_kind == "yes_no"
+            shape = (int(input_shape[-1]), 2) if yes_no else (classes,)
+            self._class_weights, self._counted = (
+                self.add_weight(
+                    name=name, shape=size, initializer=start, trainable=False
+                )
+                for name, size, start in (
+                    ("class_weights", shape, "ones"),
+                    ("classes_counted", (), "zeros"),
+                )
+            )
         if self.transform is not None:
             start = {"fitted": np.zeros(())}
             columns = self._declared.value_columns or int(input_shape[-1])
@@ -110,10 +127,52 @@ class TaskOutput(keras.layers.Layer):
 
     @property
     def adapted(self) -> bool:
-        """Whether the transform knows the training labels; True without a transform."""
+        """Whether transform and class weights know the training labels."""
+        if self._class_weights is not None:
+            return bool(ops.convert_to_numpy(self._counted.value))
         if self.transform is None:
             return True
         return bool(ops.convert_to_numpy(self._state["fitted"].value))
+
+    @property
+    def learns(self) -> bool:
+        """Whether there is something to know of the training labels."""
+        return self.transform is not None or self._class_weights is not None
+
+    @property
+    def class_weights(self) -> np.ndarray | None:
+        """Weights that `class_weight="balanced"` or `"effective"` came to, `(C,)`, or
+        `(columns, 2)` for yes and no; 1 before they are counted; None without a rule.
+        """
+        if self._class_weights is None:
+            return None
+        return np.asarray(ops.convert_to_numpy(self._class_weights.value))
+
+    def count_classes(self, counts: np.ndarray) -> None:
+        """Set the weights of the classes by their numbers of labels, shaped alike.
+
+        Raises:
+            ValueError: if there is no label.
+        """
+        rule = self._declared.class_weight
+        if not counts.any():
+            raise ValueError(
+                f"class_weight='{rule}' of task '{self.name}' is counted on the "
+                "training labels: give it some, or a dict of weights. "
+                "Received: no label"
+            )
+        self._class_weights.assign(from_counts(str(rule), counts).astype("float32"))
+        self._counted.assign(1.0)
+
+    def label_weights(self, task: Task, labels: Tensor, mask: Tensor) -> Tensor:
+        """The mask times the weights of labels, those of classes among them."""
+        weights = terms.label_weights(task, labels, mask)
+        if self._class_weights is None:
+            return weights
+        table = ops.convert_to_tensor(self._class_weights)
+        if len(self._class_weights.shape) == 2:  # yes and no of each column
+            return weights * ops.where(labels > 0.5, table[:, 1], table[:, 0])
+        return weights * ops.take(table, ops.cast(labels, "int32"))
 
     def adapt(self, values: np.ndarray) -> None:
         """Fit the transform.
@@ -166,27 +225,40 @@ class TaskOutput(keras.layers.Layer):
             return predictions
         return split_members(predictions, self.members)
 
-    def loss_values(self, task: Task, targets: Tensor, predictions: Tensor) -> Tensor:
+    def loss_values(
+        self, task: Task, targets: Tensor, predictions: Tensor, mask: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
         """Loss of each label, the mean over the members where there are several.
 
         Args:
             task: The task of this layer, with its loss.
             targets: What `targets` gave.
             predictions: What `before` or `of_members` gave.
+            mask: 1 for the labels that count.
+
+        Returns:
+            The loss, and what several losses of the task add to it, before their
+            weights.
         """
         if len(predictions.shape) == len(self._input_shape):
-            return task.loss_values(targets, predictions)
+            return terms.loss_values(task, targets, predictions, mask)
         if task.rows_together:
-            each = [
-                task.loss_values(targets, predictions[:, member])
+            found = [
+                terms.loss_values(task, targets, predictions[:, member], mask)
                 for member in range(self.members)
             ]
-            return ops.mean(ops.stack(each), axis=0)
+            values = ops.mean(ops.stack([values for values, _ in found]), axis=0)
+            several = zip(*(parts for _, parts in found), strict=True)
+            return values, [ops.mean(ops.stack(part), axis=0) for part in several]
         # Members are rows again: losses know rows alone.
         flat = ops.reshape(predictions, (-1, *predictions.shape[2:]))
-        repeated = ops.repeat(targets, self.members, axis=0)
-        values = task.loss_values(repeated, flat)
-        return ops.mean(split_members(values, self.members), axis=1)
+        targets, mask = (ops.repeat(t, self.members, axis=0) for t in (targets, mask))
+        values, parts = terms.loss_values(task, targets, flat, mask)
+
+        def mean(values: Tensor) -> Tensor:
+            return ops.mean(split_members(values, self.members), axis=1)
+
+        return mean(values), [mean(part) for part in parts]
 
     # -- the task ---------------------------------------------------------------------
 
@@ -206,11 +278,15 @@ class TaskOutput(keras.layers.Layer):
     @property
     def replaced_loss(self) -> Any:
         """The loss in the place of the task's own, None where it has its own."""
-        return None if self._task.loss is self._declared.loss else self._task.loss
+        now, own = self._task.loss, self._declared.loss
+        same = now is own or (isinstance(now, dict) and now == own)
+        return None if same else now
 
     def with_loss(self, loss: Any = None) -> Task:
         """The task as `set_loss(loss)` would make it; refuses what does not fit."""
         changes = {} if loss is None else {"loss": loss}
+        if loss is not None and self._declared.transform is not None:
+            changes["transform"] = self._declared.transform  # that of this layer
         return self._declared.replace(weight=self.task.weight, **changes)
 
     def set_loss(self, loss: Any = None) -> None:

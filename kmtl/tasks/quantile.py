@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from kmtl import _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.layers.ordered import Increasing
+from kmtl.tasks.about_one import AboutOne
 from kmtl.tasks.heads import HeadContext
-from kmtl.tasks.regression import Regression
 from kmtl.typing import Shape, Tensor
 
 
 @register("task", "quantile")
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Quantile(Regression):
+class Quantile(AboutOne):
     """Quantiles of a real number, as an interval around a forecast has them; labels
     float, shape `(N,)`.
 
@@ -57,35 +57,18 @@ class Quantile(Regression):
         "mae": (lambda task, name: metrics.MedianError(task.levels, name=name), False),
     }
     DEFAULT_METRICS = ("pinball",)
+    gives = "quantiles of one number"
+    known = "levels"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "levels", self._check_levels())
-        if self.units != 1:
-            raise ValueError(
-                f"Task '{self.name}' gives quantiles of one number: make a task for "
-                f"each column. Received: units={self.units}"
-            )
         super().__post_init__()
         for metric in self.metrics:
-            if metric.custom:
-                raise ValueError(
-                    f"`metrics` of task '{self.name}' must be among "
-                    f"{list(self.METRICS)}: others know nothing of levels. "
-                    f"Received: {metric.name!r}"
-                )
             if metric.name == "mae" and 0.5 not in self.levels:
                 raise ValueError(
                     f"Metric 'mae' of task '{self.name}' is that of the median: 0.5 "
                     f"must be one of the levels. Received: levels={self.levels}"
                 )
-
-    def _check_loss(self, loss: Any) -> Any:
-        if loss not in (None, "pinball"):
-            raise ValueError(
-                f"`loss` of task '{self.name}' must be 'pinball', whose minimum "
-                f"quantiles are. Received: loss={loss!r}"
-            )
-        return "pinball"
 
     def _check_levels(self) -> tuple[float, ...]:
         if isinstance(self.levels, str) or not isinstance(self.levels, Sequence):

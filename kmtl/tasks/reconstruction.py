@@ -84,6 +84,8 @@ class Reconstruction(Task):
     @property
     def logits(self) -> bool:
         """Whether the outputs go through a sigmoid to become values."""
+        if self._terms:
+            return any(term.task.logits for term in self._terms)
         return self.loss == "binary_cross_entropy" or bool(takes_logits(self.loss))
 
     def _on_values(self, metric: type, name: str) -> keras.metrics.Metric:

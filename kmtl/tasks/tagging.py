@@ -60,6 +60,7 @@ class Tagging(Classification):
 
     length: int | None = None
 
+    vector_axis = 2
     METRICS: ClassVar = {
         **Classification.METRICS,
         "span_f1": (lambda task, name: metrics.SpanF1(task.labels, name=name), True),
@@ -126,12 +127,8 @@ class Tagging(Classification):
         return (steps_of(self.length, input_shape), self.classes)
 
     def expected_shapes(self, input_shape: Shape) -> list[tuple]:
-        return [(steps_of(self.length, input_shape),)]
-
-    def shape_hint(self, array: Tensor) -> str:
-        if array.ndim == 3 and array.shape[2] == self.classes:
-            return "; for one-hot labels pass labels.argmax(-1)"
-        return ""
+        steps = steps_of(self.length, input_shape)
+        return [(steps,), (steps, self.classes)]
 
     def build_head(self, features: Tensor, head: HeadContext) -> Tensor:
         steps = steps_of(self.length, head.input_shape)

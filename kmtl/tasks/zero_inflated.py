@@ -12,8 +12,8 @@ from kmtl import _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.layers.ends import ZeroInflatedMean
 from kmtl.metrics.zero_inflated import FAMILIES
+from kmtl.tasks.about_one import AboutOne
 from kmtl.tasks.heads import HeadContext, vector_head
-from kmtl.tasks.regression import Regression
 from kmtl.tasks.transforms import State, Transform
 from kmtl.typing import Shape, Tensor
 
@@ -22,7 +22,7 @@ _DEFAULT = "default"
 
 @register("task", "zero_inflated")
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class ZeroInflated(Regression):
+class ZeroInflated(AboutOne):
     """A number that is often 0, such as what a customer spends; labels >= 0, `(N,)`.
 
     Outputs `(N, 3)` for `"lognormal"`: the expected value (zeros included), the
@@ -67,6 +67,7 @@ class ZeroInflated(Regression):
     }
     DEFAULT_METRICS = ("rmse",)
     has_scale = False
+    gives = "the distribution of one number"
 
     def __post_init__(self) -> None:
         _checks.check_choice("family", self.family, tuple(FAMILIES))
@@ -75,27 +76,7 @@ class ZeroInflated(Regression):
             object.__setattr__(self, "transform", given)
         allowed = ("mean", None) if self.family == "lognormal" else (None,)
         _checks.check_choice("transform", self.transform, allowed)
-        if self.units != 1:
-            raise ValueError(
-                f"Task '{self.name}' is of one number: make a task for each column. "
-                f"Received: units={self.units}"
-            )
         super().__post_init__()
-        for metric in self.metrics:
-            if metric.custom:
-                raise ValueError(
-                    f"`metrics` of task '{self.name}' must be among "
-                    f"{list(self.METRICS)}: others know nothing of its columns. "
-                    f"Received: {metric.name!r}"
-                )
-
-    def _check_loss(self, loss: Any) -> Any:
-        if loss not in (None, "nll"):
-            raise ValueError(
-                f"`loss` of task '{self.name}' must be 'nll', which knows zeros. "
-                f"Received: loss={loss!r}"
-            )
-        return "nll"
 
     @property
     def loss_may_be_negative(self) -> bool:

@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from kmtl.losses import masked_mean
+from kmtl.tasks import terms
 from kmtl.tasks.base import Task
 from kmtl.tasks.regression import Regression
 from kmtl.testing._models import (
@@ -27,7 +28,7 @@ def check_values(task: Task, labels: np.ndarray, x: np.ndarray) -> None:
     clean, mask = task.clean_labels(labels, x)
     assert mask.shape == clean.shape
     assert (ops.convert_to_numpy(mask) == 1).all()
-    values = task.loss_values(clean, outputs)
+    values, _ = terms.loss_values(task, clean, outputs, mask)
     assert values.shape == mask.shape
     assert np.isfinite(ops.convert_to_numpy(values)).all()
     activated = ops.convert_to_numpy(task.activate(outputs))
@@ -43,7 +44,7 @@ def check_holes(task: Task, labels: np.ndarray, x: np.ndarray) -> None:
     holes[::2] = np.nan
     clean, mask = task.clean_labels(holes, x)
     _, slope = gradient(
-        lambda out: masked_mean(task.loss_values(clean, out), mask)[0],
+        lambda out: masked_mean(terms.loss_values(task, clean, out, mask)[0], mask)[0],
         ops.convert_to_numpy(outputs),
     )
     assert (slope[::2] == 0).all()
@@ -57,11 +58,13 @@ def check_losses_and_metrics(task: Task, labels: np.ndarray, x: np.ndarray) -> N
     for loss in task.LOSSES:
         changed = task.replace(loss=loss)
         clean, mask = changed.clean_labels(labels, x)
-        values = ops.convert_to_numpy(changed.loss_values(clean, outputs))
+        values = ops.convert_to_numpy(
+            terms.loss_values(changed, clean, outputs, mask)[0]
+        )
         assert values.shape == tuple(mask.shape), loss
         assert np.isfinite(values).all(), loss
-        assert changed.loss_may_be_negative or (values >= 0).all(), loss
-        changed.label_weights(clean, mask)
+        assert terms.may_be_negative(changed) or (values >= 0).all(), loss
+        terms.label_weights(changed, clean, mask)
         for name in task.METRICS:
             metric = task.replace(loss=loss, metrics=(name,)).metrics[0].make(changed)
             assert np.isnan(metric.result()), name

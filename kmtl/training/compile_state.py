@@ -18,6 +18,8 @@ class CompileState:
     config: Config = dataclasses.field(default_factory=dict)
     #: What a gradient-based weighting acts on; None for all others.
     plan: Any = None
+    #: Losses over several heads.
+    joint: tuple = ()
     #: `(T,)` bool tensor of the step being traced: the batch has labels.
     present: Tensor | None = None
     #: Every row that `fit` trains on has a label of every task.

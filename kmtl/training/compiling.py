@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
 from kmtl import _checks
+from kmtl.losses.joint import Joint
 from kmtl.relations import base as relations_base
 from kmtl.relations.base import Relations
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_loss_weights
+from kmtl.tasks.terms import are_several, terms_of
 from kmtl.training.adversaries import Adversary, check_adversary
 from kmtl.training.balance import Plan, make_plan
 from kmtl.training.heads import check_heads
@@ -36,6 +39,8 @@ class Compilation:
         plan: What a gradient-based weighting acts on, else None.
         factors: Name of a part -> factor of the learning rate.
         adversary: What changes the inputs of every step, or None.
+        terms: Log name of each of several losses of a task -> place of the task.
+        joint: Losses over several heads.
         options: Arguments of `keras.Model.compile`.
     """
 
@@ -48,6 +53,8 @@ class Compilation:
     plan: Plan | None
     factors: dict[str, float]
     adversary: Adversary | None
+    terms: dict[str, int]
+    joint: tuple[Joint, ...]
     options: Config
 
     def config(self) -> Config:
@@ -64,6 +71,7 @@ class Compilation:
             "relations": self.relations,
             "lr_multipliers": self.factors or None,
             "adversary": self.adversary,
+            "joint_losses": list(self.joint) or None,
         }
 
 
@@ -76,6 +84,7 @@ def check(
     weighted_metrics: Mapping[TaskName, Any] | None,
     weighting: str | Config | Weighting | None,
     relations: str | Relations | None,
+    joint_losses: Joint | Sequence[Joint] | None,
     lr_multipliers: Mapping[str, float] | None,
     adversary: Adversary | None,
     **options: Any,
@@ -96,6 +105,8 @@ def check(
     weights = check_loss_weights(loss_weights, names)
     shapes = {name: tensor.shape for name, tensor in model.output.items()}
     task_metrics = TaskMetrics(tasks, shapes, metrics, weighted_metrics)
+    terms = _term_names(tasks, task_metrics.names)
+    joint = _check_joint(model, joint_losses, (*task_metrics.names, *terms))
     factors = check_factors(model, lr_multipliers)
     adversary = check_adversary(model, adversary)
     options = _check_options(**options)
@@ -128,8 +139,57 @@ def check(
         plan,
         factors,
         adversary,
+        terms,
+        joint,
         options,
     )
+
+
+def _term_names(tasks: Mapping[str, Task], taken: Iterable[str]) -> dict[str, int]:
+    """Log name -> place of the task, of the losses of tasks that have several."""
+    known = {"regularization_loss", "deep_supervision_loss", *taken}
+    known |= {f"{name}_loss" for name in tasks}
+    found: dict[str, int] = {}
+    for place, (name, task) in enumerate(tasks.items()):
+        for term in terms_of(task) if are_several(task.loss) else ():
+            log = f"{name}_{term.name}_loss"
+            if log in known or log in found:
+                raise ValueError(
+                    f"Loss '{term.name}' of task '{name}' would be logged as '{log}', "
+                    "which there is already. Give it another name: "
+                    f"{{'my_{term.name}': (keras_loss, weight)}}"
+                )
+            found[log] = place
+    return found
+
+
+def _check_joint(
+    model: Model, given: Joint | Sequence[Joint] | None, taken: Iterable[str]
+) -> tuple[Joint, ...]:
+    """The losses over several heads, tried on outputs of two rows."""
+    found = tuple(given) if isinstance(given, (list, tuple)) else (given,)
+    joint = tuple(part for part in found if part is not None)
+    known = {"loss", "regularization_loss", "deep_supervision_loss", *taken}
+    known |= {f"{name}_loss" for name in model.task_names}
+    for part in joint:
+        if not isinstance(part, Joint):
+            raise TypeError(
+                "`joint_losses` must be a kmtl.losses.Joint or several. "
+                f"Received: {part!r}"
+            )
+        for name in part.tasks:
+            if name not in model.task_names:
+                what = f"task of joint loss '{part.name}'"
+                raise ValueError(_checks.unknown_name(what, name, model.task_names))
+        if part.log in known:
+            raise ValueError(
+                f"Joint loss '{part.name}' would be logged as '{part.log}', which "
+                "there is already: give it another name, Joint(..., name='...')"
+            )
+        known.add(part.log)
+        shapes = [model.output[name].shape[1:] for name in part.tasks]
+        part(*(ops.ones((2, *(size or 4 for size in shape))) for shape in shapes))
+    return joint
 
 
 def _check_options(

@@ -188,6 +188,14 @@ def train_step(model: Model, state: Any, data: Data) -> tuple[dict, Any]:
             model(x, training=True)
         return total_loss.added_losses(model)
 
+    def joint_of(variables: list) -> Tensor:
+        def joint() -> Tensor:
+            y_pred = model(x, training=True)
+            return losses_of(y_pred)[1].joint
+
+        # The same random numbers as before.
+        return run(variables, state[1], joint)[0] * scale
+
     def penalty_of(variables: list) -> Tensor:
         # The same random numbers as before; what the call changes has been changed.
         added, _ = run(variables, state[1], added_losses)
@@ -198,6 +206,11 @@ def train_step(model: Model, state: Any, data: Data) -> tuple[dict, Any]:
         )
         terms = [term * scale for term in (added, related) if term is not None]
         return (sum(terms[1:], terms[0]) if terms else None), fixed
+
+    if batch.joint is not None:  # over several heads: neither balanced nor weighted
+        gradients = [
+            a + b for a, b in zip(gradients, jax.grad(joint_of)(trainable), strict=True)
+        ]
 
     penalty = None
     if penalty_of(trainable)[0] is not None:

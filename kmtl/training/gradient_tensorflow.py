@@ -52,7 +52,10 @@ def train_step(model: Model, data: Data) -> Logs:
             )
             rowwise = [part * scale for part in halves]
         everything = tf.add_n(scaled)
-        scaled_penalty = None if penalty is None else penalty * scale / replica_count()
+        added = [] if penalty is None else [penalty * scale / replica_count()]
+        if batch.joint is not None:
+            added.append(batch.joint * scale)
+        scaled_penalty = tf.add_n(added) if added else None
     mine = [variable for name in model.task_names for variable in plan.own[name]]
     sources = [*mine, *copies.values()]
     found = _connected(tape, everything, sources)

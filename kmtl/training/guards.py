@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from kmtl.tasks.base import Task
+from kmtl.tasks.soft import are_vectors
 from kmtl.typing import Inputs, Model, SampleWeight, Tensor, Variable
 
 
@@ -117,6 +118,10 @@ class Guards(keras.metrics.Metric):
         """1.0 where classes are given as floats and one is no whole number."""
         if task.class_count is None or labels is None or not _is_float(labels):
             return None
+        if task.soft_labels or (
+            task.vector_axis is not None and are_vectors(task, labels.shape)
+        ):
+            return None  # shares
         return _flag(ops.any(labels > ops.floor(labels)))
 
     def _parts(self, x: Inputs) -> list:

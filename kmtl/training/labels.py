@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from keras import ops
 
+from kmtl.tasks import soft
 from kmtl.tasks.base import Task
 from kmtl.typing import Inputs, Model, SampleWeight, TaskName, Tensor
 
@@ -23,6 +24,14 @@ def clean_labels(
     if task.target_is_input and len(labels.shape) == len(outputs.shape) - 1:
         labels, mask = ops.expand_dims(labels, -1), ops.expand_dims(mask, -1)
     return labels, mask
+
+
+def loss_targets(task: Task, y: Mapping[TaskName, Tensor], labels: Tensor) -> Tensor:
+    """Clean labels as the loss takes them: shares of classes, where there are any."""
+    given = y.get(task.name)
+    if given is not None and rank_of(given) is None:
+        given = None
+    return soft.targets(task, given, labels)
 
 
 def named(model: Model, x: Inputs) -> Inputs:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
 from kmtl import _registry
 from kmtl._private.keras import CACHED_EVALUATION, forget_layer, sublayers
+from kmtl.losses.joint import Joint
 from kmtl.relations import base as relations_base
 from kmtl.relations.base import Relations
 from kmtl.tasks.checks import label_dict
@@ -129,6 +130,7 @@ class MultiTaskModel(TaskAccess):
         *,
         weighting: str | Config | Weighting | None = None,
         relations: str | Relations | None = None,
+        joint_losses: Joint | Sequence[Joint] | None = None,
         lr_multipliers: Mapping[str, float] | None = None,
         adversary: Adversary | None = None,
     ) -> None:
@@ -153,6 +155,8 @@ class MultiTaskModel(TaskAccess):
                 tasks on top of their weights. None sums the weighted losses.
             relations: Name or object of `kmtl.relations`: a regulariser of the heads'
                 weights that learns how the tasks are related. Defaults to none.
+            joint_losses: One or several `kmtl.losses.Joint`: losses over the outputs of
+                several heads, added with weights of their own. Defaults to none.
             lr_multipliers: Factors >= 0 of the learning rate (and of decoupled weight
                 decay), for a pretrained trunk, say: `{"trunk": 0.1}`. Keys are
                 `"trunk"` (all blocks), `"block_1"` and so on (that block, shared or the
@@ -180,6 +184,7 @@ class MultiTaskModel(TaskAccess):
             auto_scale_loss=auto_scale_loss,
             weighting=weighting,
             relations=relations,
+            joint_losses=joint_losses,
             lr_multipliers=lr_multipliers,
             adversary=adversary,
         )
@@ -211,9 +216,10 @@ class MultiTaskModel(TaskAccess):
             setattr(self, name, part)
         self._state = CompileState(
             plan=made.plan,
-            terms=LossTerms(self.task_names),
+            terms=LossTerms(self.task_names, made.terms, made.joint),
             metrics=made.metrics,
             guards=Guards(list(made.tasks.values()), [t.name for t in self.inputs]),
+            joint=made.joint,
             config=made.config(),
         )
 

@@ -29,7 +29,10 @@ _PASSING = (
     *("name", "seed", "code", "module", "registered_name", "build_config"),
     *("inbound_nodes", "input_layers", "output_layers"),
 )
-_COMPILED = ("loss", "loss_weights", "weighting", "relations", "adversary")
+_COMPILED = (
+    *("loss", "loss_weights", "weighting", "relations"),
+    *("adversary", "joint_losses"),
+)
 _SHOWN = 60
 
 #: Folders in which an optimizer has trained: its own past may have changed it.

@@ -11,6 +11,7 @@ from keras import ops
 
 from kmtl.data.caches import ENDLESS
 from kmtl.data.plans import RowPlan
+from kmtl.tasks import terms
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import label_dict
 from kmtl.training.batches import ShuffledBatches
@@ -205,7 +206,7 @@ def lacks_labels(
             cleaned = task.clean_labels(
                 None if given is None else given[part], values[part]
             )
-            mask = ops.convert_to_numpy(task.label_weights(*cleaned))
+            mask = ops.convert_to_numpy(terms.label_weights(task, *cleaned))
             if not mask.reshape(len(mask), -1).any(-1).all():
                 return True
     return False

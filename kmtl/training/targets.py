@@ -1,4 +1,4 @@
-"""What tasks learn of their labels before training: the transforms' states."""
+"""What tasks learn of their labels before training: transforms, weights of classes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def adapt(
     validation_split: float = 0.0,
     steps: int | None = None,
 ) -> None:
-    """Fit the transforms that have not been fitted, on training data.
+    """Fit the transforms, and count the classes, that are not yet, on training data.
 
     Args:
         x, y, sample_weight: What `prepare` gave: arrays, or a data set as `x`.
@@ -69,8 +69,8 @@ def adapt(
         return
     elif sources.is_stream(x):
         raise TypeError(
-            f"The transform{'s' if len(names) > 1 else ''} of {', '.join(names)} must "
-            "be fitted before training, which would use up a generator: call "
+            f"{_what(model, names)} must be known "
+            "before training, and finding out would use up a generator: call "
             "`model.adapt_targets({task: labels})` first, or pass arrays or a data "
             f"set. Received: {type(x).__name__}"
         )
@@ -84,16 +84,25 @@ def adapt_to(
     batches: Iterable[tuple[Mapping[TaskName, Tensor], SampleWeight]],
     names: list[str],
 ) -> None:
-    """Fit the transforms of tasks on batches of `(labels, sample weights)`."""
+    """Let tasks learn of batches of `(labels, sample weights)`."""
     if not names:
         return
-    found = {name: _Sample() for name in names}
+    layers = {name: model.task_outputs[name] for name in names}
+    samples = {name: _Sample() for name in names if layers[name].transform}
+    counts = {
+        name: _Counts(layers[name].class_weights.shape)
+        for name in names
+        if name not in samples
+    }
     for labels, weight in batches:
-        for name in names:
-            values = _present(model.task(name), labels[name], weight)
-            found[name].add(values)
-    for name, sample in found.items():
-        model.task_outputs[name].adapt(sample.values())
+        for name, sample in samples.items():
+            sample.add(_present(model.task(name), labels[name], weight))
+        for name, count in counts.items():
+            count.add(_whole(model.task(name), labels[name], weight))
+    for name, sample in samples.items():
+        layers[name].adapt(sample.values())
+    for name, count in counts.items():
+        layers[name].count_classes(count.counts)
 
 
 def labels_of(model: Model, data: Data) -> tuple[Iterable[Any], list[str]]:
@@ -102,7 +111,7 @@ def labels_of(model: Model, data: Data) -> tuple[Iterable[Any], list[str]]:
     Raises:
         ValueError: for labels of no task with a transform, or that do not fit theirs.
     """
-    wanted = [n for n, layer in model.task_outputs.items() if layer.transform]
+    wanted = [n for n, layer in model.task_outputs.items() if layer.learns]
     if sources.is_dataset(data):
         return _labels_in(model, data, None), wanted
     if not isinstance(data, Mapping) and len(model.task_names) == 1:
@@ -111,7 +120,8 @@ def labels_of(model: Model, data: Data) -> tuple[Iterable[Any], list[str]]:
     names = [name for name in wanted if name in given]
     if not names:
         raise ValueError(
-            "`y` must hold labels of tasks with a transform: "
+            "`y` must hold labels of tasks with a transform, or a rule for the weights "
+            "of classes: "
             f"{', '.join(wanted) or 'this model has none'}. "
             f"Received: {', '.join(given) or 'none'}"
         )
@@ -132,10 +142,23 @@ def check_adapted(model: Model, method: str) -> None:
     names = [n for n, layer in model.task_outputs.items() if not layer.adapted]
     if names:
         raise ValueError(
-            f"The transform{'s' if len(names) > 1 else ''} of {', '.join(names)} must "
+            f"{_what(model, names)} must "
             f"know the training labels before `{method}`: call "
             "`model.adapt_targets({task: labels})` or `model.fit` first"
         )
+
+
+def _what(model: Model, names: list[str]) -> str:
+    """What has to be known of the labels of tasks, in words."""
+    rules = [name for name in names if not model.task_outputs[name].transform]
+    transforms = [name for name in names if name not in rules]
+    parts = []
+    if transforms:
+        plural = "s" if len(transforms) > 1 else ""
+        parts.append(f"transform{plural} of {', '.join(transforms)}")
+    if rules:
+        parts.append(f"class weights of {', '.join(rules)}")
+    return f"The {' and the '.join(parts)}"
 
 
 def _labels_in(model: Model, data: Data, steps: int | None) -> Iterator[tuple]:
@@ -168,6 +191,14 @@ def _present(task: Task, labels: Tensor, weight: SampleWeight) -> np.ndarray:
     return values.reshape(-1, mask.shape[-1])
 
 
+def _whole(task: Task, labels: Tensor, weight: SampleWeight) -> np.ndarray:
+    """Class numbers, -1 where one is missing or weighs nothing."""
+    clean, mask = task.clean_labels(task.label_array(labels))
+    mask = ops.convert_to_numpy(apply_sample_weight(mask, weight, task.name))
+    classes = ops.convert_to_numpy(clean).astype("int64")
+    return np.where(mask > 0, classes, -1)
+
+
 class _Sample:
     """Rows of labels; of very many, every second, fourth, ... one."""
 
@@ -186,6 +217,22 @@ class _Sample:
 
     def values(self) -> np.ndarray:
         return np.concatenate(self._parts)
+
+
+class _Counts:
+    """Numbers of labels of each class, `(C,)`, or of no and yes, `(columns, 2)`."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.counts = np.zeros(shape, "int64")
+
+    def add(self, classes: np.ndarray) -> None:
+        if self.counts.ndim == 1:
+            classes = classes[classes >= 0]
+            self.counts += np.bincount(classes, minlength=len(self.counts))
+            return
+        for column, row in enumerate(self.counts):
+            found = classes[..., column]
+            row += np.bincount(found[found >= 0], minlength=2)
 
 
 def _tell_scales(model: Model, labels: Mapping[TaskName, Tensor]) -> None:

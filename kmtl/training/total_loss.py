@@ -11,7 +11,7 @@ from kmtl import losses
 from kmtl.layers.deep_supervision import DeepSupervision
 from kmtl.losses.masked import all_replicas_sum, replica_count
 from kmtl.tasks.checks import label_dict
-from kmtl.training.labels import apply_sample_weight, clean_labels, named
+from kmtl.training.labels import apply_sample_weight, clean_labels, loss_targets, named
 from kmtl.typing import Inputs, Labels, Model, Outputs, SampleWeight, TaskName, Tensor
 
 
@@ -37,6 +37,12 @@ class Batch(NamedTuple):
     global_losses: Tensor
     rows: Tensor
     deep: Tensor | None = None
+    #: `(K,)`, like `sums`, of each of several losses of tasks; None without.
+    terms: Tensor | None = None
+    #: Losses over several heads: the local share of their weighted sum; and sums over
+    #: rows with numbers of rows, each `(J,)`. None without any.
+    joint: Tensor | None = None
+    joint_sums: tuple[Tensor, Tensor] | None = None
     #: What `Guards.look` saw in the data; None where they were checked before.
     seen: Tensor | None = None
 
@@ -82,8 +88,9 @@ def task_losses(
     inner = loss_inputs(model, y_pred) if inner is None else inner
     x = named(model, x)
     y = label_dict(y, model.tasks)
-    shares, sums, counts, deep = [], [], [], []
+    shares, sums, counts, deep, parted = [], [], [], [], []
     clean: dict[TaskName, Tensor] = {}
+    whole: dict[TaskName, Tensor] = {}
     for task in model.tasks:
         name = task.name
         labels, mask = clean_labels(task, x, y, y_pred[name])
@@ -91,13 +98,17 @@ def task_losses(
         weights = apply_sample_weight(mask, sample_weight, name)
         # In data sets a weight of 0 stands for a label that is missing, too.
         there = ops.cast(weights > 0, "float32")
-        weights = weights * task.label_weights(labels, there)
         layer = model.task_outputs[name]
-        targets = layer.targets(task.marked(labels, there), mask)
-        values = layer.loss_values(task, targets, inner[name])
+        weights = weights * layer.label_weights(task, labels, there)
+        given = loss_targets(task, y, task.marked(labels, there))
+        targets = layer.targets(given, mask)
+        there = ops.cast(weights > 0, "float32")
+        whole[name] = there
+        values, each = layer.loss_values(task, targets, inner[name], there)
         sums.append(ops.sum(values * weights))
+        parted += [ops.sum(part * weights) for part in each]
         extra = sum(
-            weight * layer.loss_values(task, targets, inside)
+            weight * layer.loss_values(task, targets, inside, there)[0]
             for weight, inside in kept.get(name, ())
         )
         deep.append(
@@ -113,6 +124,7 @@ def task_losses(
     parts = tuple(weight * share for weight, share in zip(own, shares, strict=True))
     own, shares, counts = ops.stack(own), ops.stack(shares), ops.stack(counts)
     labels = all_replicas_sum(counts)
+    joint, joint_sums = _joint(model, y_pred, whole)
     return Batch(
         sums=ops.stack(sums),
         counts=counts,
@@ -124,10 +136,39 @@ def task_losses(
         global_losses=own * all_replicas_sum(shares),
         rows=_rows(model, x),
         deep=ops.stack(deep) if kept else None,
+        terms=ops.stack(parted) if parted else None,
+        joint=joint,
+        joint_sums=joint_sums,
         seen=model._state.guards.look(x, y, clean, sample_weight)
         if model._state.streams
         else None,
     )
+
+
+def _joint(
+    model: Model, y_pred: Outputs, there: dict[TaskName, Tensor]
+) -> tuple[Tensor | None, tuple[Tensor, Tensor] | None]:
+    """Losses over several heads, and their sums; see `Batch`.
+
+    Args:
+        there: Task name -> 1 for labels with weight, 0 for others.
+    """
+    total, sums, rows = None, [], []
+    for part in model._state.joint:
+        outputs = [model.task(name).activate(y_pred[name]) for name in part.tasks]
+        values = part(*outputs)
+        mask = ops.ones_like(values)
+        if part.where == "labelled":
+            for name in part.tasks:
+                axes = tuple(range(1, len(there[name].shape)))
+                mask = mask * ops.min(there[name], axis=axes)
+        # Not times 0 alone: what is not finite in a row without labels stays out.
+        values = ops.where(mask > 0, values, ops.zeros_like(values))
+        share, count = losses.masked_mean(values, mask)
+        total = part.weight * share + (0.0 if total is None else total)
+        sums.append(ops.sum(values * mask))
+        rows.append(count)
+    return total, (ops.stack(sums), ops.stack(rows)) if sums else None
 
 
 def half_losses(
@@ -229,7 +270,15 @@ def _book(
     penalty = ops.zeros((), "float32") if penalty is None else penalty
     terms.has_deep |= batch.deep is not None
     terms.update_state(
-        batch.sums, batch.counts, factors, penalty, other, batch.rows, batch.deep
+        batch.sums,
+        batch.counts,
+        factors,
+        penalty,
+        other,
+        batch.rows,
+        batch.deep,
+        batch.terms,
+        batch.joint_sums,
     )
     model._state.guards.update_state(terms.weighted.value, batch.seen)
 
@@ -251,6 +300,8 @@ def compute(
     if training and model.balance_log is not None:
         model.balance_log.add_weights(factors)
     _book(model, batch, factors, other, penalty)
+    if batch.joint is not None:
+        loss = loss + batch.joint
     return loss if penalty is None else loss + penalty / replica_count()
 
 
@@ -279,5 +330,8 @@ def report(
     }
     report["regularization"] = penalty
     report["other"] = float(other)
+    if batch.joint is not None:
+        loss = loss + batch.joint
+        report["joint"] = float(batch.joint)
     report["total"] = float(loss) + penalty
     return report

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 from keras import ops
 
+from kmtl.losses.joint import Joint
 from kmtl.metrics.undefined import ratio
 from kmtl.typing import Tensor
 
@@ -19,12 +20,27 @@ class LossTerms(keras.metrics.Metric):
     `loss`. `loss` is the sum of the weighted losses, the
     regularisation, and what a weighting adds beyond weighted losses, so the terms add
     up: `loss = sum_t weight_t * <t>_loss + regularization_loss` for fixed weights, plus
-    `deep_supervision_loss`, what `kmtl.layers.DeepSupervision` adds in training.
+    `deep_supervision_loss`, what `kmtl.layers.DeepSupervision` adds in training, plus
+    the losses over several heads times their weights.
+
+    Args:
+        task_names: Names of the tasks.
+        terms: Log names of the single losses of tasks that have several, without
+            their weights, and the place of their task each.
+        joint: Losses over several heads, each logged without its weight.
     """
 
-    def __init__(self, task_names: Sequence[str], name: str = "loss_terms"):
+    def __init__(
+        self,
+        task_names: Sequence[str],
+        terms: Mapping[str, int] | None = None,
+        joint: Sequence[Joint] = (),
+        name: str = "loss_terms",
+    ):
         super().__init__(name=name, dtype="float32")
         self.task_names = tuple(task_names)
+        self.terms = dict(terms or {})
+        self.joint = tuple(joint)
         self.has_regularization = False
         self.has_deep = False
         tasks = len(self.task_names)
@@ -33,6 +49,17 @@ class LossTerms(keras.metrics.Metric):
             (tasks,), "zeros", dtype=self.dtype, name="weighted"
         )
         self.deep = self.add_variable((tasks,), "zeros", dtype=self.dtype, name="deep")
+        if self.terms:
+            self.parted = self.add_variable(
+                (len(self.terms),), "zeros", dtype=self.dtype, name="parted"
+            )
+        if self.joint:
+            self.jointly, self.joint_rows = (
+                self.add_variable(
+                    (len(self.joint),), "zeros", dtype=self.dtype, name=own
+                )
+                for own in ("jointly", "joint_rows")
+            )
         self.labels = self.add_variable(
             (tasks,), "zeros", dtype=self.dtype, name="labels"
         )
@@ -51,6 +78,8 @@ class LossTerms(keras.metrics.Metric):
         other: Tensor,
         rows: Tensor,
         deep: Tensor | None = None,
+        terms: Tensor | None = None,
+        joint: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         """Add a batch.
 
@@ -62,12 +91,19 @@ class LossTerms(keras.metrics.Metric):
             other: Scalar, the rest of the total.
             rows: Scalar, number of examples in the batch.
             deep: `(T,)`, like `sums`, of the predictions inside the model; or None.
+            terms: `(K,)`, like `sums`, of the single losses; or None.
+            joint: Sums and numbers of rows of the losses over several heads; or None.
         """
         rows = ops.cast(rows, "float32")
         self.raw.assign_add(sums)
         self.weighted.assign_add(sums * weights)
         if deep is not None:
             self.deep.assign_add(deep * weights)
+        if terms is not None:
+            self.parted.assign_add(terms)
+        if joint is not None:
+            self.jointly.assign_add(joint[0])
+            self.joint_rows.assign_add(joint[1])
         self.labels.assign_add(labels)
         self.regularization.assign_add(regularization * rows)
         self.other.assign_add(other * rows)
@@ -83,6 +119,8 @@ class LossTerms(keras.metrics.Metric):
         return (
             "loss",
             *(f"{name}_loss" for name in self.task_names),
+            *self.terms,
+            *(part.log for part in self.joint),
             *(name for name, there in more.items() if there),
         )
 
@@ -93,9 +131,16 @@ class LossTerms(keras.metrics.Metric):
         other = ops.divide_no_nan(self.other, self.rows)
         deep = ops.sum(ops.divide_no_nan(self.deep, self.labels))
         total = ops.sum(weighted) + regularization + other
+        for i, part in enumerate(self.joint):
+            mean = ops.divide_no_nan(self.jointly[i], self.joint_rows[i])
+            total = total + part.weight * mean
         results = {"loss": total + deep if self.has_deep else total}
         for i, name in enumerate(self.task_names):
             results[f"{name}_loss"] = raw[i]
+        for i, (name, task) in enumerate(self.terms.items()):
+            results[name] = ratio(self.parted[i], self.labels[task])
+        for i, part in enumerate(self.joint):
+            results[part.log] = ratio(self.jointly[i], self.joint_rows[i])
         if self.has_regularization:
             results["regularization_loss"] = regularization
         if self.has_deep:

@@ -19,6 +19,7 @@ from keras import ops
 from kmtl import _checks, _registry
 from kmtl._dimensions import Dimension
 from kmtl._one_model import OneModel
+from kmtl.tasks.terms import may_be_negative
 from kmtl.typing import (
     Config,
     Data,
@@ -121,7 +122,7 @@ class Weighting(OneModel, _registry.Registrable, keras.layers.Layer):
             ValueError: naming the task and what to use instead.
         """
         for task in tasks:
-            if task.loss_may_be_negative and self.needs_positive_loss(task.name):
+            if may_be_negative(task) and self.needs_positive_loss(task.name):
                 raise ValueError(
                     f"`weighting='{self.registered_name}'` needs losses above 0, and "
                     f"that of task '{task.name}' may be negative. Use a weighting that "

@@ -162,9 +162,8 @@ REFUSED = {
     "complex": (R("t"), np.array([1j]), "dtype=complex128"),
     "one_hot": (
         C("t", classes=3),
-        np.eye(3),
-        r"shape \(N,\) or \(N, 1\). Received: shape=\(3, 3\); for one-hot labels pass "
-        r"labels.argmax\(-1\)",
+        np.eye(4),
+        r"shape \(N,\) or \(N, 1\) or \(N, 3\). Received: shape=\(4, 4\)",
     ),
     "scalar": (C("t", classes=3), np.array(1), r"Received: shape=\(\)"),
     "too_high": (C("t", classes=3), np.array([0, 3]), r"in \[0, 2\], or -1 where miss"),
@@ -190,9 +189,9 @@ REFUSED = {
         r"shape \(N, 2, 2\) or \(N, 2, 2, 1\)",
     ),
     "mask_one_hot": (
-        S("t", classes=3),
-        np.zeros((4, 2, 2, 3)),
-        r"for one-hot masks pass labels.argmax\(-1\)",
+        S("t", classes=2),
+        np.zeros((4, 2, 2, 2)),
+        r"for one-hot masks of two classes pass labels.argmax\(-1\)",
     ),
     "mask_gray": (S("t", classes=2), np.full((1, 2, 2), 255), "Received: 255"),
     "mask_own_size": (

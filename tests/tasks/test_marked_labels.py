@@ -69,8 +69,10 @@ def test_members_are_not_each_others_rows() -> None:
     layer = kmtl.TaskOutput(task, members=2)
     scores = RNG.normal(size=(2, ROWS, 1)).astype("float32")
     layer.build((None, 1))
-    clean, _ = task.clean_labels(TIMES)
-    found = layer.loss_values(task, clean, np.stack(list(scores), axis=1))
+    clean, mask = task.clean_labels(TIMES)
+    scored = np.stack(list(scores), axis=1)
+    found, parts = layer.loss_values(task, clean, scored, mask)
+    assert parts == []
     each = [np.asarray(task.loss_values(clean, part)) for part in scores]
     np.testing.assert_allclose(found, np.mean(each, axis=0), rtol=1e-6)
     with pytest.raises(ValueError, match="the outputs of several have no mean"):

@@ -288,3 +288,20 @@ def test_learned_in_the_labels_unit_and_exported(tmp_path) -> None:
 def test_refused(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_transform_left_to_the_loss_follows_it() -> None:
+    task = kmtl.Count("t")
+    assert task.transform == "mean"
+    assert task.replace(loss="negative_binomial").transform is None
+    assert task.replace(weight=2.0).replace(loss="negative_binomial").transform is None
+    loaded = kmtl.Task.from_config(task.to_config())
+    assert loaded == task
+    assert loaded.replace(loss="negative_binomial").transform is None
+    given = kmtl.Count("t", transform="mean")
+    with pytest.raises(ValueError, match="transform=None"):
+        given.replace(loss="negative_binomial")
+    # A built model has the transform that it has.
+    model = kmtl.build_mlp(input_shape=(2,), tasks=[task], units=(2,), seed=0)
+    with pytest.raises(ValueError, match="transform=None"):
+        model.compile(loss={"t": "negative_binomial"})

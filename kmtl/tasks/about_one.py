@@ -1,0 +1,51 @@
+"""What tasks share whose outputs are several numbers about one."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+from kmtl.tasks.regression import Regression
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class AboutOne(Regression):
+    """One real number per example, of which the net says several.
+
+    Losses and metrics of plain numbers do not know which output is which, so these
+    tasks have their own alone.
+    """
+
+    #: What the task gives, and what losses and metrics must know, for errors.
+    gives: ClassVar[str] = "several numbers about one number"
+    known: ClassVar[str] = "its columns"
+
+    def __post_init__(self) -> None:
+        if self.units != 1:
+            raise ValueError(
+                f"Task '{self.name}' gives {self.gives}: make a task for each column. "
+                f"Received: units={self.units}"
+            )
+        super().__post_init__()
+        for metric in self.metrics:
+            if metric.custom:
+                raise ValueError(
+                    f"`metrics` of task '{self.name}' must be among "
+                    f"{list(self.METRICS)}: others know nothing of {self.known}. "
+                    f"Received: {metric.name!r}"
+                )
+
+    def _check_loss(self, loss: Any) -> Any:
+        if loss is not None and (
+            not isinstance(loss, str) or loss not in tuple(self.LOSSES)
+        ):
+            names = list(self.LOSSES)
+            rule = (
+                f"one of {names}, which know" if names[1:] else f"{names[0]!r}, which"
+            )
+            rule += "" if names[1:] else " knows"
+            raise ValueError(
+                f"`loss` of task '{self.name}' must be {rule} {self.known}. "
+                f"Received: loss={loss!r}"
+            )
+        return super()._check_loss(loss)
