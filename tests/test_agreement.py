@@ -157,7 +157,9 @@ def labels_of(task: kmtl.Task, rows: int, rng: np.random.Generator, gone: float)
     """Random labels of a task, some missing, as int or float; None: the input."""
     if task.target_is_input:
         return None
-    shape = (rows, *task.expected_shapes((FEATURES,))[-1])
+    # (Vectors, the last form of class labels, would be shares of classes.)
+    last = 1 if task.registered_name in ("classification", "segmentation") else -1
+    shape = (rows, *task.expected_shapes((FEATURES,))[last])
     if task.class_count is None:
         labels = rng.normal(size=shape)
         return np.where(rng.random(shape) < gone, math.nan, labels)
