@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import keras
@@ -20,11 +20,12 @@ from kmtl.sharing.hard import HardSharing
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_unique_tasks
 from kmtl.tasks.output import TaskOutput
+from kmtl.training import rate_factors
 from kmtl.training.freezing import parts_of, set_trainable
 from kmtl.training.model import MultiTaskModel
 from kmtl.training.sources import is_split
 from kmtl.training.task_variables import tasks_of_layers
-from kmtl.typing import Data, Layer, Model
+from kmtl.typing import Data, Layer, Model, TaskName
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Transferred:
             over.
         new: Layer name -> number of weights drawn anew.
         unlike: Names of `new` layers that the source has too, in other shapes.
-        left: Names of the source's layers of which the model has none.
+        left: Names of the source's layers of which the model has nothing.
     """
 
     reused: Mapping[str, int]
@@ -73,7 +74,9 @@ def transfer(
     """A model for other tasks that begins with what a trained one has learned.
 
     It has the backbone and the sharing scheme of the source; layers of the same name
-    and shape begin with its weights, the others (the new heads) with their own.
+    and shape begin with its weights, the others with their own. New heads always begin
+    anew, with what they know of the labels' scale: also that of a new task with the
+    name of an old one, unless it is in `keep`.
     `compile(lr_multipliers={"trunk": 0.1})` trains what was learned more slowly, and
     `kmtl.training.Curriculum` thaws it block by block. What was reused is in
     `model.transferred`: print it.
@@ -89,7 +92,8 @@ def transfer(
             first. Defaults to none.
         into: Instead of `tasks` and `keep`: a model of your own building to put the
             weights into, by name; for another depth, scheme or width of heads. It is
-            changed and returned.
+            changed and returned. Heads are taken over where a task of the source has
+            the same name and, but for its weight, the same config.
         freeze: Parts that are not trained, as for `model.freeze`: `"trunk"`, or
             several.
         seed: Of what is drawn anew.
@@ -147,7 +151,8 @@ def transfer(
             name=name or source.name,
         )
     if isinstance(source, MultiTaskModel):
-        model.transferred = carry(source, model)
+        heads = _same_tasks(source, model) if into is not None else set(keep)
+        model.transferred = carry(source, model, heads)
     else:
         model.transferred = _of_trunk(model)
     if not model.transferred.reused:
@@ -179,8 +184,8 @@ def add_task(
     Args:
         model: A trained model of `kmtl.build` and its like. It stays as it is.
         task: The task.
-        freeze: True freezes all that the old model had, False nothing; or parts, as for
-            `model.freeze`, such as `"trunk"`.
+        freeze: True freezes all that the old model had, and switches its dropout off,
+            False nothing; or parts, as for `model.freeze`, such as `"trunk"`.
         seed: Of what the new task has for itself.
 
     Returns:
@@ -223,8 +228,17 @@ def add_task(
             "task a model of its own."
         )
     if freeze is True:
-        old_layers = [la for la in made.layers if la.name in made.transferred.reused]
-        set_trainable(made, old_layers, False)
+        # As `model.freeze` does it: with what has no weights, such as dropout.
+        had = {layer.name for layer in model.layers} - made.transferred.new.keys()
+        set_trainable(
+            made,
+            [
+                layer
+                for layer in made.layers
+                if layer.name in had and not isinstance(layer, TaskOutput)
+            ],
+            False,
+        )
     elif freeze:
         made.freeze(*((freeze,) if isinstance(freeze, str) else freeze))
     return made
@@ -399,12 +413,22 @@ def _without(model: MultiTaskModel, name: str) -> Any:
     return dataclasses.replace(record, backbone=backbone, sharing=sharing)
 
 
-def carry(source: Model, target: Model) -> Transferred:
-    """Give a model the state of the layers that another one has by name and shape."""
-    given = {layer.name: layer for layer in _learned(source)}
+def carry(source: MultiTaskModel, target: Model, heads: Set[TaskName]) -> Transferred:
+    """Give a model the state of the layers that another one has by name and shape.
+
+    Heads, with what they know of the labels, are those of the tasks in `heads` alone:
+    another task of the same name has other labels.
+    """
+    given, dropped = {}, []
+    for layer in _learned(source):
+        if _is_of_other_task(layer, source, heads):
+            dropped.append(layer)
+        else:
+            given[layer.name] = layer
     reused, new, unlike = {}, {}, []
     for layer in _learned(target):
-        other = given.get(layer.name)
+        anew = _is_of_other_task(layer, target, heads)
+        other = None if anew else given.get(layer.name)
         if other is not None and _fits(other, layer):
             copy_state(other, layer)
             if not isinstance(layer, (TaskOutput, Dropout)):
@@ -413,12 +437,36 @@ def carry(source: Model, target: Model) -> Transferred:
             new[layer.name] = _size(layer)
             unlike += [layer.name] if other is not None else []
     names = {layer.name for layer in _learned(target)}
+    gone = {layer.name for layer in given.values() if layer.name not in names}
+    gone |= {layer.name for layer in dropped}
     left = [
         layer.name
-        for layer in given.values()
-        if layer.name not in names and not isinstance(layer, (TaskOutput, Dropout))
+        for layer in _learned(source)
+        if layer.name in gone and not isinstance(layer, (TaskOutput, Dropout))
     ]
     return Transferred(reused, new, tuple(unlike), tuple(left))
+
+
+def _is_of_other_task(layer: Layer, model: Model, heads: Set[TaskName]) -> bool:
+    """Whether a layer is in the head of a task that is none of these."""
+    if isinstance(layer, TaskOutput):
+        return layer.name not in heads
+    task = rate_factors.task_of(layer, model)
+    return task is not None and task not in heads
+
+
+def _same_tasks(one: MultiTaskModel, other: MultiTaskModel) -> set[TaskName]:
+    """Names of the tasks that both models have, with equal configs.
+
+    A task's weight says nothing of its head, and training may have moved it.
+    """
+    configs = [
+        {name: {**model.task(name).to_config(), "weight": None} for name in names}
+        for model, names in ((one, one.task_names), (other, other.task_names))
+    ]
+    return {
+        name for name, config in configs[0].items() if configs[1].get(name) == config
+    }
 
 
 def _of_trunk(model: MultiTaskModel) -> Transferred:

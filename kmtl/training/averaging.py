@@ -179,7 +179,8 @@ def _normalizations(model: Model) -> list[Layer]:
 def estimate_statistics(model: Model, data: Data, batch_size: int = 32) -> None:
     """Take the statistics of batch normalisation anew, for the weights as they are.
 
-    They become the means over the batches of the data. Nothing else changes.
+    They become the means over the batches of the data, in which every row counts as
+    much: a smaller last batch less. Nothing else changes.
 
     Args:
         model: The model.
@@ -194,10 +195,15 @@ def estimate_statistics(model: Model, data: Data, batch_size: int = 32) -> None:
     others = [v for v in model.non_trainable_variables if id(v) not in moved]
     before = [ops.copy(variable.value) for variable in others]
     try:
-        for number, x in enumerate(_batches(model, data, batch_size)):
+        seen = 0
+        for x in _batches(model, data, batch_size):
+            rows = int(ops.shape(keras.tree.flatten(x)[0])[0])
+            if not rows:
+                continue
             for layer in layers:
-                layer.momentum = number / (number + 1)  # a mean of all so far
+                layer.momentum = seen / (seen + rows)  # a mean over all so far
             model(x, training=True)
+            seen += rows
     finally:
         for layer, momentum in zip(layers, moments, strict=True):
             layer.momentum = momentum

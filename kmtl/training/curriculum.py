@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,9 +16,23 @@ from keras import ops
 from kmtl import _checks
 from kmtl.training import freezing, rate_factors
 from kmtl.training.balance import current_plan
-from kmtl.typing import Layer, Logs, TaskName
+from kmtl.typing import Layer, Logs, Model, TaskName
 
 logger = logging.getLogger("kmtl")
+
+
+@dataclasses.dataclass
+class _Begun:
+    """What a model was before a training, and what the training has made of it."""
+
+    trainable: list[tuple[Layer, bool]]
+    weights: dict[TaskName, float]
+    set_trainable: dict[int, bool] = dataclasses.field(default_factory=dict)
+    set_weights: dict[TaskName, float] = dataclasses.field(default_factory=dict)
+
+
+#: Trainings that have not ended. Keras tells callbacks nothing of an exception.
+_BEGUN: weakref.WeakKeyDictionary[Model, _Begun] = weakref.WeakKeyDictionary()
 
 
 class Curriculum(keras.callbacks.Callback):
@@ -26,8 +42,9 @@ class Curriculum(keras.callbacks.Callback):
     statistics, and its dropout off. A task that is not trained has weight 0, and what
     it has for itself (its head, its own blocks) is frozen. Epochs count from 0. When
     training ends, the weights of the tasks and what is frozen are as they were before
-    it. A step is traced anew only where parts are frozen or thawed; weights are
-    variables.
+    it; where it was broken off (Ctrl-C, an error), the next training with a Curriculum
+    begins with them. A step is traced anew only where parts are frozen or thawed;
+    weights are variables.
 
     Goes with every weighting, and with `kmtl.training.fit_run`: a run that was killed
     goes on in the stage in which it was.
@@ -107,6 +124,7 @@ class Curriculum(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         model = self.model
+        _undo_unfinished(model)
         names = model.task_names
         self._factors = self._schedule()
         _checks.check_task_keys("weights", self.weights, names, partial=True)
@@ -146,10 +164,18 @@ class Curriculum(keras.callbacks.Callback):
         self.best_epoch = [np.int64(-1) for _ in names]
         self.stopped_epoch = [np.int64(-1) for _ in names]
         self._before = [(layer, layer.trainable) for layer in self._planned()]
+        _BEGUN[model] = _Begun(self._before, model.task_weights)
         # The optimizer is to know all that will be trained: a checkpoint has the same
         # variables in every stage.
         freezing.set_trainable(model, self._planned(), True)
+        self._note()
         freezing.cover(model)
+
+    def _note(self) -> None:
+        """What this training has set, to tell it from what the user sets later."""
+        begun = _BEGUN[self.model]
+        begun.set_trainable = {id(la): la.trainable for la, _ in begun.trainable}
+        begun.set_weights = self.model.task_weights
 
     def _planned(self) -> list[Layer]:
         return [layer for layers in self._layers.values() for layer in layers]
@@ -200,6 +226,7 @@ class Curriculum(keras.callbacks.Callback):
                 )
             }
         )
+        self._note()
 
     # -- tasks that have learned all they can ------------------------------------------
 
@@ -242,11 +269,36 @@ class Curriculum(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        for value in (True, False):
-            layers = [layer for layer, was in self._before if was is value]
-            freezing.set_trainable(self.model, layers, value)
+        _BEGUN.pop(self.model, None)
+        _set_back(self.model, self._before)
         weights = dict(zip(self.model.task_names, self.base_weights, strict=True))
         self.model.set_task_weights({n: float(w) for n, w in weights.items()})
+
+
+def _set_back(model: Model, before: list[tuple[Layer, bool]]) -> None:
+    for value in (True, False):
+        layers = [layer for layer, was in before if was is value]
+        freezing.set_trainable(model, layers, value)
+
+
+def _undo_unfinished(model: Model) -> None:
+    """Set back what a training that was broken off has left, but nothing set since."""
+    begun = _BEGUN.pop(model, None)
+    if begun is None:
+        return
+    left = begun.set_trainable
+    _set_back(
+        model,
+        [(la, was) for la, was in begun.trainable if left[id(la)] is la.trainable],
+    )
+    now = model.task_weights
+    model.set_task_weights(
+        {
+            name: weight
+            for name, weight in begun.weights.items()
+            if now[name] == begun.set_weights[name]
+        }
+    )
 
 
 def _epochs(

@@ -112,6 +112,47 @@ def test_a_saturated_task_stops_and_the_others_go_on() -> None:
     assert len(history.epoch) == 5
 
 
+class Break(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.thorough(on="jax")
+@pytest.mark.parametrize("again", [True, False], ids=["the same", "a new one"])
+def test_what_a_broken_training_left_is_not_kept(again) -> None:
+    model = made(run_eagerly=True)
+    model.freeze("block_2")
+    options = {"start": {"block_1": 5, "b": 5}, "weights": {"a": {0: 1.0, 1: 0.5}}}
+    plan = Curriculum(**options)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, Y, batch_size=16, epochs=3, callbacks=[plan, Break()], verbose=0)
+    assert model.task_weights == {"a": 1.0, "b": 0.0}
+    assert set(model.frozen) >= {"block_1", "block_2", "b"}
+    plan = plan if again else Curriculum(stop={"a": 1})
+    watch = Watch()
+    model.fit(X, Y, batch_size=16, epochs=1, callbacks=[plan, watch], verbose=0)
+    assert watch.weights == [{"a": 2.0, "b": 0.0 if again else 1.0}]
+    assert model.task_weights == {"a": 2.0, "b": 1.0}
+    assert model.frozen == ("block_2",)
+
+
+def test_what_was_set_after_a_broken_training_stays() -> None:
+    model = made(run_eagerly=True)
+    broken = Curriculum(start={"block_1": 1, "b": 1})
+    broken.set_model(model)
+    broken.on_train_begin()
+    broken.on_epoch_begin(0)
+    model.unfreeze()
+    model.freeze("block_2")
+    model.set_task_weights({"b": 3.0})
+    plan = Curriculum()
+    plan.set_model(model)
+    plan.on_train_begin()
+    assert model.frozen == ("block_2",)
+    assert model.task_weights == {"a": 2.0, "b": 3.0}
+
+
 @pytest.mark.thorough(on="jax")
 def test_steps_are_traced_anew_only_where_parts_change() -> None:
     model, traces = made(), []

@@ -113,6 +113,48 @@ def test_old_outputs_after_training_and_what_was_lost() -> None:
     assert "lost" in str(result)
 
 
+def test_a_new_task_of_an_old_name_begins_anew() -> None:
+    size = kmtl.Regression("size", transform="standardize")
+    old = kmtl.build_mlp(input_shape=(4,), tasks=[size, B], units=(3,), seed=0)
+    old.adapt_targets({"size": np.array([990.0, 1010.0])})
+    new = kmtl.transfer(old, [size], seed=5)
+    assert set(new.transferred.new) == {"size_head_logits"}
+    assert new.transferred.unlike == ()
+    assert set(new.transferred.left) == {"size_head_logits", "b_head_logits"}
+    assert not new.task_outputs["size"].adapted
+    kernels = [m.get_layer("size_head_logits").get_weights()[0] for m in (new, old)]
+    assert not np.array_equal(*kernels)
+    new.compile("sgd", run_eagerly=True)
+    new.fit(X, {"size": np.array([1, 3, 1, 3, 1, 3], "float32")}, verbose=0)
+    values = [float(np.squeeze(w)) for w in new.get_layer("size").get_weights()]
+    assert 2.0 in values  # the mean of its own labels
+    assert 1000.0 not in values
+    # A model of one's own: the same task is the same; one of another scale is not.
+    kept = kmtl.transfer(old, keep=["size"])
+    other = kmtl.transfer(
+        old,
+        into=kmtl.build_mlp(
+            input_shape=(4,), tasks=[kmtl.Regression("size"), B], units=(3,), seed=5
+        ),
+    )
+    np.testing.assert_array_equal(outputs(kept, "size"), outputs(old, "size"))
+    np.testing.assert_array_equal(outputs(other, "b"), outputs(old, "b"))
+    assert set(other.transferred.new) == {"size_head_logits"}
+
+
+def test_an_added_task_reads_a_trunk_without_dropout() -> None:
+    old = built(A, dropout=0.5)
+    added = kmtl.add_task(old, B)
+    frozen = kmtl.transfer(old, [B], keep=["a"], freeze="trunk")
+    for model in (added, frozen):
+        dropouts = [la for la in model.layers if isinstance(la, kmtl.layers.Dropout)]
+        assert dropouts
+        assert not any(layer.trainable for layer in dropouts)
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(added(X, training=True)["a"]), outputs(old)
+    )
+
+
 def test_depths_per_task_go_along() -> None:
     old = built(A, B, sharing_depth={"a": 2, "b": 1})
     new = kmtl.add_task(old, C)
