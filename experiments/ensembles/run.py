@@ -56,7 +56,7 @@ FAST = {
     "members": 2,
     "units": 4,
     "wide": 6,
-    "epochs": 1,
+    "epochs": 2,
     "batch_size": 512,
 }
 TEXT = """# Does an ensemble pay?

@@ -119,6 +119,13 @@ def check(model: MultiTaskModel) -> None:
                 "method='boosting' takes tasks of one loss, with weights of classes in "
                 f"a dict and without smoothing. Received: task '{name}'"
             )
+        if task.transform not in (None, "standardize"):
+            raise ValueError(
+                "method='boosting' adds up values in the labels' unit, so it takes "
+                "tasks with transform=None or 'standardize': transform the labels "
+                "before, or train with method='seeds' or 'bagging'. Received: "
+                f"transform={task.transform!r} of task '{name}'"
+            )
         if layer.members > 1:
             raise ValueError(
                 "method='boosting' takes a backbone with one answer. Received: a "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -109,6 +110,7 @@ def distill(
     temperature: float = 2.0,
     strength: float = 1.0,
     features: float = 0.0,
+    seed: int = 0,
 ) -> Distillation:
     """A student that learns what labels say, and what teachers do.
 
@@ -129,6 +131,7 @@ def distill(
         features: Weight >= 0 of a `<task>_features` task besides: the student's trunk,
             through a dense layer per task, points where the teacher's does. Defaults to
             0: none.
+        seed: Integer >= 0 of the initial weights of these layers. Defaults to 0.
 
     Returns:
         `Distillation`: `model` and `data` to train with. The layers are the student's.
@@ -159,6 +162,7 @@ def distill(
     temperature = _checks.check_range("temperature", temperature, 0, low_open=True)
     strength = _checks.check_range("strength", strength, 0, 1e30)
     features = _checks.check_range("features", features, 0, 1e30)
+    seed = _checks.check_int("seed", seed, 0)
     given = [teachers] if isinstance(teachers, MultiTaskModel) else list(teachers)
     known = _by_task(student, given)
     parts = student.checked_arrays(data)
@@ -191,7 +195,13 @@ def distill(
         outputs[task.name] = TaskOutput(task)(layer.input)
         if features:
             task = _feature_task(student, teacher, name, features * layer.task.weight)
-            adapter = keras.layers.Dense(task.shape[-1], name=f"{name}_head_adapter")
+            # Another one for each task, as the layers of heads have.
+            own = zlib.crc32(f"{name}_head_adapter {seed}".encode()) % 2**31
+            adapter = keras.layers.Dense(
+                task.shape[-1],
+                kernel_initializer=keras.initializers.GlorotUniform(seed=own),
+                name=f"{name}_head_adapter",
+            )
             seam: Any = student.seam
             outputs[task.name] = TaskOutput(task)(adapter(seam.output))
     model = MultiTaskModel(student.input, outputs, name="taught")

@@ -138,8 +138,11 @@ def ensemble(
             `"snapshot"`: one training whose learning rate falls as a cosine within
             each of as many cycles; a member is what it is at the end of one.
             `"boosting"`: each member learns what the sum of those before it leaves,
-            the negative gradient of every task's loss.
-        epochs: Epochs of each member; with `"snapshot"` of all together.
+            the negative gradient of every task's loss. A regression's loss is taken in
+            the labels' unit, and its nets learn what is left standardized, with
+            `transform="standardize"` and without; other transforms are refused.
+        epochs: Epochs of each member; with `"snapshot"` of all together, two or more
+            for each cycle.
         batch_size: Rows per step. Defaults to 32.
         optimizer: Keras optimizer or its name. Defaults to `"adam"`.
         compile_options: Dict of further arguments of `compile`, such as `weighting`.
@@ -184,6 +187,19 @@ def ensemble(
             "`epochs` must be a multiple of `members` for snapshots, one cycle for "
             f"each. Received: epochs={epochs}, members={members}"
         )
+    if method == "snapshot" and epochs < 2 * members:
+        raise ValueError(
+            "`epochs` must be at least 2 for each of `members` for snapshots: within "
+            "one epoch the learning rate does not fall. Received: "
+            f"epochs={epochs}, members={members}"
+        )
+    if method == "boosting" and (compile_options or {}).get("loss") is not None:
+        raise ValueError(
+            "`loss` in `compile_options` is not for method='boosting', whose nets "
+            "learn the gradient of the tasks' own losses: give it to the task, as "
+            "kmtl.Regression(..., loss=...). Received: compile_options with "
+            f"loss={(compile_options or {})['loss']!r}"
+        )
     if method == "boosting" and validation_data is not None:
         raise ValueError(
             "`validation_data` is not for method='boosting', whose nets learn what is "
@@ -201,6 +217,8 @@ def ensemble(
         **fixed,
     )
     first = built(hypermodel)
+    if method == "snapshot":
+        _check_free_rate(first.optimizer)
     arrays = first.checked_arrays(data)
     if arrays is None:
         raise TypeError(
@@ -233,6 +251,19 @@ def ensemble(
         rows = [training.bag(i) for i in range(members)]
         scores = out_of_bag.evaluate(models, rows, arrays)
     return EnsembleRun(average(models), tuple(models), method, tuple(histories), scores)
+
+
+def _check_free_rate(optimizer: Any) -> None:
+    """Refuse a learning rate that cannot be set."""
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
+    # A schedule is written down as a dict, a rate as a number.
+    if isinstance(optimizer.get_config().get("learning_rate"), dict):
+        raise ValueError(
+            "`optimizer` must have a plain learning rate for method='snapshot', which "
+            "lowers it within each cycle: give its first value as a number. Received: "
+            f"{type(optimizer).__name__} with a LearningRateSchedule"
+        )
 
 
 def built(hypermodel: HyperModel, execution: int = 0) -> MultiTaskModel:

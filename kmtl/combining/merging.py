@@ -37,9 +37,9 @@ def merge(
     shares: Sequence[float] | None = None,
     initial: MultiTaskModel | None = None,
     scale: float | None = None,
-    density: float = 0.2,
+    density: float | None = None,
     data: Mapping[TaskName, Inputs] | Inputs | None = None,
-    alpha: float = 0.9,
+    alpha: float | None = None,
     name: str = "merged",
 ) -> MultiTaskModel:
     """One model of the tasks of several, whose trunk is made from their trunks.
@@ -60,13 +60,15 @@ def merge(
         shares: Of `"average"`: numbers >= 0, one per model. Defaults to equal shares.
         initial: Model with the weights that all trunks began with. Defaults to those
             that the layers' seeds give.
-        scale: Factor > 0. Defaults to 0.4 for task arithmetic and 1 for ties.
+        scale: Of `"task_arithmetic"` and `"ties"`: factor > 0. Defaults to 0.4 for task
+            arithmetic and 1 for ties.
         density: Of `"ties"`: share of the entries of a change that is kept, in (0, 1].
             Defaults to 0.2.
         data: Of `"regmean"`: dict task name -> inputs of the task's model, or inputs
             for all; a few hundred rows.
         alpha: Of `"regmean"`: factor in [0, 1] of the entries off the diagonal of an
-            inner product. Defaults to 0.9.
+            inner product. Defaults to 0.9. Each model's products count as means over
+            its rows, however many these are.
         name: Name of the model.
 
     Returns:
@@ -75,7 +77,7 @@ def merge(
         batches before it is judged.
 
     Raises:
-        ValueError: for models that share no trunk, or a task, or whose trunks differ
+        ValueError: for an argument of another method, models that share no trunk, or a task, or whose trunks differ
             or began with other weights.
 
     Example:
@@ -94,21 +96,25 @@ def merge(
     arXiv:2306.01708; Jin et al. (RegMean), ICLR 2023, arXiv:2212.09849.
     """
     method = _checks.check_choice("method", method, METHODS)
-    density = _checks.check_range("density", density, 0, 1, low_open=True)
-    alpha = _checks.check_range("alpha", alpha, 0, 1)
-    default = 0.4 if method == "task_arithmetic" else 1.0
-    scale = _checks.check_range(
-        "scale", default if scale is None else scale, 0, low_open=True
-    )
     for argument, given, wanted in (
-        ("data", data, "regmean"),
-        ("shares", shares, "average"),
+        ("data", data, ("regmean",)),
+        ("alpha", alpha, ("regmean",)),
+        ("shares", shares, ("average",)),
+        ("density", density, ("ties",)),
+        ("scale", scale, ("task_arithmetic", "ties")),
     ):
-        if given is not None and method != wanted:
+        if given is not None and method not in wanted:
+            choices = " or ".join(map(repr, wanted))
             raise ValueError(
-                f"`{argument}` belongs to method='{wanted}'. "
-                f"Received: method='{method}'"
+                f"`{argument}` belongs to method={choices}: leave it "
+                f"out, or choose that method. Received: method='{method}'"
             )
+    density = 0.2 if density is None else density
+    density = _checks.check_range("density", density, 0, 1, low_open=True)
+    alpha = _checks.check_range("alpha", 0.9 if alpha is None else alpha, 0, 1)
+    default = 0.4 if method == "task_arithmetic" else 1.0
+    scale = default if scale is None else scale
+    scale = _checks.check_range("scale", scale, 0, low_open=True)
     models = list(models)
     check_alike(models)
     weights = _shares(shares, len(models))
@@ -165,7 +171,7 @@ def ties(trunks: Sequence[Trunk], start: Trunk, density: float, scale: float) ->
 def regmean_kernel(
     inputs: Sequence[np.ndarray], kernels: Sequence[np.ndarray], alpha: float
 ) -> np.ndarray:
-    """The kernel whose products are nearest to those of all models, in squares.
+    """The kernel whose products are nearest to those of all models, in mean squares.
 
     Args:
         inputs: Per model what the layer reads, `(N, columns)`.
@@ -175,7 +181,7 @@ def regmean_kernel(
     total, right = 0.0, 0.0
     for x, kernel in zip(inputs, kernels, strict=True):
         x = x.astype("float64")
-        gram = x.T @ x
+        gram = x.T @ x / max(len(x), 1)  # a mean: a model with more rows counts no more
         gram = alpha * gram + (1 - alpha) * np.diag(np.diag(gram))
         total, right = total + gram, right + gram @ kernel
     solved: np.ndarray = np.linalg.lstsq(np.asarray(total), right, rcond=None)[0]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -9,6 +12,18 @@ from keras import ops
 
 from kmtl import _checks
 from kmtl.typing import Config, Shape, Tensor
+
+_OFF = contextvars.ContextVar("reversal_off", default=False)
+
+
+@contextlib.contextmanager
+def reversal_off() -> Iterator[None]:
+    """What is traced within has the gradient of what it computes, not turned round."""
+    token = _OFF.set(True)
+    try:
+        yield
+    finally:
+        _OFF.reset(token)
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -46,6 +61,8 @@ class GradientReversal(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: Tensor) -> Tensor:
+        if _OFF.get():
+            return inputs
         scaled = inputs * ops.cast(self.strength, inputs.dtype)
         # The difference is exactly 0, and has the gradient.
         return ops.stop_gradient(inputs) + (ops.stop_gradient(scaled) - scaled)

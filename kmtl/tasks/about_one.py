@@ -40,10 +40,10 @@ class AboutOne(Regression):
             not isinstance(loss, str) or loss not in tuple(self.LOSSES)
         ):
             names = list(self.LOSSES)
-            rule = (
-                f"one of {names}, which know" if names[1:] else f"{names[0]!r}, which"
-            )
-            rule += "" if names[1:] else " knows"
+            if len(names) == 1:
+                rule = f"{names[0]!r}, which knows"
+            else:
+                rule = f"one of {names}, which know"
             raise ValueError(
                 f"`loss` of task '{self.name}' must be {rule} {self.known}. "
                 f"Received: loss={loss!r}"

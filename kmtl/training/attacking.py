@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from kmtl.layers.gradient_reversal import reversal_off
 from kmtl.tasks.checks import label_dict
 from kmtl.training import total_loss
 from kmtl.training.adversaries import Adversary
@@ -52,8 +53,11 @@ def changed(
             return contextlib.nullcontext()
         return keras.StatelessScope(state_mapping=mapping)
 
+    rows = ops.shape(start[0])[0]
+
     def loss(parts: list) -> Tensor:
-        with scope():
+        # An attack raises the loss of an adversarial task as that of any other.
+        with scope(), reversal_off():
             y_pred = model(merged(parts), training=False)
             batch = total_loss.task_losses(model, x, y, y_pred, sample_weight)
             own = zip(model.task_names, batch.parts, strict=True)
@@ -62,9 +66,15 @@ def changed(
                 for name, part in own
                 if adversary.tasks is None or name in adversary.tasks
             ]
-        return sum(attacked[1:], attacked[0])
+        total = sum(attacked[1:], attacked[0])
+        # Of a mean over many rows the gradient is too small for float16.
+        return total * ops.cast(rows, total.dtype)
 
-    parts = adversary.change(start, lambda parts: input_gradient(loss, parts))
+    def gradient(parts: list) -> list:
+        found = input_gradient(loss, parts)
+        return [part / ops.cast(rows, part.dtype) for part in found]
+
+    parts = adversary.change(start, gradient)
     if adversary.share < 1:
         place = ops.cast(ops.arange(ops.shape(start[0])[0]), "float32")
         # Every so many rows: of 0.5 every other one.

@@ -105,3 +105,17 @@ def test_refused(taught) -> None:
         kmtl.distill(student, model_of([kmtl.Regression("age")]), (X, Y))
     with pytest.raises(TypeError, match="logits"):
         kmtl.distill(student, [keras.Sequential()], (X, Y))
+
+
+def test_adapters_begin_alike_with_one_seed() -> None:
+    teacher = model_of(TASKS, units=(3,))
+
+    def kernels(seed: int) -> list:
+        made = kmtl.distill(model_of(TASKS), teacher, (X, Y), features=1.0, seed=seed)
+        names = [f"{task.name}_head_adapter" for task in TASKS]
+        return [made.model.get_layer(name).get_weights()[0] for name in names]
+
+    first, again, other = kernels(0), kernels(0), kernels(1)
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first[0], first[1])
+    assert not np.array_equal(first, other)

@@ -185,6 +185,21 @@ def test_a_boosted_model_saves(boosted, tmp_path) -> None:
 def test_refused() -> None:
     with pytest.raises(ValueError, match="multiple of `members`"):
         train("snapshot", epochs=3)
+    with pytest.raises(ValueError, match="at least 2 for each"):
+        train("snapshot", epochs=2)
+    rate = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)
+    with pytest.raises(ValueError, match="plain learning rate"):
+        train("snapshot", epochs=4, optimizer=keras.optimizers.SGD(rate))
+    with pytest.raises(ValueError, match="give it to the task"):
+        train("boosting", compile_options={"loss": {"size": "mae"}})
+    with pytest.raises(ValueError, match=r"transform='log1p' of task 'size'"):
+        kmtl.ensemble(
+            kmtl.build_mlp,
+            (X, {"size": np.ones(48)}),
+            tasks=[kmtl.Regression("size", transform="log1p")],
+            input_shape=(3,),
+            method="boosting",
+        )
     with pytest.raises(ValueError, match="method"):
         train("stacking")
     with pytest.raises(ValueError, match="judge the stages"):

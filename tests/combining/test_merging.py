@@ -103,18 +103,19 @@ def test_ties_trims_elects_and_takes_the_mean_of_those_that_agree() -> None:
 @pytest.mark.thorough(on="jax")
 def test_regmean_is_the_least_squares_kernel(singles) -> None:
     kernels = [m.get_layer("shared_block1_dense").get_weights()[0] for m in singles]
-    inputs = [X[:20], 2 * X[10:]]
+    inputs = [X[:24], 2 * X[22:]]  # of other numbers of rows
     found = kmtl.merge(
         singles, "regmean", data=dict(zip(("kind", "size"), inputs, strict=True)),
         alpha=1.0,
     )  # fmt: skip
-    rows = np.concatenate(inputs)
-    products = np.concatenate([x @ k for x, k in zip(inputs, kernels, strict=True)])
+    means = [x / np.sqrt(len(x)) for x in inputs]
+    rows = np.concatenate(means)
+    products = np.concatenate([x @ k for x, k in zip(means, kernels, strict=True)])
     wanted = np.linalg.lstsq(rows, products, rcond=None)[0]
     merged = found.get_layer("shared_block1_dense").get_weights()[0]
     np.testing.assert_allclose(merged, wanted, rtol=1e-3, atol=1e-4)
     diagonal = merging.regmean_kernel(inputs, kernels, 0.0)
-    sizes = [np.square(x).sum(0)[:, None] for x in inputs]
+    sizes = [np.square(x).mean(0)[:, None] for x in inputs]
     mean = sum(s * k for s, k in zip(sizes, kernels, strict=True)) / sum(sizes)
     np.testing.assert_allclose(diagonal, mean, rtol=1e-5)
 
@@ -144,5 +145,13 @@ def test_refused(singles) -> None:
         kmtl.merge(singles, "regmean")
     with pytest.raises(ValueError, match="belongs to"):
         kmtl.merge(singles, "ties", data=X)
+    for method, options in (
+        ("average", {"scale": 0.5}),
+        ("regmean", {"scale": 0.5}),
+        ("task_arithmetic", {"density": 0.5}),
+        ("ties", {"alpha": 0.5}),
+    ):
+        with pytest.raises(ValueError, match=f"`{next(iter(options))}` belongs to"):
+            kmtl.merge(singles, method, **options)
     with pytest.raises(TypeError, match="models of kmtl"):
         kmtl.merge([keras.Sequential([keras.Input((1,))]), singles[0]])

@@ -55,6 +55,53 @@ def test_fgsm_follows_the_sign_of_the_gradient() -> None:
     np.testing.assert_allclose(half, np.stack([x[0], found[1]]), rtol=1e-6)
 
 
+def test_the_loss_of_an_adversarial_task_is_raised() -> None:
+    tasks = [kmtl.Regression("far"), kmtl.Regression("near", adversarial=1.0)]
+    model = kmtl.build_mlp(
+        input_shape=(6,), tasks=tasks, units=(4,), activation="linear", seed=0
+    )
+    y = {"far": np.zeros(8), "near": X[:, 0] * 3.0}
+
+    def loss(x) -> float:
+        answers = keras.ops.convert_to_numpy(model(x)["near"])[:, 0]
+        return float(np.square(answers - y["near"]).mean())
+
+    found = kmtl.evaluation.attack(model, (X, y), FGSM(0.01, tasks=["near"]))
+    assert loss(found[0]) > loss(X) + 1e-3
+
+
+class Followed(kmtl.training.Adversary):
+    """Adds the gradient itself."""
+
+    def change(self, inputs, gradient):
+        found = gradient(inputs)
+        return [x + g for x, g in zip(inputs, found, strict=True)]
+
+
+def test_every_row_moves_in_half_precision() -> None:
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = kmtl.build_mlp(
+            input_shape=(3,), tasks=[kmtl.Regression("size")], units=(), seed=0
+        )
+    finally:
+        keras.config.set_dtype_policy("float32")
+    layer = next(layer for layer in model.layers if hasattr(layer, "kernel"))
+    w = np.array([[0.5], [-0.25], [0.125]], "float32")
+    layer.set_weights([w, np.zeros(1, "float32")])
+    x = np.ones((8192, 3), "float32")
+    y = {"size": np.full((8192, 1), 0.375 - 2**-13, "float32")}  # residuals of 2^-13
+    given = (keras.ops.convert_to_tensor(x), y, None)
+    assert "float16" in str(layer.compute_dtype)
+    found, _ = changed(model, FGSM(0.25), given)
+    wanted = x + 0.25 * np.sign(w[:, 0])
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(found), wanted)
+    moved, _ = changed(model, Followed(), given)
+    # Who looks at its size sees the gradient of the mean.
+    wanted = x + 2 * 2**-13 / 8192 * w[:, 0]
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(moved), wanted, atol=1e-6)
+
+
 @pytest.mark.thorough(on="jax")
 def test_missing_labels_and_chosen_tasks_only() -> None:
     model = table_model()
