@@ -77,8 +77,8 @@ def merge(
         batches before it is judged.
 
     Raises:
-        ValueError: for an argument of another method, models that share no trunk, or a task, or whose trunks differ
-            or began with other weights.
+        ValueError: for an argument of another method, and for models that share no
+            trunk, or a task, or whose trunks differ or began with other weights.
 
     Example:
 
