@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kmtl.data.data_report import LabelRow
-from kmtl.tasks import soft
 from kmtl.typing import Labels, SampleWeight, Shape
 
 if TYPE_CHECKING:
@@ -54,6 +53,8 @@ class LabelCounts:
             weight: None, or numbers in the labels' shape or `(rows,)`.
             shape: Shape of one input, None where there are several.
         """
+        from kmtl.tasks.soft import hard_numbers  # imports Keras
+
         self.rows += rows
         if labels is None:
             self.labelled += rows * self.task.target_is_input
@@ -70,7 +71,7 @@ class LabelCounts:
                 f"inputs ({rows}). Received: {len(array)}"
             )
             return
-        array = soft.hard_numbers(self.task, array)
+        array = hard_numbers(self.task, array)
         there = present_labels(self.task, array)
         if weight is not None:
             weight = np.asarray(weight)
