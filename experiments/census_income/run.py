@@ -13,25 +13,23 @@ runs. KERAS_BACKEND=jax is the faster backend here.
 
 from __future__ import annotations
 
-import argparse
-import datetime
-import importlib.metadata as metadata
 import json
 import os
-import platform
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # common
 
+import common
 import data
 import keras
 import net
 import report
 
-import kmtl
 from kmtl._files import Records
 
 HERE = Path(__file__).resolve().parent
@@ -115,22 +113,15 @@ def train_side(
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = common.parser(
+        __doc__, HERE, "the original files", full="the published split"
     )
-    parser.add_argument("--data", type=Path, help="folder with the original files")
     parser.add_argument("--seeds", type=int, help="number of final seeds")
-    parser.add_argument("--out", type=Path, default=HERE)
-    parser.add_argument("--report", action="store_true", help="train nothing")
-    size = parser.add_mutually_exclusive_group()
-    size.add_argument("--full", action="store_true", help="the published split")
-    size.add_argument("--fast", action="store_true", help="seconds; means nothing")
     options = parser.parse_args(arguments)
-    settings = FULL if options.full else FAST if options.fast else DEFAULT
-    kind = "full" if options.full else "fast" if options.fast else "default"
+    kind = common.kind_of(options)
+    settings = {"full": FULL, "fast": FAST, "default": DEFAULT}[kind]
     if options.seeds is not None:
         settings = {**settings, "seeds": tuple(range(options.seeds))}
-    options.out.mkdir(parents=True, exist_ok=True)
     runs = Runs(options.out / f"runs_{kind}.jsonl")
     if not options.report:
         if options.fast:
@@ -149,17 +140,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         *(["--fast"] if options.fast else []),
         *([f"--seeds {options.seeds}"] if options.seeds is not None else []),
     ]
-    record = {
-        "kind": kind,
-        "settings": settings,
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {
-            "kmtl": kmtl.__version__,
-            "keras": keras.__version__,
-            backend: metadata.version(backend),
-            "python": platform.python_version(),
-        },
+    record = common.record_of(kind, settings)
+    record |= {
         "command": " ".join(
             [
                 f"KERAS_BACKEND={backend} python experiments/census_income/run.py",

@@ -10,15 +10,17 @@ members of an ensemble train as one program.
 
 from __future__ import annotations
 
-import argparse
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 os.environ["KERAS_BACKEND"] = "jax"  # before Keras is imported
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # common
 
+import common
 import data
 import keras
 import tables
@@ -128,17 +130,10 @@ def train(method: str, found: data.Set, seed: int, settings: dict[str, Any]) -> 
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, help="folder with mtr/*.arff.gz")
-    parser.add_argument("--out", type=Path, default=HERE)
-    parser.add_argument("--report", action="store_true", help="train nothing")
-    parser.add_argument("--fast", action="store_true", help="seconds; means nothing")
+    parser = common.parser(__doc__, HERE, "mtr/*.arff.gz")
     options = parser.parse_args(arguments)
-    kind = "fast" if options.fast else "default"
+    kind = common.kind_of(options)
     settings = FAST if options.fast else DEFAULT
-    options.out.mkdir(parents=True, exist_ok=True)
     runs = Runs(options.out / f"runs_{kind}.jsonl")
     todo = [
         (name, method, seed)
@@ -157,12 +152,10 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         record["columns"] = {"parameters": model.count_params(), "seconds": seconds}
         runs.add({**record, "seconds": seconds})
         print(name, method, seed, round(error, 3), seconds, flush=True)
-    order = {method: place for place, method in enumerate(METHODS)}
-    rows = sorted(runs.found.items(), key=lambda item: order[item[0][1]])
-    rows.sort(key=lambda item: settings["data"].index(item[0][0]))
     return tables.write(
-        tables.record_of(kind, settings),
-        dict(rows),
+        common.record_of(kind, settings),
+        runs.found,
+        METHODS,
         REFERENCE,
         TEXT.format(**settings),
         "python experiments/ensembles/run.py --data FOLDER",

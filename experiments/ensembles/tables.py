@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 import json
-import os
-import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import keras
 import numpy as np
 from scipy import stats
-
-import kmtl
 
 
 def interval(values: list[float]) -> tuple[float, float]:
@@ -33,25 +27,10 @@ def verdict(gain: tuple[float, float]) -> str:
     return "better" if mean > 0 else "worse"
 
 
-def record_of(kind: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """What belongs to every report."""
-    return {
-        "kind": kind,
-        "settings": settings,
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {
-            "kmtl": kmtl.__version__,
-            "keras": keras.__version__,
-            "jax": jax.__version__,
-            "python": platform.python_version(),
-        },
-    }
-
-
 def write(
     record: dict[str, Any],
     found: dict[tuple, dict[str, Any]],
+    methods: Sequence[str],
     reference: str,
     text: str,
     command: str,
@@ -62,12 +41,14 @@ def write(
     Args:
         found: `(data, method, seed)` -> run with `"error"` and `"seconds"`, and what
             else is to be shown as `"columns"`.
+        methods: In the order of the rows.
         reference: Method that the others are compared with, seed by seed.
         text: What was done.
     """
     lines = [text, ""]
     tables: dict[str, Any] = {}
-    for name in dict.fromkeys(key[0] for key in found):
+    there = {key[0] for key in found}
+    for name in (name for name in record["settings"]["data"] if name in there):
         runs: dict[str, dict[int, dict]] = {}
         for (where, method, seed), run in found.items():
             if where == name:
@@ -78,7 +59,8 @@ def write(
         )
         head = ["method", "error", "gain", "verdict", *extra, "seeds"]
         lines += [f"## {name}", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-        for method, seeds in runs.items():
+        for method in (method for method in methods if method in runs):
+            seeds = runs[method]
             error = interval([run["error"] for run in seeds.values()])
             pairs = [s for s in seeds if s in runs.get(reference, {})]
             gain = interval(

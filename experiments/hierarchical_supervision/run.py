@@ -10,19 +10,18 @@ finished runs. Runs on JAX, one compiled program per side.
 
 from __future__ import annotations
 
-import argparse
-import datetime
 import os
-import platform
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 os.environ["KERAS_BACKEND"] = "jax"  # before Keras is imported
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # common
 
+import common
 import data
-import jax
 import keras
 import report
 
@@ -135,19 +134,12 @@ class Runs(Records):
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = common.parser(
+        __doc__, HERE, "MNIST's four files", full="all digits, 30 epochs"
     )
-    parser.add_argument("--data", type=Path, help="folder with MNIST's four files")
-    parser.add_argument("--out", type=Path, default=HERE)
-    parser.add_argument("--report", action="store_true", help="train nothing")
-    size = parser.add_mutually_exclusive_group()
-    size.add_argument("--full", action="store_true", help="all digits, 30 epochs")
-    size.add_argument("--fast", action="store_true", help="seconds; means nothing")
     options = parser.parse_args(arguments)
-    kind = "full" if options.full else "fast" if options.fast else "default"
+    kind = common.kind_of(options)
     settings = {"full": FULL, "fast": FAST, "default": DEFAULT}[kind]
-    options.out.mkdir(parents=True, exist_ok=True)
     runs = Runs(options.out / f"runs_{kind}.jsonl")
     if not options.report:
         sizes = settings["sizes"]
@@ -172,18 +164,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
                     }
                 )
                 print(side, seed, scores, seconds, flush=True)
-    record = {
-        "kind": kind,
-        "settings": settings,
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {
-            "kmtl": kmtl.__version__,
-            "keras": keras.__version__,
-            "jax": jax.__version__,
-            "python": platform.python_version(),
-        },
-    }
+    record = common.record_of(kind, settings)
     return report.write(record, runs.found, settings["sides"], options.out)
 
 

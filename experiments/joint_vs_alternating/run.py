@@ -12,19 +12,17 @@ the finished ones. Runs on JAX.
 
 from __future__ import annotations
 
-import argparse
-import datetime
 import os
-import platform
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 os.environ["KERAS_BACKEND"] = "jax"  # before Keras is imported
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # common
 
-import jax
-import keras
+import common
 import numpy as np
 import report
 
@@ -181,17 +179,10 @@ def train(way: str, parts: dict[str, dict], settings: dict[str, Any]) -> dict[st
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, help="folder with mnist, fashion_mnist")
-    parser.add_argument("--out", type=Path, default=HERE)
-    parser.add_argument("--report", action="store_true", help="train nothing")
-    parser.add_argument("--fast", action="store_true", help="seconds; means nothing")
+    parser = common.parser(__doc__, HERE, "mnist, fashion_mnist")
     options = parser.parse_args(arguments)
-    kind = "fast" if options.fast else "default"
+    kind = common.kind_of(options)
     settings = FAST if options.fast else DEFAULT
-    options.out.mkdir(parents=True, exist_ok=True)
     ways = Ways(options.out / f"runs_{kind}.jsonl")
     if not options.report:
         found = small_images() if options.fast else images(options.data)
@@ -204,18 +195,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             seconds = round(time.perf_counter() - began, 1)
             ways.add({"way": way, **result, "seconds": seconds})
             print(way, result["rate"], result["scores"], seconds, flush=True)
-    record = {
-        "kind": kind,
-        "settings": settings,
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {
-            "kmtl": kmtl.__version__,
-            "keras": keras.__version__,
-            "jax": jax.__version__,
-            "python": platform.python_version(),
-        },
-    }
+    record = common.record_of(kind, settings)
     return report.write(record, list(ways.found.values()), options.out)
 
 

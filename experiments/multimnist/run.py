@@ -12,25 +12,22 @@ stopped. README.md, results.json and the figure are written from the finished ru
 
 from __future__ import annotations
 
-import argparse
-import datetime
-import importlib.metadata as metadata
 import json
 import os
-import platform
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # common
 
+import common
 import data
-import keras
 import net
 import report
 
-import kmtl
 from kmtl import _registry
 from kmtl._files import Records
 
@@ -152,22 +149,15 @@ def train_side(
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = common.parser(
+        __doc__, HERE, "MNIST's four files", full="the published protocol"
     )
-    parser.add_argument("--data", type=Path, help="folder with MNIST's four files")
     parser.add_argument("--methods", nargs="*", help="default: all")
     parser.add_argument("--level", choices=("features", "parameters"))
-    parser.add_argument("--out", type=Path, default=HERE)
-    parser.add_argument("--report", action="store_true", help="train nothing")
-    size = parser.add_mutually_exclusive_group()
-    size.add_argument("--full", action="store_true", help="the published protocol")
-    size.add_argument("--fast", action="store_true", help="seconds; means nothing")
     options = parser.parse_args(arguments)
-    settings = FULL if options.full else FAST if options.fast else DEFAULT
-    kind = "full" if options.full else "fast" if options.fast else "default"
+    kind = common.kind_of(options)
+    settings = {"full": FULL, "fast": FAST, "default": DEFAULT}[kind]
     kind += f"_{options.level}" if options.level else ""
-    options.out.mkdir(parents=True, exist_ok=True)
     runs = Runs(options.out / f"runs_{kind}.jsonl")
     methods = options.methods or (["equal", "pcgrad"] if options.fast else None)
     chosen = sides(methods)
@@ -178,17 +168,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             parts = data.load(settings["sizes"], options.data)
         for side in chosen:
             train_side(side, parts, runs, settings, options.level)
-    record = {
-        "kind": kind,
-        "settings": settings,
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {
-            "kmtl": kmtl.__version__,
-            "keras": keras.__version__,
-            keras.backend.backend(): metadata.version(keras.backend.backend()),
-            "python": platform.python_version(),
-        },
+    record = common.record_of(kind, settings)
+    record |= {
         "command": "python experiments/multimnist/run.py"
         + (f" --{kind.split('_')[0]}" if kind.split("_")[0] != "default" else "")
         + (f" --level {options.level}" if options.level else ""),

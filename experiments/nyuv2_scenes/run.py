@@ -12,28 +12,26 @@ results.json and the figures are written from the finished runs.
 
 from __future__ import annotations
 
-import argparse
-import datetime
-import importlib.metadata as metadata
 import importlib.util
 import json
 import os
-import platform
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # common
 if importlib.util.find_spec("jax"):  # the faster one here
     os.environ.setdefault("KERAS_BACKEND", "jax")
 
+import common
 import data
 import keras
 import net
 import numpy as np
 import report
 
-import kmtl
 from kmtl._files import Records
 
 HERE = Path(__file__).resolve().parent
@@ -120,24 +118,17 @@ def train(
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, help="folder with nyuv2/")
+    parser = common.parser(__doc__, HERE, "nyuv2/")
     parser.add_argument("--sides", nargs="*", help="default: all")
-    parser.add_argument("--out", type=Path, default=HERE)
-    parser.add_argument("--report", action="store_true", help="train nothing")
-    size = parser.add_mutually_exclusive_group()
-    size.add_argument(
+    parser.add_argument(
         "--size",
         choices=tuple(data.FACTORS),
         default="small",
         help="48 x 36 (small), 96 x 72 (half) or 192 x 144 (full)",
     )
-    size.add_argument("--fast", action="store_true", help="seconds; means nothing")
     options = parser.parse_args(arguments)
-    kind = "fast" if options.fast else options.size
-    options.out.mkdir(parents=True, exist_ok=True)
+    kind = common.kind_of(options)
+    kind = options.size if kind == "default" else kind
     maps = options.out / f"maps_{kind}"
     maps.mkdir(exist_ok=True)
     parts = data.stand_in() if options.fast else data.load(kind, options.data)
@@ -155,17 +146,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
                 run = train(side, *sides[side], seed, parts, settings, maps)
                 runs.add(run)
                 print(json.dumps(run), flush=True)
-    record = {
-        "kind": kind,
-        "settings": settings,
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {
-            "kmtl": kmtl.__version__,
-            "keras": keras.__version__,
-            keras.backend.backend(): metadata.version(keras.backend.backend()),
-            "python": platform.python_version(),
-        },
+    record = common.record_of(kind, settings)
+    record |= {
         "command": "python experiments/nyuv2_scenes/run.py --data FOLDER"
         + ("" if kind == "small" else " --fast" if options.fast else f" --size {kind}"),
     }

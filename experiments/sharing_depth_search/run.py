@@ -13,18 +13,17 @@ README.md, results.json and the figures are written from these lines.
 
 from __future__ import annotations
 
-import argparse
-import datetime
-import importlib.metadata as metadata
 import json
 import os
-import platform
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # common
 
+import common
 import keras
 import keras_tuner
 import problems
@@ -245,20 +244,13 @@ def show(part: dict[str, Any]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = common.parser(
+        __doc__, HERE, "mnist and nyuv2", full="about 18 hours of a core"
     )
-    parser.add_argument("--data", type=Path, help="folder with mnist and nyuv2")
     parser.add_argument("--problems", nargs="*", choices=list(problems.PROBLEMS))
-    parser.add_argument("--out", type=Path, default=HERE)
-    parser.add_argument("--report", action="store_true", help="train nothing")
-    size = parser.add_mutually_exclusive_group()
-    size.add_argument("--full", action="store_true", help="about 18 hours of a core")
-    size.add_argument("--fast", action="store_true", help="seconds; means nothing")
     options = parser.parse_args(arguments)
-    kind = "full" if options.full else "fast" if options.fast else "default"
+    kind = common.kind_of(options)
     settings = {"full": FULL, "fast": FAST, "default": DEFAULT}[kind]
-    options.out.mkdir(parents=True, exist_ok=True)
     lines = Lines(options.out / f"runs_{kind}.jsonl")
     if not options.report:
         data_dir = options.data
@@ -269,19 +261,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             for name in options.problems or problems.PROBLEMS
         ]
         train(made, lines, settings, options.out / f"searches_{kind}")
-    backend = keras.backend.backend()
-    record = {
-        "kind": kind,
-        "settings": settings,
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {
-            "kmtl": kmtl.__version__,
-            "keras": keras.__version__,
-            "keras-tuner": metadata.version("keras-tuner"),
-            backend: metadata.version(backend),
-            "python": platform.python_version(),
-        },
+    record = common.record_of(kind, settings, "keras-tuner")
+    record |= {
         "command": "python experiments/sharing_depth_search/run.py"
         + (f" --{kind}" if kind != "default" else ""),
     }

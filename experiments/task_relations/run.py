@@ -11,19 +11,18 @@ from the finished runs. Runs on JAX.
 
 from __future__ import annotations
 
-import argparse
-import datetime
 import os
-import platform
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 os.environ["KERAS_BACKEND"] = "jax"  # before Keras is imported
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # common
 
+import common
 import data
-import jax
 import keras
 import numpy as np
 import report
@@ -163,33 +162,15 @@ def train_all(name: str, settings: dict, runs: Runs, folder: Path | None) -> Non
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, help="folder with mtr/wq.arff.gz")
-    parser.add_argument("--out", type=Path, default=HERE)
-    parser.add_argument("--report", action="store_true", help="train nothing")
-    parser.add_argument("--fast", action="store_true", help="seconds; means nothing")
+    parser = common.parser(__doc__, HERE, "mtr/wq.arff.gz")
     options = parser.parse_args(arguments)
-    kind = "fast" if options.fast else "default"
+    kind = common.kind_of(options)
     plan = FAST if options.fast else DEFAULT
-    options.out.mkdir(parents=True, exist_ok=True)
     runs = Runs(options.out / f"runs_{kind}.jsonl")
     if not options.report:
         for name, settings in plan.items():
             train_all(name, settings, runs, options.data)
-    record = {
-        "kind": kind,
-        "settings": plan,
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {
-            "kmtl": kmtl.__version__,
-            "keras": keras.__version__,
-            "jax": jax.__version__,
-            "python": platform.python_version(),
-        },
-    }
+    record = common.record_of(kind, plan)
     return report.write(record, runs.found, options.out)
 
 

@@ -9,7 +9,6 @@ results.json are written from the finished runs. Runs on JAX.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
@@ -19,8 +18,10 @@ from typing import Any
 os.environ["KERAS_BACKEND"] = "jax"  # before Keras is imported
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # common
 sys.path.append(str(Path(__file__).resolve().parents[1] / "ensembles"))  # its data
 
+import common
 import data
 import keras
 import numpy as np
@@ -160,17 +161,10 @@ class Lessons:
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, help="folder with mtr/enb.arff.gz")
-    parser.add_argument("--out", type=Path, default=HERE)
-    parser.add_argument("--report", action="store_true", help="train nothing")
-    parser.add_argument("--fast", action="store_true", help="seconds; means nothing")
+    parser = common.parser(__doc__, HERE, "mtr/enb.arff.gz")
     options = parser.parse_args(arguments)
-    kind = "fast" if options.fast else "default"
+    kind = common.kind_of(options)
     settings = FAST if options.fast else DEFAULT
-    options.out.mkdir(parents=True, exist_ok=True)
     runs = Runs(options.out / f"runs_{kind}.jsonl")
     for name in () if options.report else settings["data"]:
         for seed in settings["seeds"]:
@@ -190,12 +184,10 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
                     {**key, "error": error, "seconds": seconds, "columns": columns}
                 )
                 print(name, method, seed, round(error, 3), seconds, flush=True)
-    order = {method: place for place, method in enumerate(METHODS)}
-    rows = sorted(runs.found.items(), key=lambda item: order[item[0][1]])
-    rows.sort(key=lambda item: settings["data"].index(item[0][0]))
     return tables.write(
-        tables.record_of(kind, settings),
-        dict(rows),
+        common.record_of(kind, settings),
+        runs.found,
+        METHODS,
         REFERENCE,
         TEXT.format(**settings),
         "python experiments/teacher_student/run.py --data FOLDER",

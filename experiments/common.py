@@ -1,0 +1,72 @@
+"""What the command lines and the records of experiments have in common.
+
+A script that runs by itself appends the folder above its own to `sys.path` for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata as metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import keras
+
+import kmtl
+
+
+def parser(
+    text: str | None, out: Path, data: str, full: str | None = None
+) -> argparse.ArgumentParser:
+    """The options of an experiment whose finished runs are lines of a file.
+
+    Args:
+        text: What `--help` says, the script's docstring.
+        out: Where results go by default.
+        data: What the folder of `--data` holds.
+        full: What `--full` runs, where there is such a size.
+    """
+    found = argparse.ArgumentParser(
+        description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    found.add_argument("--data", type=Path, help=f"folder with {data}")
+    found.add_argument("--out", type=Path, default=out)
+    found.add_argument("--report", action="store_true", help="train nothing")
+    size = found.add_mutually_exclusive_group()
+    if full is not None:
+        size.add_argument("--full", action="store_true", help=full)
+    size.add_argument("--fast", action="store_true", help="seconds; means nothing")
+    return found
+
+
+def kind_of(options: argparse.Namespace) -> str:
+    """`"full"`, `"fast"` or `"default"`, and makes the folder for results."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    if getattr(options, "full", False):
+        return "full"
+    return "fast" if options.fast else "default"
+
+
+def record_of(kind: str, settings: Any, *packages: str) -> dict[str, Any]:
+    """When, where and with what results were made.
+
+    Args:
+        packages: Those to name the versions of, beside kmtl, Keras and the backend.
+    """
+    return {
+        "kind": kind,
+        "settings": settings,
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "versions": {
+            "kmtl": kmtl.__version__,
+            **{
+                name: metadata.version(name)
+                for name in ("keras", *packages, keras.backend.backend())
+            },
+            "python": platform.python_version(),
+        },
+    }
