@@ -11,6 +11,7 @@ from kmtl.evaluation.pareto import ParetoFront, hypervolume
 from kmtl.evaluation.per_class import ClassTable
 from kmtl.evaluation.results import BaselineRun, Baselines
 from kmtl.evaluation.robustness import attack, robustness
+from kmtl.evaluation.sparsity import activation_sparsity
 from kmtl.evaluation.table import Evaluation, TaskRow
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Evaluation",
     "ParetoFront",
     "TaskRow",
+    "activation_sparsity",
     "attack",
     "average",
     "baselines",
