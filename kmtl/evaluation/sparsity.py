@@ -55,8 +55,8 @@ def activation_sparsity(model: MultiTaskModel, data: Data) -> pandas.DataFrame:
     >>> model = kmtl.build_mlp(
     ...     input_shape=(4,), tasks=tasks, units=(8, 8), sharing_depth=1
     ... )
-    >>> y = {"a": np.zeros(3), "b": np.zeros(3)}
-    >>> kmtl.evaluation.activation_sparsity(model, (np.zeros((3, 4)), y)).zeros.to_dict()
+    >>> data = np.zeros((3, 4)), {"a": np.zeros(3), "b": np.zeros(3)}
+    >>> kmtl.evaluation.activation_sparsity(model, data).zeros.to_dict()
     {'shared_block1': 1.0, 'a_block2': 1.0, 'b_block2': 1.0}
     """
     import pandas
