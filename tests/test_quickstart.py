@@ -74,8 +74,17 @@ def work(folder: Path, trials: int = 2, kill: tuple = ()) -> list[dict[str, Any]
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """The job killed in four stages, then finished with one more trial."""
+    """The job killed in its second trial, then finished with one more."""
     folder = tmp_path_factory.mktemp("quickstart") / "out"
+    return Runs(
+        folder, [work(folder, kill=("epoch_end", "search", 3)), work(folder, trials=3)]
+    )
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """The job killed in four stages, then finished with one more trial."""
+    folder = tmp_path_factory.mktemp("killed") / "out"
     kills = [
         ("epoch_end", "baselines", 3),  # in the second single-task model
         ("epoch_end", "search", 3),  # in the second trial
@@ -91,27 +100,37 @@ def results(folder: Path) -> dict[str, Any]:
 
 
 @slow
-def test_finished_baselines_are_not_trained_again(runs: Runs) -> None:
-    epochs = runs.epochs("baselines")
+def test_what_is_finished_is_not_repeated(runs: Runs) -> None:
+    assert runs.epochs("baselines") == [[1, 2, 1, 2], [2, 2]]  # from files: a report
+    begun = runs.texts("step_begin", "search")
+    assert begun == [["trial 1", "trial 2"], ["trial 2", "trial 3"]]
+    assert runs.epochs("search") == [[1, 2, 1], [1, 2, 1, 2]]
+    assert runs.texts("note", "search")[1][0] == "1 trial was finished before"
+    assert runs.epochs("train") == [[], [1, 2]]
+
+
+@pytest.mark.thorough
+def test_finished_baselines_are_not_trained_again(killed: Runs) -> None:
+    epochs = killed.epochs("baselines")
     assert epochs[0] == [1, 2, 1]  # ink is done, digit is not
     assert epochs[1] == [2, 1, 2]  # ink comes from its file: one report, no training
     assert epochs[2:] == [[2, 2]] * 3
 
 
-@slow
-def test_finished_trials_are_not_repeated(runs: Runs) -> None:
-    begun = runs.texts("step_begin", "search")
+@pytest.mark.thorough
+def test_finished_trials_are_not_repeated(killed: Runs) -> None:
+    begun = killed.texts("step_begin", "search")
     assert begun == [[], ["trial 1", "trial 2"], ["trial 2"], [], ["trial 3"]]
-    assert runs.epochs("search")[1:3] == [[1, 2, 1], [1, 2]]
-    notes = runs.texts("note", "search")
+    assert killed.epochs("search")[1:3] == [[1, 2, 1], [1, 2]]
+    notes = killed.texts("note", "search")
     assert notes[2][0] == "1 trial was finished before"
     assert notes[3][0] == "2 trials were finished before"
 
 
-@slow
-def test_finished_epochs_of_the_best_model_are_not_repeated(runs: Runs) -> None:
-    assert runs.epochs("train")[:4] == [[], [], [1, 2], [2]]
-    folder = runs.folder / results(runs.folder)["files"]["run"]
+@pytest.mark.thorough
+def test_finished_epochs_of_the_best_model_are_not_repeated(killed: Runs) -> None:
+    assert killed.epochs("train")[:4] == [[], [], [1, 2], [2]]
+    folder = killed.folder / results(killed.folder)["files"]["run"]
     history = (folder / "history.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line)["epoch"] for line in history] == [0, 1]
 
@@ -175,7 +194,7 @@ def test_finished_run_is_shown_again_without_a_backend(runs: Runs) -> None:
 
 @slow
 def test_more_trials_continue_the_search(runs: Runs) -> None:
-    assert runs.texts("step_begin", "search")[-1] == ["trial 3"]
+    assert runs.texts("step_begin", "search")[-1][-1] == "trial 3"
     assert results(runs.folder)["settings"]["trials"] == 3
     # fewer than there are: what is there is shown
     assert quickstart.finished(runs.folder, Settings(trials=1, epochs=2)) is not None

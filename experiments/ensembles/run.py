@@ -23,7 +23,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # common
 import common
 import data
 import keras
-import tables
+from common import table
 
 import kmtl
 from kmtl._files import Records
@@ -152,7 +152,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         record["columns"] = {"parameters": model.count_params(), "seconds": seconds}
         runs.add({**record, "seconds": seconds})
         print(name, method, seed, round(error, 3), seconds, flush=True)
-    return tables.write(
+    return table.write(
         common.record_of(kind, settings),
         runs.found,
         METHODS,

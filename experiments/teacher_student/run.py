@@ -25,7 +25,7 @@ import common
 import data
 import keras
 import numpy as np
-import tables
+from common import table
 
 import kmtl
 from kmtl._files import Records
@@ -184,7 +184,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
                     {**key, "error": error, "seconds": seconds, "columns": columns}
                 )
                 print(name, method, seed, round(error, 3), seconds, flush=True)
-    return tables.write(
+    return table.write(
         common.record_of(kind, settings),
         runs.found,
         METHODS,

@@ -18,7 +18,7 @@ EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(
-    ("name", "rows"), [("ensembles", 8), ("teacher_student", 5)]
+    ("name", "rows"), [("ensembles", 8), ("teacher_student", 5), ("partial_labels", 3)]
 )  # fmt: skip
 def test_fast_run(name: str, rows: int, tmp_path: Path) -> None:
     done = subprocess.run(
