@@ -14,6 +14,7 @@ from kmtl.layers.ends import ExpectedPlace, LogSurvival, Positive, ZeroInflatedM
 from kmtl.layers.film import FiLM
 from kmtl.layers.fusion import Fusion
 from kmtl.layers.gates import SoftmaxGate
+from kmtl.layers.gaussian_latent import GaussianLatent
 from kmtl.layers.gradient_reversal import GradientReversal
 from kmtl.layers.grouped import (
     GroupedConcatenate,
@@ -76,6 +77,7 @@ __all__ = [
     "DSelectKGate",
     "FiLM",
     "Fusion",
+    "GaussianLatent",
     "GradientReversal",
     "GroupedConcatenate",
     "GroupedConv1D",

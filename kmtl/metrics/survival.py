@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import keras
@@ -10,6 +11,9 @@ from keras import ops
 
 from kmtl.metrics.together import OfBatches, whole
 from kmtl.typing import Config, DType, Tensor
+
+#: Rows that are compared with all others at once.
+_ROWS = 512
 
 
 def _columns(labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -23,7 +27,7 @@ class Concordance(OfBatches):
     is known; equal scores count half.
 
     The first of a pair has the event, and before the other's time, or at a time at
-    which the other is censored. Pairs are those within a batch.
+    which the other is censored.
 
     Args:
         edges: Where outputs are the log of the survival at these times `(N, K)`: the
@@ -43,24 +47,45 @@ class Concordance(OfBatches):
     def counted(
         self, labels: Tensor, outputs: Tensor, weights: Tensor
     ) -> tuple[Tensor, Tensor]:
-        times, events = _columns(labels)
-        weight = whole(weights)
-        risk = outputs[:, 0]
-        if self.edges is not None:
-            widths = np.diff(np.asarray((0.0, *self.edges)))
-            start = ops.concatenate([ops.zeros_like(outputs[:, :1]), outputs], axis=1)
-            survival = ops.exp(start)
-            middle = 0.5 * (survival[:, 1:] + survival[:, :-1])
-            risk = -ops.sum(middle * widths.astype("float32"), axis=1)
-        first, second = times[:, None], times[None, :]
+        rows = (*_columns(labels), whole(weights), self._risk(outputs))
+        return self._pairs(rows, rows)
+
+    def of_all(
+        self, labels: np.ndarray, outputs: np.ndarray, weights: np.ndarray
+    ) -> float:
+        risk = self._risk(ops.convert_to_tensor(outputs))
+        columns = (*_columns(labels), whole(ops.convert_to_tensor(weights)), risk)
+        rows = [ops.convert_to_numpy(column) for column in columns]
+        right = count = 0.0
+        for start in range(0, len(labels), _ROWS):
+            part = [column[start : start + _ROWS] for column in rows]
+            sums = self._pairs(part, rows)
+            right, count = right + float(sums[0]), count + float(sums[1])
+        return right / count if count else math.nan
+
+    def _risk(self, outputs: Tensor) -> Tensor:
+        """One number per row, higher for an earlier event."""
+        if self.edges is None:
+            return outputs[:, 0]
+        widths = np.diff(np.asarray((0.0, *self.edges)))
+        start = ops.concatenate([ops.zeros_like(outputs[:, :1]), outputs], axis=1)
+        survival = ops.exp(start)
+        middle = 0.5 * (survival[:, 1:] + survival[:, :-1])
+        return -ops.sum(middle * widths.astype("float32"), axis=1)
+
+    def _pairs(
+        self, firsts: Sequence[Tensor], seconds: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Pairs in the right order, and all; of times, events, weights and risks."""
+        times, events, weight, risk = (column[:, None] for column in firsts)
+        others, censored, other, least = (column[None, :] for column in seconds)
         later = ops.logical_or(
-            first < second,
-            ops.logical_and(first == second, ops.logical_not(events)[None, :]),
+            times < others,
+            ops.logical_and(times == others, ops.logical_not(censored)),
         )
-        pair = ops.cast(ops.logical_and(events[:, None], later), self.dtype)
-        pair = pair * weight[:, None] * weight[None, :]
-        right = ops.cast(risk[:, None] > risk[None, :], self.dtype)
-        tied = ops.cast(risk[:, None] == risk[None, :], self.dtype)
+        pair = ops.cast(ops.logical_and(events, later), self.dtype) * weight * other
+        right = ops.cast(risk > least, self.dtype)
+        tied = ops.cast(risk == least, self.dtype)
         return ops.sum(pair * (right + 0.5 * tied)), ops.sum(pair)
 
     def get_config(self) -> Config:
@@ -74,8 +99,7 @@ class IntegratedBrier(OfBatches):
     0 is perfect.
 
     Rows that were censored before a time are left out there, and others weigh as much
-    more as Kaplan and Meier's estimate of the censoring says (Graf et al. 1999), made
-    of the batch.
+    more as Kaplan and Meier's estimate of the censoring says (Graf et al. 1999).
 
     Args:
         edges: Times, at least two; outputs `(N, K)` are the log of the survival there.
@@ -95,8 +119,28 @@ class IntegratedBrier(OfBatches):
     ) -> tuple[Tensor, Tensor]:
         times, events = _columns(labels)
         weight = whole(weights)
+        return self._sums(
+            times, events, weight, outputs, _censoring(times, events, weight)
+        )
+
+    def of_all(
+        self, labels: np.ndarray, outputs: np.ndarray, weights: np.ndarray
+    ) -> float:
+        columns = (*_columns(labels), whole(ops.convert_to_tensor(weights)))
+        rows = [ops.convert_to_numpy(column) for column in columns]
+        stay = _censoring_of_all(*rows)
+        total, count = self._sums(*rows, outputs, stay)
+        return float(total) / float(count) if float(count) else math.nan
+
+    def _sums(
+        self,
+        times: Tensor,
+        events: Tensor,
+        weight: Tensor,
+        outputs: Tensor,
+        stay: Callable[[Tensor], Tensor],
+    ) -> tuple[Tensor, Tensor]:
         ends = ops.convert_to_tensor(np.asarray(self.edges, "float32"))
-        stay = _censoring(times, events, weight)
         of_row = stay(times)[:, None]
         of_end = stay(ends)[None, :]
         survival = ops.exp(outputs)
@@ -135,6 +179,27 @@ def _censoring(
         passed = ops.cast(times[None, :] <= at[:, None], "float32")
         total = ops.sum(passed * part[None, :], axis=1)
         return ops.where(total < -60.0, 0.0, ops.exp(total))
+
+    return stay
+
+
+def _censoring_of_all(
+    times: np.ndarray, events: np.ndarray, weight: np.ndarray
+) -> Callable[[Tensor], Tensor]:
+    """`_censoring`, without a matrix of all pairs of rows."""
+    points, place = np.unique(times, return_inverse=True)
+    weight = weight.astype("float64")
+    here, died = (
+        np.bincount(place, weight * part, len(points)) for part in (1.0, events)
+    )
+    known = np.cumsum(here[::-1])[::-1] - died
+    left = here - died
+    rest = np.where(left > 0, 1.0 - left / np.where(left > 0, known, 1.0), 1.0)
+    stays = np.concatenate([[1.0], np.cumprod(np.maximum(rest, 0.0))])
+
+    def stay(at: Tensor) -> Tensor:
+        passed = np.searchsorted(points, ops.convert_to_numpy(at), side="right")
+        return ops.convert_to_tensor(stays[passed].astype("float32"))
 
     return stay
 

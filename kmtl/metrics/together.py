@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 from keras import ops
 
 from kmtl.metrics.masked import MaskedMean
@@ -32,14 +34,63 @@ class OfVectors(MaskedMean):
         super().update_state(labels, outputs, weight)
 
 
+class Gathered:
+    """Rows of several batches, for a metric of all of them together.
+
+    What a metric's `gathered()` returns is to have these two methods.
+
+    Args:
+        metric: A metric with `of_all(labels, outputs, weights)`.
+    """
+
+    def __init__(self, metric: Any):
+        self.metric = metric
+        self._parts: list[tuple[np.ndarray, ...]] = []
+
+    def add(self, labels: np.ndarray, outputs: np.ndarray, weights: np.ndarray) -> None:
+        """Keep the rows of a batch that have a label.
+
+        Args:
+            labels, outputs, weights: As the metric's `update_state` takes them.
+        """
+        there = (weights > 0).reshape(len(weights), -1).any(axis=1)
+        self._parts.append((labels[there], outputs[there], weights[there]))
+
+    def result(self) -> float:
+        """The metric's value; NaN without rows."""
+        parts = [np.concatenate(part) for part in zip(*self._parts, strict=True)]
+        if not parts or not len(parts[0]):
+            return math.nan
+        if np.isnan(parts[1]).any():
+            return math.nan
+        return float(self.metric.of_all(*parts))
+
+
 class OfBatches(MaskedMean):
     """Mean over things that the rows of a batch make up together, such as pairs.
 
-    So its value depends on which rows are in one batch: `evaluate` with a `batch_size`
-    of all rows gives that of all of them.
+    So its value depends on which rows are in one batch. While training it is that of
+    the batches; `evaluate`, and validation in `fit`, gather the rows of all batches and
+    take `of_all`.
     """
 
     any_batches = False
+
+    def gathered(self) -> Gathered:
+        """Collects the rows of many batches, for their value together."""
+        return Gathered(self)
+
+    def of_all(
+        self, labels: np.ndarray, outputs: np.ndarray, weights: np.ndarray
+    ) -> float:
+        """The value of all these rows together; arrays as for `update_state`.
+
+        By default that of one batch. Metrics of pairs do it in parts, of which each
+        needs little memory.
+        """
+        fresh = type(self).from_config(self.get_config())
+        fresh.update_state(labels, outputs, weights)
+        return float(fresh.result())
 
     def counted(
         self, labels: Tensor, outputs: Tensor, weights: Tensor

@@ -113,6 +113,8 @@ class Task(_registry.Registrable):
     rows_together: ClassVar[bool] = False
     #: The mean of several nets' outputs is an output.
     has_mean: ClassVar[bool] = True
+    #: Its head keeps what the loss needs beside the outputs: `loss_values_beside`.
+    keeps_beside: ClassVar[bool] = False
     #: Without labels of its own the task takes the model's input as its target.
     target_is_input: ClassVar[bool] = False
     #: Class numbers that are not labels either, beside `missing`.
@@ -333,6 +335,16 @@ class Task(_registry.Registrable):
             mask: 1 for labels that count, 0 for others.
         """
         return self.loss_values(labels, outputs)
+
+    def loss_values_beside(
+        self, labels: Tensor, outputs: Tensor, mask: Tensor, beside: Tensor
+    ) -> Tensor:
+        """`masked_loss_values`, for losses that need more than the outputs.
+
+        Args:
+            beside: What a `kmtl.layers.beside.Beside` layer of the head keeps.
+        """
+        return self.masked_loss_values(labels, outputs, mask)
 
     def label_weights(self, labels: Tensor, mask: Tensor) -> Tensor:
         """The mask times the class weight of each clean label.

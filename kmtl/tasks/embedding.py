@@ -16,7 +16,7 @@ from kmtl.tasks.heads import HeadContext, vector_head
 from kmtl.typing import Inputs, Shape, Tensor
 
 #: float32, in which data sets hold labels, tells whole numbers apart up to here.
-_MOST_LABEL = 2.0**24
+MOST_LABEL = 2.0**24
 
 
 @register("task", "embedding")
@@ -33,8 +33,8 @@ class Embedding(Task):
     (default; Wang et al. 2019, arXiv:1904.06627), `contrastive` (Khosla et al. 2020,
     arXiv:2004.11362), `triplet` (hardest of the batch: Hermans et al. 2017,
     arXiv:1703.07737). Metrics: `recall1` (default), `recall5`: whether one of the class
-    is among the nearest 1 or 5 of the batch, so evaluate with large batches. See
-    `kmtl.Task` for the other arguments.
+    is among the nearest 1 or 5 of all rows of an evaluation (while training, of the
+    batch). See `kmtl.Task` for the other arguments.
 
     Args:
         dimensions: Length of the vectors, >= 2. Defaults to 64.
@@ -102,14 +102,14 @@ class Embedding(Task):
 
     @property
     def label_range(self) -> tuple[float, float]:
-        return 0.0, _MOST_LABEL
+        return 0.0, MOST_LABEL
 
     @property
     def label_rule(self) -> str:
         missing = "" if self.missing is None else f", or {self.missing} where missing"
         return (
             f"Labels of task '{self.name}' must be whole numbers in [0, "
-            f"{int(_MOST_LABEL)}]{missing}: number your classes with "
+            f"{int(MOST_LABEL)}]{missing}: number your classes with "
             "np.unique(names, return_inverse=True)[1]"
         )
 

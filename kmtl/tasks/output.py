@@ -10,6 +10,7 @@ from keras import ops
 
 from kmtl import _checks
 from kmtl._private.keras import value_of
+from kmtl.layers.beside import WithBeside
 from kmtl.layers.kept import Kept
 from kmtl.layers.members import split_members
 from kmtl.tasks import terms
@@ -62,6 +63,12 @@ class TaskOutput(keras.layers.Layer):
         self._declared = self._task = declared
         self.weight_rule = weight_rule
         self.members = _checks.check_int("members", members, 1)
+        if self.members > 1 and declared.keeps_beside:
+            raise ValueError(
+                f"Task '{declared.name}' of kind {declared.registered_name} must have "
+                "one net: its loss needs more than the outputs of its head. Train the "
+                f"models one by one. Received: members={self.members}"
+            )
         if self.members > 1 and not declared.has_mean:
             raise ValueError(
                 f"Task '{declared.name}' of kind {declared.registered_name} must have "
@@ -240,6 +247,9 @@ class TaskOutput(keras.layers.Layer):
             The loss, and what several losses of the task add to it, before their
             weights.
         """
+        if isinstance(predictions, WithBeside):
+            outputs, beside = predictions
+            return terms.loss_values(task, targets, outputs, mask, beside)
         if len(predictions.shape) == len(self._input_shape):
             return terms.loss_values(task, targets, predictions, mask)
         if task.rows_together:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -12,9 +13,11 @@ from keras import ops
 
 from kmtl import _checks, losses, metrics
 from kmtl._registry import register
+from kmtl.layers.gaussian_latent import GaussianLatent
 from kmtl.tasks.base import Task, takes_logits
 from kmtl.tasks.decoders import DECODERS
-from kmtl.tasks.heads import map_head, map_size, vector_head
+from kmtl.tasks.heads import HeadContext, map_head, map_size, to_vector, vector_head
+from kmtl.tasks.terms import MOST_WEIGHT, Term, terms_of
 from kmtl.typing import Inputs, Shape, Tensor
 
 
@@ -30,17 +33,39 @@ class Reconstruction(Task):
     Metrics: `mse` (default), `mae`, `psnr` (dB, peak 1). Missing: NaN entries. See
     `kmtl.Task` for the other arguments; `hidden` are filters per stage.
 
+    To reconstruct from less than all of the input, change what the net sees while it
+    trains, `model.compile(adversary=kmtl.training.InputNoise(0.1))` (denoising), or
+    `kmtl.training.HideInputs(0.5, patch=4)` (masked: the loss is then that of what is
+    hidden); the target is the clean input. All tasks of the model see the changed one.
+
+    With `variational` all that the outputs know of the input goes through a vector
+    drawn from a normal distribution (Kingma and Welling 2014, arXiv:1312.6114), its
+    mean at inference and in exports. The loss is then that of the values plus
+    `kl_weight` times the divergence of that distribution from the standard normal one,
+    in nats per value, logged as `<task>_kl_loss` beside `<task>_<loss>_loss`.
+
     Args:
         decoder: `"conv"`, `"unet"`, `"fpn"`, `"aspp"` or `"dense"`, as for
             `kmtl.Segmentation`.
         scale: Factor on the input where it is the target. Set by the builders.
         input: Name of the input that is the target, for models with several. Defaults
             to the only one.
+        variational: Numbers of the latent vector, >= 1. None (default): a plain
+            autoencoder. Needs `decoder` `"conv"`, `"aspp"` or `"dense"`: others look
+            past the vector.
+        kl_weight: Factor of the divergence, >= 0 (the beta of a beta-VAE). Defaults
+            to 1, which is the bound on the likelihood for `binary_cross_entropy`.
 
     Example:
 
     >>> kmtl.Reconstruction("image", loss="binary_cross_entropy", auxiliary=True).loss
     'binary_cross_entropy'
+    >>> task = kmtl.Reconstruction("row", variational=2)
+    >>> model = kmtl.build_mlp(input_shape=(4,), tasks=[task], units=(8,), seed=0)
+    >>> model.compile("adam")
+    >>> logs = model.fit(np.ones((6, 4)), verbose=0).history
+    >>> sorted(logs)
+    ['loss', 'row_kl_loss', 'row_loss', 'row_mse', 'row_mse_loss']
     """
 
     missing: float | None = math.nan
@@ -48,7 +73,11 @@ class Reconstruction(Task):
     decoder: str = "conv"
     scale: float = 1.0
     input: str | None = None
+    variational: int | None = None
+    kl_weight: float = 1.0
 
+    #: This is the divergence of a task, one of its losses.
+    _is_divergence: ClassVar[bool] = False
     LOSSES: ClassVar = {
         "mse": losses.mse,
         "mae": losses.mae,
@@ -76,6 +105,55 @@ class Reconstruction(Task):
         super().__post_init__()
         if self.labels is not None:
             raise ValueError(f"Reconstruction task '{self.name}' has no `labels`.")
+        if self.variational is not None:
+            self._check_variational()
+
+    def _check_variational(self) -> None:
+        size = _checks.check_int("variational", self.variational, 1)
+        object.__setattr__(self, "variational", size)
+        weight = _checks.check_range("kl_weight", self.kl_weight, 0, MOST_WEIGHT)
+        object.__setattr__(self, "kl_weight", weight)
+        if self.decoder in ("unet", "fpn"):
+            raise ValueError(
+                f"`decoder` of task '{self.name}' must be 'conv', 'aspp' or 'dense' "
+                "with `variational`: others look past the latent vector. "
+                f"Received: decoder='{self.decoder}'"
+            )
+        divergence = copy.copy(self)
+        object.__setattr__(divergence, "_is_divergence", True)
+        # The one loss gets a name, as there are two parts now.
+        name = self.loss if isinstance(self.loss, str) else "values"
+        own = [
+            Term(
+                term.name or name,
+                term.weight,
+                dataclasses.replace(term.task, variational=None, metrics=()),
+            )
+            for term in terms_of(self)
+        ]
+        terms = (*own, Term("kl", self.kl_weight, divergence))
+        object.__setattr__(self, "_terms", terms)
+
+    @property
+    def keeps_beside(self) -> bool:  # type: ignore[override]
+        return self.variational is not None
+
+    def loss_values_beside(
+        self, labels: Tensor, outputs: Tensor, mask: Tensor, beside: Tensor
+    ) -> Tensor:
+        if not self._is_divergence:
+            return super().loss_values_beside(labels, outputs, mask, beside)
+        # Of a row, in equal parts on its values: their sum is the row's.
+        rows = ops.reshape(beside, (-1, *[1] * (len(mask.shape) - 1)))
+        count = ops.sum(mask, axis=tuple(range(1, len(mask.shape))), keepdims=True)
+        return ops.where(mask > 0, rows / ops.maximum(count, 1.0), 0.0)
+
+    def masked_loss_values(
+        self, labels: Tensor, outputs: Tensor, mask: Tensor
+    ) -> Tensor:
+        if self._is_divergence:  # of outputs without a latent vector, inside the model
+            return ops.zeros_like(mask)
+        return super().masked_loss_values(labels, outputs, mask)
 
     @property
     def label_count(self) -> int:
@@ -131,7 +209,28 @@ class Reconstruction(Task):
             shape = (*self.size, shape[-1])
         return shape
 
+    def _through_latent(self, features: Tensor, head: HeadContext) -> Tensor:
+        """Features of the same shape that know the latent vector alone."""
+        shape = tuple(features.shape[1:])
+        if None in shape:
+            raise ValueError(
+                f"Task '{self.name}' with `variational` needs a static input shape. "
+                f"Received: features of shape {shape}"
+            )
+        make = head.make
+        vector = to_vector(features, head, "flatten")
+        vector = make.dense(2 * int(self.variational or 0), "distribution")(vector)
+        seed = make.layer_seed("latent")
+        vector = make.layer(GaussianLatent, "latent", task=self.name, seed=seed)(vector)
+        x = make.dense(math.prod(shape), "unfold")(vector)
+        x = make.activation(self.activation, "unfolded")(x)
+        if len(shape) == 1:
+            return x
+        return make.layer(keras.layers.Reshape, "folded", target_shape=shape)(x)
+
     def build_head(self, features: Tensor, head: Any) -> Tensor:
+        if self.variational is not None:
+            features = self._through_latent(features, head)
         shape = head.input_shape
         if len(shape) != 3:
             if self.size is not None or None in shape:

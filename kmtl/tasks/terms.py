@@ -93,7 +93,11 @@ def terms_of(task: Any) -> tuple[Term, ...]:
 
 
 def loss_values(
-    task: Any, labels: Tensor, outputs: Tensor, mask: Tensor
+    task: Any,
+    labels: Tensor,
+    outputs: Tensor,
+    mask: Tensor,
+    beside: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """Loss of each label, and of each label by each of several losses.
 
@@ -101,12 +105,18 @@ def loss_values(
         task: The task.
         labels, outputs: As `Task.loss_values` takes them.
         mask: 1 for the labels that count.
+        beside: What the head keeps for the loss, None for nothing.
 
     Returns:
         The loss, and the terms before their weights, none for a single loss.
     """
     terms = terms_of(task)
-    values = [term.task.masked_loss_values(labels, outputs, mask) for term in terms]
+    values = [
+        term.task.masked_loss_values(labels, outputs, mask)
+        if beside is None
+        else term.task.loss_values_beside(labels, outputs, mask, beside)
+        for term in terms
+    ]
     if not task._terms:
         return values[0], []
     values = [ops.cast(part, "float32") for part in values]

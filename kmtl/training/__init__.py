@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kmtl.training.curriculum import Curriculum as Curriculum
     from kmtl.training.gradual_reversal import GradualReversal as GradualReversal
     from kmtl.training.guards import NonFiniteError as NonFiniteError
+    from kmtl.training.hidden_inputs import HideInputs as HideInputs
     from kmtl.training.memory import OutOfMemoryError as OutOfMemoryError
     from kmtl.training.progress import Progress as Progress
     from kmtl.training.runs import RunCheckpoint as RunCheckpoint
@@ -29,6 +30,7 @@ _MODULES = {
     "Adversary": "kmtl.training.adversaries",
     "InputNoise": "kmtl.training.adversaries",
     "GradualReversal": "kmtl.training.gradual_reversal",
+    "HideInputs": "kmtl.training.hidden_inputs",
     "NonFiniteError": "kmtl.training.guards",
     "OutOfMemoryError": "kmtl.training.memory",
     "Progress": "kmtl.training.progress",
@@ -42,6 +44,7 @@ __all__ = [
     "Curriculum",
     "FGSM",
     "GradualReversal",
+    "HideInputs",
     "InputNoise",
     "NonFiniteError",
     "OutOfMemoryError",

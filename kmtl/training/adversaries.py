@@ -79,6 +79,15 @@ class Adversary(OneModel, keras.layers.Layer):
             return inputs
         return [ops.clip(part, *self.bounds) for part in inputs]
 
+    def shown(self, inputs: list[Tensor]) -> tuple[list[Tensor], list[Tensor] | None]:
+        """Changed inputs as the net gets them, and what of them is hidden from it.
+
+        Returns:
+            The inputs, and bool tensors of their shape, on which alone a task learns
+            whose target is the input; None (default) for all of them.
+        """
+        return inputs, None
+
     def check(self, model: Model) -> None:
         """Refuse a model whose inputs cannot be changed by a small step.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -84,17 +85,29 @@ def changed(
             ops.where(ops.reshape(taken, (-1, *[1] * (len(p.shape) - 1))), p, clean)
             for p, clean in zip(parts, start, strict=True)
         ]
-    return merged(parts), _clean_targets(model, x, y)
+    parts, hidden = adversary.shown(parts)
+    known = {} if hidden is None else dict(zip(chosen, hidden, strict=True))
+    return merged(parts), _clean_targets(model, x, y, known)
 
 
-def _clean_targets(model: Model, x: Inputs, y: Labels) -> Labels:
-    """Labels in which clean inputs stand where inputs are the target."""
+def _clean_targets(
+    model: Model, x: Inputs, y: Labels, hidden: dict[str, Tensor]
+) -> Labels:
+    """Labels in which clean inputs stand where inputs are the target.
+
+    Args:
+        hidden: Input name -> where it is hidden: other values are no labels.
+    """
     if not any(task.target_is_input for task in model.tasks):
         return y
     y = dict(label_dict(y, model.tasks))
     for task in model.tasks:
         if task.target_is_input and y.get(task.name) is None:
-            y[task.name] = task.clean_labels(None, named(model, x))[0]
+            target = task.clean_labels(None, named(model, x))[0]
+            name = getattr(task, "input", None) or next(iter(hidden), None)
+            if name in hidden:
+                target = ops.where(hidden[name], target, math.nan)
+            y[task.name] = target
     return y
 
 

@@ -28,5 +28,7 @@ class CompileState:
     streams: bool = False
     #: Rows of the batch being traced that are data, where it is filled up; else None.
     rows: Tensor | None = None
+    #: Gives the outputs of which `all_rows` needs those of all rows.
+    gathering: Any = None
     #: Layers call `add_loss` in a step (seen while tracing it on JAX).
     adds_losses: bool = False

@@ -15,7 +15,7 @@ from kmtl.relations import base as relations_base
 from kmtl.relations.base import Relations
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_loss_weights
-from kmtl.tasks.terms import are_several, terms_of
+from kmtl.tasks.terms import terms_of
 from kmtl.training.adversaries import Adversary, check_adversary
 from kmtl.training.balance import Plan, make_plan
 from kmtl.training.heads import check_heads
@@ -151,7 +151,7 @@ def _term_names(tasks: Mapping[str, Task], taken: Iterable[str]) -> dict[str, in
     known |= {f"{name}_loss" for name in tasks}
     found: dict[str, int] = {}
     for place, (name, task) in enumerate(tasks.items()):
-        for term in terms_of(task) if are_several(task.loss) else ():
+        for term in terms_of(task) if task._terms else ():
             log = f"{name}_{term.name}_loss"
             if log in known or log in found:
                 raise ValueError(

@@ -9,6 +9,7 @@ import keras
 
 from kmtl import _checks
 from kmtl._private.keras import node_of
+from kmtl.layers.beside import Beside
 from kmtl.layers.dropout import Dropout
 from kmtl.tasks.base import Task, fits, show_shape
 from kmtl.tasks.heads import the_map
@@ -53,6 +54,7 @@ def check_heads(model: Model, tasks: Mapping[str, Task]) -> None:
                 f"in keras.layers.{end}, or change the task. "
                 f"Received: outputs of shape {show_shape(found)}"
             )
+        _check_beside(model, task)
         activation = last_activation(model.get_layer(name).input)
         if task.output_activation != "linear" and activation is not None:
             raise ValueError(
@@ -60,6 +62,25 @@ def check_heads(model: Model, tasks: Mapping[str, Task]) -> None:
                 f"exports apply the {task.output_activation} themselves. Leave the "
                 f"last layer's activation out. Received: activation='{activation}'"
             )
+
+
+def _check_beside(model: Model, task: Task) -> None:
+    layers = [
+        layer.name
+        for layer in model.layers
+        if isinstance(layer, Beside) and layer.task == task.name
+    ]
+    if len(layers) != int(task.keeps_beside):
+        raise ValueError(
+            f"Task '{task.name}' of kind {task.registered_name} and loss {task.loss!r} "
+            + (
+                "must have a head that the builders make with this loss (given to the "
+                "task, not to `compile`), and one alone, as with sharing='hard'. "
+                if task.keeps_beside
+                else "must have a head of its own loss: build the model anew with it. "
+            )
+            + f"Received: a head with {len(layers)} layers that keep what it needs"
+        )
 
 
 def _check_input_name(model: Model, task: Any) -> None:

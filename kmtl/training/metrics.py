@@ -36,8 +36,8 @@ class TaskMetrics:
         self.tasks = dict(tasks)
         self.shapes = dict(shapes)
         self._given: dict[str, dict | None] = {}
-        # log name -> (task, metric object, weighted)
-        self._entries: dict[str, tuple[str, keras.metrics.Metric, bool]] = {}
+        #: Log name -> (task, metric object, weighted).
+        self.entries: dict[str, tuple[str, keras.metrics.Metric, bool]] = {}
         #: Log name -> `"max"` or `"min"`, where it is known.
         self.directions: dict[str, str] = {}
         for name, task in self.tasks.items():
@@ -61,7 +61,7 @@ class TaskMetrics:
                 ):
                     continue  # logged already
                 label, made, direction = self._make(self.tasks[name], spec)
-                if f"{name}_{label}" in self._entries and weighted:
+                if f"{name}_{label}" in self.entries and weighted:
                     label = f"weighted_{label}"
                 self._add(name, label, made, weighted, direction)
                 kept[name].append(
@@ -83,14 +83,14 @@ class TaskMetrics:
                 f"Metric object '{label}' is given twice, and would mix two streams. "
                 f"Give task '{task}' an object of its own."
             )
-        if label == "loss" or key in self._entries:
+        if label == "loss" or key in self.entries:
             raise ValueError(
                 f"Task '{task}' would log '{key}' twice. Give one of its metrics "
                 f"another name, such as name='{label}_2nd'."
             )
         if isinstance(metric, KerasMetric):
             metric.build_for(self.shapes[task])
-        self._entries[key] = (task, metric, weighted)
+        self.entries[key] = (task, metric, weighted)
         if direction is not None:
             self.directions[key] = direction
 
@@ -101,11 +101,11 @@ class TaskMetrics:
     @property
     def names(self) -> tuple[str, ...]:
         """The log names, the keys of the results."""
-        return tuple(self._entries)
+        return tuple(self.entries)
 
     def objects(self) -> list:
         """The Keras metric objects."""
-        return [metric for _, metric, _ in self._entries.values()]
+        return [metric for _, metric, _ in self.entries.values()]
 
     def update(
         self, name: str, labels: Tensor, outputs: Tensor, mask: Tensor, weights: Tensor
@@ -118,13 +118,13 @@ class TaskMetrics:
                 missing; unweighted metrics ignore its size otherwise.
         """
         seen = mask * ops.cast(weights > 0, mask.dtype)
-        for task, metric, weighted in self._entries.values():
+        for task, metric, weighted in self.entries.values():
             if task == name:
                 metric.update_state(labels, outputs, weights if weighted else seen)
 
     def results(self) -> dict[str, Tensor]:
         """Log name -> value."""
-        return {key: entry[1].result() for key, entry in self._entries.items()}
+        return {key: entry[1].result() for key, entry in self.entries.items()}
 
     def _make(
         self, task: Task, spec: Any

@@ -17,6 +17,7 @@ from kmtl.relations import base as relations_base
 from kmtl.relations.base import Relations
 from kmtl.tasks.checks import label_dict
 from kmtl.training import (
+    all_rows,
     freezing,
     rate_factors,
     sources,
@@ -698,7 +699,9 @@ class MultiTaskModel(TaskAccess):
         Returns:
             A list of numbers, which `metrics_names` names, or with `return_dict=True` a
             dict. The loss and metrics of a task without any label are NaN, and add
-            nothing to `loss`.
+            nothing to `loss`. Metrics that rows make up together, such as a recall
+            among the nearest rows, are those of all rows, for which the data are read
+            twice; of a generator, and on several devices, the mean over batches.
         """
         self._require_compile("evaluate")
         if not kwargs.get(CACHED_EVALUATION):
@@ -718,4 +721,6 @@ class MultiTaskModel(TaskAccess):
                 **kwargs,
             )
         check_guards(self, "of the evaluation")
+        given = (x, y, sample_weight, batch_size, kwargs.get("steps"))
+        logs.update(all_rows.of_all_rows(self, *given))
         return self._in_order(logs, return_dict)

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from kmtl import losses
+from kmtl.layers.beside import Beside, WithBeside
 from kmtl.layers.deep_supervision import DeepSupervision
 from kmtl.losses.masked import all_replicas_sum, replica_count
 from kmtl.tasks.checks import label_dict
@@ -63,9 +64,14 @@ def kept_predictions(model: Model) -> dict[str, list]:
 
 
 def loss_inputs(model: Model, y_pred: Outputs) -> Outputs:
-    """Outputs in the scales in which the tasks' losses take them."""
+    """Outputs in the scales in which the tasks' losses take them, and with what heads
+    keep beside them. To be called once after the model, in the same trace."""
     layers = model.task_outputs.items()
-    return {name: layer.before(y_pred[name]) for name, layer in layers}
+    found = {name: layer.before(y_pred[name]) for name, layer in layers}
+    for layer in model.layers:
+        if isinstance(layer, Beside):
+            found[layer.task] = WithBeside(found[layer.task], layer.look())
+    return found
 
 
 def task_losses(
@@ -94,7 +100,8 @@ def task_losses(
     for task in model.tasks:
         name = task.name
         labels, mask = clean_labels(task, x, y, y_pred[name])
-        clean[name] = labels
+        # Some kinds mark missing labels in what they clean: no number of the data.
+        clean[name] = ops.where(mask > 0, labels, ops.zeros_like(labels))
         weights = apply_sample_weight(mask, sample_weight, name)
         # In data sets a weight of 0 stands for a label that is missing, too.
         there = ops.cast(weights > 0, "float32")

@@ -96,6 +96,9 @@ def reason_against_model(
             f"`dropout` is searched, and the rate of layer '{fixed}' is no variable: "
             "give the backbone kmtl's dropout, `self.drop(index, features, make)`"
         )
+    for log, (_, metric, _) in model._state.metrics.entries.items():
+        if hasattr(metric, "gathered"):
+            return f"'{log}' is a metric of all validation rows together"
     weighting = model.weighting
     if weighting is not None:
         name = weighting.registered_name
