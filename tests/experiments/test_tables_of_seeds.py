@@ -1,4 +1,4 @@
-"""The experiments on ensembles and on teachers: their tables, and their fast modes.
+"""Experiments that compare methods seed by seed: the fast modes write their tables.
 
 The scripts run in processes of their own, because each chooses its backend.
 """
@@ -18,7 +18,14 @@ EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(
-    ("name", "rows"), [("ensembles", 8), ("teacher_student", 5), ("partial_labels", 3)]
+    ("name", "rows"),
+    [
+        ("ensembles", 8),
+        ("teacher_student", 5),
+        ("partial_labels", 3),
+        ("relu_vs_others", 5),
+        ("regularisation_and_optimisers", 12),
+    ],
 )  # fmt: skip
 def test_fast_run(name: str, rows: int, tmp_path: Path) -> None:
     done = subprocess.run(
