@@ -18,8 +18,13 @@ def poisson(labels: Tensor, rates: Tensor) -> Tensor:
     """
     labels = ops.cast(labels, "float32")
     rates = ops.maximum(ops.cast(rates, "float32"), LEAST_RATE)
+    near = _near(labels, rates)
     quotient = ops.where(labels > 0, labels, rates) / rates
-    return ops.maximum(labels * ops.log(quotient) - labels + rates, 0.0)
+    far = labels * ops.log(quotient) - labels + rates
+    # Of large counts the difference of the terms above would lose all digits.
+    part = ops.where(near, rates - labels, 0.0) / ops.where(near, labels, 1.0)
+    value = ops.where(near, labels * (part - ops.log1p(part)), far)
+    return ops.maximum(value, 0.0)
 
 
 def negative_binomial(labels: Tensor, rates: Tensor, dispersion: float) -> Tensor:
@@ -30,7 +35,24 @@ def negative_binomial(labels: Tensor, rates: Tensor, dispersion: float) -> Tenso
     """
     labels = ops.cast(labels, "float32")
     rates = ops.maximum(ops.cast(rates, "float32"), LEAST_RATE)
-    quotient = ops.where(labels > 0, labels, rates) / rates
-    spread = (1.0 + dispersion * labels) / (1.0 + dispersion * rates)
-    value = labels * ops.log(quotient)
-    return ops.maximum(value - (labels + 1.0 / dispersion) * ops.log(spread), 0.0)
+    size = 1.0 / dispersion
+    # Two logarithms of what is near 1 where labels and rates are, for the digits of
+    # large counts: y log(y (m + s) / m (y + s)) + s log((m + s) / (y + s)).
+    safe = ops.where(labels > 0, labels, rates)
+    apart = (rates - labels) / (labels + size)
+    spread = (rates + size) / (labels + size)
+    first = _log1p(-apart * size / rates, safe / rates * spread)
+    value = labels * first + size * _log1p(apart, spread)
+    return ops.maximum(value, 0.0)
+
+
+def _near(labels: Tensor, rates: Tensor) -> Tensor:
+    """Where rates are within half of their labels."""
+    return ops.logical_and(labels > 0, ops.abs(rates - labels) <= 0.5 * labels)
+
+
+def _log1p(value: Tensor, more: Tensor) -> Tensor:
+    """log(1 + value), where `more` is that sum, for values near -1."""
+    small = value > -0.5
+    near = ops.log1p(ops.where(small, value, 0.0))
+    return ops.where(small, near, ops.log(ops.where(small, 1.0, more)))

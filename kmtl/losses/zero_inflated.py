@@ -11,6 +11,8 @@ from kmtl.typing import Tensor
 
 #: float32 has no logarithm of less.
 _LEAST = 1e-30
+#: What a share of 1 may be less than 1, in float32.
+_LEAST_REST = 2.0**-25
 
 
 def _log(value: Tensor) -> Tensor:
@@ -37,7 +39,7 @@ def zero_inflated_lognormal(labels: Tensor, outputs: Tensor) -> Tensor:
     z = (logarithm - location) / spread
     value = 0.5 * ops.square(z) + ops.log(spread) + logarithm
     value = value + 0.5 * math.log(2 * math.pi)
-    return ops.where(above, value - _log(share), -_log(1.0 - share))
+    return ops.where(above, value - _log(share), -ops.log(_rest(share)))
 
 
 def zero_inflated_poisson(labels: Tensor, outputs: Tensor) -> Tensor:
@@ -54,9 +56,13 @@ def zero_inflated_poisson(labels: Tensor, outputs: Tensor) -> Tensor:
     mean, share = ops.split(ops.cast(outputs, "float32"), 2, axis=-1)
     rate = mean / ops.maximum(share, _LEAST)
     count = poisson(labels, rate) + _rest_of_factorial(labels) - _log(share)
-    # Of exp(-rate) * share + (1 - share): 1 - share (1 - exp(-rate)).
-    nothing = -_log(1.0 + share * ops.expm1(-rate))
+    # Two numbers above 0: 1 - share (1 - exp(-rate)) would lose the digits of both.
+    nothing = -ops.logaddexp(ops.log(_rest(share)), _log(share) - rate)
     return ops.where(labels > 0, count, nothing)
+
+
+def _rest(share: Tensor) -> Tensor:
+    return ops.maximum(1.0 - share, _LEAST_REST)
 
 
 def _rest_of_factorial(count: Tensor) -> Tensor:

@@ -48,15 +48,18 @@ class RootLogError(_Proportional):
 
 def angles(labels: Tensor, outputs: Tensor) -> Tensor:
     """Degrees between vectors on the last axis: unit ones, and others (such as means
-    of several nets' ones)."""
-    labels = ops.cast(labels, "float32")
-    outputs = ops.cast(outputs, "float32")
-    size = ops.sqrt(ops.sum(ops.square(outputs), axis=-1, keepdims=True))
-    outputs = outputs / ops.where(size == 0, 1.0, size)
+    of several nets' ones, or labels from files in few bits)."""
+    labels, outputs = _unit(labels), _unit(outputs)
     apart = ops.sqrt(ops.sum(ops.square(outputs - labels), axis=-1))
     along = ops.sqrt(ops.sum(ops.square(outputs + labels), axis=-1))
     # Kahan's formula: exact at small angles, where a cosine is 1.
     return 2.0 * ops.arctan2(apart, along) * (180.0 / math.pi)
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    vectors = ops.cast(vectors, "float32")
+    size = ops.sqrt(ops.sum(ops.square(vectors), axis=-1, keepdims=True))
+    return vectors / ops.where(size == 0, 1.0, size)
 
 
 @keras.saving.register_keras_serializable(package="kmtl")

@@ -94,7 +94,9 @@ class Normals(DenseRegression):
         labels, mask = super().clean_labels(labels, inputs)
         there = ops.any(labels != 0, axis=-1, keepdims=True)
         whole = ops.min(mask, axis=-1, keepdims=True) * ops.cast(there, "float32")
-        return labels * whole, mask * whole
+        # Those of files in few bits are not quite of length 1, which would be an angle.
+        size = ops.sqrt(ops.sum(ops.square(labels), axis=-1, keepdims=True))
+        return labels / ops.where(there, size, 1.0) * whole, mask * whole
 
     def label_weights(self, labels: Tensor, mask: Tensor) -> Tensor:
         return mask * ops.min(mask, axis=-1, keepdims=True)

@@ -160,13 +160,13 @@ class Segmentation(Task):
     ) -> tuple[Tensor, Tensor]:
         labels = soft.hardened(self, labels)
         labels, mask = super().clean_labels(labels, inputs)
-        if self.soft_labels:
-            labels = labels > 0.5
         labels = ops.cast(labels, "float32" if self.binary else "int32")
         for number in self.ignore:
             wanted = labels != ops.cast(number, labels.dtype)
             mask = mask * ops.cast(wanted, mask.dtype)
             labels = ops.where(wanted, labels, ops.zeros_like(labels))
+        if self.soft_labels:  # last: 255 would be a share above 1/2
+            labels = ops.cast(labels > 0.5, "float32")
         return labels, mask
 
     def are_present(self, labels: np.ndarray) -> np.ndarray:

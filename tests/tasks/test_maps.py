@@ -93,6 +93,21 @@ def test_directions() -> None:
         assert found[name] == pytest.approx((angle < limit).mean(), rel=1e-5)
 
 
+def test_directions_in_few_bits_are_of_length_1() -> None:
+    """A length off by rounding is no angle: 8 bits would make half a degree."""
+    exact = RNG.normal(size=(1, 4, 5, 3))
+    exact /= np.linalg.norm(exact, axis=-1, keepdims=True)
+    found = scored(kmtl.Normals("t"), 0.985 * exact, exact.astype("float32"))
+    assert found["mean_angle"] < 1e-3
+    assert found["within_11"] == 1
+    task = kmtl.Normals("t", loss="mae")
+    clean, _ = task.clean_labels(0.985 * exact)
+    np.testing.assert_allclose(ops.convert_to_numpy(clean), exact, atol=1e-6)
+    metric = metrics.MeanAngle()
+    metric.update_state(0.985 * exact, exact)
+    assert float(metric.result()) < 1e-3
+
+
 def test_median_of_many_angles() -> None:
     angle = RNG.gamma(2.0, 10.0, 4001).clip(0, 179)
     outputs = np.stack([np.sin(np.radians(angle)), np.cos(np.radians(angle))], -1)

@@ -144,6 +144,17 @@ def test_a_map_of_shares() -> None:
 SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
+def test_a_map_of_shares_with_numbers_left_out() -> None:
+    task = S("t", classes=2, soft_labels=True, ignore=(255,))
+    labels = np.array([[[0.25, 255.0], [0.75, -1.0]]])
+    clean, mask = task.clean_labels(labels)
+    there = ops.convert_to_numpy(mask)[0, ..., 0]
+    np.testing.assert_array_equal(there, [[1, 0], [1, 0]])
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(clean)[0, ..., 0], [[0, 0], [1, 0]]
+    )
+
+
 @pytest.mark.parametrize(
     ("call", "match"),
     [

@@ -51,6 +51,19 @@ def test_likelihood_of_zeros_and_counts() -> None:
     np.testing.assert_allclose(found, -expected, rtol=1e-3, atol=2e-4)
 
 
+def test_a_share_that_is_1_in_float32() -> None:
+    """The likelihood of 0 is that of the count then, or of what float32 cannot tell."""
+    counts = np.array([[20.0, 1.0], [20.0, 1.0 - 2.0**-20], [3.0, 1 - 2.0**-24]])
+    found = np.ravel(losses.zero_inflated_poisson(np.zeros((3, 1)), counts))
+    share = np.float64(counts[:2, 1])
+    rest = np.array([2.0**-25, 2.0**-20])  # what 1 may be less than 1
+    expected = -np.log(rest + share * np.exp(-20.0 / share))
+    np.testing.assert_allclose(found, [*expected, 3.0], rtol=1e-4)
+    sure = np.array([[1.0, 1.0, 1.0]])
+    found = losses.zero_inflated_lognormal(np.zeros((1, 1)), sure)
+    np.testing.assert_allclose(np.ravel(found), 25 * np.log(2), rtol=1e-6)
+
+
 def test_metrics() -> None:
     task = kmtl.ZeroInflated("t")
     outputs = ops.convert_to_numpy(ZeroInflatedMean()(RAW))
