@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl import plotting as plotting
     from kmtl import relations as relations
     from kmtl import sharing as sharing
+    from kmtl import tabular as tabular
     from kmtl import tasks as tasks
     from kmtl import testing as testing
     from kmtl import training as training
@@ -46,6 +47,8 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl.inspection import gates as gates
     from kmtl.inspection import summary as summary
     from kmtl.registration import register as register
+    from kmtl.tabular import fit_table as fit_table
+    from kmtl.tabular import load_table as load_table
     from kmtl.tasks import CTC as CTC
     from kmtl.tasks import BinaryClassification as BinaryClassification
     from kmtl.tasks import Classification as Classification
@@ -132,6 +135,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "GridSearch",
     ),
     "kmtl.combining": ("distill", "ensemble", "merge"),
+    "kmtl.tabular": ("fit_table", "load_table"),
     "kmtl.evaluation": ("evaluate", "baselines", "Baselines", "DeltaM"),
     "kmtl.export": ("verify_export",),
     "kmtl.inspection": ("gates", "summary"),
@@ -154,6 +158,7 @@ _SUBPACKAGES: tuple[str, ...] = (
     "plotting",
     "relations",
     "sharing",
+    "tabular",
     "tasks",
     "testing",
     "training",

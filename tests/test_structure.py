@@ -52,6 +52,7 @@ ROOMS = (
     "plotting",
     "tuning",
     "combining",
+    "tabular",
     "testing",
     "quickstart",
     "cli",

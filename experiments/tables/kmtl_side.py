@@ -13,8 +13,8 @@ from sides import Problem
 import kmtl
 
 
-def dataset(problem: Problem) -> tuple[Any, Any]:
-    """The frame, targets among its columns, and what kmtl makes of it."""
+def framed(problem: Problem) -> tuple[Any, list[kmtl.Task], dict[str, np.ndarray]]:
+    """The frame, targets among its columns, the tasks, and the parts' rows."""
     names = [f"task{i + 1}" for i in range(problem.y.shape[1])]
     # Said, and not inferred: every side sees numbers where the score is of numbers.
     tasks: list[kmtl.Task] = [
@@ -29,7 +29,23 @@ def dataset(problem: Problem) -> tuple[Any, Any]:
         np.arange(len(frame)), np.concatenate([problem.train, problem.validation])
     )
     parts = {"train": problem.train, "validation": problem.validation, "test": rest}
+    return frame, tasks, parts
+
+
+def dataset(problem: Problem) -> tuple[Any, Any]:
+    """The frame, targets among its columns, and what kmtl makes of it."""
+    frame, tasks, parts = framed(problem)
     return frame, kmtl.data.from_dataframe(frame, tasks, split=parts, verbose=False)
+
+
+def searched(problem: Problem, minutes: float) -> np.ndarray:
+    """Predictions of `kmtl.fit_table` for all rows."""
+    frame, tasks, parts = framed(problem)
+    made = kmtl.fit_table(frame, tasks=tasks, split=parts, minutes=minutes)
+    found = made.predict(frame, probabilities=True)
+    binary = problem.kind == "binary"
+    names = [f"{task.name}: 1" if binary else task.name for task in tasks]
+    return found[names].to_numpy(float)
 
 
 def members(

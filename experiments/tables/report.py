@@ -22,6 +22,7 @@ TITLES = {
     "tabm": "TabM",
     "kmtl": "kmtl",
     "kmtl_mean": "kmtl, mean of 4",
+    "kmtl_fit_table": "kmtl.fit_table",
 }
 #: Sets on whose validation rows the defaults were chosen.
 TUNED_ON = ("enb", "oes97", "osales", "parkinsons")

@@ -2,6 +2,7 @@
 
     python experiments/tables/run.py --data FOLDER                # kmtl, 4 seeds
     python experiments/tables/run.py --data FOLDER --sides linear forest
+    python experiments/tables/run.py --data FOLDER --sides kmtl_fit_table --minutes 5
     python experiments/tables/run.py --data FOLDER --seeds 1 --splits 1 --sets enb wq
     python experiments/tables/run.py --fast               # seconds; means nothing
 
@@ -38,7 +39,7 @@ import kmtl
 from kmtl._files import Records
 
 HERE = Path(__file__).resolve().parent
-OURS = "kmtl"
+OURS, SEARCHED = "kmtl", "kmtl_fit_table"
 
 
 class Runs(Records):
@@ -105,9 +106,16 @@ def run_ours(
     }
 
 
-def run_side(problem: Problem, test: np.ndarray, side: str) -> dict[str, Any]:
+def run_side(
+    problem: Problem, test: np.ndarray, side: str, minutes: float
+) -> dict[str, Any]:
     start = time.process_time()
-    found = SIDES[side](problem, 0)
+    if side == SEARCHED:
+        import kmtl_side
+
+        found = kmtl_side.searched(problem, minutes)
+    else:
+        found = SIDES[side](problem, 0)
     seconds = round(time.process_time() - start, 1)
     return {"members": [measure(problem, test, found)], "cpu_seconds": [seconds]}
 
@@ -119,7 +127,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     default = os.environ.get("KMTL_DATA_DIR")
     parser.add_argument("--data", type=Path, default=default and Path(default))
     parser.add_argument("--sets", nargs="+", choices=data.SETS, default=data.SETS)
-    parser.add_argument("--sides", nargs="+", choices=[OURS, *SIDES], default=[OURS])
+    parser.add_argument("--sides", nargs="+", choices=[OURS, SEARCHED, *SIDES])
+    parser.set_defaults(sides=[OURS])
+    parser.add_argument("--minutes", type=float, default=5.0, help="of fit_table")
     parser.add_argument("--seeds", type=int, default=4, help="of kmtl's nets")
     parser.add_argument("--splits", type=int, default=3, help="of each set, at most")
     parser.add_argument("--out", type=Path, default=HERE)
@@ -149,7 +159,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             if side == OURS:
                 run |= run_ours(problem, test, seeds, epochs)
             else:
-                run |= run_side(problem, test, side)
+                run |= run_side(problem, test, side, options.minutes)
+                if side == SEARCHED:
+                    run["minutes"] = options.minutes
             runs.add(run)
             print(run, flush=True)
     backend = keras.backend.backend()

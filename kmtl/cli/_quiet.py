@@ -12,16 +12,18 @@ from collections.abc import Iterator
 
 
 def import_backend() -> None:
-    """Import Keras and TensorFlow without their greetings.
+    """Import Keras, and TensorFlow if it is the backend, without their greetings.
 
     TensorFlow's first lines (oneDNN, missing CUDA drivers) are written before its log
     level is known. They are shown after all if the import fails.
     """
     with _kept_standard_error():
-        import keras  # noqa: F401
-        import tensorflow as tf
+        import keras
 
-        tf.config.list_physical_devices()  # the first look at the devices is noisy too
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()  # the first look at devices is noisy too
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     logging.getLogger("absl").setLevel(logging.ERROR)
     # The Gaussian process of a search with few trials: nothing a user can act on.

@@ -1,0 +1,117 @@
+"""`kmtl table`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--targets",
+    required=True,
+    multiple=True,
+    help="Columns to predict, separated by commas. May be given several times.",
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    help="Time of the search.  [default: 5, or no limit with --trials]",
+)
+@click.option("--trials", type=click.IntRange(1), help="Nets to train, at most.")
+@click.option(
+    "--ignore", multiple=True, help="Columns not to predict from, as --targets."
+)
+@click.option("--groups", help="Column whose rows of one value stay together.")
+@click.option("--time", help="Column of time: the last rows are the test.")
+@click.option("--sep", default=",", show_default=True, help="Between the cells.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Decides the division of the rows, and the nets.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for the result: predictor, leaderboard.csv and a SavedModel, and"
+    " finished nets meanwhile.  [default: FILE without its ending, and '-kmtl']",
+)
+def command(
+    file: Path,
+    targets: tuple[str, ...],
+    minutes: float | None,
+    trials: int | None,
+    ignore: tuple[str, ...],
+    groups: str | None,
+    time: str | None,
+    sep: str,
+    seed: int,
+    out: Path | None,
+) -> None:
+    """Predict columns of a CSV file from the others: nets, linear models, trees.
+
+    Trains nets that share weights between the targets and nets that do not, averages
+    the best few, and says for each target what pays. Run again after Ctrl-C or a kill,
+    it goes on where it was; with more --minutes, a finished search goes on.
+    """
+    from kmtl.cli._quiet import import_backend
+
+    import_backend()
+    import kmtl
+    from kmtl.data.frames import read_csv
+
+    out = out or file.with_name(f"{file.name.partition('.')[0]}-kmtl")
+    try:
+        frame = read_csv(file, {"sep": sep})
+        left_out = names_in(ignore, frame)
+        predictor = kmtl.fit_table(
+            frame.drop(columns=left_out),
+            names_in(targets, frame),
+            minutes,
+            trials=trials,
+            groups=groups,
+            time=time,
+            seed=seed,
+            directory=out / "search",
+        )
+    except (ValueError, TypeError) as error:
+        raise click.UsageError(str(error)) from error
+    predictor.save(out / "predictor", overwrite=True)
+    predictor.leaderboard().to_csv(out / "leaderboard.csv", index=False)
+    predictor.export(out / "served", overwrite=True)
+    click.echo(f"\n{shown(predictor.leaderboard())}\n")
+    click.echo(f"In {out}: predictor (kmtl.load_table), leaderboard.csv, served")
+
+
+def names_in(given: tuple[str, ...], frame: Any) -> list[str]:
+    """Columns named one by one or separated by commas; a name may hold commas itself.
+
+    Raises:
+        ValueError: for one that the file does not have.
+    """
+    from kmtl._checks import did_you_mean
+
+    known = list(frame.columns)
+    found: list[str] = []
+    for text in given:
+        parts = [text] if text in known else [one.strip() for one in text.split(",")]
+        found += [one for one in parts if one]
+    for name in found:
+        if name not in known:
+            raise ValueError(
+                f"The file has no column '{name}'.{did_you_mean(name, known)} "
+                f"Received: columns {', '.join(map(str, known))}"
+            )
+    return found
+
+
+def shown(board: Any) -> str:
+    """The leaderboard without what takes many words."""
+    short = board.drop(columns=["choice", "better"])
+    short["metric"] += board["better"].map({"higher": " ↑", "lower": " ↓"})
+    return str(short.to_string(index=False, float_format="{:.4g}".format))

@@ -1,0 +1,95 @@
+"""Which nets are averaged, and which stand in the leaderboard; by validation rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from kmtl.evaluation.ensemble import greedy_shares
+from kmtl.tabular.nets import Net
+from kmtl.tabular.scores import Skill
+
+#: Nets in the average, those that count twice counted twice.
+DRAWS = 8
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Chosen:
+    """What was chosen.
+
+    Args:
+        members: Nets of the average, and how often each counts.
+        shared: The best single net in which targets share weights, if there is one.
+        alone: The best in which each target has its own, or for one target the best.
+        counts: Numbers of nets that these two are the best of.
+    """
+
+    members: list[tuple[Net, int]]
+    shared: Net | None
+    alone: Net | None
+    counts: tuple[int, int]
+
+    @property
+    def nets(self) -> list[Net]:
+        """All of them, each once."""
+        singles = [net for net in (self.shared, self.alone) if net is not None]
+        found = [net for net, _ in self.members]
+        return found + [net for net in singles if net not in found]
+
+    def average(
+        self, answers: Mapping[str, Mapping[str, np.ndarray]]
+    ) -> dict[str, np.ndarray]:
+        """Target -> mean of the members' answers, given by net and target."""
+        return averaged([answers[n.name] for n, _ in self.members], self.shares)
+
+    @property
+    def shares(self) -> list[int]:
+        return [count for _, count in self.members]
+
+
+def choose(nets: Sequence[Net], skills: Mapping[str, Skill]) -> Chosen:
+    """The best few nets, whose average is the best on the validation rows.
+
+    One average for all targets, by their mean skill: an average per target would fit
+    the few validation rows as many times.
+
+    Args:
+        nets: The trained nets.
+        skills: Target -> how answers are judged.
+    """
+    answers = [net.answers for net in nets]
+
+    def score(counts: Sequence[int]) -> float:
+        mean = averaged(answers, counts)
+        return float(np.mean([skill(mean[name]) for name, skill in skills.items()]))
+
+    counts = greedy_shares(score, len(nets), DRAWS)
+    shared = [net for net in nets if net.candidate.shares]
+    alone = [net for net in nets if not net.candidate.shares]
+    return Chosen(
+        [(net, count) for net, count in zip(nets, counts, strict=True) if count],
+        _best(shared),
+        _best(alone),
+        (len(shared), len(alone)),
+    )
+
+
+def averaged(
+    answers: Sequence[Mapping[str, np.ndarray]], counts: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """Target -> weighted mean of answers."""
+    total = sum(counts)
+    return {
+        name: sum(
+            one[name] * (count / total)
+            for one, count in zip(answers, counts, strict=True)
+            if count
+        )
+        for name in answers[0]
+    }
+
+
+def _best(nets: Sequence[Net]) -> Net | None:
+    return max(nets, key=lambda net: net.skill, default=None)

@@ -1,0 +1,283 @@
+"""A table in one call."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from kmtl import _checks
+from kmtl.data.assembling import checked_frame
+from kmtl.data.containers import TaskData
+from kmtl.data.frames import from_dataframe
+from kmtl.data.hashing import fingerprint
+from kmtl.evaluation.ensemble import average
+from kmtl.inputs.table import Table
+from kmtl.tabular import leaderboard, scores
+from kmtl.tabular.candidate import candidates
+from kmtl.tabular.choosing import choose
+from kmtl.tabular.clock import Clock
+from kmtl.tabular.journal import Journal
+from kmtl.tabular.nets import Net, Trainer
+from kmtl.tabular.predictor import TablePredictor
+from kmtl.tabular.rivals import fit_rivals
+from kmtl.tabular.search import TOGETHER, Search
+from kmtl.tabular.targets import TargetColumn, check_kinds
+from kmtl.tasks.base import Task
+from kmtl.training.recipe import Recipe
+from kmtl.typing import PathLike
+
+MINUTES = 5.0
+#: With fewer rows neither a choice nor a score says anything.
+LEAST_ROWS = 30
+#: Labels of a target that training, validation and test must have.
+LEAST_LABELS = {"train": 10, "validation": 2, "test": 2}
+
+
+def fit_table(
+    frame: Any,
+    targets: Sequence[str] | str | None = None,
+    minutes: float | None = None,
+    *,
+    trials: int | None = None,
+    tasks: Sequence[Task] | Mapping[Task, str] | None = None,
+    inputs: Table | Sequence[str] | None = None,
+    split: Any = (0.7, 0.15, 0.15),
+    groups: str | None = None,
+    time: str | None = None,
+    seed: int = 0,
+    directory: PathLike | None = None,
+    recipe: Recipe | None = None,
+    verbose: bool = True,
+) -> TablePredictor:
+    """Predict some columns of a table from the others, in one call.
+
+    Columns are typed and rows divided as `kmtl.data.from_dataframe` does it, which
+    prints what it takes each column for. Then nets are trained: kmtl's defaults first,
+    a net per target next, then others that read numbers, share weights, balance targets
+    or regularise in another way (`kmtl.tabular.candidates` has the order), then more
+    seeds of the best three. The best few are averaged, chosen greedily by the
+    validation rows. A linear model and scikit-learn's gradient boosting are tuned on
+    the same rows. At the end all are scored on the test rows, once.
+
+    The time is looked at between trainings and after every epoch: none begins when it
+    is over, and each takes a quarter of it at most, with as many epochs as fit. The
+    first net is trained for an epoch at least, and the other models are fitted once at
+    least, however little time there is. What comes after the search (the average, the
+    test) takes some seconds more. The search ends before its time when all that is
+    planned is done.
+
+    Ctrl-C ends the search, and goes on with what there is. With a `directory` a later
+    call of the same arguments goes on with the search; also after a kill.
+
+    Args:
+        frame: `pandas.DataFrame` (or one of polars, or a dict of columns), at least 30
+            rows.
+        targets: Columns to predict, whose kinds are inferred. Missing labels may be in
+            any of them.
+        minutes: Number > 0. Defaults to 5, or with `trials` to no limit.
+        trials: Integer >= 1: nets to train. With it and no `minutes` the result depends
+            on the seed alone. Defaults to as many as there is time for.
+        tasks: Tasks of your own, named as their columns or in a dict task -> column:
+            `kmtl.Regression`, `BinaryClassification`, `Classification` or `Ordinal`.
+        inputs: Columns to predict from, or a `kmtl.inputs.Table(columns={"zip":
+            "categorical"})`, which says what some are. Defaults to all others.
+        split, groups, time: How rows are divided; see `kmtl.data.from_dataframe`.
+        seed: Integer >= 0: of the division, the nets and the trees.
+        directory: Folder for finished nets, from which a later call goes on. Its
+            `minutes` are those of all calls together. Defaults to none.
+        recipe: How nets are trained; fewer `epochs`, for example. Defaults to
+            `kmtl.Recipe()`.
+        verbose: Write what becomes of the columns, and a line per net.
+
+    Returns:
+        A `kmtl.tabular.TablePredictor`: `predict(frame)`, `evaluate(frame)`,
+        `leaderboard()`, `verdict`, `trials()`, `export(path)`, `save(path)`.
+
+    Raises:
+        ValueError, TypeError: for columns that are not there, targets without labels or
+            of one value, too few rows, and arguments out of range; before any training.
+
+    Example:
+
+    >>> from sklearn.datasets import load_wine
+    >>> frame = load_wine(as_frame=True).frame.rename(columns={"target": "cultivar"})
+    >>> predictor = kmtl.fit_table(
+    ...     frame, ["cultivar", "alcohol"], trials=1, verbose=False,
+    ...     recipe=kmtl.Recipe(epochs=2),
+    ... )
+    >>> predictor.predict(frame[:2]).columns.tolist()
+    ['cultivar', 'alcohol']
+    >>> predictor.leaderboard().groupby("target").size().to_dict()
+    {'alcohol': 4, 'cultivar': 4}
+
+    Reference: Caruana et al. (greedy averages), ICML 2004.
+    """
+    if trials is not None:
+        trials = _checks.check_int("trials", trials, 1)
+    if minutes is None and trials is None:
+        minutes = MINUTES
+    if minutes is not None:
+        minutes = _checks.check_range("minutes", minutes, 0, low_open=True)
+    seed = _checks.check_int("seed", seed, 0)
+    recipe = recipe or Recipe()
+    _check_inputs(inputs)
+    frame = checked_frame(frame)
+    if len(frame) < LEAST_ROWS:
+        raise ValueError(
+            f"`frame` must have at least {LEAST_ROWS} rows, to train, choose and test. "
+            f"Received: {len(frame)}"
+        )
+    given = list(tasks or ())
+    check_kinds(given)
+    names = [targets] if isinstance(targets, str) else list(targets or ())
+    data = from_dataframe(
+        frame,
+        tasks,
+        targets=names or None,
+        inputs=inputs,
+        split=split,
+        groups=groups,
+        time=time,
+        seed=seed,
+        verbose=verbose,
+    )
+    columns = _columns(tasks, given) + names
+    found = tuple(
+        TargetColumn.of(frame, column, task, inferred=number >= len(given))
+        for number, (column, task) in enumerate(zip(columns, data.tasks, strict=True))
+    )
+    _check_labels(data, found)
+    return _fit(data, found, minutes, trials, seed, directory, recipe, verbose)
+
+
+def _fit(
+    data: TaskData,
+    targets: Sequence[TargetColumn],
+    minutes: float | None,
+    trials: int | None,
+    seed: int,
+    directory: PathLike | None,
+    recipe: Recipe,
+    verbose: bool,
+) -> TablePredictor:
+    assert data.inputs is not None
+    table = next(iter(data.inputs.values()))
+    assert isinstance(table, Table)
+    journal = None
+    if directory is not None:
+        journal = Journal(Path(directory), _record(data, seed, recipe))
+    clock = Clock(minutes, 0.0 if journal is None else journal.seconds)
+    skills = {
+        task.name: scores.Skill(
+            task, data.train.y[task.name], data.validation.y[task.name]
+        )
+        for task in data.tasks
+    }
+    trainer = Trainer(data, recipe, seed, skills, clock)
+
+    def tell(net: Net | tuple[str, str]) -> None:
+        if not verbose:
+            return
+        words = f"failed: {net[1]}" if isinstance(net, tuple) else f"{net.skill:.4f}"
+        name = net[0] if isinstance(net, tuple) else net.name
+        sys.stdout.write(f"{clock.spent:5.0f} s  {name:24} {words}\n")
+
+    wanted = candidates(table, len(targets))
+    search = Search(trainer, wanted, trials, clock, journal, tell)
+    if verbose:
+        sys.stdout.write("time     net                      skill on validation\n")
+    # The defaults first; then the others, which are cheap; then what there is time for.
+    search.run(most=TOGETHER)
+    rivals = fit_rivals(
+        table,
+        data.tasks,
+        data.train.x,
+        data.train.y,
+        data.validation.x,
+        skills,
+        clock,
+        seed,
+    )
+    if not search.interrupted:
+        search.run()
+    if search.interrupted and verbose:
+        sys.stdout.write("Interrupted: going on with the nets that there are.\n")
+    chosen = choose(search.nets, skills)
+    sides = [
+        leaderboard.answers_of_sides(trainer, chosen, rivals, part.x)
+        for part in (data.validation, data.test)
+    ]
+    model = average([trainer.rebuilt(net) for net, _ in chosen.members], chosen.shares)
+    predictor = TablePredictor(
+        model,
+        tuple(targets),
+        leaderboard.verdicts_of(data, targets, sides[1]),
+        {
+            name: part.rows
+            for name, part in data.splits.items()
+            if part.rows is not None
+        },
+        data.description,
+        leaderboard.rows_of(data, targets, chosen, rivals, *sides),
+        leaderboard.trial_rows(search.nets, chosen),
+    )
+    if verbose:
+        sys.stdout.write(f"{predictor!r}\n")
+    return predictor
+
+
+def _check_inputs(inputs: Any) -> None:
+    """Of one table."""
+    if inputs is None or isinstance(inputs, Table):
+        return
+    if isinstance(inputs, Mapping) or not all(isinstance(one, str) for one in inputs):
+        raise TypeError(
+            "`inputs` must be names of columns, or a kmtl.inputs.Table: linear models "
+            "and trees, which nets are compared with, take a table. For texts and "
+            "photos use kmtl.data.from_dataframe and kmtl.build. "
+            f"Received: inputs={inputs!r}"
+        )
+
+
+def _columns(tasks: Any, given: Sequence[Task]) -> list[str]:
+    """The columns of the user's own tasks."""
+    if not isinstance(tasks, Mapping):
+        return [task.name for task in given]
+    for task, column in tasks.items():
+        if not isinstance(column, str):
+            raise TypeError(
+                f"`tasks` must give task '{task.name}' one column. Received: {column!r}"
+            )
+    return list(tasks.values())
+
+
+def _check_labels(data: TaskData, targets: Sequence[TargetColumn]) -> None:
+    for target in targets:
+        for name, least in LEAST_LABELS.items():
+            labels = data.splits[name].y[target.task.name]
+            count = int(scores.present(target.task, labels).sum())
+            if count < least:
+                raise ValueError(
+                    f"Target '{target.column}' must have at least {least} labels in "
+                    f"the {name} rows: label more, divide otherwise (`split`), or "
+                    f"leave it out. Received: {count}"
+                )
+
+
+def _record(data: TaskData, seed: int, recipe: Recipe) -> dict[str, Any]:
+    """What finished nets depend on."""
+    from kmtl import __version__
+
+    parts = {name: part.arrays() for name, part in data.splits.items()}
+    return {
+        "data": {name: fingerprint(part) for name, part in parts.items()},
+        "targets": [task.name for task in data.tasks],
+        "seed": seed,
+        "recipe": str(recipe),
+        "backend": keras.backend.backend(),
+        "versions": f"kmtl {__version__}, keras {keras.__version__}",
+    }

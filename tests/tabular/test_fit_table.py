@@ -1,0 +1,299 @@
+"""A table in one call: trained, compared, predicted from, saved and exported."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.linear_model import Ridge
+from table_tools import ROWS, TARGETS, houses
+
+import kmtl
+
+pytestmark = pytest.mark.backend
+QUICK: dict[str, Any] = {"recipe": kmtl.Recipe(epochs=2), "verbose": False}
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Any:
+    return kmtl.fit_table(houses(), TARGETS, trials=3, **QUICK)
+
+
+@pytest.fixture(scope="module")
+def test_rows(predictor: Any) -> pd.DataFrame:
+    return houses().iloc[predictor.rows["test"]]
+
+
+def on_test(predictor: Any, target: str, model: str) -> pd.Series:
+    board = predictor.leaderboard().set_index(["target", "model"])
+    return board.loc[(target, model)]
+
+
+def test_parts_are_of_different_rows(predictor: Any) -> None:
+    found = np.concatenate(list(predictor.rows.values()))
+    assert sorted(found) == list(range(ROWS))
+
+
+def test_every_side_stands_in_the_leaderboard(predictor: Any) -> None:
+    board = predictor.leaderboard()
+    sides = {"averaged nets", "shared net", "independent nets", "linear model"}
+    for target in TARGETS:
+        own = board[board["target"] == target]
+        assert set(own["model"]) == sides | {"gradient boosting"}
+        assert own["choice"].str.len().min() > 5
+        ranked = own["test"] * np.where(own["better"] == "higher", -1, 1)
+        assert ranked.is_monotonic_increasing
+    assert board["test"].notna().all()
+
+
+def test_averaged_nets_score_as_scikit_learn_says(
+    predictor: Any, test_rows: pd.DataFrame
+) -> None:
+    found = predictor.predict(test_rows, probabilities=True)
+    known = test_rows["price in $"].notna()
+    error = metrics.root_mean_squared_error(
+        test_rows["price in $"][known], found["price in $"][known]
+    )
+    area = metrics.roc_auc_score(test_rows["sold"] == "yes", found["sold: yes"])
+    accuracy = metrics.accuracy_score(test_rows["stars"], found["stars"])
+    wanted = dict(zip(TARGETS, (error, area, accuracy), strict=True))
+    for target, value in wanted.items():
+        row = on_test(predictor, target, "averaged nets")
+        assert row["test"] == pytest.approx(value, rel=1e-4)
+    again = predictor.evaluate(test_rows).groupby("target").first()["value"]
+    assert again.to_dict() == pytest.approx(wanted, rel=1e-4)
+
+
+def plain(predictor: Any) -> tuple[np.ndarray, pd.Series, np.ndarray]:
+    """Inputs by pandas alone, the labels of the first target, and training rows."""
+    frame = houses().reset_index(drop=True)
+    train = predictor.rows["train"]
+    x = pd.get_dummies(frame[["rooms", "area", "town"]], columns=["town"], dtype=float)
+    for name in ("rooms", "town"):
+        x[f"no {name}"] = frame[name].isna().astype(float)
+    x["rooms"] = x["rooms"].fillna(frame["rooms"].iloc[train].median())
+    for name in ("rooms", "area"):
+        x[name] = (x[name] - x[name][train].mean()) / x[name][train].std(ddof=0)
+    y = frame["price in $"]
+    return x.to_numpy(), y, train[y.iloc[train].notna()]
+
+
+def test_the_linear_model_is_what_scikit_learn_fits(predictor: Any) -> None:
+    x, y, train = plain(predictor)
+    row = on_test(predictor, "price in $", "linear model")
+    penalty = float(row["choice"].split("penalty ")[1].split(";")[0])
+    model = Ridge(penalty).fit(x[train], y[train])
+    for part, column in (("test", "test"), ("validation", "validation")):
+        rows = predictor.rows[part]
+        rows = rows[y[rows].notna()]
+        error = metrics.root_mean_squared_error(y[rows], model.predict(x[rows]))
+        # A missing town is a column more here: collinear with its flag, penalised.
+        assert row[column] == pytest.approx(error, rel=0.02)
+
+
+def test_the_trees_are_what_scikit_learn_fits(predictor: Any) -> None:
+    x, y, train = plain(predictor)
+    row = on_test(predictor, "price in $", "gradient boosting")
+    words = row["choice"].split(";")[0].replace(",", "").split()
+    model = HistGradientBoostingRegressor(
+        max_iter=int(words[0]),
+        max_leaf_nodes=int(words[3]),
+        learning_rate=float(words[6]),
+        early_stopping=False,
+        random_state=0,
+    ).fit(x[train], y[train])
+    rows = predictor.rows["test"]
+    rows = rows[y[rows].notna()]
+    error = metrics.root_mean_squared_error(y[rows], model.predict(x[rows]))
+    assert row["test"] == pytest.approx(error, rel=0.1)  # towns as codes, or one-hot
+
+
+def test_the_best_members_are_averaged(predictor: Any) -> None:
+    trials = predictor.trials()
+    assert trials["net"].tolist() == ["shared", "shared, dropout", "alone"]
+    assert trials["share"].sum() == pytest.approx(1)
+    assert trials["validation_skill"].between(-1, 1).all()
+    assert trials["epochs"].tolist() == [2, 2, 2]
+    # The best is the first that greedy selection takes.
+    assert trials.loc[trials["validation_skill"].idxmax(), "share"] > 0
+
+
+def test_verdicts_speak_of_every_target(predictor: Any) -> None:
+    assert list(predictor.verdict) == TARGETS
+    for target, words in predictor.verdict.items():
+        assert "share" in words.lower() or "alone" in words.lower()
+        assert f"{target}: {words}" in repr(predictor)
+
+
+def test_predictions_are_as_the_columns_were(predictor: Any) -> None:
+    frame = houses()[["town", "area", "rooms"]][:3].copy()
+    frame["more"] = 1
+    frame.loc[frame.index[0], "town"] = "Rom"
+    frame.loc[frame.index[1], "area"] = np.nan
+    found = predictor.predict(frame, probabilities=True)
+    assert found.index.equals(frame.index)
+    assert found["price in $"].notna().all()
+    assert found["price in $"].dtype == float
+    assert set(found["sold"]) <= {"yes", "no"}
+    assert found["stars"].dtype.kind == "i"
+    assert set(found["stars"]) <= {2, 3, 4}
+    shares = found[["stars: 2", "stars: 3", "stars: 4"]]
+    np.testing.assert_allclose(shares.sum(axis=1), 1, atol=1e-6)
+    again = predictor.predict({name: frame[name].tolist() for name in frame})
+    pd.testing.assert_frame_equal(
+        again, found[TARGETS].reset_index(drop=True), check_dtype=False
+    )
+
+
+def test_rows_for_use_are_checked(predictor: Any, test_rows: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match="lacks column area"):
+        predictor.predict(test_rows.drop(columns="area"))
+    with pytest.raises(ValueError, match="column of target 'sold'"):
+        predictor.evaluate(test_rows.drop(columns="sold"))
+    with pytest.raises(ValueError, match=r"'sold' must hold the classes.*'maybe'"):
+        predictor.evaluate(test_rows.assign(sold="maybe"))
+    with pytest.raises(ValueError, match=r"'price in \$' must hold numbers"):
+        predictor.evaluate(test_rows.assign(**{"price in $": "much"}))
+
+
+def test_saved_and_loaded(
+    predictor: Any, test_rows: pd.DataFrame, tmp_path: Path
+) -> None:
+    path = predictor.save(tmp_path / "houses")
+    again = kmtl.load_table(path)
+    pd.testing.assert_frame_equal(
+        again.predict(test_rows), predictor.predict(test_rows), rtol=1e-5
+    )
+    pd.testing.assert_frame_equal(again.leaderboard(), predictor.leaderboard())
+    pd.testing.assert_frame_equal(again.trials(), predictor.trials())
+    assert again.verdict == predictor.verdict
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        predictor.save(path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("keep me")
+    with pytest.raises(FileExistsError, match="saved predictor"):
+        predictor.save(tmp_path / "other", overwrite=True)
+    with pytest.raises(FileNotFoundError, match=r"TablePredictor.save"):
+        kmtl.load_table(tmp_path / "other")
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="slow twice")
+def test_the_export_takes_raw_columns_and_gives_names(
+    predictor: Any, test_rows: pd.DataFrame, tmp_path: Path
+) -> None:
+    import tensorflow as tf
+
+    path = predictor.export(tmp_path / "served")
+    served = tf.saved_model.load(path).signatures["serving_default"]
+    town = test_rows["town"].fillna("").astype(str).tolist()
+    found = served(
+        rooms=tf.constant(test_rows["rooms"], tf.float32),
+        area=tf.constant(test_rows["area"], tf.float32),
+        town=tf.constant(town),
+    )
+    wanted = predictor.predict(test_rows, probabilities=True)
+    for output, column in (("price_in", "price in $"), ("sold", "sold: yes")):
+        np.testing.assert_allclose(found[output][:, 0], wanted[column], rtol=1e-4)
+    names = [name.decode() for name in found["stars_top"].numpy()[:, 0]]
+    assert names == wanted["stars"].astype(str).tolist()
+
+
+NOTHING = pd.Series(np.nan, index=houses().index)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({}, {"targets": ["prise in $"]}, "Did you mean 'price in \\$'"),
+        ({}, {"targets": None}, "`tasks` or `targets` must say"),
+        ({"sold": NOTHING}, {}, "Target 'sold' must have at least one label"),
+        ({"sold": "yes"}, {}, "Target 'sold' must have at least two different"),
+        ({}, {"minutes": 0}, "`minutes` must be"),
+        ({}, {"minutes": -1.0}, "`minutes` must be"),
+        ({}, {"trials": 0}, "`trials` must be"),
+        ({}, {"rows": 29}, "`frame` must have at least 30 rows.*29"),
+        ({}, {"inputs": {"note": kmtl.inputs.Text()}}, "`inputs` must be names"),
+        ({}, {"tasks": [kmtl.Count("stars")]}, "'stars' of kind count"),
+        ({"sold": NOTHING.where(NOTHING.index < 155, 1.0).mask(
+            NOTHING.index == 159, 2.0)}, {}, "Target 'sold' must have at least"),
+    ],
+)  # fmt: skip
+def test_errors_come_before_training(
+    change: dict[str, Any],
+    options: dict[str, Any],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kmtl.tabular.fitting.Trainer", None)
+    options = {"targets": ["sold"], **options}
+    frame = houses().assign(**change)[: options.pop("rows", ROWS)]
+    with pytest.raises((ValueError, TypeError), match=message):
+        kmtl.fit_table(frame, **options, verbose=False)
+
+
+@pytest.mark.parametrize("given", [houses().to_numpy(), "houses.csv", None])
+def test_only_frames_are_taken(given: Any) -> None:
+    with pytest.raises(TypeError, match=r"`frame` must be a pandas.DataFrame"):
+        kmtl.fit_table(given, ["price"])
+
+
+@pytest.mark.thorough
+def test_the_same_seed_gives_the_same(predictor: Any, tmp_path: Path) -> None:
+    again = kmtl.fit_table(houses(), TARGETS, trials=3, **QUICK)
+    pd.testing.assert_frame_equal(
+        again.leaderboard(), predictor.leaderboard(), rtol=1e-5
+    )
+    # Interrupted after the first, and gone on with.
+    options = {"directory": tmp_path / "search", **QUICK}
+    kmtl.fit_table(houses(), TARGETS, trials=1, **options)
+    files = sorted(p.name for p in (tmp_path / "search" / "nets").iterdir())
+    assert files == ["shared-0.npz"]
+    later = kmtl.fit_table(houses(), TARGETS, trials=3, **options)
+    pd.testing.assert_frame_equal(
+        later.leaderboard(), predictor.leaderboard(), rtol=1e-3
+    )
+    with pytest.raises(ValueError, match=r"of the same search.*seed differs"):
+        kmtl.fit_table(houses(), TARGETS, trials=3, seed=1, split=(0.6, 0.2, 0.2),
+                       **options)  # fmt: skip
+
+
+@pytest.mark.thorough
+def test_every_candidate_trains_and_averages() -> None:
+    wanted = kmtl.tabular.candidates(
+        kmtl.inputs.Table().fit(houses()[["rooms", "area", "town"]]), 3
+    )
+    found = kmtl.fit_table(houses(), TARGETS, trials=len(wanted) + 2, **QUICK)
+    names = found.trials()["net"].tolist()
+    assert names[: len(wanted)] == [candidate.name for candidate in wanted]
+    assert names[len(wanted)].endswith(", seed 1")
+    assert names[len(wanted) + 1].endswith(", seed 2")
+
+
+@pytest.mark.thorough
+def test_one_target_tiny_time_and_own_tasks(capsys: Any) -> None:
+    frame = houses().rename(columns={"price in $": "price"})
+    found = kmtl.fit_table(
+        frame,
+        minutes=0.001,
+        tasks={kmtl.Regression("cost", transform="log1p", unit="$"): "price"},
+    )
+    assert len(found.trials()) >= 1
+    board = found.leaderboard()
+    assert set(board["model"]) == {
+        *("averaged nets", "net", "linear model", "gradient boosting"),
+    }
+    assert set(board["metric"]) == {"rmse ($)"}
+    assert found.predict(frame).columns.tolist() == ["price"]
+    assert "regression 'cost', log1p" in capsys.readouterr().out
+
+
+def test_a_predictor_is_a_value(predictor: Any) -> None:
+    assert dataclasses.is_dataclass(predictor)
+    assert "mean of" in repr(predictor).splitlines()[0]

@@ -1,0 +1,258 @@
+"""The parts of `fit_table` that train nothing: scores, choices, order, verdicts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn import metrics
+from table_tools import houses
+
+import kmtl
+from kmtl.tabular import candidates, scores, verdicts
+from kmtl.tabular.candidate import Candidate
+from kmtl.tabular.choosing import choose
+from kmtl.tabular.clock import Clock
+from kmtl.tabular.journal import Journal
+from kmtl.tabular.nets import Net
+from kmtl.tabular.search import REPEATED, SEEDS, Search
+
+RNG = np.random.default_rng(0)
+PRICE = kmtl.Regression("price")
+SOLD = kmtl.BinaryClassification("sold")
+KIND = kmtl.Classification("kind", classes=3)
+GRADE = kmtl.Ordinal("grade", classes=3)
+
+
+def shares(rows: int, classes: int) -> np.ndarray:
+    found = RNG.random((rows, classes))
+    return found / found.sum(axis=1, keepdims=True)
+
+
+def test_scores_are_scikit_learns() -> None:
+    labels, answers = RNG.normal(size=30), RNG.normal(size=30)
+    missing = np.where(np.arange(30) < 3, np.nan, labels)
+    found = scores.scores(PRICE, missing, answers)
+    assert found["r2"] == pytest.approx(metrics.r2_score(labels[3:], answers[3:]))
+    error = metrics.root_mean_squared_error(labels[3:], answers[3:])
+    assert found["rmse"] == pytest.approx(error)
+    for task, labels, answers in (
+        (SOLD, RNG.integers(0, 2, 30), RNG.random(30)),
+        (KIND, RNG.integers(0, 3, 30), shares(30, 3)),
+        (GRADE, RNG.integers(0, 3, 30), shares(30, 3)),
+    ):
+        found = scores.scores(task, labels, answers)
+        assert found["log_loss"] == pytest.approx(metrics.log_loss(labels, answers))
+    assert scores.scores(SOLD, np.ones(4, int), np.ones(4))["auc"] != found  # NaN
+    assert np.isnan(scores.scores(SOLD, np.ones(4, int), np.full(4, 0.5))["auc"])
+    assert np.isnan(scores.scores(PRICE, np.full(2, np.nan), np.zeros(2))["rmse"])
+
+
+def test_the_median_class_of_an_order_counts() -> None:
+    answers = np.array([[0.4, 0.2, 0.4], [0.1, 0.3, 0.6], [0.6, 0.2, 0.2]])
+    assert scores.decided(GRADE, answers).tolist() == [1, 2, 0]
+    assert scores.decided(KIND, answers).tolist() == [0, 2, 0]
+
+
+def test_skill_is_zero_for_what_training_says_and_one_at_best() -> None:
+    train, labels = np.array([1.0, 3.0, np.nan]), np.array([2.0, 4.0, np.nan])
+    skill = scores.Skill(PRICE, train, labels)
+    assert skill(np.full(3, 2.0)) == 0.0
+    assert skill(np.array([2.0, 4.0, 9.0])) == 1.0
+    assert skill(np.array([3.0, 3.0, 0.0])) == pytest.approx(0.5)
+    assert skill(np.full(3, 99.0)) == skill(np.full(3, np.nan)) == -1.0
+    train, labels = np.array([0, 0, 0, 1, -1]), np.array([0, 1, -1])
+    skill = scores.Skill(SOLD, train, labels)
+    assert skill(np.full(3, 0.25)) == pytest.approx(0.0)
+    constant = metrics.log_loss([0, 1], [0.25, 0.25])
+    own = metrics.log_loss([0, 1], [0.5, 0.9])
+    assert skill(np.array([0.5, 0.9, 0.1])) == pytest.approx(1 - own / constant)
+
+
+def net(name: str, answers: np.ndarray, skill: scores.Skill, shared: bool) -> Net:
+    found = {"price": answers}
+    candidate = Candidate(name=name, why="a test", shares=shared)
+    return Net(candidate, 0, [answers], found, {"price": skill(answers)}, 1, 1.0)
+
+
+def test_nets_whose_errors_cancel_are_averaged() -> None:
+    labels = np.arange(20.0)
+    skill = scores.Skill(PRICE, labels, labels)
+    nets = [
+        net("high", labels + 1, skill, True),
+        net("low", labels - 1.1, skill, False),
+        net("bad", -labels, skill, False),
+    ]
+    chosen = choose(nets, {"price": skill})
+    assert {n.name for n, _ in chosen.members} == {"high", "low"}
+    assert chosen.shared is nets[0]
+    assert chosen.alone is nets[1]
+    assert chosen.counts == (1, 2)
+    mean = chosen.average({n.name: n.answers for n in nets})["price"]
+    assert skill(mean) > max(n.skill for n in nets)
+    np.testing.assert_allclose(
+        mean, np.average([labels + 1, labels - 1.1], axis=0, weights=chosen.shares)
+    )
+
+
+# -- order, time, Ctrl-C ---------------------------------------------------------------
+
+
+class FakeTrainer:
+    """Trains nothing; says what it was asked for."""
+
+    def __init__(self, fail: tuple[str, ...] = (), stop: str = ""):
+        self.asked: list[list[str]] = []
+        self.fail, self.stop = fail, stop
+
+    def train(self, wanted: Any) -> list[Net | str]:
+        self.asked.append([f"{c.name} {seed}" for c, seed in wanted])
+        found: list[Net | str] = []
+        for candidate, seed in wanted:
+            if candidate.name == self.stop:
+                raise KeyboardInterrupt
+            if candidate.name in self.fail:
+                found.append("NaN")
+                continue
+            value = {"price": float(len(self.asked)) / 100}
+            weights, answers = [np.full(3, seed)], {"price": np.zeros(2)}
+            found.append(Net(candidate, seed, weights, answers, value, 1, 2.5))
+        return found
+
+
+def searched(trainer: Any, targets: int = 2, **options: Any) -> Search:
+    table = kmtl.inputs.Table().fit(houses()[["rooms", "area", "town"]])
+    arguments = {"trials": None, "clock": Clock(None), "journal": None, **options}
+    wanted = candidates(table, targets)
+    return Search(trainer, wanted, tell=lambda net: None, **arguments)
+
+
+def test_defaults_come_first_then_independent_nets_then_seeds_of_the_best() -> None:
+    trainer = FakeTrainer()
+    search = searched(trainer)
+    search.run()
+    assert trainer.asked[0] == ["shared 0", "shared, dropout 0"]
+    assert trainer.asked[1] == ["alone 0", "alone, dropout 0"]
+    first = search.nets[0].candidate
+    assert first.backbone() == kmtl.backbones.TabularMLP()
+    assert first.sharing == "hard"
+    repeats = [one for wave in trainer.asked for one in wave if one[-1] != "0"]
+    assert len(repeats) == REPEATED * SEEDS
+    tried = search.nets[: len(search.wanted)]
+    assert [net.candidate for net in tried] == search.wanted
+    best = sorted(tried, key=lambda net: -net.skill)[:REPEATED]
+    assert {one[:-2] for one in repeats} == {net.name for net in best}
+
+
+def test_one_target_has_nothing_to_share() -> None:
+    search = searched(FakeTrainer(), targets=1)
+    assert all(not c.shares and c.sharing == "hard" for c in search.wanted)
+    assert search.wanted[0].name == "net"
+    many = searched(FakeTrainer(), targets=20)
+    assert "cross-stitch" not in {c.name for c in many.wanted}
+
+
+def test_trials_and_time_end_a_search() -> None:
+    trainer = FakeTrainer()
+    search = searched(trainer, trials=3)
+    search.run(most=1)
+    assert trainer.asked == [["shared 0"]]
+    search.run()
+    assert trainer.asked[1:] == [["shared, dropout 0"], ["alone 0"]]
+    search.run()
+    assert len(search.nets) == 3
+    late = FakeTrainer()
+    searched(late, clock=Clock(1, spent=61)).run()  # the defaults always
+    assert late.asked == [["shared 0", "shared, dropout 0"]]
+
+
+def test_ctrl_c_keeps_what_there_is() -> None:
+    search = searched(FakeTrainer(stop="alone"))
+    search.run()
+    assert search.interrupted
+    assert len(search.nets) == 2
+    with pytest.raises(KeyboardInterrupt):
+        searched(FakeTrainer(stop="shared")).run()
+
+
+def test_nets_that_fail_are_named() -> None:
+    search = searched(FakeTrainer(fail=("shared",)), trials=3)
+    search.run()
+    assert search.failures == {"shared": "NaN"}
+    assert len(search.nets) == 2
+    with pytest.raises(RuntimeError, match=r"No net could be trained.*shared: NaN"):
+        searched(FakeTrainer(fail=("shared",)), trials=1).run()
+
+
+def test_a_search_goes_on_from_its_folder(tmp_path: Path) -> None:
+    record = {"data": "a", "seed": 0}
+    first = FakeTrainer(stop="alone", fail=("shared, dropout",))
+    searched(first, journal=Journal(tmp_path / "s", record)).run()
+    journal = Journal(tmp_path / "s", record)
+    assert journal.seconds == 2.5
+    second = FakeTrainer()
+    again = searched(second, trials=4, journal=journal)
+    again.run()
+    assert second.asked == [["alone 0", "alone, dropout 0"]]
+    assert again.failures == {"shared, dropout": "NaN"}
+    assert again.nets[0].weights[0].tolist() == [0, 0, 0]
+    assert again.nets[0].skills == {"price": 0.01}
+    with pytest.raises(ValueError, match=r"the same search.*where seed differs"):
+        Journal(tmp_path / "s", {**record, "seed": 1})
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / "letter").touch()
+    with pytest.raises(FileExistsError, match="must be empty"):
+        Journal(tmp_path / "o", record)
+    (tmp_path / "s" / "nets" / "shared-0.npz").write_bytes(b"")
+    with pytest.raises(kmtl.DamagedFileError, match="no finished net"):
+        journal.net(again.nets[0].candidate, 0)
+
+
+# -- verdicts --------------------------------------------------------------------------
+
+
+def said(task: Any, labels: np.ndarray, **answers: np.ndarray) -> str:
+    names = {
+        "mean": verdicts.AVERAGE,
+        "shared": verdicts.SHARED,
+        "alone": verdicts.ALONE,
+        "linear": verdicts.LINEAR,
+        "trees": verdicts.TREES,
+    }
+    return verdicts.verdict(task, labels, {names[k]: v for k, v in answers.items()})
+
+
+def test_verdicts_say_what_the_scores_say() -> None:
+    rng = np.random.default_rng(1)
+    labels = rng.normal(size=200)
+    labels[:5] = np.nan
+    near = labels + rng.normal(scale=0.1, size=200)
+    far = labels + rng.normal(scale=1.0, size=200)
+    words = said(PRICE, labels, mean=near, shared=near, alone=far, linear=far)
+    assert words.startswith("Share it: better by 9")
+    assert "%" in words
+    assert "The averaged nets are better than both others" in words
+    words = said(PRICE, labels, mean=far, shared=far, alone=near, trees=near)
+    assert words.startswith("Train it alone: better by")
+    assert "A tree model is better by 9" in words
+    like = labels + rng.normal(scale=1.0, size=200)
+    words = said(PRICE, labels, mean=far, shared=far, alone=like, linear=like)
+    assert words.startswith("Share it or not: no difference beyond chance")
+    assert "A linear model is as good, within chance" in words
+    assert "no time to train it alone" in said(
+        PRICE, labels, mean=far, shared=far, linear=far
+    )
+
+
+def test_points_of_accuracy_and_undefined_scores() -> None:
+    labels = np.arange(300) % 3
+    right = np.eye(3)[labels]
+    wrong = np.where(np.arange(300)[:, None] % 2 == 0, right, np.eye(3)[[0] * 300])
+    words = said(KIND, labels, mean=wrong, shared=right, alone=wrong, trees=right)
+    assert "Share it: better by 33 points of accuracy" in words
+    assert "A tree model is better by 33 points" in words
+    ones = np.ones(10, int)  # no AUC
+    words = said(SOLD, ones, mean=ones * 0.5, shared=ones * 0.5, alone=ones * 0.4)
+    assert "no difference beyond chance" in words
