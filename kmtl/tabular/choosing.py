@@ -80,12 +80,11 @@ def averaged(
     answers: Sequence[Mapping[str, np.ndarray]], counts: Sequence[int]
 ) -> dict[str, np.ndarray]:
     """Target -> weighted mean of answers."""
-    total = sum(counts)
+    kept = [place for place, count in enumerate(counts) if count]
+    weights = [counts[place] for place in kept]
     return {
-        name: sum(
-            one[name] * (count / total)
-            for one, count in zip(answers, counts, strict=True)
-            if count
+        name: np.average(
+            [answers[place][name] for place in kept], axis=0, weights=weights
         )
         for name in answers[0]
     }

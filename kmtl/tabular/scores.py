@@ -44,7 +44,8 @@ def sign(task: Task) -> int:
 
 def present(task: Task, labels: np.ndarray) -> np.ndarray:
     """Which rows have a label, `(N,)`."""
-    return present_labels(task, labels).reshape(len(labels), -1).all(axis=1)
+    there = present_labels(task, labels).reshape(len(labels), -1)
+    return np.asarray(there.all(axis=1))
 
 
 def decided(task: Task, answers: np.ndarray) -> np.ndarray:
