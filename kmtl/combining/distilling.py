@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
-from keras import ops
 
 from kmtl import _checks
+from kmtl.combining.asking import FEATURES, TAUGHT, Teachers
 from kmtl.tasks.base import Task
 from kmtl.tasks.output import TaskOutput
 from kmtl.tasks.taught import Taught
 from kmtl.training import sources, targets
 from kmtl.training.model import MultiTaskModel
-from kmtl.training.raw_sets import prepared
-from kmtl.typing import Data, TaskName
-
-#: Ends of the names of what is learned from teachers.
-TAUGHT, FEATURES = "_taught", "_features"
+from kmtl.training.user_data import prepare, prepare_rows
+from kmtl.typing import Data, Inputs, TaskName
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,13 +29,14 @@ class Distillation:
             and trained. The student learns with it.
         student: The student.
         teachers: Dict task name -> its teacher.
-        data: `(x, y, sample_weight)` to train `model` on, as `fit` does.
+        data: `(x, y, sample_weight)`, or a data set, to train `model` on, as `fit`
+            does.
     """
 
     model: MultiTaskModel
     student: MultiTaskModel
     teachers: dict[TaskName, MultiTaskModel]
-    data: tuple
+    data: Data
 
     def fit(
         self, validation_data: Data | None = None, **options: Any
@@ -53,53 +50,74 @@ class Distillation:
         Returns:
             What `model.fit` returns.
         """
-        x, y, weight = self.data
         if validation_data is not None:
-            validation_data = self.prepare(validation_data)
-        return self.model.fit(
-            x, y, sample_weight=weight, validation_data=validation_data, **options
-        )
+            options["validation_data"] = self.prepare(validation_data)
+        if not isinstance(self.data, tuple):
+            return self.model.fit(self.data, **options)
+        x, y, weight = self.data
+        return self.model.fit(x, y, sample_weight=weight, **options)
 
-    def prepare(self, data: Data) -> tuple:
+    def prepare(self, data: Data) -> Data:
         """Further data with the teachers' words, such as validation data.
 
         Args:
-            data: `(x, y)` or `(x, y, sample_weight)`, arrays, or a `kmtl.data.Split`.
+            data: As for `kmtl.distill`.
 
         Returns:
-            `(x, y, sample_weight)` for `model`.
+            `(x, y, sample_weight)` for `model`, or of a data set one that asks the
+            teachers about each batch.
         """
-        arrays = self.student.checked_arrays(data)
+        own = set(self.model.task_names)
+        alone = [name for name in self.student.task_names if name not in own]
+        teachers = Teachers(self.model, self.student, self.teachers)
+        arrays = sources.arrays_of(data)
         if arrays is None:
-            raise TypeError(
-                "`data` must be arrays or a kmtl.data.Split: the teachers are asked "
-                f"once about every row. Received: {type(data).__name__}"
-            )
-        x, y, weight = keras.utils.unpack_x_y_sample_weight(arrays)
-        raw = (sources.arrays_of(data) or (x,))[0]
-        y = dict(y)
-        learned = {task.name: task for task in self.model.tasks}
-        for model in {id(m): m for m in self.teachers.values()}.values():
-            given = prepared(model.input_specs, raw) if model.input_specs else raw
-            said = model.predict(given, verbose=0)
-            for name, teacher in self.teachers.items():
-                if teacher is model:
-                    y[name + TAUGHT] = self._label(name, np.asarray(said[name]))
-            wanted = [n for n in model.task_names if n + FEATURES in learned]
-            if wanted:
-                seam: Any = model.seam  # checked by `distill`
-                trunk = keras.Model(model.input, seam.output)
-                seen = np.asarray(trunk.predict(given, verbose=0))
-                y |= {name + FEATURES: seen for name in wanted if name in self.teachers}
-        return x, y, weight
+            return teachers.of_set(data, alone)
+        raw = arrays[0]
+        x, y, weight = _checked(self.student, arrays, alone)
+        return x, {**y, **teachers.of_rows(raw)}, weight
 
-    def _label(self, name: TaskName, said: np.ndarray) -> np.ndarray:
-        """A teacher's outputs in the scale in which the student learns the task."""
-        layer = self.student.task_outputs[name]
-        if layer.transform is None:
-            return said
-        mask = np.ones(said.shape, "float32")
-        return ops.convert_to_numpy(layer.targets(ops.convert_to_tensor(said), mask))
+
+def _checked(
+    student: MultiTaskModel, arrays: tuple, alone: Collection[TaskName]
+) -> tuple[Inputs, dict, Any]:
+    """`(x, y, sample_weight)` of the tasks that are not taught by teachers alone."""
+    x, y, weight = keras.utils.unpack_x_y_sample_weight(arrays)
+    names = [name for name in student.task_names if name not in alone]
+    if not names:
+        return prepare_rows(student, x), {}, None
+    if alone:
+        if isinstance(y, Mapping):
+            y = {name: labels for name, labels in y.items() if name not in alone}
+        if isinstance(weight, Mapping):
+            weight = {name: one for name, one in weight.items() if name not in alone}
+        student = MultiTaskModel(
+            student.input, {name: student.output[name] for name in names}
+        )
+    x, y, weight = prepare(student, x, y, weight)
+    return x, dict(y), weight
+
+
+def _unlabelled(
+    student: MultiTaskModel, known: Collection[TaskName], data: Data
+) -> list[TaskName]:
+    """Tasks with a teacher of which the data have no labels."""
+    arrays = sources.arrays_of(data)
+    if arrays is not None:
+        y = arrays[1]
+    elif sources.is_tf_dataset(data):
+        element = data.element_spec
+        y = element[1] if isinstance(element, tuple) and len(element) > 1 else None
+    else:
+        batch = data[0]
+        y = batch[1] if isinstance(batch, tuple) and len(batch) > 1 else None
+    if y is None:
+        given = set()
+    elif isinstance(y, Mapping):
+        given = set(y)
+    else:
+        given = set(map(str, getattr(y, "columns", ()))) or set(student.task_names)
+    return [name for name in student.task_names if name in known and name not in given]
 
 
 def distill(
@@ -123,8 +141,11 @@ def distill(
         student: The model to train, of any size and sharing.
         teachers: Trained models of some or all of its tasks, one for each task:
             single-task models, or larger ones of several tasks.
-        data: `(x, y)` or `(x, y, sample_weight)`, arrays, or a `kmtl.data.Split`. The
-            teachers are asked once, here.
+        data: `(x, y)` or `(x, y, sample_weight)`, arrays, or a `kmtl.data.Split`: the
+            teachers are asked once, here. Or a `tf.data.Dataset` or
+            `keras.utils.PyDataset` of batches, augmented ones too: they are asked about
+            each batch, on either backend. Tasks with a teacher may have no labels: they
+            learn from it alone.
         temperature: Number > 0 that divides logits. Defaults to 2.
         strength: Weight >= 0 of what teachers say, a factor of the task's own weight.
             Defaults to 1.
@@ -156,8 +177,18 @@ def distill(
     >>> student.predict(x, verbose=0)["size"].shape
     (20, 1)
 
+    A model that learns a new task and keeps what it said of the old ones, without their
+    data (learning without forgetting): its own past is the teacher.
+
+    >>> old = teachers[0]
+    >>> new = kmtl.add_task(old, kmtl.BinaryClassification("flag"), freeze=False)
+    >>> taught = kmtl.distill(new, old, (x, {"flag": (x[:, 1] > 0).astype(int)}))
+    >>> taught.model.task_names
+    ('kind_taught', 'flag')
+
     Reference: Hinton, Vinyals, Dean, 2015, arXiv:1503.02531; Li, Bilen, "Knowledge
-    Distillation for Multi-task Learning", ECCV 2020 workshops, arXiv:2007.06889.
+    Distillation for Multi-task Learning", ECCV 2020 workshops, arXiv:2007.06889; Li,
+    Hoiem, "Learning without Forgetting", TPAMI 2018, arXiv:1606.09282.
     """
     temperature = _checks.check_range("temperature", temperature, 0, low_open=True)
     strength = _checks.check_range("strength", strength, 0, 1e30)
@@ -165,10 +196,14 @@ def distill(
     seed = _checks.check_int("seed", seed, 0)
     given = [teachers] if isinstance(teachers, MultiTaskModel) else list(teachers)
     known = _by_task(student, given)
-    parts = student.checked_arrays(data)
-    if parts is not None:  # the scale in which values are learned
-        targets.adapt(student, *keras.utils.unpack_x_y_sample_weight(parts))
-    outputs = dict(student.output)
+    alone = _unlabelled(student, known, data)
+    arrays = sources.arrays_of(data)
+    # The scale in which values are learned.
+    if arrays is not None:
+        _adapt(student, *_checked(student, arrays, alone), alone)
+    else:
+        _adapt(student, data, None, None, alone)
+    outputs = {n: tensor for n, tensor in student.output.items() if n not in alone}
     for name, teacher in known.items():
         layer = student.task_outputs[name]
         targets.check_adapted(teacher, "distill")
@@ -205,8 +240,29 @@ def distill(
             seam: Any = student.seam
             outputs[task.name] = TaskOutput(task)(adapter(seam.output))
     model = MultiTaskModel(student.input, outputs, name="taught")
-    made = Distillation(model, student, known, ())
+    made = Distillation(model, student, known, data)
     return dataclasses.replace(made, data=made.prepare(data))
+
+
+def _adapt(
+    student: MultiTaskModel, x: Any, y: Any, weight: Any, alone: Collection[TaskName]
+) -> None:
+    """Fit the transforms that are not yet, on labels; a task without any has none."""
+    for name in alone:
+        if not student.task_outputs[name].adapted:
+            raise ValueError(
+                f"Task '{name}' of `student` learns from its teacher alone, in a scale "
+                "that must be known: call `student.adapt_targets({'" + name + "': "
+                "labels})`, or give labels. Received: data without any"
+            )
+    names = [name for name in student.task_names if name not in alone]
+    if names:
+        part = student
+        if alone:
+            part = MultiTaskModel(
+                student.input, {name: student.output[name] for name in names}
+            )
+        targets.adapt(part, x, y, weight)
 
 
 def _by_task(

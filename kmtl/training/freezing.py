@@ -12,7 +12,7 @@ from kmtl._private.keras import sublayers
 from kmtl.layers.dropout import Dropout
 from kmtl.tasks.output import TaskOutput
 from kmtl.training import rate_factors
-from kmtl.training.optimizer_slots import known_variables, rebuilt
+from kmtl.training.optimizer_slots import known_variables, note_known, rebuilt
 from kmtl.training.run_record import carry_trained
 from kmtl.training.task_variables import tasks_of_layers
 from kmtl.typing import Layer, Model, TaskName, Variable
@@ -84,8 +84,20 @@ def set_trainable(model: Model, layers: Sequence[Layer], value: bool) -> bool:
             layer.trainable = value
             changed = True
     if changed:
-        model.train_function = None  # the next `fit` traces a step anew
+        forget_steps(model)
     return changed
+
+
+def forget_steps(model: Model) -> None:
+    """Let steps be traced anew, for the variables that are trained now.
+
+    On JAX those of `evaluate` and `predict`, too: they take the values of trained and
+    other variables as two lists, and lists of the same shapes, with others in them,
+    would be taken for those they were traced with.
+    """
+    model.train_function = None
+    if keras.backend.backend() == "jax":
+        model.test_function = model.predict_function = None
 
 
 def frozen_parts(model: Model) -> tuple[str, ...]:
@@ -116,9 +128,10 @@ def cover(model: Model, variables: Sequence[Variable] = ()) -> None:
     none for others.
     """
     optimizer = model.optimizer
+    note_known(optimizer, model.variables)
     known = known_variables(optimizer)
     if known is None:
-        return  # built by somebody else
+        return  # of several optimizers, say
     wanted = {id(v) for v in (*model.trainable_variables, *variables)}
     have = {id(v) for v in known}
     if wanted <= have and not (averages(optimizer) and wanted != have):

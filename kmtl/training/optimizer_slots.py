@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from keras import ops
 
+from kmtl._private.keras import variable_index
 from kmtl.typing import Optimizer, Variable
 
 #: Optimizer -> {id of one of its variables: id of the model's variable}.
@@ -25,6 +26,24 @@ def build_optimizer(optimizer: Optimizer, variables: Sequence[Variable]) -> None
 def known_variables(optimizer: Optimizer) -> list[Variable] | None:
     """The variables that an optimizer was built for; None if others have built it."""
     return _built_for.get(optimizer)
+
+
+def note_known(optimizer: Optimizer, among: Sequence[Variable]) -> None:
+    """Note what an optimizer was built for that Keras has built, as `evaluate` may.
+
+    Args:
+        among: The model's variables.
+    """
+    if not optimizer.built or optimizer in _built_for:
+        return
+    found: dict[int, Variable] = {}
+    for variable in among:
+        try:
+            found[variable_index(optimizer, variable)] = variable
+        except KeyError:
+            continue
+    if found and sorted(found) == list(range(len(found))):
+        _built_for[optimizer] = [found[place] for place in range(len(found))]
 
 
 def rebuilt(optimizer: Optimizer, variables: Sequence[Variable]) -> Optimizer:

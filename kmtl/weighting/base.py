@@ -275,6 +275,11 @@ class GradientWeighting(Weighting):
         low_memory: At parameters level, keep two of the tasks' gradients at a time
             instead of all T, for (T + 1) T / 2 more backward passes. For methods on
             the Gramian. Defaults to False.
+        clip_norm: Float > 0: a task's gradient of the shared parameters that is longer
+            is shortened to this length before the method sees it, so that one task's
+            spike is not a step of all. Takes the parameters level. Heads' own gradients
+            are not clipped, nor is that of an only task: the optimizer's `clipnorm`
+            does that. Defaults to none.
     """
 
     kind = "gradient"
@@ -293,9 +298,20 @@ class GradientWeighting(Weighting):
         level: str | None = None,
         monitor: bool = False,
         low_memory: bool = False,
+        clip_norm: float | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        if clip_norm is not None:
+            clip_norm = _checks.check_range("clip_norm", clip_norm, 0, low_open=True)
+            if level == "features":
+                raise ValueError(
+                    "`clip_norm` is a length of gradients of the shared parameters: "
+                    "use level='parameters'. Received: level='features', "
+                    f"clip_norm={clip_norm}"
+                )
+            level = "parameters"
+        self.clip_norm = clip_norm
         if low_memory and (not self.uses_gramian or level == "features"):
             raise ValueError(
                 "`low_memory=True` needs a method on the Gramian at "
@@ -313,7 +329,20 @@ class GradientWeighting(Weighting):
             "level": self.level,
             "monitor": self.monitor,
             "low_memory": self.low_memory,
+            "clip_norm": self.clip_norm,
         }
+
+    def setup(
+        self, task_names: Sequence[str], num_parameters: int | None = None
+    ) -> None:
+        if self.clip_norm is not None and self.double_sampling:
+            raise ValueError(
+                "`clip_norm` needs the lengths of gradients, and "
+                f"'{self.registered_name}' has products of two halves of a batch: use "
+                "double_sampling=False, or no `clip_norm`. Received: "
+                f"clip_norm={self.clip_norm}, double_sampling=True"
+            )
+        super().setup(task_names, num_parameters)
 
     def add_weight(self, *args: Any, **kwargs: Any) -> Variable:
         # State is never cast down inside a layer that computes in half precision.
@@ -339,8 +368,13 @@ class GradientWeighting(Weighting):
         # Solvers of TensorFlow raise on what is not finite; the state stays as it is.
         gramian = ops.where(finite, gramian, _solvers.identity(gramian))
         losses = ops.where(finite, losses, ops.ones_like(losses))
+        factors = self._clipping(ops.diagonal(gramian))
+        if factors is not None:
+            gramian = factors[:, None] * gramian * factors[None, :]
         with self._guard(finite):
             weights = self._row_weights(gramian, losses, present, resolution)
+        if factors is not None:
+            weights = weights * factors
         return ops.cast(ops.where(finite, weights * present, float("nan")), dtype)
 
     def _row_weights(
@@ -363,12 +397,22 @@ class GradientWeighting(Weighting):
         if not self.uses_gramian:
             losses, present = (ops.cast(x, jacobian.dtype) for x in (losses, present))
             finite = ops.all(ops.isfinite(jacobian))
+            factors = self._clipping(ops.sum(jacobian * jacobian, axis=-1))
+            if factors is not None:
+                jacobian = factors[:, None] * jacobian
             with self._guard(finite):
                 update = self._direction(jacobian, losses, present)
             return ops.where(finite, update, float("nan"))
         gramian = ops.matmul(jacobian, ops.transpose(jacobian))
         weights = self.row_weights(gramian, losses, present)
         return ops.matmul(weights, jacobian)
+
+    def _clipping(self, squares: Tensor) -> Tensor | None:
+        """(T,) factors <= 1 for gradients of these squared lengths; None without."""
+        if self.clip_norm is None:
+            return None
+        lengths = ops.sqrt(ops.maximum(squares, 0))
+        return self.clip_norm / ops.maximum(lengths, self.clip_norm)
 
     def _direction(self, jacobian: Tensor, losses: Tensor, present: Tensor) -> Tensor:
         """What a method on the Jacobian implements, in one float dtype."""

@@ -119,3 +119,73 @@ def test_adapters_begin_alike_with_one_seed() -> None:
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first[0], first[1])
     assert not np.array_equal(first, other)
+
+
+def test_an_old_model_teaches_what_has_no_labels() -> None:
+    """Learning without forgetting: the model's own past is the teacher."""
+    old = model_of([TASKS[1]])
+    new = kmtl.add_task(old, kmtl.Classification("kind", classes=3), freeze=False)
+    taught = kmtl.distill(new, old, (X, {"kind": Y["kind"]}))
+    assert taught.model.task_names == ("kind", "size_taught")
+    taught.model.compile(keras.optimizers.Adam(0.05), run_eagerly=True)
+    logs = taught.fit((X[:4], Y), batch_size=20, epochs=2, verbose=0).history
+    assert np.isfinite(logs["val_size_taught_loss"]).all()
+    # What is learned: the old answers in the scale of the task.
+    _, y, _ = taught.data
+    said = old.predict(X, verbose=0)["size"]
+    scale = 2 * np.nanstd(Y["size"])
+    wanted = (said - 2 * np.nanmean(Y["size"])) / scale
+    # `add_task` took the scale along.
+    np.testing.assert_allclose(y["size_taught"], wanted, rtol=1e-3, atol=1e-4)
+    new = kmtl.add_task(model_of([TASKS[0]]), TASKS[1].replace(name="age"))
+    other = kmtl.build_mlp(input_shape=(4,), tasks=TASKS, units=(5,), seed=1)
+    with pytest.raises(ValueError, match="learns from its teacher alone"):
+        kmtl.distill(other, model_of([TASKS[1]]), (X, {"kind": Y["kind"]}))
+
+
+def test_teachers_are_asked_about_each_batch_of_a_data_set(taught) -> None:
+    class Batches(keras.utils.PyDataset):
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> tuple:
+            part = slice(20 * index, 20 * index + 20)
+            labels = {name: array[part] for name, array in Y.items()}
+            return X[part], labels, {name: np.ones(20) for name in Y}
+
+    made = taught.prepare(Batches())
+    x, y, weight = made[1]
+    np.testing.assert_array_equal(x, X[20:])
+    wanted = taught.data[1]
+    assert set(y) == set(wanted) == set(weight)
+    for name in wanted:
+        np.testing.assert_allclose(y[name], wanted[name][20:], rtol=1e-4, atol=1e-5)
+    logs = taught.model
+    logs.compile("sgd", run_eagerly=True)
+    assert np.isfinite(logs.evaluate(made, verbose=0)[0])
+
+
+@pytest.mark.thorough(on="jax")
+def test_a_pipeline_of_tensorflow_with_teachers_in_it(taught) -> None:
+    tf = pytest.importorskip("tensorflow")
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(16)
+    student = model_of(TASKS)
+    made = kmtl.distill(student, taught.teachers.values(), data, temperature=3.0)
+    wanted = taught.data[1]
+    rows = [y for _, y in made.data]
+    assert made.data.cardinality() == 3
+    for name in ("kind_taught", "size_taught", "size"):
+        found = np.concatenate([np.asarray(y[name]) for y in rows])
+        np.testing.assert_allclose(
+            found.reshape(-1), wanted[name].reshape(-1), rtol=1e-4, atol=1e-4
+        )
+    made.model.compile("adam")
+    logs = made.fit(data, epochs=2, verbose=0).history
+    assert np.isfinite(logs["val_kind_taught_loss"]).all()
+    # The labels are not asked for where there are none.
+    alone = kmtl.distill(model_of(TASKS), taught.teachers.values(), data.map(_only_x))
+    assert alone.model.task_names == ("kind_taught", "size_taught")
+
+
+def _only_x(x, y):
+    return x

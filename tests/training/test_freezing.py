@@ -109,13 +109,41 @@ def test_under_every_weighting(weighting) -> None:
         run_eagerly=True,
     )
     before = values(model, "shared_block1", "flag_")
-    model.fit(X[:16], {n: v[:16] for n, v in Y.items()}, batch_size=8, verbose=0)
+    part = X[:8], {n: v[:8] for n, v in Y.items()}
+    data = {"validation_data": part} if weighting == "auto_lambda" else {}
+    y = {n: v[:16] for n, v in Y.items()}
+    model.fit(X[:16], y, batch_size=8, verbose=0, **data)
     assert changed(before, values(model)) == set()
     # All that is shared: nothing is left to balance, and the heads go on.
     model.freeze("trunk")
     before = values(model)
-    model.fit(X[:8], {n: v[:8] for n, v in Y.items()}, batch_size=8, verbose=0)
+    model.fit(*part, batch_size=8, verbose=0, **data)
     assert changed(before, values(model)) == {"kind_head_logits", "size_head_logits"}
+
+
+def test_scores_while_other_parts_freeze_and_thaw() -> None:
+    """Equal shapes: a step on JAX takes one block's weights for the other's."""
+    model = kmtl.build_mlp(
+        input_shape=(4,), tasks=[kmtl.Regression("a")], units=(4, 4), dropout=None
+    )
+    model.compile(keras.optimizers.Adam(0.0))
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    y = {"a": x.sum(1)}
+    before = model.evaluate(x, y, verbose=0)[0]  # which may build the optimizer
+    answers = model.predict(x, verbose=0)["a"]
+    plan = kmtl.training.Curriculum(
+        start={"block_1": 1}, stop={"block_2": 1}
+    )  # the first block thaws when the second one freezes
+    history = model.fit(
+        x, y, epochs=2, validation_data=(x, y), callbacks=[plan], verbose=0
+    )
+    np.testing.assert_allclose(history.history["val_loss"], [before] * 2, rtol=1e-6)
+    model.freeze("block_1")
+    np.testing.assert_allclose(model.predict(x, verbose=0)["a"], answers, rtol=1e-6)
+    model.unfreeze()
+    model.freeze("block_2")
+    np.testing.assert_allclose(model.predict(x, verbose=0)["a"], answers, rtol=1e-6)
+    assert model.evaluate(x, y, verbose=0)[0] == pytest.approx(before, rel=1e-6)
 
 
 @pytest.mark.thorough(on="jax")

@@ -55,6 +55,35 @@ def test_a_plain_net_as_the_trunk() -> None:
     assert set(new.transferred.new) == {"a_head_logits", "b_head_logits"}
 
 
+def test_a_plain_net_into_a_model_of_ones_own() -> None:
+    inputs = keras.Input((4,))
+    net = keras.layers.Dense(5, name="stem")(inputs)
+    net = keras.Model(inputs, keras.layers.Dense(3, name="body")(net))
+    backbone = kmtl.backbones.FromKeras(net, cuts=["stem"], weights=None)
+    new = kmtl.build(
+        backbone=backbone, tasks=[A, B], input_shape=(4,), sharing_depth=1, seed=3
+    )
+    assert kmtl.transfer(net, into=new) is new
+    for task in "ab":
+        read = keras.Model(new.input, new.get_layer(f"{task}_head_logits").input)
+        np.testing.assert_array_equal(
+            keras.ops.convert_to_numpy(read(X)), keras.ops.convert_to_numpy(net(X))
+        )
+    report = new.transferred
+    names = ["shared_block1_stem", "a_block2_body", "b_block2_body"]
+    assert sorted(report.reused) == sorted(names)
+    assert set(report.new) == {"a_head_logits", "b_head_logits"}
+    # The plain form of a model, with its heads left behind; and what has other names.
+    old = built(A)
+    into = built(A, seed=8)
+    kmtl.transfer(old.to_keras(), into=into)
+    assert "a_head_logits" in into.transferred.left
+    kernel = [m.get_layer("shared_block2_dense").kernel for m in (old, into)]
+    np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, kernel))
+    with pytest.raises(ValueError, match="nothing would be transferred"):
+        kmtl.transfer(net, into=built(A))
+
+
 @pytest.mark.parametrize(
     "sharing",
     ["hard", "independent", "mmoe", "mtan", kmtl.sharing.HardSharing(depth=1)],
