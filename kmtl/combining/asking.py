@@ -9,7 +9,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from kmtl.layers.copying import copy_state
 from kmtl.tasks.checks import label_dict
+from kmtl.tasks.output import TaskOutput
 from kmtl.tasks.taught import Taught
 from kmtl.training.model import MultiTaskModel
 from kmtl.training.passed_on import PassedOn
@@ -44,6 +46,12 @@ class Teachers:
             task.name: tuple(task.shape)
             for task in model.tasks
             if isinstance(task, Taught)
+        }
+        # While a model trains on JAX, its own variables hold nothing.
+        self._scales = {
+            name: _twin(layer)
+            for name in self.by_task
+            if (layer := student.task_outputs[name]).transform is not None
         }
         #: Models to ask, with the names of what they are asked for.
         self._asked: list[tuple[keras.Model, MultiTaskModel, dict[str, str]]] = []
@@ -105,8 +113,8 @@ class Teachers:
 
     def _in_scale(self, name: TaskName, said: np.ndarray) -> np.ndarray:
         """A teacher's outputs in the scale in which the student learns the task."""
-        layer = self.student.task_outputs[name]
-        if layer.transform is None:
+        layer = self._scales.get(name)
+        if layer is None:
             return said
         mask = np.ones(said.shape, "float32")
         return ops.convert_to_numpy(layer.targets(ops.convert_to_tensor(said), mask))
@@ -133,6 +141,14 @@ class Teachers:
             return {name: part for name, part in y.items() if name not in without}
         tasks = [task for task in self.student.tasks if task.name not in without]
         return label_dict(y, tasks)
+
+
+def _twin(layer: TaskOutput) -> TaskOutput:
+    """An output layer that knows the same of the labels."""
+    twin = type(layer).from_config(layer.get_config())
+    twin(keras.Input(layer.input.shape[1:]))
+    copy_state(layer, twin)
+    return twin
 
 
 class _Asked(PassedOn):

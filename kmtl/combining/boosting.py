@@ -91,8 +91,28 @@ def boost(
             factors[name].append(shrinkage * step)
             sums[name] = sums[name] + np.float32(shrinkage * step) * answer
         stages.append(stage)
-        models.append(_sum_of(first, stages, factors, constants))
+        model = _sum_of(first, stages, factors, constants)
+        histories[-1] |= _scores(model, options(), arrays, batch_size)
+        models.append(model)
     return models, histories
+
+
+def _scores(
+    model: MultiTaskModel, given: Config, arrays: tuple, batch_size: int
+) -> dict[str, list[float]]:
+    """What metrics of the user's say of a sum on the training data.
+
+    They are the sum's, not its stages': these learn other labels. It keeps them.
+    """
+    if not (given.get("metrics") or given.get("weighted_metrics")):
+        return {}
+    own = ("metrics", "weighted_metrics", "run_eagerly", "jit_compile")
+    model.compile(**{name: given[name] for name in own if name in given})
+    x, y, weight = keras.utils.unpack_x_y_sample_weight(arrays)
+    logs = model.evaluate(
+        x, y, batch_size, sample_weight=weight, return_dict=True, verbose=0
+    )
+    return {f"sum_{name}": [float(value)] for name, value in logs.items()}
 
 
 def check(model: MultiTaskModel) -> None:

@@ -146,6 +146,8 @@ def ensemble(
         batch_size: Rows per step. Defaults to 32.
         optimizer: Keras optimizer or its name. Defaults to `"adam"`.
         compile_options: Dict of further arguments of `compile`, such as `weighting`.
+            Of boosting, `metrics` are those of the sums: `sum_<task>_<metric>` in the
+            histories, on the training data.
         validation_data: As for `fit`, for the histories. Not for boosting.
         seed: Integer >= 0; member i has `seed + i`. Defaults to 0.
         shrinkage: Of boosting: share of its best step that a stage makes, in (0, 1].

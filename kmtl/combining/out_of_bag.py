@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 from scipy import special
 
 from kmtl.evaluation._evaluate import evaluate as evaluated
 from kmtl.evaluation.table import Evaluation
 from kmtl.layers.average import SPACES
 from kmtl.tasks.output import TaskOutput
+from kmtl.training.labels import named
 from kmtl.training.model import MultiTaskModel
 
 _LEAST = 1e-30
@@ -33,7 +36,7 @@ def evaluate(
     for place, seen in enumerate(rows):
         unseen[place, seen] = False
     here = unseen.any(axis=0)
-    if not here.any() or any(task.target_is_input for task in models[0].tasks):
+    if not here.any():
         return None
     tasks = models[0].tasks
     totals: dict[str, np.ndarray] = {}
@@ -57,6 +60,12 @@ def evaluate(
     labels, weights = keras.tree.map_structure(
         lambda array: None if array is None else array[here], (y, weight)
     )
+    seen = named(models[0], keras.tree.map_structure(lambda array: array[here], x))
+    labels = dict(labels)
+    for task in tasks:
+        if task.target_is_input and labels.get(task.name) is None:
+            target, mask = map(ops.convert_to_numpy, task.clean_labels(None, seen))
+            labels[task.name] = np.where(mask > 0, target, np.nan)
     data = (given, labels) if weights is None else (given, labels, weights)
     return evaluated(_answers_only(models[0], given), data)
 
@@ -68,12 +77,16 @@ def _answers_only(
     inputs = {
         name: keras.Input(value.shape[1:], name=name) for name, value in given.items()
     }
-    outputs = {
-        task.name: TaskOutput(
-            task if task.transform is None else task.replace(transform=None)
-        )(inputs[f"{task.name}_answer"])
-        for task in model.tasks
-    }
+    outputs = {}
+    for task in model.tasks:
+        name = f"{task.name}_answer"
+        changes: dict[str, Any] = {}
+        if task.transform is not None:
+            changes["transform"] = None
+        if task.target_is_input:  # its labels have the shape of its answers
+            changes["input"] = name
+        plain = task.replace(**changes) if changes else task
+        outputs[task.name] = TaskOutput(plain)(inputs[name])
     return MultiTaskModel(inputs, outputs, name="out_of_bag")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import math
@@ -218,6 +219,7 @@ def fit_run(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     config: Options | None = None,
     verbose: Verbose = "auto",
+    tensorboard: bool = False,
     **fit_options: Any,
 ) -> keras.callbacks.History:
     """Train like `model.fit`, in a folder; the same call again goes on where it was.
@@ -243,6 +245,11 @@ def fit_run(
             optimizer, learning rate, weighting, seed or batch size. Callbacks and
             epochs may be others, and the steps of a learning rate schedule.
         verbose: As in `fit`.
+        tensorboard: Whether to write every epoch's logs for TensorBoard, to
+            `<folder>/tensorboard`: losses and metrics per task, what a weighting gives
+            each (`weight_<task>`), and with its `monitor=True` norms and conflicts of
+            gradients. Keras' own callback, among `callbacks`, does more. Defaults to
+            False.
         **fit_options: Further arguments of `model.fit`.
 
     Returns:
@@ -268,6 +275,7 @@ def fit_run(
     from kmtl.training.sources import arrays_of, is_tf_dataset, plan_of, skip_epochs
 
     epochs = _checks.check_int("epochs", epochs, 1)
+    boards = [_board(Path(folder))] if tensorboard else []
     arrays, plan, folder = arrays_of(data), plan_of(data), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock = _lock(folder)
@@ -304,7 +312,7 @@ def fit_run(
             validation_data=validation,
             validation_batch_size=batch_size,
             shuffle=False,
-            callbacks=[*callbacks, run],
+            callbacks=[*callbacks, *boards, run],
             verbose=verbose,
             **fit_options,
         )
@@ -316,6 +324,17 @@ def fit_run(
     history.history = run.history
     model.history = history
     return history
+
+
+def _board(folder: Path) -> keras.callbacks.Callback:
+    """What writes the epochs' logs for TensorBoard."""
+    if importlib.util.find_spec("tensorflow") is None:
+        raise ValueError(
+            "`tensorboard=True` needs TensorFlow, which writes the logs, on every "
+            "backend: install it, or plot `history.jsonl` in the run's folder. "
+            "Received: tensorboard=True"
+        )
+    return keras.callbacks.TensorBoard(folder / "tensorboard", write_graph=False)
 
 
 def _text(value: Any) -> Any:

@@ -144,6 +144,72 @@ def test_pseudo_residuals() -> None:
     np.testing.assert_allclose(found, 2 * (values - 3 * values), rtol=1e-6)
 
 
+def test_what_each_stage_of_boosting_learns(monkeypatch) -> None:
+    """Against residuals by hand, of every kind and with missing labels."""
+    seen = []
+
+    class Noted(ShuffledBatches):
+        def __init__(self, x, y, weights, **options):
+            seen.append(y)
+            super().__init__(x, y, weights, **options)
+
+    monkeypatch.setattr(boosting, "ShuffledBatches", Noted)
+    flag = Y["flag"].copy()
+    flag[40:] = -1
+    tags = (RNG.uniform(size=(48, 2)) < 0.3).astype("float32")
+    tags[3, 1] = tags[5] = np.nan
+    labels = {"kind": Y["kind"], "flag": flag, "size": Y["size"], "tags": tags}
+    run = kmtl.ensemble(
+        kmtl.build_mlp, (X, labels),
+        tasks=[*tasks(), kmtl.MultiLabel("tags", classes=2)],
+        method="boosting", members=2, epochs=1, batch_size=48, input_shape=(3,),
+        units=(4,), optimizer=keras.optimizers.Adam(0.05),
+        compile_options={"run_eagerly": True, "metrics": {"size": ["mse"]}},
+    )  # fmt: skip
+    first = run.members[0].predict(X, verbose=0)
+    kind = Y["kind"]
+    counts = np.bincount(kind[kind >= 0])
+    start = {
+        "kind": np.log(counts / counts.sum()),
+        "flag": special.logit([flag[:40].mean()]),
+        "size": np.nanmean(Y["size"], keepdims=True),
+        "tags": special.logit(np.nanmean(tags, axis=0)),
+    }
+    for stage, outputs in enumerate((start, first)):
+        there = np.eye(3)[kind] - special.softmax(outputs["kind"], -1)
+        wanted = {
+            "kind": np.where(kind[:, None] < 0, np.nan, there),
+            "flag": np.where(flag < 0, np.nan, flag)[:, None]
+            - special.expit(outputs["flag"]),
+            "size": 2 * (Y["size"][:, None] - outputs["size"]),
+            "tags": tags - special.expit(outputs["tags"]),
+        }
+        for name, residuals in wanted.items():
+            np.testing.assert_allclose(
+                seen[stage][name], residuals, rtol=1e-4, atol=1e-4, err_msg=name
+            )
+    # The user's metric is the sum's, in the labels' unit.
+    error = np.nanmean((first["size"][:, 0] - Y["size"]) ** 2)
+    np.testing.assert_allclose(run.histories[0]["sum_size_mse"], [error], rtol=1e-4)
+
+
+@pytest.mark.thorough(on="jax")
+def test_out_of_bag_where_the_input_is_the_target() -> None:
+    again = kmtl.Reconstruction("again")
+    run = kmtl.ensemble(
+        kmtl.build_mlp, (X, {"size": Y["size"]}), method="bagging", members=2, epochs=1,
+        tasks=[again, tasks()[2]], input_shape=(3,), units=(4,), seed=5,
+        compile_options={"run_eagerly": True},
+    )  # fmt: skip
+    unseen = np.array([~np.isin(np.arange(len(X)), bag(seed)) for seed in (5, 6)])
+    answers = np.stack([m.predict(X, verbose=0)["again"] for m in run.members])
+    here = unseen.any(0)
+    means = (answers * unseen[..., None]).sum(0)[here] / unseen.sum(0)[here][:, None]
+    assert run.out_of_bag["again"].score == pytest.approx(
+        ((means - X[here]) ** 2).mean(), rel=1e-4
+    )
+
+
 @pytest.mark.thorough(on="jax")
 def test_boosting_adds_up_its_stages(boosted) -> None:
     losses = [member.loss_report(X, Y)["total"] for member in compiled(boosted)]

@@ -114,6 +114,32 @@ def test_more_epochs_continue_a_finished_run(tmp_path: Path, reference: tuple) -
 
 
 @pytest.mark.thorough(on="jax")
+def test_logs_for_tensorboard(tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow")
+    from tensorboard.backend.event_processing import event_accumulator
+
+    run(tmp_path, epochs=1, tensorboard=True)
+    _, history = run(tmp_path, epochs=2, tensorboard=True)  # goes on
+    logs = {}
+    for part in ("train", "validation"):
+        found = event_accumulator.EventAccumulator(
+            str(tmp_path / "tensorboard" / part), {"tensors": 0}
+        ).Reload()
+        for tag in found.Tags()["tensors"]:
+            events = found.Tensors(tag)
+            values = [event.tensor_proto.float_val[0] for event in events]
+            logs[part, tag] = [event.step for event in events], values
+    for log, part, name in (
+        ("size_loss", "train", "epoch_size_loss"),
+        ("weight_kind", "train", "epoch_weight_kind"),
+        ("val_kind_accuracy", "validation", "epoch_kind_accuracy"),
+    ):
+        steps, values = logs[part, name]
+        assert steps == [0, 1]
+        np.testing.assert_allclose(values, history.history[log], rtol=1e-6)
+
+
+@pytest.mark.thorough(on="jax")
 @pytest.mark.filterwarnings(
     "ignore:Your input ran out of data"
 )  # Keras, unknown length
