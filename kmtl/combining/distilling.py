@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from kmtl import _checks
+from kmtl.combining import taught_data
 from kmtl.combining.asking import FEATURES, TAUGHT, Teachers
 from kmtl.tasks.base import Task
 from kmtl.tasks.output import TaskOutput
 from kmtl.tasks.taught import Taught
 from kmtl.training import sources, targets
 from kmtl.training.model import MultiTaskModel
-from kmtl.training.user_data import prepare, prepare_rows
-from kmtl.typing import Data, Inputs, TaskName
+from kmtl.typing import Data, TaskName
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,50 +74,8 @@ class Distillation:
         if arrays is None:
             return teachers.of_set(data, alone)
         raw = arrays[0]
-        x, y, weight = _checked(self.student, arrays, alone)
+        x, y, weight = taught_data.checked(self.student, arrays, alone)
         return x, {**y, **teachers.of_rows(raw)}, weight
-
-
-def _checked(
-    student: MultiTaskModel, arrays: tuple, alone: Collection[TaskName]
-) -> tuple[Inputs, dict, Any]:
-    """`(x, y, sample_weight)` of the tasks that are not taught by teachers alone."""
-    x, y, weight = keras.utils.unpack_x_y_sample_weight(arrays)
-    names = [name for name in student.task_names if name not in alone]
-    if not names:
-        return prepare_rows(student, x), {}, None
-    if alone:
-        if isinstance(y, Mapping):
-            y = {name: labels for name, labels in y.items() if name not in alone}
-        if isinstance(weight, Mapping):
-            weight = {name: one for name, one in weight.items() if name not in alone}
-        student = MultiTaskModel(
-            student.input, {name: student.output[name] for name in names}
-        )
-    x, y, weight = prepare(student, x, y, weight)
-    return x, dict(y), weight
-
-
-def _unlabelled(
-    student: MultiTaskModel, known: Collection[TaskName], data: Data
-) -> list[TaskName]:
-    """Tasks with a teacher of which the data have no labels."""
-    arrays = sources.arrays_of(data)
-    if arrays is not None:
-        y = arrays[1]
-    elif sources.is_tf_dataset(data):
-        element = data.element_spec
-        y = element[1] if isinstance(element, tuple) and len(element) > 1 else None
-    else:
-        batch = data[0]
-        y = batch[1] if isinstance(batch, tuple) and len(batch) > 1 else None
-    if y is None:
-        given = set()
-    elif isinstance(y, Mapping):
-        given = set(y)
-    else:
-        given = set(map(str, getattr(y, "columns", ()))) or set(student.task_names)
-    return [name for name in student.task_names if name in known and name not in given]
 
 
 def distill(
@@ -196,13 +154,13 @@ def distill(
     seed = _checks.check_int("seed", seed, 0)
     given = [teachers] if isinstance(teachers, MultiTaskModel) else list(teachers)
     known = _by_task(student, given)
-    alone = _unlabelled(student, known, data)
+    alone = taught_data.unlabelled(student, known, data)
     arrays = sources.arrays_of(data)
     # The scale in which values are learned.
     if arrays is not None:
-        _adapt(student, *_checked(student, arrays, alone), alone)
+        taught_data.adapt(student, *taught_data.checked(student, arrays, alone), alone)
     else:
-        _adapt(student, data, None, None, alone)
+        taught_data.adapt(student, data, None, None, alone)
     outputs = {n: tensor for n, tensor in student.output.items() if n not in alone}
     for name, teacher in known.items():
         layer = student.task_outputs[name]
@@ -242,27 +200,6 @@ def distill(
     model = MultiTaskModel(student.input, outputs, name="taught")
     made = Distillation(model, student, known, data)
     return dataclasses.replace(made, data=made.prepare(data))
-
-
-def _adapt(
-    student: MultiTaskModel, x: Any, y: Any, weight: Any, alone: Collection[TaskName]
-) -> None:
-    """Fit the transforms that are not yet, on labels; a task without any has none."""
-    for name in alone:
-        if not student.task_outputs[name].adapted:
-            raise ValueError(
-                f"Task '{name}' of `student` learns from its teacher alone, in a scale "
-                "that must be known: call `student.adapt_targets({'" + name + "': "
-                "labels})`, or give labels. Received: data without any"
-            )
-    names = [name for name in student.task_names if name not in alone]
-    if names:
-        part = student
-        if alone:
-            part = MultiTaskModel(
-                student.input, {name: student.output[name] for name in names}
-            )
-        targets.adapt(part, x, y, weight)
 
 
 def _by_task(

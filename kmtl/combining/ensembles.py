@@ -2,107 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
-
-import keras
-import keras_tuner
-import numpy as np
+from typing import Any
 
 from kmtl import _checks
 from kmtl.combining import boosting, out_of_bag
-from kmtl.evaluation.ensemble import average, compare
-from kmtl.evaluation.table import Evaluation
+from kmtl.combining.ensemble_run import EnsembleRun
+from kmtl.combining.members import Training, built
+from kmtl.evaluation.ensemble import average
 from kmtl.tasks.base import Task
-from kmtl.training import targets
-from kmtl.training.batches import ShuffledBatches
 from kmtl.training.model import MultiTaskModel
-from kmtl.training.schedules import factor
-from kmtl.training.user_data import prepare_validation
 from kmtl.tuning.hypermodel import HyperModel
-from kmtl.tuning.population import limits
-from kmtl.typing import Data, Inputs, Logs, Options, Outputs, Verbose
-
-if TYPE_CHECKING:
-    import pandas
+from kmtl.typing import Data, Options, Verbose
 
 METHODS = ("seeds", "bagging", "snapshot", "boosting")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class EnsembleRun:
-    """An ensemble that was trained.
-
-    Attributes:
-        model: The one model of all members; it saves, loads and exports as any other.
-        members: The members; of boosting the sums of the first stages, up to all.
-        method: How they were trained.
-        histories: Per training log name -> values per epoch.
-        out_of_bag: Of bagging, the scores of rows by the members that had not trained
-            on them; else None.
-    """
-
-    model: MultiTaskModel
-    members: tuple[MultiTaskModel, ...]
-    method: str
-    histories: tuple[dict[str, list[float]], ...]
-    out_of_bag: Evaluation | None = None
-
-    def evaluate(self, data: Data, **options: Any) -> pandas.DataFrame:
-        """The scores of the members, their mean and spread, and the ensemble's.
-
-        Args:
-            data, **options: As for `kmtl.evaluate`.
-
-        Returns:
-            A DataFrame: a row per member, then `"mean"` and `"spread"` (the standard
-            deviation over members), and `"ensemble"`; a column per task's score.
-        """
-        import pandas
-
-        word = "stages" if self.method == "boosting" else "member"
-        named = {f"{word} {i}": m for i, m in enumerate(self.members, 1)}
-        table = compare({**named, "ensemble": self.model}, data, **options)
-        own = table.iloc[:-1]
-        ddof = 1 if len(own) > 1 else 0
-        extra = pandas.DataFrame({"mean": own.mean(), "spread": own.std(ddof=ddof)}).T
-        found = pandas.concat([own, extra, table.iloc[-1:]])
-        found.index.name = table.index.name
-        return found
-
-    def spread(self, x: Inputs, batch_size: int | None = None) -> Outputs:
-        """How far the members' answers are apart: a standard deviation per answer.
-
-        Of probabilities for classes, in the labels' unit for values.
-
-        Args:
-            x: Inputs, as for `predict`.
-            batch_size: As for `predict`.
-
-        Returns:
-            Dict task name -> array of the shape of the task's outputs.
-
-        Raises:
-            ValueError: for boosting, whose stages are no answers of their own.
-        """
-        if self.method == "boosting":
-            raise ValueError(
-                "`spread` needs members that answer alone, which stages of boosting do "
-                "not: train with method='seeds' or 'bagging'"
-            )
-        found = [m.predict(x, batch_size=batch_size, verbose=0) for m in self.members]
-        return {
-            task.name: np.std(
-                [
-                    keras.ops.convert_to_numpy(task.activate(answers[task.name]))
-                    for answers in found
-                ],
-                axis=0,
-            )
-            for task in self.model.tasks
-        }
 
 
 def ensemble(
@@ -228,7 +142,7 @@ def ensemble(
             f"kmtl.data.Split: members draw rows from them. Received: "
             f"{type(data).__name__}"
         )
-    training = _Training(
+    training = Training(
         hypermodel, arrays, members, epochs, batch_size, validation_data, verbose
     )
     if method == "boosting":
@@ -266,148 +180,3 @@ def _check_free_rate(optimizer: Any) -> None:
             "lowers it within each cycle: give its first value as a number. Received: "
             f"{type(optimizer).__name__} with a LearningRateSchedule"
         )
-
-
-def built(hypermodel: HyperModel, execution: int = 0) -> MultiTaskModel:
-    """A compiled model with the seed of an execution."""
-    hypermodel.execution = execution
-    try:
-        return hypermodel.build(keras_tuner.HyperParameters())
-    finally:
-        hypermodel.execution = 0
-
-
-@dataclasses.dataclass
-class _Training:
-    """The trainings of an ensemble."""
-
-    hypermodel: HyperModel
-    arrays: tuple
-    members: int
-    epochs: int
-    batch_size: int
-    validation: Data | None
-    verbose: Verbose
-
-    @property
-    def rows(self) -> int:
-        return len(keras.tree.flatten(self.arrays[0])[0])
-
-    def bag(self, member: int) -> np.ndarray:
-        """Numbers of the rows that a member draws, `(N,)`."""
-        assert self.hypermodel.seed is not None
-        drawn = np.random.default_rng((self.hypermodel.seed + member, 0x0BA6))
-        return drawn.integers(0, self.rows, self.rows)
-
-    def alone(self, bagged: bool) -> tuple[list, list]:
-        """Members that know nothing of each other, and their histories."""
-        x, y, weight = keras.utils.unpack_x_y_sample_weight(self.arrays)
-        reason = limits.reason_against(
-            self.hypermodel, x, y, weight, validation_data=self.validation
-        )
-        models = [built(self.hypermodel, i) for i in range(self.members)]
-        if reason is None and limits.reason_against_model(models[0]) is None:
-            return self._side_by_side(models, bagged)
-        histories = []
-        for i, model in enumerate(models):
-            batches = self._batches(i, self.bag(i) if bagged else None)
-            self._learn_labels(model)
-            history = self._fit(model, batches)
-            histories.append(history.history)
-        return models, histories
-
-    def _side_by_side(self, models: list, bagged: bool) -> tuple[list, list]:
-        from kmtl.combining.bagged_population import BaggedPopulation
-        from kmtl.tuning.population.members import Member
-        from kmtl.tuning.population.run import Population
-
-        x, y, weight = keras.utils.unpack_x_y_sample_weight(self.arrays)
-        options: dict[str, Any] = {
-            "sample_weight": weight,
-            "validation_data": self.validation,
-            "batch_size": self.batch_size,
-        }
-        population = (
-            BaggedPopulation(self.hypermodel, x, y, bag=self.bag, **options)
-            if bagged
-            else Population(self.hypermodel, x, y, **options)
-        )
-        values = self.hypermodel.default_values()
-        wanted = [Member(values, i) for i in range(self.members)]
-        trained = population.train(wanted, epochs=self.epochs, keep_last=True)
-        for model, found in zip(models, trained, strict=True):
-            if found.failure is not None:
-                from kmtl.training.guards import NonFiniteError
-
-                raise NonFiniteError(found.failure)
-            assert found.last is not None
-            found.last.restore(model)
-        return models, [found.history for found in trained]
-
-    def snapshots(self) -> tuple[list, list]:
-        """What one training is at the ends of its cycles, and its history."""
-        model = built(self.hypermodel)
-        cycles = _Cycles(self.epochs // self.members)
-        self._learn_labels(model)
-        history = self._fit(model, self._batches(0, None), [cycles])
-        models = []
-        for weights in cycles.found:
-            member = built(self.hypermodel)
-            for layer, values in zip(member.layers, weights, strict=True):
-                layer.set_weights(values)
-            models.append(member)
-        return models, [history.history]
-
-    def _batches(self, member: int, rows: np.ndarray | None) -> ShuffledBatches:
-        parts = self.arrays
-        if rows is not None:
-            parts = keras.tree.map_structure(lambda array: array[rows], parts)
-        assert self.hypermodel.seed is not None
-        seed = self.hypermodel.seed + member
-        return ShuffledBatches(*parts, batch_size=self.batch_size, seed=seed)
-
-    def _learn_labels(self, model: MultiTaskModel) -> None:
-        """Of all rows, also where a member trains on some."""
-        targets.adapt(model, *keras.utils.unpack_x_y_sample_weight(self.arrays))
-
-    def _fit(
-        self, model: MultiTaskModel, batches: ShuffledBatches, callbacks: Any = None
-    ) -> keras.callbacks.History:
-        validation = self.validation
-        if validation is not None:
-            validation = prepare_validation(model, validation)
-        return model.fit(
-            batches,
-            epochs=self.epochs,
-            validation_data=validation,
-            callbacks=callbacks,
-            verbose=self.verbose,
-            shuffle=False,  # of the batches, which are shuffled rows
-        )
-
-
-class _Cycles(keras.callbacks.Callback):
-    """The learning rate from its beginning towards 0 in every cycle, epoch by epoch.
-
-    Args:
-        length: Epochs of a cycle.
-    """
-
-    def __init__(self, length: int):
-        super().__init__()
-        self.length = length
-        #: Per finished cycle the weights of every layer.
-        self.found: list[list[list[np.ndarray]]] = []
-
-    def on_train_begin(self, logs: Logs | None = None) -> None:
-        rate = self.model.optimizer.learning_rate
-        self.first = float(keras.ops.convert_to_numpy(rate))
-
-    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        share = factor("cosine", epoch % self.length, self.length)
-        self.model.optimizer.learning_rate = self.first * share
-
-    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        if (epoch + 1) % self.length == 0:
-            layers = self.model.layers
-            self.found.append([layer.get_weights() for layer in layers])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
-import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,25 +12,11 @@ import numpy as np
 from keras import ops
 
 from kmtl import _checks
-from kmtl.training import freezing, rate_factors
+from kmtl.training import freezing, rate_factors, unfinished
 from kmtl.training.balance import current_plan
-from kmtl.typing import Layer, Logs, Model, TaskName
+from kmtl.typing import Layer, Logs, TaskName
 
 logger = logging.getLogger("kmtl")
-
-
-@dataclasses.dataclass
-class _Begun:
-    """What a model was before a training, and what the training has made of it."""
-
-    trainable: list[tuple[Layer, bool]]
-    weights: dict[TaskName, float]
-    set_trainable: dict[int, bool] = dataclasses.field(default_factory=dict)
-    set_weights: dict[TaskName, float] = dataclasses.field(default_factory=dict)
-
-
-#: Trainings that have not ended. Keras tells callbacks nothing of an exception.
-_BEGUN: weakref.WeakKeyDictionary[Model, _Begun] = weakref.WeakKeyDictionary()
 
 
 class Curriculum(keras.callbacks.Callback):
@@ -124,7 +108,7 @@ class Curriculum(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         model = self.model
-        _undo_unfinished(model)
+        unfinished.undo_unfinished(model)
         names = model.task_names
         self._factors = self._schedule()
         _checks.check_task_keys("weights", self.weights, names, partial=True)
@@ -164,7 +148,7 @@ class Curriculum(keras.callbacks.Callback):
         self.best_epoch = [np.int64(-1) for _ in names]
         self.stopped_epoch = [np.int64(-1) for _ in names]
         self._before = [(layer, layer.trainable) for layer in self._planned()]
-        _BEGUN[model] = _Begun(self._before, model.task_weights)
+        unfinished.BEGUN[model] = unfinished.Begun(self._before, model.task_weights)
         # The optimizer is to know all that will be trained: a checkpoint has the same
         # variables in every stage.
         freezing.set_trainable(model, self._planned(), True)
@@ -173,7 +157,7 @@ class Curriculum(keras.callbacks.Callback):
 
     def _note(self) -> None:
         """What this training has set, to tell it from what the user sets later."""
-        begun = _BEGUN[self.model]
+        begun = unfinished.BEGUN[self.model]
         begun.set_trainable = {id(la): la.trainable for la, _ in begun.trainable}
         begun.set_weights = self.model.task_weights
 
@@ -269,36 +253,10 @@ class Curriculum(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        _BEGUN.pop(self.model, None)
-        _set_back(self.model, self._before)
+        unfinished.BEGUN.pop(self.model, None)
+        unfinished.set_back(self.model, self._before)
         weights = dict(zip(self.model.task_names, self.base_weights, strict=True))
         self.model.set_task_weights({n: float(w) for n, w in weights.items()})
-
-
-def _set_back(model: Model, before: list[tuple[Layer, bool]]) -> None:
-    for value in (True, False):
-        layers = [layer for layer, was in before if was is value]
-        freezing.set_trainable(model, layers, value)
-
-
-def _undo_unfinished(model: Model) -> None:
-    """Set back what a training that was broken off has left, but nothing set since."""
-    begun = _BEGUN.pop(model, None)
-    if begun is None:
-        return
-    left = begun.set_trainable
-    _set_back(
-        model,
-        [(la, was) for la, was in begun.trainable if left[id(la)] is la.trainable],
-    )
-    now = model.task_weights
-    model.set_task_weights(
-        {
-            name: weight
-            for name, weight in begun.weights.items()
-            if now[name] == begun.set_weights[name]
-        }
-    )
 
 
 def _epochs(
