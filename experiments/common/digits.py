@@ -27,12 +27,13 @@ class Digits:
     test: tuple
 
 
-def load(name: str, rows: Sequence[int], folder: Path | None) -> Digits:
+def load(name: str, rows: Sequence[int], folder: Path | None, seed: int = 0) -> Digits:
     """Images of MNIST, or scikit-learn's small ones (`"digits"`), in three parts.
 
     Args:
-        rows: Of the parts; the same images for every seed.
+        rows: Of the parts.
         folder: With `mnist`; None is where `kmtl.data.mnist` looks.
+        seed: Which of the images are to train on; those to test are always the same.
     """
     if name == "digits":
         found = kmtl.data.digits()
@@ -42,7 +43,7 @@ def load(name: str, rows: Sequence[int], folder: Path | None) -> Digits:
     else:
         (x, digit), test = kmtl.data.mnist(folder and folder / name)
         x, test = x / np.float32(255), (test[0] / np.float32(255), test[1])
-    order = np.random.default_rng(0).permutation(len(x))
+    order = np.random.default_rng(seed).permutation(len(x))
     first, second = order[: rows[0]], order[rows[0] : rows[0] + rows[1]]
     parts = (x[first], digit[first]), (x[second], digit[second])
     return Digits(*(labelled(*part) for part in (*parts, (t[: rows[2]] for t in test))))

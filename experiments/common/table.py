@@ -73,7 +73,8 @@ def write(
                 for column in extra
             ]
             cells = [method, f"{error[0]:.2f} ± {error[1]:.2f}", shown, said]
-            cells += [f"{mean:,.0f}" for mean in means] + [str(len(seeds))]
+            cells += ["–" if np.isnan(m) else f"{m:,.0f}" for m in means]
+            cells.append(str(len(seeds)))
             lines.append(f"| {' | '.join(cells)} |")
             table[method] = {"error": error, "gain": gain, "seeds": len(seeds)}
         lines.append("")

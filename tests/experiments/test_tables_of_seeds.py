@@ -25,6 +25,7 @@ EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
         ("partial_labels", 3),
         ("relu_vs_others", 5),
         ("regularisation_and_optimisers", 12),
+        ("hybrid", 5),
     ],
 )  # fmt: skip
 def test_fast_run(name: str, rows: int, tmp_path: Path) -> None:
