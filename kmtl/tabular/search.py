@@ -57,7 +57,7 @@ class Search:
             RuntimeError: where no net could be trained.
         """
         try:
-            for wave in self._waves():
+            for wave in filter(None, self._waves()):
                 ended = len(self.nets) + len(self.failures)
                 limits = [n for n in (most, self.trials) if n is not None]
                 left = min(limits) - ended if limits else len(wave)

@@ -168,6 +168,15 @@ def test_trials_and_time_end_a_search() -> None:
     assert late.asked == [["shared 0", "shared, dropout 0"]]
 
 
+def test_after_the_defaults_a_search_goes_on_while_there_is_time() -> None:
+    trainer = FakeTrainer()
+    search = searched(trainer, clock=Clock(10))
+    search.run(most=2)
+    search.run()
+    assert trainer.asked[1] == ["alone 0", "alone, dropout 0"]
+    assert len(search.nets) == len(search.wanted) + REPEATED * SEEDS
+
+
 def test_ctrl_c_keeps_what_there_is() -> None:
     search = searched(FakeTrainer(stop="alone"))
     search.run()
