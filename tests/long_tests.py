@@ -195,7 +195,6 @@ KEPT_ON_JAX = {
     "contract/test_contract.py::test_task": ["*check_[!t]*", "classification-*"],
     "contract/test_contract.py::test_training_a_trunk": ["mlp-*"],
     "losses/test_keras_losses.py::test_loss": ["BinaryCrossentropy"],
-    "metrics/test_keras_metrics.py::test_metric": ["R2Score"],
     "losses/test_masked.py::test_absent_labels_pull_at_nothing": ["c*"],
     "metrics/test_metrics.py::test_metric": ["top2"],
     "training/test_absent_heads.py::test_no_optimizer_moves_an_absent_task*": [
@@ -213,6 +212,19 @@ KEPT_ON_JAX = {
 #: Tests that run on TensorFlow alone by default: what they hold is made of `keras.ops`
 #: that other tests run on JAX, or of what no backend knows about.
 NOT_ON_JAX = [
+    "inputs/test_sequences.py::*",
+    "inputs/test_table.py::test_quantiles_are_those_of_the_scaled_columns",
+    "losses/test_regions.py::test_values_of_pictures*",
+    "losses/test_regions.py::test_gradients_are_finite*",
+    "metrics/test_keras_metrics.py::test_metric*",
+    "metrics/test_metrics.py::test_auc_equals_sklearn_per_column",
+    "tasks/test_soft_labels.py::test_vectors*",
+    "test_builders.py::test_uint8_images_are_scaled_in_the_model",
+    "tuning/test_search.py::test_an_interrupted_trial_goes_on_from*",
+    # In float64, and so on TensorFlow; on JAX what is compiled is held by the contract.
+    "weighting/test_gradient_golden.py::*",
+    "weighting/test_gradient_solvers.py::test_one_sided_jacobi*",
+    "weighting/test_gradient_solvers.py::test_nonnegative_qp*[[][48]*",
     "backbones/test_applications.py::*",
     "tasks/test_tagging.py::test_f1_of_spans*",
     "tasks/test_transforms.py::test_values_of_scikit_learn*",
