@@ -10,7 +10,13 @@ from kmtl.layers.columns import Columns
 from kmtl.layers.deep_supervision import DeepSupervision
 from kmtl.layers.dropout import Dropout
 from kmtl.layers.dselect_k_gate import DSelectKGate
-from kmtl.layers.ends import ExpectedPlace, LogSurvival, Positive, ZeroInflatedMean
+from kmtl.layers.ends import (
+    ExpectedPlace,
+    LogSurvival,
+    Positive,
+    Rate,
+    ZeroInflatedMean,
+)
 from kmtl.layers.film import FiLM
 from kmtl.layers.fusion import Fusion
 from kmtl.layers.gates import SoftmaxGate
@@ -64,6 +70,7 @@ from kmtl.layers.transfer import Calibrator, InformationTransfer
 __all__ = [
     "ExpectedPlace",
     "Positive",
+    "Rate",
     "ZeroInflatedMean",
     "LogSurvival",
     "Attention",

@@ -84,6 +84,19 @@ class ZeroInflatedMean(End):
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
+class Rate(End):
+    """The exponential, at most that of 40: an input far from all others gives no
+    infinite number, of which 0 times is not 0 where it has no label.
+
+    In float32: half precision ends at exp(11).
+    """
+
+    def call(self, inputs: Tensor) -> Tensor:
+        inputs = ops.cast(inputs, "float32")
+        return ops.exp(ops.minimum(inputs, _MOST_EXPONENT))
+
+
+@keras.saving.register_keras_serializable(package="kmtl")
 class Positive(End):
     """A softplus, never below 1e-4, in float32."""
 

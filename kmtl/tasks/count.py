@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar
 
-import keras
 import numpy as np
 
 from kmtl import _checks, losses, metrics
 from kmtl._registry import register
+from kmtl.layers.ends import Rate
 from kmtl.tasks.heads import HeadContext
 from kmtl.tasks.regression import Regression
 from kmtl.typing import Config, Tensor
@@ -95,9 +95,7 @@ class Count(Regression):
 
     def build_head(self, features: Tensor, head: HeadContext) -> Tensor:
         logits = super().build_head(features, head)
-        # In float32: half precision ends at exp(11).
-        kind, options = keras.layers.Activation, {"activation": "exponential"}
-        return head.make.layer(kind, "rate", dtype="float32", **options)(logits)
+        return head.make.layer(Rate, "rate")(logits)
 
     @property
     def label_range(self) -> tuple[float, float]:

@@ -7,6 +7,7 @@ import pytest
 from core_tools import gradient
 from keras import ops
 
+import kmtl
 from kmtl import losses
 
 LABELS = np.array([0.0, 0.0, 1.0, 3.0, 3.0, 5e3, 1e6, 1e6, 1e6, 1e7, 1e7])
@@ -37,3 +38,9 @@ def test_negative_binomial(dispersion: float) -> None:
     expected = np.where(LABELS > 0, -LABELS * np.log(PART), 0.0)
     expected = expected - (LABELS + 1 / dispersion) * spread
     close(losses.negative_binomial(LABELS, RATES, dispersion), expected)
+
+
+def test_an_input_far_from_all_others_has_a_finite_rate() -> None:
+    """An infinite one makes the loss NaN even of a row that has no label."""
+    found = ops.convert_to_numpy(kmtl.layers.Rate()(np.array([[1.0], [1e6]])))
+    np.testing.assert_allclose(found, np.exp([[1.0], [40.0]]), rtol=1e-5)
