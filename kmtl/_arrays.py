@@ -87,14 +87,45 @@ def _from_objects(array: np.ndarray, value: Any, what: str) -> np.ndarray:
     if any(isinstance(item, (str, bytes)) for item in items):
         return array
     if any(isinstance(item, (list, tuple, np.ndarray, dict)) for item in items):
-        raise ValueError(
-            f"{what} must have rows of one shape; pad them to one length. "
-            "Received: an array of arrays"
-        )
+        return _of_rows(array, what)
     absent = [item is None or type(item).__name__ == "NAType" for item in items]
     numbers = [np.nan if gone else v for gone, v in zip(absent, items, strict=True)]
     found = np.array(numbers) if numbers else np.zeros(0)
     return array if found.dtype.kind == "O" else found.reshape(array.shape)
+
+
+def _of_rows(array: np.ndarray, what: str) -> np.ndarray:
+    """A column of vectors, such as embeddings in a table, as one array; a row that is
+    absent as a whole is NaN."""
+    items = array.ravel()
+    there = [isinstance(item, (list, tuple, np.ndarray)) for item in items]
+    rows = [as_array(v, what) for v, known in zip(items, there, strict=True) if known]
+    wrong = [
+        type(item).__name__
+        for item, known in zip(items, there, strict=True)
+        if not (
+            known or item is None or type(item).__name__ == "NAType" or item != item
+        )
+    ]
+    if wrong or len({row.shape for row in rows}) > 1:
+        raise ValueError(
+            f"{what} must have rows of one shape; pad them to one length. "
+            f"Received: {f'an array of arrays and {wrong[0]}' if wrong else ''}"
+            f"{'' if wrong else 'rows of different shapes'}"
+        )
+    if all(there):
+        stacked = np.stack(rows)
+    else:
+        stacked = np.full((len(items), *rows[0].shape), np.nan)
+        stacked[np.asarray(there)] = rows
+    return stacked.reshape(array.shape + rows[0].shape)
+
+
+def listed(value: Any) -> Any:
+    """A column of Arrow as a list of what is in it; all else as it is."""
+    arrow = type(value).__module__.split(".")[0] == "pyarrow"
+    # Tables have no type, and are read as arrays.
+    return value.to_pylist() if arrow and hasattr(value, "type") else value
 
 
 def _from_masked(array: Any, what: str, holes: bool) -> np.ndarray:

@@ -1,4 +1,40 @@
-"""Kinds of task: what an output is, how it is trained, scored and read."""
+"""Kinds of task: what an output is, how it is trained, scored and read.
+
+What labels may be. All of a kind's forms here are the same labels; None, NaN, NA of
+pandas and null of Arrow are missing ones in all kinds. Lists may be NumPy's arrays,
+tensors, and columns of pandas and Arrow. Texts are names in the task's `labels`.
+
+- `Classification`, `Ordinal`: `[0, 2, None]`, `[0, 2, -1]`, `[[0], [2], [-1]]`,
+  `["a", "c", None]`, `[[1, 0, 0], [0, 0, 1], [nan, nan, nan]]` (also probabilities),
+  `pandas.Series(["a", "c", None], dtype="category")`, `pyarrow.array(["a", "c", None])`
+- `BinaryClassification`: `[0, 1, None]`, `[False, True, None]`, `["no", "yes", None]`,
+  `[[0], [1], [-1]]`, `pandas.Series([False, True, None], dtype="boolean")`
+- `MultiLabel`: `[[0, 1], [1, None]]`, `[[0, 1], [1, -1]]`,
+  `pandas.DataFrame({"a": [0, 1], "b": [1, None]})`,
+  `pandas.Series([[0, 1], [1, None]])`, `pyarrow.array([[0, 1], [1, None]])`
+- `Regression`, `Quantile`, `Distribution`, `Count`, `ZeroInflated`: `[3, None]`,
+  `[[3.0], [nan]]`, `pandas.Series([3, None], dtype="Int64")`,
+  `pyarrow.array([3, None])`
+- `Survival`: `[[2.0, 1], [3.0, 0]]`,
+  `pandas.DataFrame({"time": [2, 3], "event": [True, False]})`,
+  `array([(True, 2.0), (False, 3.0)], dtype=[("event", bool), ("time", float)])`
+- `Embedding`: `[7, 3, None]`, `[7, 3, -1]`, `pandas.Series([7, 3, None])`
+- `Tagging`: `[[0, 2], [1]]`, `[["O", "I-x"], ["B-x"]]`, `[[0, 2], [1, -1]]`,
+  `pandas.Series([["O", "I-x"], ["B-x"]])`, `pyarrow.array([["O", "I-x"], ["B-x"]])`
+- `CTC`: `["ab", "c"]`, `[[0, 1], [2]]`, `[["a", "b"], ["c"]]`, `[[0, 1], [2, -1]]`,
+  `pandas.Series(["ab", "c"], dtype="string")`, `pyarrow.array(["ab", "c"])`
+- `SequenceRegression`, `Ranking`: `[[1.0, 2.0], [3.0]]`, `[[1, 2], [3, None]]`,
+  `pandas.Series([[1.0, 2.0], [3.0]])`, `pyarrow.array([[1.0, 2.0], [3.0]])`
+- `Forecast`: `[[1, 2], [3, None]]`, `[[[1], [2]], [[3], [nan]]]`,
+  `pandas.DataFrame({"in 1 day": [1, 3], "in 2 days": [2, None]})`
+- `Keypoints`: `[[[0.1, 0.2], [None, None]]]`, `[[[0.1, 0.2], [nan, nan]]]`
+- `Segmentation`: `[[[0, 2], [1, -1]]]`, `[[[[0], [2]], [[1], [-1]]]]`,
+  `[[[[1, 0, 0], [0, 0, 1]], [[0, 1, 0], [nan, nan, nan]]]]`
+- `DenseRegression`, `Depth`: `[[[1.0, 2.0], [3.0, None]]]`,
+  `[[[[1.0], [2.0]], [[3.0], [nan]]]]`
+- `Edges`: `[[[0, 1], [1, -1]]]`, `[[[False, True], [True, None]]]`
+- `Normals`: `[[[[1, 0, 0], [0, 0, 0]]]]`, `[[[[1, 0, 0], [nan, nan, nan]]]]`
+"""
 
 from kmtl.tasks.base import Task
 from kmtl.tasks.binary import BinaryClassification, MultiLabel

@@ -66,7 +66,7 @@ def numbers_of(names: np.ndarray, known: Sequence[str], what: str) -> np.ndarray
             raise ValueError(
                 f"{what} must be among {', '.join(known)}, or None where missing."
                 f"{_checks.did_you_mean(name, known)} "
-                f"Received: {name!r} in {_arrays.place(place)}"
+                f"Received: {str(name)!r} in {_arrays.place(place)}"
             )
         found[place] = places[name]
     return found if np.isnan(found).any() else found.astype("int32")

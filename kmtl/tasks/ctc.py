@@ -16,7 +16,7 @@ from kmtl.tasks.base import Task
 from kmtl.tasks.class_names import numbers_of
 from kmtl.tasks.heads import HeadContext
 from kmtl.tasks.steps import padded, step_head
-from kmtl.tasks.tagging import sequences_in
+from kmtl.tasks.tagging import is_absent, sequences_in
 from kmtl.typing import Inputs, Shape, Tensor
 
 
@@ -139,9 +139,11 @@ class CTC(Task):
 
     def label_array(self, labels: Tensor) -> np.ndarray:
         rows: Any = None
+        labels = _arrays.listed(labels)
         if getattr(labels, "ndim", 1) == 1 and len(labels):
-            texts = [row is None or isinstance(row, (str, float)) for row in labels]
-            if all(texts) and any(isinstance(row, str) for row in labels):
+            texts = [isinstance(row, str) for row in labels]
+            others = [row for row, text in zip(labels, texts, strict=True) if not text]
+            if any(texts) and all(map(is_absent, others)):
                 rows = [list(row) if isinstance(row, str) else [] for row in labels]
         if rows is None:
             rows = sequences_in(labels)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from keras import ops
 
-from kmtl import _checks, metrics
+from kmtl import _arrays, _checks, metrics
 from kmtl._registry import register
 from kmtl.metrics.spans import tag_parts
 from kmtl.tasks.classification import Classification
@@ -138,14 +138,20 @@ class Tagging(Classification):
 def sequences_in(labels: Any) -> list[Sequence] | None:
     """Rows of labels that are sequences of their own, a missing one without any step;
     None for one array."""
+    labels = _arrays.listed(labels)
     if getattr(labels, "ndim", 1) != 1 or not hasattr(labels, "__len__"):
         return None
     rows: list[Any] = list(labels) if len(labels) else []
     found = [isinstance(row, (list, tuple, np.ndarray)) for row in rows]
-    missing = [row is None or row != row for row in _where(rows, found)]
+    missing = [is_absent(row) for row in _where(rows, found)]
     if any(found) and all(missing):
         return [row if there else () for row, there in zip(rows, found, strict=True)]
     return None
+
+
+def is_absent(row: Any) -> bool:
+    """Whether a row of a column is missing: None, NaN, or pandas' NA."""
+    return row is None or type(row).__name__ == "NAType" or bool(row != row)
 
 
 def _where(rows: list[Any], found: list[bool]) -> list[Any]:
