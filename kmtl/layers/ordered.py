@@ -99,14 +99,20 @@ class Increasing(keras.layers.Layer):
     """Columns in increasing order: the first, and positive steps from each to the next.
 
     Inputs and outputs `(N, Q)`; the steps are softplus of the other inputs. Quantiles
-    made so cannot cross.
+    made so cannot cross. In float32: a small step beside a large first column would be
+    lost in half precision.
     """
+
+    def __init__(self, **kwargs: Any):
+        kwargs["dtype"] = "float32"
+        super().__init__(**kwargs)
 
     def build(self, input_shape: Shape) -> None:
         self._input_shape = tuple(input_shape)
         self.built = True
 
     def call(self, inputs: Tensor) -> Tensor:
+        inputs = ops.cast(inputs, "float32")
         steps = ops.softplus(inputs[..., 1:])
         return ops.cumsum(ops.concatenate([inputs[..., :1], steps], axis=-1), axis=-1)
 
@@ -115,7 +121,7 @@ class Increasing(keras.layers.Layer):
 
     def to_keras(self) -> keras.Model:
         """The same of Keras' own operations."""
-        inputs = keras.Input(batch_shape=self._input_shape, dtype=self.compute_dtype)
+        inputs = keras.Input(batch_shape=self._input_shape, dtype="float32")
         return keras.Model(inputs, self.call(inputs), name=self.name)
 
 

@@ -69,7 +69,17 @@ def vector_head(features: Tensor, head: HeadContext, task: Any, units: int) -> T
         x = head.make.activation(task.activation, f"activation{i + 1}")(x)
         if task.dropout:
             x = head.make.dropout(task.dropout, f"dropout{i + 1}")(x)
-    return head.make.dense(units, "logits")(x)
+    return last_dense(units, head)(x)
+
+
+def last_dense(units: int, head: HeadContext) -> keras.layers.Layer:
+    """The dense layer that makes a head's numbers, in float32.
+
+    Under a policy of half precision too, in which numbers about 2000 would be
+    multiples of 8, and scores that differ alike.
+    """
+    half = keras.config.dtype_policy().compute_dtype in ("float16", "bfloat16")
+    return head.make.dense(units, "logits", **({"dtype": "float32"} if half else {}))
 
 
 def the_map(shapes: Sequence[Sequence]) -> tuple[int | None, ...] | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kmtl.tasks.heads import HeadContext
+from kmtl.tasks.heads import HeadContext, last_dense
 from kmtl.typing import Shape, Tensor
 
 
@@ -33,7 +33,7 @@ def step_head(
         x = head.make.activation(task.activation, f"activation{i + 1}")(x)
         if task.dropout:
             x = head.make.dropout(task.dropout, f"dropout{i + 1}")(x)
-    return head.make.dense(units, "logits")(x)
+    return last_dense(units, head)(x)
 
 
 def steps_of(length: int | None, input_shape: Shape) -> int | None:

@@ -47,6 +47,27 @@ def test_weights_really_move_and_outputs_are_float32(policy):
     assert np.isfinite(history["size_loss"]).all()
 
 
+def test_outputs_have_the_digits_of_float32():
+    """In bfloat16 numbers about 2000 are multiples of 8."""
+    years = kmtl.Quantile("years", levels=(0.1, 0.9))
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = kmtl.build_mlp(
+            input_shape=(6,), units=(8,), tasks=[kmtl.Regression("year"), years], seed=0
+        )
+    finally:
+        keras.config.set_dtype_policy("float32")
+    weights = {variable.path: variable for variable in model.weights}
+    weights["year_head_logits/bias"].assign([2013.25])
+    weights["years_head_logits/bias"].assign([2013.25, -3.0])
+    weights["years_head_logits/kernel"].assign(np.zeros((8, 2)))
+    weights["year_head_logits/kernel"].assign(np.zeros((8, 1)))
+    found = {name: np.array(part)[0] for name, part in model(X[:1]).items()}
+    np.testing.assert_allclose(found["year"], [2013.25])
+    step = np.log1p(np.exp(-3.0))
+    np.testing.assert_allclose(found["years"], [2013.25, 2013.25 + step], atol=1e-3)
+
+
 @pytest.mark.thorough(on="jax")
 @pytest.mark.parametrize(
     "options", [{"jit_compile": True}, {"steps_per_execution": 3}], ids=str
