@@ -95,7 +95,7 @@ def test_directions() -> None:
 
 def test_directions_in_few_bits_are_of_length_1() -> None:
     """A length off by rounding is no angle: 8 bits would make half a degree."""
-    exact = RNG.normal(size=(1, 4, 5, 3))
+    exact = RNG.normal(size=(2, 4, 5, 3))
     exact /= np.linalg.norm(exact, axis=-1, keepdims=True)
     found = scored(kmtl.Normals("t"), 0.985 * exact, exact.astype("float32"))
     assert found["mean_angle"] < 1e-3
