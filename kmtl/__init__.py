@@ -52,6 +52,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl.tasks import CTC as CTC
     from kmtl.tasks import BinaryClassification as BinaryClassification
     from kmtl.tasks import Classification as Classification
+    from kmtl.tasks import Clustering as Clustering
     from kmtl.tasks import Count as Count
     from kmtl.tasks import CustomTask as CustomTask
     from kmtl.tasks import DenseRegression as DenseRegression
@@ -117,6 +118,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "Keypoints",
         "Embedding",
         "CTC",
+        "Clustering",
         "Tagging",
         "TaskOutput",
     ),

@@ -23,6 +23,7 @@ from kmtl.data.presets import Preset, preset
 from kmtl.data.records import from_records, write_records
 from kmtl.data.splitting import split
 from kmtl.data.tensorflow_sets import from_tfds
+from kmtl.data.views import two_views
 
 __all__ = [
     "DataReport",
@@ -52,5 +53,6 @@ __all__ = [
     "multi_digits",
     "preset",
     "split",
+    "two_views",
     "write_records",
 ]

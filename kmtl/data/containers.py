@@ -183,7 +183,7 @@ class TaskData:
         from kmtl.tasks.checks import check_unique_tasks
 
         chosen = list(check_unique_tasks(tasks))
-        names = [task.name for task in chosen if not task.target_is_input]
+        names = [task.name for task in chosen if task.needs_labels]
         _checks.check_task_keys(
             "tasks", dict.fromkeys(names), self.train.y, partial=True
         )

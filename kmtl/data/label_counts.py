@@ -57,7 +57,7 @@ class LabelCounts:
 
         self.rows += rows
         if labels is None:
-            self.labelled += rows * self.task.target_is_input
+            self.labelled += rows * (not self.task.needs_labels)
             return
         try:
             array = self.task.label_array(labels)

@@ -132,8 +132,8 @@ def mixed(
     for task in tasks:
         given = [labels.get(task.name) for _, labels in arrays]
         has = [task in one.tasks for one in sets]
-        if task.target_is_input and all(has) and all(part is None for part in given):
-            continue  # the model's input is the target of every row
+        if not task.needs_labels and all(has) and all(part is None for part in given):
+            continue  # every row counts as it is
         for place, (part, _labels) in enumerate(arrays):
             if has[place] and given[place] is None:
                 given[place] = np.asarray(task.clean_labels(None, part)[0])

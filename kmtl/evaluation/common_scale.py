@@ -138,6 +138,13 @@ class CommonScore(keras.callbacks.Callback):
 
 def _best(task: Task) -> float:
     name, downwards = task.score.name, task.score.direction == "min"
+    if not task.on_common_scale:
+        raise ValueError(
+            f"'{MEAN_SCORE}' compares with an answer that is the same for all rows, "
+            f"which a {type(task).__name__} lacks. Make task '{task.name}' auxiliary, "
+            f"or choose another objective, such as 'val_{task.name}_{name}' or "
+            f"'val_delta_m'. Received: '{name}' of task '{task.name}'"
+        )
     if name in OVERALL:
         raise ValueError(
             f"'{MEAN_SCORE}' cannot take '{name}', in which an answer that is the same "

@@ -181,7 +181,7 @@ def _check_alike(models: Sequence[MultiTaskModel]) -> None:
         if not task.has_mean and len(models) > 1:
             raise ValueError(
                 f"Task '{task.name}' of kind {task.registered_name} must have one "
-                "model: the outputs of several have no mean. Join them instead. "
+                "model: several have no mean that its loss takes. Join them instead. "
                 f"Received: {len(models)} models"
             )
     for model in models[1:]:

@@ -6,6 +6,8 @@ from kmtl.layers.attention import Attention
 from kmtl.layers.average import AverageOutputs
 from kmtl.layers.bank import BankMaker, run_bank
 from kmtl.layers.branch import Branch
+from kmtl.layers.class_cosines import ClassCosines
+from kmtl.layers.cluster_centres import ClusterCentres
 from kmtl.layers.columns import Columns
 from kmtl.layers.deep_supervision import DeepSupervision
 from kmtl.layers.dropout import Dropout
@@ -79,6 +81,8 @@ __all__ = [
     "Branch",
     "Calibrator",
     "Columns",
+    "ClassCosines",
+    "ClusterCentres",
     "DeepSupervision",
     "Dropout",
     "DSelectKGate",

@@ -1,8 +1,15 @@
 """Per-label loss functions and the masked mean that reduces them."""
 
+from kmtl.losses.clusters import self_training
 from kmtl.losses.counts import negative_binomial, poisson
 from kmtl.losses.distributions import crps, nll
-from kmtl.losses.embeddings import contrastive, multi_similarity, triplet
+from kmtl.losses.embeddings import (
+    arcface,
+    contrastive,
+    cosface,
+    multi_similarity,
+    triplet,
+)
 from kmtl.losses.joint import Joint
 from kmtl.losses.keras_loss import KerasLoss, from_keras
 from kmtl.losses.maps import berhu, directions, scale_invariant_log
@@ -24,6 +31,9 @@ from kmtl.losses.values import (
 from kmtl.losses.zero_inflated import zero_inflated_lognormal, zero_inflated_poisson
 
 __all__ = [
+    "self_training",
+    "arcface",
+    "cosface",
     "ctc",
     "contrastive",
     "triplet",

@@ -6,6 +6,8 @@ vectors `(N, D)`, labels `(N,)`. 0 for a row without another one of its class.
 
 from __future__ import annotations
 
+import math
+
 from keras import ops
 
 from kmtl.typing import Tensor
@@ -57,6 +59,50 @@ def triplet(labels: Tensor, outputs: Tensor, margin: float = 0.2) -> Tensor:
     nearest = ops.min(ops.where(different, distance, -_NEVER), axis=1)
     both = ops.logical_and(ops.any(same, axis=1), ops.any(different, axis=1))
     return ops.where(both, ops.relu(farthest - nearest + margin), 0.0)
+
+
+def _angular(labels: Tensor, shifted: Tensor, cosines: Tensor, scale: float) -> Tensor:
+    """Cross-entropy of cosines times a scale, that of the own class shifted."""
+    labels = ops.cast(labels, "int32")
+    own = ops.one_hot(labels, cosines.shape[-1], dtype="bool")
+    logits = scale * ops.where(own, shifted, cosines)
+    picked = ops.sum(ops.where(own, logits, 0.0), axis=-1)
+    values = ops.logsumexp(logits, axis=-1) - picked
+    return ops.where(labels >= 0, values, 0.0)
+
+
+def arcface(
+    labels: Tensor, cosines: Tensor, margin: float = 0.5, temperature: float = 1 / 64
+) -> Tensor:
+    """Cross-entropy in which the angle to the own class counts `margin` more.
+
+    Deng et al., CVPR 2019, arXiv:1801.07698, equation 3. Where the angle would be above
+    a half turn, the cosine counts margin * sin(margin) less instead, as in the authors'
+    code.
+
+    Args:
+        labels: `(N,)`; below 0 where one is missing.
+        cosines: `(N, C)`, with the directions of the classes.
+        margin: In radians.
+        temperature: One over the scale of the cosines.
+    """
+    cosines = ops.cast(cosines, "float32")
+    sine = ops.sqrt(ops.maximum(1.0 - ops.square(cosines), _LEAST))
+    shifted = cosines * math.cos(margin) - sine * math.sin(margin)
+    far = cosines <= -math.cos(margin)
+    shifted = ops.where(far, cosines - margin * math.sin(margin), shifted)
+    return _angular(labels, shifted, cosines, 1.0 / temperature)
+
+
+def cosface(
+    labels: Tensor, cosines: Tensor, margin: float = 0.35, temperature: float = 1 / 64
+) -> Tensor:
+    """Cross-entropy in which the cosine with the own class counts `margin` less.
+
+    Wang et al., CVPR 2018, arXiv:1801.09414, equation 4; arguments as for `arcface`.
+    """
+    cosines = ops.cast(cosines, "float32")
+    return _angular(labels, cosines - margin, cosines, 1.0 / temperature)
 
 
 def multi_similarity(labels: Tensor, outputs: Tensor) -> Tensor:

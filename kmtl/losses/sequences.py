@@ -8,6 +8,8 @@ from kmtl.typing import Tensor
 
 #: The output that stands for "nothing here"; symbol n is output n + 1.
 BLANK = 0
+_PRIME = 46337
+_FACTORS = (31607, 7919)
 
 
 def lengths(labels: Tensor) -> Tensor:
@@ -50,6 +52,38 @@ def greedy(outputs: Tensor) -> Tensor:
     order = ops.argsort(ops.arange(length, dtype="int32") + later, axis=-1)
     symbols = ops.where(kept, best - 1, -1)
     return ops.take_along_axis(symbols, ops.cast(order, "int32"), axis=1)
+
+
+def words(symbols: Tensor, space: int) -> Tensor:
+    """One number per word `(N, S)`, int32, -1 behind them: the same for words of the
+    same symbols, and another for others (but for one pair in two thousand million).
+
+    Args:
+        symbols: `(N, S)`, int, -1 behind the symbols.
+        space: The symbol between words, once or more.
+    """
+    symbols = ops.cast(symbols, "int32")
+    inside = ops.logical_and(symbols >= 0, symbols != space)
+    none = ops.zeros_like(symbols[:, 0])
+
+    def step(carry: tuple, given: tuple) -> tuple[tuple, Tensor]:
+        symbol, here = given
+        # Remainders by a prime, of which products stay below 2^31.
+        carry = tuple(
+            ops.where(here, (value * factor + symbol + 1) % _PRIME, 0)
+            for value, factor in zip(carry, _FACTORS, strict=True)
+        )
+        return carry, carry[0] * _PRIME + carry[1]
+
+    given = (ops.transpose(symbols), ops.transpose(inside))
+    _, numbers = ops.scan(step, (none, none), given)
+    after = ops.concatenate([inside[:, 1:], ops.zeros_like(inside[:, :1])], axis=1)
+    ends = ops.logical_and(inside, ops.logical_not(after))
+    length = int(symbols.shape[1])
+    later = ops.cast(ops.logical_not(ends), "int32") * length
+    order = ops.argsort(ops.arange(length, dtype="int32") + later, axis=-1)
+    numbers = ops.where(ends, ops.transpose(numbers), -1)
+    return ops.take_along_axis(numbers, ops.cast(order, "int32"), axis=1)
 
 
 def edit_distance(labels: Tensor, found: Tensor) -> Tensor:

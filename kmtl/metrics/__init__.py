@@ -1,6 +1,12 @@
 """Streaming metrics that ignore missing labels."""
 
 from kmtl.metrics.auc import AUC
+from kmtl.metrics.clusters import (
+    AdjustedRand,
+    ClustersUsed,
+    MatchedAccuracy,
+    NormalizedMutualInformation,
+)
 from kmtl.metrics.confusion import (
     BinaryF1,
     ConfusionMetric,
@@ -44,13 +50,18 @@ from kmtl.metrics.ordinal import QuadraticKappa, RankError
 from kmtl.metrics.quantiles import CoverageError, MedianError, PinballError
 from kmtl.metrics.ranking import NDCG
 from kmtl.metrics.relative import RelativeError, WithinFactor
-from kmtl.metrics.sequences import SymbolErrorRate
+from kmtl.metrics.sequences import SymbolErrorRate, WordErrorRate
 from kmtl.metrics.spans import SpanF1
 from kmtl.metrics.survival import Concordance, IntegratedBrier
 from kmtl.metrics.zero_inflated import PositiveAUC, ZeroInflatedLikelihood
 
 __all__ = [
+    "AdjustedRand",
+    "ClustersUsed",
+    "MatchedAccuracy",
+    "NormalizedMutualInformation",
     "SymbolErrorRate",
+    "WordErrorRate",
     "RecallAtK",
     "PCK",
     "NDCG",

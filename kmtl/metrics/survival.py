@@ -127,9 +127,9 @@ class IntegratedBrier(OfBatches):
         self, labels: np.ndarray, outputs: np.ndarray, weights: np.ndarray
     ) -> float:
         columns = (*_columns(labels), whole(ops.convert_to_tensor(weights)))
-        rows = [ops.convert_to_numpy(column) for column in columns]
-        stay = _censoring_of_all(*rows)
-        total, count = self._sums(*rows, outputs, stay)
+        times, events, weight = (ops.convert_to_numpy(column) for column in columns)
+        stay = _censoring_of_all(times, events, weight)
+        total, count = self._sums(times, events, weight, outputs, stay)
         return float(total) / float(count) if float(count) else math.nan
 
     def _sums(

@@ -75,6 +75,8 @@ class OfBatches(MaskedMean):
     """
 
     any_batches = False
+    #: Of rows that are one batch the step's own value is that of all rows.
+    whole_in_a_batch = True
 
     def gathered(self) -> Gathered:
         """Collects the rows of many batches, for their value together."""

@@ -39,6 +39,7 @@ tensors, and columns of pandas and Arrow. Texts are names in the task's `labels`
 from kmtl.tasks.base import Task
 from kmtl.tasks.binary import BinaryClassification, MultiLabel
 from kmtl.tasks.classification import Classification
+from kmtl.tasks.clustering import Clustering
 from kmtl.tasks.count import Count
 from kmtl.tasks.ctc import CTC
 from kmtl.tasks.custom import CustomTask
@@ -66,6 +67,7 @@ from kmtl.tasks.zero_inflated import ZeroInflated
 
 __all__ = [
     "CTC",
+    "Clustering",
     "Embedding",
     "Keypoints",
     "Ranking",

@@ -111,10 +111,14 @@ class Task(_registry.Registrable):
     places_in_image: ClassVar[bool] = False
     #: The loss of a row is one among the other rows of its batch.
     rows_together: ClassVar[bool] = False
-    #: The mean of several nets' outputs is an output.
+    #: The mean of several nets' outputs is an output, and all that the loss needs.
     has_mean: ClassVar[bool] = True
+    #: A row counts without a label in the data, as where the input is the target.
+    needs_labels: ClassVar[bool] = True
     #: Its head keeps what the loss needs beside the outputs: `loss_values_beside`.
     keeps_beside: ClassVar[bool] = False
+    #: There is an answer that is the same for all rows, to which scores compare.
+    on_common_scale: ClassVar[bool] = True
     #: Without labels of its own the task takes the model's input as its target.
     target_is_input: ClassVar[bool] = False
     #: Class numbers that are not labels either, beside `missing`.
@@ -502,6 +506,17 @@ class Task(_registry.Registrable):
         if self.missing is not None:
             present &= labels != self.missing
         return present
+
+    def check_fits(self, labels: Tensor, output_shape: Sequence) -> None:
+        """Refuse labels for which outputs of a model have no room; all fit by default.
+
+        Args:
+            labels: Array that `check_labels` has let pass.
+            output_shape: Shape of one output, None where a size is open.
+
+        Raises:
+            ValueError: naming the task and the row.
+        """
 
     def _name_hint(self) -> str:
         if self.class_names is None:

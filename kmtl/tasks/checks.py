@@ -66,7 +66,7 @@ def label_dict(y: Labels, tasks: Sequence[Task]) -> dict[TaskName, Tensor]:
             )
         y = {names[0]: y}
     _checks.check_task_keys("y", y, names, partial=True)
-    needed = [task.name for task in tasks if not task.target_is_input]
+    needed = [task.name for task in tasks if task.needs_labels]
     lacking = [name for name in needed if name not in y]
     if lacking:
         raise ValueError(

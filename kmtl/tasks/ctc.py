@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,11 +31,13 @@ class CTC(Task):
     and symbol n at n + 1; exports their probabilities and, in a SavedModel,
     `<name>_decoded`: the symbols' numbers, decoded greedily, -1 behind them. Missing:
     -1 (or NaN) behind the last symbol; a row without any is not labelled. Loss: `ctc`
-    (Graves et al., ICML 2006; in nats per symbol). Metric: `error_rate` (edits per
-    symbol, the character error rate). See `kmtl.Task` for the other arguments.
+    (Graves et al., ICML 2006; in nats per symbol). Metrics: `error_rate` (default:
+    edits per symbol, the character error rate) and, where " " is one of `labels` and
+    ends words, `word_error_rate`. See `kmtl.Task` for the other arguments.
 
     Needs a trunk that keeps at least as many steps as there are symbols, and one more
-    between two equal ones, such as `kmtl.backbones.RNN` or `ConvNet1D`.
+    between two equal ones (longer rows are refused), such as `kmtl.backbones.RNN` or
+    `ConvNet1D`.
 
     Args:
         classes: Number of symbols, >= 1. Defaults to the number of `labels`.
@@ -65,8 +67,13 @@ class CTC(Task):
     LOSSES: ClassVar = {"ctc": losses.ctc}
     METRICS: ClassVar = {
         "error_rate": (lambda task, name: metrics.SymbolErrorRate(name=name), False),
+        "word_error_rate": (
+            lambda task, name: metrics.WordErrorRate(task.space, name=name),
+            False,
+        ),
     }
     DEFAULT_METRICS = ("error_rate",)
+    on_common_scale = False
 
     def __post_init__(self) -> None:
         classes = self.classes
@@ -90,6 +97,24 @@ class CTC(Task):
                     f"{list(self.METRICS)}: others know nothing of steps without a "
                     f"label. Received: {metric.name!r}"
                 )
+
+            if metric.name == "word_error_rate":
+                self.space  # noqa: B018 - refuses symbols without one
+
+    @property
+    def space(self) -> int:
+        """Number of the symbol between words.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        if " " not in (self.labels or ()):
+            raise ValueError(
+                f"Metric 'word_error_rate' of task '{self.name}' needs `labels` with "
+                "' ' among them, which ends words; where symbols are words, "
+                f"'error_rate' is of words. Received: labels={self.labels}"
+            )
+        return (self.labels or ()).index(" ")
 
     @classmethod
     def from_labels(cls, name: str, labels: Tensor, **options: Any) -> CTC:
@@ -177,6 +202,24 @@ class CTC(Task):
                 f"Labels of task '{self.name}' must have their symbols from the left, "
                 f"and {self.missing} behind them. Received: "
                 f"{array[row].tolist()} in row {row}"
+            )
+
+    def check_fits(self, labels: Tensor, output_shape: Sequence) -> None:
+        steps = output_shape[0]
+        if steps is None:
+            return
+        clean, mask = map(ops.convert_to_numpy, self.clean_labels(labels))
+        again = (clean[:, 1:] == clean[:, :-1]) & (mask[:, 1:] > 0)
+        needed = mask.sum(axis=1) + again.sum(axis=1)
+        wrong = np.flatnonzero(needed > steps)
+        if wrong.size:
+            row = int(wrong[0])
+            raise ValueError(
+                f"Labels of task '{self.name}' must fit into the {steps} steps that "
+                "the trunk keeps: a step for each symbol, and one between two equal "
+                "ones. Take a trunk that pools less (or longer inputs), or leave such "
+                f"rows out. Received: {int(mask[row].sum())} symbols in row {row}, "
+                f"which need {int(needed[row])} steps"
             )
 
     def clean_labels(

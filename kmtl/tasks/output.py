@@ -63,16 +63,10 @@ class TaskOutput(keras.layers.Layer):
         self._declared = self._task = declared
         self.weight_rule = weight_rule
         self.members = _checks.check_int("members", members, 1)
-        if self.members > 1 and declared.keeps_beside:
-            raise ValueError(
-                f"Task '{declared.name}' of kind {declared.registered_name} must have "
-                "one net: its loss needs more than the outputs of its head. Train the "
-                f"models one by one. Received: members={self.members}"
-            )
         if self.members > 1 and not declared.has_mean:
             raise ValueError(
                 f"Task '{declared.name}' of kind {declared.registered_name} must have "
-                "one net: the outputs of several have no mean. Train the models one by "
+                "one net: several have no mean that its loss takes. Train them one by "
                 f"one, and join their outputs. Received: members={self.members}"
             )
         self._kept = Kept()

@@ -91,6 +91,7 @@ class Reconstruction(Task):
     DEFAULT_METRICS = ("mse",)
     dense_prediction = True
     target_is_input = True
+    needs_labels = False
     values_from_logits = True
 
     def __post_init__(self) -> None:
@@ -133,6 +134,10 @@ class Reconstruction(Task):
         ]
         terms = (*own, Term("kl", self.kl_weight, divergence))
         object.__setattr__(self, "_terms", terms)
+
+    @property
+    def has_mean(self) -> bool:  # type: ignore[override]
+        return self.variational is None
 
     @property
     def keeps_beside(self) -> bool:  # type: ignore[override]

@@ -68,6 +68,7 @@ class Survival(Task):
         ),
     }
     DEFAULT_METRICS = ("concordance",)
+    on_common_scale = False
     rows_together = True
 
     def __post_init__(self) -> None:

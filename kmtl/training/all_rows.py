@@ -44,7 +44,13 @@ def of_all_rows(
     if not entries or sources.is_stream(x) or model._has_replicas():
         return {}
     if not sources.is_dataset(x) and _rows(x) <= (batch_size or _KERAS_ROWS):
-        return {}  # they were one batch
+        # They were one batch, of which some metrics know all there is to know.
+        for log in list(entries):
+            metric = model._state.metrics.entries[log][1]
+            if getattr(metric, "whole_in_a_batch", False):
+                del entries[log]
+        if not entries:
+            return {}
     names = {task for task, _, _ in entries.values()}
     state = model._state
     if state.gathering is None:

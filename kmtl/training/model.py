@@ -19,6 +19,7 @@ from kmtl.tasks.checks import label_dict
 from kmtl.training import (
     all_rows,
     freezing,
+    placing,
     rate_factors,
     sources,
     streams,
@@ -484,14 +485,10 @@ class MultiTaskModel(TaskAccess):
             check_planned(y, shuffle, validation_split, kwargs)
         if validation_data is not None:
             validation_data = prepare_validation(self, validation_data)
-        targets.adapt(
-            self,
-            x,
-            y,
-            sample_weight,
-            validation_split=validation_split,
-            steps=kwargs.get("steps_per_epoch"),
-        )
+        split, steps = validation_split, kwargs.get("steps_per_epoch")
+        targets.adapt(self, x, y, sample_weight, validation_split=split, steps=steps)
+        with self._scope():
+            placing.place_centres(self, x, split, steps)
         verbose, callbacks = shown(verbose, callbacks)
         current_plan(self)  # refuses what has been frozen since, before JAX's step
         ruled = [n for n, layer in self.task_outputs.items() if layer.weight_rule]
@@ -545,6 +542,7 @@ class MultiTaskModel(TaskAccess):
                 **kwargs,
             )
         freezing.part_from_averages(self)
+        placing.tell_collapse(self, history.history)
         return history
 
     def adapt_targets(self, y: Labels) -> None:
@@ -606,6 +604,7 @@ class MultiTaskModel(TaskAccess):
         """One step on a batch, as `keras.Model.train_on_batch`, checked as by `fit`."""
         self._require_compile("train_on_batch")
         targets.check_adapted(self, "train_on_batch")
+        placing.check_placed(self, "train_on_batch")
         x, y, sample_weight = prepare(self, x, y, sample_weight)
         self._expect(complete=False)
         logs = super().train_on_batch(

@@ -31,6 +31,7 @@ def check_batch(model: Model, x: Inputs, y: Mapping[TaskName, Tensor]) -> None:
         shape = input_shape(model, task)
         if task.name in y:
             task.check_labels(y[task.name], shape)
+            task.check_fits(y[task.name], tuple(model.output[task.name].shape[1:]))
         elif task.target_is_input:
             target = np.asarray(task.target_in(named(model, x))) * task.scale
             task.check_labels(target.astype("float32"), shape)

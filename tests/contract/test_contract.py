@@ -89,9 +89,10 @@ EXAMPLES = {
         RNG.permuted(np.tile(np.arange(SIDE), (ROWS, 1)), axis=1),
     ),
     "ctc": (kmtl.CTC("t", classes=3), RNG.integers(0, 3, (ROWS, 2))),
+    "clustering": (kmtl.Clustering("t", clusters=3), RNG.integers(0, 3, ROWS)),
     "keypoints": (kmtl.Keypoints("t", points=3), RNG.random((ROWS, 3, 2))),
     "embedding": (
-        kmtl.Embedding("t", dimensions=4, loss="contrastive"),
+        kmtl.Embedding("t", dimensions=4, loss="contrastive", classes=2),
         np.array([0, 1, 0, 1, 1, 0]),
     ),
 }
@@ -100,7 +101,16 @@ OF_STEPS = ("tagging", "sequence_regression", "ranking", "ctc")
 # tests/tasks/test_kinds_*.py train these side by side, and load what was saved.
 TRAINED_TOGETHER = (
     *("survival", "zero_inflated", "forecast", "sequence_regression"),
-    *("depth", "normals", "edges", "ranking", "ctc", "keypoints", "embedding"),
+    *(
+        "depth",
+        "normals",
+        "edges",
+        "ranking",
+        "ctc",
+        "keypoints",
+        "embedding",
+        "clustering",
+    ),
 )
 # kind -> (input, training rows)
 INPUTS = {

@@ -18,6 +18,7 @@ from sklearn.metrics import (
 )
 
 import kmtl
+from kmtl.evaluation import common_scale
 from kmtl.evaluation.common_scale import CommonScale, CommonScore, measure
 
 pytestmark = pytest.mark.backend
@@ -102,6 +103,21 @@ def test_logs_of_an_epoch(scale: CommonScale) -> None:
     training: dict[str, Any] = {"loss": 1.0}
     callback.on_epoch_end(0, training)
     assert training == {"loss": 1.0}
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        kmtl.Embedding("t", dimensions=2),
+        kmtl.CTC("t", classes=2),
+        kmtl.Clustering("t", clusters=2),
+        kmtl.Survival("t", edges=(1.0, 2.0)),
+    ],
+    ids=lambda task: task.registered_name,
+)
+def test_kinds_without_a_constant_answer_are_refused(task: kmtl.Task) -> None:
+    with pytest.raises(ValueError, match=f"a {type(task).__name__} lacks"):
+        common_scale._best(task)
 
 
 def test_what_has_no_scale_is_refused() -> None:

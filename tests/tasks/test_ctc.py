@@ -74,6 +74,36 @@ def test_greedy_decoding_and_error_rate() -> None:
     assert float(metric.result()) == pytest.approx(total / mask.sum(), rel=1e-6)
 
 
+def test_word_error_rate() -> None:
+    task = kmtl.CTC("t", labels=tuple("ab "), metrics="word_error_rate")
+    rng = np.random.default_rng(2)
+    logits = rng.normal(size=(30, 14, 4)).astype("float32")
+    texts = ["".join(rng.choice(list("ab "), rng.integers(0, 7))) for _ in range(30)]
+    texts[:5] = [" ", "a  b ", "  ab", "abab a", "b"]
+    clean, mask = task.clean_labels(task.label_array(texts))
+    metric = task.score.make(task)
+    metric.update_state(clean, logits, mask)
+    edits = count = 0
+    for text, found in zip(texts, task.decode(logits), strict=True):
+        if text:  # else it is not labelled
+            edits += distance(text.split(), found.split())
+            count += len(text.split())
+    assert float(metric.result()) == pytest.approx(edits / count, rel=1e-6)
+    assert metric.from_config(metric.get_config()).space == 2
+
+
+def test_too_long_for_the_trunk() -> None:
+    task = kmtl.CTC("t", labels=("a", "b"))
+    task.check_fits(task.label_array(["abab", "aa", None]), (4, 3))
+    with pytest.raises(ValueError, match="3 symbols in row 1, which need 5 steps"):
+        task.check_fits(task.label_array(["abab", "aaa"]), (4, 3))
+    net = kmtl.backbones.ConvNet1D(filters=(2,))  # pools four steps to two
+    model = kmtl.build(backbone=net, input_shape=(4, 1), tasks=[task], seed=0)
+    model.compile("sgd")
+    with pytest.raises(ValueError, match="the 2 steps that the trunk keeps"):
+        model.fit(np.ones((2, 4, 1)), {"t": ["a", "bb"]}, verbose=0)
+
+
 def test_texts() -> None:
     task = kmtl.CTC.from_labels("t", ["ab", None, "b"], length=3)
     assert task.labels == ("a", "b")
@@ -93,6 +123,10 @@ def test_texts() -> None:
         (lambda: kmtl.CTC("t", classes=2, loss="mse"), "must be 'ctc'"),
         (lambda: kmtl.CTC("t", classes=2, class_weight={0: 1.0}), "must be None"),
         (lambda: kmtl.CTC("t", classes=2).label_array(["ab"]), "what symbols"),
+        (
+            lambda: kmtl.CTC("t", labels=("a", "b"), metrics="word_error_rate"),
+            "which ends words",
+        ),
         (lambda: kmtl.CTC("t", labels=("a",)).label_array(["b"]), "must be among a"),
         (
             lambda: kmtl.CTC("t", classes=2).check_labels([[-1, 1]]),

@@ -72,6 +72,9 @@ TASKS = [
     kmtl.CTC("word", labels=("a", "b"), length=6),
     kmtl.Keypoints("points", points=3),
     kmtl.Embedding("face", dimensions=4, loss="contrastive"),
+    kmtl.Embedding("who", classes=5, loss={"arcface": 1, "triplet": 0.5}, margin=0.3),
+    kmtl.Clustering("group", clusters=3, dimensions=2),
+    kmtl.Reconstruction("image", variational=4, loss={"mse": 1, "mae": 2}),
     kmtl.CustomTask("pair", shape=(2,), final_activation="tanh"),
     kmtl.Tagging("tags", labels=("O", "B-a"), length=5, metrics=("span_f1",)),
 ]

@@ -14,6 +14,7 @@ import psutil
 from kmtl._private.keras import nodes_of, sublayers
 from kmtl.evaluation.common_scale import CommonScore
 from kmtl.evaluation.delta import DeltaM
+from kmtl.layers.cluster_centres import ClusterCentres
 from kmtl.training.sources import is_split
 from kmtl.tuning import reuse
 from kmtl.typing import (
@@ -96,6 +97,9 @@ def reason_against_model(
             f"`dropout` is searched, and the rate of layer '{fixed}' is no variable: "
             "give the backbone kmtl's dropout, `self.drop(index, features, make)`"
         )
+    for layer in model.layers:
+        if isinstance(layer, ClusterCentres):
+            return f"the centres of '{layer.name}' begin where k-means puts them"
     for log, (_, metric, _) in model._state.metrics.entries.items():
         if hasattr(metric, "gathered"):
             return f"'{log}' is a metric of all validation rows together"
