@@ -64,19 +64,17 @@ def words(symbols: Tensor, space: int) -> Tensor:
     """
     symbols = ops.cast(symbols, "int32")
     inside = ops.logical_and(symbols >= 0, symbols != space)
-    none = ops.zeros_like(symbols[:, 0])
+    factors = ops.convert_to_tensor(_FACTORS, dtype="int32")
 
-    def step(carry: tuple, given: tuple) -> tuple[tuple, Tensor]:
-        symbol, here = given
+    def step(so_far: Tensor, symbol: Tensor) -> tuple[Tensor, Tensor]:
         # Remainders by a prime, of which products stay below 2^31.
-        carry = tuple(
-            ops.where(here, (value * factor + symbol + 1) % _PRIME, 0)
-            for value, factor in zip(carry, _FACTORS, strict=True)
-        )
-        return carry, carry[0] * _PRIME + carry[1]
+        more = (so_far * factors + symbol[:, None] + 1) % _PRIME
+        so_far = ops.where(symbol[:, None] >= 0, more, 0)
+        return so_far, so_far[:, 0] * _PRIME + so_far[:, 1]
 
-    given = (ops.transpose(symbols), ops.transpose(inside))
-    _, numbers = ops.scan(step, (none, none), given)
+    start = ops.zeros_like(symbols[:, :1]) * factors[None, :]
+    given = ops.transpose(ops.where(inside, symbols, -1))
+    _, numbers = ops.scan(step, start, given)
     after = ops.concatenate([inside[:, 1:], ops.zeros_like(inside[:, :1])], axis=1)
     ends = ops.logical_and(inside, ops.logical_not(after))
     length = int(symbols.shape[1])

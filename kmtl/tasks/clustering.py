@@ -41,7 +41,8 @@ class Clustering(Task):
     The first `fit` puts the centres where k-means (scikit-learn's) finds them among the
     features of the training rows. Features of an untrained trunk say little: train it
     before, with a `kmtl.Reconstruction` or supervised tasks, and add the clusters with
-    `kmtl.add_task`; and keep these tasks, with more weight, against collapse.
+    `kmtl.add_task(model, task, freeze=False)`; and keep these tasks, with more weight,
+    against collapse.
 
     Args:
         clusters: Number of clusters, >= 2.

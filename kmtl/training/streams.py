@@ -25,13 +25,23 @@ _PARTS = ("inputs", "labels", "weights")
 _raised: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def check_batch(model: Model, x: Inputs, y: Mapping[TaskName, Tensor]) -> None:
+def check_batch(
+    model: Model,
+    x: Inputs,
+    y: Mapping[TaskName, Tensor],
+    sample_weight: SampleWeight | None = None,
+) -> None:
     """Check labels of every task, and inputs that are targets."""
     for task in model.tasks:
         shape = input_shape(model, task)
         if task.name in y:
             task.check_labels(y[task.name], shape)
-            task.check_fits(y[task.name], tuple(model.output[task.name].shape[1:]))
+            weighted = sample_weight is not None and (
+                not isinstance(sample_weight, Mapping) or task.name in sample_weight
+            )
+            if not weighted:  # those of weight 0 are none, and need no room
+                shape = tuple(model.output[task.name].shape[1:])
+                task.check_fits(y[task.name], shape)
         elif task.target_is_input:
             target = np.asarray(task.target_in(named(model, x))) * task.scale
             task.check_labels(target.astype("float32"), shape)
@@ -199,7 +209,7 @@ def look(model: Model, batch: Batch) -> None:
     for part in keras.tree.flatten(weight):
         if part is not None:
             _arrays.check_weights(_numpy(part), "`sample_weight`")
-    check_batch(model, x, keras.tree.map_structure(_numpy, y))
+    check_batch(model, x, keras.tree.map_structure(_numpy, y), weight)
 
 
 def _parts(

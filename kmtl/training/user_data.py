@@ -63,7 +63,7 @@ def prepare(
         name: tasks[name].label_array(labels)
         for name, labels in label_dict(y, model.tasks).items()
     }
-    streams.check_batch(model, x, y)
+    streams.check_batch(model, x, y, sample_weight)
     rows = len(keras.tree.flatten(x)[0])
     for name, labels in y.items():
         if len(labels) != rows:

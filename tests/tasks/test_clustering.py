@@ -167,3 +167,32 @@ def test_centres_begin_where_k_means_finds_them(caplog) -> None:
 def test_refused(act, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         act()
+
+
+@pytest.mark.thorough
+@pytest.mark.backend
+@pytest.mark.parametrize("weighting", [None, "pcgrad", "parameters", "uncertainty"])
+def test_kinds_without_labels_beside_others(weighting, tmp_path) -> None:
+    kind = kmtl.Classification("kind", classes=3)
+    row = kmtl.Reconstruction("row", variational=2)
+    who = kmtl.Embedding("who", dimensions=3, classes=3, loss="arcface")
+    model = kmtl.build_mlp(
+        input_shape=(4,), tasks=[kind, row, who], units=(8, 8), seed=0
+    )
+    rule = weighting
+    if weighting == "parameters":
+        rule = kmtl.weighting.PCGrad(level="parameters")
+    model.compile("adam", weighting=rule, adversary=kmtl.training.HideInputs(0.2))
+    model.fit(X, {"kind": KNOWN, "who": KNOWN}, epochs=2, verbose=0)
+    added = kmtl.add_task(model, kmtl.Clustering("group", clusters=3, weight=0.1))
+    added.compile("adam", weighting=rule)
+    logs = added.fit(X, {"kind": KNOWN, "who": KNOWN}, epochs=2, verbose=0).history
+    assert logs["group_clusters_used"][-1] >= 2
+    plain = [value for name, value in logs.items() if name != "group_nmi"]
+    assert np.isfinite(plain).all(), logs
+    added.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    loaded.fit(X, {"kind": KNOWN, "who": KNOWN}, verbose=0)
+    if weighting is None and keras.backend.backend() == "tensorflow":
+        added.export(tmp_path / "saved", verbose=False)
+        kmtl.verify_export(tmp_path / "saved", added, X[:8])
