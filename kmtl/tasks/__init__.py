@@ -19,6 +19,8 @@ tensors, and columns of pandas and Arrow. Texts are names in the task's `labels`
   `pandas.DataFrame({"time": [2, 3], "event": [True, False]})`,
   `array([(True, 2.0), (False, 3.0)], dtype=[("event", bool), ("time", float)])`
 - `Embedding`: `[7, 3, None]`, `[7, 3, -1]`, `pandas.Series([7, 3, None])`
+- `Clustering`: `[7, 3, None]`, `pandas.Series([7, 3, None])`, with -1 for a row whose
+  class is not known, and which counts
 - `Tagging`: `[[0, 2], [1]]`, `[["O", "I-x"], ["B-x"]]`, `[[0, 2], [1, -1]]`,
   `pandas.Series([["O", "I-x"], ["B-x"]])`, `pyarrow.array([["O", "I-x"], ["B-x"]])`
 - `CTC`: `["ab", "c"]`, `[[0, 1], [2]]`, `[["a", "b"], ["c"]]`, `[[0, 1], [2, -1]]`,

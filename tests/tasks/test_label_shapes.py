@@ -28,6 +28,7 @@ KINDS: dict[str, tuple[dict, tuple, Any]] = {
     "ZeroInflated": ({}, (4,), [[3], [NAN]]),
     "Survival": ({}, (4,), [[2, 1], [3, 0]]),
     "Embedding": ({}, (4,), [7, 3, NAN]),
+    "Clustering": ({"clusters": 2}, (4,), [7, 3, NAN]),
     "Tagging": ({"labels": ("O", "B-x", "I-x")}, (2, 3), [[0, 2], [1, NAN]]),
     "CTC": (_ABC, (6, 3), [[0, 1], [2, NAN]]),
     "SequenceRegression": ({}, (2, 3), [[[1], [2]], [[3], [NAN]]]),
