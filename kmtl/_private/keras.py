@@ -94,6 +94,9 @@ def variable_index(optimizer: Optimizer, variable: Variable) -> int:
     return optimizer._get_variable_index(variable)
 
 
+#: What `fit` on JAX keeps of a step's state in the model, anew with every step.
+JAX_STATE = "_jax_state"
+
 # -- steps ----------------------------------------------------------------------------
 
 

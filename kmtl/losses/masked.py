@@ -32,7 +32,9 @@ def replica_count() -> int:
     return 1
 
 
-def masked_mean(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def masked_mean(
+    values: Tensor, weights: Tensor, axis: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Mean of `values` over labels with weight, exactly 0 where there is none.
 
     With several replicas the result is this replica's share of the global mean, so
@@ -41,9 +43,11 @@ def masked_mean(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         values: Float tensor, one finite value per label.
         weights: Float tensor of the same shape, >= 0; 0 leaves a label out.
+        axis: Axis that the means are taken over. Defaults to all.
 
     Returns:
-        `(loss, count)`: scalars, the mean and the sum of the weights (local).
+        `(loss, count)`: the mean and the sum of the weights (local); scalars, where
+        `axis` is None.
 
     Example:
 
@@ -53,7 +57,7 @@ def masked_mean(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """
     values = ops.cast(values, "float32")
     weights = ops.cast(weights, "float32")
-    count = ops.sum(weights)
+    count = ops.sum(weights, axis=axis)
     everywhere = all_replicas_sum(count)
     safe = ops.where(everywhere > 0, everywhere, 1.0)
-    return ops.sum(values * weights) / safe, count
+    return ops.sum(values * weights, axis=axis) / safe, count

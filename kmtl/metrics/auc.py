@@ -110,6 +110,11 @@ class AUC(keras.metrics.Metric):
         return centre, spread
 
     def result(self) -> Tensor:
+        area, defined = self.of_columns()
+        return ratio(ops.sum(area * defined), ops.sum(defined))
+
+    def of_columns(self) -> tuple[Tensor, Tensor]:
+        """Area of each column, and 1 where it has both classes, else 0; each `(K,)`."""
         histogram = ops.reshape(self.histogram, (2, self.columns, self.bins))
         negative, positive = histogram[0], histogram[1]
         below = ops.cumsum(negative, axis=-1) - negative
@@ -117,8 +122,7 @@ class AUC(keras.metrics.Metric):
         pairs = ops.sum(negative, -1) * ops.sum(positive, -1)
         # A NaN among the pairs stays one.
         defined = ops.cast(ops.not_equal(pairs, 0), self.dtype)
-        area = ops.divide_no_nan(wins, pairs)
-        return ratio(ops.sum(area * defined), ops.sum(defined))
+        return ops.divide_no_nan(wins, pairs), defined
 
     def get_config(self) -> Config:
         return {**super().get_config(), "columns": self.columns, "bins": self.bins}

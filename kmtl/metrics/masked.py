@@ -56,7 +56,11 @@ class MaskedMean(keras.metrics.Metric):
         self.count.assign_add(ops.sum(mask))
 
     def result(self) -> Tensor:
-        return ratio(self.total, self.count)
+        return self.of_sums(self.total, self.count)
+
+    def of_sums(self, total: Tensor, count: Tensor) -> Tensor:
+        """The result of sums, of one stream or, entry by entry, of several."""
+        return ratio(total, count)
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -123,8 +127,8 @@ class SquaredError(MaskedMean):
 class RootMeanSquaredError(SquaredError):
     """Root of the mean squared error over the stream, in the label's unit."""
 
-    def result(self) -> Tensor:
-        return ops.sqrt(super().result())
+    def of_sums(self, total: Tensor, count: Tensor) -> Tensor:
+        return ops.sqrt(super().of_sums(total, count))
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -182,6 +186,11 @@ class R2(keras.metrics.Metric):
         self.labels.assign_add(ops.sum(ops.cast(mask > 0, self.dtype), 0))
 
     def result(self) -> Tensor:
+        score, seen = self.of_columns()
+        return ratio(ops.sum(weighed(score, seen)), ops.sum(seen))
+
+    def of_columns(self) -> tuple[Tensor, Tensor]:
+        """Score of each column, and 1 where it has two labels or more, else 0."""
         seen = ops.cast(ops.convert_to_tensor(self.labels) > 1, self.dtype)
         # The mean's rounding error gives constant labels a little scatter.
         rounding = ops.square(ROUNDING * self.mean) * self.count
@@ -190,8 +199,7 @@ class R2(keras.metrics.Metric):
         varied = scatter > rounding
         unexplained = self.residual / ops.where(varied, scatter, 1.0)
         flat = ops.cast(self.residual <= 0, self.dtype)
-        score = ops.where(varied, 1.0 - unexplained, flat)
-        return ratio(ops.sum(weighed(score, seen)), ops.sum(seen))
+        return ops.where(varied, 1.0 - unexplained, flat), seen
 
     def get_config(self) -> Config:
         return {**super().get_config(), "columns": self.columns}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import keras
@@ -204,6 +205,28 @@ class TaskOutput(keras.layers.Layer):
         if self.transform is None:
             return labels
         values = self.transform.forward(labels, self._state)
+        return ops.where(mask > 0, values, 0.0)
+
+    def targets_side_by_side(
+        self, layers: Sequence[TaskOutput], labels: Tensor, mask: Tensor
+    ) -> Tensor:
+        """`targets` of several layers alike, whose rows follow one another.
+
+        Args:
+            layers: The layers, this one first; their transform is entrywise.
+            labels, mask: Blocks of as many rows for each layer.
+        """
+        if self.transform is None:
+            return labels
+        state = {}
+        for name, own in self._state.items():
+            values = [ops.convert_to_tensor(layer._state[name]) for layer in layers]
+            axes = [1] * (len(labels.shape) - len(own.shape))
+            state[name] = ops.reshape(ops.stack(values), (-1, *axes, *own.shape))
+        sizes = ops.shape(labels)[1:]
+        blocks = ops.reshape(labels, (len(layers), -1, *sizes))
+        values = self.transform.forward(blocks, state)
+        values = ops.reshape(values, (-1, *sizes))
         return ops.where(mask > 0, values, 0.0)
 
     def before(self, outputs: Tensor) -> Tensor:

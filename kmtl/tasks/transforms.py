@@ -34,6 +34,8 @@ class Transform:
 
     #: Labels must be greater than this.
     low: ClassVar[float] = -math.inf
+    #: Functions of single entries, with a state whose entries go with the columns.
+    entrywise: ClassVar[bool] = True
 
     def initial(self, columns: int) -> dict[str, np.ndarray]:
         """The state of a transform that has not been fitted."""
@@ -121,6 +123,8 @@ class Quantile(Transform):
     never leaves the range of the training labels. Equal labels have the middle of
     their ranks, at the ends of the range too.
     """
+
+    entrywise = False
 
     def initial(self, columns: int) -> dict[str, np.ndarray]:
         line = np.linspace(-_MOST_QUANTILE, _MOST_QUANTILE, KNOTS)

@@ -18,6 +18,8 @@ class CompileState:
     config: Config = dataclasses.field(default_factory=dict)
     #: What a gradient-based weighting acts on; None for all others.
     plan: Any = None
+    #: Groups of names of tasks alike.
+    alike: tuple = ()
     #: Losses over several heads.
     joint: tuple = ()
     #: `(T,)` bool tensor of the step being traced: the batch has labels.

@@ -17,6 +17,7 @@ from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_loss_weights
 from kmtl.tasks.terms import terms_of
 from kmtl.training.adversaries import Adversary, check_adversary
+from kmtl.training.alike import groups_of
 from kmtl.training.balance import Plan, make_plan
 from kmtl.training.heads import check_heads
 from kmtl.training.metrics import TaskMetrics
@@ -41,6 +42,7 @@ class Compilation:
         adversary: What changes the inputs of every step, or None.
         terms: Log name of each of several losses of a task -> place of the task.
         joint: Losses over several heads.
+        alike: Groups of tasks whose losses and metrics are computed as one.
         options: Arguments of `keras.Model.compile`.
     """
 
@@ -55,6 +57,7 @@ class Compilation:
     adversary: Adversary | None
     terms: dict[str, int]
     joint: tuple[Joint, ...]
+    alike: tuple[tuple[TaskName, ...], ...]
     options: Config
 
     def config(self) -> Config:
@@ -104,7 +107,8 @@ def check(
     check_heads(model, tasks)
     weights = check_loss_weights(loss_weights, names)
     shapes = {name: tensor.shape for name, tensor in model.output.items()}
-    task_metrics = TaskMetrics(tasks, shapes, metrics, weighted_metrics)
+    groups = groups_of(tasks, model.task_outputs)
+    task_metrics = TaskMetrics(tasks, shapes, metrics, weighted_metrics, groups)
     terms = _term_names(tasks, task_metrics.names)
     joint = _check_joint(model, joint_losses, (*task_metrics.names, *terms))
     factors = check_factors(model, lr_multipliers)
@@ -141,6 +145,7 @@ def check(
         adversary,
         terms,
         joint,
+        groups,
         options,
     )
 

@@ -92,21 +92,23 @@ class Guards(keras.metrics.Metric):
             self.clean_data.assign_add(ops.cast(excess <= 0, "float32"))
 
     def look(
-        self, x: Inputs, y: Mapping, clean: Mapping, sample_weight: SampleWeight
+        self,
+        x: Inputs,
+        y: Mapping,
+        highest: Tensor,
+        lowest: Tensor,
+        sample_weight: SampleWeight,
     ) -> Tensor:
         """By how much the data of a batch exceed what they may be, `(entries,)`.
 
         Args:
             x: Inputs.
             y: Dict task name -> labels as given.
-            clean: Dict task name -> labels without missing ones.
+            highest, lowest: Of the labels that are there, float32 `(T,)`.
             sample_weight: As given.
         """
         low, high = np.array([task.label_range for task in self.tasks], "float32").T
-        highest = [ops.cast(ops.max(clean[t.name]), "float32") for t in self.tasks]
-        lowest = [ops.cast(ops.min(clean[t.name]), "float32") for t in self.tasks]
-        above = ops.stack(highest) - high
-        below = low - ops.stack(lowest)
+        above, below = highest - high, low - lowest
         broken = [self._is_broken(task, y.get(task.name)) for task in self.tasks]
         if any(flag is not None for flag in broken):
             above = ops.maximum(above, 0.5 * _stack(broken))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -11,8 +11,10 @@ from keras import ops
 from kmtl import _checks
 from kmtl.metrics.keras_forms import direction_of
 from kmtl.metrics.keras_metric import KerasMetric
+from kmtl.metrics.side_by_side import side_by_side
 from kmtl.tasks.base import Task
 from kmtl.tasks.metric import Metric, plain_name, served
+from kmtl.training.alike import Folded
 from kmtl.typing import TaskName, Tensor
 
 
@@ -24,6 +26,7 @@ class TaskMetrics:
         shapes: Dict task name -> shape of a batch of its outputs.
         metrics: `compile(metrics=...)`: dict task name -> metric or list of metrics.
         weighted_metrics: The same, with sample weights applied.
+        groups: Groups of tasks alike, whose own metrics are kept side by side.
     """
 
     def __init__(
@@ -32,19 +35,58 @@ class TaskMetrics:
         shapes: Mapping[str, tuple[int | None, ...]],
         metrics: Mapping[TaskName, Any] | None,
         weighted_metrics: Mapping[TaskName, Any] | None,
+        groups: Sequence[tuple[TaskName, ...]] = (),
     ):
         self.tasks = dict(tasks)
         self.shapes = dict(shapes)
         self._given: dict[str, dict | None] = {}
-        #: Log name -> (task, metric object, weighted).
+        #: Log name -> (task, metric object, weighted), of metrics by themselves.
         self.entries: dict[str, tuple[str, keras.metrics.Metric, bool]] = {}
+        # group of tasks -> their metric objects, and of each the log names
+        self._alike: dict[tuple, list[tuple[keras.metrics.Metric, list[str]]]] = {}
+        #: Log names, in the order of the tasks.
+        self.names: tuple[str, ...] = ()
         #: Log name -> `"max"` or `"min"`, where it is known.
         self.directions: dict[str, str] = {}
+        together = self._side_by_side(groups)
         for name, task in self.tasks.items():
             for metric in task.metrics:
+                if (name, metric.name) in together:
+                    self._note(name, metric.name, metric.direction)
+                    continue
                 self._add(name, metric.name, metric.make(task), False, metric.direction)
         self._extend("metrics", metrics, False)
         self._extend("weighted_metrics", weighted_metrics, True)
+
+    def _side_by_side(self, groups: Sequence[tuple[TaskName, ...]]) -> set[tuple]:
+        """Make the metrics that groups of tasks have in common.
+
+        Returns:
+            Pairs of names, of a task and of a metric, that they stand for.
+        """
+        together: set[tuple] = set()
+        for group in groups:
+            first, *others = (self.tasks[name] for name in group)
+            found = self._alike[group] = []
+            for metric in first.metrics:
+                if any(metric not in task.metrics for task in others):
+                    continue
+                made = side_by_side(metric.make(first), len(group))
+                if made is not None:
+                    found.append((made, [f"{name}_{metric.name}" for name in group]))
+                    together.update((name, metric.name) for name in group)
+        return together
+
+    def _note(self, task: TaskName, label: str, direction: str | None) -> None:
+        key = f"{task}_{label}"
+        if label == "loss" or key in self.names:
+            raise ValueError(
+                f"Task '{task}' would log '{key}' twice. Give one of its metrics "
+                f"another name, such as name='{label}_2nd'."
+            )
+        self.names = (*self.names, key)
+        if direction is not None:
+            self.directions[key] = direction
 
     def _extend(
         self, argument: str, given: Mapping[TaskName, Any] | None, weighted: bool
@@ -61,7 +103,7 @@ class TaskMetrics:
                 ):
                     continue  # logged already
                 label, made, direction = self._make(self.tasks[name], spec)
-                if f"{name}_{label}" in self.entries and weighted:
+                if f"{name}_{label}" in self.names and weighted:
                     label = f"weighted_{label}"
                 self._add(name, label, made, weighted, direction)
                 kept[name].append(
@@ -78,34 +120,41 @@ class TaskMetrics:
         direction: str | None,
     ) -> None:
         key = f"{task}_{label}"
-        if any(_inner(metric) is _inner(known) for known in self.objects()):
+        known = (entry[1] for entry in self.entries.values())
+        if any(_inner(metric) is _inner(other) for other in known):
             raise ValueError(
                 f"Metric object '{label}' is given twice, and would mix two streams. "
                 f"Give task '{task}' an object of its own."
             )
-        if label == "loss" or key in self.entries:
-            raise ValueError(
-                f"Task '{task}' would log '{key}' twice. Give one of its metrics "
-                f"another name, such as name='{label}_2nd'."
-            )
+        self._note(task, label, direction)
         if isinstance(metric, KerasMetric):
             metric.build_for(self.shapes[task])
         self.entries[key] = (task, metric, weighted)
-        if direction is not None:
-            self.directions[key] = direction
 
     def config(self, argument: str) -> dict | None:
         """What was given, for `get_compile_config`."""
         return self._given[argument]
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The log names, the keys of the results."""
-        return tuple(self.entries)
-
     def objects(self) -> list:
         """The Keras metric objects."""
-        return [metric for _, metric, _ in self.entries.values()]
+        alone = [metric for _, metric, _ in self.entries.values()]
+        return [*alone, *(pair[0] for pairs in self._alike.values() for pair in pairs)]
+
+    @property
+    def groups(self) -> list[tuple[TaskName, ...]]:
+        """Groups of tasks with metrics side by side."""
+        return [group for group, pairs in self._alike.items() if pairs]
+
+    def are_alone(self, name: str) -> bool:
+        """Whether a task has metrics that are not kept with those of others."""
+        return any(task == name for task, *_ in self.entries.values())
+
+    def update_alike(self, groups: Sequence[Folded]) -> None:
+        """Add a batch of the groups of tasks alike."""
+        for group in groups:
+            seen = group.mask * ops.cast(group.weights > 0, group.mask.dtype)
+            for metric, _ in self._alike[group.names]:
+                metric.update_state(group.labels, group.outputs, seen)
 
     def update(
         self, name: str, labels: Tensor, outputs: Tensor, mask: Tensor, weights: Tensor
@@ -124,7 +173,12 @@ class TaskMetrics:
 
     def results(self) -> dict[str, Tensor]:
         """Log name -> value."""
-        return {key: entry[1].result() for key, entry in self.entries.items()}
+        found = {key: entry[1].result() for key, entry in self.entries.items()}
+        for pairs in self._alike.values():
+            for metric, keys in pairs:
+                values = ops.unstack(metric.result(), len(keys))
+                found.update(zip(keys, values, strict=True))
+        return {key: found[key] for key in self.names}
 
     def _make(
         self, task: Task, spec: Any

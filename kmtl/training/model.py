@@ -11,12 +11,13 @@ from typing import Any
 import keras
 
 from kmtl import _registry
-from kmtl._private.keras import CACHED_EVALUATION, forget_layer, sublayers
+from kmtl._private.keras import CACHED_EVALUATION, JAX_STATE, forget_layer, sublayers
 from kmtl.losses.joint import Joint
 from kmtl.relations import base as relations_base
 from kmtl.relations.base import Relations
 from kmtl.tasks.checks import label_dict
 from kmtl.training import (
+    alike,
     all_rows,
     freezing,
     placing,
@@ -115,6 +116,14 @@ class MultiTaskModel(TaskAccess):
         self._state = CompileState()
         #: What `kmtl.build` was given; None for a net made by hand.
         self.built_with: BuiltWith | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Keras looks for layers in whatever a model is given: in every step in each of
+        # some thousand arrays, which takes longer than the step of a small net.
+        if name == JAX_STATE:
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     # -- compile ----------------------------------------------------------------------
 
@@ -218,6 +227,7 @@ class MultiTaskModel(TaskAccess):
             setattr(self, name, part)
         self._state = CompileState(
             plan=made.plan,
+            alike=made.alike,
             terms=LossTerms(self.task_names, made.terms, made.joint),
             metrics=made.metrics,
             guards=Guards(list(made.tasks.values()), [t.name for t in self.inputs]),
@@ -378,11 +388,15 @@ class MultiTaskModel(TaskAccess):
     ) -> Logs:
         """Update the tasks' metrics and return all logs."""
         y, x = label_dict(y, self.tasks), named(self, x)
+        metrics = self._state.metrics
+        groups = alike.fold_whole(self, metrics.groups, x, y, y_pred, sample_weight)
+        metrics.update_alike(groups)
         for task in self.tasks:
             name = task.name
-            labels, mask = clean_labels(task, x, y, y_pred[name])
-            weights = apply_sample_weight(mask, sample_weight, name)
-            self._state.metrics.update(name, labels, y_pred[name], mask, weights)
+            if metrics.are_alone(name):
+                labels, mask = clean_labels(task, x, y, y_pred[name])
+                weights = apply_sample_weight(mask, sample_weight, name)
+                metrics.update(name, labels, y_pred[name], mask, weights)
         return self.get_metrics_result()
 
     def get_metrics_result(self) -> Logs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -12,6 +13,7 @@ from kmtl.layers.beside import Beside, WithBeside
 from kmtl.layers.deep_supervision import DeepSupervision
 from kmtl.losses.masked import all_replicas_sum, replica_count
 from kmtl.tasks.checks import label_dict
+from kmtl.training import alike
 from kmtl.training.labels import apply_sample_weight, clean_labels, loss_targets, named
 from kmtl.typing import Inputs, Labels, Model, Outputs, SampleWeight, TaskName, Tensor
 
@@ -94,14 +96,24 @@ def task_losses(
     inner = loss_inputs(model, y_pred) if inner is None else inner
     x = named(model, x)
     y = label_dict(y, model.tasks)
-    shares, sums, counts, deep, parted = [], [], [], [], []
-    clean: dict[TaskName, Tensor] = {}
+    names = model.task_names
+    joint = model._state.joint
+    groups = _groups(model)
+    folded = alike.fold(model, groups, x, y, inner, sample_weight, kept)
+    joined = {name for group in folded for name in group.names}
+    rows = [_folded_losses(model, group) for group in folded]
+    single: dict[TaskName, _Losses] = {}
+    parted: list[Tensor] = []
     whole: dict[TaskName, Tensor] = {}
+    for group, losses_of in zip(folded, rows, strict=True):
+        if joint:
+            blocks = group.blocks(losses_of.there)
+            whole.update(zip(group.names, blocks, strict=True))
     for task in model.tasks:
         name = task.name
+        if name in joined:
+            continue
         labels, mask = clean_labels(task, x, y, y_pred[name])
-        # Some kinds mark missing labels in what they clean: no number of the data.
-        clean[name] = ops.where(mask > 0, labels, ops.zeros_like(labels))
         weights = apply_sample_weight(mask, sample_weight, name)
         # In data sets a weight of 0 stands for a label that is missing, too.
         there = ops.cast(weights > 0, "float32")
@@ -112,28 +124,41 @@ def task_losses(
         there = ops.cast(weights > 0, "float32")
         whole[name] = there
         values, each = layer.loss_values(task, targets, inner[name], there)
-        sums.append(ops.sum(values * weights))
+        own = ops.sum(values * weights)
         parted += [ops.sum(part * weights) for part in each]
         extra = sum(
             weight * layer.loss_values(task, targets, inside, there)[0]
             for weight, inside in kept.get(name, ())
         )
-        deep.append(
-            ops.sum(extra * weights) if name in kept else ops.zeros((), "float32")
-        )
+        deep = ops.sum(extra * weights) if name in kept else ops.zeros((), "float32")
         share, count = losses.masked_mean(
             values + extra if name in kept else values, weights
         )
-        shares.append(share)
-        counts.append(count)
+        # Some kinds mark missing labels in what they clean: no number of the data.
+        clean = ops.where(mask > 0, labels, ops.zeros_like(labels))
+        single[name] = _Losses(own, share, count, deep, clean, there)
+
+    def of_all(field: str) -> Tensor:
+        alone = {name: getattr(found, field) for name, found in single.items()}
+        vectors = [getattr(found, field) for found in rows]
+        return alike.in_order(names, folded, vectors, alone)
+
     # Tensors: tf.stack takes no variables.
-    own = [layer.task_weight * 1.0 for layer in model.task_outputs.values()]
-    parts = tuple(weight * share for weight, share in zip(own, shares, strict=True))
-    own, shares, counts = ops.stack(own), ops.stack(shares), ops.stack(counts)
+    weights = [layer.task_weight * 1.0 for layer in model.task_outputs.values()]
+    own = ops.stack(weights)
+    shares, counts = of_all("share"), of_all("count")
+    if folded:
+        parts = tuple(ops.unstack(own * shares, len(names)))
+    else:
+        # Entries before they become one tensor; see `Batch`.
+        parts = tuple(
+            weight * single[name].share
+            for name, weight in zip(names, weights, strict=True)
+        )
     labels = all_replicas_sum(counts)
-    joint, joint_sums = _joint(model, y_pred, whole)
+    found, joint_sums = _joint(model, y_pred, whole)
     return Batch(
-        sums=ops.stack(sums),
+        sums=of_all("sum"),
         counts=counts,
         all_counts=labels,
         present=ops.cast(labels > 0, "float32"),
@@ -142,14 +167,88 @@ def task_losses(
         losses=own * shares,
         global_losses=own * all_replicas_sum(shares),
         rows=_rows(model, x),
-        deep=ops.stack(deep) if kept else None,
+        deep=of_all("deep") if kept else None,
         terms=ops.stack(parted) if parted else None,
-        joint=joint,
+        joint=found,
         joint_sums=joint_sums,
-        seen=model._state.guards.look(x, y, clean, sample_weight)
+        seen=_seen(model, x, y, sample_weight, folded, rows, single)
         if model._state.streams
         else None,
     )
+
+
+class _Losses(NamedTuple):
+    """What came of one task, each a scalar, or of a group, `(G,)`; see `Batch`.
+
+    `labels` are the clean ones, and `there` 1 for those with weight.
+    """
+
+    sum: Tensor
+    share: Tensor
+    count: Tensor
+    deep: Tensor
+    labels: Tensor
+    there: Tensor
+
+
+def _groups(model: Model) -> tuple:
+    """Tasks whose losses are computed as one.
+
+    Where TensorFlow takes the gradient of each task's loss by itself, that of one would
+    run back through the whole group.
+    """
+    plan = model._state.plan
+    each = plan is not None and plan.level == "parameters"
+    if each and keras.backend.backend() == "tensorflow":
+        return ()
+    return model._state.alike
+
+
+def _folded_losses(model: Model, group: alike.Folded) -> _Losses:
+    """The losses of tasks alike."""
+    task, layer = group.task, model.task_outputs[group.task.name]
+    there = ops.cast(group.weights > 0, "float32")
+    weights = group.weights * layer.label_weights(task, group.labels, there)
+    given = {task.name: group.given}
+    targets = layer.targets_side_by_side(
+        [model.task_outputs[name] for name in group.names],
+        loss_targets(task, given, task.marked(group.labels, there)),
+        group.mask,
+    )
+    there = ops.cast(weights > 0, "float32")
+    values, _ = layer.loss_values(task, targets, group.outputs, there)
+    values, weights = group.by_task(values), group.by_task(weights)
+    share, count = losses.masked_mean(values, weights, axis=1)
+    total = ops.sum(values * weights, axis=1)
+    clean = ops.where(group.mask > 0, group.labels, ops.zeros_like(group.labels))
+    return _Losses(total, share, count, ops.zeros_like(count), clean, there)
+
+
+def _seen(
+    model: Model,
+    x: Inputs,
+    y: Labels,
+    sample_weight: SampleWeight,
+    folded: list,
+    rows: list[_Losses],
+    single: dict[TaskName, _Losses],
+) -> Tensor:
+    """What `Guards.look` sees in a batch."""
+    names = model.task_names
+
+    def ends(function: Callable[..., Tensor]) -> Tensor:
+        alone = {
+            name: ops.cast(function(found.labels), "float32")
+            for name, found in single.items()
+        }
+        vectors = [
+            ops.cast(function(group.by_task(found.labels), axis=1), "float32")
+            for group, found in zip(folded, rows, strict=True)
+        ]
+        return alike.in_order(names, folded, vectors, alone)
+
+    highest, lowest = ends(ops.max), ends(ops.min)
+    return model._state.guards.look(x, y, highest, lowest, sample_weight)
 
 
 def _joint(
