@@ -220,7 +220,8 @@ class TaskOutput(keras.layers.Layer):
             return labels
         state = {}
         for name, own in self._state.items():
-            values = [ops.convert_to_tensor(layer._state[name]) for layer in layers]
+            # Tensors: tf.stack takes no variables.
+            values = [layer._state[name] * 1.0 for layer in layers]
             axes = [1] * (len(labels.shape) - len(own.shape))
             state[name] = ops.reshape(ops.stack(values), (-1, *axes, *own.shape))
         sizes = ops.shape(labels)[1:]
