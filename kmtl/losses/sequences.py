@@ -70,11 +70,12 @@ def words(symbols: Tensor, space: int) -> Tensor:
         # Remainders by a prime, of which products stay below 2^31.
         more = (so_far * factors + symbol[:, None] + 1) % _PRIME
         so_far = ops.where(symbol[:, None] >= 0, more, 0)
-        return so_far, so_far[:, 0] * _PRIME + so_far[:, 1]
+        return so_far, so_far
 
     start = ops.zeros_like(symbols[:, :1]) * factors[None, :]
     given = ops.transpose(ops.where(inside, symbols, -1))
-    _, numbers = ops.scan(step, start, given)
+    _, pairs = ops.scan(step, start, given)
+    numbers = pairs[..., 0] * _PRIME + pairs[..., 1]
     after = ops.concatenate([inside[:, 1:], ops.zeros_like(inside[:, :1])], axis=1)
     ends = ops.logical_and(inside, ops.logical_not(after))
     length = int(symbols.shape[1])
