@@ -17,7 +17,8 @@ from table_tools import ROWS, TARGETS, houses
 
 import kmtl
 
-pytestmark = pytest.mark.backend
+# On JAX the nets train side by side, and compiling them takes long.
+pytestmark = [pytest.mark.backend, pytest.mark.thorough(on="jax")]
 QUICK: dict[str, Any] = {"recipe": kmtl.Recipe(epochs=2), "verbose": False}
 
 

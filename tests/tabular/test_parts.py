@@ -45,7 +45,10 @@ def test_scores_are_scikit_learns() -> None:
     ):
         found = scores.scores(task, labels, answers)
         assert found["log_loss"] == pytest.approx(metrics.log_loss(labels, answers))
-    assert scores.scores(SOLD, np.ones(4, int), np.ones(4))["auc"] != found  # NaN
+    labels, answers = RNG.integers(0, 2, 40), RNG.integers(0, 5, 40) / 5  # with ties
+    found = scores.scores(SOLD, labels, answers)
+    assert found["auc"] == pytest.approx(metrics.roc_auc_score(labels, answers))
+    assert found["accuracy"] == metrics.accuracy_score(labels, answers > 0.5)
     assert np.isnan(scores.scores(SOLD, np.ones(4, int), np.full(4, 0.5))["auc"])
     assert np.isnan(scores.scores(PRICE, np.full(2, np.nan), np.zeros(2))["rmse"])
 
