@@ -130,6 +130,7 @@ LONG = [
     "test_devices.py::test_replicas_of_a_strategy_and_nothing_initialised",
     "test_docstrings.py::test_examples[[]kmtl.data.containers]",
     "test_docstrings.py::test_examples[[]kmtl.export.verify]",
+    "test_docstrings.py::test_examples[[]kmtl.tabular.fitting]",
     "test_docstrings.py::test_examples[[]kmtl.testing.*]",
     "test_docstrings.py::test_examples[[]kmtl.weighting.auto_lambda]",
     "training/test_memory.py::test_a_pool_of_models_keeps*",

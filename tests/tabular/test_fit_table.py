@@ -16,15 +16,28 @@ from sklearn.linear_model import Ridge
 from table_tools import ROWS, TARGETS, houses
 
 import kmtl
+from kmtl.tabular import Candidate, candidates
 
 # On JAX the nets train side by side, and compiling them takes long.
 pytestmark = [pytest.mark.backend, pytest.mark.thorough(on="jax")]
 QUICK: dict[str, Any] = {"recipe": kmtl.Recipe(epochs=2), "verbose": False}
 
 
+def small_nets(table: Any, targets: int) -> list[Candidate]:
+    """The first candidates, with few layers of few units: these compile in no time."""
+    return [
+        dataclasses.replace(one, units=(16,), numerical=None)
+        for one in candidates(table, targets)[:4]
+    ]
+
+
 @pytest.fixture(scope="module")
 def predictor() -> Any:
-    return kmtl.fit_table(houses(), TARGETS, trials=3, **QUICK)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kmtl.tabular.fitting.candidates", small_nets)
+        few_trees = ((0.1, 31, 20), (0.05, 7, 40))
+        patch.setattr("kmtl.tabular.rivals.BOOSTING", few_trees)
+        return kmtl.fit_table(houses(), TARGETS, trials=3, **QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +259,12 @@ def test_only_frames_are_taken(given: Any) -> None:
 
 
 @pytest.mark.thorough
-def test_the_same_seed_gives_the_same(predictor: Any, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same(
+    predictor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kmtl.tabular.fitting.candidates", small_nets)
+    few_trees = ((0.1, 31, 20), (0.05, 7, 40))
+    monkeypatch.setattr("kmtl.tabular.rivals.BOOSTING", few_trees)
     again = kmtl.fit_table(houses(), TARGETS, trials=3, **QUICK)
     pd.testing.assert_frame_equal(
         again.leaderboard(), predictor.leaderboard(), rtol=1e-5
