@@ -57,6 +57,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl.tasks import CustomTask as CustomTask
     from kmtl.tasks import DenseRegression as DenseRegression
     from kmtl.tasks import Depth as Depth
+    from kmtl.tasks import Detection as Detection
     from kmtl.tasks import Distribution as Distribution
     from kmtl.tasks import Edges as Edges
     from kmtl.tasks import Embedding as Embedding
@@ -116,6 +117,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "Edges",
         "Ranking",
         "Keypoints",
+        "Detection",
         "Embedding",
         "CTC",
         "Clustering",

@@ -6,6 +6,7 @@ tensorflow-datasets are imported by the functions that need them.
 
 from kmtl.data.arrays import from_arrays
 from kmtl.data.augmentation import augment
+from kmtl.data.boxes import boxes
 from kmtl.data.bundled import digits, multi_digits
 from kmtl.data.checking import check
 from kmtl.data.containers import Split, TaskData
@@ -33,6 +34,7 @@ __all__ = [
     "Split",
     "TaskData",
     "augment",
+    "boxes",
     "check",
     "cutmix",
     "digits",

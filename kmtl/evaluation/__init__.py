@@ -7,6 +7,7 @@ from kmtl.evaluation._evaluate import evaluate
 from kmtl.evaluation.best_epoch import BestEpoch
 from kmtl.evaluation.delta import DeltaM, delta_m, relative_improvement
 from kmtl.evaluation.ensemble import average, compare
+from kmtl.evaluation.found_objects import ObjectTable
 from kmtl.evaluation.pareto import ParetoFront, hypervolume
 from kmtl.evaluation.per_class import ClassTable
 from kmtl.evaluation.results import BaselineRun, Baselines
@@ -21,6 +22,7 @@ __all__ = [
     "ClassTable",
     "DeltaM",
     "Evaluation",
+    "ObjectTable",
     "ParetoFront",
     "TaskRow",
     "activation_sparsity",

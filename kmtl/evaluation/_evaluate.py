@@ -51,7 +51,9 @@ def evaluate(
         verbose: As in `model.evaluate`.
         per_class: Also precision, recall, F1, IoU and support of every class, and
             confusion matrices, as scikit-learn has them, of the tasks of classes: in
-            the printed text, and as `per_class`. The data are read a third time.
+            the printed text, and as `per_class`. Of `kmtl.Detection` the average
+            precision of every class, as pycocotools has it. The data are read a third
+            time.
 
     Returns:
         `Evaluation`: `print` it, or use `to_dict()`, `to_frame()`, `scores`, `delta_m`.

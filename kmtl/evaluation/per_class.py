@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from keras import ops
 
+from kmtl.evaluation.found_objects import FoundObjects, ObjectTable
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import label_dict
+from kmtl.tasks.detection import Detection
 from kmtl.training import sources
 from kmtl.training.labels import apply_sample_weight
 from kmtl.training.model import MultiTaskModel
@@ -151,15 +153,22 @@ def has_classes(task: Task) -> bool:
     return task.label_kind in ("classes", "yes_no") and task.class_count is not None
 
 
-def class_tables(model: MultiTaskModel, data: Data) -> dict[str, ClassTable]:
-    """Task name -> its `ClassTable`, of the tasks of classes.
+def class_tables(
+    model: MultiTaskModel, data: Data
+) -> dict[str, ClassTable | ObjectTable]:
+    """Task name -> its `ClassTable` or `ObjectTable`, of tasks of classes or objects.
 
     Args:
         model: The model.
         data: As `kmtl.evaluate` has prepared them; read once. Labels of weight 0 are
             left out; others count once, whatever their weight.
     """
-    tasks = [task for task in model.tasks if has_classes(task)]
+    objects = {
+        task.name: FoundObjects(task)
+        for task in model.tasks
+        if isinstance(task, Detection)
+    }
+    tasks = [t for t in model.tasks if has_classes(t) or t.name in objects]
     counts: dict[str, np.ndarray] = {}
     for x, y, weight in sources.batches_of(data) if tasks else ():
         outputs = model.predict_on_batch(x)
@@ -170,13 +179,18 @@ def class_tables(model: MultiTaskModel, data: Data) -> dict[str, ClassTable]:
             given = task.label_array(labels[task.name])
             clean, mask = task.clean_labels(given)
             mask = apply_sample_weight(mask, weight, task.name)
+            if task.name in objects:
+                objects[task.name].add(clean, outputs[task.name], mask)
+                continue
             found = _counted(task, clean, outputs[task.name], mask)
             counts[task.name] = counts.get(task.name, 0) + found
     named = {task.name: task for task in tasks}
-    return {
+    tables: dict[str, ClassTable | ObjectTable] = {
         name: ClassTable(name, _names(named[name], found), found)
         for name, found in counts.items()
     }
+    seen = {name: found for name, found in objects.items() if found.scores}
+    return tables | {name: found.table() for name, found in seen.items()}
 
 
 def _counted(task: Task, labels: Tensor, outputs: Tensor, mask: Tensor) -> np.ndarray:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas
     from rich.table import Table
 
+    from kmtl.evaluation.found_objects import ObjectTable
     from kmtl.evaluation.per_class import ClassTable
 
 WIDTH = 100
@@ -117,7 +118,8 @@ class Evaluation:
         delta_m: Mean improvement over the single-task models in %, higher is better;
             None without baselines.
         split: Name of the data, where it is known.
-        per_class: Task name -> `kmtl.evaluation.ClassTable`, where they were asked for.
+        per_class: Task name -> `kmtl.evaluation.ClassTable`, or of `kmtl.Detection` an
+            `ObjectTable`, where they were asked for.
     """
 
     rows: tuple[TaskRow, ...]
@@ -125,7 +127,7 @@ class Evaluation:
     loss: float
     delta_m: float | None = None
     split: str | None = None
-    per_class: dict[str, ClassTable] | None = None
+    per_class: dict[str, ClassTable | ObjectTable] | None = None
 
     def __getitem__(self, task: str) -> TaskRow:
         """The row of a task."""

@@ -120,7 +120,7 @@ def export_model(
         decoded=not chosen.suffix,
     )
     groups = {
-        name: top.of_task(name, plain.output)
+        name: top.of_task(model.task(name), plain.output)
         for name in model.task_names
         if name in plain.output
     }

@@ -88,7 +88,7 @@ def describe(
             "labels": None if task.labels is None else list(task.labels),
             "unit": task.unit,
         }
-        more = top.of_task(name, plain.output)[1:]
+        more = top.of_task(task, plain.output)[1:]
         if more:
             tasks[name]["top"] = {
                 key: {

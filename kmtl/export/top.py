@@ -11,7 +11,7 @@ from keras import ops
 
 from kmtl import _checks
 from kmtl.tasks.base import Task
-from kmtl.typing import Config, Outputs
+from kmtl.typing import Config, Outputs, Tensor
 
 CLASSES, SCORES = "_top", "_top_scores"
 #: What a task makes of its outputs.
@@ -89,12 +89,21 @@ def decoded(tasks: Mapping[str, Task], plain: Outputs) -> Outputs:
     Raises:
         ValueError: where an output has the name of a task.
     """
-    made = {
-        f"{name}{DECODED}": task.decoded(plain[name]) for name, task in tasks.items()
-    }
-    found = {name: tensor for name, tensor in made.items() if tensor is not None}
+    found: dict[str, Any] = {}
+    for task in tasks.values():
+        found |= decoded_parts(task, plain[task.name])
     _check_names(found, tasks)
     return found
+
+
+def decoded_parts(task: Task, outputs: Tensor) -> Outputs:
+    """What a task says in a form of its own, by the names of an export's outputs."""
+    made = task.decoded(outputs)
+    if made is None:
+        return {}
+    if not isinstance(made, dict):
+        return {f"{task.name}{DECODED}": made}
+    return {f"{task.name}_{part}": made[part] for part in task.decoded_parts}
 
 
 def _check_names(found: Outputs, tasks: Mapping[str, Task]) -> None:
@@ -105,11 +114,13 @@ def _check_names(found: Outputs, tasks: Mapping[str, Task]) -> None:
         )
 
 
-def of_task(name: str, found: Mapping[str, Any]) -> tuple[str, ...]:
+def of_task(task: Task, found: Mapping[str, Any]) -> tuple[str, ...]:
     """The names among those of a model's outputs that belong to a task."""
+    name = task.name
+    parts = [f"{name}_{part}" for part in task.decoded_parts]
     return tuple(
         key
-        for key in (name, f"{name}{CLASSES}", f"{name}{SCORES}", f"{name}{DECODED}")
+        for key in (name, f"{name}{CLASSES}", f"{name}{SCORES}", *parts)
         if key in found
     )
 

@@ -13,6 +13,7 @@ from kmtl.layers.deep_supervision import DeepSupervision
 from kmtl.layers.dropout import Dropout
 from kmtl.layers.dselect_k_gate import DSelectKGate
 from kmtl.layers.ends import (
+    CellBoxes,
     ExpectedPlace,
     LogSurvival,
     Positive,
@@ -70,6 +71,7 @@ from kmtl.layers.top_k_gate import TopKGate
 from kmtl.layers.transfer import Calibrator, InformationTransfer
 
 __all__ = [
+    "CellBoxes",
     "ExpectedPlace",
     "Positive",
     "Rate",

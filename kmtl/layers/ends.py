@@ -15,6 +15,10 @@ _MOST_EXPONENT = 40.0
 #: softplus of this is 1.
 _ONE = 0.5413248546129181
 _LEAST_SPREAD = 1e-2
+#: Side of a box where its input is 0, and the range of the logarithm of its share.
+_USUAL_SIZE, _LOG_SIZES = 0.2, (-8.0, 4.0)
+#: Logit of the probability at which objects begin, 0.1: most cells have none.
+_RARE = -2.1972246
 
 
 class End(keras.layers.Layer):
@@ -133,3 +137,32 @@ class ExpectedPlace(End):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], input_shape[-1], 2)
+
+
+@keras.saving.register_keras_serializable(package="kmtl")
+class CellBoxes(End):
+    """Raw numbers of a grid of cells to logits of classes, and a box for every cell.
+
+    Inputs and outputs `(N, h, w, classes + 4)`. The last four of the inputs are the
+    middle's distance from that of the cell, x and y in cells, and the logarithms of
+    width and height, in fifths of the picture; of the outputs x_min, y_min, x_max,
+    y_max, in widths and heights of the picture. Classes begin at a probability of 0.1.
+
+    Example:
+
+    >>> boxes = kmtl.layers.CellBoxes()(np.zeros((1, 2, 2, 5)))
+    >>> np.array(boxes)[0, 0, 1].round(2).tolist()
+    [-2.2, 0.65, 0.15, 0.85, 0.35]
+    """
+
+    def call(self, inputs: Tensor) -> Tensor:
+        inputs = ops.cast(inputs, "float32")
+        height, width = inputs.shape[1:3]
+        rows, columns = np.mgrid[:height, :width]
+        middles = np.stack([columns, rows], axis=-1).astype("float32") + 0.5
+        size = np.array([width, height], "float32")
+        middle = (inputs[..., -4:-2] + middles) / size
+        log_size = ops.clip(inputs[..., -2:], *_LOG_SIZES)
+        half = 0.5 * _USUAL_SIZE * ops.exp(log_size)
+        parts = [inputs[..., :-4] + _RARE, middle - half, middle + half]
+        return ops.concatenate(parts, axis=-1)

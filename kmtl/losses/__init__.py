@@ -1,5 +1,6 @@
 """Per-label loss functions and the masked mean that reduces them."""
 
+from kmtl.losses.boxes import giou, heat
 from kmtl.losses.clusters import self_training
 from kmtl.losses.counts import negative_binomial, poisson
 from kmtl.losses.distributions import crps, nll
@@ -34,6 +35,8 @@ __all__ = [
     "self_training",
     "arcface",
     "cosface",
+    "giou",
+    "heat",
     "ctc",
     "contrastive",
     "triplet",

@@ -16,6 +16,7 @@ from kmtl.metrics.confusion import (
     Recall,
 )
 from kmtl.metrics.counts import PoissonDeviance
+from kmtl.metrics.detections import AveragePrecision
 from kmtl.metrics.distributions import (
     CRPS,
     IntervalError,
@@ -60,6 +61,7 @@ __all__ = [
     "ClustersUsed",
     "MatchedAccuracy",
     "NormalizedMutualInformation",
+    "AveragePrecision",
     "SymbolErrorRate",
     "WordErrorRate",
     "RecallAtK",

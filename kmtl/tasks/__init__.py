@@ -47,6 +47,7 @@ from kmtl.tasks.ctc import CTC
 from kmtl.tasks.custom import CustomTask
 from kmtl.tasks.dense_regression import DenseRegression
 from kmtl.tasks.depth import Depth
+from kmtl.tasks.detection import Detection
 from kmtl.tasks.distribution import Distribution
 from kmtl.tasks.edges import Edges
 from kmtl.tasks.embedding import Embedding
@@ -71,6 +72,7 @@ __all__ = [
     "CTC",
     "Clustering",
     "Embedding",
+    "Detection",
     "Keypoints",
     "Ranking",
     "Edges",

@@ -109,6 +109,11 @@ class Task(_registry.Registrable):
     #: Labels are places or directions in the photo: where it is moved or turned, they
     #: would have to be computed anew.
     places_in_image: ClassVar[bool] = False
+    #: Labels are rows x_min, y_min, x_max, y_max, class, in shares of the photo, and -1
+    #: as a class where there is no object: they can be moved with it.
+    boxes_in_image: ClassVar[bool] = False
+    #: Names of what `decoded` gives, where it is a dict.
+    decoded_parts: ClassVar[tuple[str, ...]] = ("decoded",)
     #: The loss of a row is one among the other rows of its batch.
     rows_together: ClassVar[bool] = False
     #: The mean of several nets' outputs is an output, and all that the loss needs.
@@ -402,9 +407,10 @@ class Task(_registry.Registrable):
         """Logits to what a user reads: probabilities, or values."""
         return keras.activations.get(self.output_activation)(outputs)
 
-    def decoded(self, outputs: Tensor) -> Tensor | None:
+    def decoded(self, outputs: Tensor) -> Tensor | dict[str, Tensor] | None:
         """What outputs, or what `activate` makes of them, say in a form that takes more
-        than an activation: a SavedModel gives it as `<name>_decoded`. None without.
+        than an activation: a SavedModel gives it as `<name>_decoded`, or several parts
+        by the names in `decoded_parts`, as `<name>_<part>`. None without.
 
         Args:
             outputs: `(N, ...)`.

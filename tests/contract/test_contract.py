@@ -91,6 +91,10 @@ EXAMPLES = {
     "ctc": (kmtl.CTC("t", classes=3), RNG.integers(0, 3, (ROWS, 2))),
     "clustering": (kmtl.Clustering("t", clusters=3), RNG.integers(0, 3, ROWS)),
     "keypoints": (kmtl.Keypoints("t", points=3), RNG.random((ROWS, 3, 2))),
+    "detection": (
+        kmtl.Detection("t", classes=2),
+        np.array([[[0.1, 0.2, 0.6, 0.9, 1], [0.3, 0.0, 0.5, 0.4, -1]]] * ROWS),
+    ),
     "embedding": (
         kmtl.Embedding("t", dimensions=4, loss="contrastive", classes=2),
         np.array([0, 1, 0, 1, 1, 0]),
@@ -111,6 +115,7 @@ TRAINED_TOGETHER = (
         "embedding",
         "clustering",
     ),
+    "detection",
 )
 # kind -> (input, training rows)
 INPUTS = {

@@ -71,6 +71,7 @@ TASKS = [
     kmtl.Ranking("clicked", length=4),
     kmtl.CTC("word", labels=("a", "b"), length=6),
     kmtl.Keypoints("points", points=3),
+    kmtl.Detection("cars", labels=("car", "bus"), max_boxes=4, size=(8, 8)),
     kmtl.Embedding("face", dimensions=4, loss="contrastive"),
     kmtl.Embedding("who", classes=5, loss={"arcface": 1, "triplet": 0.5}, margin=0.3),
     kmtl.Clustering("group", clusters=3, dimensions=2),
