@@ -31,7 +31,9 @@ def add_task(
     All that the old tasks read is taken over, so that before training their outputs are
     the same to the last bit; where a sharing scheme lets them read the new task's part,
     that is refused. By default all of it is frozen: then they stay the same after
-    training, too. `kmtl.forgetting` measures what was lost where it is not.
+    training, too. `kmtl.forgetting` measures what was lost where it is not. With
+    `freeze=False`, `kmtl.distill(made, model, (x, {task.name: y}))` has the old tasks
+    learn on from what the old model says of the new task's data.
 
     Args:
         model: A trained model of `kmtl.build` and its like. It stays as it is.

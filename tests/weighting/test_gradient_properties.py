@@ -233,6 +233,7 @@ DEGREES = {
     "db_mtl": 1,
     "dualproj": 1,
     "fairgrad": 0,  # w J with w of degree -1
+    "gradient_sum": 1,
     "gradnorm": 1,
     "graddrop": 1,
     "gradvac": 1,
@@ -260,6 +261,26 @@ def test_common_scale(name: str, scale: float) -> None:
     found = update_of(name, scale * jacobian, **options)
     tolerance = 2e-3 * np.abs(expected).max()
     np.testing.assert_allclose(found, expected, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", ["gradient_sum", "mgda", "trimmed_mean"])
+def test_clipped_gradients_are_short_ones(name: str) -> None:
+    """On the Gramian and on the Jacobian; rows that are short enough stay."""
+    jacobian = np.random.default_rng(4).normal(size=(4, 9))
+    jacobian *= np.array([[0.1], [1.0], [30.0], [1e4]])
+    lengths = np.linalg.norm(jacobian, axis=1, keepdims=True)
+    assert (lengths[:2] < 5).all() and (lengths[2:] > 5).all()
+    clipped = jacobian * np.minimum(1.0, 5.0 / lengths)
+    found = update_of(name, jacobian, clip_norm=5.0)
+    np.testing.assert_allclose(found, update_of(name, clipped), rtol=1e-4, atol=1e-5)
+
+
+def test_clipping_is_of_whole_gradients() -> None:
+    assert kmtl.weighting.PCGrad(clip_norm=1.0).level == "parameters"
+    with pytest.raises(ValueError, match="level='parameters'"):
+        kmtl.weighting.PCGrad(clip_norm=1.0, level="features")
+    with pytest.raises(ValueError, match="double_sampling=False"):
+        make("sdmgrad", 2, 2, clip_norm=1.0)
 
 
 def test_random_methods_repeat_with_their_seed() -> None:
