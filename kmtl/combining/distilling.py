@@ -142,7 +142,7 @@ def distill(
     >>> new = kmtl.add_task(old, kmtl.BinaryClassification("flag"), freeze=False)
     >>> taught = kmtl.distill(new, old, (x, {"flag": (x[:, 1] > 0).astype(int)}))
     >>> taught.model.task_names
-    ('kind_taught', 'flag')
+    ('flag', 'kind_taught')
 
     Reference: Hinton, Vinyals, Dean, 2015, arXiv:1503.02531; Li, Bilen, "Knowledge
     Distillation for Multi-task Learning", ECCV 2020 workshops, arXiv:2007.06889; Li,
