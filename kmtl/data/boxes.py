@@ -63,9 +63,9 @@ def boxes(
 
     Example:
 
-    >>> coco = [[{"bbox": [10, 20, 30, 40], "category_id": 7}], [], None]
-    >>> kmtl.data.boxes(coco, size=(100, 200), labels=[3, 7]).round(2).tolist()
-    [[[0.05, 0.2, 0.2, 0.6, 1.0]], [[0.0, 0.0, 0.0, 0.0, -1.0]], \
+    >>> coco = [[{"bbox": [50, 25, 50, 50], "category_id": 7}], [], None]
+    >>> kmtl.data.boxes(coco, size=(100, 200), labels=[3, 7]).tolist()
+    [[[0.25, 0.25, 0.5, 0.75, 1.0]], [[0.0, 0.0, 0.0, 0.0, -1.0]], \
 [[nan, nan, nan, nan, nan]]]
     >>> voc = [[{"xmin": 1, "ymin": 1, "xmax": 10, "ymax": 5, "name": "dog"}]]
     >>> kmtl.data.boxes(voc, size=(10, 10), labels=["cat", "dog"]).tolist()

@@ -151,7 +151,7 @@ class CellBoxes(End):
     Example:
 
     >>> boxes = kmtl.layers.CellBoxes()(np.zeros((1, 2, 2, 5)))
-    >>> np.array(boxes)[0, 0, 1].round(2).tolist()
+    >>> np.array(boxes, "float64")[0, 0, 1].round(2).tolist()
     [-2.2, 0.65, 0.15, 0.85, 0.35]
     """
 

@@ -109,9 +109,6 @@ class Task(_registry.Registrable):
     #: Labels are places or directions in the photo: where it is moved or turned, they
     #: would have to be computed anew.
     places_in_image: ClassVar[bool] = False
-    #: Labels are rows x_min, y_min, x_max, y_max, class, in shares of the photo, and -1
-    #: as a class where there is no object: they can be moved with it.
-    boxes_in_image: ClassVar[bool] = False
     #: Names of what `decoded` gives, where it is a dict.
     decoded_parts: ClassVar[tuple[str, ...]] = ("decoded",)
     #: The loss of a row is one among the other rows of its batch.

@@ -104,7 +104,6 @@ class Detection(Task):
     }
     DEFAULT_METRICS = ("map", "map50")
     places_in_image = True
-    boxes_in_image = True
     decoded_parts = ("boxes", "scores", "classes", "count")
 
     def __post_init__(self) -> None:
