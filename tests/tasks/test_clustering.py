@@ -179,13 +179,16 @@ def test_kinds_without_labels_beside_others(weighting, tmp_path) -> None:
     model = kmtl.build_mlp(
         input_shape=(4,), tasks=[kind, row, who], units=(8, 8), seed=0
     )
-    rule = weighting
-    if weighting == "parameters":
-        rule = kmtl.weighting.PCGrad(level="parameters")
-    model.compile("adam", weighting=rule, adversary=kmtl.training.HideInputs(0.2))
+
+    def rule():
+        if weighting != "parameters":
+            return weighting
+        return kmtl.weighting.PCGrad(level="parameters")
+
+    model.compile("adam", weighting=rule(), adversary=kmtl.training.HideInputs(0.2))
     model.fit(X, {"kind": KNOWN, "who": KNOWN}, epochs=2, verbose=0)
     added = kmtl.add_task(model, kmtl.Clustering("group", clusters=3, weight=0.1))
-    added.compile("adam", weighting=rule)
+    added.compile("adam", weighting=rule())
     logs = added.fit(X, {"kind": KNOWN, "who": KNOWN}, epochs=2, verbose=0).history
     assert logs["group_clusters_used"][-1] >= 2
     plain = [value for name, value in logs.items() if name != "group_nmi"]
