@@ -69,7 +69,7 @@ class Teachers:
 
     def of_rows(self, raw: Inputs) -> dict[TaskName, np.ndarray]:
         """Task name -> labels, of all rows of inputs as users have them."""
-        found = {}
+        found: dict[TaskName, np.ndarray] = {}
         for net, teacher, names in self._asked:
             given = prepared(teacher.input_specs, raw) if teacher.input_specs else raw
             found |= self._labels(net.predict(given, verbose=0), names)
@@ -77,7 +77,7 @@ class Teachers:
 
     def of_batch(self, x: Inputs) -> dict[TaskName, np.ndarray]:
         """Task name -> labels, of a batch as the models take it."""
-        found = {}
+        found: dict[TaskName, np.ndarray] = {}
         for net, _, names in self._asked:
             found |= self._labels(net.predict_on_batch(x), names)
         return found

@@ -89,16 +89,15 @@ def activation_sparsity(model: MultiTaskModel, data: Data) -> pandas.DataFrame:
             sizes[place] += values.size
             alive[place] |= (values != 0).reshape(-1, values.shape[-1]).any(0)
     lines = {}
+    start = 0
     for name, nodes in parts.items():
-        count = sum(len(node.output_tensors) for node in nodes)
-        own = [list(taken[:count]) for taken in (zeros, sizes, alive)]
-        del zeros[:count], sizes[:count], alive[:count]
-        units = np.concatenate(own[2])
+        own = slice(start, start + sum(len(node.output_tensors) for node in nodes))
+        start = own.stop
         lines[name] = {
             "tasks": ", ".join(found[name].tasks),
-            "activations": sum(own[1]) // rows,
-            "zeros": sum(own[0]) / sum(own[1]),
-            "dead": float(1 - units.mean()),
+            "activations": sum(sizes[own]) // rows,
+            "zeros": sum(zeros[own]) / sum(sizes[own]),
+            "dead": float(1 - np.concatenate(alive[own]).mean()),
         }
     table = pandas.DataFrame.from_dict(lines, orient="index")
     table.index.name = "part"
