@@ -16,7 +16,7 @@ from kmtl.tasks.output import TaskOutput
 from kmtl.training.freezing import set_trainable
 from kmtl.training.model import MultiTaskModel
 from kmtl.training.task_variables import tasks_of_layers
-from kmtl.transferring.transfer import transfer
+from kmtl.transferring._transfer import transfer
 
 
 def add_task(
