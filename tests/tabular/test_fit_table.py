@@ -198,7 +198,8 @@ def test_saved_and_loaded(
         kmtl.load_table(tmp_path / "other")
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="slow twice")
+@pytest.mark.thorough
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="names of classes")
 def test_the_export_takes_raw_columns_and_gives_names(
     predictor: Any, test_rows: pd.DataFrame, tmp_path: Path
 ) -> None:
