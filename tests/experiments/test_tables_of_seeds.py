@@ -18,17 +18,18 @@ EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(
-    ("name", "rows"),
+    ("name", "data", "rows"),
     [
-        ("ensembles", 8),
-        ("teacher_student", 5),
-        ("partial_labels", 3),
-        ("relu_vs_others", 5),
-        ("regularisation_and_optimisers", 12),
-        ("hybrid", 5),
+        ("ensembles", "digits", 8),
+        ("teacher_student", "digits", 5),
+        ("partial_labels", "digits", 3),
+        ("relu_vs_others", "digits", 5),
+        ("regularisation_and_optimisers", "digits", 12),
+        ("hybrid", "digits", 5),
+        ("objects", "pixels", 2),
     ],
 )  # fmt: skip
-def test_fast_run(name: str, rows: int, tmp_path: Path) -> None:
+def test_fast_run(name: str, data: str, rows: int, tmp_path: Path) -> None:
     done = subprocess.run(
         [
             sys.executable,
@@ -44,7 +45,7 @@ def test_fast_run(name: str, rows: int, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     table = json.loads((tmp_path / "results.json").read_text("utf-8"))["tables"]
-    assert len(table["digits"]) == rows
+    assert len(table[data]) == rows
     text = (tmp_path / "README.md").read_text("utf-8")
     assert "which means nothing" in text
-    assert text.count("| the reference |") == 1
+    assert text.count("| the reference |") == len(table)
