@@ -56,7 +56,7 @@ def alternating() -> tuple:
     x, y = arrays()
     parts = {KIND: (x, y["kind"]), SIZE: (x[:12] + 1, y["size"][:12])}
     data = kmtl.data.mixture(parts, "equal", alternate=True, batch_size=8)
-    return compiled(built(), weighting="pcgrad"), data, []
+    return compiled(built(), weighting=kmtl.weighting.PCGrad(seed=0)), data, []
 
 
 @regime
