@@ -279,7 +279,7 @@ def test_the_same_seed_gives_the_same(
     pd.testing.assert_frame_equal(
         later.leaderboard(), predictor.leaderboard(), rtol=1e-3
     )
-    with pytest.raises(ValueError, match=r"of the same search.*seed differs"):
+    with pytest.raises(ValueError, match=r"of the same search.*data, seed differ"):
         kmtl.fit_table(houses(), TARGETS, trials=3, seed=1, split=(0.6, 0.2, 0.2),
                        **options)  # fmt: skip
 
