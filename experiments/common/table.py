@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from common import record_of
+from kmtl._files import Records
+
 
 def interval(values: list[float]) -> tuple[float, float]:
     """Mean and half of its 95 % interval, by Student's t."""
@@ -27,44 +30,52 @@ def verdict(gain: tuple[float, float]) -> str:
     return "better" if mean > 0 else "worse"
 
 
+class Runs(Records):
+    """Finished runs, in a file with one line of JSON each."""
+
+    KEY = ("data", "method", "seed")
+
+
 def write(
-    record: dict[str, Any],
-    found: dict[tuple, dict[str, Any]],
+    runs: Runs,
+    kind: str,
+    settings: dict[str, Any],
     methods: Sequence[str],
     reference: str,
     text: str,
-    command: str,
+    experiment: str,
     out: Path,
 ) -> dict[str, Any]:
     """README.md and results.json of finished runs.
 
     Args:
-        found: `(data, method, seed)` -> run with `"error"` and `"seconds"`, and what
-            else is to be shown as `"columns"`.
+        runs: Each with `"error"` and `"seconds"`, and what else is to be shown as
+            `"columns"`.
+        kind, settings: Of the command; `settings["data"]` is the order of the tables.
         methods: In the order of the rows.
         reference: Method that the others are compared with, seed by seed.
-        text: What was done.
+        text: What was done, with settings in braces.
+        experiment: Name of the folder.
     """
-    lines = [text, ""]
+    record, found = record_of(kind, settings), runs.found
+    lines = [text.format(**settings), ""]
     tables: dict[str, Any] = {}
     there = {key[0] for key in found}
     for name in (name for name in record["settings"]["data"] if name in there):
-        runs: dict[str, dict[int, dict]] = {}
+        rows: dict[str, dict[int, dict]] = {}
         for (where, method, seed), run in found.items():
             if where == name:
-                runs.setdefault(method, {})[seed] = run
+                rows.setdefault(method, {})[seed] = run
         table = tables.setdefault(name, {})
-        extra = list(
-            next(iter(runs.values()))[min(next(iter(runs.values())))]["columns"]
-        )
+        extra = list(next(iter(next(iter(rows.values())).values()))["columns"])
         head = ["method", "error", "gain", "verdict", *extra, "seeds"]
         lines += [f"## {name}", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-        for method in (method for method in methods if method in runs):
-            seeds = runs[method]
+        for method in (method for method in methods if method in rows):
+            seeds = rows[method]
             error = interval([run["error"] for run in seeds.values()])
-            pairs = [s for s in seeds if s in runs.get(reference, {})]
+            pairs = [s for s in seeds if s in rows.get(reference, {})]
             gain = interval(
-                [runs[reference][s]["error"] - seeds[s]["error"] for s in pairs]
+                [rows[reference][s]["error"] - seeds[s]["error"] for s in pairs]
             )
             said = "the reference" if method == reference else verdict(gain)
             shown = "–" if method == reference else f"{gain[0]:.2f} ± {gain[1]:.2f}"
@@ -81,8 +92,9 @@ def write(
     minutes = sum(run["seconds"] for run in found.values()) / 60
     versions = ", ".join(f"{name} {v}" for name, v in record["versions"].items())
     lines.append(
-        f"Command: `{command}`; {minutes:.1f} minutes (wall clock, on cores that other "
-        f"programs used as well), {record['date']}, {record['machine']}; {versions}."
+        f"Command: `python experiments/{experiment}/run.py --data FOLDER`; "
+        f"{minutes:.1f} minutes (wall clock, on cores that other programs used as "
+        f"well), {record['date']}, {record['machine']}; {versions}."
     )
     if record["kind"] == "fast":
         lines.insert(1, "\nA run with `--fast`, which means nothing.")

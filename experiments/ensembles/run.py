@@ -26,7 +26,6 @@ import keras
 from common import table
 
 import kmtl
-from kmtl._files import Records
 from kmtl.training.batches import ShuffledBatches
 
 HERE = Path(__file__).resolve().parent
@@ -76,12 +75,6 @@ epochs.
 values the share of the variance not explained. `gain`: how much lower it is than that
 of the reference, division by division of the data. Means ± half of the 95 % interval.
 """
-
-
-class Runs(Records):
-    """Finished runs, in a file with one line of JSON each."""
-
-    KEY = ("data", "method", "seed")
 
 
 def train(method: str, found: data.Set, seed: int, settings: dict[str, Any]) -> Any:
@@ -134,7 +127,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     options = parser.parse_args(arguments)
     kind = common.kind_of(options)
     settings = FAST if options.fast else DEFAULT
-    runs = Runs(options.out / f"runs_{kind}.jsonl")
+    runs = table.Runs(options.out / f"runs_{kind}.jsonl")
     todo = [
         (name, method, seed)
         for name in settings["data"]
@@ -153,13 +146,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         runs.add({**record, "seconds": seconds})
         print(name, method, seed, round(error, 3), seconds, flush=True)
     return table.write(
-        common.record_of(kind, settings),
-        runs.found,
-        METHODS,
-        REFERENCE,
-        TEXT.format(**settings),
-        "python experiments/ensembles/run.py --data FOLDER",
-        options.out,
+        runs, kind, settings, METHODS, REFERENCE, TEXT, HERE.name, options.out
     )
 
 

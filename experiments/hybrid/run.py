@@ -25,7 +25,6 @@ import numpy as np
 from common import digits, table
 
 import kmtl
-from kmtl._files import Records
 
 HERE = Path(__file__).resolve().parent
 REFERENCE = "labels alone"
@@ -75,12 +74,6 @@ tuned, and no run is chosen by its score.
 that has most of them (each digit its own). `gain`: how much lower it is than with the
 labels alone, seed by seed (other images and labels for each). Means ± half of the 95 %
 interval. `nmi`: of clusters and digits, in %; `used`: clusters that have any image."""
-
-
-class Runs(Records):
-    """Finished runs, in a file with one line of JSON each."""
-
-    KEY = ("data", "method", "seed")
 
 
 def train(method: str, x: np.ndarray, y: np.ndarray, seed: int, settings: dict) -> Any:
@@ -148,7 +141,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     options = parser.parse_args(arguments)
     kind = common.kind_of(options)
     settings = FAST if options.fast else DEFAULT
-    runs = Runs(options.out / f"runs_{kind}.jsonl")
+    runs = table.Runs(options.out / f"runs_{kind}.jsonl")
     (name,) = settings["data"]
     for seed in () if options.report else settings["seeds"]:
         data = digits.load(name, settings["rows"], options.data, seed)
@@ -165,13 +158,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             runs.add({**run, "seconds": seconds})
             print(method, seed, run["error"], run["columns"], seconds, flush=True)
     return table.write(
-        common.record_of(kind, settings),
-        runs.found,
-        list(METHODS),
-        REFERENCE,
-        TEXT.format(**settings),
-        "python experiments/hybrid/run.py --data FOLDER",
-        options.out,
+        runs, kind, settings, list(METHODS), REFERENCE, TEXT, HERE.name, options.out
     )
 
 

@@ -25,7 +25,6 @@ import keras
 from common import table
 
 import kmtl
-from kmtl._files import Records
 
 HERE = Path(__file__).resolve().parent
 ALONE, BOTH = "a net of its own", "one net for both"
@@ -69,12 +68,6 @@ a net of the task's own, seed by seed (other canvases for each). Means ± half o
 95 % interval. `map`: mean average precision over overlaps of 0.5 to 0.95."""
 
 
-class Runs(Records):
-    """Finished runs, in a file with one line of JSON each."""
-
-    KEY = ("data", "method", "seed")
-
-
 def train(names: tuple[str, ...], part: tuple, seed: int, settings: dict) -> Any:
     model = kmtl.build_cnn(
         input_shape=part[0].shape[1:],
@@ -111,7 +104,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     options = parser.parse_args(arguments)
     kind = common.kind_of(options)
     settings = FAST if options.fast else DEFAULT
-    runs = Runs(options.out / f"runs_{kind}.jsonl")
+    runs = table.Runs(options.out / f"runs_{kind}.jsonl")
     nets = [(ALONE, (name,)) for name in TASKS] + [(BOTH, tuple(TASKS))]
     for seed in () if options.report else settings["seeds"]:
         images = data.load(settings["images"], options.data)
@@ -133,13 +126,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
                     runs.add({**key, **run, "seconds": seconds})
                 print(name, method, seed, run, seconds, flush=True)
     return table.write(
-        common.record_of(kind, settings),
-        runs.found,
-        (ALONE, BOTH),
-        ALONE,
-        TEXT.format(**settings),
-        "python experiments/objects/run.py --data FOLDER",
-        options.out,
+        runs, kind, settings, (ALONE, BOTH), ALONE, TEXT, HERE.name, options.out
     )
 
 

@@ -25,7 +25,6 @@ import numpy as np
 from common import seeds, table
 
 import kmtl
-from kmtl._files import Records
 
 HERE = Path(__file__).resolve().parent
 REFERENCE = "complete rows only"
@@ -65,12 +64,6 @@ Tox21, digits not recognised else. `gain`: how much lower it is than with comple
 only, division by division of the data. Means ± half of the 95 % interval."""
 
 
-class Runs(Records):
-    """Finished runs, in a file with one line of JSON each."""
-
-    KEY = ("data", "method", "seed")
-
-
 def train(method: str, found: data.Set, seed: int, settings: dict[str, Any]) -> dict:
     """The error of a method in the test part."""
     metric = found.tasks[0].metrics[0].name
@@ -102,7 +95,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     options = parser.parse_args(arguments)
     kind = common.kind_of(options)
     settings = FAST if options.fast else DEFAULT
-    runs = Runs(options.out / f"runs_{kind}.jsonl")
+    runs = table.Runs(options.out / f"runs_{kind}.jsonl")
     for seed in () if options.report else settings["seeds"]:
         for name in settings["data"]:
             found = None
@@ -117,13 +110,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
                 runs.add({**key, **run, "seconds": seconds})
                 print(name, method, seed, round(run["error"], 3), seconds, flush=True)
     return table.write(
-        common.record_of(kind, settings),
-        runs.found,
-        METHODS,
-        REFERENCE,
-        TEXT.format(**settings),
-        "python experiments/partial_labels/run.py --data FOLDER",
-        options.out,
+        runs, kind, settings, METHODS, REFERENCE, TEXT, HERE.name, options.out
     )
 
 

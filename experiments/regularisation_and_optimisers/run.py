@@ -25,7 +25,6 @@ import keras
 from common import digits, seeds, table
 
 import kmtl
-from kmtl._files import Records
 
 HERE = Path(__file__).resolve().parent
 REFERENCE = "Adam"
@@ -86,12 +85,6 @@ the error in odd or even, in %; `attacked`: in digits under FGSM of 0.05; `gap`:
 training images' accuracy minus the test images', in points."""
 
 
-class Runs(Records):
-    """Finished methods, seed by seed, in a file with one line of JSON each."""
-
-    KEY = ("data", "method", "seed")
-
-
 def averaging(rate: float) -> keras.optimizers.Optimizer:
     return keras.optimizers.Adam(rate, use_ema=True, ema_momentum=0.98)
 
@@ -140,7 +133,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     options = parser.parse_args(arguments)
     kind = common.kind_of(options)
     settings = FAST if options.fast else DEFAULT
-    runs = Runs(options.out / f"runs_{kind}.jsonl")
+    runs = table.Runs(options.out / f"runs_{kind}.jsonl")
     (name,) = settings["data"]
     for method in () if options.report else METHODS:
         if all((name, method, seed) in runs.found for seed in settings["seeds"]):
@@ -156,12 +149,13 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
                 runs.add({**run, "seconds": seconds})
         print(method, chosen.rate, seconds, flush=True)
     return table.write(
-        common.record_of(kind, settings),
-        runs.found,
+        runs,
+        kind,
+        settings,
         METHODS,
         REFERENCE,
-        TEXT.format(**settings),
-        "python experiments/regularisation_and_optimisers/run.py --data FOLDER",
+        TEXT,
+        "regularisation_and_optimisers",
         options.out,
     )
 

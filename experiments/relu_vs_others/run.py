@@ -25,7 +25,6 @@ import numpy as np
 from common import digits, seeds, table
 
 import kmtl
-from kmtl._files import Records
 
 HERE = Path(__file__).resolve().parent
 REFERENCE = "relu"
@@ -64,15 +63,9 @@ initial weights for each. Adam at the rate of {rates} that validation chose, bat
 
 `error`: digits not recognised in the test part, in %. `gain`: how much lower it is than
 ReLU's, seed by seed. Means ± half of the 95 % interval. `epochs`: until the training
-loss (the sum over tasks) is below {loss}; {never} where a seed never was. `zeros`:
-activations of each block that are exactly 0 on the test images, in %, from the first
-block on, and `dead` the units of the whole trunk that are 0 for all of them."""
-
-
-class Runs(Records):
-    """Finished activations, seed by seed, in a file with one line of JSON each."""
-
-    KEY = ("data", "method", "seed")
+loss (the sum over tasks) is below {loss}; one more than all where it never was.
+`zeros`: activations of each block that are exactly 0 on the test images, in %, from the
+first block on, and `dead` the units of the whole trunk that are 0 for all of them."""
 
 
 def train(activation: str, data: digits.Digits, settings: dict[str, Any]) -> Any:
@@ -114,7 +107,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     options = parser.parse_args(arguments)
     kind = common.kind_of(options)
     settings = FAST if options.fast else DEFAULT
-    runs = Runs(options.out / f"runs_{kind}.jsonl")
+    runs = table.Runs(options.out / f"runs_{kind}.jsonl")
     (name,) = settings["data"]
     for activation in () if options.report else ACTIVATIONS:
         if all((name, activation, seed) in runs.found for seed in settings["seeds"]):
@@ -133,12 +126,13 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
                 runs.add(run)
         print(activation, chosen.rate, seconds, flush=True)
     return table.write(
-        common.record_of(kind, settings),
-        runs.found,
+        runs,
+        kind,
+        settings,
         ACTIVATIONS,
         REFERENCE,
-        TEXT.format(**settings, never=settings["epochs"] + 1),
-        "python experiments/relu_vs_others/run.py --data FOLDER",
+        TEXT,
+        "relu_vs_others",
         options.out,
     )
 

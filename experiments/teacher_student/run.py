@@ -28,7 +28,6 @@ import numpy as np
 from common import table
 
 import kmtl
-from kmtl._files import Records
 from kmtl.training.batches import ShuffledBatches
 
 HERE = Path(__file__).resolve().parent
@@ -76,12 +75,6 @@ values the share of the variance not explained. `gain`: how much lower it is tha
 of the student with labels alone, division by division of the data. Means ± half of
 the 95 % interval. That teachers know more labels is the point: a student may learn
 from a model whose labels are not to be had."""
-
-
-class Runs(Records):
-    """Finished runs, in a file with one line of JSON each."""
-
-    KEY = ("data", "method", "seed")
 
 
 def thinned(part: data.Part, share: float, seed: int) -> data.Part:
@@ -165,7 +158,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     options = parser.parse_args(arguments)
     kind = common.kind_of(options)
     settings = FAST if options.fast else DEFAULT
-    runs = Runs(options.out / f"runs_{kind}.jsonl")
+    runs = table.Runs(options.out / f"runs_{kind}.jsonl")
     for name in () if options.report else settings["data"]:
         for seed in settings["seeds"]:
             lessons = None
@@ -185,13 +178,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
                 )
                 print(name, method, seed, round(error, 3), seconds, flush=True)
     return table.write(
-        common.record_of(kind, settings),
-        runs.found,
-        METHODS,
-        REFERENCE,
-        TEXT.format(**settings),
-        "python experiments/teacher_student/run.py --data FOLDER",
-        options.out,
+        runs, kind, settings, METHODS, REFERENCE, TEXT, HERE.name, options.out
     )
 
 
