@@ -88,7 +88,7 @@ EXAMPLES = {
         kmtl.Ranking("t"),
         RNG.permuted(np.tile(np.arange(SIDE), (ROWS, 1)), axis=1),
     ),
-    "ctc": (kmtl.CTC("t", classes=3), RNG.integers(0, 3, (ROWS, 2))),
+    "ctc": (kmtl.CTC("t", labels=("a", " ", "b")), RNG.integers(0, 3, (ROWS, 2))),
     "clustering": (kmtl.Clustering("t", clusters=3), RNG.integers(0, 3, ROWS)),
     "keypoints": (kmtl.Keypoints("t", points=3), RNG.random((ROWS, 3, 2))),
     "detection": (
@@ -343,7 +343,8 @@ def test_mixed_precision_forward(trunk: str, policy: str) -> None:
     outputs = model_of(given, x, backbone(trunk))(x)
     check_outputs(outputs)
     for name, output in full(x).items():
-        np.testing.assert_allclose(outputs[name], output, rtol=0.02, atol=0.1)
+        # (Some outputs are the exponential of what half precision gives.)
+        np.testing.assert_allclose(outputs[name], output, rtol=0.05, atol=0.1)
 
 
 @pytest.mark.parametrize("check", relations.CHECKS, ids=lambda check: check.__name__)
