@@ -82,13 +82,18 @@ def test_every_row_moves_in_half_precision() -> None:
     keras.config.set_dtype_policy("mixed_float16")
     try:
         model = kmtl.build_mlp(
-            input_shape=(3,), tasks=[kmtl.Regression("size")], units=(), seed=0
+            input_shape=(3,),
+            tasks=[kmtl.Regression("size")],
+            units=(1,),
+            activation=None,
+            seed=0,
         )
     finally:
         keras.config.set_dtype_policy("float32")
-    layer = next(layer for layer in model.layers if hasattr(layer, "kernel"))
+    layer, head = (layer for layer in model.layers if hasattr(layer, "kernel"))
     w = np.array([[0.5], [-0.25], [0.125]], "float32")
     layer.set_weights([w, np.zeros(1, "float32")])
+    head.set_weights([np.ones((1, 1), "float32"), np.zeros(1, "float32")])
     x = np.ones((8192, 3), "float32")
     y = {"size": np.full((8192, 1), 0.375 - 2**-13, "float32")}  # residuals of 2^-13
     given = (keras.ops.convert_to_tensor(x), y, None)
