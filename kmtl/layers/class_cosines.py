@@ -30,7 +30,7 @@ class ClassCosines(Beside):
 
     >>> layer = kmtl.layers.ClassCosines("face", classes=5)
     >>> vectors = np.eye(3, dtype="float32")
-    >>> bool((np.array(layer(vectors)) == vectors).all()), layer.look().shape
+    >>> bool((np.array(layer(vectors)) == vectors).all()), tuple(layer.look().shape)
     (True, (3, 5))
     """
 

@@ -36,8 +36,8 @@ class ClusterCentres(keras.layers.Layer):
     >>> layer.build((None, 1))
     >>> layer.place(np.array([[0.0], [0.2], [3.1], [2.9]]))
     >>> shares = np.array(layer(np.array([[0.1], [3.0]])))
-    >>> shares.max(axis=1).round(1).tolist()
-    [0.9, 0.9]
+    >>> [f"{share:.1f}" for share in shares.max(axis=1)]
+    ['0.9', '0.9']
 
     Reference: Xie, Girshick, Farhadi, "Unsupervised Deep Embedding for Clustering
     Analysis", ICML 2016, arXiv:1511.06335.

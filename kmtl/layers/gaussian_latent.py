@@ -32,7 +32,7 @@ class GaussianLatent(Beside):
     Example:
 
     >>> layer = kmtl.layers.GaussianLatent("image", seed=0)
-    >>> layer(np.array([[1.0, -2.0, 0.0, 0.0]])).tolist()
+    >>> np.array(layer(np.array([[1.0, -2.0, 0.0, 0.0]]))).tolist()
     [[1.0, -2.0]]
     >>> float(layer.look()[0])
     2.5

@@ -117,6 +117,7 @@ def test_more_epochs_continue_a_finished_run(tmp_path: Path, reference: tuple) -
 def test_logs_for_tensorboard(tmp_path: Path) -> None:
     pytest.importorskip("tensorflow")
     from tensorboard.backend.event_processing import event_accumulator
+    from tensorboard.util.tensor_util import make_ndarray
 
     run(tmp_path, epochs=1, tensorboard=True)
     _, history = run(tmp_path, epochs=2, tensorboard=True)  # goes on
@@ -127,7 +128,7 @@ def test_logs_for_tensorboard(tmp_path: Path) -> None:
         ).Reload()
         for tag in found.Tags()["tensors"]:
             events = found.Tensors(tag)
-            values = [event.tensor_proto.float_val[0] for event in events]
+            values = [float(make_ndarray(event.tensor_proto)) for event in events]
             logs[part, tag] = [event.step for event in events], values
     for log, part, name in (
         ("size_loss", "train", "epoch_size_loss"),
