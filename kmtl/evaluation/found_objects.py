@@ -6,27 +6,26 @@ All scores are kept, where a metric counts them in steps.
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from keras import ops
 
+from kmtl.evaluation.class_rows import ClassRows
 from kmtl.losses import boxes as grid
 from kmtl.metrics.detections import COCO, RECALLS
 from kmtl.tasks.detection import Detection
-from kmtl.typing import Config, Tensor
+from kmtl.typing import Tensor
 
 if TYPE_CHECKING:
     import pandas
-    from rich.table import Table
 
 COLUMNS = ("ap", "ap50", "ap75", "support")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ObjectTable:
+class ObjectTable(ClassRows):
     """Average precision of every class, over all photos of the data. `print` shows it.
 
     The numbers of `pycocotools` (boxes, all areas), NaN where a class has no object.
@@ -79,49 +78,9 @@ class ObjectTable:
         columns = {name: getattr(self, name) for name in COLUMNS}
         return pandas.DataFrame(columns, index=pandas.Index(self.names, name="class"))
 
-    def to_dict(self) -> Config:
-        """Plain data: class name -> its numbers, None where undefined."""
-        return {
-            name: {
-                key: int(value)
-                if key == "support"
-                else (None if np.isnan(value) else float(value))
-                for key, value in row.items()
-            }
-            for name, row in zip(
-                self.names, self.to_frame().to_dict("records"), strict=True
-            )
-        }
-
-    def table(self) -> Table:
-        """A rich table."""
-        from rich import box
-        from rich.markup import escape
-        from rich.table import Table
-
-        title = f"{self.task} per class: map {self.map:.3g}, map50 {self.map50:.3g}"
-        table = Table(title=title, box=box.SIMPLE_HEAD)
-        table.add_column("Class")
-        for name in COLUMNS:
-            table.add_column(name, justify="right", no_wrap=True)
-        for name, row in self.to_dict().items():
-            cells = [
-                "-" if value is None else f"{value:.3g}"
-                for key, value in row.items()
-                if key != "support"
-            ]
-            table.add_row(escape(name), *cells, str(row["support"]))
-        return table
-
-    def __rich__(self) -> Table:
-        return self.table()
-
-    def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(file=io.StringIO(), width=100, color_system=None)
-        console.print(self.table())
-        return str(console.file.getvalue()).rstrip()  # type: ignore[attr-defined]
+    @property
+    def title(self) -> str:
+        return f"{self.task} per class: map {self.map:.3g}, map50 {self.map50:.3g}"
 
 
 class FoundObjects:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from typing import TYPE_CHECKING
 
 import numpy as np
 from keras import ops
 
+from kmtl.evaluation.class_rows import ClassRows
 from kmtl.evaluation.found_objects import FoundObjects, ObjectTable
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import label_dict
@@ -16,17 +16,16 @@ from kmtl.tasks.detection import Detection
 from kmtl.training import sources
 from kmtl.training.labels import apply_sample_weight
 from kmtl.training.model import MultiTaskModel
-from kmtl.typing import Config, Data, Tensor
+from kmtl.typing import Data, Tensor
 
 if TYPE_CHECKING:
     import pandas
-    from rich.table import Table
 
 COLUMNS = ("precision", "recall", "f1", "iou", "support")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ClassTable:
+class ClassTable(ClassRows):
     """A task's numbers per class, over all labels of the data. `print` shows them.
 
     They are scikit-learn's (`precision_recall_fscore_support`, `jaccard_score`), with
@@ -101,47 +100,9 @@ class ClassTable:
         columns = pandas.Index(self.names, name="predicted")
         return pandas.DataFrame(self.confusion, index, columns)
 
-    def to_dict(self) -> Config:
-        """Plain data: class name -> its numbers, None where undefined."""
-        frame = self.to_frame()
-        return {
-            name: {
-                key: int(value)
-                if key == "support"
-                else (None if np.isnan(value) else float(value))
-                for key, value in row.items()
-            }
-            for name, row in zip(frame.index, frame.to_dict("records"), strict=True)
-        }
-
-    def table(self) -> Table:
-        """A rich table."""
-        from rich import box
-        from rich.markup import escape
-        from rich.table import Table
-
-        table = Table(title=f"{self.task} per class", box=box.SIMPLE_HEAD)
-        table.add_column("Class")
-        for name in COLUMNS:
-            table.add_column(name, justify="right", no_wrap=True)
-        for name, row in self.to_dict().items():
-            cells = [
-                "-" if value is None else f"{value:.3g}"
-                for key, value in row.items()
-                if key != "support"
-            ]
-            table.add_row(escape(name), *cells, str(row["support"]))
-        return table
-
-    def __rich__(self) -> Table:
-        return self.table()
-
-    def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(file=io.StringIO(), width=100, color_system=None)
-        console.print(self.table())
-        return str(console.file.getvalue()).rstrip()  # type: ignore[attr-defined]
+    @property
+    def title(self) -> str:
+        return f"{self.task} per class"
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
