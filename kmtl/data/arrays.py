@@ -39,7 +39,8 @@ def from_arrays(
         y: Dict task name -> labels `(N, ...)`; a plain array where there is one task.
             A task whose target is the input may be left out.
         masks: Dict task name -> numbers >= 0, `(N,)` or in the labels' shape, for some
-            or all tasks: 0 leaves a label out, other values weigh it.
+            or all tasks: 0 leaves a label out, other values weigh it. Of tasks with
+            `sample_weight` they must be given.
         tasks: The tasks.
         batch_size: Rows per batch, >= 1. Defaults to 32.
         shuffle: New order of all rows in each epoch. Defaults to False.
@@ -68,9 +69,10 @@ def from_arrays(
     >>> labels["kind"].numpy().tolist(), masks["kind"].numpy().tolist()
     ([0, 1, 0, 2], [1.0, 1.0, 0.0, 1.0])
     """
-    from kmtl.tasks.checks import check_unique_tasks
+    from kmtl.tasks.checks import check_unique_tasks, check_weighted
 
     tasks = check_unique_tasks(tasks)
+    check_weighted(tasks, masks or {}, "`masks={{'{0}': ...}}`")
     batch_size = _checks.check_int("batch_size", batch_size, 1)
     if seed is not None:
         seed = _checks.check_int("seed", seed, 0)

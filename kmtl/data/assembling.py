@@ -13,6 +13,7 @@ from kmtl.data.columns import Line, fit_table, plan_inputs, table_of
 from kmtl.data.containers import Split, TaskData
 from kmtl.data.dividing import divide
 from kmtl.data.targets import Target, find_targets
+from kmtl.data.weights import WEIGHTS, read_weights
 
 if TYPE_CHECKING:
     from kmtl.inputs.base import Input
@@ -44,13 +45,16 @@ def assemble(
     found = find_targets(frame, tasks, targets, files)
     taken = {column: "target" for target in found for column in target.columns}
     plan = plan_inputs(frame, inputs, taken)
-    for role, column in (("groups", groups), ("time", time), ("split", split)):
+    weighing = [(WEIGHTS, target.task.sample_weight) for target in found]
+    roles = [("groups", groups), ("time", time), ("split", split), *weighing]
+    for role, column in roles:
         if isinstance(column, str):
             taken.setdefault(column, role)
     labels = {target.task.name: target.labels for target in found}
     alike = {target.task.name: target.strata for target in found}
     parts = divide(frame, split, alike, groups=groups, time=time, seed=seed)
     _check_labels(found, parts)
+    weights = read_weights(frame, found, parts)
 
     x: dict[str, Any] = {}
     specs: dict[str, Input] = {}
@@ -91,6 +95,7 @@ def assemble(
         labels,
         chosen_tasks,
         rows=np.arange(len(frame)),
+        weights=weights,
     )
     made = {
         name: dataclasses.replace(whole.subset(rows), name=name)

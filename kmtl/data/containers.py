@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Split:
     """One part of a data set: inputs and the labels of every task, as NumPy arrays.
 
-    Unpacks as `x, y = part`; `model.fit(*part.arrays())` and
-    `model.fit(part.dataset(64))` train on the same rows.
+    Unpacks as `x, y = part`, or `x, y, weights = part` where it has weights;
+    `model.fit(part)` and `model.fit(part.dataset(64))` train on the same rows.
 
     Args:
         x: Inputs `(N, ...)`, or a dict of them.
@@ -31,6 +31,8 @@ class Split:
         name: Name of the part, such as `"train"`.
         rows: Numbers of these rows in the frame or list that they come from, None
             where there is none: `frame.iloc[part.rows]`.
+        weights: Dict task name -> what each row weighs `(N,)`, numbers >= 0, of tasks
+            with `sample_weight`; None without any.
     """
 
     x: Inputs
@@ -38,6 +40,7 @@ class Split:
     tasks: list[Task]
     name: str = "data"
     rows: np.ndarray | None = None
+    weights: dict[str, np.ndarray] | None = None
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -45,14 +48,17 @@ class Split:
         return len(next(iter(x.values())) if isinstance(x, Mapping) else x)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter((self.x, self.y))
+        return iter((self.x, self.y, *([self.weights] if self.weights else [])))
 
     def __repr__(self) -> str:
         return f"<Split '{self.name}': {len(self)} rows, tasks {', '.join(self.y)}>"
 
-    def arrays(self) -> tuple[Any, dict[str, np.ndarray]]:
-        """`(x, y)`, as `fit` and `evaluate` take them."""
-        return self.x, dict(self.y)
+    def arrays(self) -> tuple[Any, ...]:
+        """`(x, y)`, or `(x, y, weights)` where there are weights, as `kmtl.evaluate`
+        and `validation_data` take them."""
+        if not self.weights:
+            return self.x, dict(self.y)
+        return self.x, dict(self.y), dict(self.weights)
 
     def dataset(
         self,
@@ -82,6 +88,7 @@ class Split:
         data = from_arrays(
             self.x,
             self.y,
+            self.weights,
             tasks=self.tasks,
             batch_size=batch_size,
             shuffle=self.name == "train" if shuffle is None else shuffle,
@@ -108,6 +115,9 @@ class Split:
             x=tree_map(lambda part: part[rows], self.x),
             y={name: labels[rows] for name, labels in self.y.items()},
             rows=None if self.rows is None else self.rows[rows],
+            weights=None
+            if self.weights is None
+            else {name: weight[rows] for name, weight in self.weights.items()},
         )
 
 
@@ -180,9 +190,13 @@ class TaskData:
         Raises:
             ValueError: for a task without labels here, or whose labels do not fit it.
         """
-        from kmtl.tasks.checks import check_unique_tasks
+        from kmtl.tasks.checks import check_unique_tasks, check_weighted
 
         chosen = list(check_unique_tasks(tasks))
+        columns = {t.name: t.sample_weight for t in self.tasks}
+        for task in chosen:
+            if task.sample_weight and task.sample_weight != columns.get(task.name):
+                check_weighted([task], None, "name the column when these are made")
         names = [task.name for task in chosen if task.needs_labels]
         _checks.check_task_keys(
             "tasks", dict.fromkeys(names), self.train.y, partial=True
@@ -197,7 +211,14 @@ class TaskData:
 
         def change(part: Split) -> Split:
             kept = {t.name: part.y[t.name] for t in chosen if t.name in part.y}
-            return dataclasses.replace(part, y=kept, tasks=chosen)
+            weights = {
+                task.name: (part.weights or {})[task.name]
+                for task in chosen
+                if task.sample_weight
+            }
+            return dataclasses.replace(
+                part, y=kept, tasks=chosen, weights=weights or None
+            )
 
         return dataclasses.replace(
             self,

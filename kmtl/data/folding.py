@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, overload
 
@@ -130,7 +131,7 @@ class Folds(Sequence):
         if isinstance(data, Split):
             part = data.subset(rows)
             # As what it is used, so that `dataset()` shuffles the rows to train on.
-            return Split(part.x, part.y, part.tasks, name, part.rows)
+            return dataclasses.replace(part, name=name)
         if isinstance(data, (tuple, list)):
             return tuple(_taken(part, rows) for part in data)
         return rows

@@ -54,6 +54,8 @@ def from_dataframe(
         frame: `pandas.DataFrame` (or one of polars, or a dict of columns).
         tasks: Tasks named as their columns, or a dict task -> column, or columns for a
             task of several: `{kmtl.MultiLabel("tags", classes=2): ["new", "hot"]}`.
+            `kmtl.Regression("price", sample_weight="area")` weighs rows by a column,
+            which is no input then, unless `inputs` names it.
         targets: Names of columns whose tasks are inferred, beside `tasks`.
         inputs: None for all columns that nothing else names; names of columns; a
             `kmtl.inputs.Table(columns={"zip": "categorical"})`, which says what some

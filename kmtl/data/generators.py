@@ -137,7 +137,7 @@ def _parts(element: Any, tasks: Sequence[Task], single: bool) -> tuple:
         return np.asarray(make([value], *what)[0] if single else make(value, *what))
 
     from kmtl import _arrays
-    from kmtl.tasks.checks import label_dict
+    from kmtl.tasks.checks import check_weighted, label_dict
 
     if not isinstance(element, (tuple, list)) or len(element) not in (2, 3):
         raise ValueError(
@@ -166,6 +166,7 @@ def _parts(element: Any, tasks: Sequence[Task], single: bool) -> tuple:
     if not isinstance(weights, Mapping):
         weights = dict.fromkeys(labels, weights)
     weights = _checks.check_task_keys("weights", weights, labels, partial=True)
+    check_weighted(tasks, weights, "weights of '{0}' as the third part of an element")
     return (
         x,
         labels,

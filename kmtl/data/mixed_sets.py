@@ -46,7 +46,7 @@ class Mixture(Split):
 
     def union(self) -> Split:
         """All rows as a plain split, whose epochs hold every row once."""
-        return Split(self.x, dict(self.y), self.tasks, self.name)
+        return Split(self.x, dict(self.y), self.tasks, self.name, weights=self.weights)
 
     def subset(self, rows: Any) -> Split:
         """Some rows, as a plain split."""
@@ -138,12 +138,24 @@ def mixed(
             if has[place] and given[place] is None:
                 given[place] = np.asarray(task.clean_labels(None, part)[0])
         y[task.name] = joined_labels(task, given, rows)
+    given_weights = [one.weights() for one in sets]
+    weights = {
+        name: np.concatenate(
+            [
+                part.get(name, np.ones(count, "float32"))
+                for part, count in zip(given_weights, rows, strict=True)
+            ]
+        )
+        for name in y
+        if any(name in part for part in given_weights)
+    }
     parts = {one.data.name for one in sets if isinstance(one.data, Split)}
     return Mixture(
         x,
         y,
         tasks,
         parts.pop() if len(parts) == 1 else "data",
+        weights=weights or None,
         plan=plan,
         tasks_of=tuple(tuple(task.name for task in one.tasks) for one in sets),
     )
@@ -191,7 +203,7 @@ class LabelledSet:
                 f"tf.data.Dataset. Received: {type(data).__name__} for '{self.name}'"
             )
         x, y, *weights = tuple(data)
-        if weights and weights[0] is not None:
+        if weights and weights[0] is not None and not isinstance(data, Split):
             raise ValueError(
                 "Sample weights of arrays are not taken: mark labels that shall not "
                 "count as missing, or give kmtl.data.from_arrays(x, y, masks, ...). "
@@ -221,6 +233,16 @@ class LabelledSet:
                     f"({rows}). Received: {len(found[name])}"
                 )
         return x, found
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """What rows weigh in tasks with `sample_weight`, by name."""
+        from kmtl.tasks.checks import check_weighted
+
+        own = {t.name for t in self.tasks if t.sample_weight}
+        given = self.data.weights if isinstance(self.data, Split) else None
+        found = {name: w for name, w in (given or {}).items() if name in own}
+        check_weighted(self.tasks, found, "leave out `sample_weight` of task '{}'")
+        return found
 
 
 def all_tasks(sets: Sequence[LabelledSet]) -> list[Task]:

@@ -65,7 +65,9 @@ def _stream(one: LabelledSet, seed: int) -> tuple[Any, int | None]:
         from kmtl.data.arrays import from_arrays
 
         x, y = one.arrays()
-        data = from_arrays(x, y, tasks=one.tasks, shuffle=True, seed=seed)
+        data = from_arrays(
+            x, y, one.weights(), tasks=one.tasks, shuffle=True, seed=seed
+        )
     from kmtl.data.moving import cleaned
 
     own = {task.name for task in one.tasks}

@@ -6,6 +6,7 @@ from kmtl.layers.attention import Attention
 from kmtl.layers.average import AverageOutputs
 from kmtl.layers.bank import BankMaker, run_bank
 from kmtl.layers.branch import Branch
+from kmtl.layers.chain_field import ChainField
 from kmtl.layers.class_cosines import ClassCosines
 from kmtl.layers.cluster_centres import ClusterCentres
 from kmtl.layers.columns import Columns
@@ -83,6 +84,7 @@ __all__ = [
     "Branch",
     "Calibrator",
     "Columns",
+    "ChainField",
     "ClassCosines",
     "ClusterCentres",
     "DeepSupervision",

@@ -116,6 +116,13 @@ def check_kinds(tasks: list[Task]) -> None:
         ValueError: naming the task.
     """
     for task in tasks:
+        if task.sample_weight:
+            raise ValueError(
+                "`tasks` of a table may not have `sample_weight`: linear models and "
+                "trees are compared on rows that count alike. Use "
+                "kmtl.data.from_dataframe and kmtl.build. "
+                f"Received: sample_weight={task.sample_weight!r} of '{task.name}'"
+            )
         if kind_of(task) not in METRICS or getattr(task, "units", 1) != 1:
             raise ValueError(
                 f"`tasks` of a table must be of kind {', '.join(METRICS)}, one column "

@@ -57,6 +57,16 @@ class Task(_registry.Registrable):
             `"effective"`, less so (Cui et al. 2019, arXiv:1901.05555): counted on the
             training labels when `fit` starts, per column where there are several, and
             kept in the output layer, as its `class_weights`.
+        sample_weight: Column of the data that says what each row weighs in this task's
+            loss and metrics, numbers >= 0. `kmtl.data.from_dataframe`, `from_csv` and
+            `from_folder` read it; with arrays, give them beside the labels:
+            `model.fit(x, y, sample_weight={"price": w})`. Metrics are those of
+            scikit-learn with `sample_weight`, of the kinds whose metrics are means or
+            counts of rows, steps or pixels (also areas under curves, R2 and F1); of
+            clusters, of pairs of rows, in tables per class, and where transforms and
+            weights of classes are learned, weights above 0 are all alike. Defaults to
+            None: `sample_weight` of `fit` weighs the loss, and metrics count each row
+            as one.
         label_smoothing: Share in [0, 1) of the truth that is spread over all classes,
             in the loss alone. Defaults to 0.
         auxiliary: Trained, but not part of scores. Defaults to False.
@@ -80,6 +90,7 @@ class Task(_registry.Registrable):
     weight: float = 1.0
     missing: float | None = -1
     class_weight: Mapping[int, float] | str | None = None
+    sample_weight: str | None = None
     label_smoothing: float = 0.0
     auxiliary: bool = False
     adversarial: float = 0.0
@@ -179,6 +190,14 @@ class Task(_registry.Registrable):
                 )
         if self.class_weight is not None:
             put("class_weight", self._check_class_weight(self.class_weight))
+        if self.sample_weight is not None and not (
+            isinstance(self.sample_weight, str) and self.sample_weight
+        ):
+            raise TypeError(
+                f"`sample_weight` of task '{self.name}' must be the name of a column; "
+                "weights themselves are given to `fit`. Received: sample_weight of "
+                f"type {type(self.sample_weight).__name__}"
+            )
         smoothing = soft.check_smoothing(self, self.label_smoothing)
         put("label_smoothing", smoothing)
 

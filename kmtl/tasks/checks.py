@@ -77,6 +77,30 @@ def label_dict(y: Labels, tasks: Sequence[Task]) -> dict[TaskName, Tensor]:
     return dict(y)
 
 
+def check_weighted(
+    tasks: Sequence[Task], given: Mapping[TaskName, Tensor] | Tensor | None, remedy: str
+) -> None:
+    """Refuse data without the weights of tasks that name a column of them.
+
+    Args:
+        given: Dict task name -> weights, or those of all tasks; None without any.
+        remedy: How weights are given, for the error.
+
+    Raises:
+        ValueError: naming the task and its column.
+    """
+    known = given if isinstance(given, Mapping) else {}
+    everywhere = given is not None and not isinstance(given, Mapping)
+    for task in tasks:
+        if task.sample_weight and not everywhere and known.get(task.name) is None:
+            raise ValueError(
+                f"Task '{task.name}' weighs its rows by column '{task.sample_weight}', "
+                "which kmtl.data.from_dataframe, from_csv and from_folder read: give "
+                f"their data, or {remedy.format(task.name)}. Received: no weights of "
+                f"task '{task.name}'"
+            )
+
+
 def check_loss_weights(
     loss_weights: Mapping[TaskName, float] | str | None, names: Sequence[str]
 ) -> dict[str, float] | str | None:

@@ -38,6 +38,7 @@ _FREE = (
     "dropout",
     "pooling",
     "kernel_initializer",
+    "sample_weight",  # whose weights are given per task
 )
 
 
@@ -70,6 +71,7 @@ def _kind(task: Task, layer: TaskOutput) -> str | None:
         not type(task).__module__.startswith("kmtl."),
         isinstance(task, CustomTask),
         task.rows_together,
+        task.keeps_beside,
         task.target_is_input,
         isinstance(task.class_weight, str),
         transform is not None and not transform.entrywise,
@@ -80,7 +82,9 @@ def _kind(task: Task, layer: TaskOutput) -> str | None:
         return None
     config = {key: v for key, v in task.to_config().items() if key not in _FREE}
     shape = layer.input.shape[1:]
-    return json.dumps([config, list(shape)], sort_keys=True, default=str)
+    weighted = task.sample_weight is not None  # then metrics are, too
+    kind = [config, list(shape), weighted]
+    return json.dumps(kind, sort_keys=True, default=str)
 
 
 class Folded(NamedTuple):

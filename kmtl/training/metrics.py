@@ -54,7 +54,9 @@ class TaskMetrics:
                 if (name, metric.name) in together:
                     self._note(name, metric.name, metric.direction)
                     continue
-                self._add(name, metric.name, metric.make(task), False, metric.direction)
+                weighted = task.sample_weight is not None
+                made = metric.make(task)
+                self._add(name, metric.name, made, weighted, metric.direction)
         self._extend("metrics", metrics, False)
         self._extend("weighted_metrics", weighted_metrics, True)
 
@@ -153,6 +155,8 @@ class TaskMetrics:
         """Add a batch of the groups of tasks alike."""
         for group in groups:
             seen = group.mask * ops.cast(group.weights > 0, group.mask.dtype)
+            if group.task.sample_weight is not None:
+                seen = group.weights
             for metric, _ in self._alike[group.names]:
                 metric.update_state(group.labels, group.outputs, seen)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from kmtl import _arrays, _checks
 from kmtl.data.caches import fill_caches
-from kmtl.tasks.checks import label_dict
+from kmtl.tasks.checks import check_weighted, label_dict
 from kmtl.training.heads import input_shape
 from kmtl.training.inputs import check_inputs
 from kmtl.training.labels import named, rank_of
@@ -31,7 +31,13 @@ def check_batch(
     y: Mapping[TaskName, Tensor],
     sample_weight: SampleWeight | None = None,
 ) -> None:
-    """Check labels of every task, and inputs that are targets."""
+    """Check labels of every task, inputs that are targets, and that weights of tasks
+    which name a column of them are there."""
+    check_weighted(
+        model.tasks,
+        sample_weight,
+        "`sample_weight={{'{0}': ...}}` beside `y`; in batches, as their third part",
+    )
     for task in model.tasks:
         shape = input_shape(model, task)
         if task.name in y:

@@ -38,7 +38,14 @@ def prepare(
                 "`y` must be left out when `x` is a kmtl.data.Split, which holds the "
                 f"labels. Received: y of type {type(y).__name__}"
             )
-        x, y = x.arrays()
+        x, y, *weights = x.arrays()
+        if weights and sample_weight is not None:
+            raise ValueError(
+                "`sample_weight` must be left out when `x` is a kmtl.data.Split with "
+                "weights of its own, of tasks with `sample_weight`. Received: "
+                f"sample_weight of type {type(sample_weight).__name__}"
+            )
+        sample_weight = weights[0] if weights else sample_weight
     elif hasattr(x, "splits"):
         raise TypeError(
             "Data must be one part of a data set, such as `data.train`. "
