@@ -139,6 +139,7 @@ def trained():
     return model, x, y
 
 
+@pytest.mark.thorough(on="jax")
 def test_neighbours_tell_what_words_do_not(trained, tmp_path) -> None:
     model, x, y = trained
     scores = model.evaluate(x, y, return_dict=True, verbose=0)
@@ -160,6 +161,7 @@ def test_neighbours_tell_what_words_do_not(trained, tmp_path) -> None:
         np.testing.assert_array_equal(output, outputs[name])
 
 
+@pytest.mark.thorough(on="jax")
 def test_padded_sentences_are_those_that_are_not(trained) -> None:
     """A sentence alone, without its padding, has the same tags."""
     model, x, y = trained
@@ -178,12 +180,14 @@ def test_padded_sentences_are_those_that_are_not(trained) -> None:
     assert report["slots"]["loss"] == pytest.approx(float(alone[0, 0]), rel=1e-4)
 
 
+@pytest.mark.thorough(on="jax")
 def test_the_path_is_exported(trained, tmp_path) -> None:
     model, x, _ = trained
     model.export(tmp_path / "saved", verbose=False)
     kmtl.verify_export(tmp_path / "saved", model, x[:4])
     tf = pytest.importorskip("tensorflow")
-    served = tf.saved_model.load(str(tmp_path / "saved")).serve(x[:9])
+    loaded = tf.saved_model.load(str(tmp_path / "saved"))  # keeps its variables
+    served = loaded.serve(x[:9])
     outputs = model.predict(x[:9], verbose=0)["slots"]
     path = model.task("slots").decoded(outputs)
     np.testing.assert_array_equal(served["slots_decoded"], ops.convert_to_numpy(path))
@@ -213,6 +217,16 @@ def test_heads_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="builders make"):
         tags.loss_values(LABELS, SCORES)
     inputs = keras.Input((STEPS, CLASSES))
-    model = kmtl.MultiTaskModel(inputs, {"t": kmtl.TaskOutput(tags)(inputs)})
+    outputs = {"t": kmtl.TaskOutput(tags)(inputs)}
     with pytest.raises(ValueError, match="a head that the builders make"):
-        model.compile("adam")
+        kmtl.MultiTaskModel(inputs, outputs)
+    net = kmtl.backbones.ConvNet1D(filters=(4,), pooling=None)
+    with pytest.raises(ValueError, match="sequences of one length"):
+        kmtl.build(backbone=net, input_shape=(None, 2), tasks=[tags])
+
+
+@pytest.mark.thorough
+def test_the_contract_of_tasks() -> None:
+    tags = kmtl.Tagging("t", labels=("O", "B-a", "I-a"), crf=True)
+    x = RNG.normal(size=(6, STEPS, 2)).astype("float32")
+    kmtl.testing.check_task(tags, RNG.integers(0, 3, (6, STEPS)), x)
