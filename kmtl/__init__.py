@@ -90,6 +90,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl.tuning import Hyperband as Hyperband
     from kmtl.tuning import HyperModel as HyperModel
     from kmtl.tuning import RandomSearch as RandomSearch
+    from kmtl.tuning import Search as Search
 
 # Where each public name lives. A module is imported when one of its names is used.
 _EXPORTS: dict[str, tuple[str, ...]] = {
@@ -133,6 +134,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "kmtl.transferring": ("transfer", "add_task", "remove_task", "forgetting"),
     "kmtl.tuning": (
         "HyperModel",
+        "Search",
         "RandomSearch",
         "BayesianOptimization",
         "Hyperband",

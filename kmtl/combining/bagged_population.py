@@ -32,9 +32,15 @@ class BaggedPopulation(Population):
         return seed
 
     def program(
-        self, key: Any, model: Model, shared: bool, members: int, states: Any
+        self,
+        key: Any,
+        model: Model,
+        shared: bool,
+        members: int,
+        states: Any,
+        fold: int = 0,
     ) -> Any:
-        found = super().program(key, model, shared, members, states)
+        found = super().program(key, model, shared, members, states, fold)
         program = found[0]
         plain = type(program).order
 

@@ -37,7 +37,7 @@ def comparison(
     Raises:
         ValueError: for an evaluation without baselines.
     """
-    import matplotlib.pyplot as plt
+    from kmtl.plotting._style import axes_or_new
 
     given = list(evaluation) if isinstance(evaluation, Sequence) else [evaluation]
     totals = [each.delta_m for each in given if each.delta_m is not None]
@@ -46,8 +46,7 @@ def comparison(
             "`evaluation` must have been made with `baselines`. "
             "Received: an evaluation whose delta_m is None"
         )
-    if ax is None:
-        ax = plt.subplots()[1]
+    ax = axes_or_new(ax)
     deltas, noise = _spread(given)
     colors = [_color(delta, noise[name]) for name, delta in deltas.items()]
     ax.barh(list(deltas), list(deltas.values()), color=colors)

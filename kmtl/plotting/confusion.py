@@ -36,8 +36,9 @@ def confusion(table: Any, normalize: bool = True, ax: Axes | None = None) -> Axe
     >>> ax.get_xlabel(), ax.get_title()
     ('predicted', 'kind')
     """
-    import matplotlib.pyplot as plt
     import numpy as np
+
+    from kmtl.plotting._style import axes_or_new
 
     matrix = getattr(table, "confusion", None)
     if not isinstance(matrix, np.ndarray):
@@ -55,8 +56,7 @@ def confusion(table: Any, normalize: bool = True, ax: Axes | None = None) -> Axe
     if normalize:
         rows = values.sum(1, keepdims=True)
         values = values / np.where(rows > 0, rows, 1)
-    if ax is None:
-        ax = plt.subplots()[1]
+    ax = axes_or_new(ax)
     limit = 1.0 if normalize else max(float(values.max()), 1.0)
     image = ax.imshow(values, cmap="Blues", vmin=0, vmax=limit)
     places = range(len(values))

@@ -44,7 +44,7 @@ def curves(
     >>> [line.get_label() for line in ax.get_lines()]
     ['size_loss', 'val_size_loss']
     """
-    import matplotlib.pyplot as plt
+    from kmtl.plotting._style import axes_or_new
 
     logs: Mapping[str, Sequence[float]] = getattr(history, "history", history)
     if not isinstance(logs, Mapping):
@@ -75,8 +75,7 @@ def curves(
         raise ValueError(
             f"`history` must hold the loss of a task. Received: {sorted(logs)}"
         )
-    if ax is None:
-        ax = plt.subplots()[1]
+    ax = axes_or_new(ax)
     for i, name in enumerate(names):
         for key, style in ((name, "--"), (f"val_{name}", "-")):
             if key in logs:

@@ -111,7 +111,7 @@ def _frame(source: Any) -> pandas.DataFrame:
 
 def _grid(panels: Sequence[Any]) -> list[Axes]:
     """Axes of a new figure: a row per reading, a column per layer with it."""
-    import matplotlib.pyplot as plt
+    from kmtl.plotting._style import new_axes
 
     lines: dict[str, int] = {}
     places = []
@@ -120,16 +120,11 @@ def _grid(panels: Sequence[Any]) -> list[Axes]:
         lines[reading] = column + 1
         places.append((list(lines).index(reading), column))
     rows, columns = len(lines), max(lines.values())
-    figure, grid = plt.subplots(
-        rows,
-        columns,
-        squeeze=False,
-        figsize=(PANEL[0] * columns + 0.4, PANEL[1] * rows + 0.3),
-        layout="constrained",
-    )
+    size = (PANEL[0] * columns + 0.4, PANEL[1] * rows + 0.3)
+    grid = new_axes(rows, columns, size)
     for place in np.ndindex(rows, columns):
         if place not in places:
-            figure.delaxes(grid[place])
+            grid[place].remove()
     return [grid[place] for place in places]
 
 

@@ -38,8 +38,9 @@ def relations(model: Model, kind: str = "correlation", ax: Axes | None = None) -
     >>> [label.get_text() for label in ax.get_xticklabels()]
     ['a', 'b']
     """
-    import matplotlib.pyplot as plt
     import numpy as np
+
+    from kmtl.plotting._style import axes_or_new
 
     learned = getattr(model, "relations", model)
     if learned is None:
@@ -53,8 +54,7 @@ def relations(model: Model, kind: str = "correlation", ax: Axes | None = None) -
             f"Received: {type(model).__name__}"
         )
     matrix = learned.matrix(kind)
-    if ax is None:
-        ax = plt.subplots()[1]
+    ax = axes_or_new(ax)
     values = matrix.to_numpy()
     limit = 1.0 if kind == "correlation" else float(np.abs(values).max()) or 1.0
     image = ax.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit)

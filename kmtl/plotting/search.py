@@ -39,10 +39,12 @@ def parallel_coordinates(
     """
     from matplotlib import colormaps
 
+    from kmtl.plotting._style import axes_or_new
+
     table = as_table(table)
     metric, names, rows = completed(table, metric)
     names = _chosen(rows, names, hyperparameters)
-    ax = _axes(ax, width=max(6.4, 1.2 * (len(names) + 1)))
+    ax = axes_or_new(ax, width=max(6.4, 1.2 * (len(names) + 1)))
     rows = rows.sort_values(metric, ascending=_direction(table, metric) == "max")
     scales = [_Scale(rows[name]) for name in [*names, metric]]
     heights = [scale.heights() for scale in scales]
@@ -95,22 +97,15 @@ def hyperparameters(
     Returns:
         Array of Axes, shape `(metrics, hyperparameters)`.
     """
-    import matplotlib.pyplot as plt
+    from kmtl.plotting._style import new_axes
 
     table = as_table(table)
     if metrics is None:
         metrics = list(table.attrs.get("scores", {}).values()) or [None]  # type: ignore
     _, known, rows = completed(table, metrics[0])
     chosen = _chosen(rows, known, names)
-    _, axes = plt.subplots(
-        len(metrics),
-        len(chosen),
-        squeeze=False,
-        sharex="col",
-        sharey="row",
-        figsize=(2.4 * len(chosen) + 0.6, 2.2 * len(metrics) + 0.4),
-        layout="constrained",
-    )
+    size = (2.4 * len(chosen) + 0.6, 2.2 * len(metrics) + 0.4)
+    axes = new_axes(len(metrics), len(chosen), size, sharex="col", sharey="row")
     for line, metric in zip(axes, metrics, strict=True):
         metric, _, rows = completed(table, metric)
         best = _best(table, rows, metric)
@@ -145,9 +140,11 @@ def importances(
     Returns:
         The Axes.
     """
+    from kmtl.plotting._style import axes_or_new
+
     table = as_table(table)
     found = importance(table, metric)
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     ax.barh(list(found.index), list(found), color=OTHER)
     ax.invert_yaxis()
     ax.set_xlabel("share of the variation explained")
@@ -175,6 +172,7 @@ def pareto(
         The Axes. The front is that of these two metrics alone.
     """
     from kmtl.evaluation.pareto import ParetoFront
+    from kmtl.plotting._style import axes_or_new
 
     table = as_table(table)
     goals = table.attrs.get("objectives", [])
@@ -193,7 +191,7 @@ def pareto(
         rows = rows[rows["feasible"].fillna(True).astype(bool)]
     ways = (_direction(table, x), _direction(table, y))
     front = ParetoFront((x, y), ways, rows[[x, y]].to_numpy(), tuple(rows.index))
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     ax.scatter(rows[x], rows[y], s=14, color=OTHER, label="trials")
     best = rows.loc[list(front.members)].sort_values(x)
     # A step: what no trial reaches is not drawn as if one did.
@@ -215,25 +213,35 @@ def pareto(
 
 
 def learning_curves(
-    curves: pandas.DataFrame, metric: str, ax: Axes | None = None, *, best: int = 1
+    curves: pandas.DataFrame,
+    metric: str | None = None,
+    ax: Axes | None = None,
+    *,
+    best: int = 1,
 ) -> Axes:
     """Draw a metric of every trial per epoch; the best trials on top.
 
     Args:
         curves: A tuner, or what its `curve_table()` returned.
-        metric: Name of a log.
+        metric: Name of a log. None: the search's first objective.
         ax: Axes to draw on. None makes a figure.
         best: Integer >= 0: number of trials to highlight.
 
     Returns:
         The Axes. Of several executions the mean is drawn; stopped trials are dashed.
     """
+    from matplotlib.ticker import MaxNLocator
+
+    from kmtl.plotting._style import axes_or_new
+
     if callable(getattr(curves, "curve_table", None)):
         curves = curves.curve_table()
+    if metric is None:
+        metric = curves.attrs["objectives"][0]
     if metric not in curves.columns:
         logs = list(curves.columns[5:])
         raise ValueError(_checks.unknown_name("metric", metric, logs))
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     for trial, rows in curves.groupby("trial", sort=False):
         means = rows.groupby("epoch")[metric].mean()
         rank = rows["rank"].iloc[0]
@@ -251,6 +259,7 @@ def learning_curves(
         )
     count = curves["trial"].nunique()
     ax.set(xlabel="epoch", ylabel=metric, title=f"{metric} of {count} trials")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if ax.get_legend_handles_labels()[1]:
         ax.legend()
     return ax
@@ -276,8 +285,12 @@ def depth_weight(
 
     Returns:
         The Axes. Cells without a trial are empty; each cell says its value and its
-        number of trials.
+        number of trials. The best trial's is framed.
     """
+    from matplotlib.patches import Rectangle
+
+    from kmtl.plotting._style import axes_or_new
+
     table = as_table(table)
     metric, names, rows = completed(table, metric)
     weights = [name for name in names if name.startswith("task_weight_")]
@@ -296,7 +309,7 @@ def depth_weight(
     places, labels = _binned(rows[weight].to_numpy("float64"), bins)
     choose = np.max if _direction(table, metric) == "max" else np.min
     cells = np.full((len(depths), len(labels)), np.nan)
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     for i, depth in enumerate(depths):
         for j in range(len(labels)):
             inside = (rows["sharing_depth"].to_numpy() == depth) & (places == j)
@@ -306,11 +319,21 @@ def depth_weight(
                 box = {"color": "white", "alpha": 0.6, "linewidth": 0}
                 ax.text(j, i, text, ha="center", va="center", fontsize=7, bbox=box)
     image = ax.imshow(cells, aspect="auto", origin="lower", cmap=COLORS)
+    best = _best(table, rows, metric)
+    if best is not None:
+        i = depths.index(rows["sharing_depth"][best])
+        j = places[list(rows.index).index(best)]
+        frame = Rectangle((j - 0.48, i - 0.48), 0.96, 0.96, fill=False)
+        frame.set(edgecolor=BEST, linewidth=3)
+        ax.add_patch(frame)
     ax.figure.colorbar(image, ax=ax, label=f"best {metric}")
     ax.set_xticks(range(len(labels)), labels, rotation=30, ha="right")
     ax.set_yticks(range(len(depths)), [f"{depth:g}" for depth in depths])
+    title = "best trial of each cell (trials)"
     ax.set(
-        xlabel=weight, ylabel="sharing_depth", title="best trial of each cell (trials)"
+        xlabel=weight,
+        ylabel="sharing_depth",
+        title=title if best is None else f"{title}; framed: trial {best}",
     )
     return ax
 
@@ -349,15 +372,6 @@ class _Scale:
         )
         undo = np.exp if self.log else float
         return [(end, f"{undo(self.low + end * self.span):.3g}") for end in ends]
-
-
-def _axes(ax: Axes | None, width: float = 6.4) -> Axes:
-    """The Axes given, or those of a new figure that has room for all its texts."""
-    import matplotlib.pyplot as plt
-
-    if ax is not None:
-        return ax
-    return plt.subplots(figsize=(width, 4.8), layout="constrained")[1]
 
 
 def _chosen(
@@ -405,4 +419,9 @@ def _binned(values: np.ndarray, bins: int) -> tuple[np.ndarray, list[str]]:
         return np.searchsorted(distinct, values), [f"{value:.3g}" for value in distinct]
     edges = np.linspace(values.min(), values.max(), bins + 1)
     places = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, bins - 1)
-    return places, [f"{low:.2g}–{high:.2g}" for low, high in itertools.pairwise(edges)]
+    # As many digits as tell neighbours apart.
+    for digits in range(2, 9):
+        texts = [f"{edge:.{digits}g}" for edge in edges]
+        if len(set(texts)) == len(texts):
+            break
+    return places, [f"{low}–{high}" for low, high in itertools.pairwise(texts)]

@@ -8,6 +8,7 @@ from kmtl.tuning.conclusion import Conclusion
 from kmtl.tuning.confirm import Confirmation
 from kmtl.tuning.display import SearchTable
 from kmtl.tuning.events import SearchEvent
+from kmtl.tuning.front import Search
 from kmtl.tuning.goals import Constraint, Goal, Pareto
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.parts import PerBlock, PerTask
@@ -41,6 +42,7 @@ __all__ = [
     "PerBlock",
     "PerTask",
     "RandomSearch",
+    "Search",
     "SearchEvent",
     "SearchTable",
     "Space",

@@ -27,7 +27,7 @@ from kmtl.tuning.liveness import Owner
 from kmtl.tuning.population import TogetherTrials, limits
 from kmtl.tuning.results import SearchResults
 from kmtl.tuning.running import TrialRunner
-from kmtl.tuning.stopping import make_rule
+from kmtl.tuning.stopping import AUTO, make_rule
 from kmtl.tuning.storage import check_storage, open_storage
 from kmtl.tuning.study import WARM, SearchStudy, delete_study
 from kmtl.tuning.workers import Workers, job_of
@@ -126,6 +126,7 @@ class SearchTuner(SearchResults, TrialRunner):
             objective=found, seed=arguments.spread_seed(seed), **settings, **given
         )
         rule = make_rule(pruner, found)
+        self._chooses_rule = isinstance(pruner, str) and pruner == AUTO
         self.storage = check_storage(storage)
         self.seed = seed
         overwrite = bool(options.pop("overwrite", False))  # not KerasTuner's to delete
@@ -223,8 +224,8 @@ class SearchTuner(SearchResults, TrialRunner):
             confirm: Fresh seeds on which the best three trials, and the first one with
                 the defaults, are trained again once the search is complete: the best of
                 many noisy scores is too good, and one of them is called the best only
-                then (see the method `confirm`). 0: none. None: 2 from ten completed
-                trials on, for one objective on one division of the data. Not with
+                then (see the method `confirm`). 0: none. None: 2 from ten trials on
+                that have ended, for one objective on one division of the data. Not with
                 `folds`, which leave no row to confirm on that was not trained on.
             verbose: 0 for silence. Defaults to a `kmtl.tuning.SearchTable` (one line
                 per trial where there is no terminal), unless there is a `listener`.

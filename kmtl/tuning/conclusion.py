@@ -11,6 +11,7 @@ from typing import Any
 
 from keras_tuner.engine.trial import TrialStatus
 
+from kmtl.evaluation.delta import LOG_NAME
 from kmtl.tuning import points
 from kmtl.tuning.objective import ParetoObjective, SearchObjective, trial_logs
 from kmtl.typing import HyperParameters, Trial, Tuner
@@ -32,7 +33,8 @@ class Conclusion:
         gain: By how much the best is better, in the objective's unit; >= 0 is better.
         noise: What chance alone makes of that, one standard deviation; None where it is
             not known.
-        text: All of it in one sentence or two.
+        text: All of it in words; and, where single-task models are known, whether the
+            tasks gain from sharing.
     """
 
     best: str
@@ -63,6 +65,8 @@ def conclude(tuner: Tuner) -> Conclusion | None:
     if first.status != TrialStatus.COMPLETED or not ranked:
         return None
     best = ranked[0]
+    fresh = oracle.study.note("fresh") or {}
+    sharing = _sharing(tuner, best, fresh.get(best.trial_id))
     name = str(objective.goals[0].name)
     usual = _has_defaults(oracle.get_space(), first)
     which = "which had the defaults" if usual else "whose values were given"
@@ -71,8 +75,8 @@ def conclude(tuner: Tuner) -> Conclusion | None:
             f"No trial was better than the first, {first.trial_id}, {which}: "
             "the space holds nothing better, or so many trials do not find it"
         )
-        return Conclusion(best.trial_id, first.trial_id, 0.0, None, f"{text}.")
-    fresh = oracle.study.note("fresh") or {}
+        text = f"{text}.{sharing}"
+        return Conclusion(best.trial_id, first.trial_id, 0.0, None, text)
     pair = [best.trial_id, first.trial_id]
     if all(trial_id in fresh for trial_id in pair):
         samples = [[_value(objective, row) for row in fresh[i]] for i in pair]
@@ -110,7 +114,30 @@ def conclude(tuner: Tuner) -> Conclusion | None:
             f"{beyond}: {numbers}. "
             f"{'The defaults are' if usual else 'The first is'} as good a choice."
         )
-    return dataclasses.replace(found, text=text)
+    return dataclasses.replace(found, text=f"{text}{sharing}")
+
+
+def _sharing(tuner: Tuner, best: Trial, fresh: Sequence[Any] | None) -> str:
+    """Whether sharing pays, in words; empty where no single-task model is known."""
+    rows = [row for row in fresh or [trial_logs(best)] if LOG_NAME in row]
+    if len(tuner.tasks) < 2 or not rows:
+        return ""
+    gain = statistics.fmean(row[LOG_NAME] for row in rows)
+    if not math.isfinite(gain):
+        return ""
+    space = getattr(tuner.hypermodel, "space", None)
+    values = space.values(best.hyperparameters.copy()) if space is not None else {}
+    if values.get("sharing_depth") == 0:
+        return (
+            " It shares no block (`sharing_depth=0`): these tasks do not gain from "
+            "sharing here."
+        )
+    if gain < 0:
+        return (
+            " These tasks do not gain from sharing here: separate nets are better by "
+            f"{-gain:.2g} % (Δm), for as many nets as tasks."
+        )
+    return f" Sharing pays: it is better than separate nets by {gain:.2g} % (Δm)."
 
 
 def _has_defaults(space: HyperParameters, trial: Trial) -> bool:

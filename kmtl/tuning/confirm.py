@@ -22,7 +22,7 @@ from kmtl.tuning.objective import ParetoObjective
 from kmtl.tuning.population.members import Member
 from kmtl.tuning.progress import best_index
 from kmtl.tuning.quiet import no_retracing_warnings
-from kmtl.tuning.trials import CONFIRMED, ENDED
+from kmtl.tuning.trials import CONFIRMED, ENDED, PRUNED
 from kmtl.typing import (
     Callback,
     Callbacks,
@@ -46,7 +46,7 @@ FIRST_FRESH = 10_000
 NOTE = "confirmation"
 #: And the logs of each trial on fresh seeds, by its name.
 FRESH = "fresh"
-#: A search confirms its winners by itself from so many trials on, ...
+#: A search confirms its winners by itself from so many trials on that have ended, ...
 AUTO_TRIALS = 10
 #: ... so many of them, on so many seeds each.
 AUTO_WINNERS, AUTO_SEEDS = 3, 2
@@ -171,11 +171,13 @@ def confirm_by_itself(tuner: Tuner, seeds: int | None, search: Options) -> None:
         search: What `search` was given: `x`, `y`, and arguments of `fit`.
     """
     oracle = tuner.oracle
-    done = [t for t in oracle.trials.values() if t.status == TrialStatus.COMPLETED]
+    trials = list(oracle.trials.values())
+    done = [t for t in trials if t.status == TrialStatus.COMPLETED]
     if seeds is None:
         plain = isinstance(tuner.hypermodel, HyperModel) and tuner._fits_plainly()
         several = isinstance(oracle.objective, ParetoObjective)
-        if several or not plain or len(done) < AUTO_TRIALS or tuner._folds is not None:
+        many = sum(trial.status in (TrialStatus.COMPLETED, PRUNED) for trial in trials)
+        if several or not plain or many < AUTO_TRIALS or tuner._folds is not None:
             return
         seeds = AUTO_SEEDS
     total = oracle.expected_trials

@@ -41,7 +41,7 @@ class RandomSearchOracle(StudyOracle, keras_tuner.oracles.RandomSearchOracle):
 class BayesianOptimizationOracle(
     StudyOracle, keras_tuner.oracles.BayesianOptimizationOracle
 ):
-    """A Gaussian process, or a tree of Parzen estimators.
+    """A Gaussian process, a tree of Parzen estimators, or chance.
 
     Without `num_initial_points`, a third of the trials are random, at least 3 and at
     most 3 per hyperparameter (KerasTuner's number, which a short search never passes).
@@ -59,8 +59,11 @@ class BayesianOptimizationOracle(
             plain = plain and not self.objective.constraints
             sampler = "gp" if plain else "tpe"
         self.sampler = sampler
+        self.learns = sampler != "random"
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
+        if not self.learns:
+            return self.random_proposal()
         if self.num_initial_points is None:
             most = max(3, 3 * len(_searched(self)))
             self.num_initial_points = min(most, max(3, (self.max_trials or 0) // 3))

@@ -152,7 +152,8 @@ class SearchResults:
 
         Returns:
             A DataFrame with the columns `trial`, `status`, `rank` (1 is the best),
-            `execution` (from 0), `epoch` (from 1), and the logs.
+            `execution` (from 0), `epoch` (from 1), and the logs. `attrs` has
+            `objectives`.
         """
         import pandas
 
@@ -172,6 +173,8 @@ class SearchResults:
         names = dict.fromkeys(leading) | {name: None for row in rows for name in row}
         table = pandas.DataFrame(rows, columns=list(names))
         table["rank"] = table["rank"].astype("Int64")
+        goals = self.oracle.objective.goals
+        table.attrs = {"objectives": [goal.name for goal in goals]}
         return table
 
     def curves(self, trial_id: str) -> list[dict[str, float]]:

@@ -26,6 +26,7 @@ from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.population import TogetherTrials
 from kmtl.tuning.progress import TrialCallback, TrialRun
 from kmtl.tuning.quiet import no_retracing_warnings
+from kmtl.tuning.stopping import automatic_rule
 from kmtl.tuning.storage import storage_error
 from kmtl.tuning.trials import ENDED, PRUNED
 from kmtl.typing import Logs, Trial
@@ -48,6 +49,8 @@ class TrialRunner(keras_tuner.Tuner):
     _parent: int | None = None
     #: Trials until a worker is replaced.
     _trials_left: int | None = None
+    #: Whether the rule that stops hopeless trials follows from the epochs.
+    _chooses_rule: bool = False
     _run: TrialRun
 
     def _begin_running(self, most_failures: int) -> None:
@@ -99,6 +102,11 @@ class TrialRunner(keras_tuner.Tuner):
         """KerasTuner's loop, which leaves no trial behind that others would miss."""
         self._failures = 0
         self._deadline = time.monotonic() + 60 * minutes
+        if self._chooses_rule:
+            # With folds the first one would decide alone.
+            whole = self._folds is None
+            rule = automatic_rule(fit_options["epochs"]) if whole else None
+            self.oracle.rule = rule
         if is_worker(self):
             super().search(*data, **fit_options)
             return

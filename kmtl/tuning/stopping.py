@@ -17,6 +17,11 @@ from kmtl.tuning.objective import ParetoObjective, SearchObjective
 from kmtl.tuning.study import noted
 from kmtl.typing import Oracle
 
+#: Halving, in searches whose trials are long enough.
+AUTO = "auto"
+#: Epochs from which on they are.
+AUTO_EPOCHS = 8
+
 
 class Rule(abc.ABC):
     """Decides after an epoch whether a trial stops."""
@@ -177,12 +182,13 @@ class OptunaRule(Rule):
 
 
 def make_rule(pruner: Any, objective: SearchObjective) -> Rule | None:
-    """The rule for a tuner's `pruner` argument."""
-    names = {"asha": Asha, "median": Median}
+    """The rule for a tuner's `pruner` argument; `"auto"` needs the epochs first."""
+    names = {"asha": Asha, "median": Median, AUTO: None}
     if pruner is None or isinstance(pruner, Rule):
         return pruner
     if isinstance(pruner, str):
-        return names[_checks.check_choice("pruner", pruner, tuple(names))]()  # type: ignore[abstract]
+        rule = names[_checks.check_choice("pruner", pruner, tuple(names))]
+        return None if rule is None else rule()  # type: ignore[abstract]
     if isinstance(pruner, optuna.pruners.BasePruner):
         if len(objective.directions) > 1:
             raise ValueError(
@@ -191,9 +197,20 @@ def make_rule(pruner: Any, objective: SearchObjective) -> Rule | None:
             )
         return OptunaRule(pruner)
     raise TypeError(
-        "`pruner` must be 'asha', 'median', None, a kmtl.tuning.Asha or Median, or an "
-        f"Optuna pruner. Received: pruner={pruner!r}"
+        "`pruner` must be 'auto', 'asha', 'median', None, a kmtl.tuning.Asha or "
+        f"Median, or an Optuna pruner. Received: pruner={pruner!r}"
     )
+
+
+def automatic_rule(epochs: int) -> Rule | None:
+    """What `pruner="auto"` is in a search whose trials have so many epochs.
+
+    A fifth of the epochs goes by before the first comparison: a low learning rate has
+    to get going.
+    """
+    if epochs < AUTO_EPOCHS:
+        return None
+    return Asha(min_epochs=epochs // 5)
 
 
 # -- comparing -------------------------------------------------------------------------

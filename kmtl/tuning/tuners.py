@@ -63,8 +63,9 @@ class RandomSearch(SearchTuner, keras_tuner.RandomSearch):
           `optuna-dashboard FOLDER/study.journal`, or with the URL. Programs with the
           same storage and `project_name` work on one search, on any machine.
         - `pruner`: what stops hopeless trials early, as `PRUNED`, which is no failure:
-          `"asha"`, `"median"`, a `kmtl.tuning.Asha` or `Median`, or for one objective
-          any pruner of Optuna. Defaults to None.
+          `"asha"`, `"median"`, a `kmtl.tuning.Asha` or `Median`, for one objective
+          any pruner of Optuna, or `"auto"`: halving from a fifth of the epochs on,
+          where there are 8 or more, and no folds. Defaults to None.
         - `max_minutes`: number > 0: after so many minutes `search` begins no trial, and
           the one that trains stops after its epoch; the next `search` goes on with it.
           Defaults to None.

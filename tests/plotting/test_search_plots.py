@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -176,6 +177,9 @@ def test_learning_curves_are_means_over_executions() -> None:
     assert (first.get_label(), first.get_linestyle()) == ("trial 0", "-")
     assert list(second.get_ydata()) == [9.0]
     assert second.get_linestyle() == "--"
+    assert all(float(tick).is_integer() for tick in ax.get_xticks())
+    curves.attrs["objectives"] = ["val_size_mae"]
+    assert learning_curves(curves).get_ylabel() == "val_size_mae"
     with pytest.raises(ValueError, match="Did you mean 'val_size_mae'"):
         learning_curves(curves, "val_size_mea")
 
@@ -196,11 +200,17 @@ def test_heat_map_of_depth_and_weight() -> None:
         "0.9\n(2)",
         "0.8\n(1)",
     ]
+    [frame] = ax.patches  # around the best
+    assert frame.get_window_extent().contains(*ax.transData.transform((0, 1)))
+    assert "framed: trial 3" in ax.get_title()
     lower = depth_weight(made.assign(val_size_mae=[5.0, 4, 3, 2, 1]), "val_size_mae")
     assert lower.images[0].get_array().tolist() == [[5.0, 4.0], [2.0, 1.0]]
     wide = depth_weight(table(40), bins=4, weight="task_weight_size")
     labels = [label.get_text() for label in wide.get_xticklabels()]
     assert len(labels) == 4
+    near = table(40, task_weight_kind=0.333 + np.arange(40) / 1e5)
+    labels = [label.get_text() for label in depth_weight(near).get_xticklabels()]
+    assert labels[0] == "0.333–0.33308"
     assert wide.get_xlabel() == "task_weight_size"
     with pytest.raises(ValueError, match="Did you mean 'task_weight_kind'"):
         depth_weight(made, weight="task_weight_kin")
@@ -222,6 +232,12 @@ def test_figures_have_titles_and_room_for_all_texts() -> None:
         assert inside.y0 >= page.y0, draw.__name__
         assert inside.x1 <= page.x1, draw.__name__
         assert inside.y1 <= page.y1, draw.__name__
+    page = ax.figure.get_size_inches()
+    with io.BytesIO() as file:
+        ax.figure.savefig(file)
+        file.seek(0)
+        pixels = plt.imread(file, format="png").shape
+    assert pixels[:2] == (300 * page[1], 300 * page[0])  # for print
     assert "12 trials" in hyperparameters(made)[0, 0].figure.get_suptitle()
 
 

@@ -12,6 +12,7 @@ import pytest
 import kmtl
 from kmtl.tuning.oracle import MOST_KILLS
 from kmtl.tuning.population import limits
+from kmtl.tuning.population.program import Program
 from kmtl.tuning.population.run import Population
 
 pytestmark = [
@@ -200,3 +201,38 @@ def test_winners_confirmed_in_a_population_score_as_one_at_a_time(
     alone = together.confirm(*data(0), num_trials=2, seeds=2, **arrays).runs
     for name in ("val_sum_mae", "val_first_mae"):
         np.testing.assert_allclose(found[name], alone[name], rtol=1e-4)
+
+
+def test_folds_are_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scores of one fold after another, by one program for folds of one size."""
+    lowered: list[Any] = []
+    lower = Program.lower
+    monkeypatch.setattr(
+        Program, "lower", lambda self, *a: lowered.append(self) or lower(self, *a)
+    )
+    found = []
+    for size in (3, 1):
+        hypermodel = kmtl.HyperModel(
+            kmtl.build_mlp,
+            tasks=[kmtl.Regression("sum", transform="standardize")],
+            input_shape=(3,),
+            units=(4,),
+            seed=1,
+            space={"learning_rate": (1e-4, 1e-1, "log")},
+        )
+        tuner = kmtl.RandomSearch(
+            hypermodel,
+            objective="val_sum_mae",
+            max_trials=3,
+            seed=0,
+            population=size,
+            directory=tmp_path / str(size),
+        )
+        x, y = data(0)
+        y = {"sum": y["sum"] + 5.0 * (np.arange(24) > 11)}  # folds differ
+        tuner.search(x, y, folds=2, epochs=2, batch_size=8, verbose=0)
+        found.append([trial.score for trial in tuner.oracle.trials.values()])
+        executions = tuner.oracle.curves("0")
+        assert [len(curve) for curve in executions.values()] == [2, 2]
+    assert len(lowered) == 1
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-4)

@@ -158,7 +158,7 @@ def test_several_objectives_are_pruned_too(tmp_path: Path) -> None:
 def test_bad_pruners(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Did you mean 'asha'"):
         make_tuner(tmp_path, pruner="ahsa")
-    with pytest.raises(TypeError, match="`pruner` must be 'asha'"):
+    with pytest.raises(TypeError, match="`pruner` must be 'auto', 'asha'"):
         make_tuner(tmp_path, pruner=3)
     with pytest.raises(ValueError, match="for several objectives"):
         make_tuner(tmp_path, pruner=optuna.pruners.MedianPruner(), objective="pareto")

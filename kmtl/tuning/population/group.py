@@ -37,17 +37,17 @@ class Models(Protocol):
     def order_seed(self, member: Member) -> int:
         """Seed of the order in which the member sees the rows."""
 
-    def learn_labels(self, model: Model) -> None:
+    def learn_labels(self, model: Model, fold: int) -> None:
         """Transforms of labels and `loss_weights="data"`, as `fit` does it."""
 
     def program(
-        self, key: Any, model: Model, shared: bool, members: int, states: Any
+        self, key: Any, model: Model, shared: bool, members: int, states: Any, fold: int
     ) -> tuple[Program, int, Callable[..., Any]]:
         """The structure's program, its width, and the compiled call."""
 
 
 class Group:
-    """One training of members of one structure, in step with each other."""
+    """One training of members of one structure, in step, on one fold of the data."""
 
     def __init__(
         self,
@@ -58,6 +58,7 @@ class Group:
         epochs: int,
         objective: SearchObjective,
         callbacks: Sequence[Callback],
+        fold: int = 0,
     ):
         self.members = {place: members[place] for place in places}
         self.epochs = epochs
@@ -78,13 +79,13 @@ class Group:
                 self.schedules[place] = schedule, rate
             if member.start is not None:
                 member.start.restore(model)
-            population.learn_labels(model)
+            population.learn_labels(model, fold)
             initial[place] = values_of(model)
         self.model = model
         orders = {(self.seeds[p], self.done[p]) for p in places}
         shared = len(orders) == 1
         self.program, self.width, self.call = population.program(
-            key, model, shared, len(places), initial[places[0]]
+            key, model, shared, len(places), initial[places[0]], fold
         )
         self.chunks = make_chunks(list(places), self.width, initial)
 

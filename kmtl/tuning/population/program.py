@@ -86,8 +86,6 @@ class Program:
         self.pads = bool(rest) and _rows_are_apart(model)
         self.steps += self.pads
         self.rest = 0 if self.pads else rest
-        self._train = train
-        self._validation = validation
         if validation is not None:
             rows = len(keras.tree.flatten(validation[0])[0])
             size = validation_batch_size or batch_size
@@ -102,13 +100,16 @@ class Program:
         self._metrics = [jnp.asarray(v.value) for v in model.metrics_variables]
         self._compiled: Any = None
 
-    def lower(self, states: State, rows: Any) -> Any:
-        """Trace for states with a leading axis of trials; `compile()` comes next."""
-        over_trials = jax.vmap(
-            self._epoch, in_axes=(0, None if self.shared_order else 0)
-        )
+    def lower(self, states: State, rows: Any, train: Any, validation: Any) -> Any:
+        """Trace for states with a leading axis of trials; `compile()` comes next.
+
+        The data are arguments of what is compiled: it serves any of these shapes.
+        """
+        in_axes = (0, None if self.shared_order else 0, None, None)
+        over_trials = jax.vmap(self._epoch, in_axes=in_axes)
         with cpu_kernels(self.model, always=True):
-            lowered = jax.jit(over_trials, donate_argnums=0).lower(states, rows)
+            jitted = jax.jit(over_trials, donate_argnums=0)
+            lowered = jitted.lower(states, rows, train, validation)
         self.model._state.present = None  # a tracer by now
         # Half of a short search is compiling; on a CPU the last touch changes nothing.
         on_cpu = jax.default_backend() == "cpu"
@@ -128,7 +129,9 @@ class Program:
 
     # -- what is traced ---------------------------------------------------------------
 
-    def _epoch(self, state: State, rows: Any) -> tuple[State, dict, dict, Any]:
+    def _epoch(
+        self, state: State, rows: Any, train: Any, given: Any
+    ) -> tuple[State, dict, dict, Any]:
         model = self.model
         scanned, rest = rows
         trainable, non_trainable, optimizer = state
@@ -141,7 +144,7 @@ class Program:
 
         def step(carry: Any, batch: Any) -> tuple[Any, None]:
             rows, start = batch
-            data = self._batch(self._train, rows, start, self.rows, self.pads)
+            data = self._batch(train, rows, start, self.rows, self.pads)
             with self._short_batch(start, self.rows, self.batch_size, self.pads):
                 _, carry = model.train_step(carry, data)
             carry = tuple(list(part) for part in carry)
@@ -151,17 +154,17 @@ class Program:
             starts = jnp.arange(self.steps) * self.batch_size
             carry, _ = jax.lax.scan(step, carry, (scanned, starts))
         if self.rest:
-            data = self._batch(self._train, rest, 0, self.rest, False)
+            data = self._batch(train, rest, 0, self.rest, False)
             _, carry = model.train_step(carry, data)
             carry = tuple(list(part) for part in carry)
         trainable, non_trainable, optimizer, metrics = carry
         logs = self._results(metrics)
-        validation = self._validate(trainable, non_trainable)
+        validation = self._validate(trainable, non_trainable, given)
         finite = _all_finite([*trainable, *non_trainable])
         return (trainable, non_trainable, optimizer), logs, validation, finite
 
-    def _validate(self, trainable: list, non_trainable: list) -> dict:
-        if self._validation is None:
+    def _validate(self, trainable: list, non_trainable: list, given: Any) -> dict:
+        if given is None:
             return {}
         model, count = self.model, self._validation_count
         parts, size = self._validation_rows.shape
@@ -170,9 +173,9 @@ class Program:
         def step(metrics: list, batch: Any) -> tuple[list, None]:
             rows, start = batch
             if parts == 1 and not pads:
-                data = self._validation
+                data = given
             else:
-                data = self._batch(self._validation, rows, start, count, pads)
+                data = self._batch(given, rows, start, count, pads)
             with self._short_batch(start, count, size, pads):
                 _, (_, _, metrics) = model.test_step(
                     (trainable, non_trainable, metrics), data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from kmtl import _checks
 from kmtl.data.plans import RowPlan
 from kmtl.training import sources, targets, user_data
 from kmtl.training.memory import is_out_of_memory, out_of_memory
+from kmtl.tuning.folds import Folds
 from kmtl.tuning.population import limits
 from kmtl.tuning.population.group import Group
 from kmtl.tuning.population.members import EpochEnd, Member, Snapshot, Trained
@@ -55,6 +57,8 @@ class Population:
             are done. None: as many as fit into half of the free memory.
         pool: `kmtl.tuning.reuse.ModelPool` to take models from.
         plan: Draws the rows of a `kmtl.data.Mixture`; that of `x`, if it is one.
+        folds: `kmtl.tuning.folds.Folds` of all rows: each execution of a trial trains
+            on another part of them, and is validated on the rest.
 
     Raises:
         ValueError: if this cannot train in a population; `limits.reason_against` says
@@ -85,6 +89,7 @@ class Population:
         population: int | None = None,
         pool: ModelPool | None = None,
         plan: RowPlan | None = None,
+        folds: Folds | None = None,
     ):
         reason = limits.reason_against(
             hypermodel, x, y, sample_weight, validation_data=validation_data
@@ -103,8 +108,10 @@ class Population:
         )
         self.pool = ModelPool(MOST_STRUCTURES) if pool is None else pool
         self._given = (x, y, sample_weight, validation_data)
-        self._data: tuple | None = None
-        self._shares: dict[str, float] = {}
+        self.folds = folds
+        #: By fold; 0 where there are none.
+        self._data: dict[int, tuple] = {}
+        self._shares: dict[int, dict[str, float]] = {}
         self._programs: dict[Any, tuple[Program, int, Callable[..., Any]]] = {}
 
     @property
@@ -152,15 +159,19 @@ class Population:
         results: list[Trained | None] = [None] * len(members)
         groups: dict[Any, list[int]] = {}
         for index, member in enumerate(members):
-            groups.setdefault(self._key(member), []).append(index)
-        for key, places in groups.items():
+            group = self._fold(member), self._key(member)
+            groups.setdefault(group, []).append(index)
+        # Fold after fold: the first one's results stop trials.
+        for (fold, key), places in sorted(groups.items(), key=lambda one: one[0][0]):
             most = self.population or limits.most_members(
                 self.model(members[places[0]])
             )
             for start in range(0, len(places), most):
                 wave = places[start : start + most]
                 try:
-                    run = Group(self, key, members, wave, epochs, objective, callbacks)
+                    run = Group(
+                        self, key, members, wave, epochs, objective, callbacks, fold
+                    )
                     trained = run.train(on_epoch_end, keep_last)
                 except Exception as error:
                     if not is_out_of_memory(error):
@@ -197,7 +208,7 @@ class Population:
 
     def _width_of(self, key: Any, wave: Sequence[int]) -> int:
         """Trials per call of a structure's program, also where none came to be."""
-        found = [w for known, (_, w, _) in self._programs.items() if known[:-1] == key]
+        found = [w for known, (_, w, _) in self._programs.items() if known[:-2] == key]
         return found[0] if found else min(self.width or len(wave), len(wave))
 
     def _batch(self, member: Member) -> int:
@@ -219,38 +230,61 @@ class Population:
             return int(np.random.randint(2**31))
         return self.hypermodel.seed + member.execution
 
-    def _arrays(self, model: MultiTaskModel) -> tuple:
+    def _fold(self, member: Member) -> int:
+        return 0 if self.folds is None else member.execution % self.folds.count
+
+    def _of_fold(self, fold: int) -> tuple:
+        """`(x, y, weight, validation)`, as they were given."""
+        if self.folds is None:
+            return self._given
+        train, validation = self.folds.part(fold)
+        return (*train, validation)
+
+    def _arrays(self, model: MultiTaskModel, fold: int) -> tuple:
         """Checked training and validation data on the device, `(x, y, weight)` each."""
-        if self._data is None:
-            x, y, weight, validation = self._given
+        if fold not in self._data:
+            x, y, weight, validation = self._of_fold(fold)
             train = user_data.prepare(model, x, y, weight)
             if validation is not None:
                 validation = user_data.prepare_validation(model, validation)
                 validation = keras.utils.unpack_x_y_sample_weight(validation)
-            self._data = (_on_device(train), _on_device(validation))
-        return self._data
+            self._data[fold] = (_on_device(train), _on_device(validation))
+        return self._data[fold]
 
-    def learn_labels(self, model: MultiTaskModel) -> None:
+    def learn_labels(self, model: MultiTaskModel, fold: int = 0) -> None:
         """Transforms of labels and `loss_weights="data"`, as `fit` does it."""
+        given = self._of_fold(fold)[:3]
         if not all(layer.adapted for layer in model.task_outputs.values()):
-            targets.adapt(model, *user_data.prepare(model, *self._given[:3]))
+            targets.adapt(model, *user_data.prepare(model, *given))
         ruled = [n for n, layer in model.task_outputs.items() if layer.weight_rule]
         if not ruled:
             return
-        if not self._shares:
-            arrays = user_data.prepare(model, *self._given[:3])
-            self._shares = sources.label_shares(arrays, model.tasks)
-        model.set_task_weights({name: self._shares[name] for name in ruled})
+        if fold not in self._shares:
+            arrays = user_data.prepare(model, *given)
+            self._shares[fold] = sources.label_shares(arrays, model.tasks)
+        model.set_task_weights({name: self._shares[fold][name] for name in ruled})
 
     def program(
-        self, key: Any, model: MultiTaskModel, shared: bool, members: int, states: Any
+        self,
+        key: Any,
+        model: MultiTaskModel,
+        shared: bool,
+        members: int,
+        states: Any,
+        fold: int = 0,
     ) -> tuple[Program, int, Callable[..., Any]]:
-        """The structure's program, its width, and the compiled call."""
-        key = (*key, shared)
-        if key in self._programs and self._programs[key][0].model is model:
-            return self._programs[key]
+        """The structure's program, its width, and the compiled call.
+
+        Folds of as many rows share what is compiled.
+        """
         batch_size = key[2]
-        train, validation = self._arrays(model)
+        train, validation = data = self._arrays(model, fold)
+        rows = tuple(len(leaf) for leaf in jax.tree.leaves(data))
+        key = (*key, rows, shared)
+        known = self._programs.get(key)
+        if known is not None and known[0].model is model:
+            program, width, compiled = known
+            return program, width, functools.partial(_called, compiled, data)
         program = Program(
             model,
             train,
@@ -268,10 +302,14 @@ class Population:
         order = program.order(0, 0)
         if not shared:
             order = jax.tree.map(lambda a: np.stack([a] * width), order)
-        call = program.lower(first, order)()
+        compiled = program.lower(first, order, train, validation)()
         logger.debug("Compiled a population of %d trials per call.", width)
-        self._programs[key] = (program, width, call)
-        return self._programs[key]
+        self._programs[key] = (program, width, compiled)
+        return program, width, functools.partial(_called, compiled, data)
+
+
+def _called(compiled: Callable[..., Any], data: tuple, states: Any, rows: Any) -> Any:
+    return compiled(states, rows, *data)
 
 
 def _on_device(data: Data) -> Any:

@@ -11,6 +11,7 @@ from keras_tuner.engine.trial import TrialStatus
 
 from kmtl.training.memory import OutOfMemoryError
 from kmtl.tuning import arguments
+from kmtl.tuning.folds import Folds
 from kmtl.tuning.population import limits
 from kmtl.tuning.population.members import EpochEnd, Member, Trained
 from kmtl.tuning.population.replay import replay
@@ -42,6 +43,7 @@ class TogetherTrials:
         self.tuner = tuner
         self.size = size
         self._population: Any = None
+        self._folds: Folds | None = None  # of the search that runs
         self._trained: dict[tuple[str, int], Trained] = {}
         #: Per trial that has trained, what ended it (see `TrialRunner.verdict`) and its
         #: last epoch. Decided while it trained, and not again afterwards.
@@ -52,6 +54,7 @@ class TogetherTrials:
         tuner = self.tuner
         callbacks = list(fit_options.get("callbacks") or ())
         reason = self.reason_against(data, fit_options, callbacks)
+        self._folds = tuner._folds
         size = 1
         if reason is None:
             rows = int(fit_options.get("batch_size") or 32)
@@ -74,7 +77,7 @@ class TogetherTrials:
                 self._forget()
         finally:  # the next search may have other data and options
             self._forget()
-            self._population = None
+            self._population = self._folds = None
         tuner.on_search_end()
 
     def fit(
@@ -135,8 +138,8 @@ class TogetherTrials:
             callbacks: The callbacks of the search.
         """
         tuner = self.tuner
-        if getattr(tuner, "_folds", None) is not None:
-            return "every fold trains on rows of its own"
+        if tuner._folds is not None and tuner.may_pause:
+            return "with `max_minutes` a search pauses in the middle of its folds"
         named = {"validation_data", "epochs", "callbacks"}
         others = set(fit_options) - named
         return limits.reason_against_callbacks(callbacks) or limits.reason_against(
@@ -230,7 +233,9 @@ class TogetherTrials:
             names = [*limits.FIT_OPTIONS, "validation_data"]
             options = {n: fit_options[n] for n in names if n in fit_options}
             options.pop("verbose", None)
-            self._population = Population(self.tuner.hypermodel, *data, **options)
+            self._population = Population(
+                self.tuner.hypermodel, *data, folds=self._folds, **options
+            )
         return self._population
 
     def _train_what_fits(
