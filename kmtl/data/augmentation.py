@@ -30,6 +30,12 @@ def augment(
     `RandomBrightness`, `RandomContrast` and `RandomHue` do, leave labels alone. All
     images of a row are transformed alike.
 
+    Boxes of `kmtl.Detection` go with their pixels, by layers that keep parallels
+    parallel (crop, flip, rotation, shear, translation, zoom): what is learned is the
+    upright box around the moved one, cut off at the image's edge. An object whose
+    middle comes to lie outside is one no more. (With `fill_mode="reflect"`, Keras'
+    default, mirrored objects have no box: give `fill_mode="constant"`.)
+
     It is a part of the training data, not of the model: validation and exports see
     nothing of it. Maps of vectors (as of normals) are moved, the vectors not turned.
 
@@ -48,7 +54,8 @@ def augment(
         A `tf.data.Dataset` of `(inputs, labels, masks)`. uint8 images stay uint8.
 
     Raises:
-        ValueError, TypeError: for layers that are no such layers or mix rows, maps of
+        ValueError, TypeError: for layers that are no such layers or mix rows, or bend
+            what has boxes, maps of
             another size than the images, crops larger than these, and a
             `value_range` of 0 to 1 for uint8 images, which it would make black.
 
@@ -64,7 +71,7 @@ def augment(
     >>> images.shape, labels["mask"].shape
     (TensorShape([64, 8, 8, 1]), TensorShape([64, 8, 8]))
     """
-    from kmtl.data import moving
+    from kmtl.data import moved_boxes, moving
     from kmtl.data.cleaning import tensorflow
     from kmtl.tasks.checks import check_unique_tasks
 
@@ -73,6 +80,7 @@ def augment(
     layers = [moving.own(layer) for layer in layers]
     tf = tensorflow()
     _check_sizes(data.element_spec, layers, tasks, images)
+    of_places = [moved_boxes.for_places(layer) for layer in layers]
 
     # Nothing here depends on values; reading Keras' sources for it takes seconds.
     @tf.autograph.experimental.do_not_convert
@@ -81,11 +89,18 @@ def augment(
         pictures = moving.pictures(x, images)
         maps = moving.stack(y, masks, tasks)
         moved = dict(pictures)
+        boxed = [t.name for t in tasks if t.boxes_in_image and t.name in y]
+        places = moved_boxes.places_in(next(iter(moved.values()))) if boxed else None
         for number, layer in enumerate(layers):
             moved, maps = moving.apply(layer, moved, maps, (draw, number))
+            if boxed and type(layer).__name__ not in moving.COLOURS:
+                grid = {"": places}  # the same draw moves it alike
+                grid, _ = moving.apply(of_places[number], grid, None, (draw, number))
+                places = grid[""]
         for name, picture in pictures.items():
             moved[name] = moving.as_before(moved[name], picture.dtype)
         y, masks = moving.unstack(maps, y, masks, tasks)
+        y |= {name: moved_boxes.follow(y[name], places) for name in boxed}
         if not isinstance(x, Mapping):
             return moved[""], y, masks
         return {**x, **moved}, y, masks
@@ -103,7 +118,7 @@ def _check_sizes(
     """Images and maps of one size, which crops do not exceed; colours of bytes."""
     import keras
 
-    from kmtl.data import moving
+    from kmtl.data import moved_boxes, moving
     from kmtl.tasks.checks import label_dict
 
     x, y, _ = keras.utils.unpack_x_y_sample_weight(spec)
@@ -123,7 +138,17 @@ def _check_sizes(
     labels = label_dict(y, tasks)
     moved = [layer for layer in layers if type(layer).__name__ not in moving.COLOURS]
     for task in tasks:
-        if task.places_in_image and task.name in labels and moved:
+        if task.name not in labels:
+            continue
+        if task.boxes_in_image:
+            bent = [m for m in moved if type(m).__name__ not in moved_boxes.AFFINE]
+            if bent:
+                raise ValueError(
+                    f"`layers` for task '{task.name}', whose labels are boxes, must "
+                    f"be of colours or of {', '.join(moved_boxes.AFFINE)}. "
+                    f"Received: {type(bent[0]).__name__}"
+                )
+        elif task.places_in_image and moved:
             raise ValueError(
                 f"`layers` may not move images for task '{task.name}', whose labels "
                 "are places or directions in them and would stay behind: take layers "

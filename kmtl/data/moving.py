@@ -60,7 +60,18 @@ def own(layer: Layer) -> Layer:
             "kmtl.data.mixup and kmtl.data.cutmix do that. "
             f"Received: {type(layer).__name__}"
         )
-    return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+    return like(layer, dtype="float32")
+
+
+def like(layer: Layer, **changes: Any) -> Layer:
+    """A copy of a layer; of the changes those that it knows."""
+    config = layer.get_config()
+    config |= {name: value for name, value in changes.items() if name in config}
+    if type(layer).__name__ == "RandomShear":  # takes 0.2 and not what it makes of it
+        for name in ("x_factor", "y_factor"):
+            low, high = config[name]
+            config[name] = high if low < 0 else (low, high)
+    return type(layer).from_config(config)
 
 
 def apply(

@@ -37,7 +37,7 @@ class ChainField(Beside):
 
     >>> layer = kmtl.layers.ChainField("tags", classes=2)
     >>> layer.build((None, 3, 2))
-    >>> layer.moves.assign([[0.0, -5.0], [0.0, 0.0]])  # the second never comes behind
+    >>> _ = layer.moves.assign([[0.0, -5.0], [0.0, 0.0]])  # 1 behind 0 is rare
     >>> scores = np.array([[[1.0, 0.0], [0.0, 2.0], [1.0, 0.0]]])
     >>> np.array(layer(scores))[0].argmax(-1).tolist(), scores[0].argmax(-1).tolist()
     ([1, 1, 0], [0, 1, 0])

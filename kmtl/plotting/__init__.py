@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kmtl.plotting.boxes import boxes
 from kmtl.plotting.comparison import comparison
 from kmtl.plotting.confusion import confusion
 from kmtl.plotting.curves import curves
@@ -19,6 +20,7 @@ from kmtl.plotting.search import (
 
 __all__ = [
     "architecture",
+    "boxes",
     "comparison",
     "confusion",
     "curves",

@@ -120,10 +120,14 @@ class Task(_registry.Registrable):
     #: Labels are places or directions in the photo: where it is moved or turned, they
     #: would have to be computed anew.
     places_in_image: ClassVar[bool] = False
+    #: These places are boxes, which can be computed anew: `kmtl.data.augment` does.
+    boxes_in_image: ClassVar[bool] = False
     #: Names of what `decoded` gives, where it is a dict.
     decoded_parts: ClassVar[tuple[str, ...]] = ("decoded",)
     #: The loss of a row is one among the other rows of its batch.
     rows_together: ClassVar[bool] = False
+    #: Labels are whole numbers, though there is not a class for each.
+    whole_labels: ClassVar[bool] = False
     #: The mean of several nets' outputs is an output, and all that the loss needs.
     has_mean: ClassVar[bool] = True
     #: A row counts without a label in the data, as where the input is the target.
@@ -594,7 +598,7 @@ class Task(_registry.Registrable):
         low, high = self.label_range
         wrong = ~((values >= low) & (values <= high))
         classes = self.class_count is not None and not self.soft_labels
-        if classes and values.dtype.kind == "f":
+        if (classes or self.whole_labels) and values.dtype.kind == "f":
             wrong |= values != np.floor(values)
         if wrong.any():
             share = self.label_kind == "yes_no" and 0 < values[wrong][0] < 1

@@ -70,3 +70,20 @@ def numbers_of(names: np.ndarray, known: Sequence[str], what: str) -> np.ndarray
             )
         found[place] = places[name]
     return found if np.isnan(found).any() else found.astype("int32")
+
+
+def count_of(task: Any, argument: str) -> int:
+    """How many classes or points a task has: as it says, or as its `labels` are.
+
+    Raises:
+        ValueError: where it says neither.
+    """
+    count = getattr(task, argument)
+    if count is None and task.labels is not None:
+        count = len(task.labels)
+    if count is None:
+        raise ValueError(
+            f"Task '{task.name}' needs `{argument}`, their number, or `labels`, their "
+            "names. Received: neither"
+        )
+    return _checks.check_int(argument, count, 1)

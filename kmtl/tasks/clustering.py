@@ -87,6 +87,7 @@ class Clustering(Task):
     DEFAULT_METRICS = ("nmi", "clusters_used")
     on_common_scale = False
     rows_together = True
+    whole_labels = True
     has_mean = False  # each net numbers its clusters in its own way
     needs_labels = False
 
@@ -130,12 +131,6 @@ class Clustering(Task):
             f"{int(MOST_LABEL)}], or -1 where the class is not known: number your "
             "classes with np.unique(names, return_inverse=True)[1], or give none"
         )
-
-    def check_values(self, values: np.ndarray) -> None:
-        super().check_values(values)
-        broken = values != np.floor(values)
-        if broken.any():
-            raise ValueError(f"{self.label_rule}. Received: {values[broken][0]}")
 
     def _check_digits(self, array: np.ndarray) -> None:
         """Whole numbers have their digits."""

@@ -59,6 +59,7 @@ class Count(Regression):
         "deviance": (lambda task, name: metrics.PoissonDeviance(name=name), False),
         **Regression.METRICS,
     }
+    whole_labels = True
     DEFAULT_METRICS = ("deviance",)
 
     def __post_init__(self) -> None:
@@ -107,9 +108,3 @@ class Count(Regression):
             f"Labels of task '{self.name}' must be whole numbers from 0 on "
             "(NaN marks a missing label)"
         )
-
-    def check_values(self, values: np.ndarray) -> None:
-        super().check_values(values)
-        broken = values != np.floor(values)
-        if broken.any():
-            raise ValueError(f"{self.label_rule}. Received: {values[broken][0]}")

@@ -13,7 +13,7 @@ from kmtl import _arrays, _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.losses.sequences import greedy
 from kmtl.tasks.base import Task
-from kmtl.tasks.class_names import numbers_of
+from kmtl.tasks.class_names import count_of, numbers_of
 from kmtl.tasks.heads import HeadContext
 from kmtl.tasks.steps import padded, step_head
 from kmtl.tasks.tagging import is_absent, sequences_in
@@ -76,16 +76,7 @@ class CTC(Task):
     on_common_scale = False
 
     def __post_init__(self) -> None:
-        classes = self.classes
-        if classes is None and self.labels is not None:
-            classes = len(self.labels)
-        if classes is None:
-            raise ValueError(
-                f"Task '{self.name}' needs `classes`, the number of symbols, or "
-                "`labels`, the symbols. Received: neither"
-            )
-        classes = _checks.check_int("classes", classes, 1)
-        object.__setattr__(self, "classes", classes)
+        object.__setattr__(self, "classes", count_of(self, "classes"))
         if self.length is not None:
             length = _checks.check_int("length", self.length, 1)
             object.__setattr__(self, "length", length)

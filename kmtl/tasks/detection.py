@@ -16,6 +16,7 @@ from kmtl.layers.ends import CellBoxes
 from kmtl.losses import boxes as grid
 from kmtl.metrics.detections import COCO
 from kmtl.tasks.base import Task
+from kmtl.tasks.class_names import count_of
 from kmtl.tasks.decoders import DECODERS
 from kmtl.tasks.heads import HeadContext, map_head, map_size
 from kmtl.typing import Inputs, Shape, Tensor
@@ -58,10 +59,12 @@ class Detection(Task):
 
     Losses, both by default: `heat` (focal, of the classes) and `giou` (of the boxes;
     Liu et al. 2019, arXiv:1909.00700); other weights: `loss={"heat": 1, "giou": 2}`.
-    They are per object. Metrics: `map` (default; COCO's mean average precision over
-    overlaps of 0.5 to 0.95), `map50` (overlap 0.5), which tell scores apart in steps;
-    the exact ones, with those of every class: `kmtl.evaluate(..., per_class=True)`. See
-    `kmtl.Task` for the other arguments; `hidden` are filters per stage.
+    They are per object. Augmentation takes boxes along (`kmtl.data.augment`), and
+    `kmtl.plotting.boxes` draws them. Metrics: `map` (default; COCO's mean average
+    precision over overlaps of 0.5 to 0.95), `map50` (overlap 0.5), which tell scores
+    apart in steps; the exact ones, with those of every class:
+    `kmtl.evaluate(..., per_class=True)`. See `kmtl.Task` for the other arguments;
+    `hidden` are filters per stage.
 
     Args:
         classes: Number of classes, >= 1. Defaults to the number of `labels`.
@@ -103,22 +106,14 @@ class Detection(Task):
         "map50": (_average_precision((0.5,)), True),
     }
     DEFAULT_METRICS = ("map", "map50")
-    places_in_image = True
+    places_in_image = boxes_in_image = True
     decoded_parts = ("boxes", "scores", "classes", "count")
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
-        classes = self.classes
-        if classes is None and self.labels is not None:
-            classes = len(self.labels)
-        if classes is None:
-            raise ValueError(
-                f"Task '{self.name}' needs `classes`, their number, or `labels`, their "
-                "names. Received: neither"
-            )
-        put("classes", _checks.check_int("classes", classes, 1))
+        put("classes", count_of(self, "classes"))
         for name in ("max_boxes", "max_detections"):
             value = getattr(self, name)
             if value is not None or name == "max_detections":

@@ -85,6 +85,7 @@ class Embedding(Task):
     DEFAULT_METRICS = ("recall1",)
     on_common_scale = False
     rows_together = True
+    whole_labels = True
     has_mean = False  # each net has axes of its own
 
     def __post_init__(self) -> None:
@@ -138,12 +139,6 @@ class Embedding(Task):
             f"{int(self.label_range[1])}]{missing}: number your classes with "
             "np.unique(names, return_inverse=True)[1]"
         )
-
-    def check_values(self, values: np.ndarray) -> None:
-        super().check_values(values)
-        broken = values != np.floor(values)
-        if broken.any():
-            raise ValueError(f"{self.label_rule}. Received: {values[broken][0]}")
 
     def _check_digits(self, array: np.ndarray) -> None:
         """Whole numbers have their digits."""

@@ -13,6 +13,7 @@ from kmtl import _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.layers.ends import ExpectedPlace
 from kmtl.tasks.base import Task
+from kmtl.tasks.class_names import count_of
 from kmtl.tasks.decoders import DECODERS
 from kmtl.tasks.heads import HeadContext, map_head, map_size
 from kmtl.typing import Inputs, Shape, Tensor
@@ -76,15 +77,7 @@ class Keypoints(Task):
         def put(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
-        points = self.points
-        if points is None and self.labels is not None:
-            points = len(self.labels)
-        if points is None:
-            raise ValueError(
-                f"Task '{self.name}' needs `points`, their number, or `labels`, their "
-                "names. Received: neither"
-            )
-        put("points", _checks.check_int("points", points, 1))
+        put("points", count_of(self, "points"))
         within = {"low_open": True, "high_open": True}
         put("within", _checks.check_range("within", self.within, 0, 1, **within))
         _checks.check_choice("decoder", self.decoder, DECODERS)

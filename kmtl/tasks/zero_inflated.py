@@ -102,11 +102,9 @@ class ZeroInflated(AboutOne):
             "(NaN marks a missing label)"
         )
 
-    def check_values(self, values: np.ndarray) -> None:
-        super().check_values(values)
-        broken = values != np.floor(values)
-        if self.family == "poisson" and broken.any():
-            raise ValueError(f"{self.label_rule}. Received: {values[broken][0]}")
+    @property
+    def whole_labels(self) -> bool:  # type: ignore[override]
+        return self.family == "poisson"
 
     def output_shape(self, input_shape: Shape) -> tuple:
         return (3,) if self.family == "lognormal" else (2,)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgba
@@ -109,6 +110,45 @@ def test_comparison_colours_what_is_beyond_the_noise() -> None:
 def test_comparison_needs_baselines() -> None:
     with pytest.raises(ValueError, match="with `baselines`"):
         comparison(evaluation(None))
+
+
+def test_boxes_are_drawn_where_objects_are() -> None:
+    cars = kmtl.Detection("cars", labels=("car", "bus"))
+    found = {
+        "boxes": np.array([[0.5, 0.5, 1.0, 1.0], [0.0, 0.0, 0.1, 0.1]]),
+        "scores": np.array([0.9, 0.1]),
+        "classes": ["bus", "car"],
+    }
+    labels = np.array([[0.25, 0.1, 0.5, 0.6, 0], [0, 0, 0, 0, -1]])
+    ax = kmtl.plotting.boxes(cars, np.zeros((10, 20, 3)), labels, found)
+    drawn = [
+        [patch.get_x(), patch.get_y(), patch.get_width(), patch.get_height()]
+        for patch in ax.patches
+    ]
+    np.testing.assert_allclose(drawn, [[5, 1, 5, 5], [10, 5, 10, 5]], atol=1e-6)
+    assert [text.get_text() for text in ax.texts] == ["car", "bus 0.90"]
+    assert ax.patches[0].get_edgecolor() != ax.patches[1].get_edgecolor()
+    assert (ax.get_xlim(), ax.get_ylim()) == ((0, 20), (10, 0))
+    none = kmtl.plotting.boxes(
+        cars, np.zeros((10, 20), "uint8"), np.full((1, 5), np.nan)
+    )
+    assert len(none.patches) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((kmtl.Keypoints("t", points=1), np.zeros((4, 4, 1))), "must be a kmtl.Detec"),
+        ((kmtl.Detection("t", classes=1), np.zeros((4, 4, 2))), "1, 3 or 4"),
+        (
+            (kmtl.Detection("t", classes=1), np.zeros((4, 4, 1)), None, [1]),
+            "one entry of `task.decode",
+        ),
+    ],
+)
+def test_boxes_refuse_other_things(arguments: tuple, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        kmtl.plotting.boxes(*arguments)
 
 
 def test_nothing_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:

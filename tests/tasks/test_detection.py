@@ -255,3 +255,33 @@ def test_learned_beside_a_map_and_exported(tmp_path) -> None:
     path = model.export(tmp_path / "saved")
     report = kmtl.verify_export(path, model, x[:8])
     assert {"things_boxes", "things_scores", "things_count"} <= set(report.differences)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("backbone", "weighting"),
+    [
+        (
+            lambda: kmtl.backbones.FromKeras(
+                "MobileNetV2", weights=None, arguments={"alpha": 0.35}
+            ),
+            "pcgrad",
+        ),
+        (lambda: kmtl.backbones.ResNet(filters=(8, 16)), "imtl_g"),
+    ],
+    ids=["mobilenet", "resnet"],
+)
+def test_under_gradient_weightings_on_larger_trunks(backbone, weighting) -> None:
+    tasks = [
+        kmtl.Detection("things", classes=CLASSES, max_detections=5),
+        kmtl.Classification("kind", classes=CLASSES),
+    ]
+    x = RNG.random((4, 32, 32, 3)).astype("float32")
+    y = {"things": HOLES[:4], "kind": np.array([0, 1, 2, -1])}
+    model = kmtl.build(backbone=backbone(), input_shape=(32, 32, 3), tasks=tasks)
+    model.compile("adam", weighting=weighting)
+    logs = model.fit(x, y, epochs=2, verbose=0).history
+    assert np.isfinite(logs["loss"]).all()
+    assert logs["loss"][1] < logs["loss"][0]
+    found = tasks[0].decode(model.predict(x, verbose=0)["things"])
+    assert len(found) == 4
