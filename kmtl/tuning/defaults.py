@@ -45,10 +45,11 @@ WORDS: Mapping[str, Mapping[str, Callable[[], Dimension]]] = {
     "sharing_depth": {"per_task": PerTask},
     "task_weights": {"uniform": UniformWeights},
 }
-#: `"width"` by the argument that it fills.
+#: `"width"` by the argument that it fills. Every width is compiled anew, and trials of
+#: one width train together: few of them, and neighbours as far apart as they matter.
 WIDTHS: Mapping[str, Dimension] = {
-    "units": Int(16, 256, log=True, default=64),
-    "filters": Int(8, 64, log=True, default=32),
+    "units": Choice([16, 32, 64, 128, 256], default=64),
+    "filters": Choice([8, 16, 32, 64], default=32),
 }
 #: Hyperparameters that the default of another one brings along.
 COMPANIONS: Mapping[str, tuple[str, ...]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,27 @@ def maps(rows: int, seed: int = 0) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Images `(rows, 6, 6, 1)` with a class and a mask."""
     x = np.random.default_rng(seed).normal(size=(rows, 6, 6, 1)).astype("float32")
     return x, {"kind": (x.mean((1, 2, 3)) > 0).astype("int32"), "mask": x[..., 0] > 0.5}
+
+
+def together(
+    model: kmtl.HyperModel,
+    given: Sequence[Any],
+    x: Any,
+    y: Any = None,
+    *,
+    epochs: int,
+    executions: Sequence[int] | None = None,
+    population: Any = None,
+    **options: Any,
+) -> list[Any]:
+    """Train values of the space, or hyperparameters, side by side."""
+    if population is None:
+        population = populations.Population(model, x, y, **options)
+    members = [
+        Member(one if isinstance(one, dict) else model.space.values(one), execution)
+        for one, execution in zip(given, executions or [0] * len(given), strict=True)
+    ]
+    return population.train(members, epochs=epochs)
 
 
 def hypermodel(**options: Any) -> kmtl.HyperModel:
@@ -143,7 +165,7 @@ def test_seeds_of_their_own_and_a_schedule() -> None:
         {"learning_rate_schedule": name, "learning_rate": 0.05}
         for name in ("constant", "linear")
     ]
-    trained = populations.run_population(
+    trained = together(
         model, given, *data(ROWS), validation_data=data(VALIDATION, 1), batch_size=8,
         epochs=2, executions=[0, 4],
     )  # fmt: skip
@@ -176,7 +198,7 @@ def test_convolutions_and_maps() -> None:
         seed=0,
     )
     given = {"task_weights": {"kind": 0.3, "mask": 0.7}}
-    (trained,) = populations.run_population(
+    (trained,) = together(
         model, [given], *maps(10), validation_data=maps(5, 1), batch_size=8, epochs=2
     )
     expected = alone(model, given, maps(10), maps(5, 1), epochs=2)
@@ -191,7 +213,7 @@ def test_weightings(weighting: str) -> None:
     model = hypermodel(compile_options={"weighting": weighting})
     train, validation = data(16), data(8, 1)
     members = [values(model, number) for number in range(2)]
-    trained = populations.run_population(
+    trained = together(
         model, members, *train, validation_data=validation, batch_size=8, epochs=4
     )
     expected = alone(model, members[1], train, validation, epochs=4)
@@ -331,13 +353,9 @@ def test_structures_are_told_apart_and_compiled_once() -> None:
         hp.values |= {"units": units, "learning_rate": 0.01 * (number + 1)}
         hps.append(hp)
     for _ in range(2):
-        trained = populations.run_population(
-            model, hps, None, epochs=1, population=population
-        )
+        trained = together(model, hps, None, epochs=1, population=population)
         assert population.compiled == 2
-    single = populations.run_population(
-        model, hps[2:], None, epochs=1, population=population
-    )
+    single = together(model, hps[2:], None, epochs=1, population=population)
     assert_same(single[0].history, trained[2].history)
     layers = [len(result.best.trainable) for result in trained]
     assert layers[0] == layers[2] < layers[1]
@@ -426,4 +444,4 @@ def test_refused_before_any_training(plain: Any) -> None:
         populations.Population(hypermodel(), iter([(x, y)]))
     ahead = hypermodel(compile_options={"weighting": "auto_lambda"})
     with pytest.raises(ValueError, match="'auto_lambda' takes data of its own"):
-        populations.run_population(ahead, [ahead.default_values()], x, y, epochs=1)
+        together(ahead, [ahead.default_values()], x, y, epochs=1)

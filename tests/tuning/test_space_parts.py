@@ -292,10 +292,10 @@ def test_sharing_depth_per_task() -> None:
 def test_width_and_blocks() -> None:
     space = make({"width": "default", "blocks": "default", "sharing_depth": "default"})
     assert space.dimensions["sharing_depth"] == Int(0, 4, default=4)
-    values = values_of(space, width=24, blocks=3, sharing_depth=4)
+    values = values_of(space, width=32, blocks=3, sharing_depth=4)
     assert space.builder_values(values) == {
         **VECTOR,
-        "units": (24, 24, 24),
+        "units": (32, 32, 32),
         "sharing_depth": 3,
     }
     cnn = make({"width": (4, 8), "blocks": (1, 3)}, kmtl.build_cnn)
@@ -307,8 +307,8 @@ def test_width_and_blocks() -> None:
     assert alone.builder_values(values_of(alone, width=5))["filters"] == (5, 10)
     backbone = kmtl.backbones.CNN(filters=(4, 8), normalization="batch")
     space = Space(kmtl.build, THREE, ["width"], {**IMAGE, "backbone": backbone})
-    built = space.builder_values(values_of(space, width=9))["backbone"]
-    assert built == kmtl.backbones.CNN(filters=(9, 18), normalization="batch")
+    built = space.builder_values(values_of(space, width=16))["backbone"]
+    assert built == kmtl.backbones.CNN(filters=(16, 32), normalization="batch")
     with pytest.raises(ValueError, match="fixed and in `space`"):
         make(["width"], units=(4,))
 

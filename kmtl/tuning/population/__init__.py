@@ -18,14 +18,13 @@ __all__ = [
     "Trained",
     "reason_against",
     "replay",
-    "run_population",
 ]
 
 
 def __getattr__(name: str) -> Any:
     # Importing the rest needs JAX, which is not there on every backend.
-    if name in ("Population", "run_population"):
-        from kmtl.tuning.population import run
+    if name == "Population":
+        from kmtl.tuning.population.run import Population
 
-        return getattr(run, name)
+        return Population
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

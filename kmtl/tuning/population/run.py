@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -20,7 +20,7 @@ from kmtl.training.memory import is_out_of_memory, out_of_memory
 from kmtl.tuning.folds import Folds
 from kmtl.tuning.population import limits
 from kmtl.tuning.population.group import Group
-from kmtl.tuning.population.members import EpochEnd, Member, Snapshot, Trained
+from kmtl.tuning.population.members import EpochEnd, Member, Trained
 from kmtl.tuning.population.program import Program
 from kmtl.tuning.reuse import ModelPool, compilation, structure
 from kmtl.typing import AnyHyperModel, Callback, Data, Inputs, Labels, SampleWeight
@@ -315,86 +315,4 @@ def _called(compiled: Callable[..., Any], data: tuple, states: Any, rows: Any) -
 def _on_device(data: Data) -> Any:
     return keras.tree.map_structure(
         lambda part: None if part is None else jnp.array(part), data
-    )
-
-
-def run_population(
-    hypermodel: AnyHyperModel,
-    hyperparameters: Sequence[Any],
-    x: Inputs,
-    y: Labels | None = None,
-    *,
-    epochs: int,
-    validation_data: Data | None = None,
-    sample_weight: SampleWeight | None = None,
-    batch_size: int | None = None,
-    objective: Any = None,
-    callbacks: Sequence[Callback] = (),
-    on_epoch_end: Callable[[list[EpochEnd]], Collection[int] | None] | None = None,
-    executions: Sequence[int] | None = None,
-    starts: Sequence[Snapshot | None] | None = None,
-    keep_last: bool = False,
-    population: Population | int | None = None,
-) -> list[Trained]:
-    """Train trials with these hyperparameters, of any structures, in populations.
-
-    Args:
-        hypermodel: A `kmtl.HyperModel`.
-        hyperparameters: Per trial a `keras_tuner.HyperParameters`, or a dict with
-            values of the hypermodel's space.
-        x, y, sample_weight, validation_data, batch_size: See `Population`.
-        epochs, objective, callbacks, on_epoch_end, keep_last: See `Population.train`.
-        executions: Per trial, which training of the same values it is; shifts the seed.
-            Defaults to 0 for all.
-        starts: Per trial None, or where an earlier training ended (`Trained.last`).
-        population: A `Population` made of the same data, whose compiled programs are
-            used again; or the most trials that train at the same time.
-
-    Returns:
-        One `Trained` per trial, in their order.
-
-    Raises:
-        ValueError: if this cannot train in a population; `reason_against` tells.
-
-    Example (on JAX):
-
-    ```python
-    trained = run_population(
-        hypermodel, [{"dropout": 0.1}, {"dropout": 0.3}], x, y,
-        validation_data=validation, epochs=10,
-    )
-    trained[0].history["val_digit_accuracy"]
-    ```
-    """
-    if not isinstance(population, Population):
-        population = Population(
-            hypermodel,
-            x,
-            y,
-            sample_weight=sample_weight,
-            validation_data=validation_data,
-            batch_size=batch_size,
-            population=population,
-        )
-    count = len(hyperparameters)
-    members = [
-        Member(
-            values if isinstance(values, Mapping) else hypermodel.space.values(values),
-            execution,
-            start,
-        )
-        for values, execution, start in zip(
-            hyperparameters,
-            executions or [0] * count,
-            starts or [None] * count,
-            strict=True,
-        )
-    ]
-    return population.train(
-        members,
-        epochs=epochs,
-        objective=objective,
-        callbacks=callbacks,
-        on_epoch_end=on_epoch_end,
-        keep_last=keep_last,
     )
