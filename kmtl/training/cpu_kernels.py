@@ -4,9 +4,9 @@ XLA's own convolutions take ten times the time of a matrix product of the same s
 a CPU, above all their gradients, and with one kernel per trial (a grouped convolution)
 more still. The gradient of its pooling is a loop over single numbers. The functions
 here compute the same with matrix products and element-wise operations; sums are taken
-in another order, so results agree within rounding. Where XLA compiles a train step for
-a CPU, float32 convolutions of small maps and all poolings and upsamplings use them;
-`KMTL_CPU_KERNELS=0` in the environment leaves XLA its own.
+in another order, so results agree within rounding. Where XLA compiles a step of `fit`,
+`evaluate` or `predict` for a CPU, float32 convolutions of small maps and all poolings
+and upsamplings use them; `KMTL_CPU_KERNELS=0` in the environment leaves XLA its own.
 """
 
 from __future__ import annotations

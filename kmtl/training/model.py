@@ -279,12 +279,25 @@ class MultiTaskModel(TaskAccess):
         kind = "step" if current_plan(self) is None else "gradient"
         backend = keras.backend.backend()
         module = importlib.import_module(f"kmtl.training.{kind}_{backend}")
-        if backend != "jax" or self.run_eagerly or not self.jit_compile:
+        with self._fast_layers():
             return module.train_step(self, *args)
+
+    def test_step(self, *args: Any) -> Any:
+        with self._fast_layers():
+            return super().test_step(*args)
+
+    def predict_step(self, *args: Any) -> Any:
+        with self._fast_layers():
+            return super().predict_step(*args)
+
+    def _fast_layers(self) -> contextlib.AbstractContextManager[None]:
+        """Within it XLA compiles what it runs fast on a CPU."""
+        jax = keras.backend.backend() == "jax"
+        if not jax or self.run_eagerly or not self.jit_compile:
+            return contextlib.nullcontext()
         from kmtl.training.cpu_kernels import cpu_kernels
 
-        with cpu_kernels(self):
-            return module.train_step(self, *args)
+        return cpu_kernels(self)
 
     def _require_compile(self, method: str) -> None:
         if not self.compiled:

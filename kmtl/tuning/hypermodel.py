@@ -36,9 +36,9 @@ class HyperModel(keras_tuner.HyperModel):
         builder: `kmtl.build_mlp`, `kmtl.build_cnn`, `kmtl.build`, or any callable that
             takes `tasks` and returns a `kmtl.MultiTaskModel` (not compiled).
         tasks: The tasks.
-        space: What varies. None: sharing depth (0 to all blocks), dropout (0 to 0.5),
-            task weights (on the simplex, ratios 1/10 to 10) and learning rate (1e-4 to
-            1e-2, log), without those that are fixed or do not apply. A list of names,
+        space: What varies. None: sharing depth (0 to all blocks), dropout (0 to 0.3),
+            task weights (on the simplex, ratios 1/4 to 4) and learning rate (5e-4 to
+            2e-2, log), without those that are fixed or do not apply. A list of names,
             or a dict name -> range; see `kmtl.tuning.Space`.
         optimizer: Keras optimizer or its name. An optimizer object brings its learning
             rate, which then leaves the default space. Defaults to `"adam"`.

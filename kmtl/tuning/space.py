@@ -62,10 +62,10 @@ class Space:
     In the space by default:
         - `sharing_depth`: every whole number from 0 (nothing shared) to the number of
           blocks (all shared), where there are two tasks or more.
-        - `dropout`: 0 to 0.5, linear.
-        - `task_weights`: on the simplex (they sum to 1), each task's weight 1/10 to 10
+        - `dropout`: 0 to 0.3, linear.
+        - `task_weights`: on the simplex (they sum to 1), each task's weight 1/4 to 4
           times the first task's, log-uniform, where there are two tasks or more.
-        - `learning_rate`: 1e-4 to 1e-2, log-uniform.
+        - `learning_rate`: 5e-4 to 2e-2, log-uniform.
 
     On request, with the range of `"default"`:
         - `sharing_depth="per_task"`: 0 to all blocks for each task; `dropout=

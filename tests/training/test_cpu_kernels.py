@@ -169,6 +169,31 @@ def test_fit_is_the_same_with_and_without(monkeypatch: pytest.MonkeyPatch) -> No
         np.testing.assert_allclose(value, other, rtol=1e-3, atol=1e-5)
 
 
+def test_evaluate_and_predict_use_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = kmtl.build_cnn(
+        input_shape=(8, 8, 2), tasks=[kmtl.Regression("size")], filters=(4,), seed=0
+    )
+    model.compile()
+    x, y = _numbers(8, 8, 8, 2), {"size": _numbers(8)}
+    monkeypatch.setenv(kernels.SWITCH, "0")
+    plain = model.predict(x, verbose=0)["size"]
+    loss = model.evaluate(x, y, verbose=0, return_dict=True)["loss"]
+    model.predict_function = model.test_function = None
+    monkeypatch.setenv(kernels.SWITCH, "1")
+    used = []
+    convolve = kernels.convolve
+    monkeypatch.setattr(
+        kernels, "convolve", lambda *given: used.append(1) or convolve(*given)
+    )
+    np.testing.assert_allclose(
+        model.predict(x, verbose=0)["size"], plain, rtol=1e-4, atol=1e-6
+    )
+    assert len(used) == 1
+    found = model.evaluate(x, y, verbose=0, return_dict=True)["loss"]
+    assert found == pytest.approx(loss, rel=1e-4)
+    assert len(used) == 2
+
+
 def test_large_maps_and_half_precision_are_left_to_xla(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

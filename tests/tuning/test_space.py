@@ -45,9 +45,9 @@ def test_default_space_is_depth_dropout_weights_and_learning_rate() -> None:
     space = Space(kmtl.build_cnn, THREE, fixed={**IMAGE, "filters": (4, 8, 16)})
     assert space.dimensions == {
         "sharing_depth": Int(0, 3, default=3),
-        "dropout": Float(0.0, 0.5, default=0.0),
-        "task_weights": TaskWeights(tasks=("digit", "mask", "ink")),
-        "learning_rate": Float(1e-4, 1e-2, log=True, default=1e-3),
+        "dropout": Float(0.0, 0.3, default=0.0),
+        "task_weights": TaskWeights(0.25, 4.0, tasks=("digit", "mask", "ink")),
+        "learning_rate": Float(5e-4, 2e-2, log=True, default=1e-3),
     }
 
 
@@ -83,7 +83,7 @@ def test_one_task_has_nothing_to_share_or_to_weigh() -> None:
 
 def test_names_choose_among_the_defaults() -> None:
     space = Space(kmtl.build_mlp, THREE, ["dropout"], VECTOR)
-    assert space.dimensions == {"dropout": Float(0.0, 0.5, default=0.0)}
+    assert space.dimensions == {"dropout": Float(0.0, 0.3, default=0.0)}
 
 
 def test_builder_without_blocks_needs_a_range_for_the_depth() -> None:
