@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from kmtl import _checks
 from kmtl.backbones.base import Backbone
 from kmtl.layers.maker import LayerMaker
 from kmtl.sharing.base import Sharing, resolve
 from kmtl.tasks.base import Task
-from kmtl.typing import Features, Tensor
+from kmtl.typing import Features, TaskName, Tensor
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,6 +53,23 @@ class HeadChain(Sharing):
                     )
                 circle.append(before)
         resolve(self.base, "base")
+
+    def adding(self, name: TaskName, names: Sequence[TaskName]) -> Sharing:
+        """A new task is in no chain."""
+        base = self.scheme.adding(name, names)
+        return dataclasses.replace(self, base=base, later=(*self.later, name))
+
+    def joined_by(self, later: Sequence[TaskName]) -> Sharing:
+        base = self.scheme.joined_by(later)
+        return dataclasses.replace(self, base=base, later=tuple(later))
+
+    def without(self, name: TaskName) -> Sharing:
+        base = self.scheme.without(name)
+        after = {n: b for n, b in self.after.items() if name not in (n, b)}
+        if not after:  # nothing is chained any more
+            return base
+        later = tuple(n for n in self.later if n != name)
+        return dataclasses.replace(self, base=base, after=after, later=later)
 
     @property
     def scheme(self) -> Sharing:

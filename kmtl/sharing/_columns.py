@@ -8,6 +8,7 @@ from typing import Any
 from kmtl import _checks
 from kmtl.backbones.base import Backbone
 from kmtl.layers.maker import LayerMaker
+from kmtl.sharing.base import Sharing
 from kmtl.tasks.base import Task
 from kmtl.typing import Features, Shape, TaskName, Tensor
 
@@ -83,7 +84,7 @@ def run_columns(
         scheme: With fields `depth` and `after`.
         backbone, inputs, tasks, make: As of `Sharing.connect`.
         meet: Function of a block's number, dict task name -> features, and the maker,
-            which gives what every column goes on with. Not called with one task.
+            which gives what the columns go on with that have others to read.
 
     Returns:
         Dict task name -> features.
@@ -102,8 +103,17 @@ def run_columns(
             shapes = {f"{name}_block{number}": x.shape for name, x in columns.items()}
             advice = f"make block {number} alike for all tasks or leave {number} out of"
             check_alike(kind, shapes, f"{advice} `after`")
-            columns = meet(number, columns, make)
+            columns = columns | meet(number, columns, make)
     return columns
+
+
+def readings(scheme: Sharing, names: Sequence[TaskName]) -> dict[TaskName, list[str]]:
+    """Task name -> the columns that it reads, itself among them, where there are other.
+
+    A column that joined later reads those before it, and none of them reads it.
+    """
+    found = {name: scheme.readable(name, names) for name in names}
+    return {name: read for name, read in found.items() if len(read) > 1}
 
 
 def check_alike(kind: str, shapes: Mapping[TaskName, Shape], advice: str) -> None:

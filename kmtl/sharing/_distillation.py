@@ -11,6 +11,7 @@ from kmtl import _checks
 from kmtl.layers.deep_supervision import DeepSupervision
 from kmtl.layers.maker import LayerMaker
 from kmtl.sharing._shapes import resized
+from kmtl.sharing.base import Sharing
 from kmtl.tasks.base import Task
 from kmtl.typing import Features, Tensor
 
@@ -85,15 +86,19 @@ def initial_features(
     return part.activation("relu", "refined")(refined)
 
 
-def distilled(features: Features, make: LayerMaker, suffix: str = "") -> Features:
+def distilled(
+    scheme: Sharing, features: Features, make: LayerMaker, suffix: str = ""
+) -> Features:
     """F_t + σ(G_t F_t) ⊙ sum_{s != t} W_ts F_s, with 3 x 3 convolutions G and W."""
-    if len(features) == 1:
-        return dict(features)
     result = {}
     for name, own in features.items():
         part = make.part(f"{name}_distillation{suffix}")
         # By name, so that the order of the tasks does not matter.
-        others = [features[other] for other in sorted(features) if other != name]
+        readable = scheme.readable(name, sorted(features))
+        others = [features[other] for other in readable if other != name]
+        if not others:
+            result[name] = own
+            continue
         channels = int(own.shape[-1])
         if len(others) > 1:  # one convolution of all of them is the sum of theirs
             others = [part.layer(keras.layers.Concatenate, "others")(others)]

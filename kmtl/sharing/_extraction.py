@@ -17,7 +17,7 @@ from kmtl.sharing._columns import shared_blocks
 from kmtl.sharing._experts import check_depth, softmax_gate
 from kmtl.sharing.base import Sharing
 from kmtl.tasks.base import Task
-from kmtl.typing import Features, Tensor
+from kmtl.typing import Features, TaskName, Tensor
 
 #: Key of the experts that belong to all tasks, and of their path through the levels;
 #: no task can have this name.
@@ -60,6 +60,21 @@ class Extraction(Sharing):
             )
         temperature = check_temperature(self.temperature)
         object.__setattr__(self, "temperature", temperature)
+
+    def adding(self, name: TaskName, names: Sequence[TaskName]) -> Sharing:
+        """A new task has as many experts as the task that has most."""
+        scheme = super().adding(name, names)
+        own = self.task_experts
+        if isinstance(own, Mapping):
+            own = {**own, name: max(own.values())}
+        return dataclasses.replace(scheme, task_experts=own)
+
+    def without(self, name: TaskName) -> Sharing:
+        scheme = super().without(name)
+        own = self.task_experts
+        if isinstance(own, Mapping):
+            own = {n: number for n, number in own.items() if n != name}
+        return dataclasses.replace(scheme, task_experts=own)
 
     def levels(self, blocks: range) -> Sequence[Sequence[int]]:
         """The blocks of each level."""
@@ -150,8 +165,10 @@ class Extraction(Sharing):
         make: LayerMaker,
     ) -> Tensor:
         """What a task, or the shared path, takes from the experts of a level."""
-        # By name, so that the order of the tasks does not matter.
-        seen = [*sorted(own), COMMON] if name == COMMON else [name, COMMON]
+        # By name, so that the order of the tasks does not matter. What tasks that came
+        # later have is read by them alone.
+        first = [owner for owner in sorted(own) if owner not in self.later]
+        seen = [*first, COMMON] if name == COMMON else [name, COMMON]
         seen = [owner for owner in seen if owner in banks]
         copies = [
             self.shared_experts if owner == COMMON else own[owner] for owner in seen

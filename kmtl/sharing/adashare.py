@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from keras import ops
 
@@ -122,21 +123,34 @@ class AdaShare(Sharing):
             else:
                 outputs = {name: run(number, features[name]) for name in names}
             _check_shape(number, features[names[0]], outputs[names[0]])
-            selection = make.layer(
-                Selection,
-                f"select{number}",
-                tasks=names,
-                sparsity=self.sparsity / count,
-                sharing=self.sharing * (blocks - number) / count,
-                recipe=recipe,
-                temperature=self.temperature,
-                final_temperature=self.final_temperature,
-                anneal_steps=self.anneal_steps,
-                seed=make.layer_seed(f"select{number}"),
-            )
-            selected = selection([*outputs.values(), *features.values()])
-            features = dict(zip(names, selected, strict=True))
+            chosen = {}
+            for layer, group in self._selections(number, names).items():
+                selection = make.layer(
+                    Selection,
+                    layer,
+                    tasks=group,
+                    sparsity=self.sparsity / count,
+                    sharing=self.sharing * (blocks - number) / count,
+                    recipe=recipe,
+                    temperature=self.temperature,
+                    final_temperature=self.final_temperature,
+                    anneal_steps=self.anneal_steps,
+                    seed=make.layer_seed(layer),
+                )
+                read = [of[name] for of in (outputs, features) for name in group]
+                chosen |= zip(group, selection(read), strict=True)
+            features = {name: chosen[name] for name in names}
         return features
+
+    def _selections(self, number: int, names: Sequence[str]) -> dict[str, list[str]]:
+        """Name of a layer that chooses -> the tasks for which it does.
+
+        A task that joined later has one to itself, so that the others' stays.
+        """
+        first = [name for name in names if name not in self.later]
+        return {f"select{number}": first} | {
+            f"{name}_select{number}": [name] for name in names if name not in first
+        }
 
     def hardened(
         self, model: Model, backbone: Backbone
@@ -150,10 +164,11 @@ class AdaShare(Sharing):
         names = list(model.task_names)
         blocks = {name: list(range(1, self.depth + 1)) for name in names}
         for number in range(self.depth + 1, backbone.num_blocks + 1):
-            skips = ops.convert_to_numpy(model.get_layer(f"select{number}").chosen())
-            for name, skip in zip(names, skips, strict=True):
-                if not skip:
-                    blocks[name].append(number)
+            for layer, group in self._selections(number, names).items():
+                skips = ops.convert_to_numpy(model.get_layer(layer).chosen())
+                for name, skip in zip(group, skips, strict=True):
+                    if not skip:
+                        blocks[name].append(number)
         scheme = SelectedBlocks(blocks=blocks)
         used = {number for numbers in blocks.values() for number in numbers}
         return scheme, {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from kmtl import _registry
@@ -11,7 +11,7 @@ from kmtl._dimensions import Dimension
 from kmtl.backbones.base import Backbone
 from kmtl.layers.maker import LayerMaker
 from kmtl.tasks.base import Task
-from kmtl.typing import Config, Features, Options, Outputs, Tensor
+from kmtl.typing import Config, Features, Options, Outputs, TaskName, Tensor
 
 #: Key of a scheme inside a scheme's config; no task can have this name.
 NESTED = "kmtl.sharing"
@@ -19,11 +19,19 @@ NESTED = "kmtl.sharing"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sharing(_registry.Registrable):
-    """Base class of all schemes. A frozen, JSON-ready value."""
+    """Base class of all schemes. A frozen, JSON-ready value.
+
+    Args:
+        later: Names of tasks that joined when the others were there, in the order in
+            which they did: they may read what those have learned, and no task before
+            them reads anything of theirs. `kmtl.add_task` sets it.
+    """
 
     #: What `"default"` means in a search space for an argument: name -> range. Those of
     #: the base classes count too.
     ranges: ClassVar[Mapping[str, Dimension]] = {}
+
+    later: Sequence[str] = ()
 
     def connect(
         self,
@@ -97,17 +105,51 @@ class Sharing(_registry.Registrable):
         features = self.connect(backbone, inputs, tasks, make)
         return self.outputs(features, head, tasks, make)
 
+    def adding(self, name: TaskName, names: Sequence[TaskName]) -> Sharing:
+        """The scheme for one task more, of which the tasks before read nothing.
+
+        A scheme that says something of every task overrides this, and says where a
+        new one belongs.
+
+        Args:
+            name: The new task.
+            names: The tasks before it, in order.
+        """
+        return self.joined_by((*self.later, name))
+
+    def joined_by(self, later: Sequence[TaskName]) -> Sharing:
+        """The scheme with these tasks as those that joined the others."""
+        return dataclasses.replace(self, later=tuple(later))
+
+    def without(self, name: TaskName) -> Sharing:
+        """The scheme for one task less."""
+        return self.joined_by([n for n in self.later if n != name])
+
+    def readable(self, name: TaskName, names: Sequence[TaskName]) -> list[TaskName]:
+        """The tasks, itself among them, whose parts a task may read."""
+        later = list(self.later)
+        place = later.index(name) + 1 if name in later else 0
+        return [n for n in names if n not in later[place:]]
+
+    def founders(self, names: Sequence[TaskName]) -> list[TaskName]:
+        """Of tasks that have a part together, those that it was made for."""
+        first = [name for name in names if name not in self.later]
+        return first or [name for name in self.later if name in names][:1]
+
     def to_config(self) -> Config:
         """JSON-ready description; `Sharing.from_config` gives an equal scheme."""
         fields = {
             field.name: _plain(getattr(self, field.name))
             for field in dataclasses.fields(self)
+            if field.name != "later" or self.later
         }
         return {"kind": _registry.saved_name("sharing", type(self)), **fields}
 
     @staticmethod
     def from_config(config: Options) -> Sharing:
         fields = {name: _rich(value) for name, value in config.items()}
+        if "later" in fields:
+            fields["later"] = tuple(fields["later"])
         return _registry.get("sharing", fields.pop("kind"))(**fields)
 
 

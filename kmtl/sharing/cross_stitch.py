@@ -94,7 +94,6 @@ class CrossStitch(Sharing):
         return _columns.run_columns(self, backbone, inputs, tasks, make, self._stitch)
 
     def _stitch(self, number: int, columns: Features, make: LayerMaker) -> dict:
-        sources = list(columns)
         # A layer per task: what mixes the last column's features is that task's own.
         return {
             name: make.layer(
@@ -105,6 +104,6 @@ class CrossStitch(Sharing):
                 own_weight=self.self_weight,
                 per_channel=self.per_channel,
                 rate=self.rate,
-            )(list(columns.values()))
-            for name in sources
+            )([columns[source] for source in sources])
+            for name, sources in _columns.readings(self, list(columns)).items()
         }

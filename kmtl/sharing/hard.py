@@ -13,7 +13,7 @@ from kmtl.layers.maker import LayerMaker
 from kmtl.layers.seam import Seam
 from kmtl.sharing.base import Sharing
 from kmtl.tasks.base import Task
-from kmtl.typing import Features, Tensor
+from kmtl.typing import Features, TaskName, Tensor
 
 
 @register("sharing", "hard")
@@ -51,6 +51,19 @@ class HardSharing(Sharing):
     def __post_init__(self) -> None:
         if isinstance(self.depth, Mapping):
             object.__setattr__(self, "depth", dict(self.depth))
+
+    def adding(self, name: TaskName, names: Sequence[TaskName]) -> Sharing:
+        """A new task goes as deep as two others go together."""
+        depth = self.depth
+        if isinstance(depth, Mapping):
+            depth = {**depth, name: sorted(depth.values())[-2:][0]}
+        return dataclasses.replace(super().adding(name, names), depth=depth)
+
+    def without(self, name: TaskName) -> Sharing:
+        depth = self.depth
+        if isinstance(depth, Mapping):
+            depth = {n: d for n, d in depth.items() if n != name}
+        return dataclasses.replace(super().without(name), depth=depth)
 
     def connect(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 
@@ -98,6 +98,15 @@ class Hierarchical(Sharing):
         width = _checks.check_int("width", self.width, 1)
         object.__setattr__(self, "width", width)
 
+    def adding(self, name: TaskName, names: Sequence[TaskName]) -> Sharing:
+        """A new task reads the highest block."""
+        levels = {**self.levels, name: max(self.levels.values())}
+        return dataclasses.replace(super().adding(name, names), levels=levels)
+
+    def without(self, name: TaskName) -> Sharing:
+        levels = {n: level for n, level in self.levels.items() if n != name}
+        return dataclasses.replace(super().without(name), levels=levels)
+
     def connect(
         self,
         backbone: Backbone,
@@ -134,11 +143,15 @@ class Hierarchical(Sharing):
         """Block by block, with the heads on the way."""
         levels = self._checked(backbone, tasks)
         top = max(levels.values())
+        # What joined later hands nothing over, and no task does to it alone.
+        first = self.founders(list(levels))
+        handing = max(levels[name] for name in first)
         handed: Features = {}
         outputs: Outputs = {}
         trunk = inputs
         for i in range(top):
             users = [name for name, level in levels.items() if level > i]
+            users = self.founders(users)
             own = users[0] if len(users) == 1 else "shared"
             part = make.part(f"{own}_block{i + 1}", f"block{i + 1}")
             trunk = backbone.block(i, self._joined(trunk, handed, i, make), part)
@@ -146,7 +159,8 @@ class Hierarchical(Sharing):
                 trunk = Seam(name="seam")(trunk)
             for task in tasks:
                 if levels[task.name] == i + 1:
-                    below = self.hand_over is not None and i + 1 < top
+                    below = self.hand_over is not None and i + 1 < handing
+                    below = below and task.name in first
                     features = trunk
                     if below and self.hand_over == "features":
                         features = self._own_features(trunk, task, backbone, make)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from keras import ops
 
@@ -19,7 +20,7 @@ from kmtl.sharing.base import Sharing
 from kmtl.sharing.hard import HardSharing
 from kmtl.sharing.tree import TreeSharing
 from kmtl.tasks.base import Task
-from kmtl.typing import Features, Model, Options, Tensor
+from kmtl.typing import Features, Model, Options, TaskName, Tensor
 
 
 @register("sharing", "learning_to_branch")
@@ -83,6 +84,11 @@ class LearningToBranch(Sharing):
             _checks.check_int("width", self.width, 1)
         _checks.check_int("depth", self.depth, 0)
         check_annealing(self.temperature, self.final_temperature, self.anneal_steps)
+
+    def adding(self, name: TaskName, names: Sequence[TaskName]) -> Sharing:
+        """A new task chooses among the nodes that there are."""
+        width = len(names) if self.width is None else self.width
+        return dataclasses.replace(super().adding(name, names), width=width)
 
     def connect(
         self,

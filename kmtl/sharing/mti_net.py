@@ -127,7 +127,7 @@ class MTINet(Sharing):
                 own[task.name] = initial_features(
                     task, features, head, make, self, str(scale)
                 )
-            for name, value in distilled(own, make, str(scale)).items():
+            for name, value in distilled(self, own, make, str(scale)).items():
                 reached[name].append(value)
         return {
             task.name: head(

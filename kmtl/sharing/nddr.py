@@ -98,22 +98,26 @@ class NDDR(Sharing):
         return _columns.run_columns(self, backbone, inputs, tasks, make, self._fuse)
 
     def _fuse(self, number: int, columns: Features, make: LayerMaker) -> Features:
-        together = make.layer(keras.layers.Concatenate, f"nddr{number}_concatenate")(
-            list(columns.values())
-        )
+        together: dict[tuple[str, ...], Tensor] = {}
         fused = {}
-        for name in columns:
+        for name, sources in _columns.readings(self, list(columns)).items():
             part = make.part(f"{name}_nddr{number}")
+            read = tuple(sources)
+            if read not in together:
+                whose = f"{name}_" if name in self.later else ""
+                together[read] = make.layer(
+                    keras.layers.Concatenate, f"{whose}nddr{number}_concatenate"
+                )([columns[source] for source in sources])
             decay = keras.regularizers.L2(self.weight_decay / 2)
             x = part.layer(
                 Fusion,
                 "fusion",
-                sources=list(columns),
+                sources=sources,
                 own=name,
                 own_weight=self.self_weight,
                 use_bias=self.normalization != "batch",
                 kernel_regularizer=decay if self.weight_decay else None,
-            )(together)
+            )(together[read])
             if self.normalization is not None:
                 x = part.normalization(self.normalization, "norm")(x)
             if self.activation is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from kmtl._dimensions import Float, search_over
 from kmtl._registry import register
@@ -18,7 +18,7 @@ from kmtl.sharing._distillation import (
 )
 from kmtl.sharing.base import Sharing, resolve
 from kmtl.tasks.base import Task
-from kmtl.typing import Features, Outputs, Tensor
+from kmtl.typing import Features, Outputs, TaskName, Tensor
 
 
 @register("sharing", "pad_net")
@@ -78,6 +78,19 @@ class PADNet(Sharing):
             )
         check_arguments(self)
 
+    def adding(self, name: TaskName, names: Sequence[TaskName]) -> Sharing:
+        base = resolve(self.base, "base").adding(name, names)
+        return dataclasses.replace(self, base=base, later=(*self.later, name))
+
+    def joined_by(self, later: Sequence[TaskName]) -> Sharing:
+        base = resolve(self.base, "base").joined_by(later)
+        return dataclasses.replace(self, base=base, later=tuple(later))
+
+    def without(self, name: TaskName) -> Sharing:
+        base = resolve(self.base, "base").without(name)
+        later = tuple(n for n in self.later if n != name)
+        return dataclasses.replace(self, base=base, later=later)
+
     def connect(
         self,
         backbone: Backbone,
@@ -104,5 +117,5 @@ class PADNet(Sharing):
             for task in tasks
             if task.dense_prediction
         }
-        features = features | distilled(own, make)
+        features = features | distilled(self, own, make)
         return {task.name: head(task, features[task.name]) for task in tasks}

@@ -13,7 +13,7 @@ from kmtl.layers.reusing import ReusingMaker
 from kmtl.layers.seam import Seam
 from kmtl.sharing.base import Sharing
 from kmtl.tasks.base import Task
-from kmtl.typing import Features, Inputs, Tensor
+from kmtl.typing import Features, Inputs, TaskName, Tensor
 
 
 @register("sharing", "selected_blocks")
@@ -70,6 +70,16 @@ class SelectedBlocks(Sharing):
             checked[name] = tuple(sorted(numbers))
         object.__setattr__(self, "blocks", checked)
 
+    def adding(self, name: TaskName, names: Sequence[TaskName]) -> Sharing:
+        """A new task runs the blocks that any other runs."""
+        every = sorted({n for numbers in self.blocks.values() for n in numbers})
+        blocks = {**self.blocks, name: every}
+        return dataclasses.replace(super().adding(name, names), blocks=blocks)
+
+    def without(self, name: TaskName) -> Sharing:
+        blocks = {n: numbers for n, numbers in self.blocks.items() if n != name}
+        return dataclasses.replace(super().without(name), blocks=blocks)
+
     def connect(
         self,
         backbone: Backbone,
@@ -114,8 +124,8 @@ class SelectedBlocks(Sharing):
 
     def prefix(self, number: int, names: Sequence[str]) -> str:
         """Start of the names of a block's layers."""
-        users = self.users(number, names)
-        alone = len(users) == 1 < len(names)
+        users = self.founders(self.users(number, names))
+        alone = len(users) == 1 < len(self.founders(names)) or users[0] in self.later
         return f"{users[0] if alone else 'shared'}_block{number}"
 
 

@@ -109,12 +109,16 @@ class Sluice(Sharing):
                 name: _columns.own_block(backbone, number, columns[name], name, apart)
                 for name in names
             }
-            columns = self._stitch(number, columns, make)
+            columns = columns | self._stitch(number, columns, make)
             for name in names:
                 layers[name][f"block{number}"] = columns[name]
         if self.last_weight is None or len(numbers) == 1:
             return columns
-        return {name: self._mixture(name, layers[name], make) for name in names}
+        mixed = _columns.readings(self, names)
+        return {
+            name: self._mixture(name, layers[name], make) if name in mixed else column
+            for name, column in columns.items()
+        }
 
     def _apart(self, make: LayerMaker) -> LayerMaker:
         """Maker of blocks whose subspaces the penalty keeps apart."""
@@ -126,12 +130,11 @@ class Sluice(Sharing):
         return dataclasses.replace(make, kernel_regularizer=penalty)
 
     def _stitch(self, number: int, columns: Features, make: LayerMaker) -> dict:
-        sources = list(columns)
         shapes = {f"{name}_block{number}": x.shape for name, x in columns.items()}
         _columns.check_alike(
             "sluice", shapes, f"make block {number} alike for all tasks"
         )
-        width = columns[sources[0]].shape[-1]
+        width = next(iter(columns.values())).shape[-1]
         if width % self.subspaces:
             raise ValueError(
                 f"`subspaces` must divide the width of every block: change it, or the "
@@ -146,8 +149,8 @@ class Sluice(Sharing):
                 own=name,
                 own_weight=self.self_weight,
                 subspaces=self.subspaces,
-            )(list(columns.values()))
-            for name in sources
+            )([columns[source] for source in sources])
+            for name, sources in _columns.readings(self, list(columns)).items()
         }
 
     def _mixture(

@@ -13,7 +13,7 @@ from kmtl.layers.maker import LayerMaker
 from kmtl.layers.seam import Seam
 from kmtl.sharing.base import Sharing
 from kmtl.tasks.base import Task
-from kmtl.typing import Features, Tensor
+from kmtl.typing import Features, TaskName, Tensor
 
 #: Groups of task names that share a block, one partition of the tasks per block.
 Partitions = tuple[tuple[tuple[str, ...], ...], ...]
@@ -63,6 +63,24 @@ class TreeSharing(Sharing):
     def __post_init__(self) -> None:
         object.__setattr__(self, "groups", _check_groups(self.groups))
 
+    def adding(self, name: TaskName, names: Sequence[TaskName]) -> Sharing:
+        """A new task shares the blocks that all others share."""
+        groups = [
+            [[*group, name] for group in partition]
+            if len(partition) == 1
+            else [*partition, [name]]
+            for partition in self.groups
+        ]
+        return dataclasses.replace(super().adding(name, names), groups=groups)
+
+    def without(self, name: TaskName) -> Sharing:
+        left = [
+            [[n for n in group if n != name] for group in partition]
+            for partition in self.groups
+        ]
+        groups = [[group for group in partition if group] for partition in left]
+        return dataclasses.replace(super().without(name), groups=groups)
+
     def connect(
         self,
         backbone: Backbone,
@@ -106,7 +124,10 @@ class TreeSharing(Sharing):
             # Groups in the order of the tasks, so that it decides nothing.
             groups = [[n for n in names if n in group] for group in partition]
             groups.sort(key=lambda group: names.index(group[0]))
-            owners = [_owner(group, groups) for group in groups]
+            # Of a group that a task has joined later the name stays what it was.
+            first = [self.founders(group) for group in groups]
+            old = [one for one in first if one[0] not in self.later]
+            owners = [_owner(one, old if one in old else first) for one in first]
             if len(set(owners)) < len(owners):
                 raise ValueError(
                     "Two groups' blocks would have one name, because a task is called "

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from kmtl import _checks
 from kmtl.backbones.from_keras import FromKeras
 from kmtl.builders import build
 from kmtl.sharing.base import Sharing
-from kmtl.sharing.hard import HardSharing
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_unique_tasks
+from kmtl.training.built_with import BuiltWith
 from kmtl.training.model import MultiTaskModel
 from kmtl.transferring import carrying
 from kmtl.typing import Model
@@ -93,7 +92,9 @@ def transfer(
         names = source.task_names
         _checks.check_task_keys("keep", dict.fromkeys(keep), names, partial=True)
         kept = [source.task(one) for one in names if one in keep]
-        model = _built_again(source, [*kept, *tasks], seed, name)
+        tasks = check_unique_tasks([*kept, *tasks])
+        sharing = _for_tasks(source, [task.name for task in tasks])
+        model = built_again(source, tasks, sharing, seed, name)
     else:
         if keep:
             raise ValueError(
@@ -128,19 +129,16 @@ def transfer(
     return model
 
 
-def _built_again(
-    source: MultiTaskModel, tasks: Sequence[Task], seed: int | None, name: str | None
+def built_again(
+    source: MultiTaskModel,
+    tasks: Sequence[Task],
+    sharing: Sharing,
+    seed: int | None,
+    name: str | None,
 ) -> MultiTaskModel:
-    record = source.built_with
-    if record is None:
-        raise ValueError(
-            "`source` must be a model of kmtl.build (or build_mlp, build_cnn), which "
-            "knows how to build another one. Put the weights of a net made by hand "
-            "into a model that you build: kmtl.transfer(source, into=model). "
-            f"Received: model '{source.name}'"
-        )
-    tasks = check_unique_tasks(tasks)
-    backbone, sharing = record.parts()
+    """A new model with the backbone and the inputs of another one."""
+    record = record_of(source)
+    backbone, _ = record.parts()
     front: dict[str, Any] = {"inputs": dict(source.input_specs)}
     if record.input_shape is not None:
         front = {
@@ -151,17 +149,40 @@ def _built_again(
     return build(
         backbone=backbone,
         tasks=tasks,
-        sharing=_for_tasks(sharing, [task.name for task in tasks]),
+        sharing=sharing,
         seed=seed,
         name=name or source.name,
         **front,
     )
 
 
-def _for_tasks(sharing: Sharing, names: Sequence[str]) -> Sharing:
-    """The scheme for other tasks: a new one goes as deep as two others go together."""
-    if isinstance(sharing, HardSharing) and isinstance(sharing.depth, Mapping):
-        together = sorted(sharing.depth.values())[-2:][0]
-        depths = {name: sharing.depth.get(name, together) for name in names}
-        return dataclasses.replace(sharing, depth=depths)
-    return sharing
+def record_of(source: MultiTaskModel, argument: str = "source") -> BuiltWith:
+    """What a model was built of.
+
+    Raises:
+        ValueError: for a model made by hand.
+    """
+    record = source.built_with
+    if record is None:
+        raise ValueError(
+            f"`{argument}` must be a model of kmtl.build (or build_mlp, build_cnn), "
+            "which knows how to build another one. Put the weights of a net made by "
+            "hand into a model that you build: kmtl.transfer(source, into=model). "
+            f"Received: model '{source.name}'"
+        )
+    return record
+
+
+def _for_tasks(source: MultiTaskModel, names: Sequence[str]) -> Sharing:
+    """The source's scheme for other tasks, which are all there from the beginning."""
+    _, sharing = record_of(source).parts()
+    later = [name for name in sharing.later if name in names]
+    known = list(source.task_names)
+    for name in names:
+        if name not in known:
+            sharing = sharing.adding(name, known)
+            known.append(name)
+    for name in known:
+        if name not in names:
+            sharing = sharing.without(name)
+    return sharing.joined_by(later)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-import keras
 
 from kmtl import _checks
 from kmtl.layers.copying import copy_state
-from kmtl.sharing.hard import HardSharing
+from kmtl.sharing.base import Sharing, resolve
 from kmtl.tasks.base import Task
+from kmtl.tasks.checks import check_unique_tasks
 from kmtl.tasks.output import TaskOutput
 from kmtl.training.freezing import set_trainable
 from kmtl.training.model import MultiTaskModel
-from kmtl.training.task_variables import tasks_of_layers
-from kmtl.transferring._transfer import transfer
+from kmtl.transferring import carrying
+from kmtl.transferring._reading import layers_read, made_alike
+from kmtl.transferring._transfer import built_again, record_of
 
 
 def add_task(
@@ -24,30 +24,39 @@ def add_task(
     task: Task,
     *,
     freeze: bool | str | Sequence[str] = True,
+    sharing: Sharing | None = None,
     seed: int | None = None,
 ) -> MultiTaskModel:
     """A model with one task more; the old tasks' outputs stay what they are.
 
     All that the old tasks read is taken over, so that before training their outputs are
-    the same to the last bit; where a sharing scheme lets them read the new task's part,
-    that is refused. By default all of it is frozen: then they stay the same after
-    training, too. `kmtl.forgetting` measures what was lost where it is not. With
+    the same to the last bit. By default all of it is frozen: then they stay the same
+    after training, too. `kmtl.forgetting` measures what was lost where it is not. With
     `freeze=False`, `kmtl.distill(made, model, (x, {task.name: y}))` has the old tasks
     learn on from what the old model says of the new task's data.
+
+    Every sharing scheme takes a task more. Where tasks read each other (columns of
+    `"cross_stitch"`, `"nddr"` and `"sluice"`, the shared path of `"ple"`, messages of
+    `"pad_net"` and `"mti_net"`) the new one reads the old ones, and they do not read
+    it, as in progressive networks. It shares what all others share, and has blocks of
+    its own where they part.
 
     Args:
         model: A trained model of `kmtl.build` and its like. It stays as it is.
         task: The task.
         freeze: True freezes all that the old model had, and switches its dropout off,
             False nothing; or parts, as for `model.freeze`, such as `"trunk"`.
+        sharing: The model's scheme with the new task in it, where it is to have another
+            place: `HardSharing(depth={"size": 2, "flag": 1})`, say, or a group of a
+            `TreeSharing`. Of the old tasks it must say what the model's says.
         seed: Of what the new task has for itself.
 
     Returns:
         A `kmtl.MultiTaskModel`, not compiled; `model.transferred` says what it has.
 
     Raises:
-        ValueError: if the old tasks' outputs would not be the same; it names the
-            layers.
+        ValueError: if the old tasks' outputs would not be the same, with the layers
+            that are in the way; for a model made by hand.
 
     Example:
 
@@ -62,25 +71,19 @@ def add_task(
     True
 
     Reference: Li and Hoiem, "Learning without Forgetting", TPAMI 2018,
-    arXiv:1606.09282, for the setting.
+    arXiv:1606.09282, for the setting; Rusu et al., "Progressive neural networks",
+    2016, arXiv:1606.04671, for columns that read older ones.
     """
     old = model.task_names
-    made = transfer(model, [task], keep=old, seed=seed)
-    users = tasks_of_layers(made)
-    read = {
-        layer.name
-        for layer, names in users.items()
-        if isinstance(layer, keras.layers.Layer) and names & set(old)
-    }
-    lacking = sorted(read & made.transferred.new.keys())
-    if lacking:
-        raise ValueError(
-            f"Task '{task.name}' cannot be added: under this sharing scheme the old "
-            f"tasks read what is new ({', '.join(lacking)}), and would give other "
-            "outputs. Build a model for all tasks and put in what fits with "
-            "kmtl.transfer(model, into=new), then train all of it; or give the new "
-            "task a model of its own."
-        )
+    tasks = check_unique_tasks([*(model.task(name) for name in old), task])
+    _, scheme = record_of(model, "model").parts()
+    if sharing is None:
+        sharing = scheme.adding(task.name, old)
+    else:
+        sharing = resolve(sharing).joined_by((*scheme.later, task.name))
+    made = built_again(model, tasks, sharing, seed, None)
+    made.transferred = carrying.carry(model, made, set(old))
+    _check_alike(model, made, task)
     if freeze is True:
         # As `model.freeze` does it: with what has no weights, such as dropout.
         had = {layer.name for layer in model.layers} - made.transferred.new.keys()
@@ -96,6 +99,31 @@ def add_task(
     elif freeze:
         made.freeze(*((freeze,) if isinstance(freeze, str) else freeze))
     return made
+
+
+def _check_alike(model: MultiTaskModel, made: MultiTaskModel, task: Task) -> None:
+    """Refuse a model in which old tasks do not read what they read, and that alone."""
+    changed = [
+        n for n, alike in made_alike(model, made, model.task_names).items() if not alike
+    ]
+    read, reads = (layers_read(one, model.task_names) for one in (model, made))
+    drawn = sorted(reads & made.transferred.new.keys())
+    if not changed and not drawn:
+        return
+    gone = sorted(read - reads)
+    found = [
+        f"{what} {', '.join(names)}"
+        for what, names in (("new to them:", drawn), ("no longer there:", gone))
+        if names
+    ]
+    raise ValueError(
+        f"Task '{task.name}' cannot be added, because {', '.join(changed) or 'others'} "
+        "would give other outputs: `sharing` must say of them what the model's scheme "
+        "says, and a model that has lost a task whose part others still read takes no "
+        "new one. Build a model for all tasks and put in what fits with "
+        "kmtl.transfer(model, into=new), then train all of it; or give the new task a "
+        f"model of its own. Received: layers {'; '.join(found) or 'joined otherwise'}"
+    )
 
 
 def remove_task(model: MultiTaskModel, name: str) -> MultiTaskModel:
@@ -138,7 +166,4 @@ def _without(model: MultiTaskModel, name: str) -> Any:
     if record is None:
         return None
     backbone, sharing = record.parts()
-    if isinstance(sharing, HardSharing) and isinstance(sharing.depth, Mapping):
-        depths = {n: d for n, d in sharing.depth.items() if n != name}
-        sharing = dataclasses.replace(sharing, depth=depths)
-    return dataclasses.replace(record, backbone=backbone, sharing=sharing)
+    return dataclasses.replace(record, backbone=backbone, sharing=sharing.without(name))

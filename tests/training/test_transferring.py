@@ -84,43 +84,121 @@ def test_a_plain_net_into_a_model_of_ones_own() -> None:
         kmtl.transfer(net, into=built(A))
 
 
+S = kmtl.sharing
+#: Scheme -> what a third task is to read of the two before it.
+SCHEMES = {
+    "hard": (S.HardSharing(depth=1), {"shared_block1_dense"}),
+    "tree": (
+        S.TreeSharing(groups=[[["a", "b"]], [["a"], ["b"]]]),
+        {"shared_block1_dense"},
+    ),
+    "hierarchical": (
+        S.Hierarchical(levels={"a": 1, "b": 2}, hand_over="features"),
+        {"shared_block1_dense", "a_features_dense", "b_block2_dense"},
+    ),
+    "chain": (S.ESMM(after={"b": "a"}, base="cross_stitch"), {"b_stitch1"}),
+    "selected_blocks": (
+        S.SelectedBlocks(blocks={"a": [1, 2], "b": [1]}),
+        {"shared_block1_dense", "a_block2_dense"},
+    ),
+    "cross_stitch": ("cross_stitch", {"a_block2_dense", "b_stitch1"}),
+    "nddr": ("nddr", {"a_block2_dense", "b_nddr1_fusion"}),
+    "sluice": (S.Sluice(subspaces=1, last_weight=None), {"a_stitch1"}),
+    "ple": (S.PLE(task_experts={"a": 1, "b": 2}), {"shared_experts_block2_dense"}),
+    "mtan": ("mtan", {"shared_block2_dense"}),
+    "adashare": (S.AdaShare(depth=1), {"shared_block2_dense"}),
+    "learning_to_branch": ("learning_to_branch", {"nodes_block2_dense"}),
+    "independent": ("independent", set()),
+    "mmoe": ("mmoe", {"experts_block1_dense"}),
+}
+FEW = ("tree", "cross_stitch", "ple")
+
+
 @pytest.mark.parametrize(
-    "sharing",
-    ["hard", "independent", "mmoe", "mtan", kmtl.sharing.HardSharing(depth=1)],
+    "scheme",
+    [
+        one if one in FEW else pytest.param(one, marks=pytest.mark.thorough)
+        for one in SCHEMES
+    ],
 )
-def test_a_task_more_and_a_task_less_change_no_other(sharing) -> None:
-    old = built(A, B, sharing=sharing)
+def test_a_task_more_and_a_task_less_change_no_other(scheme: str) -> None:
+    sharing, read = SCHEMES[scheme]
+    kind = kmtl.BinaryClassification if scheme == "chain" else kmtl.Regression
+    units = (5, 5) if scheme == "adashare" else (5, 3)
+    old = built(*map(kind, "ab"), sharing=sharing, units=units)
     new = kmtl.add_task(old, C, seed=5)
-    assert new.task_names == ("a", "b", "c")
+    more = kmtl.add_task(new, kind("d"), freeze=False)
+    assert more.task_names == ("a", "b", "c", "d")
     for task in ("a", "b"):
-        np.testing.assert_array_equal(outputs(new, task), outputs(old, task))
+        np.testing.assert_array_equal(outputs(more, task), outputs(old, task))
+    np.testing.assert_array_equal(outputs(more, "c"), outputs(new, "c"))
+    assert new.transferred.left == ()
+    of_c = keras.Model(new.input, new.output["c"])
+    assert read <= {layer.name for layer in of_c.layers} & set(new.transferred.reused)
     trained = {v.path.split("/")[0] for v in new.trainable_variables}
     assert "c_head_logits" in trained
     assert trained <= set(new.transferred.new)
-    again = kmtl.remove_task(new, "c")
+    again = kmtl.remove_task(kmtl.remove_task(more, "d"), "c")
     assert again.task_names == ("a", "b")
     assert {la.name for la in again.layers} == {la.name for la in old.layers}
     np.testing.assert_array_equal(outputs(again), outputs(old))
     assert kmtl.add_task(again, C).task_names == new.task_names
 
 
-@pytest.mark.parametrize("sharing", ["cross_stitch", "ple"])
-def test_what_old_tasks_would_read_is_refused(sharing) -> None:
-    old = built(A, B, sharing=sharing)
-    with pytest.raises(ValueError, match=r"cannot be added.*c_.*into=new"):
-        kmtl.add_task(old, C)
+@pytest.mark.parametrize("kind", ["pad_net", "mti_net"])
+@pytest.mark.thorough
+def test_maps_that_tell_each_other(kind: str) -> None:
+    tasks = [kmtl.Segmentation(name, classes=2) for name in "abc"]
+    x = np.random.default_rng(0).normal(size=(2, 4, 4, 1)).astype("float32")
+    for first in (tasks[:1], tasks[:2]):
+        old = kmtl.build_cnn(
+            input_shape=(4, 4, 1), tasks=first, filters=(2, 2), sharing=kind, seed=0
+        )
+        new = kmtl.add_task(old, tasks[2])
+        for name, value in old(x).items():
+            np.testing.assert_array_equal(value, new(x)[name])
+        assert "shared_block1_conv1" in new.transferred.reused
+
+
+def test_a_new_task_in_a_place_of_ones_choice() -> None:
+    groups = [[["a", "b"], ["d"]], [["a"], ["b"], ["d"]]]
+    old = built(A, B, kmtl.Regression("d"), sharing=S.TreeSharing(groups=groups))
+    joined = [[["a", "b", "c"], ["d"]], [["a"], ["b", "c"], ["d"]]]
+    new = kmtl.add_task(old, C, sharing=S.TreeSharing(groups=joined))
+    assert set(new.transferred.new) == {"c_head_logits"}  # no block, but of `b`
+    for task in ("a", "b", "d"):
+        np.testing.assert_array_equal(outputs(new, task), outputs(old, task))
+    of_c = keras.Model(new.input, new.output["c"])
+    assert "b_block2_dense" in {layer.name for layer in of_c.layers}
+    apart = [[["a"], ["b", "c"], ["d"]], [["a"], ["b", "c"], ["d"]]]
+    with pytest.raises(ValueError, match=r"a, b would give other outputs.*into=new"):
+        kmtl.add_task(old, C, sharing=S.TreeSharing(groups=apart))
+
+
+def test_a_column_without_a_task_is_still_read() -> None:
+    old = built(A, B, sharing="cross_stitch")
     rest = kmtl.remove_task(old, "b")
     np.testing.assert_array_equal(outputs(rest), outputs(old))
-    into = built(A, B, C, sharing=sharing, seed=9)
+    with pytest.raises(ValueError, match=r"has lost a task.*no longer there: a_stitch"):
+        kmtl.add_task(rest, C)
+    into = built(A, B, C, sharing="cross_stitch", seed=9)
     kmtl.transfer(old, into=into)
     for name in ("a_block1_dense", "a_head_logits"):
-        if name in [layer.name for layer in old.layers]:
-            for one, other in zip(
-                into.get_layer(name).get_weights(),
-                old.get_layer(name).get_weights(),
-                strict=True,
-            ):
-                np.testing.assert_array_equal(one, other)
+        for one, other in zip(
+            into.get_layer(name).get_weights(),
+            old.get_layer(name).get_weights(),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_other_tasks_of_a_scheme_that_names_its_tasks() -> None:
+    old = built(A, B, sharing=S.Hierarchical(levels={"a": 1, "b": 2}))
+    new = kmtl.transfer(old, [C], keep=["a"])
+    assert new.built_with.sharing == S.Hierarchical(levels={"a": 1, "c": 2})
+    np.testing.assert_array_equal(outputs(new), outputs(old))
+    config = {**S.PLE().to_config(), "later": ["c"]}
+    assert S.Sharing.from_config(config) == S.PLE(later=("c",))
 
 
 def test_old_outputs_after_training_and_what_was_lost() -> None:
@@ -203,5 +281,7 @@ def test_refused() -> None:
     hand = kmtl.MultiTaskModel(old.input, old.output)
     with pytest.raises(ValueError, match=r"into=model"):
         kmtl.transfer(hand, [C])
+    with pytest.raises(ValueError, match=r"`model` must be a model of kmtl.build"):
+        kmtl.add_task(hand, C)
     with pytest.raises(ValueError, match="in common"):
         kmtl.forgetting(built(A), built(B), (X, {}))
