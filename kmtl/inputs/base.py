@@ -103,6 +103,15 @@ class Input(_registry.Registrable):
         """
         return x
 
+    def step_sizes(self) -> np.ndarray | None:
+        """What a change of 1 is in each number of a row, as attacks count it.
+
+        Returns:
+            Float32 array that broadcasts to `shape`, 0 for what is not to be changed by
+            little, such as a category's number; None (default) for 1 everywhere.
+        """
+        return None
+
     def takes_columns(self) -> tuple[str, ...]:
         """Names of the columns that make up this input; none for one array."""
         return ()

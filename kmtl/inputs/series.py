@@ -141,6 +141,12 @@ class Series(Input):
             )(x)
         return make.layer(Steps, "steps")(scaled)
 
+    def step_sizes(self) -> np.ndarray:
+        """The last channel says which steps are there: it is not to be changed."""
+        sizes = np.ones(self.shape[-1], "float32")
+        sizes[-1] = 0
+        return sizes
+
     def mask(self, x: Tensor, make: LayerMaker) -> Tensor:
         return make.layer(Steps, "mask", mask=True)(x)
 

@@ -178,6 +178,20 @@ class Table(Input):
         scaled = np.asarray(layer.scale_columns(found), "float32")
         return np.maximum.accumulate(scaled, axis=0).T
 
+    def step_sizes(self) -> np.ndarray:
+        """Of a column of numbers the width of the middle half of the training rows.
+
+        Booleans, flags for missing cells and categories are not changed by little: 0.
+        """
+        quarter = (KNOTS - 1) // 4
+        sizes = np.zeros(self.shape, "float32")
+        numbers = [p for c in self.known for p in c.parts if c.kind != "boolean"]
+        for part in numbers:
+            knots = part.knots
+            half = knots[3 * quarter] - knots[quarter]
+            sizes[self.parts.index(part)] = half or knots[-1] - knots[0]
+        return sizes
+
     def takes_columns(self) -> tuple[str, ...]:
         return tuple(c.name for c in self.known if c.kind != "ignored")
 

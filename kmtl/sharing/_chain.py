@@ -68,7 +68,7 @@ class HeadChain(Sharing):
         after = {n: b for n, b in self.after.items() if name not in (n, b)}
         if not after:  # nothing is chained any more
             return base
-        later = tuple(n for n in self.later if n != name)
+        later = self.later_without(name)
         return dataclasses.replace(self, base=base, after=after, later=later)
 
     @property

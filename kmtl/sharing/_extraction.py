@@ -63,18 +63,18 @@ class Extraction(Sharing):
 
     def adding(self, name: TaskName, names: Sequence[TaskName]) -> Sharing:
         """A new task has as many experts as the task that has most."""
-        scheme = super().adding(name, names)
         own = self.task_experts
         if isinstance(own, Mapping):
             own = {**own, name: max(own.values())}
-        return dataclasses.replace(scheme, task_experts=own)
+        return dataclasses.replace(self, later=(*self.later, name), task_experts=own)
 
     def without(self, name: TaskName) -> Sharing:
-        scheme = super().without(name)
         own = self.task_experts
         if isinstance(own, Mapping):
             own = {n: number for n, number in own.items() if n != name}
-        return dataclasses.replace(scheme, task_experts=own)
+        return dataclasses.replace(
+            self, later=self.later_without(name), task_experts=own
+        )
 
     def levels(self, blocks: range) -> Sequence[Sequence[int]]:
         """The blocks of each level."""

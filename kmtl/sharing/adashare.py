@@ -123,7 +123,7 @@ class AdaShare(Sharing):
             else:
                 outputs = {name: run(number, features[name]) for name in names}
             _check_shape(number, features[names[0]], outputs[names[0]])
-            chosen = {}
+            chosen: Features = {}
             for layer, group in self._selections(number, names).items():
                 selection = make.layer(
                     Selection,

@@ -123,7 +123,11 @@ class Sharing(_registry.Registrable):
 
     def without(self, name: TaskName) -> Sharing:
         """The scheme for one task less."""
-        return self.joined_by([n for n in self.later if n != name])
+        return self.joined_by(self.later_without(name))
+
+    def later_without(self, name: TaskName) -> tuple[TaskName, ...]:
+        """`later` for one task less."""
+        return tuple(n for n in self.later if n != name)
 
     def readable(self, name: TaskName, names: Sequence[TaskName]) -> list[TaskName]:
         """The tasks, itself among them, whose parts a task may read."""

@@ -57,13 +57,13 @@ class HardSharing(Sharing):
         depth = self.depth
         if isinstance(depth, Mapping):
             depth = {**depth, name: sorted(depth.values())[-2:][0]}
-        return dataclasses.replace(super().adding(name, names), depth=depth)
+        return dataclasses.replace(self, later=(*self.later, name), depth=depth)
 
     def without(self, name: TaskName) -> Sharing:
         depth = self.depth
         if isinstance(depth, Mapping):
             depth = {n: d for n, d in depth.items() if n != name}
-        return dataclasses.replace(super().without(name), depth=depth)
+        return dataclasses.replace(self, later=self.later_without(name), depth=depth)
 
     def connect(
         self,

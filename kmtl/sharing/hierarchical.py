@@ -101,11 +101,11 @@ class Hierarchical(Sharing):
     def adding(self, name: TaskName, names: Sequence[TaskName]) -> Sharing:
         """A new task reads the highest block."""
         levels = {**self.levels, name: max(self.levels.values())}
-        return dataclasses.replace(super().adding(name, names), levels=levels)
+        return dataclasses.replace(self, later=(*self.later, name), levels=levels)
 
     def without(self, name: TaskName) -> Sharing:
         levels = {n: level for n, level in self.levels.items() if n != name}
-        return dataclasses.replace(super().without(name), levels=levels)
+        return dataclasses.replace(self, later=self.later_without(name), levels=levels)
 
     def connect(
         self,

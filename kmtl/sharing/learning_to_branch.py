@@ -88,7 +88,7 @@ class LearningToBranch(Sharing):
     def adding(self, name: TaskName, names: Sequence[TaskName]) -> Sharing:
         """A new task chooses among the nodes that there are."""
         width = len(names) if self.width is None else self.width
-        return dataclasses.replace(super().adding(name, names), width=width)
+        return dataclasses.replace(self, later=(*self.later, name), width=width)
 
     def connect(
         self,

@@ -88,7 +88,7 @@ class PADNet(Sharing):
 
     def without(self, name: TaskName) -> Sharing:
         base = resolve(self.base, "base").without(name)
-        later = tuple(n for n in self.later if n != name)
+        later = self.later_without(name)
         return dataclasses.replace(self, base=base, later=later)
 
     def connect(

@@ -74,11 +74,11 @@ class SelectedBlocks(Sharing):
         """A new task runs the blocks that any other runs."""
         every = sorted({n for numbers in self.blocks.values() for n in numbers})
         blocks = {**self.blocks, name: every}
-        return dataclasses.replace(super().adding(name, names), blocks=blocks)
+        return dataclasses.replace(self, later=(*self.later, name), blocks=blocks)
 
     def without(self, name: TaskName) -> Sharing:
         blocks = {n: numbers for n, numbers in self.blocks.items() if n != name}
-        return dataclasses.replace(super().without(name), blocks=blocks)
+        return dataclasses.replace(self, later=self.later_without(name), blocks=blocks)
 
     def connect(
         self,

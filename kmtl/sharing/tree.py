@@ -71,7 +71,7 @@ class TreeSharing(Sharing):
             else [*partition, [name]]
             for partition in self.groups
         ]
-        return dataclasses.replace(super().adding(name, names), groups=groups)
+        return dataclasses.replace(self, later=(*self.later, name), groups=groups)
 
     def without(self, name: TaskName) -> Sharing:
         left = [
@@ -79,7 +79,7 @@ class TreeSharing(Sharing):
             for partition in self.groups
         ]
         groups = [[group for group in partition if group] for partition in left]
-        return dataclasses.replace(super().without(name), groups=groups)
+        return dataclasses.replace(self, later=self.later_without(name), groups=groups)
 
     def connect(
         self,

@@ -19,6 +19,12 @@ class Adversary(OneModel, keras.layers.Layer):
     A subclass says in `change` what becomes of the inputs. Labels, and inputs that are
     themselves a task's target, stay as they are.
 
+    Sizes and bounds count in the unit of what the model is given: where the model
+    scales an input itself (`keras.layers.Normalization`, a `kmtl.inputs` kind of
+    floats), in that of the input before. In a `kmtl.inputs.Table`, whose columns have
+    units of their own, 1 is the width of the middle half of a column's training rows,
+    and its booleans, categories and flags for missing cells stay as they are.
+
     Args:
         tasks: Names of the tasks whose loss is raised, the sum of their weighted
             losses. Defaults to all.
@@ -105,17 +111,26 @@ class Adversary(OneModel, keras.layers.Layer):
         for tensor in model.inputs:
             if tensor.name in (self.inputs or names):
                 spec = model.input_specs.get(tensor.name)
+                sizes = None if spec is None else spec.step_sizes()
                 if not keras.backend.is_float_dtype(tensor.dtype):
                     problem = f"dtype {tensor.dtype}"
-                elif spec is not None and getattr(spec, "scale", "") is not None:
-                    problem = f"a kmtl.inputs.{type(spec).__name__}"
+                elif sizes is not None and not sizes.any():
+                    names = ", ".join(spec.takes_columns())
+                    problem = f"a {type(spec).__name__} without numbers: {names}"
+                elif sizes is not None and self.bounds is not None:
+                    raise ValueError(
+                        f"`bounds` are for inputs of one unit, and input "
+                        f"'{tensor.name}' is a {type(spec).__name__}: leave them out, "
+                        "or name the inputs to change as `inputs=`. "
+                        f"Received: bounds={self.bounds}"
+                    )
                 else:
                     continue
                 raise ValueError(
-                    f"Input '{tensor.name}' must be an array of floats that the net "
-                    "takes as it is, to be changed by a small step: scale or encode it "
-                    "before, and build the model with `input_shape`; or name the "
-                    f"inputs to change as `inputs=`. Received: {problem}"
+                    f"Input '{tensor.name}' must be an array of floats, to be changed "
+                    "by a small step: give images as kmtl.inputs.Image(shape, dtype="
+                    "'float32') or input_dtype='float32'; or name the inputs to change "
+                    f"as `inputs=`. Received: {problem}"
                 )
 
     def get_config(self) -> Config:
@@ -138,7 +153,8 @@ class FGSM(Adversary):
     attacked rows alike, as the paper does.
 
     Args:
-        epsilon: Size of the step, > 0, in the unit of the inputs.
+        epsilon: Size of the step, > 0, in the unit of the inputs (of a table, see
+            `kmtl.training.Adversary`).
         **kwargs: `tasks`, `inputs`, `bounds`, `share`, `seed`: see
             `kmtl.training.Adversary`.
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from kmtl.layers.gradient_reversal import reversal_off
@@ -42,9 +43,19 @@ def changed(
     chosen = [name for name in names if name in (adversary.inputs or names)]
     several = isinstance(given, dict)
     parts = [given[name] for name in chosen] if several else [given]
-    start = [ops.cast(part, "float32") for part in parts]
+    clean = [ops.cast(part, "float32") for part in parts]
+    sizes = [_sizes(model, name) for name in chosen]
+    # In steps, where numbers have units of their own.
+    start = [
+        x if size is None else x / np.where(size > 0, size, 1.0)
+        for x, size in zip(clean, sizes, strict=True)
+    ]
+
+    def in_units(part: Tensor, size: Any, x: Tensor) -> Tensor:
+        return part if size is None else ops.where(size > 0, part * size, x)
 
     def merged(parts: list) -> Inputs:
+        parts = list(map(in_units, parts, sizes, clean))
         if not several:
             return parts[0]
         return {**given, **dict(zip(chosen, parts, strict=True))}
@@ -82,12 +93,21 @@ def changed(
         steps = ops.floor((place + 1) * adversary.share)
         taken = steps > ops.floor(place * adversary.share)
         parts = [
-            ops.where(ops.reshape(taken, (-1, *[1] * (len(p.shape) - 1))), p, clean)
-            for p, clean in zip(parts, start, strict=True)
+            ops.where(ops.reshape(taken, (-1, *[1] * (len(p.shape) - 1))), p, x)
+            for p, x in zip(parts, start, strict=True)
         ]
     parts, hidden = adversary.shown(parts)
+    if hidden is not None:
+        pairs = zip(hidden, sizes, strict=True)
+        hidden = [h if size is None else h & (size > 0) for h, size in pairs]
     known = {} if hidden is None else dict(zip(chosen, hidden, strict=True))
     return merged(parts), _clean_targets(model, x, y, known)
+
+
+def _sizes(model: Model, name: str) -> np.ndarray | None:
+    """What steps of 1 are in an input of the model; see `Input.step_sizes`."""
+    spec = model.input_specs.get(name)
+    return None if spec is None else spec.step_sizes()
 
 
 def _clean_targets(

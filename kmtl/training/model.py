@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -69,7 +68,6 @@ from kmtl.typing import (
 from kmtl.weighting import base as weighting_base
 from kmtl.weighting.base import Weighting
 
-_log = logging.getLogger("kmtl")
 _COUNTS = (
     "steps_per_epoch",
     "validation_steps",
@@ -149,9 +147,10 @@ class MultiTaskModel(TaskAccess):
 
         Args:
             optimizer: Keras optimizer or its name. Defaults to `"adam"`. Steps leave
-                the own part of a task without labels in the batch alone; not so with
-                `gradient_accumulation_steps`, where momentum, decay and regularisers
-                move it (`fit` warns).
+                the own part of a task without labels in the batch alone, with what the
+                optimizer keeps for it. `gradient_accumulation_steps=k` in it makes a
+                step of the mean of k batches' gradients: that of all their rows, where
+                a task has as many labels in each (a batch without any counts as 0).
             loss: Dict task name -> loss that replaces the task's own, for some tasks,
                 until the next `compile`: the model's `tasks` have it, files too.
             loss_weights: Dict task name -> weight for some tasks, `"uniform"` (1/T
@@ -524,12 +523,6 @@ class MultiTaskModel(TaskAccess):
             data = x if y is None else (x, y, sample_weight)
             shares = sources.label_shares(data, self.tasks)
         lacks = sources.lacks_labels(self.tasks, named(self, x), y, sample_weight)
-        if lacks and self.optimizer.gradient_accumulation_steps:
-            _log.warning(
-                "With `gradient_accumulation_steps`, the own part of a task without "
-                "labels in a batch is not left alone: momentum, weight decay and "
-                "regularisers move it as if it had some."
-            )
         self._expect(
             complete=not lacks,
             streams=any(map(sources.needs_looks, (x, validation_data))),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 
 from keras import ops
 
 from kmtl._private.keras import variable_index
-from kmtl.typing import Optimizer, Variable
+from kmtl.typing import Optimizer, Tensor, Variable
 
 #: Optimizer -> {id of one of its variables: id of the model's variable}.
 _noted: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+#: How Keras calls the sums of gradients that it keeps until a step.
+_ACCUMULATOR = "gradient_accumulator"
 #: Optimizer -> the variables that it was built for.
 _built_for: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
@@ -85,6 +88,41 @@ def optimizer_slots(
         if [v.shape for v in twins] == [v.shape for v in optimizer.variables]:
             slots, _ = _slots(twins, variables, noted)
     return slots
+
+
+def accumulation(optimizer: Optimizer) -> int | None:
+    """Number of batches whose gradients make up a step; None for one."""
+    return getattr(optimizer, "inner_optimizer", optimizer).gradient_accumulation_steps
+
+
+def learned_earlier(
+    optimizer: Optimizer, slots: Sequence[int], values: Sequence[Tensor], rows: bool
+) -> Tensor:
+    """Whether this step applies gradients of earlier batches to some variables.
+
+    Args:
+        slots: Indices in `optimizer.variables` of what is kept for the variables.
+        values: Values of `optimizer.variables` before the step.
+        rows: Tell it for each row of the variables.
+
+    Returns:
+        Bool tensor, `()` or `(number of rows,)`.
+    """
+    made = optimizer.variables
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    # Not `iterations`, which counts the steps and not the batches.
+    batches = next(v for v in inner.variables if v.name == "iteration")
+    place = next(i for i, v in enumerate(made) if v is batches)
+    steps = accumulation(optimizer)
+    applies = ops.equal((ops.convert_to_tensor(values[place]) + 1) % steps, 0)
+    found = []
+    for i in slots:
+        if made[i].path.endswith(_ACCUMULATOR):
+            value = ops.convert_to_tensor(values[i])
+            axes = tuple(range(1 if rows else 0, len(value.shape)))
+            found.append(ops.any(ops.not_equal(value, 0), axis=axes))
+    earlier = functools.reduce(ops.logical_or, found)
+    return ops.logical_and(applies, earlier)
 
 
 def _slots(

@@ -12,7 +12,11 @@ from kmtl._private.keras import update_metrics
 from kmtl.training import look_ahead
 from kmtl.training.attacking import changed
 from kmtl.training.optimizer_slots import known_variables, optimizer_slots
-from kmtl.training.task_variables import moving_state, owned_state
+from kmtl.training.task_variables import (
+    learned_by_earlier,
+    moving_state,
+    owned_state,
+)
 from kmtl.typing import Data, Model, Tensor
 
 
@@ -145,17 +149,19 @@ def restore_absent(model: Model, present: Tensor, old: tuple, new: tuple) -> tup
     if model._state.complete:
         return new
     #: Tasks, and which of the three lists' entries they own.
-    groups: list[tuple[list[int] | None, list[tuple[int, list[int]]]]] = [
+    moving: list[tuple[list[int] | None, list[tuple[int, list[int]]]]] = [
         (tasks, [(2, places)]) for tasks, places in moving_state(model)
     ]
+    owned = owned_state(model)
+    groups = moving + [
+        (tasks, [(0, places), (1, slots)]) for tasks, places, slots in owned
+    ]
     # Accumulation: the step at hand applies earlier batches' gradients as well.
-    if not model.optimizer.gradient_accumulation_steps:
-        groups += [
-            (tasks, [(0, places), (1, slots)])
-            for tasks, places, slots in owned_state(model)
-        ]
-    for tasks, parts in groups:
+    earlier = learned_by_earlier(model, owned, old[1])
+    for at, (tasks, parts) in enumerate(groups):
         here = present if tasks is None else jnp.any(present[jnp.array(tasks)])
+        if earlier is not None and at >= len(moving):
+            here = here | earlier[at - len(moving)]
         for kind, indices in parts:
             before, after = old[kind], new[kind]
             for i in indices:

@@ -13,7 +13,11 @@ from kmtl._private.tensorflow import STAYS_A_CALL
 from kmtl.training import look_ahead
 from kmtl.training.attacking import changed
 from kmtl.training.optimizer_slots import build_optimizer
-from kmtl.training.task_variables import moving_state, owned_state
+from kmtl.training.task_variables import (
+    learned_by_earlier,
+    moving_state,
+    owned_state,
+)
 from kmtl.typing import Data, Logs, Model, Optimizer, Tensor, Variable
 
 
@@ -85,8 +89,7 @@ def apply_gradients(
     def apply() -> None:
         _apply(optimizer, list(zip(gradients, variables, strict=True)))
 
-    # Accumulation: the step at hand applies earlier batches' gradients as well.
-    if optimizer.gradient_accumulation_steps or model._state.complete:
+    if model._state.complete:
         apply()
         return
     with tf.init_scope():
@@ -99,6 +102,8 @@ def apply_gradients(
     if not flat:
         apply()
         return
+    # Accumulation: the step at hand applies earlier batches' gradients as well.
+    earlier = learned_by_earlier(model, state, [v.value for v in optimizer.variables])
 
     def are_here() -> Tensor:
         """Per group of tasks, whether one of them is here, and then per task."""
@@ -106,7 +111,13 @@ def apply_gradients(
             tf.reduce_any(present if group is None else tf.gather(present, group))
             for group, *_ in state
         ]
-        return tf.concat([tf.stack(groups), present], 0)
+        rows = present
+        for at, before in enumerate(earlier or ()):
+            if state[at][0] is None:
+                rows = tf.logical_or(rows, before)
+            else:
+                groups[at] = tf.logical_or(groups[at], before)
+        return tf.concat([tf.stack(groups), rows], 0)
 
     def is_here(flags: Tensor, at: int, rank: int) -> Tensor:
         """Whether a variable of a group moves, or which of its rows do."""

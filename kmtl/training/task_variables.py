@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 
 from kmtl._private.keras import node_of
 from kmtl.layers.deep_supervision import DeepSupervision
 from kmtl.layers.stop_gradient import StopGradient
-from kmtl.training.optimizer_slots import optimizer_slots
-from kmtl.typing import Layer, Model, TaskName, Variable
+from kmtl.training.optimizer_slots import (
+    accumulation,
+    learned_earlier,
+    optimizer_slots,
+)
+from kmtl.typing import Layer, Model, TaskName, Tensor, Variable
 
 
 def tasks_of_layers(model: Model) -> dict[Layer, frozenset[TaskName]]:
@@ -119,6 +125,29 @@ def owned_state(model: Model) -> list[Owned]:
         ]
         owned.append((None, rows, by_task))
     return owned
+
+
+def learned_by_earlier(
+    model: Model, owned: list[Owned], values: Sequence[Tensor]
+) -> list[Tensor] | None:
+    """Per entry of `owned_state`, whether it learns from earlier batches in this step.
+
+    A batch without labels adds nothing to the gradients that `apply_gradients` sums
+    for a task's own part, so that what is not 0 comes of labels.
+
+    Args:
+        values: Values of the optimizer's variables before the step.
+
+    Returns:
+        Bool tensors, `()`, or `(T,)` for an entry with a row per task; None where each
+        step is of one batch.
+    """
+    if not accumulation(model.optimizer):
+        return None
+    return [
+        learned_earlier(model.optimizer, slots, values, rows=group is None)
+        for group, _, slots in owned
+    ]
 
 
 def moving_state(model: Model) -> list[tuple[list[int], list[int]]]:

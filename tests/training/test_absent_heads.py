@@ -137,7 +137,7 @@ def test_no_optimizer_moves_an_absent_task_nor_its_slots(name, built):
 @pytest.mark.parametrize(
     ("weighting", "accumulate"), [(None, 2), ("pcgrad", None)], ids=str
 )
-def test_moving_statistics_of_an_absent_task_stay(weighting, accumulate, caplog):
+def test_moving_statistics_of_an_absent_task_stay(weighting, accumulate):
     rng = np.random.default_rng(4)
     x = rng.normal(size=(16, 4)).astype("float32")
     y = {name: rng.normal(size=16).astype("float32") for name in "ab"}
@@ -165,10 +165,58 @@ def test_moving_statistics_of_an_absent_task_stay(weighting, accumulate, caplog)
 
     parts = ["shared_block1_norm", "a_block2_norm", "b_block2_norm"]
     assert moved(absent) == dict(zip(parts, [True, True, False], strict=True))
-    assert ("gradient_accumulation_steps" in caplog.text) is bool(accumulate)
     # One row is enough: the statistics are those of the whole batch.
     absent["b"][[0, 8]] = 1.0
     assert moved(absent) == dict.fromkeys(parts, True)
+
+
+@pytest.mark.parametrize("rule", [None, "uncertainty", "gradient_sum"])
+def test_a_step_of_two_batches(rule):
+    """It is that of all their rows, and leaves alone what has labels in neither."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(8, 4)).astype("float32")
+    y = {"a": rng.normal(size=8).astype("float32"), "b": rng.integers(0, 3, 8)}
+    none = {**y, "b": np.full(8, -1)}
+
+    def trained(steps, size):
+        model = kmtl.build_mlp(input_shape=(4,), units=(6,), tasks=TASKS, seed=0)
+        optimizer = keras.optimizers.Adam(
+            0.01, weight_decay=0.1, clipnorm=0.5, gradient_accumulation_steps=steps
+        )
+        model.compile(optimizer, weighting=rule, run_eagerly=True)
+
+        def learn(labels, *batches):
+            for rows in batches:
+                part = {name: values[rows] for name, values in labels.items()}
+                model.train_on_batch(x[rows], part)
+
+        for labels in (y, y, none):
+            before = state(model)
+            learn(labels, *[slice(i, i + size) for i in range(0, 8, size)])
+        return model, learn, before
+
+    apart, learn, before = trained(2, 4)
+    union, *_ = trained(None, 8)
+    weights = [
+        [keras.ops.convert_to_numpy(v) for v in model.trainable_variables]
+        for model in (apart, union)
+    ]
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-6)
+    # The third step was without labels of `b`: decay and momentum left it alone.
+    after = state(apart)
+    own = [path for path in before if "b_head" in path]
+    assert len(own) == 16  # weights, two moments and a sum of gradients of four
+    for path in own:
+        np.testing.assert_array_equal(before[path], after[path], err_msg=path)
+    assert not any(after[path].any() for path in own if "accumulator" in path)
+    # Labels in the first of two batches: the step is at the second.
+    half = {**y, "b": np.where(np.arange(8) < 4, y["b"], -1)}
+    learn(half, slice(0, 4), slice(4, 8))
+    moved = state(apart)
+    for path in own:
+        changed = bool((moved[path] != after[path]).any())
+        assert changed is ("accumulator" not in path), path
 
 
 def test_what_a_group_shares_stays_where_all_of_the_group_are_absent():

@@ -193,6 +193,50 @@ def test_refused(options, message) -> None:
         table_model().compile("adam", adversary=FGSM(**{"epsilon": 1, **options}))
 
 
+def test_inputs_that_the_model_scales_itself() -> None:
+    """The step is in the input's unit; in a table, in the spread of each column."""
+    rows = {
+        "income": [0.0, 1000.0, 2000.0, 3000.0, 4000.0, None],
+        "town": ["Ulm", "Bonn", "Ulm", "Bonn", "Ulm", "Ulm"],
+        "age": [10.0, 20.0, 30.0, 40.0, 50.0, 30.0],
+        "owns": [True, False, True, False, True, False],
+    }
+    table = kmtl.inputs.Table().fit(rows)
+    middle = [
+        np.subtract(*np.quantile(v, [0.75, 0.25]))
+        for v in (rows["income"][:5], rows["age"])
+    ]
+    photo = kmtl.inputs.Array((3,), scale="standardize").fit(X * 100)
+    model = kmtl.build(
+        inputs={"facts": table, "photo": photo},
+        backbone={"facts": "mlp", "photo": "mlp"},
+        tasks=[kmtl.Regression("size")],
+        seed=0,
+    )
+    x = {"facts": table.prepare(rows, "`x`"), "photo": X[:6] * 100}
+    np.testing.assert_allclose(table.step_sizes()[:3], [*middle, 0], rtol=1e-3)
+    y = {"size": np.linspace(-1, 1, 6).astype("float32")}
+    model.compile("sgd", adversary=FGSM(0.1))
+    found = kmtl.evaluation.attack(model, (x, y), FGSM(0.1))[0]
+    moved = np.abs(found["facts"] - x["facts"])
+    np.testing.assert_array_equal(moved[:, 2:], 0)
+    steps = 0.1 * table.step_sizes()[:2]
+    near = np.isclose(moved[:, :2], steps, rtol=1e-3) | (moved[:, :2] == 0)
+    assert near.all()
+    assert (moved[:, :2] > 0).any(axis=0).all()
+    np.testing.assert_allclose(np.abs(found["photo"] - x["photo"]).max(), 0.1, 1e-3)
+    losses = [model.loss_report(part, y)["total"] for part in (x, found)]
+    assert losses[1] > losses[0]
+    with pytest.raises(ValueError, match=r"`bounds` are for inputs of one unit"):
+        model.compile("sgd", adversary=PGD(0.1, bounds=(0, 1)))
+    names = kmtl.inputs.Table().fit({"town": rows["town"]})
+    words = kmtl.build(
+        inputs=names, backbone="mlp", tasks=[kmtl.Regression("size")], seed=0
+    )
+    with pytest.raises(ValueError, match=r"a Table without numbers: town"):
+        words.compile("sgd", adversary=FGSM(0.1))
+
+
 def test_refused_inputs() -> None:
     bytes_in = kmtl.build_cnn(
         input_shape=(4, 4, 1),
