@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 import time
 from typing import Any
@@ -14,6 +15,8 @@ from kmtl.typing import Callbacks, Logs, Verbose
 #: Lines of a whole training where nobody watches: in a file, a pipe.
 LINES = 10
 _WIDTH = 8
+#: Columns of a terminal that does not say how many it has.
+_UNKNOWN = 100_000
 
 
 class Progress(keras.callbacks.Callback):
@@ -21,7 +24,8 @@ class Progress(keras.callbacks.Callback):
 
     The numbers are those of the validation data, where there are some. `model.fit(...,
     verbose="tasks")` adds it, in the place of Keras' bar, which has a line of all logs.
-    Into a file or a pipe it prints ten lines in all.
+    Into a file or a pipe it prints ten lines in all. A terminal without room for all
+    tasks shows the first ones, and how many there are besides.
 
     Args:
         stream: Where to, an open text file. Defaults to `sys.stdout`.
@@ -69,11 +73,12 @@ class Progress(keras.callbacks.Callback):
         place = f"{epoch + 1}/{epochs}"
         width = max(len("epoch"), 2 * len(str(epochs)) + 1)
         if not self._columns:
-            self._columns = self._found(logs)
+            self._columns = self._fitting(self._found(logs), width)
             names = [f"{name:>{_width(name)}}" for _, name in self._columns]
             lines.append("  ".join([f"{'epoch':>{width}}", *names, f"{'left':>8}"]))
         cells = [
-            f"{_number(logs.get(log)):>{_width(name)}}" for log, name in self._columns
+            f"{_number(logs.get(log)) if log else '':>{_width(name)}}"
+            for log, name in self._columns
         ]
         each = (time.monotonic() - self._began) / self._done
         left = 0 if self.model.stop_training else epochs - epoch - 1
@@ -82,6 +87,30 @@ class Progress(keras.callbacks.Callback):
         )
         self._out().write("\n".join(lines) + "\n")
         self._out().flush()
+
+    def _fitting(
+        self, columns: list[tuple[str, str]], first: int
+    ) -> list[tuple[str, str]]:
+        """As many columns as a terminal has room for, and how many tasks are left."""
+        if not self._out().isatty():
+            return columns
+        room = shutil.get_terminal_size((_UNKNOWN, 0)).columns
+        room -= first + 2 + _WIDTH  # the time left, in the end
+        ends = columns[:1] + columns[1 + len(self.model.task_names) :]
+        tasks = columns[1 : 1 + len(self.model.task_names)]
+        count = len(tasks)
+
+        def fits(shown: list[tuple[str, str]]) -> bool:
+            return sum(_width(name) + 2 for _, name in shown) <= room
+
+        def shown() -> list[tuple[str, str]]:
+            left = len(tasks) - count
+            more = [("", f"+{left} tasks")] if left else []
+            return [*ends[:1], *tasks[:count], *more, *ends[1:]]
+
+        while count > 1 and not fits(shown()):
+            count -= 1
+        return shown()
 
     def _found(self, logs: Logs) -> list[tuple[str, str]]:
         """`(log, what stands above it)`."""

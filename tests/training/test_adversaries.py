@@ -206,7 +206,7 @@ def test_inputs_that_the_model_scales_itself() -> None:
         np.subtract(*np.quantile(v, [0.75, 0.25]))
         for v in (rows["income"][:5], rows["age"])
     ]
-    photo = kmtl.inputs.Array((3,), scale="standardize").fit(X * 100)
+    photo = kmtl.inputs.Array((6,), scale="standardize").fit(X * 100)
     model = kmtl.build(
         inputs={"facts": table, "photo": photo},
         backbone={"facts": "mlp", "photo": "mlp"},

@@ -46,6 +46,19 @@ def run(model, stream, epochs, **more):
     return stream.getvalue().splitlines()
 
 
+def test_a_line_fits_into_the_terminal(model, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "61")
+    lines = run(model, Terminal(), 2, val_delta_m=1.5)
+    assert len(lines) == 3
+    assert len({len(line) for line in lines}) == 1
+    assert len(lines[0]) == 61
+    assert lines[0].split() == (
+        ["epoch", "loss", "digit", "accuracy", "+3", "tasks", "delta", "m", "left"]
+    )
+    assert lines[-1].split() == ["2/2", "0.1235", "0.5", "1.5", "0:00"]
+    assert len(run(model, io.StringIO(), 2)[0]) > 61  # files are not that narrow
+
+
 def test_a_column_per_task(model) -> None:
     lines = run(model, Terminal(), 3, val_delta_m=1.5)
     assert len(lines) == 4
