@@ -143,7 +143,7 @@ class Series(Input):
 
     def step_sizes(self) -> np.ndarray:
         """The last channel says which steps are there: it is not to be changed."""
-        sizes = np.ones(self.shape[-1], "float32")
+        sizes = np.ones(int(self.shape[-1] or 0), "float32")
         sizes[-1] = 0
         return sizes
 

@@ -115,8 +115,8 @@ class Adversary(OneModel, keras.layers.Layer):
                 if not keras.backend.is_float_dtype(tensor.dtype):
                     problem = f"dtype {tensor.dtype}"
                 elif sizes is not None and not sizes.any():
-                    names = ", ".join(spec.takes_columns())
-                    problem = f"a {type(spec).__name__} without numbers: {names}"
+                    found = ", ".join(spec.takes_columns())
+                    problem = f"a {type(spec).__name__} without numbers: {found}"
                 elif sizes is not None and self.bounds is not None:
                     raise ValueError(
                         f"`bounds` are for inputs of one unit, and input "
