@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from kmtl import _checks
@@ -117,7 +118,11 @@ class Adversary(OneModel, keras.layers.Layer):
                 elif sizes is not None and not sizes.any():
                     found = ", ".join(spec.takes_columns())
                     problem = f"a {type(spec).__name__} without numbers: {found}"
-                elif sizes is not None and self.bounds is not None:
+                elif (
+                    self.bounds is not None
+                    and sizes is not None
+                    and not np.isin(sizes, (0, 1)).all()
+                ):
                     raise ValueError(
                         f"`bounds` are for inputs of one unit, and input "
                         f"'{tensor.name}' is a {type(spec).__name__}: leave them out, "
