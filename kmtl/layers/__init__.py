@@ -10,6 +10,7 @@ from kmtl.layers.chain_field import ChainField
 from kmtl.layers.class_cosines import ClassCosines
 from kmtl.layers.cluster_centres import ClusterCentres
 from kmtl.layers.columns import Columns
+from kmtl.layers.decision_trees import DecisionTrees
 from kmtl.layers.deep_supervision import DeepSupervision
 from kmtl.layers.dropout import Dropout
 from kmtl.layers.dselect_k_gate import DSelectKGate
@@ -38,6 +39,7 @@ from kmtl.layers.grouped_convolution import (
     GroupedConv3D,
 )
 from kmtl.layers.joint import JointLogits
+from kmtl.layers.linear_columns import LinearColumns
 from kmtl.layers.low_rank import LowRankMaker
 from kmtl.layers.maker import LayerMaker
 from kmtl.layers.mask import SoftMask
@@ -87,6 +89,7 @@ __all__ = [
     "ChainField",
     "ClassCosines",
     "ClusterCentres",
+    "DecisionTrees",
     "DeepSupervision",
     "Dropout",
     "DSelectKGate",
@@ -106,6 +109,7 @@ __all__ = [
     "JointLogits",
     "LayerMaker",
     "LocationAndSpread",
+    "LinearColumns",
     "LowRankMaker",
     "Masked",
     "MaskedBatchNormalization",

@@ -1,4 +1,4 @@
-"""Which nets are averaged, and which stand in the leaderboard; by validation rows."""
+"""What is averaged, and which nets stand in the leaderboard; by validation rows."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import numpy as np
 
 from kmtl.evaluation.ensemble import greedy_shares
 from kmtl.tabular.nets import Net
+from kmtl.tabular.rivals import Rivals
 from kmtl.tabular.scores import Skill
 
-#: Nets in the average, those that count twice counted twice.
-DRAWS = 8
+#: Models in the average, those that count twice counted twice.
+DRAWS = 12
+
+Member = Net | Rivals
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -20,28 +23,28 @@ class Chosen:
     """What was chosen.
 
     Args:
-        members: Nets of the average, and how often each counts.
+        members: Of the average, and how often each counts.
         shared: The best single net in which targets share weights, if there is one.
         alone: The best in which each target has its own, or for one target the best.
         counts: Numbers of nets that these two are the best of.
     """
 
-    members: list[tuple[Net, int]]
+    members: list[tuple[Member, int]]
     shared: Net | None
     alone: Net | None
     counts: tuple[int, int]
 
     @property
     def nets(self) -> list[Net]:
-        """All of them, each once."""
+        """All nets among them, each once."""
         singles = [net for net in (self.shared, self.alone) if net is not None]
-        found = [net for net, _ in self.members]
+        found = [member for member, _ in self.members if isinstance(member, Net)]
         return found + [net for net in singles if net not in found]
 
     def average(
         self, answers: Mapping[str, Mapping[str, np.ndarray]]
     ) -> dict[str, np.ndarray]:
-        """Target -> mean of the members' answers, given by net and target."""
+        """Target -> mean of the members' answers, given by member and target."""
         return averaged([answers[n.name] for n, _ in self.members], self.shares)
 
     @property
@@ -49,8 +52,10 @@ class Chosen:
         return [count for _, count in self.members]
 
 
-def choose(nets: Sequence[Net], skills: Mapping[str, Skill]) -> Chosen:
-    """The best few nets, whose average is the best on the validation rows.
+def choose(
+    nets: Sequence[Net], skills: Mapping[str, Skill], others: Sequence[Rivals] = ()
+) -> Chosen:
+    """The best few models, whose average is the best on the validation rows.
 
     One average for all targets, by their mean skill: an average per target would fit
     the few validation rows as many times.
@@ -58,18 +63,20 @@ def choose(nets: Sequence[Net], skills: Mapping[str, Skill]) -> Chosen:
     Args:
         nets: The trained nets.
         skills: Target -> how answers are judged.
+        others: What may be in the average beside nets.
     """
-    answers = [net.answers for net in nets]
+    pool: list[Member] = [*nets, *others]
+    answers = [member.answers for member in pool]
 
     def score(counts: Sequence[int]) -> float:
         mean = averaged(answers, counts)
         return float(np.mean([skill(mean[name]) for name, skill in skills.items()]))
 
-    counts = greedy_shares(score, len(nets), DRAWS)
+    counts = greedy_shares(score, len(pool), DRAWS)
     shared = [net for net in nets if net.candidate.shares]
     alone = [net for net in nets if not net.candidate.shares]
     return Chosen(
-        [(net, count) for net, count in zip(nets, counts, strict=True) if count],
+        [(one, count) for one, count in zip(pool, counts, strict=True) if count],
         _best(shared),
         _best(alone),
         (len(shared), len(alone)),

@@ -23,6 +23,7 @@ from kmtl.tabular.clock import Clock
 from kmtl.tabular.journal import Journal
 from kmtl.tabular.nets import Net, Trainer
 from kmtl.tabular.predictor import TablePredictor
+from kmtl.tabular.rival_models import MODELLED, can_be_modelled, model_of
 from kmtl.tabular.rivals import fit_rivals
 from kmtl.tabular.search import TOGETHER, Search
 from kmtl.tabular.targets import TargetColumn, check_kinds
@@ -59,9 +60,10 @@ def fit_table(
     prints what it takes each column for. Then nets are trained: kmtl's defaults first,
     a net per target next, then others that read numbers, share weights, balance targets
     or regularise in another way (`kmtl.tabular.candidates` has the order), then more
-    seeds of the best three. The best few are averaged, chosen greedily by the
-    validation rows. A linear model and scikit-learn's gradient boosting are tuned on
-    the same rows. At the end all are scored on the test rows, once.
+    seeds of the best three. Linear models, forests and gradient boosting of
+    scikit-learn are tuned on the same rows. The best few are averaged, chosen greedily
+    by the validation rows: nets, and linear models and forests where they help. At the
+    end all are scored on the test rows, once.
 
     The time is looked at between trainings and after every epoch: none begins when it
     is over, and each takes a quarter of it at most, with as many epochs as fit. The
@@ -206,12 +208,23 @@ def _fit(
         search.run()
     if search.interrupted and verbose:
         sys.stdout.write("Interrupted: going on with the nets that there are.\n")
-    chosen = choose(search.nets, skills)
+    others = list(rivals.values())
+    averaged = [side for side in others if side.name in MODELLED]
+    chosen = choose(
+        search.nets, skills, averaged if can_be_modelled(data.tasks) else ()
+    )
     sides = [
         leaderboard.answers_of_sides(trainer, chosen, rivals, part.x)
         for part in (data.validation, data.test)
     ]
-    model = average([trainer.rebuilt(net) for net, _ in chosen.members], chosen.shares)
+    like = trainer.rebuilt(search.nets[0])
+    members = [
+        trainer.rebuilt(one)
+        if isinstance(one, Net)
+        else model_of(one.by_target, table, like)
+        for one, _ in chosen.members
+    ]
+    model = average(members, chosen.shares)
     predictor = TablePredictor(
         model,
         tuple(targets),
@@ -223,7 +236,7 @@ def _fit(
         },
         data.description,
         leaderboard.rows_of(data, targets, chosen, rivals, *sides),
-        leaderboard.trial_rows(search.nets, chosen),
+        leaderboard.trial_rows(search.nets, chosen, others),
     )
     if verbose:
         sys.stdout.write(f"{predictor!r}\n")

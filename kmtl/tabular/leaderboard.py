@@ -10,7 +10,7 @@ import numpy as np
 from kmtl.data.containers import TaskData
 from kmtl.tabular.choosing import Chosen
 from kmtl.tabular.nets import Net, Trainer
-from kmtl.tabular.rivals import LINEAR, TREES, Rival
+from kmtl.tabular.rivals import Rivals
 from kmtl.tabular.scores import lead, scores, sign
 from kmtl.tabular.targets import TargetColumn
 from kmtl.tabular.verdicts import ALONE, AVERAGE, SHARED, verdict
@@ -27,25 +27,27 @@ Answers = dict[str, dict[str, np.ndarray]]
 def answers_of_sides(
     trainer: Trainer,
     chosen: Chosen,
-    rivals: Mapping[str, Mapping[str, Rival]],
+    rivals: Mapping[str, Rivals],
     x: np.ndarray,
 ) -> Answers:
     """What every side says of some prepared rows."""
+    others = {
+        kind: {name: one.answers(x) for name, one in side.by_target.items()}
+        for kind, side in rivals.items()
+    }
     by_net = {net.name: trainer.answers(net, x) for net in chosen.nets}
-    found = {AVERAGE: chosen.average(by_net)}
+    found = {AVERAGE: chosen.average({**by_net, **others})}
     for side, net in ((SHARED, chosen.shared), (ALONE, chosen.alone)):
         if net is not None:
             found[side] = by_net[net.name]
-    for kind in (LINEAR, TREES):
-        found[kind] = {name: one.answers(x) for name, one in rivals[kind].items()}
-    return found
+    return found | others
 
 
 def rows_of(
     data: TaskData,
     targets: Sequence[TargetColumn],
     chosen: Chosen,
-    rivals: Mapping[str, Mapping[str, Rival]],
+    rivals: Mapping[str, Rivals],
     on_validation: Answers,
     on_test: Answers,
 ) -> list[dict[str, Any]]:
@@ -100,15 +102,15 @@ def _choice(
     side: str,
     name: str,
     chosen: Chosen,
-    rivals: Mapping[str, Mapping[str, Rival]],
+    rivals: Mapping[str, Rivals],
 ) -> str:
     """How a side was chosen, in words."""
     if side in rivals:
-        return rivals[side][name].choice
+        return rivals[side].by_target[name].choice
     if side == AVERAGE:
         parts = [
-            net.name + (f" (× {count})" if count > 1 else "")
-            for net, count in chosen.members
+            member.name + (f" (× {count})" if count > 1 else "")
+            for member, count in chosen.members
         ]
         return f"mean of {'; '.join(parts)}"
     net = chosen.shared if side == SHARED else chosen.alone
@@ -117,11 +119,13 @@ def _choice(
     return f"{net.name}: {net.candidate.why}; best of {count}"
 
 
-def trial_rows(nets: Sequence[Net], chosen: Chosen) -> list[dict[str, Any]]:
-    """One row per trained net."""
-    shares = {net.name: count for net, count in chosen.members}
+def trial_rows(
+    nets: Sequence[Net], chosen: Chosen, others: Sequence[Rivals] = ()
+) -> list[dict[str, Any]]:
+    """One row per trained net, and one for each other side."""
+    shares = {member.name: count for member, count in chosen.members}
     total = sum(shares.values())
-    return [
+    rows = [
         {
             "net": net.name,
             "why": net.candidate.why,
@@ -132,3 +136,15 @@ def trial_rows(nets: Sequence[Net], chosen: Chosen) -> list[dict[str, Any]]:
         }
         for net in nets
     ]
+    for side in others:
+        rows.append(
+            {
+                "net": side.name,
+                "why": "no net: one per target, by scikit-learn",
+                "validation_skill": side.skill,
+                "epochs": 0,
+                "seconds": float("nan"),
+                "share": shares.get(side.name, 0) / total,
+            }
+        )
+    return rows

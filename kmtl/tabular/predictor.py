@@ -29,7 +29,7 @@ _REMEDY = "Save the predictor again, or take another copy."
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TablePredictor:
-    """The averaged nets of a table, and how they came to be.
+    """The averaged models of a table, and how they came to be.
 
     Made by `kmtl.fit_table`, or read by `kmtl.load_table`.
 
@@ -51,10 +51,10 @@ class TablePredictor:
     nets: list[dict[str, Any]] = dataclasses.field(repr=False)
 
     def __repr__(self) -> str:
-        members = [row for row in self.nets if row["share"]]
+        members = [row["net"] for row in self.nets if row["share"]]
         parts = ", ".join(f"{name} {len(rows)}" for name, rows in self.rows.items())
         lines = [
-            f"<TablePredictor: mean of {len(members)} of {len(self.nets)} nets; "
+            f"<TablePredictor: mean of {len(members)} of {len(self.nets)} models; "
             f"rows: {parts}>"
         ]
         for target in self.targets:
@@ -133,18 +133,20 @@ class TablePredictor:
     def leaderboard(self) -> pandas.DataFrame:
         """Per target every side, the best on the test rows first.
 
-        Columns: `target`; `model`: the averaged nets (which `predict` uses), the best
-        net in which targets share weights, the best in which each has its own, a linear
-        model and gradient boosting; `metric`, and whether `better` is `"higher"` or
+        Columns: `target`; `model`: the average (which `predict` uses), the best net in
+        which targets share weights, the best in which each has its own, a linear model,
+        a forest and gradient boosting; `metric`, and whether `better` is `"higher"` or
         `"lower"`; `test`, on rows that were looked at once, after all choices;
         `validation`, by which these were made; `choice`: what was chosen, and how.
         """
         return frame_of(self.board)
 
     def trials(self) -> pandas.DataFrame:
-        """One row per trained net, in their order: what it is for, its skill on the
-        validation rows (0: no better than the mean, 1: perfect; mean over the targets),
-        epochs, seconds, and its share in the average."""
+        """One row per trained net, in their order, then one per other kind of model.
+
+        What it is for, its skill on the validation rows (0: no better than the mean, 1:
+        perfect; mean over the targets), epochs, seconds, and its share in the average.
+        """
         import pandas as pd
 
         return pd.DataFrame(self.nets)

@@ -1,10 +1,11 @@
-"""What nets are compared with: linear models and boosted trees of scikit-learn."""
+"""What nets are compared with, and averaged with: linear models and trees of
+scikit-learn."""
 
 from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ from kmtl.tabular.clock import Clock
 from kmtl.tabular.scores import Skill, kind_of, present
 from kmtl.tasks.base import Task
 
-LINEAR, TREES = "linear model", "gradient boosting"
+LINEAR, FOREST, TREES = "linear model", "forest", "gradient boosting"
 #: Share of the time within which further settings are tried; the first always is.
-SHARE = 0.15
+SHARE = 0.2
 #: scikit-learn's trees take so many categories of a column.
 MOST_CATEGORIES = 255
 
@@ -25,6 +26,20 @@ RIDGE = (1.0, 10.0, 0.1, 100.0, 1000.0)
 LOGISTIC = (1.0, 0.1, 0.01, 10.0)
 #: Rate, leaves and trees; the first are scikit-learn's defaults.
 BOOSTING = ((0.1, 31, 100), (0.05, 15, 400), (0.1, 7, 200))
+#: Kind, rows in a leaf at least, and share of the columns that a division looks at.
+FOREST_OF_VALUES = (
+    ("ExtraTrees", 1, 1.0),
+    ("RandomForest", 1, "sqrt"),
+    ("ExtraTrees", 5, 1.0),
+    ("RandomForest", 5, 1.0),
+)
+FOREST_OF_CLASSES = (
+    ("RandomForest", 1, "sqrt"),
+    ("RandomForest", 5, "sqrt"),
+    ("ExtraTrees", 2, "sqrt"),
+)
+#: Trees of a forest: as many as there are nodes for, in all targets together.
+MOST_TREES, LEAST_TREES, MOST_NODES = 300, 50, 4_000_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,6 +63,32 @@ class Rival:
         return _answers(self.task, self.model, x)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rivals:
+    """One kind of models, one for each target: what a net for all of them is.
+
+    Args:
+        name: Of the kind.
+        by_target: Target -> its model.
+        answers: Target -> answers for the validation rows.
+    """
+
+    name: str
+    by_target: Mapping[str, Rival]
+    answers: Mapping[str, np.ndarray]
+
+    @classmethod
+    def of(cls, name: str, by_target: Mapping[str, Rival], x: np.ndarray) -> Rivals:
+        """With the answers for prepared validation rows."""
+        answers = {target: rival.answers(x) for target, rival in by_target.items()}
+        return cls(name, by_target, answers)
+
+    @property
+    def skill(self) -> float:
+        """Mean over the targets."""
+        return float(np.mean([rival.skill for rival in self.by_target.values()]))
+
+
 def fit_rivals(
     table: Table,
     tasks: list[Task],
@@ -57,8 +98,8 @@ def fit_rivals(
     skills: Mapping[str, Skill],
     clock: Clock,
     seed: int,
-) -> dict[str, dict[str, Rival]]:
-    """Kind -> target -> the best of its settings on the validation rows.
+) -> dict[str, Rivals]:
+    """Kind -> of each target the best of its settings on the validation rows.
 
     Args:
         table: Says what the columns of `x` are.
@@ -71,15 +112,17 @@ def fit_rivals(
     """
     whole = clock.share(SHARE)
     own = Clock(None if whole is None else whole / 60)
-    found: dict[str, dict[str, Rival]] = {LINEAR: {}, TREES: {}}
+    kinds = {LINEAR: _linear, FOREST: _forest, TREES: _trees}
+    found: dict[str, dict[str, Rival]] = {kind: {} for kind in kinds}
     tried: dict[tuple[str, str], int] = {}
-    most = max(len(RIDGE), len(LOGISTIC), len(BOOSTING))
+    trees = _trees_for(len(x), len(tasks))
+    most = max(map(len, (RIDGE, LOGISTIC, BOOSTING, FOREST_OF_VALUES)))
     for number in range(most):
-        for kind, settings in ((LINEAR, _linear), (TREES, _trees)):
+        for kind, settings in kinds.items():
             for task in tasks:
                 if number and own.over:
                     continue
-                made = settings(table, task, number, seed)
+                made = settings(table, task, number, seed, trees)
                 if made is None:
                     continue
                 model, choice = made
@@ -91,14 +134,13 @@ def fit_rivals(
                 best = found[kind].get(task.name)
                 if best is None or rival.skill > best.skill:
                     found[kind][task.name] = rival
+    for kind, by_target in found.items():
+        for name, one in by_target.items():
+            choice = f"{one.choice}; best of {tried[kind, name]}"
+            by_target[name] = dataclasses.replace(one, choice=choice)
     return {
-        kind: {
-            name: dataclasses.replace(
-                one, choice=f"{one.choice}; best of {tried[kind, name]}"
-            )
-            for name, one in by_name.items()
-        }
-        for kind, by_name in found.items()
+        kind: Rivals.of(kind, by_target, validation_x)
+        for kind, by_target in found.items()
     }
 
 
@@ -132,10 +174,13 @@ def _answers(task: Task, model: Any, x: np.ndarray) -> np.ndarray:
     return chances[:, 1] if kind_of(task) == "binary_classification" else chances
 
 
-Maker = Callable[[Table, Task, int, int], "tuple[Any, str] | None"]
+def _trees_for(rows: int, targets: int) -> int:
+    """How many trees a forest has: fewer where trees of many rows would fill memory."""
+    nodes = 2 * rows * targets  # of a tree whose leaves hold a row each
+    return max(LEAST_TREES, min(MOST_TREES, MOST_NODES // nodes))
 
 
-def _linear(table: Table, task: Task, number: int, seed: int) -> Any:
+def _linear(table: Table, task: Task, number: int, seed: int, trees: int) -> Any:
     """Ridge or logistic regression on standard units and one-hot categories."""
     from sklearn.compose import ColumnTransformer
     from sklearn.linear_model import LogisticRegression, Ridge
@@ -147,7 +192,7 @@ def _linear(table: Table, task: Task, number: int, seed: int) -> Any:
     if number >= len(options):
         return None
     value = options[number]
-    numbers, flags, codes = _columns(table)
+    numbers, flags, codes = columns_of(table)
     front = ColumnTransformer(
         [
             ("numbers", StandardScaler(), numbers),
@@ -161,13 +206,30 @@ def _linear(table: Table, task: Task, number: int, seed: int) -> Any:
     return make_pipeline(front, model), f"logistic regression, C {value:g}"
 
 
-def _trees(table: Table, task: Task, number: int, seed: int) -> Any:
+def _forest(table: Table, task: Task, number: int, seed: int, trees: int) -> Any:
+    """Many trees, each of other rows or divisions; categories by their numbers."""
+    from sklearn import ensemble
+
+    regression = kind_of(task) == "regression"
+    options = FOREST_OF_VALUES if regression else FOREST_OF_CLASSES
+    if number >= len(options):
+        return None
+    kind, leaf, share = options[number]
+    model = getattr(ensemble, f"{kind}{'Regressor' if regression else 'Classifier'}")(
+        trees, min_samples_leaf=leaf, max_features=share, random_state=seed
+    )
+    name = {"ExtraTrees": "extra trees", "RandomForest": "random trees"}[kind]
+    columns = "all columns" if share == 1.0 else f"{share} of the columns"
+    return model, f"{trees} {name}, leaves of {leaf} or more rows, {columns}"
+
+
+def _trees(table: Table, task: Task, number: int, seed: int, trees: int) -> Any:
     from sklearn import ensemble
 
     if number >= len(BOOSTING):
         return None
-    rate, leaves, trees = BOOSTING[number]
-    _, _, codes = _columns(table)
+    rate, leaves, count = BOOSTING[number]
+    _, _, codes = columns_of(table)
     sizes = dict(zip(codes, table.cardinalities, strict=True))
     few = [column for column, size in sizes.items() if size <= MOST_CATEGORIES]
     regression = kind_of(task) == "regression"
@@ -175,15 +237,15 @@ def _trees(table: Table, task: Task, number: int, seed: int) -> Any:
     model = getattr(ensemble, f"HistGradientBoosting{kind}")(
         learning_rate=rate,
         max_leaf_nodes=leaves,
-        max_iter=trees,
+        max_iter=count,
         early_stopping=False,
         categorical_features=few or None,
         random_state=seed,
     )
-    return model, f"{trees} trees of {leaves} leaves, rate {rate:g}"
+    return model, f"{count} trees of {leaves} leaves, rate {rate:g}"
 
 
-def _columns(table: Table) -> tuple[list[int], list[int], list[int]]:
+def columns_of(table: Table) -> tuple[list[int], list[int], list[int]]:
     """Places of numbers, of flags for missing cells, and of codes of categories."""
     first = len(table.parts)
     second = first + len(table.indicators)

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kmtl.tabular.rivals import LINEAR, TREES
+from kmtl.tabular.rivals import FOREST, LINEAR, TREES
 from kmtl.tabular.scores import lead, present, score, sign
 from kmtl.tasks.base import Task
 
-AVERAGE, SHARED, ALONE = "averaged nets", "shared net", "independent nets"
+AVERAGE, SHARED, ALONE = "average", "shared net", "independent nets"
 #: A difference is more than chance from so many of its standard errors on.
 ERRORS = 2.0
 RESAMPLES = 200
@@ -89,17 +89,17 @@ def _sharing(sides: _Sides) -> str:
 
 
 def _others(sides: _Sides) -> str:
-    others = [name for name in (TREES, LINEAR) if name in sides.scores]
-    words = {TREES: "A tree model", LINEAR: "A linear model"}
+    words = {TREES: "Boosting", FOREST: "A forest", LINEAR: "A linear model"}
+    others = [name for name in words if name in sides.scores]
     if not others or not math.isfinite(sides.scores[AVERAGE]):
         return ""
     best = max(others, key=lambda name: sides.gain(name, AVERAGE))
     gain = sides.gain(best, AVERAGE)
-    both = f"{sides.shown(best)}, averaged nets {sides.shown(AVERAGE)}"
+    both = f"{sides.shown(best)}, average {sides.shown(AVERAGE)}"
     if sides.is_chance(best, AVERAGE):
         return f"{words[best]} is as good, within chance ({both})."
     if gain > 0:
         gained = sides.in_words(gain, AVERAGE)
         return f"{words[best]} is better by {gained} ({both})."
     gained = sides.in_words(gain, best)
-    return f"The averaged nets are better than both others by {gained} ({both})."
+    return f"The average is better than linear models and trees by {gained} ({both})."

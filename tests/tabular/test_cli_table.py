@@ -69,7 +69,7 @@ def test_from_a_file_to_an_export(file: Path, tmp_path: Path) -> None:
     arguments = ["--targets", "sold,stars", "--trials", "1", "--out", f"{tmp_path}/r"]
     found = CliRunner().invoke(main, ["table", str(file), *arguments])
     assert found.exit_code == 0, found.output
-    for words in ("rooms", "categorical, 3 values", "averaged nets", "load_table"):
+    for words in ("rooms", "categorical, 3 values", "average", "load_table"):
         assert words in found.output
     board = pd.read_csv(tmp_path / "r" / "leaderboard.csv")
     again = kmtl.load_table(tmp_path / "r" / "predictor")

@@ -37,6 +37,7 @@ def predictor() -> Any:
         patch.setattr("kmtl.tabular.fitting.candidates", small_nets)
         few_trees = ((0.1, 31, 20), (0.05, 7, 40))
         patch.setattr("kmtl.tabular.rivals.BOOSTING", few_trees)
+        patch.setattr("kmtl.tabular.rivals.MOST_TREES", 10)
         return kmtl.fit_table(houses(), TARGETS, trials=3, **QUICK)
 
 
@@ -57,17 +58,17 @@ def test_parts_are_of_different_rows(predictor: Any) -> None:
 
 def test_every_side_stands_in_the_leaderboard(predictor: Any) -> None:
     board = predictor.leaderboard()
-    sides = {"averaged nets", "shared net", "independent nets", "linear model"}
+    sides = {"average", "shared net", "independent nets", "linear model"}
     for target in TARGETS:
         own = board[board["target"] == target]
-        assert set(own["model"]) == sides | {"gradient boosting"}
+        assert set(own["model"]) == sides | {"forest", "gradient boosting"}
         assert own["choice"].str.len().min() > 5
         ranked = own["test"] * np.where(own["better"] == "higher", -1, 1)
         assert ranked.is_monotonic_increasing
     assert board["test"].notna().all()
 
 
-def test_averaged_nets_score_as_scikit_learn_says(
+def test_the_average_scores_as_scikit_learn_says(
     predictor: Any, test_rows: pd.DataFrame
 ) -> None:
     found = predictor.predict(test_rows, probabilities=True)
@@ -79,7 +80,7 @@ def test_averaged_nets_score_as_scikit_learn_says(
     accuracy = metrics.accuracy_score(test_rows["stars"], found["stars"])
     wanted = dict(zip(TARGETS, (error, area, accuracy), strict=True))
     for target, value in wanted.items():
-        row = on_test(predictor, target, "averaged nets")
+        row = on_test(predictor, target, "average")
         assert row["test"] == pytest.approx(value, rel=1e-4)
     again = predictor.evaluate(test_rows).groupby("target").first()["value"]
     assert again.to_dict() == pytest.approx(wanted, rel=1e-4)
@@ -266,6 +267,7 @@ def test_the_same_seed_gives_the_same(
     monkeypatch.setattr("kmtl.tabular.fitting.candidates", small_nets)
     few_trees = ((0.1, 31, 20), (0.05, 7, 40))
     monkeypatch.setattr("kmtl.tabular.rivals.BOOSTING", few_trees)
+    monkeypatch.setattr("kmtl.tabular.rivals.MOST_TREES", 10)
     again = kmtl.fit_table(houses(), TARGETS, trials=3, **QUICK)
     pd.testing.assert_frame_equal(
         again.leaderboard(), predictor.leaderboard(), rtol=1e-5
@@ -307,7 +309,7 @@ def test_one_target_tiny_time_and_own_tasks(capsys: Any) -> None:
     assert len(found.trials()) >= 1
     board = found.leaderboard()
     assert set(board["model"]) == {
-        *("averaged nets", "net", "linear model", "gradient boosting"),
+        *("average", "net", "linear model", "forest", "gradient boosting"),
     }
     assert set(board["metric"]) == {"rmse ($)"}
     assert found.predict(frame).columns.tolist() == ["price"]

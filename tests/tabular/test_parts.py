@@ -245,10 +245,10 @@ def test_verdicts_say_what_the_scores_say() -> None:
     words = said(PRICE, labels, mean=near, shared=near, alone=far, linear=far)
     assert words.startswith("Share it: better by 9")
     assert "%" in words
-    assert "The averaged nets are better than both others" in words
+    assert "The average is better than linear models and trees" in words
     words = said(PRICE, labels, mean=far, shared=far, alone=near, trees=near)
     assert words.startswith("Train it alone: better by")
-    assert "A tree model is better by 9" in words
+    assert "Boosting is better by 9" in words
     like = labels + rng.normal(scale=1.0, size=200)
     words = said(PRICE, labels, mean=far, shared=far, alone=like, linear=like)
     assert words.startswith("Share it or not: no difference beyond chance")
@@ -264,7 +264,7 @@ def test_points_of_accuracy_and_undefined_scores() -> None:
     wrong = np.where(np.arange(300)[:, None] % 2 == 0, right, np.eye(3)[[0] * 300])
     words = said(KIND, labels, mean=wrong, shared=right, alone=wrong, trees=right)
     assert "Share it: better by 33 points of accuracy" in words
-    assert "A tree model is better by 33 points" in words
+    assert "Boosting is better by 33 points" in words
     ones = np.ones(10, int)  # no AUC
     words = said(SOLD, ones, mean=ones * 0.5, shared=ones * 0.5, alone=ones * 0.4)
     assert "no difference beyond chance" in words

@@ -1,0 +1,114 @@
+"""Linear models and forests of scikit-learn as models of kmtl."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from table_tools import houses
+
+import kmtl
+from kmtl.evaluation import average
+from kmtl.tabular.clock import Clock
+from kmtl.tabular.nets import answers_of
+from kmtl.tabular.rival_models import MODELLED, can_be_modelled, model_of
+from kmtl.tabular.rivals import _trees_for, fit_rivals
+from kmtl.tabular.scores import Skill
+
+pytestmark = pytest.mark.backend
+TASKS = [
+    kmtl.Regression("price", transform="standardize", unit="$"),
+    kmtl.BinaryClassification("sold"),
+    kmtl.Classification("stars", classes=4),  # no row has class 1
+    kmtl.BinaryClassification("always"),
+]
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Any:
+    frame = houses()
+    table = kmtl.inputs.Table().fit(frame[["rooms", "area", "town"]])
+    x = table.prepare(frame[["rooms", "area", "town"]], "rows")
+    price = frame["price in $"].to_numpy("float32").reshape(-1, 1)
+    stars = frame["stars"].to_numpy() % 2 * 2 + (np.arange(len(frame)) % 7 == 0)
+    y = {
+        "price": price,
+        "sold": (frame["sold"] == "yes").to_numpy("int32").reshape(-1, 1),
+        "stars": np.where(stars == 1, 3, stars).astype("int32"),
+        "always": np.ones((len(frame), 1), "int32"),
+    }
+    skills = {task.name: Skill(task, y[task.name], y[task.name]) for task in TASKS}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kmtl.tabular.rivals.MOST_TREES", 10)
+        patch.setattr("kmtl.tabular.rivals.LEAST_TREES", 10)
+        patch.setattr("kmtl.tabular.rivals.BOOSTING", ((0.1, 7, 2),))
+        rivals = fit_rivals(table, TASKS, x, y, x, skills, Clock(0.0001), seed=0)
+    net = kmtl.build(
+        backbone=kmtl.backbones.TabularMLP(units=(4,), numerical=None),
+        inputs={"table": table},
+        tasks=TASKS,
+    )
+    return table, x, rivals, net
+
+
+@pytest.mark.parametrize("kind", MODELLED)
+def test_it_says_what_scikit_learn_says(kind: str, fitted: Any, tmp_path: Path) -> None:
+    table, x, rivals, net = fitted
+    made = model_of(rivals[kind].by_target, table, net)
+    outputs = made.predict(x, verbose=0)
+    found = answers_of(made.tasks, outputs)
+    for task in TASKS:
+        wanted = rivals[kind].answers[task.name]
+        scale = np.abs(wanted).max() if task.name == "price" else 1.0
+        np.testing.assert_allclose(found[task.name], wanted, atol=2e-5 * scale)
+    made.save(tmp_path / "made.keras")
+    again = keras.models.load_model(tmp_path / "made.keras")
+    for name, value in again.predict(x, verbose=0).items():
+        np.testing.assert_allclose(value, outputs[name], rtol=1e-6)
+
+
+def test_categories_that_training_had_not_weigh_nothing(fitted: Any) -> None:
+    table, x, rivals, net = fitted
+    made = model_of(rivals["linear model"].by_target, table, net)
+    strange = x[:3].copy()
+    strange[:, -1] = 0  # an unknown town
+    found = answers_of(made.tasks, made.predict(strange, verbose=0))
+    rival = rivals["linear model"].by_target["price"]
+    np.testing.assert_allclose(found["price"], rival.answers(strange), rtol=1e-5)
+
+
+def test_it_is_averaged_with_nets(fitted: Any) -> None:
+    table, x, rivals, net = fitted
+    made = model_of(rivals["forest"].by_target, table, net)
+    both = average([net, made], [1, 3])
+    parts = [answers_of(m.tasks, m.predict(x, verbose=0)) for m in (net, made)]
+    found = answers_of(both.tasks, both.predict(x, verbose=0))
+    for name, value in found.items():
+        wanted = parts[0][name] / 4 + parts[1][name] * 3 / 4
+        np.testing.assert_allclose(value, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_classes_in_an_order_have_no_such_model() -> None:
+    assert can_be_modelled(TASKS)
+    assert not can_be_modelled([*TASKS, kmtl.Ordinal("grade", classes=3)])
+
+
+def test_forests_of_many_rows_have_fewer_trees() -> None:
+    assert _trees_for(500, 3) == 300
+    assert _trees_for(10_000, 2) == 100
+    assert _trees_for(10**6, 2) == 50
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("kind", MODELLED)
+def test_its_export_takes_raw_columns(kind: str, fitted: Any, tmp_path: Path) -> None:
+    table, _, rivals, net = fitted
+    made = average([net, model_of(rivals[kind].by_target, table, net)])
+    made.export(tmp_path / "export")
+    rows = houses()[["rooms", "area", "town"]].iloc[:5]
+    report = kmtl.verify_export(tmp_path / "export", made, rows)
+    assert report, pd.DataFrame(rows)
