@@ -69,6 +69,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(skip)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before the test's fixtures, which may train as well."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        eager = not os.environ.get("KMTL_THOROUGH") and long_tests.runs_eagerly(
+            item.nodeid.removeprefix("tests/")
+        )
+        if tf.config.functions_run_eagerly() != eager:
+            tf.config.run_functions_eagerly(eager)
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> Iterator[None]:
     """Seed Python, NumPy and the backend, and undo a changed dtype policy."""

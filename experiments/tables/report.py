@@ -12,6 +12,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 #: Figures of the sides, measured before: side -> set -> [mean, spread or None].
 REFERENCE = json.loads((HERE / "reference.json").read_text("utf-8"))
+SEARCHED = "kmtl_fit_table"
 TITLES = {
     "linear": "linear, tuned",
     "forest": "forest, tuned",
@@ -22,7 +23,7 @@ TITLES = {
     "tabm": "TabM",
     "kmtl": "kmtl",
     "kmtl_mean": "kmtl, mean of 4",
-    "kmtl_fit_table": "kmtl.fit_table",
+    SEARCHED: "kmtl.fit_table",
 }
 #: Sets on whose validation rows the defaults were chosen.
 TUNED_ON = ("enb", "oes97", "osales", "parkinsons")
@@ -63,6 +64,61 @@ def figures(runs: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
         if own:
             found[name] = own
     return found
+
+
+def first_division(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Set -> side -> score on the test rows of the first division, where `fit_table`
+    was run on it: all of these have seen the same rows."""
+    found: dict[str, dict[str, float]] = {}
+    for run in runs:
+        if run["split"] == 0:
+            own = found.setdefault(run["set"], {})
+            own[run["side"]] = float(np.mean([m["test"] for m in run["members"]]))
+            if run["side"] == "kmtl" and "mean" in run and run["seeds"] > 1:
+                own["kmtl_mean"] = run["mean"]["test"]
+    return {name: found[name] for name in data.SETS if SEARCHED in found.get(name, {})}
+
+
+def _first_page(found: dict[str, dict[str, float]], results: dict[str, Any]) -> str:
+    """A table of one division: who was best on it, and where `fit_table` stands."""
+    if not found:
+        return "Not run yet."
+    used = [s for s in TITLES if any(s in own for own in found.values())]
+    lines = [
+        "| set | " + " | ".join(TITLES[s] for s in used) + " | place | of the best |",
+        "|---" * (len(used) + 3) + "|",
+    ]
+    first = near = 0
+    for name, own in found.items():
+        place, gap, spread = standing(name, own, results["sets"][name]["sides"])
+        first, near = first + (place == 1), near + (gap <= spread)
+        cells = [f"{own[s]:.3f}".lstrip("0") if s in own else "–" for s in used]
+        others = sum(not side.startswith("kmtl") for side in own)
+        line = [name, *cells, f"{place} of {others + 1}", _gap(gap, spread)]
+        lines.append("| " + " | ".join(line) + " |")
+    words = (
+        f"First on {first} of {len(found)}; first, or behind by less than the spread"
+    )
+    return "\n".join([*lines, "", f"{words} of the best side's score, on {near}."])
+
+
+def standing(
+    name: str, own: dict[str, float], sides: dict[str, dict[str, Any]]
+) -> tuple[int, float, float]:
+    """Place of `fit_table` among the other sides, by how much it is behind the best of
+    them (<= 0: ahead), and the spread of that side over the divisions."""
+    sign = -1 if name in BINARY else 1
+    others = {side: score for side, score in own.items() if not side.startswith("kmtl")}
+    best = min(others, key=lambda side: sign * others[side])
+    place = 1 + sum(sign * s < sign * own[SEARCHED] for s in others.values())
+    spread = sides.get(best, {}).get("spread") or 0.0
+    return place, sign * (own[SEARCHED] - others[best]), spread
+
+
+def _gap(gap: float, spread: float) -> str:
+    if gap <= 0:
+        return f"{-gap:.3f} ahead"
+    return f"{gap:.3f} behind (spread {spread:.3f})"
 
 
 def _figure(scores: list[Any], cost: list[Any]) -> dict[str, Any]:
@@ -115,7 +171,8 @@ def write(
     text = json.dumps(results, indent=1, sort_keys=True) + "\n"
     (out / f"results{fast}.json").write_text(text, "utf-8")
     if not fast:
-        (out / "README.md").write_text(_page(results), "utf-8")
+        page = _page(results, _first_page(first_division(runs), results))
+        (out / "README.md").write_text(page, "utf-8")
     return results
 
 
@@ -130,7 +187,7 @@ def _cell(figure: dict[str, Any] | None) -> str:
     return text
 
 
-def _page(results: dict[str, Any]) -> str:
+def _page(results: dict[str, Any], first: str) -> str:
     sets = results["sets"]
     used = [s for s in TITLES if any(s in one["sides"] for one in sets.values())]
     lines = [
@@ -155,6 +212,7 @@ def _page(results: dict[str, Any]) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in results["versions"].items())
     return notes.format(
         table="\n".join(lines),
+        first=first,
         costs=", ".join(costs) or "none yet",
         lost=", ".join(lost) or "none of those measured",
         reference=results["reference"],

@@ -96,32 +96,50 @@ def set_shares(model: MultiTaskModel, shares: Sequence[float]) -> None:
 
 
 def greedy_shares(
-    score: Callable[[Sequence[int]], float], candidates: int, draws: int
+    score: Callable[[Sequence[int]], float],
+    candidates: int,
+    draws: int,
+    first: int = 0,
 ) -> list[int]:
     """How often each candidate is in the mean that scores best.
 
-    Begins with the best one, and adds, as often as asked, the one with which the mean
-    is best, which may be one that is in it already. The best of these means is taken.
+    Begins with the `first` best ones, and adds, as often as asked, the one with which
+    the mean is best, which may be one that is in it already. The best of these means is
+    taken.
 
     Args:
         score: Function of the numbers of times that each candidate counts; higher is
             better, NaN the worst.
         candidates: How many there are, >= 1.
-        draws: Members at most, >= 1.
+        draws: Members to add at most, >= 1.
+        first: How many the mean begins with. Where few rows decide, some that are good
+            by themselves keep one that is the best by chance from ruling alone.
+            Defaults to 0.
 
     Returns:
         Numbers of times.
 
     Reference: Caruana et al., Ensemble selection from libraries of models, ICML 2004.
     """
+
+    def value(counts: Sequence[int]) -> float:
+        found = score(counts)
+        return found if found == found else -float("inf")
+
     counts = [0] * candidates
     found: list[tuple[float, list[int]]] = []
+    if first:
+        alone = [
+            value([int(i == at) for at in range(candidates)]) for i in range(candidates)
+        ]
+        for place in sorted(range(candidates), key=lambda i: -alone[i])[:first]:
+            counts[place] = 1
+        found.append((value(counts), counts))
     for _ in range(draws):
         tried = []
         for place in range(candidates):
             more = [count + (place == at) for at, count in enumerate(counts)]
-            value = score(more)
-            tried.append((value if value == value else -float("inf"), more))
+            tried.append((value(more), more))
         best = max(tried, key=lambda pair: pair[0])  # the first of equal ones
         counts = best[1]
         found.append(best)

@@ -66,9 +66,10 @@ class Candidate:
 def candidates(table: Table, targets: int) -> list[Candidate]:
     """What is tried, in this order; each structure with little and much dropout.
 
-    First kmtl's defaults, then a net per target of the same kind, then other ways to
-    read numbers, to share, to balance and to regularise. What does not apply is left
-    out: sharing with one target, cross-stitch with many.
+    First kmtl's defaults, then a net per target of the same kind (with many targets
+    later, because that takes long), then other ways to regularise, to read numbers, to
+    balance and to share. What does not apply is left out: sharing with one target,
+    cross-stitch with many.
 
     Args:
         table: The inputs, fitted.
@@ -91,70 +92,87 @@ def candidates(table: Table, targets: int) -> list[Candidate]:
         shares=False,
         sharing="independent",
     )
-    mixed = MMoE(experts=4)
-    found = _two_rates(base)
-    if several:
-        found += _two_rates(alone)
+    members = change(
+        base,
+        name="members",
+        why="eight nets in one that share most weights, each with its own loss",
+        members=8,
+        units=(128, 128),
+    )
+    small = change(
+        base,
+        name="small",
+        why="narrow, with strong weight decay",
+        units=(64, 64),
+        weight_decay=0.1,
+    )
+    cheap = [members, *_two_rates(small)]
     if embedded is not None:
-        found += _two_rates(
-            change(base, name="plain", why="numbers not embedded", numerical=None)
+        plain = change(base, name="plain", why="numbers not embedded", numerical=None)
+        cheap += _two_rates(plain)
+        cheap.append(
+            change(
+                members,
+                name="members, plain",
+                why="eight nets in one, numbers not embedded",
+                numerical=None,
+                units=(256, 256),
+            )
         )
-        if several:
+    many = targets > MOST_STITCHED
+    found = _two_rates(base)
+    if several and not many:
+        found += _two_rates(alone)
+    found += cheap
+    if several:
+        found += _shared_otherwise(base)
+    if many:
+        # As many nets as there are targets take their time.
+        found.append(alone)
+    elif several:
+        if embedded is not None:
             plain = change(alone, name="alone, plain", numerical=None)
             found += _two_rates(
                 change(plain, why="a net per target, numbers not embedded")
             )
-    if several:
-        half = (128, 128)
-        found += [
+        found.append(
             change(
                 base,
-                name="split",
-                why="the last block is each target's own",
-                sharing=HardSharing(depth=1),
-            ),
-            change(
-                base,
-                name="experts",
-                why="four experts, mixed by each target (MMoE)",
-                sharing=mixed,
-                units=half,
-            ),
-            change(
-                base,
-                name="balanced",
-                why="losses weighed by learned uncertainty",
-                weighting="uncertainty",
-            ),
-        ]
-        if targets <= MOST_STITCHED:
-            found.append(
-                change(
-                    base,
-                    name="cross-stitch",
-                    why="a column per target, mixed after each block",
-                    sharing="cross_stitch",
-                    units=half,
-                )
+                name="cross-stitch",
+                why="a column per target, mixed after each block",
+                sharing="cross_stitch",
+                units=(128, 128),
             )
-    found += [
+        )
+    found.append(
+        change(base, name="deep", why="three blocks", units=(256, 256, 256)),
+    )
+    return found
+
+
+def _shared_otherwise(base: Candidate) -> list[Candidate]:
+    change = dataclasses.replace
+    return [
         change(
             base,
-            name="members",
-            why="eight nets in one that share most weights, each with its own loss",
-            members=8,
+            name="balanced",
+            why="losses weighed by learned uncertainty",
+            weighting="uncertainty",
+        ),
+        change(
+            base,
+            name="split",
+            why="the last block is each target's own",
+            sharing=HardSharing(depth=1),
+        ),
+        change(
+            base,
+            name="experts",
+            why="four experts, mixed by each target (MMoE)",
+            sharing=MMoE(experts=4),
             units=(128, 128),
         ),
-        change(
-            base,
-            name="small",
-            why="narrow, with strong weight decay",
-            units=(64, 64),
-            weight_decay=0.1,
-        ),
-        change(base, name="deep", why="three blocks", units=(256, 256, 256)),
     ]
-    return found
 
 
 def _two_rates(candidate: Candidate) -> list[Candidate]:

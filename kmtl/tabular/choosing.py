@@ -12,8 +12,9 @@ from kmtl.tabular.nets import Net
 from kmtl.tabular.rivals import Rivals
 from kmtl.tabular.scores import Skill
 
-#: Models in the average, those that count twice counted twice.
-DRAWS = 12
+#: The average begins with so many of the best (of few models with a third of them),
+#: and so many more are drawn.
+FIRST, DRAWS = 5, 10
 
 Member = Net | Rivals
 
@@ -72,7 +73,7 @@ def choose(
         mean = averaged(answers, counts)
         return float(np.mean([skill(mean[name]) for name, skill in skills.items()]))
 
-    counts = greedy_shares(score, len(pool), DRAWS)
+    counts = greedy_shares(score, len(pool), DRAWS, min(FIRST, len(pool) // 3))
     shared = [net for net in nets if net.candidate.shares]
     alone = [net for net in nets if not net.candidate.shares]
     return Chosen(

@@ -127,7 +127,7 @@ def trial_rows(
     total = sum(shares.values())
     rows = [
         {
-            "net": net.name,
+            "model": net.name,
             "why": net.candidate.why,
             "validation_skill": net.skill,
             "epochs": net.epochs,
@@ -139,7 +139,7 @@ def trial_rows(
     for side in others:
         rows.append(
             {
-                "net": side.name,
+                "model": side.name,
                 "why": "no net: one per target, by scikit-learn",
                 "validation_skill": side.skill,
                 "epochs": 0,

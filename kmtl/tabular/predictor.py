@@ -51,7 +51,7 @@ class TablePredictor:
     nets: list[dict[str, Any]] = dataclasses.field(repr=False)
 
     def __repr__(self) -> str:
-        members = [row["net"] for row in self.nets if row["share"]]
+        members = [row["model"] for row in self.nets if row["share"]]
         parts = ", ".join(f"{name} {len(rows)}" for name, rows in self.rows.items())
         lines = [
             f"<TablePredictor: mean of {len(members)} of {len(self.nets)} models; "

@@ -132,7 +132,7 @@ def test_the_trees_are_what_scikit_learn_fits(predictor: Any) -> None:
 
 def test_the_best_members_are_averaged(predictor: Any) -> None:
     trials = predictor.trials()
-    assert trials["net"].tolist() == ["shared", "shared, dropout", "alone"]
+    assert trials["model"].tolist() == ["shared", "shared, dropout", "alone"]
     assert trials["share"].sum() == pytest.approx(1)
     assert trials["validation_skill"].between(-1, 1).all()
     assert trials["epochs"].tolist() == [2, 2, 2]
@@ -292,7 +292,7 @@ def test_every_candidate_trains_and_averages() -> None:
         kmtl.inputs.Table().fit(houses()[["rooms", "area", "town"]]), 3
     )
     found = kmtl.fit_table(houses(), TARGETS, trials=len(wanted) + 2, **QUICK)
-    names = found.trials()["net"].tolist()
+    names = found.trials()["model"].tolist()
     assert names[: len(wanted)] == [candidate.name for candidate in wanted]
     assert names[len(wanted)].endswith(", seed 1")
     assert names[len(wanted) + 1].endswith(", seed 2")
