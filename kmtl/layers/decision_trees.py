@@ -69,7 +69,8 @@ class DecisionTrees(keras.layers.Layer):
         trees = [tree.tree_ for tree in forest.estimators_]
         sizes = [tree.node_count for tree in trees]
         roots = np.cumsum([0, *sizes[:-1]])
-        left, right = [], []
+        left: list[np.ndarray] = []
+        right: list[np.ndarray] = []
         for root, tree in zip(roots, trees, strict=True):
             own = np.arange(tree.node_count)
             for children, found in (

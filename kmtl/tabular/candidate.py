@@ -122,7 +122,7 @@ def candidates(table: Table, targets: int) -> list[Candidate]:
     many = targets > MOST_STITCHED
     found = _two_rates(base)
     if several and not many:
-        found += _two_rates(alone)
+        found.append(alone)
     found += cheap
     if several:
         found += _shared_otherwise(base)
@@ -130,6 +130,7 @@ def candidates(table: Table, targets: int) -> list[Candidate]:
         # As many nets as there are targets take their time.
         found.append(alone)
     elif several:
+        found.append(_two_rates(alone)[1])
         if embedded is not None:
             plain = change(alone, name="alone, plain", numerical=None)
             found += _two_rates(

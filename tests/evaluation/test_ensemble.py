@@ -160,6 +160,9 @@ def test_members_are_chosen_greedily_with_replacement() -> None:
     assert greedy_shares(score, 3, 2) == [0, 1, 0]  # 1.1 is no better than 0.9
     assert greedy_shares(score, 3, 3) == [0, 2, 1]
     assert greedy_shares(lambda counts: float("nan"), 2, 2) == [1, 0]
+    # The two best alone come first, and stay where no other does better.
+    assert greedy_shares(score, 3, 1, first=2) == [0, 2, 1]
+    assert greedy_shares(lambda counts: 1.0 - counts[2], 3, 1, first=2) == [1, 1, 0]
 
 
 def test_models_that_differ_are_refused(members: list[Any]) -> None:
