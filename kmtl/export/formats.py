@@ -100,6 +100,13 @@ def _write_onnx(
             str(file), format="onnx", verbose=False, input_signature=[specs], **options
         )
     model = onnx.load(file)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    given = [i.name for i in model.graph.input if i.name not in constants]
+    if len(given) > len(keras.tree.flatten(specs)):
+        raise ValueError(
+            "Numbers of a layer did not get into the file, and would be asked for as "
+            f"inputs: {', '.join(given)}"
+        )
     onnx.helper.set_model_props(model, {description.KEY: json.dumps(described)})
     onnx.save(model, file)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -60,21 +61,29 @@ class OrderedClasses(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: Tensor) -> Tensor:
-        return self._log_probabilities(ops.cast(inputs, "float32"), self.thresholds)
+        cuts = self._cuts() if self.method == "coral" else ()
+        return self._log_probabilities(ops.cast(inputs, "float32"), cuts)
 
-    def _log_probabilities(self, inputs: Tensor, thresholds: Any) -> Tensor:
+    def _cuts(self) -> tuple[Tensor, ...]:
+        """The first threshold, how far each is from it, and the log of what their
+        distances leave between them."""
+        thresholds: Any = self.thresholds
+        gaps = ops.softplus(thresholds[1:]) + _GAP
+        below = ops.concatenate([thresholds[:1] * 0.0, ops.cumsum(gaps)], axis=0)
+        return thresholds[:1] * 1.0, below, ops.log(-ops.expm1(-gaps))
+
+    def _log_probabilities(self, inputs: Tensor, cuts: Sequence[Tensor]) -> Tensor:
         if self.method == "corn":
             logits, passed = inputs, ops.cumsum(ops.log_sigmoid(inputs), axis=-1)
             stopped = ops.log_sigmoid(-logits)
             first = stopped[..., :1]
             middle = passed[..., :-1] + stopped[..., 1:]
             return ops.concatenate([first, middle, passed[..., -1:]], axis=-1)
-        gaps = ops.softplus(thresholds[1:]) + _GAP
-        below = ops.concatenate([thresholds[:1] * 0.0, ops.cumsum(gaps)], axis=0)
-        logits = inputs + thresholds[:1] - below
+        start, below, share = cuts
+        logits = inputs + start - below
         above, under = ops.log_sigmoid(logits), ops.log_sigmoid(-logits)
         # s(a) - s(b) = s(a) s(-b) (1 - exp(b - a)), which loses no digits.
-        between = above[..., :-1] + under[..., 1:] + ops.log(-ops.expm1(-gaps))
+        between = above[..., :-1] + under[..., 1:] + share
         return ops.concatenate([under[..., :1], between, above[..., -1:]], axis=-1)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -82,11 +91,11 @@ class OrderedClasses(keras.layers.Layer):
 
     def to_keras(self) -> keras.Model:
         """The same of Keras' own operations."""
-        thresholds = None
-        if self.thresholds is not None:
-            thresholds = ops.convert_to_numpy(self.thresholds.value)
+        # As NumPy's arrays: tensors of now would become inputs of an ONNX file.
+        cuts = self._cuts() if self.method == "coral" else ()
+        given = [ops.convert_to_numpy(part) for part in cuts]
         inputs = keras.Input(batch_shape=self._input_shape, dtype="float32")
-        outputs = self._log_probabilities(inputs, thresholds)
+        outputs = self._log_probabilities(inputs, given)
         return keras.Model(inputs, outputs, name=self.name)
 
     def get_config(self) -> Config:

@@ -87,9 +87,11 @@ def boxes(
     height, width = picture.shape[:2]
     if picture.dtype.kind == "f":
         picture = picture.clip(0, 1)
-    grey = {"cmap": "gray"} if picture.shape[-1] == 1 else {}
+    grey = picture.shape[-1] == 1
     ax.imshow(
-        picture[..., 0] if grey else picture, extent=(0, width, height, 0), **grey
+        picture[..., 0] if grey else picture,
+        cmap="gray" if grey else None,
+        extent=(0, width, height, 0),
     )
 
     def draw(box: Any, text: str, colour: str, style: str) -> None:

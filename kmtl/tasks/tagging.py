@@ -75,7 +75,10 @@ class Tagging(Classification):
     crf: bool = False
 
     vector_axis = 2
-    LOSSES: ClassVar = {**Classification.LOSSES, "crf": None}
+    LOSSES: ClassVar = {
+        **Classification.LOSSES,
+        "crf": None,  # type: ignore[dict-item]  # `loss_values_beside`
+    }
     METRICS: ClassVar = {
         **Classification.METRICS,
         "span_f1": (lambda task, name: metrics.SpanF1(task.labels, name=name), True),

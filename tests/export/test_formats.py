@@ -169,3 +169,16 @@ def test_a_converter_that_fails_says_why(
     with pytest.raises(ValueError, match=r"cannot express .*operation: Frobnicate"):
         model.export(tmp_path / "m.onnx", format="onnx")
     assert export_tools.leftovers(tmp_path) == []
+
+
+def test_onnx_files_have_all_numbers_of_layers(tmp_path: Path) -> None:
+    """Those that a layer's plain form computes from its weights, too."""
+    tasks = [kmtl.Ordinal("size", classes=4), kmtl.Regression("b", transform="log1p")]
+    model = kmtl.build_mlp(input_shape=(2,), tasks=tasks, units=(3,), seed=0)
+    model.adapt_targets({"b": np.arange(9.0)})
+    x = np.ones((2, 2), "float32")
+    model.export(tmp_path / "m.onnx", format="onnx")
+    found = run(tmp_path / "m.onnx", "onnx", {"inputs": x})
+    logits = model.predict(x, verbose=0)
+    np.testing.assert_allclose(found["size"], softmax(logits["size"]), atol=1e-5)
+    np.testing.assert_allclose(found["b"], logits["b"], atol=1e-5)

@@ -1,5 +1,4 @@
-"""Every kind of task in ONNX and LiteRT: the numbers of the model, or a refusal that
-names the operation."""
+"""Every kind of task in ONNX and LiteRT: the numbers of the model."""
 
 from __future__ import annotations
 
@@ -16,8 +15,6 @@ from kmtl.export import _isolated
 from kmtl.testing._models import model_of
 
 FORMATS = {"onnx": "m.onnx", "litert": "m.tflite"}
-# What a format cannot express: (kind, format) -> what the refusal says.
-REFUSED: dict[tuple[str, str], str] = {}
 # Kinds that differ by their options.
 MORE = {
     "tagging_crf": kmtl.Tagging("t", classes=3, crf=True),
@@ -80,24 +77,9 @@ KINDS = sorted({*EXAMPLES, *MORE})
 def test_numbers_are_those_of_the_model(
     format: str, steps: bool, tmp_path: Path
 ) -> None:
-    kinds = [
-        kind
-        for kind in KINDS
-        if (kind in STEPS) == steps and (kind, format) not in REFUSED
-    ]
+    kinds = [kind for kind in KINDS if (kind in STEPS) == steps]
     model = trained(kinds)
     path = tmp_path / FORMATS[format]
     model.export(path, format=format, verbose=False)
     x = rows_of(kinds[0])[:2]
     check(model, x, run(path, format, x))
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize(("kind", "format"), REFUSED)
-def test_what_cannot_be_expressed_is_named(
-    kind: str, format: str, tmp_path: Path
-) -> None:
-    model = trained([kind])
-    with pytest.raises(ValueError, match=REFUSED[kind, format]):
-        model.export(tmp_path / FORMATS[format], format=format, verbose=False)
-    assert list(tmp_path.iterdir()) == []
