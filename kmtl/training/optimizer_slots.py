@@ -121,7 +121,7 @@ def learned_earlier(
             value = ops.convert_to_tensor(values[i])
             axes = tuple(range(1 if rows else 0, len(value.shape)))
             found.append(ops.any(ops.not_equal(value, 0), axis=axes))
-    earlier = functools.reduce(ops.logical_or, found)
+    earlier = functools.reduce(ops.logical_or, found, ops.convert_to_tensor(False))
     return ops.logical_and(applies, earlier)
 
 
