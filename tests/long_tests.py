@@ -59,14 +59,20 @@ KEPT = {
     ],
     "training/test_gradient_weightings.py::test_accumulated_steps*": ["parameters"],
     "training/test_gradient_weightings.py::test_an_absent_task_is_left_out*": ["moco"],
+    "training/test_frozen.py::test_one_task_has_nothing_to_balance": ["[!ck]*"],
+    "training/test_precision.py::test_weights_really_move*": ["mixed_float16"],
+    "training/test_floatx.py::test_a_model_in_float64_trains": ["moco"],
     "training/test_frozen.py::test_a_model_frozen_whole_stays_as_it_is": ["*pcgrad*"],
     "training/test_rate_factors.py::test_a_step_is_that_of_an_optimizer*": [
-        *("Adam", "AdamW", "Ftrl", "Muon", "SGD"),
+        *("Adam", "Muon", "SGD"),
     ],
     "tuning/test_resume.py::test_killed_at_any_entry_a_search_ends_the_same": ["False"],
     "tuning/test_resume.py::test_another_search_in_the_same_folder*": [
         "changes[05]*",
     ],
+    "tuning/test_search_files.py::test_a_disk_that_fails_for*": ["error[02]"],
+    "tuning/test_space_parts.py::test_schedule_and_batch_size*": ["2"],
+    "tuning/test_stopping.py::test_pruned_trials_are_no_failures": ["asha", "optuna"],
     "tuning/test_results.py::test_every_tuner_takes_several_goals": ["*BayesianO*"],
     "tuning/test_reuse.py::test_equals_a_new_model": ["relations"],
     "weighting/test_auto_lambda.py::test_the_gradient_is_that_of*": [
@@ -80,6 +86,10 @@ KEPT = {
     ],
     "sharing/test_hierarchical.py::test_training_saving_and_plain*": ["features"],
     "layers/test_deep_supervision.py::test_loss_and_logs": ["pcgrad"],
+    "export/test_formats.py::test_several_inputs_by_name*": ["onnx"],
+    "export/test_units.py::test_units_and_best_classes": ["tf_saved_model"],
+    "relations/test_relations.py::test_a_step_adds*": ["pcgrad"],
+    "weighting/test_gradient_properties.py::test_weights_lie*": ["moco", "cr_mogm"],
     "export/test_saved_model.py::test_half_precision_models*": ["mixed_float16"],
 }
 #: Tests whose matter others touch, too: what they hold in particular is held by
@@ -216,7 +226,6 @@ KEPT_ON_TENSORFLOW = {
 }
 #: Test -> the variants that are kept on JAX; TensorFlow runs them all.
 KEPT_ON_JAX = {
-    "training/test_cpu_kernels.py::test_convolution": ["size[02]*True", "size[34]*"],
     "training/test_freezing.py::test_under_every_weighting": [
         *("*upgrad*", "*uncertainty*", "*moco*", "*gradnorm*"),
     ],
@@ -243,7 +252,6 @@ KEPT_ON_JAX = {
         "upgrad"
     ],
     "training/test_gradient_weightings.py::test_what_layers_add*": ["*features*"],
-    "training/test_precision.py::test_weights_really_move*": ["mixed_float16"],
     "weighting/test_loss_contract.py::test_contract": [
         *(
             "check_compiled-*",
@@ -259,7 +267,6 @@ NOT_ON_JAX = [
     "contract/test_contract.py::test_relations*",
     "losses/test_keras_losses.py::test_loss*",
     "metrics/test_metrics.py::test_metric*",
-    "training/test_cpu_kernels.py::test_auto_lambda*",
     "training/test_freezing.py::test_frozen_in_the_middle*",
     "training/test_rate_factors.py::test_compiled_as_eagerly*",
     "training/test_runs.py::test_another_configuration*",

@@ -97,6 +97,7 @@ def test_pooling_passes_nan_on_and_has_forward_derivatives() -> None:
     assert np.isnan(gradient[0, 1, 1, 0])
 
 
+@pytest.mark.thorough
 def test_auto_lambda_learns_with_them() -> None:
     """It differentiates a step forward."""
     tasks = [kmtl.Regression("a"), kmtl.Regression("b")]
