@@ -81,6 +81,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl.training.loading import load_model as load_model
     from kmtl.training.model import MultiTaskModel as MultiTaskModel
     from kmtl.training.recipe import Recipe as Recipe
+    from kmtl.training.ungrouping import ungrouped as ungrouped
     from kmtl.transferring import add_task as add_task
     from kmtl.transferring import forgetting as forgetting
     from kmtl.transferring import remove_task as remove_task
@@ -131,6 +132,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "kmtl.training.loading": ("load_model",),
     "kmtl.training.model": ("MultiTaskModel",),
     "kmtl.training.recipe": ("Recipe",),
+    "kmtl.training.ungrouping": ("ungrouped",),
     "kmtl.transferring": ("transfer", "add_task", "remove_task", "forgetting"),
     "kmtl.tuning": (
         "HyperModel",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -19,6 +19,7 @@ from kmtl.layers.maker import LayerMaker
 from kmtl.sharing import HardSharing, Sharing
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_loss_weights, check_unique_tasks
+from kmtl.tasks.head_groups import grouped_heads
 from kmtl.tasks.heads import HeadContext
 from kmtl.tasks.output import TaskOutput
 from kmtl.training.built_with import BuiltWith
@@ -128,16 +129,18 @@ def build(
 
     ways = Ways(trunk)
 
-    def head(task: Task, features: Tensor, part: str = "head") -> Tensor:
+    def context(task: Task, features: Tensor, part: str = "head") -> HeadContext:
         own = front.of(task)
         layers = trunk.head_maker(make.part(f"{task.name}_{part}"))
         layers = dataclasses.replace(layers, kernel_initializer=task.kernel_initializer)
         # Earlier blocks would be read past the reversal.
         levels = None if task.adversarial else ways.levels(features)
-        context = HeadContext(layers, own.shape, own.scale, levels)
-        return task.build_head(features, context)
+        return HeadContext(layers, own.shape, own.scale, levels)
 
-    logits = scheme.assemble(ways.backbone, encoded, tasks, head, make)
+    def head(task: Task, features: Tensor, part: str = "head") -> Tensor:
+        return task.build_head(features, context(task, features, part))
+
+    logits = _logits(scheme, ways.backbone, encoded, tasks, head, make, context)
     outputs = {
         task.name: TaskOutput(task, weight_rule=rule, members=trunk.members)(
             logits[task.name]
@@ -154,6 +157,31 @@ def build(
         input_name=input_name,
     )
     return model
+
+
+def _logits(
+    scheme: Sharing,
+    backbone: Backbone,
+    encoded: Any,
+    tasks: tuple[Task, ...],
+    head: Callable[..., Tensor],
+    make: LayerMaker,
+    context: Callable[..., HeadContext],
+) -> dict[str, Tensor]:
+    """Each task's logits; heads of many tasks alike are one layer."""
+    own = type(scheme)
+    plain = own.assemble is Sharing.assemble and own.outputs is Sharing.outputs
+    if not plain or backbone.members > 1:
+        return scheme.assemble(backbone, encoded, tasks, head, make)
+    features = scheme.connect(backbone, encoded, tasks, make)
+    contexts = {task.name: context(task, features[task.name]) for task in tasks}
+    grouped = grouped_heads(tasks, features, contexts)
+    return {
+        task.name: grouped[task.name]
+        if task.name in grouped
+        else head(task, features[task.name])
+        for task in tasks
+    }
 
 
 def build_mlp(

@@ -67,7 +67,7 @@ class RNN(SequenceBackbone):
             recurrent_initializer=keras.initializers.Orthogonal(
                 seed=make.layer_seed("rnn_recurrent")
             ),
-            **make._kernel("rnn"),
+            **make.kernel_options("rnn"),
         )(self.with_mask(features, index, make))
         features = self.normalize(index, features, make)
         return self.drop(index, features, make)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from kmtl._private.keras import node_of
+from kmtl.layers.head_group import HeadGroup, HeadOfGroup
 from kmtl.layers.members import ToMembers
 from kmtl.typing import Layer, Node, Operation
 
@@ -170,7 +171,7 @@ _L = keras.layers
     "Tile", "Take", "TakeAlongAxis", "Pad", "Where", "Copy", "StopGradient", "Flip",
     "OneHot", "TopK", "Sort", "Argsort", "Argmax", "Argmin", "Greater", "GreaterEqual",
     "Less", "LessEqual", "Equal", "NotEqual", "LogicalAnd", "LogicalOr", "LogicalNot",
-    "ZerosLike", "OnesLike", "Full", "Identity", "Ravel",
+    "ZerosLike", "OnesLike", "Full", "Identity", "Ravel", HeadOfGroup,
 )  # fmt: skip
 def _nothing(layer: Layer, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
     return 0
@@ -240,6 +241,11 @@ def _norm(layer: Layer, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> in
 def _dense(layer: Layer, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
     products = 2 * inputs[0][-1] * _elements(outputs)
     return products + _after(layer, outputs)
+
+
+@flops_rule(HeadGroup)
+def _head_group(layer: Layer, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+    return (2 * inputs[0][-1] + 1) * _elements(outputs)
 
 
 @flops_rule(_L.EinsumDense)

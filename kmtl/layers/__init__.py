@@ -38,6 +38,7 @@ from kmtl.layers.grouped_convolution import (
     GroupedConv2D,
     GroupedConv3D,
 )
+from kmtl.layers.head_group import HeadGroup, HeadOfGroup
 from kmtl.layers.joint import JointLogits
 from kmtl.layers.linear_columns import LinearColumns
 from kmtl.layers.low_rank import LowRankMaker
@@ -104,6 +105,8 @@ __all__ = [
     "GroupedDense",
     "GroupedFlatten",
     "GroupedLayerNormalization",
+    "HeadGroup",
+    "HeadOfGroup",
     "Increasing",
     "InformationTransfer",
     "JointLogits",

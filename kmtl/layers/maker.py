@@ -115,7 +115,8 @@ class LayerMaker:
         scoped = f"{self.seed}/{_join(self.seed_scope, name)}"
         return zlib.crc32(scoped.encode()) & 0x7FFFFFFF
 
-    def _kernel(self, name: str) -> Config:
+    def kernel_options(self, name: str) -> Config:
+        """Initializer and regulariser of the kernel of a layer."""
         # A regulariser object must not be shared between layers of a cloned model.
         regularizer = keras.regularizers.get(self.kernel_regularizer)
         if regularizer is not None:
@@ -169,7 +170,9 @@ class LayerMaker:
         if not values:
             config = {key: _seeded(value, seed) for key, value in config.items()}
         if self.kernel_regularizer is not None and "kernel_regularizer" in config:
-            config["kernel_regularizer"] = self._kernel(name)["kernel_regularizer"]
+            config["kernel_regularizer"] = self.kernel_options(name)[
+                "kernel_regularizer"
+            ]
         config[SOURCE] = source if values else None
         return self.layer(type(source), name, **config)
 
@@ -184,13 +187,13 @@ class LayerMaker:
         return type(source).from_config(config)
 
     def dense(self, units: int, name: str, **kwargs: Any) -> keras.layers.Layer:
-        kwargs = {**self._kernel(name), **kwargs}
+        kwargs = {**self.kernel_options(name), **kwargs}
         return self.layer(keras.layers.Dense, name, units=int(units), **kwargs)
 
     def conv(
         self, filters: int, kernel_size: int | tuple[int, ...], name: str, **kwargs: Any
     ) -> keras.layers.Layer:
-        kwargs = {"padding": "same", **self._kernel(name), **kwargs}
+        kwargs = {"padding": "same", **self.kernel_options(name), **kwargs}
         kwargs |= {"filters": int(filters), "kernel_size": kernel_size}
         return self.layer(keras.layers.Conv2D, name, **kwargs)
 

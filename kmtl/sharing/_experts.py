@@ -26,7 +26,7 @@ def check_depth(depth: Any, backbone: Backbone) -> int:
 
 def gate_kernel(name: str, make: LayerMaker) -> Config:
     """Initializer and regulariser of a gate's kernel, as of every other kernel."""
-    return make._kernel(name)
+    return make.kernel_options(name)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import keras
 from kmtl.layers.maker import LayerMaker
 from kmtl.layers.sequences import Masked, mask_of, pooled
 from kmtl.tasks.decoders import decoded
-from kmtl.typing import Shape, Tensor
+from kmtl.typing import Config, Shape, Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +78,13 @@ def last_dense(units: int, head: HeadContext) -> keras.layers.Layer:
     Under a policy of half precision too, in which numbers about 2000 would be
     multiples of 8, and scores that differ alike.
     """
+    return head.make.dense(units, "logits", **last_dense_options())
+
+
+def last_dense_options() -> Config:
+    """Arguments of the layer that makes a head's numbers; see `last_dense`."""
     half = keras.config.dtype_policy().compute_dtype in ("float16", "bfloat16")
-    return head.make.dense(units, "logits", **({"dtype": "float32"} if half else {}))
+    return {"dtype": "float32"} if half else {}
 
 
 def the_map(shapes: Sequence[Sequence]) -> tuple[int | None, ...] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import keras
@@ -218,17 +218,42 @@ class TaskOutput(keras.layers.Layer):
         """
         if self.transform is None:
             return labels
+        forward = self.transform.forward
+        values = self._side_by_side(layers, labels, forward)
+        return ops.where(mask > 0, values, 0.0)
+
+    def read(self, values: Tensor) -> Tensor:
+        """What the net puts out, in float32, in the labels' unit."""
+        if self.transform is None:
+            return values
+        return self._of_values.read(values, self.transform, self._state)
+
+    def read_side_by_side(self, layers: Sequence[TaskOutput], values: Tensor) -> Tensor:
+        """`read` of several layers alike, whose rows follow one another."""
+        if self.transform is None:
+            return values
+
+        def read(blocks: Tensor, state: dict) -> Tensor:
+            return self._of_values.read(blocks, cast(Transform, self.transform), state)
+
+        return self._side_by_side(layers, values, read)
+
+    def _side_by_side(
+        self,
+        layers: Sequence[TaskOutput],
+        rows: Tensor,
+        function: Callable[[Tensor, dict], Tensor],
+    ) -> Tensor:
+        """An entrywise function of blocks of rows, each with its layer's state."""
         state = {}
         for name, own in self._state.items():
             # Tensors: tf.stack takes no variables.
             values = [layer._state[name] * 1.0 for layer in layers]
-            axes = [1] * (len(labels.shape) - len(own.shape))
+            axes = [1] * (len(rows.shape) - len(own.shape))
             state[name] = ops.reshape(ops.stack(values), (-1, *axes, *own.shape))
-        sizes = ops.shape(labels)[1:]
-        blocks = ops.reshape(labels, (len(layers), -1, *sizes))
-        values = self.transform.forward(blocks, state)
-        values = ops.reshape(values, (-1, *sizes))
-        return ops.where(mask > 0, values, 0.0)
+        sizes = ops.shape(rows)[1:]
+        blocks = ops.reshape(rows, (len(layers), -1, *sizes))
+        return ops.reshape(function(blocks, state), (-1, *sizes))
 
     def before(self, outputs: Tensor) -> Tensor:
         """Outputs as the loss takes them: what came in when they came out.

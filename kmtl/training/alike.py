@@ -17,13 +17,13 @@ from keras import ops
 
 from kmtl.tasks.base import Task
 from kmtl.tasks.custom import CustomTask
+from kmtl.tasks.head_groups import FEWEST
 from kmtl.tasks.output import TaskOutput
 from kmtl.tasks.terms import are_several
 from kmtl.training.labels import apply_sample_weight, clean_labels, rank_of
+from kmtl.training.packed import Opened
 from kmtl.typing import Inputs, Model, Outputs, SampleWeight, TaskName, Tensor
 
-#: Fewer tasks are computed one by one: there is little to save.
-FEWEST = 12
 #: What may differ between tasks alike: it is in no loss of given outputs.
 _FREE = (
     "name",
@@ -191,7 +191,9 @@ def _fold(
     names = tuple(group)
     task = model.task(names[0])
     given = _joined([y[name] for name in names])
-    made = _joined([outputs[name] for name in names])
+    made = outputs.rows_of(names) if isinstance(outputs, Opened) else None
+    if made is None:
+        made = _joined([outputs[name] for name in names])
     labels, mask = clean_labels(task, x, {task.name: given}, made)
     weights = _weighted(mask, names, sample_weight)
     return Folded(names, task, given, labels, mask, made, weights)

@@ -9,13 +9,34 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import keras
 from keras import ops
 
-from kmtl.training.task_variables import shares_frozen, split_variables
-from kmtl.typing import Model, Tensor
+from kmtl._private.keras import nodes_of
+from kmtl.training.packed import Group, groups_in
+from kmtl.training.task_variables import (
+    rows_of_heads,
+    shares_frozen,
+    split_variables,
+)
+from kmtl.typing import Model, Tensor, Variable
 from kmtl.weighting.base import Weighting
+
+
+class SeveralHeads(NamedTuple):
+    """A layer of several heads, on a copy of the features for each of them.
+
+    Attributes:
+        group: The layer.
+        places: Places of its tasks among all, in their order in it.
+        stem: Model from the seam to what the layer reads; None where these are one.
+    """
+
+    group: Group
+    places: list[int]
+    stem: keras.Model | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +48,11 @@ class Plan:
         shared: Trainable variables that several tasks use.
         own: Dict task name -> trainable variables that it alone uses.
         trunk: Model from the inputs to the seam, or None without a seam.
-        heads: Dict task name -> model from the seam to its output.
+        heads: Dict task name -> model from the seam to its output, of the tasks that
+            have a head of their own.
+        rows: Trainable variables with a row for each of several heads, and the places
+            of these rows' tasks among all, in the order of the rows.
+        several: The layers of several heads, at the features level.
     """
 
     level: str
@@ -35,6 +60,25 @@ class Plan:
     own: dict[str, list]
     trunk: keras.Model | None
     heads: dict[str, keras.Model]
+    rows: list[tuple[Variable, list[int]]]
+    several: tuple[SeveralHeads, ...] = ()
+
+    def of_several(self, copies: Callable[[list[int]], Tensor]) -> dict[str, Tensor]:
+        """Packed outputs of the layers of several heads.
+
+        Args:
+            copies: Gives copies of the features `(G, N, ...)` of G tasks, by the places
+                of these among all.
+        """
+        found = {}
+        for heads in self.several:
+            own = copies(heads.places)
+            if heads.stem is not None:
+                rows = ops.reshape(own, (-1, *ops.shape(own)[2:]))
+                rows = heads.stem(rows, training=True)
+                own = ops.reshape(rows, (len(heads.places), -1, rows.shape[-1]))
+            found[heads.group.key] = heads.group.layer.of_copies(own)
+        return found
 
     @property
     def num_parameters(self) -> int:
@@ -52,7 +96,8 @@ def make_plan(model: Model, weighting: Weighting) -> Plan | None:
             part at more than one place or the method keeps a state per parameter.
     """
     shared, own = split_variables(model)
-    if len(own) == 1 or not (shared or any(own.values())):
+    rows = _rows(model)
+    if len(own) == 1 or not (shared or rows or any(own.values())):
         return None
     name = weighting.registered_name
     if not shared and shares_frozen(model):
@@ -85,13 +130,32 @@ def make_plan(model: Model, weighting: Weighting) -> Plan | None:
             f"Weighting '{name}' keeps a gradient per shared parameter and so has no "
             "features level: use level='parameters'."
         )
-    heads = {}
+    heads, several = {}, []
     if seam is not None:
+        names = list(model.task_names)
+        groups = groups_in(model)
+        if not all(group.whole for group in groups):
+            groups = ()
+        for group in groups:
+            read = nodes_of(group.layer)[0].input_tensors[0]
+            stem = None if read is seam.output else keras.Model(seam.output, read)
+            places = [names.index(name) for name in group.places]
+            several.append(SeveralHeads(group, places, stem))
+        inside = {name for group in groups for name in group.places}
         heads = {
             task: keras.Model(seam.output, tensor)
             for task, tensor in model.output.items()
+            if task not in inside
         }
-    return Plan(level, shared, own, trunk, heads)
+    return Plan(level, shared, own, trunk, heads, rows, tuple(several))
+
+
+def _rows(model: Model) -> list[tuple[Variable, list[int]]]:
+    names = list(model.task_names)
+    return [
+        (variable, [names.index(t) if t in names else len(names) for t in tasks])
+        for variable, tasks in rows_of_heads(model)
+    ]
 
 
 def current_plan(model: Model) -> Plan | None:
@@ -103,8 +167,13 @@ def current_plan(model: Model) -> Plan | None:
     if weighting is None or weighting.kind != "gradient":
         return None
     shared, own = split_variables(model)
-    known = ([], {}) if plan is None else (plan.shared, plan.own)
-    if _ids(shared, own) != _ids(*known):
+    rows = [variable for variable, _ in _rows(model)]
+    known = (
+        ([], {}, [])
+        if plan is None
+        else (plan.shared, plan.own, [variable for variable, _ in plan.rows])
+    )
+    if _ids(shared, own, rows) != _ids(*known):
         plan = make_plan(model, weighting)
         if plan is not None and plan.level == "parameters":
             kept = plan.num_parameters if weighting.parameter_state else None
@@ -113,8 +182,15 @@ def current_plan(model: Model) -> Plan | None:
     return plan
 
 
-def _ids(shared: list, own: dict[str, list]) -> list[int]:
-    return [id(v) for part in (shared, *own.values()) for v in part]
+def _ids(shared: list, own: dict[str, list], rows: list) -> list[int]:
+    return [id(v) for part in (shared, *own.values(), rows) for v in part]
+
+
+def row_factors(factors: Tensor, places: list[int], variable: Tensor) -> Tensor:
+    """Each task's factor, at the rows of a variable that are its own."""
+    every = ops.concatenate([factors, ops.ones((1,), factors.dtype)])
+    shape = (-1, *[1] * (len(variable.shape) - 1))
+    return ops.cast(ops.reshape(ops.take(every, places), shape), variable.dtype)
 
 
 def samples_twice(plan: Plan, weighting: Weighting) -> bool:

@@ -22,6 +22,9 @@ class CompileState:
     alike: tuple = ()
     #: Losses over several heads.
     joint: tuple = ()
+    #: The net up to the layers of several heads; the same while a step packs outputs.
+    packed_net: Any = None
+    packed: Any = None
     #: `(T,)` bool tensor of the step being traced: the batch has labels.
     present: Tensor | None = None
     #: Every row that `fit` trains on has a label of every task.

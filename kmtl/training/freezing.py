@@ -10,9 +10,11 @@ from keras import ops
 from kmtl import _checks
 from kmtl._private.keras import sublayers
 from kmtl.layers.dropout import Dropout
+from kmtl.layers.head_group import HeadGroup, HeadOfGroup, own_weights, trained_by
 from kmtl.tasks.output import TaskOutput
 from kmtl.training import rate_factors
 from kmtl.training.optimizer_slots import known_variables, note_known, rebuilt
+from kmtl.training.packed import groups_in
 from kmtl.training.run_record import carry_trained
 from kmtl.training.task_variables import tasks_of_layers
 from kmtl.typing import Layer, Model, TaskName, Variable
@@ -29,7 +31,7 @@ def parts_of(model: Model) -> dict[str, list[Layer]]:
     layers = [
         layer
         for layer in model.layers
-        if layer in users and not isinstance(layer, TaskOutput)
+        if layer in users and not isinstance(layer, (TaskOutput, HeadGroup))
     ]
     several = len(model.task_names) > 1
     heads: dict[TaskName, list[Layer]] = {name: [] for name in model.task_names}
@@ -48,7 +50,7 @@ def parts_of(model: Model) -> dict[str, list[Layer]]:
         if task is None:
             trunk.append(layer)
     for name, head in heads.items():
-        if not any(layer.weights for layer in head):  # the net is made by hand
+        if not any(own_weights(layer) for layer in head):  # the net is made by hand
             mine = {id(layer) for layer in own[name]}
             trunk = [layer for layer in trunk if id(layer) not in mine]
     parts = {"trunk": trunk}
@@ -57,7 +59,7 @@ def parts_of(model: Model) -> dict[str, list[Layer]]:
     return {
         name: members
         for name, members in parts.items()
-        if name in heads or any(layer.weights for layer in members)
+        if name in heads or any(own_weights(layer) for layer in members)
     }
 
 
@@ -76,7 +78,12 @@ def layers_of(model: Model, names: Sequence[str], what: str) -> list[Layer]:
 
 
 def set_trainable(model: Model, layers: Sequence[Layer], value: bool) -> bool:
-    """Freeze or thaw layers; whether something changed."""
+    """Freeze or thaw layers; whether something changed.
+
+    Raises:
+        ValueError: for some heads of those that are one layer.
+    """
+    layers = [*layers, *_whole_groups(model, layers)]
     changed = False
     for layer in layers:
         if any(one.trainable is not value for one in (layer, *sublayers(layer))):
@@ -86,6 +93,31 @@ def set_trainable(model: Model, layers: Sequence[Layer], value: bool) -> bool:
     if changed:
         forget_steps(model)
     return changed
+
+
+def _owner(layer: Layer) -> Layer:
+    return layer.group if isinstance(layer, HeadOfGroup) else layer
+
+
+def _whole_groups(model: Model, layers: Sequence[Layer]) -> list[Layer]:
+    """The layers of several heads, where all of these are among some layers."""
+    found = []
+    for group in groups_in(model):
+        heads = [
+            layer
+            for layer in layers
+            if isinstance(layer, HeadOfGroup) and layer.group is group.layer
+        ]
+        if heads and len(heads) < len(group.places):
+            raise ValueError(
+                f"The heads of tasks {group} are one layer, which is frozen or trained "
+                "as a whole: name all of these tasks, or take them apart with "
+                "kmtl.ungrouped(model). Received: "
+                f"{', '.join(layer.name for layer in heads)}"
+            )
+        if heads:
+            found.append(group.layer)
+    return found
 
 
 def forget_steps(model: Model) -> None:
@@ -107,10 +139,10 @@ def frozen_parts(model: Model) -> tuple[str, ...]:
         learning = [
             layer
             for layer in layers
-            if layer.weights and not isinstance(layer, Dropout)
+            if own_weights(layer) and not isinstance(layer, Dropout)
         ]
-        still = not any(layer.trainable_variables for layer in learning)
-        if still and not all(layer.trainable for layer in learning):
+        still = not any(trained_by(layer) for layer in learning)
+        if still and not all(_owner(layer).trainable for layer in learning):
             found.append(name)
     return tuple(found)
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import keras
 
 from kmtl.training import total_loss
-from kmtl.training.balance import Plan, aggregate, samples_twice
+from kmtl.training.balance import Plan, aggregate, row_factors, samples_twice
+from kmtl.training.packed import in_units
 from kmtl.training.step_jax import apply_gradients, changed_inputs, restore_absent
 from kmtl.typing import Data, Model, Tensor
 
@@ -65,9 +66,12 @@ def train_step(model: Model, state: Any, data: Data) -> tuple[dict, Any]:
         def from_features(own: list, copies: list) -> Any:
             def heads() -> Any:
                 y_pred = {
-                    name: plan.heads[name](copy, training=True)
-                    for name, copy in zip(model.task_names, copies, strict=True)
+                    name: head(copies[names.index(name)], training=True)
+                    for name, head in plan.heads.items()
                 }
+                if plan.several:
+                    y_pred |= plan.of_several(lambda at: copies[jnp.array(at)])
+                    y_pred = in_units(model, y_pred)
                 return (*losses_of(y_pred)[:2], y_pred)
 
             (losses, batch, y_pred), fixed = run(
@@ -76,11 +80,12 @@ def train_step(model: Model, state: Any, data: Data) -> tuple[dict, Any]:
             return jnp.sum(losses), (batch, y_pred, fixed)
 
         # A copy of the features per task: one backward pass gives all cotangents.
-        copies = [features] * len(model.task_names)
+        names = list(model.task_names)
+        copies = jnp.broadcast_to(features, (len(names), *features.shape))
         (own_gradients, cotangents), (batch, y_pred, non_trainable) = jax.grad(
             from_features, argnums=(0, 1), has_aux=True
         )(own, copies)
-        stacked = jnp.stack(cotangents)
+        stacked = cotangents
     else:
 
         def from_inputs(shared: list, own: list) -> Any:
@@ -170,10 +175,17 @@ def train_step(model: Model, state: Any, data: Data) -> tuple[dict, Any]:
         task_of = {
             id(v): t for t, name in enumerate(model.task_names) for v in plan.own[name]
         }
+        rows_at = {id(v): places for v, places in plan.rows}
+
+        def weighed(gradient: Tensor, variable: int) -> Tensor:
+            if variable in task_of:
+                return gradient * factors[task_of[variable]]
+            if variable in rows_at:
+                return gradient * row_factors(factors, rows_at[variable], gradient)
+            return gradient
+
         own_gradients = [
-            gradient * factors[task_of[id(model.trainable_variables[i])]]
-            if id(model.trainable_variables[i]) in task_of
-            else gradient
+            weighed(gradient, id(model.trainable_variables[i]))
             for i, gradient in zip(own_at, own_gradients, strict=True)
         ]
     if added is not None:  # no task's: neither balanced nor weighted

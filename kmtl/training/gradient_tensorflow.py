@@ -11,7 +11,8 @@ import tensorflow as tf
 from kmtl.losses.masked import all_replicas_sum, replica_count
 from kmtl.training import total_loss
 from kmtl.training.attacking import changed
-from kmtl.training.balance import Plan, aggregate, samples_twice
+from kmtl.training.balance import Plan, aggregate, row_factors, samples_twice
+from kmtl.training.packed import in_units
 from kmtl.training.step_tensorflow import (
     apply_gradients,
     moving_statistics,
@@ -28,6 +29,7 @@ def train_step(model: Model, data: Data) -> Logs:
     scale = tf.cast(model.optimizer.scale_loss(tf.ones(())), tf.float32)
     features: Tensor = None
     copies: dict[str, Tensor] = {}
+    several: list[Tensor] = []  # copies for the layers of several heads
     moving = moving_statistics(model)
     with tf.GradientTape(persistent=True) as tape:
         if plan.trunk is None:
@@ -40,6 +42,13 @@ def train_step(model: Model, data: Data) -> Logs:
                 name: head(copies[name], training=True)
                 for name, head in plan.heads.items()
             }
+            if plan.several:
+
+                def stacked(places: list[int]) -> Tensor:
+                    several.append(tf.stack([features] * len(places)))
+                    return several[-1]
+
+                y_pred = in_units(model, y_pred | plan.of_several(stacked))
         kept = total_loss.kept_predictions(model)
         penalty = total_loss.penalty_of(model, training=True)
         batch = total_loss.task_losses(model, x, y, y_pred, sample_weight, kept)
@@ -57,17 +66,21 @@ def train_step(model: Model, data: Data) -> Logs:
             added.append(batch.joint * scale)
         scaled_penalty = tf.add_n(added) if added else None
     mine = [variable for name in model.task_names for variable in plan.own[name]]
-    sources = [*mine, *copies.values()]
+    mine += [variable for variable, _ in plan.rows]
+    sources = [*mine, *copies.values(), *several]
     found = _connected(tape, everything, sources)
     own = {id(v): g for v, g in zip(mine, found, strict=False)}
-    if shares is None and copies:
-        cotangents = [[gradient] for gradient in found[len(mine) :]]
-    elif copies:
-        at = [*copies.values()] * 2
-        cotangents = [
-            _connected(tape, loss, [copy])
-            for loss, copy in zip(rowwise, at, strict=True)
-        ]
+    if shares is None and sources[len(mine) :]:
+        given = _by_task(model, plan, found[len(mine) :])
+        cotangents = [[gradient] for gradient in given]
+    elif sources[len(mine) :]:
+
+        def at_copy(loss: Tensor, task: int) -> Tensor:
+            copies_of = _connected(tape, loss, sources[len(mine) :])
+            return _by_task(model, plan, copies_of)[task]
+
+        tasks = [*range(len(model.task_names))] * 2
+        cotangents = [[at_copy(*pair)] for pair in zip(rowwise, tasks, strict=True)]
     else:
         cotangents = [_connected(tape, loss, plan.shared) for loss in rowwise]
     if plan.level == "features":
@@ -129,6 +142,9 @@ def train_step(model: Model, data: Data) -> Logs:
         for t, name in enumerate(model.task_names):
             for variable in plan.own[name]:
                 own[id(variable)] *= tf.cast(factors[t], own[id(variable)].dtype)
+        for variable, places in plan.rows:
+            gradient = own[id(variable)]
+            own[id(variable)] = gradient * row_factors(factors, places, gradient)
     own.update(
         (id(v), tf.cast(g, v.dtype)) for v, g in zip(plan.shared, shared, strict=True)
     )
@@ -144,6 +160,21 @@ def train_step(model: Model, data: Data) -> Logs:
     apply_gradients(model, gradients, variables, batch.present > 0)
     restore_moving(moving, batch.present > 0)
     return model.compute_metrics(x, y, y_pred, sample_weight)
+
+
+def _by_task(model: Model, plan: Plan, found: list) -> list:
+    """Gradients of the copies of the features, in the order of the tasks.
+
+    Args:
+        found: Those of the tasks with heads of their own, then those of layers of
+            several, `(G, N, ...)`.
+    """
+    names = list(model.task_names)
+    own = len(plan.heads)
+    by_task = dict(zip(map(names.index, plan.heads), found[:own], strict=True))
+    for heads, gradient in zip(plan.several, found[own:], strict=True):
+        by_task.update(zip(heads.places, tf.unstack(gradient), strict=True))
+    return [by_task[task] for task in range(len(names))]
 
 
 def _connected(

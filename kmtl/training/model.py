@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -38,6 +39,7 @@ from kmtl.training.guards import Guards, check_guards
 from kmtl.training.labels import apply_sample_weight, clean_labels, named
 from kmtl.training.memory import memory_advice
 from kmtl.training.optimizer_slots import build_optimizer
+from kmtl.training.packed import groups_in, in_units, opened, packing
 from kmtl.training.progress import shown
 from kmtl.training.task_access import TaskAccess
 from kmtl.training.trackers import LossTerms
@@ -278,11 +280,11 @@ class MultiTaskModel(TaskAccess):
         kind = "step" if current_plan(self) is None else "gradient"
         backend = keras.backend.backend()
         module = importlib.import_module(f"kmtl.training.{kind}_{backend}")
-        with self._fast_layers():
+        with packing(self), self._fast_layers():
             return module.train_step(self, *args)
 
     def test_step(self, *args: Any) -> Any:
-        with self._fast_layers():
+        with packing(self), self._fast_layers():
             return super().test_step(*args)
 
     def predict_step(self, *args: Any) -> Any:
@@ -297,6 +299,25 @@ class MultiTaskModel(TaskAccess):
         from kmtl.training.cpu_kernels import cpu_kernels
 
         return cpu_kernels(self)
+
+    def call(
+        self,
+        inputs: Inputs,
+        training: bool | None = None,
+        mask: Any = None,
+        **kwargs: Any,
+    ) -> Outputs:
+        """Outputs by task name; within steps those of many tasks alike are packed."""
+        net = self._state.packed
+        if net is None:
+            return super().call(inputs, training=training, mask=mask, **kwargs)
+        outputs = net.call(inputs, training=training, mask=mask, **kwargs)
+        return in_units(self, outputs)
+
+    @functools.cached_property
+    def head_groups(self) -> tuple:
+        """The layers that hold the heads of many tasks alike, with their tasks."""
+        return groups_in(self)
 
     def _require_compile(self, method: str) -> None:
         if not self.compiled:
@@ -400,6 +421,7 @@ class MultiTaskModel(TaskAccess):
     ) -> Logs:
         """Update the tasks' metrics and return all logs."""
         y, x = label_dict(y, self.tasks), named(self, x)
+        y_pred = opened(self, y_pred)
         metrics = self._state.metrics
         groups = alike.fold_whole(self, metrics.groups, x, y, y_pred, sample_weight)
         metrics.update_alike(groups)

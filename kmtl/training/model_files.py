@@ -22,6 +22,7 @@ import keras
 from kmtl import _swap
 from kmtl._private.keras import OLD_LAYERS
 from kmtl.layers.dropout import Dropout
+from kmtl.layers.head_group import own_weights
 from kmtl.tasks.output import TaskOutput
 from kmtl.typing import Model, PathLike, Store
 
@@ -149,7 +150,7 @@ def _fill(
     layers = {layer.name: layer for layer in model.layers}
     filled, absent, unlike = [], [], []
     for group, name in ours.items():
-        if not layers[name].weights:
+        if not own_weights(layers[name]):
             continue
         source = given["layers"].get(named.get(name, ""))
         have = {} if source is None else _shapes(source)

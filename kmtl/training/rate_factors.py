@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from kmtl import _checks
 from kmtl._private.keras import variable_index
+from kmtl.layers.head_group import HeadGroup
 from kmtl.typing import Layer, Model, Optimizer, TaskName, Tensor, Variable
 
 #: Largest factor: more is a mistake of units.
@@ -85,13 +87,21 @@ def task_of(layer: Layer, model: Model) -> str | None:
 
 def factors_of(
     model: Model, factors: Mapping[str, float]
-) -> list[tuple[Variable, float]]:
-    """The trainable variables whose factor is not 1.
+) -> list[tuple[Variable, Any]]:
+    """The trainable variables whose factor is not 1; of several heads it has rows.
 
     A block's factor comes before the trunk's, whoever has the block.
     """
-    found = []
+    found: list[tuple[Variable, Any]] = []
     for layer in model.layers:
+        if isinstance(layer, HeadGroup):
+            rows = np.array([factors.get(n, 1.0) for n in layer.tasks], "float32")
+            if (rows != 1.0).any():
+                found += [
+                    (v, rows.reshape(-1, *[1] * (len(v.shape) - 1)))
+                    for v in layer.trainable_variables
+                ]
+            continue
         task, block = task_of(layer, model), block_of(layer, model)
         factor = 1.0
         if task is not None:
@@ -136,7 +146,7 @@ class _Scaled:
         self._inner = inner
         self._factors = factors
         self._decays = any(getattr(inner, name, None) for name in _DECAYS)
-        self._by_index: dict[int, float] = {}
+        self._by_index: dict[int, Any] = {}
         self._before: dict[int, Tensor] = {}
 
     def apply(self, grads: list, trainable_variables: list | None = None) -> None:
@@ -158,8 +168,8 @@ class _Scaled:
         """As the optimizer's own, of a Keras or a backend's variable."""
         inner = self._inner
         at = variable_index(inner, variable)
-        factor = self._by_index.get(at, 1.0)
-        if factor != 1.0:
+        factor = self._by_index.get(at)
+        if factor is not None:
             learning_rate = learning_rate * factor
             if at in self._before:
                 before = self._before[at]

@@ -148,18 +148,21 @@ def restore_absent(model: Model, present: Tensor, old: tuple, new: tuple) -> tup
     """
     if model._state.complete:
         return new
-    #: Tasks, and which of the three lists' entries they own.
-    moving: list[tuple[list[int] | None, list[tuple[int, list[int]]]]] = [
-        (tasks, [(2, places)]) for tasks, places in moving_state(model)
+    #: Tasks, whether by rows, and which of the three lists' entries they own.
+    moving: list[tuple[list[int], bool, list[tuple[int, list[int]]]]] = [
+        (tasks, False, [(2, places)]) for tasks, places in moving_state(model)
     ]
     owned = owned_state(model)
     groups = moving + [
-        (tasks, [(0, places), (1, slots)]) for tasks, places, slots in owned
+        (own.tasks, own.by_rows, [(0, own.places), (1, own.slots)]) for own in owned
     ]
     # Accumulation: the step at hand applies earlier batches' gradients as well.
     earlier = learned_by_earlier(model, owned, old[1])
-    for at, (tasks, parts) in enumerate(groups):
-        here = present if tasks is None else jnp.any(present[jnp.array(tasks)])
+    never = jnp.zeros((1,), present.dtype)  # of tasks that the model has no longer
+    present = jnp.concatenate([present, never])
+    for at, (tasks, by_rows, parts) in enumerate(groups):
+        here = present[jnp.array(tasks)]
+        here = here if by_rows else jnp.any(here)
         if earlier is not None and at >= len(moving):
             here = here | earlier[at - len(moving)]
         for kind, indices in parts:

@@ -95,8 +95,12 @@ def apply_gradients(
     with tf.init_scope():
         state = owned_state(model)
     owned = [
-        (at, [variables[i] for i in places] + [optimizer.variables[i] for i in slots])
-        for at, (_, places, slots) in enumerate(state)
+        (
+            at,
+            [variables[i] for i in own.places]
+            + [optimizer.variables[i] for i in own.slots],
+        )
+        for at, own in enumerate(state)
     ]
     flat = [variable for _, group in owned for variable in group]
     if not flat:
@@ -106,24 +110,26 @@ def apply_gradients(
     earlier = learned_by_earlier(model, state, [v.value for v in optimizer.variables])
 
     def are_here() -> Tensor:
-        """Per group of tasks, whether one of them is here, and then per task."""
-        groups = [
-            tf.reduce_any(present if group is None else tf.gather(present, group))
-            for group, *_ in state
-        ]
-        rows = present
-        for at, before in enumerate(earlier or ()):
-            if state[at][0] is None:
-                rows = tf.logical_or(rows, before)
-            else:
-                groups[at] = tf.logical_or(groups[at], before)
-        return tf.concat([tf.stack(groups), rows], 0)
+        """What is here: per entry of the state one flag, or one for each of its rows."""
+        # At the end one of tasks that the model has no longer.
+        everyone = tf.concat([present, [False]], 0)
+        flags = []
+        for at, own in enumerate(state):
+            here = tf.gather(everyone, own.tasks)
+            if not own.by_rows:
+                here = tf.reduce_any(here, keepdims=True)
+            if earlier is not None:
+                here = tf.logical_or(here, tf.reshape(earlier[at], [-1]))
+            flags.append(here)
+        return tf.concat(flags, 0)
 
     def is_here(flags: Tensor, at: int, rank: int) -> Tensor:
         """Whether a variable of a group moves, or which of its rows do."""
-        if state[at][0] is not None:
-            return flags[at]
-        return tf.reshape(flags[len(state) :], [-1] + [1] * (rank - 1))
+        start = sum(len(own.tasks) if own.by_rows else 1 for own in state[:at])
+        if not state[at].by_rows:
+            return flags[start]
+        rows = flags[start : start + len(state[at].tasks)]
+        return tf.reshape(rows, [-1] + [1] * (rank - 1))
 
     if not tf.distribute.has_strategy():
         everyone = tf.reduce_all(present)

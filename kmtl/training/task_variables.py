@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import keras
 
 from kmtl._private.keras import node_of
 from kmtl.layers.deep_supervision import DeepSupervision
+from kmtl.layers.head_group import HeadGroup
 from kmtl.layers.stop_gradient import StopGradient
 from kmtl.training.optimizer_slots import (
     accumulation,
     learned_earlier,
     optimizer_slots,
 )
+from kmtl.training.packed import groups_in
 from kmtl.typing import Layer, Model, TaskName, Tensor, Variable
 
 
@@ -56,15 +59,30 @@ def _users(model: Model) -> list[tuple[Variable, frozenset[TaskName]]]:
     """Trainable variables of the graph, each with the tasks that train it."""
     users: dict[int, tuple[Variable, set[TaskName]]] = {}
     for layer, users_of_layer in tasks_of_layers(model).items():
+        if isinstance(layer, HeadGroup):
+            continue  # see `rows_of_heads`
         for variable in getattr(layer, "trainable_variables", ()):
             users.setdefault(id(variable), (variable, set()))[1].update(users_of_layer)
     return [(variable, frozenset(names)) for variable, names in users.values()]
 
 
+def rows_of_heads(model: Model) -> list[tuple[Variable, list[TaskName]]]:
+    """Trainable variables with a row for each of several heads, and these rows' tasks.
+
+    They are no task's alone, and shared by none.
+    """
+    return [
+        (variable, group.layer.tasks)
+        for group in groups_in(model)
+        for variable in group.layer.trainable_variables
+    ]
+
+
 def split_variables(model: Model) -> tuple[list, dict[str, list]]:
     """Trainable variables of the graph: `(shared, {task: its own})`.
 
-    A variable used by more than one task, though not by all, counts as shared.
+    A variable used by more than one task, though not by all, counts as shared. Those
+    of `rows_of_heads` are in neither.
     """
     shared: list = []
     own: dict[str, list] = {name: [] for name in model.task_names}
@@ -85,9 +103,21 @@ def shares_frozen(model: Model) -> bool:
     )
 
 
-#: `(task indices, indices in model.trainable_variables, indices in
-#: optimizer.variables)`. Without task indices the variables have an entry per task.
-Owned = tuple[list[int] | None, list[int], list[int]]
+class Owned(NamedTuple):
+    """What some tasks have for themselves.
+
+    Attributes:
+        tasks: Indices of the tasks.
+        places: Indices in `model.trainable_variables`.
+        slots: Indices in `optimizer.variables`.
+        by_rows: Each variable has a row for each of the tasks, which is its own; else
+            all of it belongs to all of them.
+    """
+
+    tasks: list[int]
+    places: list[int]
+    slots: list[int]
+    by_rows: bool = False
 
 
 def owned_state(model: Model) -> list[Owned]:
@@ -105,11 +135,23 @@ def owned_state(model: Model) -> list[Owned]:
         if len(users) < max(2, len(names)):
             group = tuple(sorted(map(names.index, users)))
             places.setdefault(group, []).append(position[id(variable)])
-    owned: list[Owned] = [
-        (list(group), own, [slot for i in own for slot in slots[i]])
+    owned = [
+        Owned(list(group), own, [slot for i in own for slot in slots[i]])
         for group, own in places.items()
         if own
     ]
+    optimizer_variables = model.optimizer.variables
+    for variable, tasks in rows_of_heads(model):
+        place = position[id(variable)]
+        # What some optimizers keep of a whole variable moves with any task.
+        own = [
+            slot
+            for slot in slots[place]
+            if tuple(optimizer_variables[slot].shape[:1]) == (len(tasks),)
+        ]
+        # A task that has been taken out of the model is never there.
+        indices = [names.index(t) if t in names else len(names) for t in tasks]
+        owned.append(Owned(indices, [place], own, by_rows=True))
     weighting = getattr(model, "weighting", None)
     rows = [
         position[id(variable)]
@@ -123,7 +165,7 @@ def owned_state(model: Model) -> list[Owned]:
             for slot in slots[i]
             if tuple(model.optimizer.variables[slot].shape[:1]) == (len(names),)
         ]
-        owned.append((None, rows, by_task))
+        owned.append(Owned(list(range(len(names))), rows, by_task, by_rows=True))
     return owned
 
 
@@ -139,14 +181,14 @@ def learned_by_earlier(
         values: Values of the optimizer's variables before the step.
 
     Returns:
-        Bool tensors, `()`, or `(T,)` for an entry with a row per task; None where each
+        Bool tensors, `()`, or one flag per row for an entry with rows; None where each
         step is of one batch.
     """
     if not accumulation(model.optimizer):
         return None
     return [
-        learned_earlier(model.optimizer, slots, values, rows=group is None)
-        for group, _, slots in owned
+        learned_earlier(model.optimizer, own.slots, values, rows=own.by_rows)
+        for own in owned
     ]
 
 

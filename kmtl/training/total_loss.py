@@ -13,7 +13,7 @@ from kmtl.layers.beside import Beside, WithBeside
 from kmtl.layers.deep_supervision import DeepSupervision
 from kmtl.losses.masked import all_replicas_sum, replica_count
 from kmtl.tasks.checks import label_dict
-from kmtl.training import alike
+from kmtl.training import alike, packed
 from kmtl.training.labels import apply_sample_weight, clean_labels, loss_targets, named
 from kmtl.typing import Inputs, Labels, Model, Outputs, SampleWeight, TaskName, Tensor
 
@@ -68,6 +68,8 @@ def kept_predictions(model: Model) -> dict[str, list]:
 def loss_inputs(model: Model, y_pred: Outputs) -> Outputs:
     """Outputs in the scales in which the tasks' losses take them, and with what heads
     keep beside them. To be called once after the model, in the same trace."""
+    if isinstance(y_pred, packed.Opened):
+        return y_pred.inner
     layers = model.task_outputs.items()
     found = {name: layer.before(y_pred[name]) for name, layer in layers}
     for layer in model.layers:
@@ -93,6 +95,7 @@ def task_losses(
         inner: What `loss_inputs` gave.
     """
     kept = kept_predictions(model) if kept is None else kept
+    y_pred = packed.opened(model, y_pred)
     inner = loss_inputs(model, y_pred) if inner is None else inner
     x = named(model, x)
     y = label_dict(y, model.tasks)
@@ -295,7 +298,8 @@ def half_losses(
         batch is the sum over halves of share times loss.
     """
     labels = label_dict(y, model.tasks)
-    inner = loss_inputs(model, y_pred)
+    cut_out = isinstance(packed.opened(model, y_pred), packed.Opened)
+    inner = None if cut_out else loss_inputs(model, y_pred)
 
     def losses_of(part: slice) -> Batch:
         def cut(tensor: Tensor) -> Tensor:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 
+import keras
+
 from kmtl._private.keras import node_of
+from kmtl.layers.head_group import HeadGroup, HeadOfGroup, own_weights
 from kmtl.layers.seam import Seam
 from kmtl.typing import Model, TaskName, Tensor
 
@@ -35,7 +38,8 @@ def layers_read(model: Model, tasks: Iterable[TaskName]) -> set[str]:
         if id(node) not in seen:
             seen.add(id(node))
             pending += node.input_tensors
-            if getattr(node.operation, "weights", None):
+            layer = node.operation
+            if isinstance(layer, keras.layers.Layer) and own_weights(layer):
                 found.add(node.operation.name)
     return found
 
@@ -53,10 +57,12 @@ def _number(tensor: Tensor, known: Known) -> int:
         now = pending.pop()
         layer = node.operation
         read = tuple(numbers[id(x)] for x in node.input_tensors)
-        if isinstance(layer, Seam):  # gives what it gets
+        # They give what they get; the heads in a group have names of their own.
+        if isinstance(layer, (Seam, HeadGroup, keras.layers.Identity)):
             numbers[id(now)] = read[0]
             continue
-        name = layer.name if getattr(layer, "weights", None) else type(layer).__name__
+        named = getattr(layer, "weights", None) or isinstance(layer, HeadOfGroup)
+        name = layer.name if named else type(layer).__name__
         place = [id(output) for output in node.outputs].index(id(now))
         numbers[id(now)] = known.setdefault((name, place, read), len(known))
     return numbers[id(tensor)]

@@ -12,6 +12,7 @@ import keras
 
 from kmtl.layers.copying import copy_state
 from kmtl.layers.dropout import Dropout
+from kmtl.layers.head_group import HeadOfGroup, own_weights
 from kmtl.tasks.output import TaskOutput
 from kmtl.training import rate_factors
 from kmtl.training.freezing import parts_of
@@ -133,7 +134,7 @@ def _copied(
         other = None if name is None else given.get(name)
         told = not isinstance(layer, (TaskOutput, Dropout))
         if other is not None and _fits(other, layer):
-            copy_state(other, layer)
+            _give(other, layer)
             used.add(str(name))
             if told:
                 reused[layer.name] = _size(layer)
@@ -182,16 +183,29 @@ def of_trunk(model: MultiTaskModel) -> Transferred:
 
 
 def _learned(model: Model) -> list[Layer]:
-    return [layer for layer in model.layers if layer.weights]
+    return [layer for layer in model.layers if own_weights(layer)]
 
 
 def _size(layer: Layer) -> int:
-    return sum(math.prod(variable.shape) for variable in layer.weights)
+    return sum(math.prod(shape) for shape in own_weights(layer))
 
 
 def _fits(one: Layer, other: Layer) -> bool:
-    shapes = [[tuple(v.shape) for v in layer.weights] for layer in (one, other)]
-    return type(one) is type(other) and shapes[0] == shapes[1]
+    alike = type(one) is type(other) or _are_heads(one, other)
+    return alike and own_weights(one) == own_weights(other)
+
+
+def _are_heads(one: Layer, other: Layer) -> bool:
+    """A single head, and one of those that are one layer."""
+    kinds = (keras.layers.Dense, HeadOfGroup)
+    return {type(one), type(other)} == set(kinds)
+
+
+def _give(source: Layer, target: Layer) -> None:
+    if _are_heads(source, target):
+        target.set_weights(source.get_weights())
+    else:
+        copy_state(source, target)
 
 
 def listed(model: Model) -> str:

@@ -14,6 +14,7 @@ from kmtl.tasks.checks import check_unique_tasks
 from kmtl.tasks.output import TaskOutput
 from kmtl.training.freezing import set_trainable
 from kmtl.training.model import MultiTaskModel
+from kmtl.training.ungrouping import ungrouped
 from kmtl.transferring import carrying
 from kmtl.transferring._reading import layers_read, made_alike
 from kmtl.transferring._transfer import built_again, record_of
@@ -82,7 +83,10 @@ def add_task(
     else:
         sharing = resolve(sharing).joined_by((*scheme.later, task.name))
     made = built_again(model, tasks, sharing, seed, None)
-    made.transferred = carrying.carry(model, made, set(old))
+    carried = carrying.carry(model, made, set(old))
+    if freeze and made.head_groups:  # which are frozen as a whole
+        made = ungrouped(made)
+    made.transferred = carried
     _check_alike(model, made, task)
     if freeze is True:
         # As `model.freeze` does it: with what has no weights, such as dropout.
@@ -153,11 +157,14 @@ def remove_task(model: MultiTaskModel, name: str) -> MultiTaskModel:
     _checks.check_task_keys("name", {name: None}, names, partial=True)
     if len(names) == 1:
         raise ValueError(f"`name` is the model's only task. Received: name={name!r}")
+    record = _without(model, name)
+    if model.head_groups:  # in which the task would keep its place
+        model = ungrouped(model)
     outputs = {task: out for task, out in model.output.items() if task != name}
     rest = MultiTaskModel(model.input, outputs, name=model.name)
     made = MultiTaskModel.from_config(rest.get_config())
     copy_state(rest, made)
-    made.built_with = _without(model, name)
+    made.built_with = record
     return made
 
 
