@@ -43,6 +43,11 @@ def build(
 ) -> MultiTaskModel:
     """A multi-task model: a trunk of blocks, shared as asked, and one head per task.
 
+    Of a dozen tasks alike, or more, that read the same features, and whose heads are
+    one dense layer each, these are made as one layer (`kmtl.layers.HeadGroup`), which
+    is much faster; names, initial weights and files stay those of single heads.
+    `kmtl.ungrouped(model)` takes them apart.
+
     Args:
         backbone: A `kmtl.backbones` object, or the name of one with its defaults. For
             several inputs one that joins them, or a dict input name -> backbone.

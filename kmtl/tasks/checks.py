@@ -45,12 +45,27 @@ def check_unique_tasks(tasks: Sequence[Task]) -> tuple[Task, ...]:
     return tasks
 
 
+class OpenLabels(dict):
+    """Labels by task name, some of which are also in one tensor.
+
+    Args:
+        labels: Dict task name -> labels.
+        several: Pairs of names of tasks and a tensor `(N, G, ...)` of their labels.
+    """
+
+    def __init__(self, labels: Mapping, several: Sequence[tuple] = ()):
+        super().__init__(labels)
+        self.several = tuple(several)
+
+
 def label_dict(y: Labels, tasks: Sequence[Task]) -> dict[TaskName, Tensor]:
     """Labels keyed by task; tasks whose target is the input may be left out.
 
     Raises:
         ValueError: for a task that is unknown or has no labels.
     """
+    if isinstance(y, OpenLabels):  # checked before they were packed
+        return y
     names = [task.name for task in tasks]
     if y is None:
         y = {}

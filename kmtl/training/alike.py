@@ -190,13 +190,25 @@ def _fold(
 ) -> Folded:
     names = tuple(group)
     task = model.task(names[0])
-    given = _joined([y[name] for name in names])
+    given = _together(y, names)
     made = outputs.rows_of(names) if isinstance(outputs, Opened) else None
     if made is None:
         made = _joined([outputs[name] for name in names])
     labels, mask = clean_labels(task, x, {task.name: given}, made)
     weights = _weighted(mask, names, sample_weight)
     return Folded(names, task, given, labels, mask, made, weights)
+
+
+def _together(y: Mapping[TaskName, Tensor], names: Sequence[TaskName]) -> Tensor:
+    """Labels of tasks, whose rows follow one another."""
+    for known, tensor in getattr(y, "several", ()):
+        if set(names) <= set(known):
+            if list(names) != list(known):
+                places = [known.index(name) for name in names]
+                tensor = ops.take(tensor, places, axis=1)
+            tensor = ops.swapaxes(tensor, 0, 1)
+            return ops.reshape(tensor, (-1, *ops.shape(tensor)[2:]))
+    return _joined([y[name] for name in names])
 
 
 def _joined(parts: list) -> Tensor:

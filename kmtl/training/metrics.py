@@ -175,6 +175,19 @@ class TaskMetrics:
             if task == name:
                 metric.update_state(labels, outputs, weights if weighted else seen)
 
+    def vectors(self) -> list[tuple[tuple[str, ...], Tensor]]:
+        """What `results` gives, as names and a vector of their values, in any order."""
+        found = [
+            ((key,), ops.reshape(ops.cast(entry[1].result(), "float32"), (1,)))
+            for key, entry in self.entries.items()
+        ]
+        for pairs in self._alike.values():
+            found += [
+                (tuple(keys), ops.cast(metric.result(), "float32"))
+                for metric, keys in pairs
+            ]
+        return found
+
     def results(self) -> dict[str, Tensor]:
         """Log name -> value."""
         found = {key: entry[1].result() for key, entry in self.entries.items()}

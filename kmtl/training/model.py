@@ -40,6 +40,8 @@ from kmtl.training.labels import apply_sample_weight, clean_labels, named
 from kmtl.training.memory import memory_advice
 from kmtl.training.optimizer_slots import build_optimizer
 from kmtl.training.packed import groups_in, in_units, opened, packing
+from kmtl.training.packed_labels import open_labels, packed_labels
+from kmtl.training.packed_logs import packed_logs, with_logs
 from kmtl.training.progress import shown
 from kmtl.training.task_access import TaskAccess
 from kmtl.training.trackers import LossTerms
@@ -280,10 +282,12 @@ class MultiTaskModel(TaskAccess):
         kind = "step" if current_plan(self) is None else "gradient"
         backend = keras.backend.backend()
         module = importlib.import_module(f"kmtl.training.{kind}_{backend}")
+        args = open_labels(self, args)
         with packing(self), self._fast_layers():
             return module.train_step(self, *args)
 
     def test_step(self, *args: Any) -> Any:
+        args = open_labels(self, args)
         with packing(self), self._fast_layers():
             return super().test_step(*args)
 
@@ -431,7 +435,17 @@ class MultiTaskModel(TaskAccess):
                 labels, mask = clean_labels(task, x, y, y_pred[name])
                 weights = apply_sample_weight(mask, sample_weight, name)
                 metrics.update(name, labels, y_pred[name], mask, weights)
+        if self._state.packed is not None:
+            return packed_logs(self)
         return self.get_metrics_result()
+
+    def make_train_function(self, force: bool = False) -> None:
+        super().make_train_function(force)
+        self.train_function = with_logs(self, self.train_function)
+
+    def make_test_function(self, force: bool = False) -> None:
+        super().make_test_function(force)
+        self.test_function = with_logs(self, self.test_function)
 
     def get_metrics_result(self) -> Logs:
         logs = {metric.name: metric.result() for metric in super().metrics}
@@ -567,6 +581,13 @@ class MultiTaskModel(TaskAccess):
             y = sample_weight = None
             kwargs.setdefault("validation_batch_size", batch_size)
             batch_size, shuffle = None, False
+        y = packed_labels(self, y, sample_weight)
+        if isinstance(validation_data, tuple):
+            given = keras.utils.unpack_x_y_sample_weight(validation_data)
+            labels = packed_labels(self, *given[1:])
+            validation_data = keras.utils.pack_x_y_sample_weight(
+                given[0], labels, given[2]
+            )
         with advice, streams.first_hand(x, validation_data):
             history = super().fit(
                 x=x,
@@ -754,7 +775,7 @@ class MultiTaskModel(TaskAccess):
         with advice, streams.first_hand(x):
             logs = super().evaluate(
                 x=x,
-                y=y,
+                y=packed_labels(self, y, sample_weight),
                 batch_size=batch_size,
                 verbose=verbose,
                 sample_weight=sample_weight,

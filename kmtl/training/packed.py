@@ -21,6 +21,15 @@ from kmtl.layers.beside import Beside, WithBeside
 from kmtl.layers.head_group import HeadGroup, HeadOfGroup
 from kmtl.typing import Model, Outputs, TaskName, Tensor
 
+#: Methods that a class of the user's may define, and then sees outputs by task.
+_OWN = (
+    "call",
+    "compute_loss",
+    "compute_metrics",
+    "get_metrics_result",
+    "train_step",
+    "test_step",
+)
 #: Before the name of the layer of several heads; no task can have such a name.
 _KEY = "heads of "
 _IN_UNITS = " in units"
@@ -77,7 +86,7 @@ def packed_outputs(model: Model) -> dict[str, Any]:
 def packing(model: Model) -> Iterator[None]:
     """Within it a call of the model gives packed outputs, where that is of use."""
     state = model._state
-    if state.packed is not None or not _of_use(model):
+    if state.packed is not None or not is_of_use(model):
         yield
         return
     if state.packed_net is None:
@@ -89,12 +98,12 @@ def packing(model: Model) -> Iterator[None]:
         state.packed = None
 
 
-def _of_use(model: Model) -> bool:
+def is_of_use(model: Model) -> bool:
+    """Whether steps of a model pack outputs, logs and labels."""
     from kmtl.training.model import MultiTaskModel
 
     own = all(
-        getattr(type(model), name) is getattr(MultiTaskModel, name)
-        for name in ("call", "compute_loss", "compute_metrics")
+        getattr(type(model), name) is getattr(MultiTaskModel, name) for name in _OWN
     )
     return own and bool(model.head_groups) and not model._has_replicas()
 

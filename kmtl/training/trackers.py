@@ -125,6 +125,13 @@ class LossTerms(keras.metrics.Metric):
         )
 
     def result(self) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for names, values in self.vectors():
+            found.update((name, values[i]) for i, name in enumerate(names))
+        return found
+
+    def vectors(self) -> list[tuple[tuple[str, ...], Tensor]]:
+        """What `result` gives, as names and a vector of their values."""
         raw = ratio(self.raw, self.labels)
         weighted = ops.divide_no_nan(self.weighted, self.labels)
         regularization = ops.divide_no_nan(self.regularization, self.rows)
@@ -134,15 +141,18 @@ class LossTerms(keras.metrics.Metric):
         for i, part in enumerate(self.joint):
             mean = ops.divide_no_nan(self.jointly[i], self.joint_rows[i])
             total = total + part.weight * mean
-        results = {"loss": total + deep if self.has_deep else total}
-        for i, name in enumerate(self.task_names):
-            results[f"{name}_loss"] = raw[i]
+        single = {"loss": total + deep if self.has_deep else total}
+        rest: dict[str, Tensor] = {}
         for i, (name, task) in enumerate(self.terms.items()):
-            results[name] = ratio(self.parted[i], self.labels[task])
+            rest[name] = ratio(self.parted[i], self.labels[task])
         for i, part in enumerate(self.joint):
-            results[part.log] = ratio(self.jointly[i], self.joint_rows[i])
+            rest[part.log] = ratio(self.jointly[i], self.joint_rows[i])
         if self.has_regularization:
-            results["regularization_loss"] = regularization
+            rest["regularization_loss"] = regularization
         if self.has_deep:
-            results["deep_supervision_loss"] = deep
-        return results
+            rest["deep_supervision_loss"] = deep
+        found = [(tuple(single), ops.stack([*single.values()]))]
+        found.append((tuple(f"{name}_loss" for name in self.task_names), raw))
+        if rest:
+            found.append((tuple(rest), ops.stack([*rest.values()])))
+        return found
