@@ -10,9 +10,10 @@ from keras import ops
 from kmtl.backbones.base import Backbone
 from kmtl.builders import build
 from kmtl.layers.copying import copy_state
+from kmtl.layers.head_group import are_heads, own_weights
 from kmtl.layers.side_by_side import SideBySide
 from kmtl.sharing.base import Sharing
-from kmtl.typing import Layer, Shape
+from kmtl.typing import Shape
 
 if TYPE_CHECKING:
     from kmtl.training.model import MultiTaskModel
@@ -93,7 +94,7 @@ def _take_weights(
 ) -> None:
     sources = {layer.name: layer for layer in model.layers}
     for layer in hard.layers:
-        if not layer.weights:
+        if not own_weights(layer):
             continue
         name, copy = layer.name, 0
         fitting = [prefix for prefix in copies if name.startswith(prefix)]
@@ -102,7 +103,8 @@ def _take_weights(
             bank, copy = copies[prefix]
             name = bank + name.removeprefix(prefix)
         source = sources[name]
-        if _shapes(source) == _shapes(layer) and type(source) is type(layer):
+        alike = type(source) is type(layer) or are_heads(source, layer)
+        if alike and own_weights(source) == own_weights(layer):
             copy_state(source, layer)
             continue
         if isinstance(source, SideBySide):
@@ -113,10 +115,6 @@ def _take_weights(
             for whole, variable in zip(source.weights, layer.weights, strict=True)
         ]
         layer.set_weights(values)
-
-
-def _shapes(layer: Layer) -> list[tuple[int, ...]]:
-    return [tuple(variable.shape) for variable in layer.weights]
 
 
 def _of_copy(value: np.ndarray, shape: Shape, copy: int) -> np.ndarray:

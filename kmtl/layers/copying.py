@@ -16,6 +16,7 @@ import numpy as np
 from keras import ops
 
 from kmtl._private.keras import sublayers
+from kmtl.layers.head_group import are_heads
 from kmtl.typing import Layer, Tensor, Variable
 
 
@@ -24,11 +25,15 @@ def copy_state(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
 
     Args:
         source: A built layer or model. It stays as it is.
-        target: One with an equal config, built.
+        target: One with an equal config, built; or a head by itself where the source is
+            one of several that are one layer, or the other way about.
 
     Raises:
         ValueError: if the two do not hold the same layers.
     """
+    if are_heads(source, target):
+        target.set_weights(source.get_weights())
+        return
     for one, other in _pairs(source, target):
         if hasattr(one, "save_own_variables"):
             other.load_own_variables(_own_variables(one))

@@ -223,6 +223,11 @@ class HeadOfGroup(keras.layers.Layer):
         return {**super().get_config(), "place": self.place}
 
 
+def are_heads(one: Layer, other: Layer) -> bool:
+    """Whether one is a single head and the other one of several that are one layer."""
+    return {type(one), type(other)} == {keras.layers.Dense, HeadOfGroup}
+
+
 def trained_by(layer: Layer) -> list:
     """The trainable variables that a layer's own weights are in."""
     if isinstance(layer, HeadGroup):

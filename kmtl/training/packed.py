@@ -100,11 +100,8 @@ def packing(model: Model) -> Iterator[None]:
 
 def is_of_use(model: Model) -> bool:
     """Whether steps of a model pack outputs, logs and labels."""
-    from kmtl.training.model import MultiTaskModel
-
-    own = all(
-        getattr(type(model), name) is getattr(MultiTaskModel, name) for name in _OWN
-    )
+    methods = [getattr(type(model), name) for name in _OWN]
+    own = all(method.__module__.startswith("kmtl.") for method in methods)
     return own and bool(model.head_groups) and not model._has_replicas()
 
 

@@ -12,7 +12,7 @@ import keras
 
 from kmtl.layers.copying import copy_state
 from kmtl.layers.dropout import Dropout
-from kmtl.layers.head_group import HeadOfGroup, own_weights
+from kmtl.layers.head_group import are_heads, own_weights
 from kmtl.tasks.output import TaskOutput
 from kmtl.training import rate_factors
 from kmtl.training.freezing import parts_of
@@ -134,7 +134,7 @@ def _copied(
         other = None if name is None else given.get(name)
         told = not isinstance(layer, (TaskOutput, Dropout))
         if other is not None and _fits(other, layer):
-            _give(other, layer)
+            copy_state(other, layer)
             used.add(str(name))
             if told:
                 reused[layer.name] = _size(layer)
@@ -191,21 +191,8 @@ def _size(layer: Layer) -> int:
 
 
 def _fits(one: Layer, other: Layer) -> bool:
-    alike = type(one) is type(other) or _are_heads(one, other)
+    alike = type(one) is type(other) or are_heads(one, other)
     return alike and own_weights(one) == own_weights(other)
-
-
-def _are_heads(one: Layer, other: Layer) -> bool:
-    """A single head, and one of those that are one layer."""
-    kinds = (keras.layers.Dense, HeadOfGroup)
-    return {type(one), type(other)} == set(kinds)
-
-
-def _give(source: Layer, target: Layer) -> None:
-    if _are_heads(source, target):
-        target.set_weights(source.get_weights())
-    else:
-        copy_state(source, target)
 
 
 def listed(model: Model) -> str:
