@@ -88,7 +88,7 @@ class ConvNet1D(SequenceBackbone):
                 dilation_rate=self.dilation**index,
                 padding="causal" if self.causal else "same",
                 use_bias=self.normalization != "batch",
-                **part._kernel("conv"),
+                **part.kernel_options("conv"),
             )(features)
             features = self.normalize(index, features, part)
             features = part.activation(self.activation, "activation")(features)

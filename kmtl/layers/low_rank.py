@@ -106,7 +106,7 @@ class _Updated:
                 filters=rank,
                 kernel_size=self.arguments["kernel_size"],
                 use_bias=False,
-                **own._kernel("down"),
+                **own.kernel_options("down"),
                 **window,
             )
             up = own.layer(
@@ -114,7 +114,7 @@ class _Updated:
                 "up",
                 filters=self.arguments["filters"],
                 kernel_size=1,
-                **{**own._kernel("up"), **plain},
+                **{**own.kernel_options("up"), **plain},
             )
         update = up(down(inputs))
         if self.make.scale != 1.0:

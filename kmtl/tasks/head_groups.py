@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 
@@ -77,7 +78,7 @@ def _made(
     make = dataclasses.replace(context.make, prefix=prefix, seed_scope=prefix)
     # The pooling is that of all; the rest is named and seeded as single heads are.
     vector = to_vector(features, HeadContext(make, context.input_shape), first.pooling)
-    shape = first.output_shape(context.input_shape)
+    shape: Any = first.output_shape(context.input_shape)
     options = context.make.kernel_options("logits")
     group = make.layer(
         HeadGroup,

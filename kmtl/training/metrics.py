@@ -177,7 +177,7 @@ class TaskMetrics:
 
     def vectors(self) -> list[tuple[tuple[str, ...], Tensor]]:
         """What `results` gives, as names and a vector of their values, in any order."""
-        found = [
+        found: list[tuple[tuple[str, ...], Tensor]] = [
             ((key,), ops.reshape(ops.cast(entry[1].result(), "float32"), (1,)))
             for key, entry in self.entries.items()
         ]

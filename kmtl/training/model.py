@@ -441,11 +441,13 @@ class MultiTaskModel(TaskAccess):
 
     def make_train_function(self, force: bool = False) -> None:
         super().make_train_function(force)
-        self.train_function = with_logs(self, self.train_function)
+        made: Any = getattr(self, "train_function")  # noqa: B009  typed by Keras
+        self.train_function = with_logs(self, made)
 
     def make_test_function(self, force: bool = False) -> None:
         super().make_test_function(force)
-        self.test_function = with_logs(self, self.test_function)
+        made: Any = getattr(self, "test_function")  # noqa: B009  typed by Keras
+        self.test_function = with_logs(self, made)
 
     def get_metrics_result(self) -> Logs:
         logs = {metric.name: metric.result() for metric in super().metrics}

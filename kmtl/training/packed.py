@@ -105,7 +105,7 @@ def is_of_use(model: Model) -> bool:
     return own and bool(model.head_groups) and not model._has_replicas()
 
 
-def opened(model: Model, outputs: Outputs) -> Outputs:
+def opened(model: Model, outputs: Any) -> Any:
     """Outputs by task, whether they are packed or not."""
     if isinstance(outputs, Opened) or not any(key.startswith(_KEY) for key in outputs):
         return outputs

@@ -21,7 +21,7 @@ def packed_labels(model: Model, y: Labels, sample_weight: SampleWeight) -> Label
         return y
     found = dict(y)
     for number, group in enumerate(model._state.alike):
-        arrays = [y.get(name) for name in group]
+        arrays: list[Any] = [y.get(name) for name in group]
         looks = {
             (array.shape, array.dtype) if isinstance(array, np.ndarray) else None
             for array in arrays

@@ -25,7 +25,7 @@ def packed_logs(model: Model) -> Logs:
     return {_KEY: ops.concatenate([values for _, values in found])}
 
 
-def with_logs(model: Model, function: Callable) -> Callable:
+def with_logs(model: Model, function: Callable) -> Any:
     """A train or test function of Keras, whose packed logs are numbers by name."""
     if function is None or getattr(function, "unpacks", False) or not is_of_use(model):
         return function

@@ -65,7 +65,7 @@ def kept_predictions(model: Model) -> dict[str, list]:
     return found
 
 
-def loss_inputs(model: Model, y_pred: Outputs) -> Outputs:
+def loss_inputs(model: Model, y_pred: Outputs) -> Any:
     """Outputs in the scales in which the tasks' losses take them, and with what heads
     keep beside them. To be called once after the model, in the same trace."""
     if isinstance(y_pred, packed.Opened):
