@@ -18,7 +18,15 @@ from kmtl.typing import Features, Outputs, TaskName
 #: Fewer tasks have heads of their own: there is little to save.
 FEWEST = 12
 #: What may differ between tasks whose heads are made as one.
-_FREE = ("name", "weight", "metrics", "labels", "unit", "auxiliary")
+_FREE = (
+    "name",
+    "weight",
+    "metrics",
+    "labels",
+    "unit",
+    "auxiliary",
+    "sample_weight",  # whose weights are given per task
+)
 #: Regularisers of a kernel of several tasks that are the sum of theirs.
 _ADDITIVE = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
 
