@@ -19,6 +19,9 @@ def packed_labels(model: Model, y: Labels, sample_weight: SampleWeight) -> Label
     """Checked labels for Keras' adapters, those of tasks alike in one array."""
     if not isinstance(y, dict) or sample_weight is not None or not is_of_use(model):
         return y
+    entries = model._state.metrics.entries.values()
+    if any(hasattr(metric, "gathered") for _, metric, _ in entries):
+        return y  # `all_rows` reads them once more, by task
     found = dict(y)
     for number, group in enumerate(model._state.alike):
         arrays: list[Any] = [y.get(name) for name in group]
