@@ -110,7 +110,7 @@ def apply_gradients(
     earlier = learned_by_earlier(model, state, [v.value for v in optimizer.variables])
 
     def are_here() -> Tensor:
-        """What is here: per entry of the state one flag, or one for each of its rows."""
+        """Per entry of the state whether it is here, or which of its rows are."""
         # At the end one of tasks that the model has no longer.
         everyone = tf.concat([present, [False]], 0)
         flags = []
