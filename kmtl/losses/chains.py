@@ -149,9 +149,10 @@ def chain_loss(labels: Tensor, chain: Chain, mask: Tensor) -> Tensor:
     other = 1.0 - ops.one_hot(ops.cast(labels, "int32"), classes, dtype="float32")
     allowed = chain.steps + FORBIDDEN * other * mask[..., None]
     # All sequences, and those with the labels, as rows of one chain.
-    both = chain._replace(
-        steps=ops.concatenate([chain.steps, allowed], axis=0),
-        there=ops.concatenate([chain.there, chain.there], axis=0),
+    both = Chain(
+        ops.concatenate([chain.steps, allowed], axis=0),
+        ops.concatenate([chain.there, chain.there], axis=0),
+        *chain[2:],
     )
     every, right = ops.split(log_total(both), 2, axis=0)
     each = (every - right) / ops.maximum(ops.sum(mask, axis=-1), 1.0)

@@ -233,7 +233,7 @@ def test_runs_searches_and_baselines(data, tmp_path) -> None:
     assert np.isfinite(kept)
     model = kmtl.build(inputs=data.inputs, tasks=TASKS, backbone="mlp", seed=0)
     model.compile("adam")
-    kmtl.fit_run(
+    kmtl.training.fit_run(
         model,
         data.train,
         validation=data.validation,
