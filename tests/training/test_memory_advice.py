@@ -89,11 +89,11 @@ def test_a_population_shrinks_until_it_fits(
 
     lower, widths = Program.lower, []
 
-    def counted(self: Program, states: Any, rows: Any) -> Any:
+    def counted(self: Program, states: Any, rows: Any, *data: Any) -> Any:
         widths.append(len(states[0][0].shape) and states[0][0].shape[0])
         if widths[-1] > 2:
             raise backend_error()
-        return lower(self, states, rows)
+        return lower(self, states, rows, *data)
 
     monkeypatch.setattr(Program, "lower", counted)
     x, y = data()
