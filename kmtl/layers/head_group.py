@@ -40,7 +40,7 @@ class HeadGroup(keras.layers.Layer):
     Example:
 
     >>> layer = kmtl.layers.HeadGroup(tasks=["a", "b", "c"], units=2)
-    >>> layer(np.ones((5, 4), "float32")).shape[1:]
+    >>> tuple(layer(np.ones((5, 4), "float32")).shape[1:])
     (3, 2)
     """
 

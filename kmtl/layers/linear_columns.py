@@ -41,7 +41,8 @@ class LinearColumns(keras.layers.Layer):
 
     >>> layer = kmtl.layers.LinearColumns(1, sizes=(2,))
     >>> layer.build((None, 2))
-    >>> layer.set_weights([np.ones(1), [[3.0]], [[0.0], [10.0]], [0.5]])
+    >>> weights = [1.0], [[3.0]], [[0.0], [10.0]], [0.5]
+    >>> layer.set_weights([np.array(each) for each in weights])
     >>> layer(np.array([[2.0, 1.0]])).numpy().tolist()  # 3 (2 - 1) + 10 + 0.5
     [[13.5]]
     """
