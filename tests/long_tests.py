@@ -226,6 +226,8 @@ KEPT_ON_TENSORFLOW = {
 }
 #: Test -> the variants that are kept on JAX; TensorFlow runs them all.
 KEPT_ON_JAX = {
+    "tabular/test_rival_models.py::test_it_says_what*": ["forest"],
+    "training/test_head_groups.py::test_steps_are_those*": ["mgda"],
     "training/test_freezing.py::test_under_every_weighting": [
         *("*upgrad*", "*uncertainty*", "*moco*", "*gradnorm*"),
     ],
@@ -264,6 +266,10 @@ KEPT_ON_JAX = {
 #: Tests that run on TensorFlow alone by default: what they hold is made of `keras.ops`
 #: that other tests run on JAX, or of what no backend knows about.
 NOT_ON_JAX = [
+    "layers/test_fitted_elsewhere.py::test_trees_of_v*",
+    "tabular/test_rival_models.py::test_it_is_averaged*",
+    "training/test_adversaries.py::test_every_row_moves*",
+    "training/test_task_weights.py::test_[!lt]*",
     "contract/test_contract.py::test_relations*",
     "losses/test_keras_losses.py::test_loss*",
     "metrics/test_metrics.py::test_metric*",
@@ -361,7 +367,7 @@ NOT_ON_JAX = [
 #: longer than the few steps of a test. Graphs are what the other rooms test (contract,
 #: training, weighting, export and more), the README and all examples; with
 #: KMTL_THOROUGH=1 all rooms.
-EAGER = ("combining/*", "evaluation/*", "relations/*", "sharing/*", "tuning/*")
+EAGER = ("combining/*", "evaluation/*", "sharing/*", "tuning/*")
 #: What is about graphs, in these rooms.
 COMPILED = ["tuning/test_reuse.py::test_steps_are_counted"]
 
