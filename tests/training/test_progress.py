@@ -59,7 +59,8 @@ def test_a_line_fits_into_the_terminal(model, monkeypatch) -> None:
     assert len(run(model, io.StringIO(), 2)[0]) > 61  # files are not that narrow
 
 
-def test_a_column_per_task(model) -> None:
+def test_a_column_per_task(model, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     lines = run(model, Terminal(), 3, val_delta_m=1.5)
     assert len(lines) == 4
     assert len({len(line) for line in lines}) == 1
