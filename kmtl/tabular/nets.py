@@ -267,7 +267,11 @@ class Trainer:
         finally:
             made.execution = 0
         model = builders.build(tasks=self.data.tasks, **arguments)
-        model.set_weights(net.weights)
+        trained = self._model(net.candidate, net.seed)
+        trained.set_weights(net.weights)
+        # Layer by layer: what balances the targets has weights of its own.
+        for new, old in zip(model.layers, trained.layers, strict=True):
+            new.set_weights(old.get_weights())
         return model
 
     # -- parts ------------------------------------------------------------------------

@@ -319,6 +319,25 @@ def test_one_target_tiny_time_and_own_tasks(capsys: Any) -> None:
     assert "regression 'cost', log1p" in capsys.readouterr().out
 
 
+def test_nets_whose_balance_has_weights_are_averaged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def balanced(table: Any, targets: int) -> list[Candidate]:
+        [first, *_] = small_nets(table, targets)
+        return [dataclasses.replace(first, weighting="uncertainty")]
+
+    monkeypatch.setattr("kmtl.tabular.fitting.candidates", balanced)
+    monkeypatch.setattr("kmtl.tabular.rivals.BOOSTING", ((0.1, 7, 2),))
+    monkeypatch.setattr("kmtl.tabular.rivals.MOST_TREES", 5)
+    monkeypatch.setattr("kmtl.tabular.choosing.greedy_shares", lambda *_: [1, 0, 0])
+    found = kmtl.fit_table(houses(), TARGETS[:2], trials=1, **QUICK)
+    rows = houses().iloc[found.rows["test"]]
+    area = metrics.roc_auc_score(
+        rows["sold"] == "yes", found.predict(rows, probabilities=True)["sold: yes"]
+    )
+    assert on_test(found, "sold", "average")["test"] == pytest.approx(area, rel=1e-4)
+
+
 def test_a_predictor_is_a_value(predictor: Any) -> None:
     assert dataclasses.is_dataclass(predictor)
     assert "mean of" in repr(predictor).splitlines()[0]
