@@ -17,8 +17,8 @@ from kmtl.typing import Features, Outputs, TaskName
 
 #: Fewer tasks have heads of their own: there is little to save.
 FEWEST = 12
-#: What may differ between tasks whose heads are made as one.
-_FREE = (
+#: What may differ between tasks whose heads are made as one, or losses computed.
+FREE = (
     "name",
     "weight",
     "metrics",
@@ -50,7 +50,7 @@ def grouped_heads(
     alike: dict[tuple, list[Task]] = {}
     for task in tasks:
         if _is_one_dense(task, contexts[task.name].make):
-            config = {k: v for k, v in task.to_config().items() if k not in _FREE}
+            config = {k: v for k, v in task.to_config().items() if k not in FREE}
             kind = json.dumps(config, sort_keys=True, default=str)
             alike.setdefault((id(features[task.name]), kind), []).append(task)
     found: Outputs = {}

@@ -17,7 +17,7 @@ from keras import ops
 
 from kmtl.tasks.base import Task
 from kmtl.tasks.custom import CustomTask
-from kmtl.tasks.head_groups import FEWEST
+from kmtl.tasks.head_groups import FEWEST, FREE
 from kmtl.tasks.output import TaskOutput
 from kmtl.tasks.terms import are_several
 from kmtl.training.labels import apply_sample_weight, clean_labels, rank_of
@@ -26,19 +26,13 @@ from kmtl.typing import Inputs, Model, Outputs, SampleWeight, TaskName, Tensor
 
 #: What may differ between tasks alike: it is in no loss of given outputs.
 _FREE = (
-    "name",
-    "weight",
-    "metrics",
-    "labels",
-    "unit",
-    "auxiliary",
+    *FREE,
     "adversarial",
     "hidden",
     "activation",
     "dropout",
     "pooling",
     "kernel_initializer",
-    "sample_weight",  # whose weights are given per task
 )
 
 
