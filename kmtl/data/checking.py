@@ -46,7 +46,7 @@ def check(
 
     Returns:
         A `DataReport`: `print` shows it, `to_frame()` is a table of pandas, `findings`
-        are what there is to say.
+        are what there is to say. `kmtl.plotting.examples` draws rows with their labels.
 
     Raises:
         ValueError: naming all that stops, with what to do.
@@ -75,13 +75,13 @@ def check(
     <BLANKLINE>
     note  train, kind: no training label of class 2: ...
     """
-    parts, tasks = _parts(data, tasks)
+    parts, tasks = parts_in(data, tasks)
     seen: dict[bytes, tuple[str, int]] = {}
     rows, findings = [], []
     for number, (name, part) in enumerate(parts.items()):
         one = _Part(name, tasks, seen)
         try:
-            for batch in _batches(part):
+            for batch in batches_in(part):
                 one.add(batch)
         except (ValueError, TypeError) as error:
             findings.append(Finding(True, name, str(error)))
@@ -98,7 +98,8 @@ def check(
     return report
 
 
-def _parts(data: Any, tasks: Any) -> tuple[dict[str, Data], tuple[Task, ...]]:
+def parts_in(data: Any, tasks: Any) -> tuple[dict[str, Data], tuple[Task, ...]]:
+    """The parts of data by name, the training part first, and their tasks."""
     from kmtl.tasks.checks import check_unique_tasks
 
     if isinstance(data, TaskData):
@@ -118,7 +119,7 @@ def _parts(data: Any, tasks: Any) -> tuple[dict[str, Data], tuple[Task, ...]]:
     return parts, check_unique_tasks(tasks)
 
 
-def _batches(data: Data) -> Iterator[Batch]:
+def batches_in(data: Data) -> Iterator[Batch]:
     """`(x, y)` or `(x, y, weight)`, of arrays in pieces."""
     if isinstance(data, Split):
         data = data.arrays()

@@ -21,6 +21,9 @@ ROWS = 10_000
 #: Shards that are read at a time.
 READ_AT_ONCE = 4
 PARTS = ("x", "y", "w")
+#: Folders that this process has read from, the last one last. TensorFlow does not say
+#: in which file a record was that it cannot read.
+_read: dict[Path, None] = {}
 REMEDY = (
     "Write the folder anew with kmtl.data.write_records, or restore it from a copy."
 )
@@ -118,7 +121,8 @@ def from_records(
     Raises:
         FileNotFoundError: if there is no such folder, or no index in it.
         kmtl._files.DamagedFileError: a ValueError, for shards that are missing or of
-            another size than when they were written; it names them.
+            another size than when they were written; it names them. One whose content
+            has changed is found when it is read: `fit` and `evaluate` then name it.
     """
     from kmtl.data.cleaning import clean_labels, tensorflow
     from kmtl.tasks.base import Task
@@ -195,6 +199,9 @@ def _index(folder: Path) -> Config:
             f"'{folder}' was written by another version of kmtl. {REMEDY} "
             f"Received: format {index['format']}"
         )
+    folder = folder.resolve()
+    _read.pop(folder, None)
+    _read[folder] = None
     for shard in index["shards"]:
         file = folder / shard["name"]
         size = file.stat().st_size if file.is_file() else None
@@ -203,6 +210,28 @@ def _index(folder: Path) -> Config:
             what = f"{found}, and had {shard['bytes']} when it was written"
             raise _files.DamagedFileError(file, what, REMEDY)
     return index
+
+
+def damaged_shard(error: BaseException) -> _files.DamagedFileError | None:
+    """The shard behind an error of TensorFlow about a record; None for another error.
+
+    Reads the shards that this process has opened, which takes no more than an epoch.
+    """
+    if type(error).__name__ != "DataLossError":
+        return None
+    from kmtl.data.cleaning import tensorflow
+
+    tf = tensorflow()
+    for folder in reversed([*_read]):
+        for shard in _index(folder)["shards"]:
+            file, whole = folder / shard["name"], 0
+            try:
+                for _ in tf.data.TFRecordDataset(str(file)):
+                    whole += 1
+            except tf.errors.DataLossError:
+                what = f"its row {whole} of {shard['rows']} is not what was written"
+                return _files.DamagedFileError(file, what, REMEDY)
+    return None
 
 
 def _decoded(tf: Any, strings: Tensor, leaf: Config) -> Tensor:

@@ -7,6 +7,7 @@ from kmtl.plotting.comparison import comparison
 from kmtl.plotting.confusion import confusion
 from kmtl.plotting.curves import curves
 from kmtl.plotting.drawing import architecture
+from kmtl.plotting.examples import examples
 from kmtl.plotting.gates import gates
 from kmtl.plotting.relations import relations
 from kmtl.plotting.search import (
@@ -25,6 +26,7 @@ __all__ = [
     "confusion",
     "curves",
     "depth_weight",
+    "examples",
     "gates",
     "hyperparameters",
     "importances",

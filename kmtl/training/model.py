@@ -515,8 +515,9 @@ class MultiTaskModel(TaskAccess):
             sample_weight: Dict task name -> weights, for some or all tasks, or one
                 array for all. Weight 0 leaves the label out, also of the metrics.
             class_weight: Refused: give tasks their `class_weight`.
-            verbose: As for `keras.Model.fit`, or `"tasks"`: one short line per epoch,
-                with the time left (`kmtl.training.Progress`).
+            verbose: `"auto"` (default) or `"tasks"`: one short line per epoch, with the
+                time left (`kmtl.training.Progress`). 0, 1 and 2 as for
+                `keras.Model.fit`: nothing, its bar, a line of all logs.
             **kwargs: As for `keras.Model.fit`, like the arguments not named here.
 
         Raises:

@@ -17,15 +17,20 @@ LINES = 10
 _WIDTH = 8
 #: Columns of a terminal that does not say how many it has.
 _UNKNOWN = 100_000
+#: Seconds between two signs of life within an epoch, on a terminal.
+_APART = 0.5
+#: Back to the beginning of a terminal's line, which becomes empty.
+_CLEAR = "\r\x1b[K"
 
 
 class Progress(keras.callbacks.Callback):
     """Prints one line per epoch: the loss, each task's first metric, the time left.
 
-    The numbers are those of the validation data, where there are some. `model.fit(...,
-    verbose="tasks")` adds it, in the place of Keras' bar, which has a line of all logs.
-    Into a file or a pipe it prints ten lines in all. A terminal without room for all
-    tasks shows the first ones, and how many there are besides.
+    The numbers are those of the validation data, where there are some. `model.fit` adds
+    it by default; `verbose=1` is Keras' bar, and `verbose=2` a line of all logs. A
+    terminal shows the step within an epoch as well, and where it has no room for all
+    tasks the first ones, and how many there are besides. Into a file or a pipe it
+    prints ten lines in all.
 
     Args:
         stream: Where to, an open text file. Defaults to `sys.stdout`.
@@ -37,7 +42,7 @@ class Progress(keras.callbacks.Callback):
     ... )
     >>> model.compile("sgd")
     >>> x, y = np.zeros((8, 2)), {"size": np.ones(8)}
-    >>> history = model.fit(x, y, epochs=2, verbose="tasks")  # doctest: +ELLIPSIS
+    >>> history = model.fit(x, y, epochs=2)  # doctest: +ELLIPSIS
     epoch      loss  size mae      left
       1/2...
       2/2...
@@ -52,9 +57,35 @@ class Progress(keras.callbacks.Callback):
         self._began = time.monotonic()
         self._done = 0
         self._logs: tuple[int, Logs] | None = None
+        self._epoch, self._told, self._line = 0, self._began, False
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self._epoch = epoch
+
+    # Of the begin: at the end of a batch Keras fetches its logs, for which it waits.
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        now = time.monotonic()
+        if now - self._told < _APART or not self._out().isatty():
+            return
+        self._told, self._line = now, True
+        steps = self.params.get("steps")
+        of = f"/{steps}" if steps else ""
+        place = f"{self._epoch + 1}/{self.params['epochs']}"
+        self._out().write(f"{_CLEAR}epoch {place}, step {batch + 1}{of}")
+        self._out().flush()
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        """Take away the line of the step."""
+        if self._line:
+            self._out().write(_CLEAR)
+            self._line = False
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         self._done += 1
+        self._clear()
         self._logs = (epoch, dict(logs or {}))
         epochs = self.params["epochs"]
         apart = 1 if self._out().isatty() else math.ceil(epochs / LINES)
@@ -126,9 +157,11 @@ class Progress(keras.callbacks.Callback):
 
 def shown(verbose: Verbose, callbacks: Callbacks) -> tuple[Verbose, Callbacks]:
     """`fit`'s `verbose` and `callbacks`, with a `Progress` behind the others."""
-    if verbose != "tasks":
+    if verbose not in ("auto", "tasks"):
         return verbose, callbacks
     if isinstance(callbacks, keras.callbacks.CallbackList):
+        if verbose == "auto":  # Keras adds nothing to one, either
+            return verbose, callbacks
         raise ValueError(
             '`verbose="tasks"` needs `callbacks` as a list; into a CallbackList put '
             "kmtl.training.Progress() yourself. Received: a CallbackList"

@@ -12,6 +12,7 @@ import numpy as np
 
 from kmtl import _arrays, _checks
 from kmtl.data.caches import fill_caches
+from kmtl.data.records import damaged_shard
 from kmtl.tasks.checks import check_weighted, label_dict
 from kmtl.training.heads import input_shape
 from kmtl.training.inputs import check_inputs
@@ -99,7 +100,8 @@ def _first(data: Data) -> Batch | None:
     if isinstance(data, keras.utils.PyDataset):
         return None if data.num_batches == 0 else data[0]
     fill_caches(data)
-    return next(iter(data), None)
+    with first_hand():
+        return next(iter(data), None)
 
 
 def _chained(model: Model, data: Iterator) -> Iterator:
@@ -146,16 +148,21 @@ class _Alike(PreparedBatches):
 
 @contextlib.contextmanager
 def first_hand(*data: Data) -> Iterator[None]:
-    """Raise what a generator raised; TensorFlow tells of it in words of its own."""
+    """Raise what a generator raised; TensorFlow tells of it in words of its own.
+
+    Of a damaged file of records it does not say which one it is: that is named.
+    """
     try:
         yield
-    except Exception:
+    except Exception as error:
         for one in data:
             errors = getattr(one, "errors", None)
             if errors is None and isinstance(one, Iterator):
                 errors = _raised.get(one)
             if errors:
                 raise errors[0] from None
+        if (damaged := damaged_shard(error)) is not None:
+            raise damaged from error
         raise
 
 

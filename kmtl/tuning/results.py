@@ -6,6 +6,7 @@ import math
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ from kmtl.typing import (
     Inputs,
     Labels,
     Oracle,
+    PathLike,
     Trial,
 )
 
@@ -192,6 +194,26 @@ class SearchResults:
             for execution, curve in self.oracle.curves(trial_id).items()
             for epoch, logs in enumerate(curve, 1)
         ]
+
+    def to_tensorboard(self, folder: PathLike) -> Path:
+        """Write all trials for TensorBoard: curves, and a row each in its HParams tab.
+
+        Of any tuner, on any backend, also of trials that trained as a population; what
+        an earlier call wrote there is replaced. `tensorboard --logdir FOLDER` shows it.
+
+        Args:
+            folder: Where to; made if it is not there.
+
+        Returns:
+            The folder. Each trial has one of its own in it, with its logs per epoch,
+            means over its executions.
+
+        Raises:
+            ValueError: without TensorFlow, which writes the files.
+        """
+        from kmtl.tuning.boards import write_boards
+
+        return write_boards(self, folder)
 
     # -- winners ----------------------------------------------------------------------
 

@@ -125,6 +125,27 @@ def test_damaged_shards_are_named_before_training(tmp_path):
         kmtl.data.from_records(folder)
 
 
+@pytest.mark.parametrize("shard", [0, 2])
+def test_a_shard_whose_content_has_changed_is_named_by_fit(tmp_path, shard):
+    tasks = [kmtl.Regression("size")]
+    x, y = np.ones((6, 2), "float32"), {"size": np.ones(6)}
+    folder = kmtl.data.write_records(
+        (x, y), tmp_path / "set", tasks=tasks, rows_per_shard=2
+    )
+    whole = kmtl.data.write_records((x, y), tmp_path / "whole", tasks=tasks)
+    file = folder / f"part-0000{shard}.tfrecord"
+    content = bytearray(file.read_bytes())
+    content[-8] ^= 1  # in the second row
+    file.write_bytes(bytes(content))
+    model = kmtl.build_mlp(input_shape=(2,), tasks=tasks, units=(2,), seed=0)
+    model.compile("sgd", run_eagerly=True)
+    data = kmtl.data.from_records(folder, batch_size=2)
+    model.evaluate(kmtl.data.from_records(whole), verbose=0)
+    message = rf"set/part-0000{shard}.tfrecord' is damaged: its row 1 of 2 is not"
+    with pytest.raises(DamagedFileError, match=message):
+        model.fit(data, epochs=1, verbose=0)
+
+
 TRAIN = """
 import resource, sys
 import numpy as np

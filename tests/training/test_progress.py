@@ -28,7 +28,7 @@ class Terminal(io.StringIO):
 @pytest.fixture(scope="module")
 def model():
     model = kmtl.build_mlp(input_shape=(2,), tasks=TASKS, units=(2,), seed=0)
-    model.compile("sgd")
+    model.compile("sgd", run_eagerly=True)
     return model
 
 
@@ -94,9 +94,41 @@ def test_clock() -> None:
 def test_what_fit_makes_of_verbose() -> None:
     assert shown(1, None) == (1, None)
     other = keras.callbacks.TerminateOnNaN()
-    verbose, callbacks = shown("tasks", other)
+    given = keras.callbacks.CallbackList()
+    assert shown("auto", given) == ("auto", given)
+    verbose, callbacks = shown("auto", other)
     assert verbose == 0
     assert callbacks[0] is other
     assert isinstance(callbacks[1], Progress)
     with pytest.raises(ValueError, match="CallbackList"):
         shown("tasks", keras.callbacks.CallbackList())
+
+
+def test_a_line_per_epoch_is_what_fit_shows_by_default(model, capsys) -> None:
+    x = np.zeros((4, 2), "float32")
+    y = {"digit": [0, 1, 2, 0], "odd": [0, 1, 0, 1], "ink": [0.0] * 4}
+    model.fit(x, {**y, "unlabelled": [0.0] * 4}, epochs=2, batch_size=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["epoch", "1/2", "2/2"]
+    assert max(map(len, lines)) < 100
+
+
+def test_a_terminal_shows_the_step_until_the_epoch_ends(model, monkeypatch) -> None:
+    stream, clock = Terminal(), iter(np.arange(20.0))
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    progress = Progress(stream)
+    progress.set_model(model)
+    progress.set_params({"epochs": 2, "steps": 9})
+    progress.on_train_begin()
+    progress.on_epoch_begin(1)
+    progress.on_train_batch_begin(3)
+    assert stream.getvalue() == "\r\x1b[Kepoch 2/2, step 4/9"
+    progress.on_epoch_end(1, {"loss": 1.0})
+    assert "step 4/9\r\x1b[Kepoch " in stream.getvalue()
+    progress.on_train_end()
+    assert not stream.getvalue().endswith("\x1b[K")
+    quiet = Progress(io.StringIO())
+    quiet.set_params({"epochs": 2, "steps": 9})
+    quiet.on_train_begin()
+    quiet.on_train_batch_begin(3)
+    assert quiet.stream.getvalue() == ""

@@ -68,6 +68,40 @@ def test_curves_keep_every_epoch(tmp_path: Path) -> None:
     assert again.results().equals(tuner.results())
 
 
+def test_trials_go_to_tensorboard(tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow")
+    from tensorboard.backend.event_processing import event_accumulator
+    from tensorboard.plugins.hparams import metadata
+    from tensorboard.util.tensor_util import make_ndarray
+
+    def read(folder: Path) -> Any:
+        found = event_accumulator.EventAccumulator(str(folder), {"tensors": 0})
+        return found.Reload()
+
+    tuner = run(make_tuner(tmp_path, rising, max_trials=2), epochs=3)
+    for _ in range(2):  # the second takes the place of the first
+        board = tuner.to_tensorboard(tmp_path / "board")
+    tag = metadata.EXPERIMENT_TAG
+    content = read(board).SummaryMetadata(tag).plugin_data.content
+    about = metadata.parse_experiment_plugin_data(content)
+    assert [found.name for found in about.hparam_infos] == ["a", "b"]
+    assert about.metric_infos[0].name.tag.startswith("val_")
+    for trial_id, trial in tuner.oracle.trials.items():
+        found = read(board / f"trial_{trial_id}")
+        tag = metadata.SESSION_START_INFO_TAG
+        content = found.SummaryMetadata(tag).plugin_data.content
+        start = metadata.parse_session_start_info_plugin_data(content)
+        values = {name: start.hparams[name].number_value for name in "ab"}
+        assert values == trial.hyperparameters.values
+        assert start.group_name == trial_id
+        events = found.Tensors("val_kind_accuracy")
+        assert [event.step for event in events] == [1, 2, 3]
+        a = values["a"]
+        shown = [float(make_ndarray(event.tensor_proto)) for event in events]
+        assert shown == pytest.approx([a / 2, a, 0.75 * a])
+        assert metadata.SESSION_END_INFO_TAG in found.Tags()["tensors"]
+
+
 def test_several_executions_have_a_mean_and_a_spread(tmp_path: Path) -> None:
     seen: list[int] = []
 
