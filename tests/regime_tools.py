@@ -97,6 +97,49 @@ def without_forgetting() -> tuple:
     return compiled(taught.model), taught.data, []
 
 
+@regime
+def by_epochs() -> tuple:
+    x, y = arrays()
+    parts = {KIND: (x, y["kind"]), SIZE: (x[:12] + 1, y["size"][:12])}
+    return compiled(built()), kmtl.data.mixture(parts, alternate="epoch"), []
+
+
+@regime
+def mixed_rows() -> tuple:
+    x, y = arrays()
+    plain = kmtl.data.from_arrays(
+        x, y, tasks=[KIND, SIZE], batch_size=8, shuffle=True, seed=5
+    )
+    return compiled(built()), kmtl.data.mixup(plain, tasks=[KIND, SIZE], seed=2), []
+
+
+@regime
+def streams() -> tuple:
+    x, y = arrays()
+    some = kmtl.data.from_arrays(
+        x, {"kind": y["kind"]}, tasks=[KIND], batch_size=8, shuffle=True, seed=5
+    )
+    data = kmtl.data.mixture({KIND: some, SIZE: (x, y["size"])}, "equal", batch_size=8)
+    return compiled(built()), data, []
+
+
+@regime
+def domains() -> tuple:
+    x, y = arrays()
+    domain = kmtl.BinaryClassification("domain", adversarial=0.3)
+    labels = {**y, "domain": np.arange(20) % 2}
+    return compiled(built(KIND, SIZE, domain)), (x, labels), []
+
+
+@regime
+def hidden_inputs() -> tuple:
+    image = kmtl.Reconstruction("image")
+    model = built(KIND, image)
+    adversary = kmtl.training.HideInputs(0.5, seed=3)
+    x, y = arrays()
+    return compiled(model, adversary=adversary), (x, {"kind": y["kind"]}), []
+
+
 class Kill(keras.callbacks.Callback):
     """Ends the process at once, in the second batch of an epoch."""
 

@@ -71,8 +71,9 @@ class Mixture(Split):
     def counts(self, epochs: int = 1, batch_size: int = 32) -> Any:
         """What each set gives in so many epochs, a `pandas.DataFrame` row per set.
 
-        Columns: `tasks`, `rows` of the set, `share` of an epoch's rows,
-        `rows_per_epoch`, `rows_seen`, and `passes`: how often each row was seen.
+        Columns: `tasks`, `rows` of the set, `share` of the rows, `rows_per_epoch` (the
+        mean, where sets take turns by epochs), `rows_seen`, and `passes`: how often
+        each row was seen.
 
         Args:
             epochs: Number of epochs, >= 1. Defaults to 1.
@@ -83,15 +84,16 @@ class Mixture(Split):
         epochs = _checks.check_int("epochs", epochs, 1)
         batch_size = _checks.check_int("batch_size", batch_size, 1)
         plan = self._plan
-        counts = np.asarray(plan.counts(batch_size))
+        seen = plan.seen(epochs, batch_size)
+        each, rest = np.divmod(seen, epochs)
         return pd.DataFrame(
             {
                 "tasks": [", ".join(names) for names in self.tasks_of],
                 "rows": plan.rows,
-                "share": counts / counts.sum(),
-                "rows_per_epoch": counts,
-                "rows_seen": epochs * counts,
-                "passes": epochs * counts / np.asarray(plan.rows),
+                "share": seen / seen.sum(),
+                "rows_per_epoch": seen / epochs if rest.any() else each,
+                "rows_seen": seen,
+                "passes": seen / np.asarray(plan.rows),
             },
             index=pd.Index(plan.names, name="set"),
         )
@@ -108,7 +110,7 @@ def mixed(
     sampling: Any,
     steps: str | int,
     temperature: float,
-    alternate: bool,
+    alternate: bool | str,
     seed: int,
 ) -> Mixture:
     """`mixture` of arrays and splits."""

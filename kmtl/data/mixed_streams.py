@@ -21,11 +21,17 @@ def mixed_stream(
     sampling: Any,
     steps: str | int,
     temperature: float,
-    alternate: bool,
+    alternate: bool | str,
     seed: int,
     batch_size: int,
 ) -> Data:
     """A `tf.data.Dataset` of `(x, y, masks)` batches; arguments of `mixture`."""
+    if alternate == "epoch":
+        raise ValueError(
+            "Sets take turns by epochs where all of them are arrays or splits: a "
+            "tf.data.Dataset begins anew in every epoch. Take alternate=True. "
+            "Received: alternate='epoch'"
+        )
     tf = tensorflow()
     names = [one.name for one in sets]
     streams, rows = [], []

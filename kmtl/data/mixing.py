@@ -8,7 +8,7 @@ from typing import Any
 from kmtl import _checks
 from kmtl.data.containers import TaskData
 from kmtl.data.mixed_sets import LabelledSet, mixed
-from kmtl.data.plans import check_steps
+from kmtl.data.plans import TURNS, check_steps
 from kmtl.typing import Data
 
 
@@ -18,7 +18,7 @@ def mixture(
     steps: str | int = "longest",
     *,
     temperature: float = 2.0,
-    alternate: bool = False,
+    alternate: bool | str = False,
     batch_size: int = 32,
     seed: int = 0,
 ) -> Any:
@@ -27,7 +27,8 @@ def mixture(
     Each row trains the trunk and the heads of its own tasks; labels of the others are
     missing there (NaN, or the task's `missing`). By default batches are mixed, which is
     joint training: every batch has rows of all sets, as evenly as its size allows. With
-    `alternate=True` every batch has rows of one set, and sets take turns.
+    `alternate=True` every batch has rows of one set, and sets take turns; with
+    `alternate="epoch"` every epoch has.
 
     What an epoch holds of each set is exact, spread evenly over it, and comes from the
     seed and the epoch's number alone: a run that goes on sees what an unbroken one
@@ -35,7 +36,7 @@ def mixture(
     in the pass where the last one ended. `mixture.counts()` tells how often each set is
     seen. Validation and evaluation take every row once, whatever the sampling.
 
-    Beware of `BatchNormalization`: in `alternate` batches it normalises by the
+    Beware of `BatchNormalization`: in batches of one set it normalises by the
     statistics of one set, while at inference it takes a mean of all sets' statistics,
     which may be right for none; the more so, the less alike the inputs are. Mix the
     batches, or use a normalisation of single rows (`LayerNormalization`,
@@ -55,7 +56,10 @@ def mixture(
         steps: End of an epoch: when the set that lasts `"longest"` has been seen once
             (default; others are repeated), the `"shortest"`, or a number of batches.
         temperature: >= 1: 1 is proportional, infinity equal. Defaults to 2.
-        alternate: Batches of one set each; `sampling` shares out the batches.
+        alternate: True: batches of one set each; `sampling` shares out the batches.
+            `"epoch"`: epochs of one set each, all equally long, that of the longest or
+            shortest set or of `steps`; `sampling` shares out the epochs. Not for a
+            `tf.data.Dataset`. Defaults to False, mixed batches.
         batch_size: Rows per batch where there is a `tf.data.Dataset`; of arrays `fit`
             is told. Defaults to 32.
         seed: Integer >= 0, of the order of rows.
@@ -108,7 +112,7 @@ def mixture(
         "sampling": _by_name(sampling, datasets, names),
         "steps": check_steps(steps),
         "temperature": temperature,
-        "alternate": bool(alternate),
+        "alternate": _checks.check_choice("alternate", alternate, TURNS),
         "seed": _checks.check_int("seed", seed, 0),
     }
     kinds = {isinstance(one.data, TaskData) for one in sets}

@@ -13,6 +13,8 @@ from kmtl import _checks
 from kmtl.typing import Config
 
 ENDS = ("longest", "shortest")
+#: What `alternate` may be: sets take turns by batches (True), or by epochs.
+TURNS = (False, True, "epoch")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +31,8 @@ class RowPlan:
         rows: Number of rows of each.
         shares: Share of each set in an epoch, > 0; they sum to 1.
         steps: End of an epoch: `"longest"`, `"shortest"`, or a number of batches.
-        alternate: Batches hold rows of one set, and are shared out; else rows are.
+        alternate: Batches hold rows of one set, and are shared out; `"epoch"`: epochs
+            do, and are; False: rows are.
         seed: Integer >= 0.
 
     Example:
@@ -44,11 +47,11 @@ class RowPlan:
     rows: tuple[int, ...]
     shares: tuple[float, ...]
     steps: str | int = "longest"
-    alternate: bool = False
+    alternate: bool | str = False
     seed: int = 0
 
     def counts(self, batch_size: int) -> tuple[int, ...]:
-        """Rows of each set in an epoch.
+        """Rows of each set in an epoch; where epochs are shared out, in one of its own.
 
         Raises:
             ValueError: for so few steps that a set has none of them.
@@ -57,8 +60,12 @@ class RowPlan:
         given = [math.ceil(rows / unit) for rows in self.rows]
         if isinstance(self.steps, str):
             choose = max if self.steps == "longest" else min
+            if self.alternate == "epoch":
+                return (choose(given) * unit,) * len(given)
             total = choose(n / s for n, s in zip(given, self.shares, strict=True))
             found = [max(1, round(share * total)) for share in self.shares]
+        elif self.alternate == "epoch":
+            return (self.steps * unit,) * len(given)
         else:
             units = self.steps * (1 if self.alternate else batch_size)
             found = _apportioned(units, self.shares)
@@ -73,7 +80,24 @@ class RowPlan:
 
     def length(self, batch_size: int) -> int:
         """Rows of an epoch, of all sets."""
-        return sum(self.counts(batch_size))
+        counts = self.counts(batch_size)
+        return counts[0] if self.alternate == "epoch" else sum(counts)
+
+    def seen(self, epochs: int, batch_size: int) -> np.ndarray:
+        """Rows of each set in the first so many epochs."""
+        counts = np.asarray(self.counts(batch_size))
+        if self.alternate != "epoch":
+            return epochs * counts
+        return counts * np.bincount(self.turns(epochs), minlength=len(counts))
+
+    def turns(self, epochs: int) -> np.ndarray:
+        """The set of each epoch, where epochs are shared out: evenly, by the shares."""
+        shares, given = np.asarray(self.shares), np.zeros(len(self.shares))
+        found = np.empty(epochs, np.int64)
+        for epoch in range(epochs):
+            found[epoch] = np.argmax((epoch + 1) * shares - given)
+            given[found[epoch]] += 1
+        return found
 
     def sets(self, batch_size: int) -> np.ndarray:
         """The set of each row of an epoch, `(length,)`: spread as evenly as can be."""
@@ -92,6 +116,8 @@ class RowPlan:
             epoch: Number of the epoch, from 0.
             batch_size: Rows per batch; of these, every `batch_size` are one.
         """
+        if self.alternate == "epoch":
+            return self._turn(seed, epoch, self.length(batch_size))
         owners = self.sets(batch_size)
         order = np.empty(len(owners), np.int64)
         first = np.cumsum([0, *self.rows])
@@ -99,6 +125,13 @@ class RowPlan:
             rows = self._passes(place, seed, epoch * count, count)
             order[owners == place] = first[place] + rows
         return order
+
+    def _turn(self, seed: int, epoch: int, count: int) -> np.ndarray:
+        """Row numbers of an epoch that is one set's alone."""
+        *before, place = self.turns(epoch + 1)
+        start = count * before.count(place)
+        first = sum(self.rows[:place])
+        return first + self._passes(place, seed, start, count)
 
     def _passes(self, place: int, seed: int, start: int, count: int) -> np.ndarray:
         """Rows of a set, from the `start`-th that is drawn of it on."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import logging
-import math
 import os
 import re
 from collections.abc import Sequence
@@ -16,10 +14,10 @@ import keras
 
 from kmtl import _checks, _files, _swap
 from kmtl._locks import FileLock, lock_in_thread
-from kmtl.training import checkpoint, run_record
+from kmtl.training import checkpoint, run_history, run_record
 from kmtl.training.checkpoint import Checkpoint
 from kmtl.training.guards import non_finite_weight
-from kmtl.typing import Config, Data, Logs, Options, Verbose
+from kmtl.typing import Data, Logs, Options, Verbose
 
 logger = logging.getLogger("kmtl")
 
@@ -43,7 +41,8 @@ class RunCheckpoint(keras.callbacks.Callback):
         run = RunCheckpoint("runs/first", callbacks=[stopping])
         model.fit(data, epochs=20, initial_epoch=run.epoch, callbacks=[stopping, run])
 
-    Files: `config.json`; `history.jsonl`, one line per epoch; `checkpoints/`.
+    Files: `config.json`; `history.jsonl`, one line per epoch, and the same for other
+    programs as `history.csv`; `checkpoints/`.
 
     Args:
         folder: Path of the run; made when it is not there.
@@ -82,7 +81,7 @@ class RunCheckpoint(keras.callbacks.Callback):
         meta = self._newest.meta if self._newest else {}
         self.epoch: int = meta.get("epoch", 0)
         self.stopped: bool = meta.get("stopped", False)
-        self._lines = self._read_history()
+        self._lines = run_history.read(self.folder, self.epoch)
         if self.epoch:
             logger.info("Going on after epoch %d of '%s'.", self.epoch, self.folder)
 
@@ -111,19 +110,6 @@ class RunCheckpoint(keras.callbacks.Callback):
                 logger.warning("Leaving out a damaged checkpoint: %s", error)
                 self._damaged.append(path)
         return None
-
-    def _read_history(self) -> list[Config]:
-        path = self.folder / "history.jsonl"
-        remedy = "Restore it from a copy, or move the run's folder away to train anew."
-        lines = []
-        if self.epoch and path.exists():
-            for line, _ in _files.read_lines(path, remedy, keys=("epoch",)):
-                lines.append({name: _number(value) for name, value in line.items()})
-        lines = lines[: self.epoch]
-        if [line["epoch"] for line in lines] != list(range(self.epoch)):
-            what = f"it has {len(lines)} of the run's {self.epoch} epochs, or others"
-            raise _files.DamagedFileError(path, what, remedy)
-        return lines
 
     # -- during fit -------------------------------------------------------------------
 
@@ -176,11 +162,7 @@ class RunCheckpoint(keras.callbacks.Callback):
         self.epoch = epoch + 1
         self.stopped = bool(self.model.stop_training)
         # The history first: lines beyond the checkpoint are dropped, but none may lack.
-        text = "".join(
-            json.dumps({name: _text(value) for name, value in line.items()}) + "\n"
-            for line in self._lines
-        )
-        _files.write_text(self.folder / "history.jsonl", text)
+        run_history.write(self.folder, self._lines)
         broken = non_finite_weight(self.model)
         if broken is not None:
             logger.warning(
@@ -335,14 +317,3 @@ def _board(folder: Path) -> keras.callbacks.Callback:
             "Received: tensorboard=True"
         )
     return keras.callbacks.TensorBoard(folder / "tensorboard", write_graph=False)
-
-
-def _text(value: Any) -> Any:
-    """Strict JSON has no NaN nor infinity: they become text."""
-    return (
-        str(value) if isinstance(value, float) and not math.isfinite(value) else value
-    )
-
-
-def _number(value: Any) -> Any:
-    return float(value) if isinstance(value, str) else value

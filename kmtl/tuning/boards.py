@@ -13,14 +13,16 @@ import numpy as np
 from kmtl.typing import PathLike
 
 if TYPE_CHECKING:
-    from kmtl.tuning.results import SearchResults
+    import pandas
 
 #: End of the names of the files written here, which another call replaces.
 SUFFIX = ".kmtl"
 
 
-def write_boards(tuner: SearchResults, folder: PathLike) -> Path:
-    """`SearchResults.to_tensorboard`."""
+def write_boards(
+    table: pandas.DataFrame, curves: pandas.DataFrame, folder: PathLike
+) -> Path:
+    """What a tuner's `results(all_columns=True)` and `curve_table()` have."""
     if importlib.util.find_spec("tensorflow") is None:
         raise ValueError(
             "`to_tensorboard` needs TensorFlow, which writes the files, on every "
@@ -32,7 +34,6 @@ def write_boards(tuner: SearchResults, folder: PathLike) -> Path:
     from kmtl.data.cleaning import tensorflow
 
     tf, root = tensorflow(), Path(folder)
-    table, curves = tuner.results(all_columns=True), tuner.curve_table()
     ends = {"COMPLETED": "SUCCESS", "FAILED": "FAILURE", "INVALID": "FAILURE"}
     logs = list(curves.columns[5:])
     names = table.attrs["hyperparameters"]

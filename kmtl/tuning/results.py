@@ -213,7 +213,8 @@ class SearchResults:
         """
         from kmtl.tuning.boards import write_boards
 
-        return write_boards(self, folder)
+        table = self.results(all_columns=True)
+        return write_boards(table, self.curve_table(), folder)
 
     # -- winners ----------------------------------------------------------------------
 

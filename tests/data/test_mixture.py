@@ -90,6 +90,21 @@ class TestWhatAnEpochHolds:
         assert batches[:, 0].tolist() == [0, 1] * 12
         assert (batches == batches[:, :1]).all()
 
+    def test_epochs_of_one_set_in_turn(self):
+        plan = RowPlan(("a", "b"), (6, 4), (0.75, 0.25), alternate="epoch")
+        assert plan.turns(8).tolist() == [0, 0, 1, 0, 0, 0, 1, 0]
+        orders = [plan.order(0, epoch, 2) for epoch in range(8)]
+        assert {len(order) for order in orders} == {plan.length(2)} == {6}
+        owners = [set(order >= 6) for order in orders]
+        assert owners == [{bool(turn)} for turn in plan.turns(8)]
+        first, second = orders[2], orders[6]  # passes go on where they ended
+        assert sorted(first[:4]) == [6, 7, 8, 9]
+        assert sorted([*first[4:], *second[:2]]) == [6, 7, 8, 9]
+        assert plan.seen(4, 2).tolist() == [18, 6]
+        short = RowPlan(("a", "b"), (6, 4), (0.5, 0.5), "shortest", "epoch")
+        assert short.length(2) == 4
+        assert RowPlan(("a", "b"), (6, 4), (0.5, 0.5), 1, "epoch").length(2) == 2
+
     def test_too_few_steps_are_refused(self):
         mixture = kmtl.data.mixture(sets(), {LETTER: 99, SIZE: 1}, steps=1)
         with pytest.raises(ValueError, match=r"every set has a part .* 'size'"):

@@ -55,10 +55,14 @@ def test_photos_names_boxes_and_maps() -> None:
     for place, row in enumerate(rows):
         photo = axes[0, place].images[-1].get_array()
         np.testing.assert_allclose(photo, PHOTOS[row] / 255)
-        assert axes[0, place].patches[0].get_bbox().bounds == pytest.approx((1, 2, 4, 4))
+        assert axes[0, place].patches[0].get_bbox().bounds == pytest.approx(
+            (1, 2, 4, 4)
+        )
         drawn = axes[1, place].images[0].get_array()
         np.testing.assert_array_equal(drawn.mask, things[row] == -1)
-        np.testing.assert_array_equal(drawn.data[~drawn.mask], things[row][things[row] >= 0])
+        np.testing.assert_array_equal(
+            drawn.data[~drawn.mask], things[row][things[row] >= 0]
+        )
     axes[0, 0].figure.canvas.draw()
 
 

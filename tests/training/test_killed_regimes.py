@@ -1,4 +1,8 @@
-"""Every regime, killed in the middle of an epoch, ends as if nothing had happened."""
+"""Every regime, killed in the middle of an epoch, ends as if nothing had happened.
+
+Which needs the same numbers from the same seeds: of ensembles, which are no runs of one
+model, that alone.
+"""
 
 from __future__ import annotations
 
@@ -51,3 +55,28 @@ def test_killed_and_called_again(name: str, killed: Path, tmp_path: Path) -> Non
     kept = sorted(p.name for p in (killed / name / "checkpoints").glob("epoch-*"))
     assert kept == ["epoch-000001.npz", "epoch-000002.npz"]
     assert_same(regimes.run(name, tmp_path), regimes.run(name, killed))
+
+
+@pytest.mark.thorough
+@pytest.mark.slow
+@pytest.mark.parametrize("method", kmtl.combining.METHODS)
+def test_an_ensemble_has_the_same_numbers_twice(method: str) -> None:
+    x, y = regimes.arrays()
+    weights = []
+    for _ in range(2):
+        found = kmtl.ensemble(
+            kmtl.build_mlp,
+            (x, y),
+            tasks=[regimes.KIND, regimes.SIZE],
+            members=2,
+            method=method,
+            epochs=4,
+            batch_size=8,
+            seed=3,
+            input_shape=(4,),
+            units=(6,),
+            dropout=0.3,
+        )
+        weights.append([v.numpy() for v in found.model.variables])
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas
 import pytest
 
 import kmtl
@@ -227,6 +228,9 @@ def test_folder_holds_what_it_says(tmp_path: Path) -> None:
     lines = (tmp_path / "history.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == list(range(EPOCHS))
     assert json.loads(lines[1])["size_mae"] == history.history["size_mae"][1]
+    table = pandas.read_csv(tmp_path / "history.csv")
+    assert list(table["epoch"]) == list(range(EPOCHS))
+    assert table.drop(columns="epoch").to_dict("list") == history.history
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert kept == ["epoch-000003.npz", "epoch-000004.npz"]
     assert not list(tmp_path.rglob(f"{_files.UNFINISHED}*"))
