@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from kmtl import _arrays, _checks, _registry, losses
-from kmtl.tasks import soft
+from kmtl.tasks import label_rules, soft
 from kmtl.tasks.class_names import names_in, numbers_of
 from kmtl.tasks.class_weights import RULES
 from kmtl.tasks.heads import HeadContext, map_head, map_size, vector_head
@@ -130,6 +130,8 @@ class Task(_registry.Registrable):
     whole_labels: ClassVar[bool] = False
     #: The mean of several nets' outputs is an output, and all that the loss needs.
     has_mean: ClassVar[bool] = True
+    #: What labels that `breaks_rule` finds are called in errors.
+    broken_label: ClassVar[str] = "a number that is not whole"
     #: A row counts without a label in the data, as where the input is the target.
     needs_labels: ClassVar[bool] = True
     #: Its head keeps what the loss needs beside the outputs: `loss_values_beside`.
@@ -591,6 +593,39 @@ class Task(_registry.Registrable):
             + ("" if self.missing is None else f", or {self.missing} where missing")
         )
 
+    def breaks_rule(self, labels: Tensor, output_shape: Sequence) -> Tensor | None:
+        """Whether a label of a batch is none that `check_labels` lets pass, though it
+        is within `label_range`: what steps on streams look at, on the device.
+
+        Args:
+            labels: As the user gave them.
+            output_shape: Shape of one output, None where a size is open.
+
+        Returns:
+            A bool tensor; None where the range says it all.
+        """
+        try:
+            vectors = soft.are_vectors(self, labels.shape)
+        except ValueError:  # TensorFlow traces one step for labels of two ranks
+            vectors = False
+        if vectors:
+            return ops.any(soft.no_shares(self, labels))
+        whole = self.class_count is not None and not self.soft_labels
+        floats = keras.backend.is_float_dtype(
+            keras.backend.standardize_dtype(labels.dtype)
+        )
+        if not floats or not (whole or self.whole_labels):
+            return None
+        return ops.any(label_rules.not_whole(ops, labels))
+
+    def with_holes(self, labels: Tensor) -> Tensor:
+        """Labels of a batch in float32, NaN where one is missing."""
+        labels = ops.convert_to_tensor(labels)
+        floats = ops.cast(labels, "float32")
+        if self.missing is None or not _holds(labels.dtype, self.missing):
+            return floats
+        return ops.where(labels == ops.cast(self.missing, labels.dtype), np.nan, floats)
+
     def check_values(self, values: np.ndarray) -> None:
         """Refuse present label values out of range. `values` is flat, not empty."""
         if values.dtype == "float16":  # the range does not fit into it
@@ -599,7 +634,7 @@ class Task(_registry.Registrable):
         wrong = ~((values >= low) & (values <= high))
         classes = self.class_count is not None and not self.soft_labels
         if (classes or self.whole_labels) and values.dtype.kind == "f":
-            wrong |= values != np.floor(values)
+            wrong |= label_rules.not_whole(np, values)
         if wrong.any():
             share = self.label_kind == "yes_no" and 0 < values[wrong][0] < 1
             hint = "; for probabilities pass soft_labels=True" * bool(share)

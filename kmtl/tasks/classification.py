@@ -60,6 +60,7 @@ class Classification(Task):
     SOFT_LOSSES = ("cross_entropy", "focal")
     classes_last = True
     vector_axis: ClassVar = 1
+    broken_label = soft.BROKEN
 
     @classmethod
     def from_labels(cls, name: str, labels: Tensor, **options: Any) -> Classification:

@@ -12,6 +12,7 @@ from keras import ops
 from kmtl import _arrays, _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.losses.sequences import greedy
+from kmtl.tasks import label_rules
 from kmtl.tasks.base import Task
 from kmtl.tasks.class_names import count_of, numbers_of
 from kmtl.tasks.heads import HeadContext
@@ -181,12 +182,7 @@ class CTC(Task):
     def check_labels(self, labels: Tensor, input_shape: Shape = None) -> None:
         super().check_labels(labels, input_shape)
         array = _arrays.as_array(labels, f"Labels of task '{self.name}'", holes=True)
-        gone = (
-            np.isnan(array) if array.dtype.kind == "f" else np.zeros_like(array, bool)
-        )
-        if self.missing is not None:
-            gone |= array == self.missing
-        wrong = (gone[:, :-1] & ~gone[:, 1:]).any(axis=1)
+        wrong = label_rules.with_gaps(np, self.are_present(array))
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             raise ValueError(
@@ -199,9 +195,9 @@ class CTC(Task):
         steps = output_shape[0]
         if steps is None:
             return
-        clean, mask = map(ops.convert_to_numpy, self.clean_labels(labels))
-        again = (clean[:, 1:] == clean[:, :-1]) & (mask[:, 1:] > 0)
-        needed = mask.sum(axis=1) + again.sum(axis=1)
+        array = np.asarray(labels)
+        there = self.are_present(array)
+        needed = label_rules.steps_needed(np, array, there)
         wrong = np.flatnonzero(needed > steps)
         if wrong.size:
             row = int(wrong[0])
@@ -209,9 +205,27 @@ class CTC(Task):
                 f"Labels of task '{self.name}' must fit into the {steps} steps that "
                 "the trunk keeps: a step for each symbol, and one between two equal "
                 "ones. Take a trunk that pools less (or longer inputs), or leave such "
-                f"rows out. Received: {int(mask[row].sum())} symbols in row {row}, "
+                f"rows out. Received: {int(there[row].sum())} symbols in row {row}, "
                 f"which need {int(needed[row])} steps"
             )
+
+    broken_label = (
+        "a number that is not whole, a symbol behind a place without, or more symbols "
+        "than the trunk keeps steps for"
+    )
+
+    def breaks_rule(self, labels: Tensor, output_shape: Shape) -> Tensor:
+        labels = self.with_holes(labels)
+        there = ops.logical_not(ops.isnan(labels))
+        wrong = ops.logical_or(
+            ops.any(label_rules.with_gaps(ops, there)),
+            ops.any(label_rules.not_whole(ops, labels)),
+        )
+        steps = output_shape[0]
+        if steps is None:
+            return wrong
+        needed = label_rules.steps_needed(ops, labels, there)
+        return ops.logical_or(wrong, ops.any(needed > steps))
 
     def clean_labels(
         self, labels: Tensor, inputs: Inputs | None = None

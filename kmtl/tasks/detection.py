@@ -15,6 +15,7 @@ from kmtl._registry import register
 from kmtl.layers.ends import CellBoxes
 from kmtl.losses import boxes as grid
 from kmtl.metrics.detections import COCO
+from kmtl.tasks import label_rules
 from kmtl.tasks.base import Task
 from kmtl.tasks.class_names import count_of
 from kmtl.tasks.decoders import DECODERS
@@ -227,24 +228,24 @@ class Detection(Task):
         super().check_labels(labels, input_shape)
         array = _arrays.as_array(labels, f"Labels of task '{self.name}'", holes=True)
         array = array.astype("float64")
-        gone = np.isnan(array)
-        half = gone.any(axis=(1, 2)) & ~gone.all(axis=(1, 2))
+        half = label_rules.half_boxed(np, array)
         if half.any():
             raise ValueError(
                 f"Labels of task '{self.name}' must be NaN in all numbers of a photo "
                 "without labels, and in none of others (class -1: no object). "
                 f"Received: some in row {int(np.flatnonzero(half)[0])}"
             )
-        rows = array[~gone.any(axis=(1, 2))].reshape(-1, _COLUMNS)
-        kinds = rows[:, 4]
-        wrong = (kinds != np.floor(kinds)) | (kinds < -1) | (kinds >= self.label_count)
-        places = rows[:, :4]
-        outside = (places < 0) | (places > 1)
-        empty = (places[:, 2] <= places[:, 0]) | (places[:, 3] <= places[:, 1])
-        wrong |= (kinds >= 0) & (outside.any(axis=1) | empty)
+        wrong = label_rules.no_boxes(np, array, self.label_count)
         if wrong.any():
-            found = rows[np.flatnonzero(wrong)[0]].tolist()
-            raise ValueError(f"{self.label_rule}. Received: {found}")
+            raise ValueError(f"{self.label_rule}. Received: {array[wrong][0].tolist()}")
+
+    broken_label = "another row, or NaN in a part of a photo's numbers"
+
+    def breaks_rule(self, labels: Tensor, output_shape: Shape) -> Tensor:
+        labels = ops.cast(labels, "float32")
+        half = label_rules.half_boxed(ops, labels)
+        wrong = label_rules.no_boxes(ops, labels, self.label_count)
+        return ops.logical_or(ops.any(half), ops.any(wrong))
 
     def check_values(self, values: np.ndarray) -> None:
         """`check_labels` looks at rows."""

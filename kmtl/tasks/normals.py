@@ -11,6 +11,7 @@ from keras import ops
 
 from kmtl import _arrays, losses, metrics
 from kmtl._registry import register
+from kmtl.tasks import label_rules
 from kmtl.tasks.dense_regression import DenseRegression
 from kmtl.tasks.heads import HeadContext
 from kmtl.typing import Inputs, Shape, Tensor
@@ -79,14 +80,26 @@ class Normals(DenseRegression):
         super().check_labels(labels, input_shape)
         array = _arrays.as_array(labels, f"Labels of task '{self.name}'", holes=True)
         for row in array:  # maps may be large
-            size = np.sqrt(np.square(row.astype("float64")).sum(axis=-1))
-            wrong = ~(np.isnan(size) | (size == 0) | (np.abs(size - 1) < 0.02))
+            row = row.astype("float64")
+            wrong = label_rules.no_directions(np, row)
             if wrong.any():
                 raise ValueError(
                     f"Labels of task '{self.name}' must be unit vectors, or (0, 0, 0) "
                     "where one is missing: divide by their length. "
-                    f"Received: a vector of length {size[wrong][0]:.4g}"
+                    f"Received: a vector of length {np.linalg.norm(row[wrong][0]):.4g}"
                 )
+
+    broken_label = "a vector of another length"
+
+    def breaks_rule(self, labels: Tensor, output_shape: Shape) -> Tensor:
+        return ops.any(label_rules.no_directions(ops, self.with_holes(labels)))
+
+    @property
+    def label_rule(self) -> str:
+        return (
+            f"Labels of task '{self.name}' must be unit vectors, or NaN or all 0 "
+            "where one is missing"
+        )
 
     def clean_labels(
         self, labels: Tensor, inputs: Inputs | None = None

@@ -93,6 +93,8 @@ class Segmentation(Task):
     SOFT_LOSSES = ("cross_entropy", "focal", "mse", *REGIONS)
     dense_prediction = True
 
+    broken_label = soft.BROKEN
+
     def __post_init__(self) -> None:
         object.__setattr__(
             self, "classes", _checks.check_int("classes", self.classes, 2)

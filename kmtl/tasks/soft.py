@@ -13,11 +13,12 @@ import numpy as np
 from keras import ops
 
 from kmtl import _checks
+from kmtl.tasks import label_rules
 from kmtl.tasks.terms import terms_of
 from kmtl.typing import Tensor
 
-#: How far from 1 the sum of a label's shares may be.
-_TOLERANCE = 1e-3
+#: What a label of a kind that takes vectors may wrongly be, in words.
+BROKEN = "a number that is not whole, or a vector that is no probabilities"
 
 
 def are_vectors(task: Any, shape: Sequence | None) -> bool:
@@ -94,17 +95,20 @@ def check_vectors(task: Any, array: np.ndarray) -> None:
     """
     check_loss(task, "labels that are vectors of probabilities")
     values = array.astype("float32")
-    present = values[task.are_present(values).all(-1)]
-    low = present.min(initial=0.0)
-    off = np.abs(present.sum(-1) - 1.0)
-    if low < 0 or (off > _TOLERANCE).any():
-        first = int(np.argmax((present < 0).any(-1) | (off > _TOLERANCE)))
+    wrong = label_rules.no_shares(np, values, task.are_present(values))
+    if wrong.any():
         raise ValueError(
             f"Labels of task '{task.name}' with an axis of {task.class_count} classes "
             "must be probabilities, >= 0 with a sum of 1 (of logits take "
             "`keras.ops.softmax` first; for several classes at once use "
-            f"kmtl.MultiLabel). Received: {present[first].tolist()}"
+            f"kmtl.MultiLabel). Received: {values[wrong][0].tolist()}"
         )
+
+
+def no_shares(task: Any, labels: Tensor) -> Tensor:
+    """`label_rules.no_shares` of a batch."""
+    labels = task.with_holes(labels)
+    return label_rules.no_shares(ops, labels, ops.logical_not(ops.isnan(labels)))
 
 
 def check_loss(task: Any, what: str) -> None:

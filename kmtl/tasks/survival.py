@@ -13,6 +13,7 @@ from keras import ops
 from kmtl import _arrays, _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.layers.ends import LogSurvival
+from kmtl.tasks import label_rules
 from kmtl.tasks.base import Task
 from kmtl.tasks.heads import HeadContext, vector_head
 from kmtl.typing import Inputs, Shape, Tensor
@@ -169,22 +170,27 @@ class Survival(Task):
         super().check_labels(labels, input_shape)
         array = _arrays.as_array(labels, f"Labels of task '{self.name}'", holes=True)
         array = array.astype("float64")
-        gone = np.isnan(array)
-        if self.missing is not None:
-            gone |= array == self.missing
-        gone |= (array == 0).all(axis=-1, keepdims=True)
-        times, events = np.where(gone, np.nan, array).T
-        for wrong, what in (
-            (gone[:, 0] != gone[:, 1], "both of a time and an event, or neither"),
-            (times <= 0, "a time above 0"),
-            ((events != 0) & (events != 1) & ~gone[:, 1], "an event of 0 or 1"),
-        ):
+        known = np.where(self.are_present(array), array, np.nan)
+        for wrong, what in label_rules.times_and_events(np, known):
             if wrong.any():
                 row = int(np.flatnonzero(wrong)[0])
                 raise ValueError(
                     f"Labels of task '{self.name}' must have {what} in each row. "
                     f"Received: {array[row].tolist()} in row {row}"
                 )
+
+    broken_label = "another row"
+
+    def breaks_rule(self, labels: Tensor, output_shape: Shape) -> Tensor:
+        found = label_rules.times_and_events(ops, self.with_holes(labels))
+        return ops.any(ops.stack([wrong for wrong, _ in found]))
+
+    @property
+    def label_rule(self) -> str:
+        return (
+            f"Labels of task '{self.name}' must be rows of a time above 0 and an event "
+            "of 0 or 1 (NaN or 0 in both where missing)"
+        )
 
     def clean_labels(
         self, labels: Tensor, inputs: Inputs | None = None

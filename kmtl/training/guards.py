@@ -9,8 +9,7 @@ import numpy as np
 from keras import ops
 
 from kmtl.tasks.base import Task
-from kmtl.tasks.soft import are_vectors
-from kmtl.typing import Inputs, Model, SampleWeight, Tensor, Variable
+from kmtl.typing import Inputs, Model, SampleWeight, Shape, Tensor, Variable
 
 
 class NonFiniteError(FloatingPointError):
@@ -51,16 +50,21 @@ class Guards(keras.metrics.Metric):
 
     Args:
         tasks: The tasks, in the model's order.
+        shapes: Shapes of their outputs, without the batch.
         inputs: Names of the model's inputs.
     """
 
-    def __init__(self, tasks: Sequence[Task], inputs: Sequence[str]):
+    def __init__(
+        self, tasks: Sequence[Task], shapes: Sequence[Shape], inputs: Sequence[str]
+    ):
         super().__init__(name="guards", dtype="float32")
         self.tasks = tuple(tasks)
+        self.shapes = tuple(shapes)
         self.inputs = tuple(inputs)
         count = len(self.tasks)
-        #: Entries of the flags: labels too high, too low, sample weights, inputs.
-        self.entries = 3 * count + len(self.inputs)
+        #: Entries of the flags: labels too high, too low, against another rule, sample
+        #: weights, inputs.
+        self.entries = 4 * count + len(self.inputs)
         #: Steps in a row without a non-finite loss per task, and all steps.
         self.clean_losses = self.add_variable(
             (count + 1,), "zeros", dtype=self.dtype, name="losses"
@@ -109,22 +113,19 @@ class Guards(keras.metrics.Metric):
         """
         low, high = np.array([task.label_range for task in self.tasks], "float32").T
         above, below = highest - high, low - lowest
-        broken = [self._is_broken(task, y.get(task.name)) for task in self.tasks]
-        if any(flag is not None for flag in broken):
-            above = ops.maximum(above, 0.5 * _stack(broken))
+        broken = [
+            self._is_broken(*pair, y)
+            for pair in zip(self.tasks, self.shapes, strict=True)
+        ]
         weights = [_is_bad_weight(sample_weight, task.name) for task in self.tasks]
         inputs = [_is_not_finite(part) for part in self._parts(x)]
-        return ops.concatenate([above, below, _stack([*weights, *inputs])])
+        return ops.concatenate([above, below, _stack([*broken, *weights, *inputs])])
 
-    def _is_broken(self, task: Task, labels: Tensor) -> Tensor:
-        """1.0 where classes are given as floats and one is no whole number."""
-        if task.class_count is None or labels is None or not _is_float(labels):
-            return None
-        if task.soft_labels or (
-            task.vector_axis is not None and are_vectors(task, labels.shape)
-        ):
-            return None  # shares
-        return _flag(ops.any(labels > ops.floor(labels)))
+    def _is_broken(self, task: Task, shape: Shape, y: Mapping) -> Tensor | None:
+        """1.0 where a label is against a rule of its task."""
+        labels = y.get(task.name)
+        broken = None if labels is None else task.breaks_rule(labels, shape)
+        return None if broken is None else _flag(broken)
 
     def _parts(self, x: Inputs) -> list:
         if isinstance(x, Mapping):
@@ -168,23 +169,25 @@ class Guards(keras.metrics.Metric):
 
     def _tell(self, entry: int, excess: float) -> str:
         count = len(self.tasks)
-        if entry >= 3 * count:
-            name = self.inputs[entry - 3 * count]
+        if entry >= 4 * count:
+            name = self.inputs[entry - 4 * count]
             return f"Input '{name}' must be finite numbers. Received: NaN or infinity"
         task = self.tasks[entry % count]
-        if entry >= 2 * count:
+        if entry >= 3 * count:
             return (
                 f"`sample_weight` of task '{task.name}' must be finite numbers >= 0. "
                 "Received: a negative one, or NaN"
             )
+        if entry >= 2 * count:
+            return f"{task.label_rule}. Received: {task.broken_label}"
         low, high = task.label_range
         value = high + excess if entry < count else low - excess
-        if task.class_count is None and not np.isfinite(excess):
+        if not np.isfinite(excess):
             shown = "infinity"
-        elif task.class_count is not None and value % 1:
-            shown = "a number that is not whole"
+        elif task.class_count is not None and value == int(value):
+            shown = str(int(value))
         else:
-            shown = f"{value:g}" if task.class_count is None else str(int(value))
+            shown = f"{value:g}"
         return f"{task.label_rule}. Received: {shown}"
 
 

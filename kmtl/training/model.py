@@ -233,7 +233,11 @@ class MultiTaskModel(TaskAccess):
             alike=made.alike,
             terms=LossTerms(self.task_names, made.terms, made.joint),
             metrics=made.metrics,
-            guards=Guards(list(made.tasks.values()), [t.name for t in self.inputs]),
+            guards=Guards(
+                list(made.tasks.values()),
+                [self.output[name].shape[1:] for name in made.tasks],
+                [t.name for t in self.inputs],
+            ),
             joint=made.joint,
             config=made.config(),
         )
