@@ -593,13 +593,17 @@ class Task(_registry.Registrable):
             + ("" if self.missing is None else f", or {self.missing} where missing")
         )
 
-    def breaks_rule(self, labels: Tensor, output_shape: Sequence) -> Tensor | None:
+    def breaks_rule(
+        self, labels: Tensor, output_shape: Sequence, there: Tensor | None = None
+    ) -> Tensor | None:
         """Whether a label of a batch is none that `check_labels` lets pass, though it
         is within `label_range`: what steps on streams look at, on the device.
 
         Args:
             labels: As the user gave them.
             output_shape: Shape of one output, None where a size is open.
+            there: Which labels have a weight, in a shape that broadcasts to theirs;
+                None where all have.
 
         Returns:
             A bool tensor; None where the range says it all.
@@ -609,19 +613,22 @@ class Task(_registry.Registrable):
         except ValueError:  # TensorFlow traces one step for labels of two ranks
             vectors = False
         if vectors:
-            return ops.any(soft.no_shares(self, labels))
+            return ops.any(soft.no_shares(self, labels, there))
         whole = self.class_count is not None and not self.soft_labels
         floats = keras.backend.is_float_dtype(
             keras.backend.standardize_dtype(labels.dtype)
         )
         if not floats or not (whole or self.whole_labels):
             return None
-        return ops.any(label_rules.not_whole(ops, labels))
+        wrong = label_rules.not_whole(ops, labels)
+        return ops.any(wrong if there is None else ops.logical_and(wrong, there))
 
-    def with_holes(self, labels: Tensor) -> Tensor:
-        """Labels of a batch in float32, NaN where one is missing."""
+    def with_holes(self, labels: Tensor, there: Tensor | None = None) -> Tensor:
+        """Labels of a batch in float32, NaN where one is missing or not there."""
         labels = ops.convert_to_tensor(labels)
         floats = ops.cast(labels, "float32")
+        if there is not None:
+            floats = ops.where(there, floats, np.nan)
         if self.missing is None or not _holds(labels.dtype, self.missing):
             return floats
         return ops.where(labels == ops.cast(self.missing, labels.dtype), np.nan, floats)

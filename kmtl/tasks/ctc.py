@@ -214,8 +214,10 @@ class CTC(Task):
         "than the trunk keeps steps for"
     )
 
-    def breaks_rule(self, labels: Tensor, output_shape: Shape) -> Tensor:
-        labels = self.with_holes(labels)
+    def breaks_rule(
+        self, labels: Tensor, output_shape: Shape, there: Tensor | None = None
+    ) -> Tensor:
+        labels = self.with_holes(labels, there)
         there = ops.logical_not(ops.isnan(labels))
         wrong = ops.logical_or(
             ops.any(label_rules.with_gaps(ops, there)),

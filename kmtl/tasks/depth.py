@@ -13,7 +13,7 @@ from kmtl._registry import register
 from kmtl.layers.ends import Positive
 from kmtl.tasks.dense_regression import DenseRegression
 from kmtl.tasks.heads import HeadContext
-from kmtl.typing import Inputs, Tensor
+from kmtl.typing import Inputs, Shape, Tensor
 
 
 @register("task", "depth")
@@ -82,7 +82,7 @@ class Depth(DenseRegression):
 
     @property
     def label_range(self) -> tuple[float, float]:
-        return float(np.finfo("float32").tiny), _arrays.FLOAT_MAX
+        return 0.0, _arrays.FLOAT_MAX  # 0 stands for what was not measured
 
     @property
     def label_rule(self) -> str:
@@ -90,6 +90,18 @@ class Depth(DenseRegression):
             f"Labels of task '{self.name}' must be above 0 (NaN and {self.missing} "
             "mark what was not measured)"
         )
+
+    broken_label = "0"
+
+    def check_values(self, values: np.ndarray) -> None:
+        super().check_values(values)
+        if (values == 0).any():
+            raise ValueError(f"{self.label_rule}. Received: 0")
+
+    def breaks_rule(
+        self, labels: Tensor, output_shape: Shape, there: Tensor | None = None
+    ) -> Tensor:
+        return ops.any(self.with_holes(labels, there) == 0)
 
     def clean_labels(
         self, labels: Tensor, inputs: Inputs | None = None

@@ -241,8 +241,10 @@ class Detection(Task):
 
     broken_label = "another row, or NaN in a part of a photo's numbers"
 
-    def breaks_rule(self, labels: Tensor, output_shape: Shape) -> Tensor:
-        labels = ops.cast(labels, "float32")
+    def breaks_rule(
+        self, labels: Tensor, output_shape: Shape, there: Tensor | None = None
+    ) -> Tensor:
+        labels = self.with_holes(labels, there)
         half = label_rules.half_boxed(ops, labels)
         wrong = label_rules.no_boxes(ops, labels, self.label_count)
         return ops.logical_or(ops.any(half), ops.any(wrong))

@@ -91,8 +91,11 @@ class Normals(DenseRegression):
 
     broken_label = "a vector of another length"
 
-    def breaks_rule(self, labels: Tensor, output_shape: Shape) -> Tensor:
-        return ops.any(label_rules.no_directions(ops, self.with_holes(labels)))
+    def breaks_rule(
+        self, labels: Tensor, output_shape: Shape, there: Tensor | None = None
+    ) -> Tensor:
+        labels = self.with_holes(labels, there)
+        return ops.any(label_rules.no_directions(ops, labels))
 
     @property
     def label_rule(self) -> str:

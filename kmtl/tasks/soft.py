@@ -105,9 +105,9 @@ def check_vectors(task: Any, array: np.ndarray) -> None:
         )
 
 
-def no_shares(task: Any, labels: Tensor) -> Tensor:
+def no_shares(task: Any, labels: Tensor, there: Tensor | None) -> Tensor:
     """`label_rules.no_shares` of a batch."""
-    labels = task.with_holes(labels)
+    labels = task.with_holes(labels, there)
     return label_rules.no_shares(ops, labels, ops.logical_not(ops.isnan(labels)))
 
 

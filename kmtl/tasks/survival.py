@@ -181,8 +181,10 @@ class Survival(Task):
 
     broken_label = "another row"
 
-    def breaks_rule(self, labels: Tensor, output_shape: Shape) -> Tensor:
-        found = label_rules.times_and_events(ops, self.with_holes(labels))
+    def breaks_rule(
+        self, labels: Tensor, output_shape: Shape, there: Tensor | None = None
+    ) -> Tensor:
+        found = label_rules.times_and_events(ops, self.with_holes(labels, there))
         return ops.any(ops.stack([wrong for wrong, _ in found]))
 
     @property

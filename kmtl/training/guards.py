@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from kmtl.tasks.base import Task
+from kmtl.training.labels import with_weight
 from kmtl.typing import Inputs, Model, SampleWeight, Shape, Tensor, Variable
 
 
@@ -114,17 +115,22 @@ class Guards(keras.metrics.Metric):
         low, high = np.array([task.label_range for task in self.tasks], "float32").T
         above, below = highest - high, low - lowest
         broken = [
-            self._is_broken(*pair, y)
+            self._is_broken(*pair, y, sample_weight)
             for pair in zip(self.tasks, self.shapes, strict=True)
         ]
         weights = [_is_bad_weight(sample_weight, task.name) for task in self.tasks]
         inputs = [_is_not_finite(part) for part in self._parts(x)]
         return ops.concatenate([above, below, _stack([*broken, *weights, *inputs])])
 
-    def _is_broken(self, task: Task, shape: Shape, y: Mapping) -> Tensor | None:
-        """1.0 where a label is against a rule of its task."""
+    def _is_broken(
+        self, task: Task, shape: Shape, y: Mapping, sample_weight: SampleWeight
+    ) -> Tensor | None:
+        """1.0 where a label that counts is against a rule of its task."""
         labels = y.get(task.name)
-        broken = None if labels is None else task.breaks_rule(labels, shape)
+        if labels is None:
+            return None
+        there = with_weight(labels, sample_weight, task.name)
+        broken = task.breaks_rule(labels, shape, there)
         return None if broken is None else _flag(broken)
 
     def _parts(self, x: Inputs) -> list:
@@ -176,7 +182,7 @@ class Guards(keras.metrics.Metric):
         if entry >= 3 * count:
             return (
                 f"`sample_weight` of task '{task.name}' must be finite numbers >= 0. "
-                "Received: a negative one, or NaN"
+                "Received: a negative one, NaN or infinity"
             )
         if entry >= 2 * count:
             return f"{task.label_rule}. Received: {task.broken_label}"
@@ -279,7 +285,10 @@ def _is_bad_weight(sample_weight: SampleWeight, name: str) -> Tensor:
         return None
     if keras.backend.standardize_dtype(sample_weight.dtype) == "bool":
         return None
-    return _flag(ops.logical_not(ops.all(sample_weight >= 0)))  # NaN is not
+    fine = sample_weight >= 0  # NaN is not
+    if _is_float(sample_weight):
+        fine = ops.logical_and(fine, ops.isfinite(sample_weight))
+    return _flag(ops.logical_not(ops.all(fine)))
 
 
 def _is_not_finite(tensor: Tensor) -> Tensor:

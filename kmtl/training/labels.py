@@ -73,3 +73,27 @@ def apply_sample_weight(
     for _ in range(wanted - rank):
         extra = ops.expand_dims(extra, -1)
     return weights * extra
+
+
+def with_weight(
+    labels: Tensor, sample_weight: SampleWeight, name: TaskName
+) -> Tensor | None:
+    """Which labels, as given, have a weight, in a shape that broadcasts to theirs; None
+    where there are no weights, or none of such a shape.
+
+    Data sets of kmtl have 0 in the place of what is missing, and a weight of 0.
+    """
+    if isinstance(sample_weight, Mapping):
+        sample_weight = sample_weight.get(name)
+    if sample_weight is None or rank_of(labels) is None:
+        return None
+    there = ops.convert_to_tensor(sample_weight) != 0
+    while len(there.shape) > len(labels.shape) and there.shape[-1] == 1:
+        there = ops.squeeze(there, -1)
+    while len(there.shape) < len(labels.shape):
+        there = ops.expand_dims(there, -1)
+    fits = len(there.shape) == len(labels.shape) and all(
+        have in (1, None) or want is None or have == want
+        for have, want in zip(there.shape, labels.shape, strict=True)
+    )
+    return there if fits else None

@@ -690,9 +690,12 @@ class MultiTaskModel(TaskAccess):
         sample_weight: SampleWeight | None = None,
         return_dict: bool = False,
     ) -> Any:
-        """Losses and metrics on a batch, as `keras.Model.test_on_batch`."""
-        x = prepare_rows(self, x)
+        """Losses and metrics on a batch, as `keras.Model.test_on_batch`, checked as by
+        `evaluate`."""
+        self._require_compile("test_on_batch")
+        x, y, sample_weight = prepare(self, x, y, sample_weight)
         logs = super().test_on_batch(x, y, sample_weight, return_dict=True)
+        self._state.guards.check(self, "since the last `reset_metrics()`")
         return self._in_order(logs, return_dict)
 
     def prepare_inputs(self, x: Inputs) -> Inputs:

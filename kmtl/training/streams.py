@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from kmtl import _arrays, _checks
 from kmtl.data.caches import fill_caches
@@ -16,7 +17,7 @@ from kmtl.data.records import damaged_shard
 from kmtl.tasks.checks import check_weighted, label_dict
 from kmtl.training.heads import input_shape
 from kmtl.training.inputs import check_inputs
-from kmtl.training.labels import named, rank_of
+from kmtl.training.labels import named, rank_of, with_weight
 from kmtl.training.raw_sets import PreparedBatches, prepared, prepared_batch
 from kmtl.training.sources import is_loader, is_stream
 from kmtl.typing import Batch, Data, Inputs, Model, SampleWeight, TaskName, Tensor
@@ -222,7 +223,8 @@ def look(model: Model, batch: Batch) -> None:
     for part in keras.tree.flatten(weight):
         if part is not None:
             _arrays.check_weights(_numpy(part), "`sample_weight`")
-    check_batch(model, x, keras.tree.map_structure(_numpy, y), weight)
+    labels = {name: with_holes(part, weight, name) for name, part in y.items()}
+    check_batch(model, x, labels, weight)
 
 
 def _parts(
@@ -244,6 +246,21 @@ def _parts(
 
 def _numpy_inputs(x: Inputs) -> Inputs:
     return x if hasattr(x, "columns") else keras.tree.map_structure(_numpy, x)
+
+
+def with_holes(labels: Tensor, sample_weight: SampleWeight, name: TaskName) -> Tensor:
+    """Labels of a task, NaN where they have no weight.
+
+    Data sets of kmtl have 0 there, which may be no label.
+    """
+    labels = _numpy(labels)
+    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "biuf":
+        return labels
+    there = with_weight(labels, sample_weight, name)
+    if there is None:
+        return labels
+    there = np.broadcast_to(ops.convert_to_numpy(there), labels.shape)
+    return labels if there.all() else np.where(there, labels, np.nan)
 
 
 def _numpy(tensor: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ import pytest
 from keras import ops
 
 import kmtl
+from kmtl.training import streams
+from kmtl.training.labels import with_weight
 
 THIRD = [[1 / 3] * 3]
 BOX = [0.1, 0.2, 0.6, 0.9, 1]
@@ -66,6 +68,18 @@ RULES: dict[str, tuple[kmtl.Task, tuple, list, list]] = {
         [[[[0.0, NAN]]], [[THIRD * 2]]],
         [[[[0.0, 1.5]]], [[[[1, 1, 0], [0, 1, 0]]]]],
     ),
+    "depth": (
+        kmtl.Depth("t"),
+        (1, 2, 1),
+        [[[[0.5, 0.0]]], [[[NAN, 2.0]]]],
+        [],
+    ),
+    "depth without a mark": (
+        kmtl.Depth("t", missing=None),
+        (1, 2, 1),
+        [[[[0.5, NAN]]]],
+        [[[[0.5, 0.0]]]],
+    ),
     "count": (kmtl.Count("t"), (1,), [[2.0, NAN], [3]], [[1.5]]),
     "clusters": (
         kmtl.Clustering("t", clusters=3),
@@ -107,11 +121,32 @@ def test_a_step_sees_what_arrays_are_refused_for(kind: str) -> None:
     assert [both(labels) for labels in wrong] == [(True, True)] * len(wrong)
 
 
+@pytest.mark.parametrize("kind", ["survival", "detection", "ctc", "shares", "depth"])
+def test_what_data_sets_leave_out_is_no_label(kind: str) -> None:
+    """They have 0 there, which may break a rule, and a weight of 0."""
+    task, shape, fine, _ = RULES[kind]
+    for labels in fine:
+        raw = np.array(labels, "float32")
+        if kind == "shares" and raw.ndim == 1:
+            continue
+        x = np.zeros((len(raw), 1, 2, 1))
+        for _, y, weights in kmtl.data.from_arrays(x, {"t": raw}, tasks=[task]):
+            kept = streams.with_holes(y["t"], weights, "t")
+            task.check_labels(kept, (1, 2, 1))
+            task.check_fits(kept, shape)
+            there = with_weight(y["t"], weights, "t")
+            assert not task.breaks_rule(y["t"], shape, there)
+
+
 @pytest.mark.backend
 def test_fit_names_the_task_and_the_step() -> None:
     model = kmtl.build_mlp(
         input_shape=(2,),
-        tasks=[kmtl.Regression("size"), kmtl.Survival("churn")],
+        tasks=[
+            kmtl.Regression("size"),
+            kmtl.Survival("churn"),
+            kmtl.Depth("depth", size=(1, 2), transform=None),
+        ],
         units=(2,),
         seed=0,
     )
@@ -121,7 +156,8 @@ def test_fit_names_the_task_and_the_step() -> None:
     def batches(event: float) -> Any:
         for last in (1.0, event, 0.0):
             times = np.array([[1, 1], [2, 0], [3, 1], [4, last]], "float32")
-            yield x, {"size": x[:, 0], "churn": times}
+            depth = np.array([[[0.5, 0.0]], [[np.nan, 1.0]]] * 2, "float32")
+            yield x, {"size": x[:, 0], "churn": times, "depth": depth}
 
     history = model.fit(batches(1.0), steps_per_epoch=3, verbose=0).history
     assert np.isfinite(history["churn_loss"]).all()

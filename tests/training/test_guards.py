@@ -82,6 +82,10 @@ WRONG = {
         stream(X, Y, changed(ONES, "size", -1)),
         "`sample_weight` of task 'size' must be finite numbers >= 0.* step 3",
     ),
+    "infinite_weights": (
+        stream(X, Y, changed(ONES, "kind", np.inf)),
+        "`sample_weight` of task 'kind' must be finite .* or infinity, first in step 3",
+    ),
     "nan_weights": (
         stream(X, Y, changed(ONES, "kind", np.nan)),
         "`sample_weight` of task 'kind' must be finite",
@@ -195,6 +199,8 @@ def test_single_steps_check_their_batch(model) -> None:
     before = model.get_weights()
     with pytest.raises(ValueError, match=r"Received: 7"):
         model.train_on_batch(X, changed(Y, "kind", 7))
+    with pytest.raises(ValueError, match=r"Received: 7"):
+        model.test_on_batch(X, changed(Y, "kind", 7))
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
     assert np.isfinite(model.train_on_batch(X.tolist(), Y, return_dict=True)["loss"])
