@@ -95,6 +95,12 @@ KEPT = {
 #: Tests whose matter others touch, too: what they hold in particular is held by
 #: KMTL_THOROUGH=1.
 LONG = [
+    "relations/test_relations.py::test_signs_of_relations",
+    "tasks/test_kinds_of_steps.py::test_saved_and_exported",
+    "training/test_saving.py::test_fresh_processes",
+    "tuning/test_search.py::test_an_interrupted_trial*",
+    "tuning/test_search_files.py::test_a_failure_at_any_step_of_overwriting*",
+    "test_docstrings.py::test_examples[[]kmtl.tuning.tuners]",
     "backbones/test_applications.py::test_mobilenet_from_a_file_of_weights",
     "data/test_idx.py::test_through_tfds",
     "experiments/test_census_income.py::test_the_real_set",
@@ -266,6 +272,56 @@ KEPT_ON_JAX = {
 #: Tests that run on TensorFlow alone by default: what they hold is made of `keras.ops`
 #: that other tests run on JAX, or of what no backend knows about.
 NOT_ON_JAX = [
+    "tasks/test_heads.py::*",
+    "tasks/test_reconstruction.py::*",
+    "tasks/test_decoders.py::test_[!a]*",
+    "tasks/test_dense_regression.py::*",
+    "tasks/test_embedding.py::test_losses_of_angles*",
+    "tasks/test_numbers.py::*",
+    "tasks/test_tagging.py::*",
+    "tasks/test_transforms.py::*",
+    "tasks/test_soft_labels.py::*",
+    "tasks/test_class_names.py::*",
+    "tasks/test_ranking.py::*",
+    "losses/test_regions.py::*",
+    "losses/test_counts.py::*",
+    "losses/test_keras_losses.py::*",
+    "metrics/test_keras_metrics.py::*",
+    "metrics/test_metrics.py::test_auc*",
+    "metrics/test_metrics.py::test_mean_iou_is*",
+    "export/test_units.py::test_maps*",
+    "relations/*",
+    "tuning/test_population_search.py::test_hyperbands*",
+    "tuning/test_population_search.py::test_a_rule_stops*",
+    "tuning/test_reuse.py::*",
+    "tuning/test_search.py::*",
+    "training/test_guards.py::test_half*",
+    "training/test_guards.py::test_validation*",
+    "training/test_several_losses.py::test_each*",
+    "training/test_several_losses.py::test_saved*",
+    "training/test_gradient_weightings.py::test_low_memory*",
+    "training/test_gradient_weightings.py::test_what_layers_add*",
+    "training/test_gradient_weightings.py::test_mixed_float16*",
+    "training/test_gradient_weightings.py::test_state_is_saved*",
+    "training/test_joint_losses.py::*",
+    "training/test_adversaries.py::test_[!a]*",
+    "training/test_one_truth.py::*",
+    "training/test_runs.py::test_[!d]*",
+    "training/test_saving.py::test_[!a]*",
+    "training/test_recipe.py::*",
+    "training/test_targets.py::*",
+    "training/test_memory_advice.py::test_fit_names*",
+    "training/test_absent_heads.py::test_what_a_group*",
+    "training/test_absent_heads.py::test_moving*",
+    "training/test_rows_seen.py::*",
+    "training/test_task_weights.py::*",
+    "training/test_model.py::test_one_head*",
+    "training/test_model.py::test_reconstruction_of*",
+    "evaluation/test_per_class.py::*",
+    "evaluation/test_evaluate.py::test_numbers*",
+    "backbones/test_tabular_mlp.py::test_experts*",
+    "backbones/test_sequences.py::test_padding*",
+    "backbones/test_sequences.py::test_gates*",
     "training/test_absent_heads.py::test_a_step_of_two_batches*",
     "training/test_absent_heads.py::test_no_optimizer_moves*",
     "training/test_all_rows.py::test_agree*",
@@ -293,7 +349,6 @@ NOT_ON_JAX = [
     "metrics/test_metrics.py::test_auc_equals_sklearn_per_column",
     "tasks/test_soft_labels.py::test_vectors*",
     "test_builders.py::test_uint8_images_are_scaled_in_the_model",
-    "tuning/test_search.py::test_an_interrupted_trial_goes_on_from*",
     # In float64, and so on TensorFlow; on JAX what is compiled is held by the contract.
     "weighting/test_gradient_golden.py::*",
     "weighting/test_gradient_solvers.py::test_one_sided_jacobi*",
@@ -371,11 +426,17 @@ NOT_ON_JAX = [
 
 #: Where TensorFlow runs step by step, without a graph: making the graph of a step takes
 #: longer than the few steps of a test. Graphs are what the other rooms test (contract,
-#: training, weighting, export and more), the README and all examples; with
-#: KMTL_THOROUGH=1 all rooms.
-EAGER = ("combining/*", "evaluation/*", "sharing/*", "tuning/*")
+#: export, tasks, weighting and more), and the README; with KMTL_THOROUGH=1 all rooms.
+EAGER = (
+    *("combining/*", "data/*", "evaluation/*", "inputs/*", "sharing/*", "training/*"),
+    *("tuning/*", "test_agreement.py*", "test_docstrings.py*", "test_properties.py*"),
+)
 #: What is about graphs, in these rooms.
-COMPILED = ["tuning/test_reuse.py::test_steps_are_counted"]
+COMPILED = [
+    "training/test_gradient_weightings.py*",
+    "training/test_model.py*",
+    "tuning/test_reuse.py::test_steps_are_counted",
+]
 
 
 def runs_eagerly(test: str) -> bool:

@@ -4,6 +4,7 @@ scikit-learn."""
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -112,17 +113,17 @@ def fit_rivals(
     """
     whole = clock.share(SHARE)
     own = Clock(None if whole is None else whole / 60)
-    kinds = {LINEAR: _linear, FOREST: _forest, TREES: _trees}
+    forest = functools.partial(_forest, trees=_trees_for(len(x), len(tasks)))
+    kinds = {LINEAR: _linear, FOREST: forest, TREES: _trees}
     found: dict[str, dict[str, Rival]] = {kind: {} for kind in kinds}
     tried: dict[tuple[str, str], int] = {}
-    trees = _trees_for(len(x), len(tasks))
     most = max(map(len, (RIDGE, LOGISTIC, BOOSTING, FOREST_OF_VALUES)))
     for number in range(most):
         for kind, settings in kinds.items():
             for task in tasks:
                 if number and own.over:
                     continue
-                made = settings(table, task, number, seed, trees)
+                made = settings(table, task, number, seed)
                 if made is None:
                     continue
                 model, choice = made
@@ -180,7 +181,7 @@ def _trees_for(rows: int, targets: int) -> int:
     return max(LEAST_TREES, min(MOST_TREES, MOST_NODES // nodes))
 
 
-def _linear(table: Table, task: Task, number: int, seed: int, trees: int) -> Any:
+def _linear(table: Table, task: Task, number: int, seed: int) -> Any:
     """Ridge or logistic regression on standard units and one-hot categories."""
     from sklearn.compose import ColumnTransformer
     from sklearn.linear_model import LogisticRegression, Ridge
@@ -223,7 +224,7 @@ def _forest(table: Table, task: Task, number: int, seed: int, trees: int) -> Any
     return model, f"{trees} {name}, leaves of {leaf} or more rows, {columns}"
 
 
-def _trees(table: Table, task: Task, number: int, seed: int, trees: int) -> Any:
+def _trees(table: Table, task: Task, number: int, seed: int) -> Any:
     from sklearn import ensemble
 
     if number >= len(BOOSTING):
