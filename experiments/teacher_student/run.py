@@ -73,8 +73,10 @@ has, averaged by `kmtl.merge`. Adam({rate}), batches of {batch_size}, {epochs} e
 `error`: mean over tasks, in %, on the test part: of classes those not recognised, of
 values the share of the variance not explained. `gain`: how much lower it is than that
 of the student with labels alone, division by division of the data. Means ± half of
-the 95 % interval. That teachers know more labels is the point: a student may learn
-from a model whose labels are not to be had."""
+the 95 % interval. Above 100: a value is told worse than by the mean of its labels. That
+teachers know more labels is the point: a student may learn from a model whose labels
+are not to be had. Nothing is tuned. `merged` is what a merge is not made for: nets
+that trained long from one beginning, and not a little from one trained model."""
 
 
 def thinned(part: data.Part, share: float, seed: int) -> data.Part:
