@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import kmtl
-
-CANVAS, OFFSET, SIDE = 36, 6, 28
+from kmtl.data import overlaying
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,24 +30,8 @@ class Part:
 
 
 def overlay(images: np.ndarray, labels: np.ndarray, seed: int) -> Part:
-    """Every image as the left digit, a random one as the right digit.
-
-    Args:
-        images: uint8 `(N, 28, 28)`.
-        labels: `(N,)`.
-        seed: Of the draw of the right digits.
-    """
-    # RandomState's streams never change, so the images are the same everywhere.
-    right = np.random.RandomState(seed).randint(0, len(images), len(images))
-    canvas = np.zeros((len(images), CANVAS, CANVAS), "uint8")
-    canvas[:, :SIDE, :SIDE] = images
-    corner = canvas[:, OFFSET : OFFSET + SIDE, OFFSET : OFFSET + SIDE]
-    np.maximum(corner, images[right], out=corner)
-    nearest = np.floor((np.arange(SIDE) + 0.5) * CANVAS / SIDE).astype(int)
-    small = canvas[:, nearest][:, :, nearest]
-    x = (small / np.float32(255)).astype("float32")[..., None]
-    y = {"left": labels.astype("int32"), "right": labels[right].astype("int32")}
-    return Part(x, y)
+    """As `kmtl.data.multi_mnist` does it."""
+    return Part(*overlaying.overlay(images, labels, seed))
 
 
 def load(

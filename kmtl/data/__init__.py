@@ -20,6 +20,7 @@ from kmtl.data.idx import fashion_mnist, load_idx, mnist
 from kmtl.data.mixed_sets import Mixture
 from kmtl.data.mixing import mixture
 from kmtl.data.mixup import cutmix, mixup
+from kmtl.data.overlaying import multi_mnist
 from kmtl.data.presets import Preset, preset
 from kmtl.data.records import from_records, write_records
 from kmtl.data.splitting import split
@@ -53,6 +54,7 @@ __all__ = [
     "mixup",
     "mnist",
     "multi_digits",
+    "multi_mnist",
     "preset",
     "split",
     "two_views",

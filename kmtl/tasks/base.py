@@ -73,7 +73,9 @@ class Task(_registry.Registrable):
         adversarial: Strength >= 0 with which the shared trunk learns to make the task
             impossible, such as a domain that no other task should depend on: the
             gradient of its loss is multiplied by minus this where it enters the trunk.
-            Above 0 the task is auxiliary. Defaults to 0.
+            Above 0 the task is auxiliary. Give it `hidden` layers, and rows of every
+            domain, which need no other labels; `kmtl.training.GradualReversal` raises
+            the strength over the epochs. Defaults to 0.
         labels: Class (or column) names, for tables and exports.
         kernel_initializer: Keras initializer of the head's kernels. Defaults to
             Glorot's, uniform.

@@ -210,7 +210,10 @@ def fit_run(
     exactly the numbers of one that was not interrupted, if its data come in an order
     that does not depend on global random state: arrays do; a `tf.data.Dataset` does
     when its `shuffle` has a seed (kmtl advances it by the epochs that are done);
-    a `keras.utils.PyDataset` has to see to it itself.
+    a `keras.utils.PyDataset` has to see to it itself. On a GPU sums come in any order,
+    so that two runs differ in the last digits, and more with time, unless the backend
+    is told otherwise: `tf.config.experimental.enable_op_determinism()`, or on JAX
+    `XLA_FLAGS=--xla_gpu_deterministic_ops=true`.
 
     Args:
         model: A compiled model, built in the same way each time.

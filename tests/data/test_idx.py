@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kmtl.data import fashion_mnist, load_idx, mnist
+from kmtl.data import fashion_mnist, load_idx, mnist, multi_mnist
 
 SMALL = b"\0\0\x08\x02" + (2).to_bytes(4, "big") + (3).to_bytes(4, "big")
 FILES = (
@@ -90,6 +90,29 @@ def test_files_in_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     folder.rename(folder.parent / "fashion_mnist")
     np.testing.assert_array_equal(fashion_mnist()[0][0], x_train)
     np.testing.assert_array_equal(fashion_mnist(folder.parent)[1][1], y_test)
+
+
+def test_two_digits_in_one_image(folder: Path) -> None:
+    (x, y), (x_test, y_test) = mnist(folder)
+    data = multi_mnist(folder, validation=1)
+    assert [task.name for task in data.tasks] == ["left", "right"]
+    for part, images, labels, seed in (
+        (data.train, x[:2], y[:2], 0),
+        (data.validation, x[2:], y[2:], 1),
+        (data.test, x_test, y_test, 1),
+    ):
+        right = np.random.RandomState(seed).randint(0, len(images), len(images))
+        assert part.y["left"].tolist() == labels.tolist()
+        assert part.y["right"].tolist() == labels[right].tolist()
+        for image, left, other in zip(part.x, images, images[right], strict=True):
+            canvas = np.zeros((36, 36))
+            canvas[:28, :28] = left
+            canvas[6:34, 6:34] = np.maximum(canvas[6:34, 6:34], other)
+            # The middle of pixel i of 28 is in pixel floor((i + .5) 36 / 28) of 36.
+            at = [int((i + 0.5) * 36 / 28) for i in range(28)]
+            np.testing.assert_allclose(image[..., 0], canvas[np.ix_(at, at)] / 255)
+    with pytest.raises(ValueError, match="validation"):
+        multi_mnist(folder, validation=3)
 
 
 def test_error_names_all_places_looked_at(
