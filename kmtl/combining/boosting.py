@@ -215,16 +215,21 @@ def best_step(
     return float(found.x) if found.fun < loss(0.0) else 0.0
 
 
+class _Residuals(Regression):
+    """What is left of classes: smaller with every stage, which is no user's mistake."""
+
+    has_scale = False
+
+
 def _learner(net: MultiTaskModel) -> MultiTaskModel:
     """A model on the same layers that learns values, in their own scale."""
     outputs = {}
     for name, layer in net.task_outputs.items():
-        task = Regression(
-            name,
-            units=int(layer.input.shape[-1]),
-            weight=layer.task.weight,
-            transform="standardize" if isinstance(layer.task, Regression) else None,
-        )
+        units, weight = int(layer.input.shape[-1]), layer.task.weight
+        if isinstance(layer.task, Regression):
+            task = Regression(name, units=units, weight=weight, transform="standardize")
+        else:
+            task = _Residuals(name, units=units, weight=weight)
         outputs[name] = TaskOutput(task)(layer.input)
     return MultiTaskModel(net.input, outputs, name="stage")
 
