@@ -57,9 +57,9 @@ def examples(
     >>> axes.shape  # the digits, and the maps of their ink below
     (2, 3)
     >>> print(axes[0, 0].get_title(loc="left"))
-    digit: 6
-    parity: 0
-    ink: 0.2949
+    digit: 3
+    parity: 1
+    ink: -1.324
     >>> axes[0, 0].figure.savefig("examples.png")
     """
     from kmtl import _checks

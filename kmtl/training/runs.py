@@ -225,6 +225,9 @@ def fit_run(
         batch_size: Rows per batch, for arrays. Defaults to 32.
         seed: Seed of the order of arrays. Defaults to 0.
         callbacks: Keras callbacks; see `RunCheckpoint` for what is kept of them.
+            `keras.callbacks.OrbaxCheckpoint` goes with the rest, and writes what
+            `keras.saving.load_model` reads, in parts where a model is spread over
+            several machines; a run goes on from its own checkpoints.
         config: JSON-ready dict that describes the run; a folder with another one is
             refused, as is one of other data (arrays by their contents), another model,
             optimizer, learning rate, weighting, seed or batch size. Callbacks and
