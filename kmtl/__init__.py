@@ -77,6 +77,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; must match the tables b
     from kmtl.tasks import Tagging as Tagging
     from kmtl.tasks import Task as Task
     from kmtl.tasks import TaskOutput as TaskOutput
+    from kmtl.tasks import TextGeneration as TextGeneration
     from kmtl.tasks import ZeroInflated as ZeroInflated
     from kmtl.training.loading import load_model as load_model
     from kmtl.training.model import MultiTaskModel as MultiTaskModel
@@ -125,6 +126,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "Clustering",
         "Tagging",
         "TaskOutput",
+        "TextGeneration",
     ),
     "kmtl.builders": ("build", "build_mlp", "build_cnn"),
     "kmtl.hardening": ("harden",),

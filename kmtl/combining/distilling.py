@@ -171,6 +171,13 @@ def distill(
                 f"task '{name}': {teacher.output[name].shape} and "
                 f"{student.output[name].shape}"
             )
+        if layer.task.writes:
+            raise ValueError(
+                f"Task '{name}' writes texts, of which a teacher has no scores that a "
+                "student's could be compared with: give the student what the teacher "
+                "writes as labels, task.decode(teacher.predict(x)[name]). "
+                f"Received: a teacher of task '{name}'"
+            )
         if layer.members > 1:
             raise ValueError(
                 "`student` must be one net, with one answer for each row. Received: a "

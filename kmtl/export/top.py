@@ -10,12 +10,16 @@ import numpy as np
 from keras import ops
 
 from kmtl import _checks
+from kmtl.export.texts import JoinedTokens
 from kmtl.tasks.base import Task
+from kmtl.tasks.text_generation import TextGeneration
 from kmtl.typing import Config, Outputs, Tensor
 
 CLASSES, SCORES = "_top", "_top_scores"
 #: What a task makes of its outputs.
 DECODED = "_decoded"
+#: Strings that it makes of them.
+TEXT = "_text"
 
 
 def check(top_k: int | None, names: bool, suffix: str) -> None:
@@ -56,7 +60,8 @@ def outputs(tasks: Mapping[str, Task], plain: Outputs, k: int, names: bool) -> O
     """
     found: dict[str, Any] = {}
     for name, task in tasks.items():
-        if not task.classes_last or task.dense_prediction:
+        written = isinstance(task, TextGeneration)  # of a place, without its end
+        if not task.classes_last or task.dense_prediction or written:
             continue
         count = min(k, int(plain[name].shape[-1]))
         scores, classes = ops.top_k(plain[name], count)
@@ -91,7 +96,11 @@ def decoded(tasks: Mapping[str, Task], plain: Outputs) -> Outputs:
     """
     found: dict[str, Any] = {}
     for task in tasks.values():
-        found |= decoded_parts(task, plain[task.name])
+        own = decoded_parts(task, plain[task.name])
+        if own and writes_strings(task):
+            join = JoinedTokens(task.labels, task.separator, name=f"{task.name}{TEXT}")
+            own[f"{task.name}{TEXT}"] = join(own[f"{task.name}{DECODED}"])
+        found |= own
     _check_names(found, tasks)
     return found
 
@@ -104,6 +113,19 @@ def decoded_parts(task: Task, outputs: Tensor) -> Outputs:
     if not isinstance(made, dict):
         return {f"{task.name}{DECODED}": made}
     return {f"{task.name}_{part}": made[part] for part in task.decoded_parts}
+
+
+def writes_strings(task: Any) -> bool:
+    """Whether a SavedModel says what a task decodes as strings, too."""
+    strings = keras.backend.backend() == "tensorflow"
+    return strings and isinstance(task, TextGeneration) and task.labels is not None
+
+
+def wrong_texts(task: Any, values: np.ndarray, texts: np.ndarray) -> np.ndarray:
+    """1 for each string that is not what the values of its row say."""
+    wanted = task.decode(values)
+    pairs = zip(texts.ravel(), wanted, strict=True)
+    return np.array([bytes(text) != own.encode() for text, own in pairs], "float32")
 
 
 def _check_names(found: Outputs, tasks: Mapping[str, Task]) -> None:
@@ -120,7 +142,7 @@ def of_task(task: Task, found: Mapping[str, Any]) -> tuple[str, ...]:
     parts = [f"{name}_{part}" for part in task.decoded_parts]
     return tuple(
         key
-        for key in (name, f"{name}{CLASSES}", f"{name}{SCORES}", *parts)
+        for key in (name, f"{name}{CLASSES}", f"{name}{SCORES}", *parts, name + TEXT)
         if key in found
     )
 

@@ -158,6 +158,9 @@ def verify_export(
                 if f"{place}/{part}" in found and part in expected:
                     apart = found[f"{place}/{part}"] - array
                     found[f"{place}/{part}"] = expected[part] + apart
+            text = f"{place}/{name}{top.TEXT}"
+            if text in found:
+                found[text] = top.wrong_texts(task, given, found[text])
     differences = _compare(wanted, expected, found)
     tolerance = {
         name: _tolerance(model, atol) * max(1.0, float(np.abs(array).max(initial=0.0)))
@@ -209,6 +212,8 @@ def _expected(
             expected |= top.expected(name, given, expected[name])
             parts = _decoded(model.task(name), values).items()
             expected |= {k: part for k, part in parts if k in given.get("top", ())}
+            if f"{name}{top.TEXT}" in given.get("top", ()):
+                expected[f"{name}{top.TEXT}"] = np.zeros(len(values), "float32")
         if serving.FEATURES in described:
             seam = serving.seam_output(model, model)
             trunk = keras.Model(model.input, seam)

@@ -71,6 +71,7 @@ from kmtl.layers.stitch import Stitch
 from kmtl.layers.stop_gradient import StopGradient
 from kmtl.layers.subspaces import SubspaceOrthogonality
 from kmtl.layers.sum_outputs import SumOutputs
+from kmtl.layers.text_decoder import TextDecoder
 from kmtl.layers.top_k_gate import TopKGate
 from kmtl.layers.transfer import Calibrator, InformationTransfer
 
@@ -143,6 +144,7 @@ __all__ = [
     "StopGradient",
     "SubspaceOrthogonality",
     "SumOutputs",
+    "TextDecoder",
     "ToMembers",
     "TopKGate",
 ]

@@ -54,6 +54,20 @@ def greedy(outputs: Tensor) -> Tensor:
     return ops.take_along_axis(symbols, ops.cast(order, "int32"), axis=1)
 
 
+def texts_in(outputs: Tensor) -> Tensor:
+    """Tokens `(N, L)` that logits `(N, L + 1, tokens + 1)` say, int32, -1 behind them.
+
+    At NaN nothing is said.
+    """
+    end = int(outputs.shape[-1]) - 1
+    best = ops.cast(ops.argmax(outputs, axis=-1), "int32")
+    ends = ops.cast(ops.equal(best, end), "int32")
+    there = ops.equal(ops.cumsum(ends, axis=1), 0)
+    broken = ops.any(ops.isnan(outputs), axis=-1)
+    there = ops.logical_and(there, ops.logical_not(broken))
+    return ops.where(there, best, -1)[:, :-1]
+
+
 def words(symbols: Tensor, space: int) -> Tensor:
     """One number per word `(N, S)`, int32, -1 behind them: the same for words of the
     same symbols, and another for others (but for one pair in two thousand million).

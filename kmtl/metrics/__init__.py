@@ -54,6 +54,7 @@ from kmtl.metrics.relative import RelativeError, WithinFactor
 from kmtl.metrics.sequences import SymbolErrorRate, WordErrorRate
 from kmtl.metrics.spans import SpanF1
 from kmtl.metrics.survival import Concordance, IntegratedBrier
+from kmtl.metrics.text import BLEU, CrossEntropy, Perplexity, TextAccuracy
 from kmtl.metrics.zero_inflated import PositiveAUC, ZeroInflatedLikelihood
 
 __all__ = [
@@ -62,6 +63,10 @@ __all__ = [
     "MatchedAccuracy",
     "NormalizedMutualInformation",
     "AveragePrecision",
+    "BLEU",
+    "CrossEntropy",
+    "Perplexity",
+    "TextAccuracy",
     "SymbolErrorRate",
     "WordErrorRate",
     "RecallAtK",

@@ -25,6 +25,8 @@ tensors, and columns of pandas and Arrow. Texts are names in the task's `labels`
   `pandas.Series([["O", "I-x"], ["B-x"]])`, `pyarrow.array([["O", "I-x"], ["B-x"]])`
 - `CTC`: `["ab", "c"]`, `[[0, 1], [2]]`, `[["a", "b"], ["c"]]`, `[[0, 1], [2, -1]]`,
   `pandas.Series(["ab", "c"], dtype="string")`, `pyarrow.array(["ab", "c"])`
+- `TextGeneration`: `["a b", "c"]`, `[["a", "b"], ["c"]]`, `[[0, 1], [2]]`,
+  `[[0, 1], [2, -1]]`, `pandas.Series(["a b", "c"])`, `pyarrow.array(["a b", "c"])`
 - `SequenceRegression`, `Ranking`: `[[1.0, 2.0], [3.0]]`, `[[1, 2], [3, None]]`,
   `pandas.Series([[1.0, 2.0], [3.0]])`, `pyarrow.array([[1.0, 2.0], [3.0]])`
 - `Forecast`: `[[1, 2], [3, None]]`, `[[[1], [2]], [[3], [nan]]]`,
@@ -66,6 +68,7 @@ from kmtl.tasks.sequence_regression import SequenceRegression
 from kmtl.tasks.survival import Survival
 from kmtl.tasks.tagging import Tagging
 from kmtl.tasks.taught import Taught
+from kmtl.tasks.text_generation import TextGeneration
 from kmtl.tasks.zero_inflated import ZeroInflated
 
 __all__ = [
@@ -99,4 +102,5 @@ __all__ = [
     "Task",
     "TaskOutput",
     "Taught",
+    "TextGeneration",
 ]

@@ -138,6 +138,8 @@ class Task(_registry.Registrable):
     needs_labels: ClassVar[bool] = True
     #: Its head keeps what the loss needs beside the outputs: `loss_values_beside`.
     keeps_beside: ClassVar[bool] = False
+    #: Its head writes by itself, and is told the labels where it learns.
+    writes: ClassVar[bool] = False
     #: There is an answer that is the same for all rows, to which scores compare.
     on_common_scale: ClassVar[bool] = True
     #: Without labels of its own the task takes the model's input as its target.

@@ -66,6 +66,7 @@ def _kind(task: Task, layer: TaskOutput) -> str | None:
         isinstance(task, CustomTask),
         task.rows_together,
         task.keeps_beside,
+        task.writes,
         task.target_is_input,
         isinstance(task.class_weight, str),
         transform is not None and not transform.entrywise,

@@ -11,6 +11,7 @@ from kmtl import _checks
 from kmtl._private.keras import node_of
 from kmtl.layers.beside import Beside
 from kmtl.layers.dropout import Dropout
+from kmtl.layers.text_decoder import TextDecoder
 from kmtl.tasks.base import Task, fits, show_shape
 from kmtl.tasks.heads import the_map
 from kmtl.typing import Layer, Model, Tensor
@@ -65,6 +66,17 @@ def check_heads(model: Model, tasks: Mapping[str, Task]) -> None:
 
 
 def _check_beside(model: Model, task: Task) -> None:
+    decoders = [
+        layer
+        for layer in model.layers
+        if isinstance(layer, TextDecoder) and layer.task == task.name
+    ]
+    if len(decoders) != int(task.writes):
+        raise ValueError(
+            f"Task '{task.name}' of kind {task.registered_name} must have a head that "
+            "the builders make, with a kmtl.layers.TextDecoder, and one alone. "
+            f"Received: a head with {len(decoders)} of them"
+        )
     layers = [
         layer.name
         for layer in model.layers

@@ -161,11 +161,17 @@ class TaskMetrics:
                 metric.update_state(group.labels, group.outputs, seen)
 
     def update(
-        self, name: str, labels: Tensor, outputs: Tensor, mask: Tensor, weights: Tensor
+        self,
+        name: str,
+        labels: Tensor,
+        outputs: tuple[Tensor, Tensor],
+        mask: Tensor,
+        weights: Tensor,
     ) -> None:
         """Add a batch of one task.
 
         Args:
+            outputs: Those that the loss saw, and those that the net gives by itself.
             mask: 1 where the label is there.
             weights: Mask times sample weights. Where it is 0 the label counts as
                 missing; unweighted metrics ignore its size otherwise.
@@ -173,7 +179,9 @@ class TaskMetrics:
         seen = mask * ops.cast(weights > 0, mask.dtype)
         for task, metric, weighted in self.entries.values():
             if task == name:
-                metric.update_state(labels, outputs, weights if weighted else seen)
+                own = getattr(metric, "as_written", False)
+                given = weights if weighted else seen
+                metric.update_state(labels, outputs[own], given)
 
     def vectors(self) -> list[tuple[tuple[str, ...], Tensor]]:
         """What `results` gives, as names and a vector of their values, in any order."""

@@ -44,6 +44,7 @@ from kmtl.training.packed_labels import open_labels, packed_labels
 from kmtl.training.packed_logs import packed_logs, with_logs
 from kmtl.training.progress import shown
 from kmtl.training.task_access import TaskAccess
+from kmtl.training.teaching import as_written
 from kmtl.training.trackers import LossTerms
 from kmtl.training.user_data import (
     check_counts,
@@ -429,7 +430,7 @@ class MultiTaskModel(TaskAccess):
     ) -> Logs:
         """Update the tasks' metrics and return all logs."""
         y, x = label_dict(y, self.tasks), named(self, x)
-        y_pred = opened(self, y_pred)
+        given, y_pred = y_pred, opened(self, y_pred)
         metrics = self._state.metrics
         groups = alike.fold_whole(self, metrics.groups, x, y, y_pred, sample_weight)
         metrics.update_alike(groups)
@@ -438,7 +439,8 @@ class MultiTaskModel(TaskAccess):
             if metrics.are_alone(name):
                 labels, mask = clean_labels(task, x, y, y_pred[name])
                 weights = apply_sample_weight(mask, sample_weight, name)
-                metrics.update(name, labels, y_pred[name], mask, weights)
+                outputs = y_pred[name], as_written(given, name)
+                metrics.update(name, labels, outputs, mask, weights)
         if self._state.packed is not None:
             return packed_logs(self)
         return self.get_metrics_result()
@@ -565,7 +567,9 @@ class MultiTaskModel(TaskAccess):
         if ruled:
             data = x if y is None else (x, y, sample_weight)
             shares = sources.label_shares(data, self.tasks)
-        lacks = sources.lacks_labels(self.tasks, named(self, x), y, sample_weight)
+        lacks = sources.lacks_labels(
+            self.tasks, named(self, x), y, sample_weight, self._state.alike
+        )
         self._expect(
             complete=not lacks,
             streams=any(map(sources.needs_looks, (x, validation_data))),

@@ -15,6 +15,7 @@ from kmtl.losses.masked import all_replicas_sum, replica_count
 from kmtl.tasks.checks import label_dict
 from kmtl.training import alike, packed
 from kmtl.training.labels import apply_sample_weight, clean_labels, loss_targets, named
+from kmtl.training.teaching import teach
 from kmtl.typing import Inputs, Labels, Model, Outputs, SampleWeight, TaskName, Tensor
 
 
@@ -95,6 +96,7 @@ def task_losses(
         inner: What `loss_inputs` gave.
     """
     kept = kept_predictions(model) if kept is None else kept
+    teach(model, y, y_pred)
     y_pred = packed.opened(model, y_pred)
     inner = loss_inputs(model, y_pred) if inner is None else inner
     x = named(model, x)
@@ -298,6 +300,7 @@ def half_losses(
         batch is the sum over halves of share times loss.
     """
     labels = label_dict(y, model.tasks)
+    teach(model, y, y_pred)
     cut_out = isinstance(packed.opened(model, y_pred), packed.Opened)
     inner = None if cut_out else loss_inputs(model, y_pred)
 

@@ -99,6 +99,10 @@ EXAMPLES = {
         kmtl.Embedding("t", dimensions=4, loss="contrastive", classes=2),
         np.array([0, 1, 0, 1, 1, 0]),
     ),
+    "text_generation": (
+        kmtl.TextGeneration("t", tokens=3, length=2, units=8, blocks=1, heads=2),
+        np.array([[0, 1], [2, 2], [1, 0], [0, 2], [2, 1], [1, 1]]),
+    ),
 }
 # Kinds of sequences.
 OF_STEPS = ("tagging", "sequence_regression", "ranking", "ctc")
@@ -240,6 +244,8 @@ def test_every_task_kind_has_an_example() -> None:
 
 def _marks(kind: str, check: Callable[..., None]) -> list:
     """On JAX, where every operation is compiled, a few kinds stand for the others."""
+    if kind == "text_generation" and check is not tasks.check_values:
+        return [pytest.mark.thorough(on="jax")]
     if kind not in TRAINED_TOGETHER:
         return []
     if check is tasks.check_training:

@@ -31,6 +31,7 @@ KINDS: dict[str, tuple[dict, tuple, Any]] = {
     "Clustering": ({"clusters": 2}, (4,), [7, 3, NAN]),
     "Tagging": ({"labels": ("O", "B-x", "I-x")}, (2, 3), [[0, 2], [1, NAN]]),
     "CTC": (_ABC, (6, 3), [[0, 1], [2, NAN]]),
+    "TextGeneration": ({**_ABC, "length": 2}, (4,), [[0, 1, 3], [2, 3, NAN]]),
     "SequenceRegression": ({}, (2, 3), [[[1], [2]], [[3], [NAN]]]),
     "Ranking": ({}, (2, 3), [[1, 2], [3, NAN]]),
     "Forecast": ({"horizon": 2}, (4,), [[[1], [2]], [[3], [NAN]]]),

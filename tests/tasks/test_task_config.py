@@ -70,6 +70,7 @@ TASKS = [
     kmtl.Edges("edges", size=(3, 4)),
     kmtl.Ranking("clicked", length=4),
     kmtl.CTC("word", labels=("a", "b"), length=6),
+    kmtl.TextGeneration("text", labels=("a", "b"), length=6, beam=2, loss="focal"),
     kmtl.Keypoints("points", points=3),
     kmtl.Detection("cars", labels=("car", "bus"), max_boxes=4, size=(8, 8)),
     kmtl.Embedding("face", dimensions=4, loss="contrastive"),
