@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,7 +18,7 @@ from kmtl.tasks.checks import label_dict
 from kmtl.training.batches import ShuffledBatches
 from kmtl.training.labels import apply_sample_weight
 from kmtl.training.passed_on import PassedOn
-from kmtl.typing import Batch, Data, Inputs, Labels, SampleWeight
+from kmtl.typing import Batch, Data, Inputs, Labels, SampleWeight, TaskName
 
 _ROWS_AT_ONCE = 1024
 _VALUES_AT_ONCE = 2**22
@@ -183,11 +184,18 @@ def count_labels(data: Data, tasks: Sequence[Task]) -> tuple[int, dict[str, int]
 
 
 def lacks_labels(
-    tasks: Sequence[Task], x: Inputs, y: Labels, sample_weight: SampleWeight
+    tasks: Sequence[Task],
+    x: Inputs,
+    y: Labels,
+    sample_weight: SampleWeight,
+    groups: Sequence[tuple[TaskName, ...]] = (),
 ) -> bool:
     """Whether a batch might have no label of some task.
 
     Only arrays can be looked through: anything else, and sample weights, may.
+
+    Args:
+        groups: Names of tasks alike, whose labels are looked through as one.
     """
     if y is None and isinstance(x, ShuffledBatches):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(x.parts)
@@ -197,6 +205,9 @@ def lacks_labels(
     leaves = keras.tree.flatten([x, labels])
     if not all(isinstance(leaf, np.ndarray) for leaf in leaves):
         return True
+    for names, whole in _one_behind_the_other(labels, groups):
+        labels = {**labels, names[0]: whole}
+        tasks = [task for task in tasks if task.name not in names[1:]]
     for task in tasks:
         given = labels.get(task.name)
         values = task.target_in(x) if given is None else given
@@ -210,6 +221,16 @@ def lacks_labels(
             if not mask.reshape(len(mask), -1).any(-1).all():
                 return True
     return False
+
+
+def _one_behind_the_other(
+    labels: Mapping[TaskName, Any], groups: Sequence[tuple[TaskName, ...]]
+) -> Iterator[tuple[tuple[TaskName, ...], np.ndarray]]:
+    """Groups of tasks alike, with all of their labels, where these are alike, too."""
+    for names in groups:
+        own = [labels[name] for name in names if labels.get(name) is not None]
+        if len(own) == len(names) and len({(a.shape, a.dtype) for a in own}) == 1:
+            yield names, np.concatenate(own)
 
 
 def label_shares(data: Data, tasks: Sequence[Task]) -> dict[str, float]:

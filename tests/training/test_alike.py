@@ -11,7 +11,7 @@ import pytest
 import kmtl
 from kmtl.metrics import AUC, R2, AbsoluteError, BinaryF1, RootMeanSquaredError
 from kmtl.metrics.side_by_side import side_by_side
-from kmtl.training import alike
+from kmtl.training import alike, sources
 
 ROWS = 12
 RNG = np.random.default_rng(0)
@@ -212,3 +212,19 @@ def test_keras_does_not_look_through_the_state_of_a_step() -> None:
     model.compile("sgd")
     model.fit(X, {"a": X[:, 0]}, callbacks=[Look()], verbose=0)
     assert seen == [dict]
+
+
+def test_labels_of_tasks_alike_are_looked_through_as_one() -> None:
+    names = tuple(f"t{number}" for number in range(3))
+    tasks = [kmtl.Regression(name) for name in names]
+    x, y = np.ones((5, 2)), {name: np.ones(5) for name in names}
+    given = dict(y)
+    assert not sources.lacks_labels(tasks, x, y, None, [names])
+    assert all(y[name] is given[name] for name in names)
+    for name in names:
+        holes = {**y, name: np.array([1.0, np.nan, 1.0, 1.0, 1.0])}
+        assert sources.lacks_labels(tasks, x, holes, None, [names])
+    # What is of another shape is looked at by itself.
+    assert not sources.lacks_labels(
+        tasks, x, {**y, "t1": np.ones((5, 1))}, None, [names]
+    )
