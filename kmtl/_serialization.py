@@ -1,9 +1,7 @@
 """Makes `keras.models.load_model` find kmtl's classes after a bare `import kmtl`.
 
-Keras finds a custom class in its registry, which the class enters when its module is
-imported. kmtl's modules import Keras, which `import kmtl` must not. So, once anybody
-has imported Keras, a stand-in enters the registry for each class: on use it imports
-the class, which takes its place.
+Their modules import Keras, which `import kmtl` must not: once anybody has imported it,
+a stand-in enters its registry for each class, on use imports that, and gives way to it.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ from typing import Any
 
 import wrapt
 
+_ROOT = Path(__file__).parent
 _DECORATOR = re.escape('@keras.saving.register_keras_serializable(package="kmtl")\n')
 SAVED_CLASS = re.compile(rf"^{_DECORATOR}(?:@.*\n)*class (\w+)", re.MULTILINE)
 
@@ -34,10 +33,8 @@ class StandIn:
 def enter_stand_ins(_: Any) -> None:
     """Enter one for every class that kmtl's files register."""
     keras = importlib.import_module("keras")  # complete, also if in another thread
-    root = Path(__file__).parent
-    for file in sorted(root.rglob("*.py")):
-        module = ".".join(file.relative_to(root.parent).with_suffix("").parts)
+    known = keras.saving.get_custom_objects()
+    for file in sorted(_ROOT.rglob("*.py")):
+        module = ".".join(file.relative_to(_ROOT.parent).with_suffix("").parts)
         for name in SAVED_CLASS.findall(file.read_text("utf-8")):
-            keras.saving.get_custom_objects().setdefault(
-                f"kmtl>{name}", StandIn(module, name)
-            )
+            known.setdefault(f"kmtl>{name}", StandIn(module, name))

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+from scipy import special, stats
 from sklearn import metrics as sk
 
 import kmtl
@@ -37,6 +38,32 @@ def _cosine(labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
     return np.repeat(found[..., None], labels.shape[-1], axis=-1)
 
 
+def _coral(y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Of the logarithms of the classes' probabilities."""
+    above = np.cumsum(np.exp(z)[..., ::-1], axis=-1)[..., ::-1][..., 1:]
+    yes = y[..., None] > np.arange(above.shape[-1])
+    return -np.log(np.where(yes, above, 1 - above)).sum(-1)
+
+
+def _pinball(y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    levels = np.array(kmtl.Quantile("q").levels)
+    return np.where(y > z, levels * (y - z), (1 - levels) * (z - y)).mean(-1)[..., None]
+
+
+def _crps(y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    spread = z[..., 1:]
+    w = (y - z[..., :1]) / spread
+    inner = w * (2 * stats.norm.cdf(w) - 1) + 2 * stats.norm.pdf(w)
+    return spread * (inner - 1 / math.sqrt(math.pi))
+
+
+def _zero_inflated(y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    mean, share, spread = np.split(z, 3, axis=-1)
+    size = mean / share * np.exp(-(spread**2) / 2)
+    density = stats.lognorm.logpdf(np.where(y > 0, y, 1), spread, scale=size)
+    return -np.where(y > 0, np.log(share) + density, np.log1p(-share))
+
+
 #: Loss -> values from labels and what the net puts out.
 NUMBERS = {
     "mse": lambda y, z: (z - y) ** 2,
@@ -44,6 +71,14 @@ NUMBERS = {
     "huber": lambda y, z: _huber(abs(z - y)),
     "log_cosh": lambda y, z: np.log(np.cosh(z - y)),
     "cosine": lambda y, z: _cosine(y, z),
+    "poisson": lambda y, z: special.xlogy(y, y / z) - y + z,
+    "negative_binomial": lambda y, z: (
+        special.xlogy(y, y / z) - (y + 1) * np.log((1 + y) / (1 + z))
+    ),
+    "pinball": _pinball,
+    "crps": _crps,
+    "normal": lambda y, z: -stats.norm.logpdf(y, z[..., :1], z[..., 1:]),
+    "zero_inflated": _zero_inflated,
 }
 YES_NO = {
     "binary_cross_entropy": _bce,
@@ -56,7 +91,10 @@ CLASSES = {
     "cross_entropy": _nats,
     "focal": lambda y, z: _focal(_nats(y, z)),
     "sparse": _nats,
+    "coral": _coral,
 }
+#: Loss `nll` of a kind -> its name here.
+NLL = {"distribution": "normal", "zero_inflated": "zero_inflated"}
 
 
 def loss_values(task: Any, loss: str, labels: Any, outputs: Any) -> np.ndarray:
@@ -64,6 +102,7 @@ def loss_values(task: Any, loss: str, labels: Any, outputs: Any) -> np.ndarray:
     labels, outputs = np.asarray(labels, "float64"), np.asarray(outputs, "float64")
     if task.class_count is None:
         table = YES_NO if loss == "binary_cross_entropy" else NUMBERS
+        loss = NLL[task.registered_name] if loss == "nll" else loss
     else:
         table = CLASSES if outputs.ndim > labels.ndim else YES_NO
     return table[loss](labels, outputs)
@@ -101,6 +140,8 @@ def score(
         return _of_classes(name, y.astype(int), values[seen], w, task)
     if task.class_count is not None:
         return _of_yes_no(name, y.astype(int), values, labels, weights)
+    if values.shape != labels.shape:  # several numbers about one
+        return _of_one(name, task.registered_name, y, values[seen[:, 0]], w)
     v = values[seen]
     if name == "r2":
         return _r2(labels, values, weights)
@@ -110,8 +151,42 @@ def score(
         "rmse": lambda: math.sqrt(error),
         "mae": lambda: sk.mean_absolute_error(y, v, sample_weight=w),
         "kmae": lambda: sk.mean_absolute_error(y, v, sample_weight=w),
+        "deviance": lambda: sk.mean_poisson_deviance(y, v, sample_weight=w),
+        "smape": lambda: np.average(200 * abs(y - v) / (abs(y) + abs(v)), weights=w),
         "psnr": lambda: -10 * math.log10(error),
         "relative_error": lambda: None,  # other tests have it
+    }[name]()
+
+
+def _of_one(
+    name: str, kind: str, y: np.ndarray, v: np.ndarray, w: np.ndarray
+) -> float | None:
+    """Of quantiles, or of a distribution's parameters."""
+    if kind == "quantile":
+        inside = (y >= v[:, 0]) & (y <= v[:, 2])
+        pinball = [
+            sk.mean_pinball_loss(y, v[:, i], alpha=level, sample_weight=w)
+            for i, level in enumerate(kmtl.Quantile("q").levels)
+        ]
+        return float(
+            {
+                "pinball": lambda: np.mean(pinball),
+                "coverage_error": lambda: abs(np.average(inside, weights=w) - 0.9),
+                "mae": lambda: sk.mean_absolute_error(y, v[:, 1], sample_weight=w),
+            }[name]()
+        )
+    if name == "auc":
+        above = y > 0
+        several = len(set(above)) == 2
+        return sk.roc_auc_score(above, v[:, 1], sample_weight=w) if several else None
+    if name == "nll":
+        values = NUMBERS[NLL[kind]](y[:, None], v)[:, 0]
+        return float(np.average(values, weights=w))
+    error = sk.mean_squared_error(y, v[:, 0], sample_weight=w)
+    return {
+        "rmse": lambda: math.sqrt(error),
+        "mae": lambda: sk.mean_absolute_error(y, v[:, 0], sample_weight=w),
+        "crps": lambda: float(np.average(_crps(y[:, None], v)[:, 0], weights=w)),
     }[name]()
 
 
@@ -120,6 +195,7 @@ def _of_classes(
 ) -> float:
     guess = p.argmax(-1)
     used = sorted({*y, *guess})
+    median = (np.cumsum(p, axis=-1) < 0.5).sum(-1)
     iou = sk.jaccard_score(
         y, guess, labels=used, average=None, sample_weight=w, zero_division=0
     )
@@ -138,6 +214,7 @@ def _of_classes(
                 sample_weight=w,
             ),
             "mean_iou": lambda: iou.mean(),
+            "mae": lambda: sk.mean_absolute_error(y, median, sample_weight=w),
         }[name]()
     )
 
@@ -191,7 +268,7 @@ def clean(task: kmtl.Task, labels: Any, x: Any) -> tuple[np.ndarray, np.ndarray]
     if task.missing is not None:
         missing |= labels == task.missing
     labels = np.where(missing, 0.0, labels)
-    if task.registered_name in ("classification", "segmentation"):
+    if task.registered_name in ("classification", "segmentation", "ordinal"):
         shape: tuple = labels.shape[:1]
         if task.registered_name == "segmentation":
             shape = labels.shape[:3] + (1,) * (task.classes == 2)

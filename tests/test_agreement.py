@@ -101,6 +101,51 @@ KINDS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     ),
 }
 
+KINDS |= {
+    "stars": (
+        lambda name, **o: kmtl.Ordinal(
+            # (Three: at a score of 0 the half is within a class.)
+            name,
+            classes=3,
+            metrics=("mae", "accuracy"),
+            **o,
+        ),
+        {"cross_entropy": "cross_entropy"},
+        {"kacc": keras.metrics.SparseCategoricalAccuracy},
+    ),
+    "counts": (
+        lambda name, **o: kmtl.Count(
+            name, units=2, transform=None, metrics=("deviance", "mae"), **o
+        ),
+        {"negative_binomial": "negative_binomial"},
+        {"mse": "mse"},
+    ),
+    "quantiles": (
+        lambda name, **o: kmtl.Quantile(name, metrics=("pinball", "mae"), **o),
+        {"pinball": "pinball"},
+        {"coverage_error": "coverage_error"},
+    ),
+    "spread": (
+        lambda name, **o: kmtl.Distribution(name, metrics=("nll", "mae"), **o),
+        {"crps": "crps"},
+        {"rmse": "rmse"},
+    ),
+    "often_zero": (
+        lambda name, **o: kmtl.ZeroInflated(
+            name, transform=None, metrics=("rmse", "auc"), **o
+        ),
+        {"nll": "nll"},
+        {"mae": "mae", "nll": "nll"},
+    ),
+    "next": (
+        lambda name, **o: kmtl.Forecast(
+            name, horizon=2, channels=3, metrics=("mae", "smape"), **o
+        ),
+        {"huber": "huber"},
+        {"mse": "mse"},
+    ),
+}
+
 plans = st.lists(
     st.fixed_dictionaries(
         {
@@ -127,6 +172,11 @@ def drawn(kind: str, weight: float | None = None, override: bool = True) -> dict
         "metrics": True,
         "weighted": True,
     }
+
+
+def in_thorough_run(**arguments: Any) -> Any:
+    """An `example` of the thorough run."""
+    return example(**arguments) if THOROUGH else lambda function: function
 
 
 def made(plan: dict[str, Any], name: str) -> tuple[kmtl.Task, str, Any, dict, dict]:
@@ -158,10 +208,15 @@ def labels_of(task: kmtl.Task, rows: int, rng: np.random.Generator, gone: float)
     if task.target_is_input:
         return None
     # (Vectors, the last form of class labels, would be shares of classes.)
-    last = 1 if task.registered_name in ("classification", "segmentation") else -1
+    vectors = task.registered_name in ("classification", "segmentation", "ordinal")
+    last = 1 if vectors else -1
     shape = (rows, *task.expected_shapes((FEATURES,))[last])
     if task.class_count is None:
         labels = rng.normal(size=shape)
+        if task.registered_name == "count":
+            labels = rng.poisson(3.0, shape)
+        elif task.registered_name == "zero_inflated":
+            labels = np.maximum(labels, 0.0)
         return np.where(rng.random(shape) < gone, math.nan, labels)
     labels = rng.integers(0, task.class_count, shape)
     labels = np.where(rng.random(shape) < gone, -1, labels)
@@ -340,12 +395,33 @@ def in_form(form: str, x: Any, y: dict, weights: Any) -> tuple[dict, dict]:
     seed=5,
     exports=False,
 )
+@in_thorough_run(
+    plan=[drawn("stars"), drawn("counts"), drawn("quantiles"), drawn("spread", 0.5)],
+    regularizer=None,
+    weighting="mgda",
+    form="generator",
+    sample_weights="each",
+    seed=6,
+    exports=True,
+)
+@in_thorough_run(
+    plan=[
+        *(drawn(kind, None, False) for kind in ("stars", "counts", "spread")),
+        *(drawn(kind) for kind in ("often_zero", "next")),
+    ],
+    regularizer="l2",
+    weighting="pcgrad",
+    form="arrays",
+    sample_weights="one",
+    seed=7,
+    exports=True,
+)
 def test_everybody_tells_the_same(
     plan, regularizer, weighting, form, seed, sample_weights, exports
 ) -> None:
     parts = {f"t{i}": made(one, f"t{i}") for i, one in enumerate(plan)}
     names = list(parts)
-    if any(part[1] == "cosine" for part in parts.values()):
+    if any(part[1] in ("cosine", "nll") for part in parts.values()):
         # Refused with losses that may be negative.
         weighting = None if weighting == "uncertainty" else weighting
     model = kmtl.build_mlp(

@@ -36,7 +36,8 @@ class RandomSearch(SearchTuner, keras_tuner.RandomSearch):
             `"val_mean_score"` or `"val_worst_score"`, the tasks' scores on a common
             scale that needs no single-task models (`kmtl.evaluation.common_scale`);
             `"mean_rank"`; `"pareto"`; or a `keras_tuner.Objective` for a metric added
-            in `compile`. Never the total loss: small task weights make it small.
+            in `compile`. `"val_loss"`, the total loss, only where no weight in it is
+            searched or moves in training: small task weights make it small.
         max_trials: Integer >= 1, trials in all. A search that has ended goes on when
             it is run again with more. Defaults to 10.
         baselines: For `"val_delta_m"`: the result of `kmtl.baselines`, a dict task name

@@ -10,6 +10,7 @@ import pytest
 from keras import ops
 
 import kmtl
+from kmtl import _registry
 from kmtl.training import streams
 from kmtl.training.labels import with_weight
 
@@ -119,6 +120,18 @@ def test_a_step_sees_what_arrays_are_refused_for(kind: str) -> None:
 
     assert [both(labels) for labels in fine] == [(False, False)] * len(fine)
     assert [both(labels) for labels in wrong] == [(True, True)] * len(wrong)
+
+
+def test_kinds_with_rules_of_their_own_say_them_in_steps_too() -> None:
+    def own(cls: type, *names: str) -> bool:
+        return any(getattr(cls, n) is not getattr(kmtl.Task, n) for n in names)
+
+    kinds = {name: _registry.get("task", name) for name in _registry.names("task")}
+    checked = {
+        name for name, cls in kinds.items() if own(cls, "check_labels", "check_fits")
+    }
+    assert checked >= {"survival", "detection", "ctc", "normals"}
+    assert {name for name in checked if not own(kinds[name], "breaks_rule")} == set()
 
 
 @pytest.mark.parametrize("kind", ["survival", "detection", "ctc", "shares", "depth"])
