@@ -140,8 +140,10 @@ def _draw(ax: Axes, row: Mapping[str, np.ndarray], shown: str | None) -> None:
         more = len(lines) - 3 * MOST
         if more > 0:
             lines = [*lines[: 3 * MOST], f"... and {more} more"]
-        text = "\n".join(textwrap.shorten(line, 60) for line in lines)
-        ax.text(0, 1, textwrap.fill(text, 28, replace_whitespace=False), va="top")
+        text = "\n".join(
+            textwrap.fill(textwrap.shorten(line, 60), 28) for line in lines
+        )
+        ax.text(0, 1, text, va="top", fontsize=8)
         ax.set_axis_off()
         return
     value = row[shown]
@@ -202,8 +204,8 @@ def _text(task: Task, value: np.ndarray, there: np.ndarray) -> str:
     classes = task.label_kind == "classes"
     cells = []
     for one, known in zip(value.ravel(), np.ravel(there), strict=True):
-        named = names and classes and known and float(one).is_integer()
-        if named and 0 <= int(one) < len(names):
+        number = classes and known and float(one).is_integer()
+        if number and names and 0 <= int(one) < len(names):
             cells.append(str(names[int(one)]))
         else:
             cells.append(f"{float(one):.4g}" if known else MISSING)
