@@ -12,6 +12,7 @@ from kmtl.tuning.front import Search
 from kmtl.tuning.goals import Constraint, Goal, Pareto
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.parts import PerBlock, PerTask
+from kmtl.tuning.ray_workers import Ray
 from kmtl.tuning.space import Space
 from kmtl.tuning.stopping import Asha, Median
 from kmtl.tuning.storage import StorageError
@@ -42,6 +43,7 @@ __all__ = [
     "PerBlock",
     "PerTask",
     "RandomSearch",
+    "Ray",
     "Search",
     "SearchEvent",
     "SearchTable",

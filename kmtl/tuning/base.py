@@ -25,12 +25,13 @@ from kmtl.tuning.folds import Folds, check_folds
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.liveness import Owner
 from kmtl.tuning.population import TogetherTrials, limits
+from kmtl.tuning.ray_workers import Ray, check_cluster, check_workers, workers_of
 from kmtl.tuning.results import SearchResults
 from kmtl.tuning.running import TrialRunner
 from kmtl.tuning.stopping import AUTO, make_rule
 from kmtl.tuning.storage import check_storage, open_storage
 from kmtl.tuning.study import WARM, SearchStudy, delete_study
-from kmtl.tuning.workers import Workers, job_of
+from kmtl.tuning.workers import job_of
 from kmtl.typing import (
     AnyHyperModel,
     Callbacks,
@@ -85,7 +86,7 @@ class SearchTuner(SearchResults, TrialRunner):
         max_minutes: float | None = None,
         warm_start: Any = None,
         keep_checkpoints: int = 3,
-        workers: int = 1,
+        workers: int | str | Ray = 1,
         recycle_after: int = 20,
         population: int | str = "auto",
         max_drop: float | None = None,
@@ -142,13 +143,13 @@ class SearchTuner(SearchResults, TrialRunner):
         self.max_minutes = max_minutes
         if max_minutes is not None:
             _checks.check_range("max_minutes", max_minutes, 0, low_open=True)
-        self.workers = _checks.check_int("workers", workers, 1)
+        self.workers = check_workers(workers)
         self.recycle_after = _checks.check_int("recycle_after", recycle_after, 1)
         #: Trials begun at once; None: as many as suit the model.
         self.population: int | None = None
         if population != "auto":
             self.population = _checks.check_int("population", population, 1)
-        elif self.storage is not None or self.workers > 1:
+        elif self.storage is not None or self.workers != 1:
             self.population = 1
         else:
             self.population = limits.size_for(self.hypermodel)
@@ -258,6 +259,7 @@ class SearchTuner(SearchResults, TrialRunner):
         arguments.check_fit_options(validation_data, fit_options)
         epochs = self._check_epochs(epochs)
         callbacks = arguments.as_list(callbacks)
+        check_cluster(self)  # before anything is trained
         with self._working(), shown(self, verbose) as verbose:
             if not is_worker(self):
                 preparation.check_first(
@@ -273,11 +275,11 @@ class SearchTuner(SearchResults, TrialRunner):
                 self, x, y, validation_data, epochs, fit_options
             )
             fit_options |= {"epochs": epochs, "callbacks": callbacks}
-            if self.workers > 1 and not is_worker(self):
+            if self.workers != 1 and not is_worker(self):
                 self.oracle.verbose = verbose
                 search = {"data": given, "validation_data": given_validation}
                 job = job_of(self, {**search, **fit_options})
-                Workers(self, self.workers, job).run()
+                workers_of(self, job).run()
             else:
                 minutes = math.inf if self.max_minutes is None else self.max_minutes
                 fit_options |= {

@@ -78,7 +78,9 @@ class RandomSearch(SearchTuner, keras_tuner.RandomSearch):
           replaced, and its trial goes on. What they print is in the project's folder
           `workers`. The hypermodel, the data and the callbacks are pickled for them and
           go to them through pipes: this process keeps a copy in memory, and none is on
-          the disk. Defaults to 1: this process.
+          the disk. `"ray"`: a worker on every GPU of a Ray cluster, or on every CPU of
+          one without GPUs (`kmtl.tuning.Ray` says otherwise); with a `storage` and a
+          `directory` that all its machines reach. Defaults to 1: this process.
         - `recycle_after`: integer >= 1: a worker is replaced after so many trials, so
           that its memory stays small. Defaults to 20.
         - `population`: integer >= 1, on JAX: so many trials are begun at once, and

@@ -39,7 +39,8 @@ def work(stream: BinaryIO, answer: BinaryIO) -> int:
     """Do the job that comes from a stream; see `main`."""
     signal.signal(signal.SIGTERM, _leave)
     try:
-        sys.path[:] = pickle.load(stream)["path"]
+        leader = pickle.load(stream)["path"]  # on another machine, ours counts too
+        sys.path[:] = [*leader, *(path for path in sys.path if path not in leader)]
         # Only now: the backend is chosen by the environment, modules by the path.
         job = pickle.load(stream)
         import keras

@@ -55,7 +55,8 @@ class Workers:
         for left in self.folder.glob("job-*.pkl*"):  # of kmtl 0.1: data, passwords
             if re.fullmatch(r"job-[0-9a-f]{12}\.pkl(\.error-\d+)?", left.name):
                 left.unlink(missing_ok=True)
-        self._processes: dict[int, subprocess.Popen] = {}
+        #: `subprocess.Popen`, or what has its verbs.
+        self._processes: dict[int, Any] = {}
         self._deaths = 0
         self._watch = Watch(tuner, job["search"].get("epochs"))
         self._job = _pickled(job)
@@ -70,7 +71,7 @@ class Workers:
         try:
             for number in range(self.count):
                 self._start(number)
-            while self._processes:
+            while self._goes_on():
                 time.sleep(POLL_SECONDS)
                 if self._watch.look():
                     self._deaths = 0
@@ -80,6 +81,9 @@ class Workers:
             self._watch.look()
         finally:
             self._stop()
+
+    def _goes_on(self) -> bool:
+        return bool(self._processes)
 
     def _start(self, number: int) -> None:
         with open(self._log(number), "ab") as file:
@@ -103,26 +107,33 @@ class Workers:
     def _log(self, number: int) -> Path:
         return self.folder / f"worker-{number}.log"
 
-    def _ended(self, number: int, process: subprocess.Popen) -> None:
+    def _name(self, number: int) -> str:
+        return f"Worker {number}"
+
+    def _last_lines(self, number: int, process: Any) -> str:
+        """What a worker that has died wrote last, and where all of it is."""
+        text = self._log(number).read_text("utf-8", "replace")
+        lines = "\n".join(text.splitlines()[-LOG_LINES:])
+        return f"The last lines of {self._log(number)}:\n{lines}"
+
+    def _ended(self, number: int, process: Any) -> None:
         del self._processes[number]
         status, answer = process.returncode, _last_words(process)
+        name = self._name(number)
         if status == 1 and answer:
             reason, _, trace = answer.partition("\n\n")
-            raise RuntimeError(f"Worker {number} ended the search. {reason}\n\n{trace}")
+            raise RuntimeError(f"{name} ended the search. {reason}\n\n{trace}")
         if status == 0:  # nothing is left to begin
             return
         if status != RECYCLED:
             self._deaths += 1
             logger.warning(
-                "Worker %s died (status %s); its trial goes on in another.",
-                number,
-                status,
+                "%s died (status %s); its trial goes on in another.", name, status
             )
         if self._deaths > MOST_DEATHS:
-            lines = self._log(number).read_text("utf-8", "replace").splitlines()
             raise RuntimeError(
-                f"{self._deaths} workers died without an epoch that ended. The last "
-                f"lines of {self._log(number)}:\n" + "\n".join(lines[-LOG_LINES:])
+                f"{self._deaths} workers died without an epoch that ended. "
+                + self._last_lines(number, process)
             )
         self._start(number)
 
@@ -158,9 +169,9 @@ def _feed(stream: BinaryIO, job: bytes) -> None:
         stream.write(job)
 
 
-def _last_words(process: subprocess.Popen) -> str:
+def _last_words(process: Any) -> str:
     """What a process that has ended wrote to its standard output."""
-    with process.stdout as stream:  # type: ignore[union-attr]
+    with process.stdout as stream:
         return stream.read().decode("utf-8", "replace")
 
 
