@@ -25,6 +25,8 @@ class CompileState:
     #: The net up to the layers of several heads; the same while a step packs outputs.
     packed_net: Any = None
     packed: Any = None
+    #: `steps_per_execution` is `"auto"`.
+    chooses_steps: bool = False
     #: Names of the values in packed logs.
     log_names: tuple = ()
     #: `(T,)` bool tensor of the step being traced: the batch has labels.

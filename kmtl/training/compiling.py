@@ -19,6 +19,7 @@ from kmtl.tasks.terms import terms_of
 from kmtl.training.adversaries import Adversary, check_adversary
 from kmtl.training.alike import groups_of
 from kmtl.training.balance import Plan, make_plan
+from kmtl.training.executions import AUTO
 from kmtl.training.heads import check_heads
 from kmtl.training.metrics import TaskMetrics
 from kmtl.training.rate_factors import check_factors
@@ -210,7 +211,9 @@ def _check_options(
             "`optimizer` must be a Keras optimizer or its name. "
             f"Received: optimizer={optimizer!r}"
         )
-    steps = _checks.check_int("steps_per_execution", steps_per_execution, 1)
+    steps = steps_per_execution
+    if not isinstance(steps, str) or steps != AUTO:
+        steps = _checks.check_int("steps_per_execution", steps, 1)
     _checks.check_choice("jit_compile", jit_compile, (True, False, "auto"))
     return {
         "optimizer": made,

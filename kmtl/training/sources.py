@@ -78,6 +78,16 @@ def is_endless(data: Data) -> bool:
     return is_dataset(data) and int(data.cardinality()) == ENDLESS
 
 
+def knows_length(data: Data) -> bool:
+    """Whether it is known beforehand how many rows there are, or that there is no end.
+
+    True for arrays, and for None.
+    """
+    if is_stream(data):
+        return False
+    return not is_tf_dataset(data) or int(data.cardinality()) >= ENDLESS
+
+
 def arrays_of(data: Data) -> tuple | None:
     """`(x, y)` or `(x, y, sample_weight)` of data that are arrays, else None.
 

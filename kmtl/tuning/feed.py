@@ -12,7 +12,8 @@ import numpy as np
 from kmtl.data.plans import RowPlan
 from kmtl.training import sources, targets, user_data
 from kmtl.training.batches import ShuffledBatches, epoch_length
-from kmtl.typing import Callback, Callbacks, Data
+from kmtl.training.executions import sees_batches, set_steps
+from kmtl.typing import Callbacks, Data
 from kmtl.weighting.base import Weighting
 
 if TYPE_CHECKING:
@@ -21,14 +22,6 @@ if TYPE_CHECKING:
 _ENDLESS = 2**62
 _SMALL = 2_000_000  # parameters
 _MOST_STEPS = 2000  # in one call, which nothing interrupts
-_BATCH_HOOKS = (
-    "on_batch_begin",
-    "on_batch_end",
-    "on_train_batch_begin",
-    "on_train_batch_end",
-    "on_test_batch_begin",
-    "on_test_batch_end",
-)
 
 
 class Feed:
@@ -200,19 +193,9 @@ def choose_steps_per_execution(
         callbacks: `fit`'s. Where one of them looks at batches, one step is one call.
     """
     chosen = 1
-    if model.count_params() <= _SMALL and not any(map(_sees_batches, callbacks or ())):
+    if model.count_params() <= _SMALL and not sees_batches(callbacks):
         chosen = max(n for n in range(1, _MOST_STEPS + 1) if steps % n == 0)
-    if model.steps_per_execution != chosen:
-        model.steps_per_execution = chosen
-        model.train_function = model.test_function = None
-
-
-def _sees_batches(callback: Callback) -> bool:
-    own = keras.callbacks.Callback
-    return any(
-        getattr(getattr(callback, name), "__func__", None) is not getattr(own, name)
-        for name in _BATCH_HOOKS
-    )
+    set_steps(model, chosen)
 
 
 def is_arrays(*parts: Any) -> bool:

@@ -107,7 +107,7 @@ def waiting(folder: Path) -> Callable[[float, float, int], float]:
     return score
 
 
-def until(found: Callable[[], Any], seconds: float = 120.0) -> Any:
+def until(found: Callable[[], Any], seconds: float = 300.0) -> Any:
     """What it finds, once that is true."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
