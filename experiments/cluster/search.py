@@ -6,6 +6,9 @@ URL is that of a database, `postgresql+psycopg://USER:PASSWORD@HOST/DATABASE`. A
 processes are started with the same command, in any order; each trains one trial at a
 time until the search is complete. One that is killed is replaced by starting the
 command again: its trial goes on from its checkpoint, here or elsewhere.
+
+With `--ray` it is started once, on any node of a Ray cluster: a worker on every GPU (or
+CPU, without GPUs) trains trials, and those that are lost are replaced.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--name", default="digits", help="name of the search")
     found.add_argument("--trials", type=int, default=200, help="of all processes")
     found.add_argument("--epochs", type=int, default=15)
+    found.add_argument("--ray", action="store_true", help="workers on a Ray cluster")
     found.add_argument(
         "--minutes", type=float, help="end before the scheduler does it; go on later"
     )
@@ -54,6 +58,7 @@ def main(arguments: list[str] | None = None) -> Any:
         directory=options.directory,
         project_name=options.name,
         max_minutes=options.minutes,
+        workers="ray" if options.ray else 1,
     )
     tuner.search(data.train, validation_data=data.validation, epochs=options.epochs)
     return tuner

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from kmtl.training import sources
+from kmtl.training.progress import Progress
 from kmtl.typing import Callback, Callbacks, Data, Model
 
 AUTO = "auto"
@@ -36,7 +37,7 @@ def sees_batches(callbacks: Callbacks) -> bool:
 
 
 def _sees_batches(callback: Callback) -> bool:
-    if isinstance(callback, keras.callbacks.ProgbarLogger):
+    if isinstance(callback, (keras.callbacks.ProgbarLogger, Progress)):
         return False  # content with fewer
     if type(callback) in _SAVERS and callback.save_freq == "epoch":
         return False
@@ -59,8 +60,8 @@ def choose_steps(
 ) -> None:
     """Set what `steps_per_execution="auto"` stands for in a `fit` or `evaluate`.
 
-    Not measured: a call of several steps has never been slower than as many calls
-    (`experiments/benchmarks/EXECUTIONS.md`), and a choice by the clock would call
+    Not measured: a call of several steps was never slower than as many calls
+    (`experiments/benchmarks/README.md`), and a choice by the clock would call
     callbacks another number of times on another day. The numbers are the same whatever
     is chosen.
 

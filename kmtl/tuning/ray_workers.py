@@ -17,7 +17,7 @@ from typing import Any
 import keras
 
 from kmtl import _checks
-from kmtl.tuning.workers import Workers
+from kmtl.tuning.workers import END_SECONDS, Workers
 from kmtl.typing import Tuner
 
 logger = logging.getLogger("kmtl")
@@ -309,6 +309,9 @@ class Place:
         return status
 
     def kill(self) -> None:
+        if self.where and self.poll() is None:  # its process would survive the actor
+            self._actor.stop.remote(now=True)
+            self._is_ready(self._started, END_SECONDS)
         self._ray.kill(self._actor)
 
     def _is_ready(self, reference: Any, timeout: float | None = 0) -> bool:
@@ -380,10 +383,10 @@ def _actor_class() -> type:
                 tail = written.read().decode("utf-8", "replace")
             return process.returncode, answer, tail
 
-        def stop(self) -> None:
-            """End the process in order: its trial is given back."""
+        def stop(self, now: bool = False) -> None:
+            """End the process: in order, so that its trial is given back, or now."""
             self.stopped = True
             if self.process is not None:
-                self.process.terminate()
+                (self.process.kill if now else self.process.terminate)()
 
     return Worker
