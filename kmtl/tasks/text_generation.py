@@ -15,6 +15,7 @@ from kmtl._registry import register
 from kmtl.layers.sequences import Places, mask_of
 from kmtl.layers.text_decoder import TextDecoder
 from kmtl.losses.sequences import texts_in
+from kmtl.tasks import label_rules
 from kmtl.tasks.base import Task
 from kmtl.tasks.heads import HeadContext
 from kmtl.tasks.steps import padded
@@ -275,8 +276,7 @@ class TextGeneration(Task):
     def check_labels(self, labels: Tensor, input_shape: Shape = None) -> None:
         super().check_labels(labels, input_shape)
         array = _arrays.as_array(labels, f"Labels of task '{self.name}'", holes=True)
-        there = self.are_present(array)
-        wrong = (~there[:, :-1] & there[:, 1:]).any(axis=1)
+        wrong = label_rules.with_gaps(np, self.are_present(array))
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             raise ValueError(
@@ -284,6 +284,20 @@ class TextGeneration(Task):
                 f"and {self.missing} behind them. Received: {array[row].tolist()} in "
                 f"row {row}"
             )
+
+    broken_label = (
+        "a number that is not whole, that of the end, or a token behind a gap"
+    )
+
+    def breaks_rule(
+        self, labels: Tensor, output_shape: Shape, there: Tensor | None = None
+    ) -> Tensor:
+        labels = self.with_holes(labels, there)
+        gaps = label_rules.with_gaps(ops, ops.logical_not(ops.isnan(labels)))
+        wrong = ops.logical_or(
+            label_rules.not_whole(ops, labels), labels == self.label_count
+        )
+        return ops.logical_or(ops.any(gaps), ops.any(wrong))
 
     @property
     def label_range(self) -> tuple[float, float]:

@@ -45,6 +45,12 @@ RULES: dict[str, tuple[kmtl.Task, tuple, list, list]] = {
         [[[0, 1, 2, -1]], [[0, 0, 1, -1]], [[-1] * 4], [[1.0, NAN, NAN, NAN]]],
         [[[0, -1, 1, -1]], [[0, 0, 1, 2]], [[NAN, 1.0]], [[0.5, NAN]]],
     ),
+    "text": (
+        kmtl.TextGeneration("t", tokens=3, length=3),
+        (4, 4),
+        [[[0, 1, -1]], [[0, 0, 1]], [[-1] * 3], [[1.0, NAN, NAN]]],
+        [[[0, -1, 1]], [[0, 3, 1]], [[0.5, NAN, NAN]]],
+    ),
     "normals": (
         kmtl.Normals("t"),
         (1, 2, 3),
