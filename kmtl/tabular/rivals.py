@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -114,7 +114,11 @@ def fit_rivals(
     whole = clock.share(SHARE)
     own = Clock(None if whole is None else whole / 60)
     forest = functools.partial(_forest, trees=_trees_for(len(x), len(tasks)))
-    kinds = {LINEAR: _linear, FOREST: forest, TREES: _trees}
+    kinds: dict[str, Callable[[Table, Task, int, int], Any]] = {
+        LINEAR: _linear,
+        FOREST: forest,
+        TREES: _trees,
+    }
     found: dict[str, dict[str, Rival]] = {kind: {} for kind in kinds}
     tried: dict[tuple[str, str], int] = {}
     most = max(map(len, (RIDGE, LOGISTIC, BOOSTING, FOREST_OF_VALUES)))
