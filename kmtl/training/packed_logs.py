@@ -30,12 +30,18 @@ def with_logs(model: Model, function: Callable) -> Any:
     if function is None or getattr(function, "unpacks", False) or not is_of_use(model):
         return function
 
+    # To ask the model for its metrics goes through all of its layers.
+    order: dict[tuple[str, ...], list[str]] = {}
+
     def unpacked(logs: Logs) -> Logs:
         if _KEY not in logs:
             return logs
         values = ops.convert_to_numpy(logs[_KEY]).tolist()
-        found = dict(zip(model._state.log_names, values, strict=True))
-        return {name: found[name] for name in model.metrics_names}
+        names = model._state.log_names
+        if names not in order:
+            order[names] = model.metrics_names
+        found = dict(zip(names, values, strict=True))
+        return {name: found[name] for name in order[names]}
 
     def run(*args: Any) -> Any:
         found = function(*args)
