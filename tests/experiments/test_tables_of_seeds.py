@@ -27,6 +27,7 @@ EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
         ("regularisation_and_optimisers", "digits", 12),
         ("hybrid", "digits", 5),
         ("objects", "pixels", 2),
+        ("robot_arm", "chance", 2),
     ],
 )  # fmt: skip
 def test_fast_run(name: str, data: str, rows: int, tmp_path: Path) -> None:
