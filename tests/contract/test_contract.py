@@ -270,6 +270,69 @@ def test_task(kind: str, check: Callable[..., None]) -> None:
     check(task, labels, IMAGES[..., 0] if kind in OF_STEPS else IMAGES)
 
 
+@pytest.mark.thorough
+def test_everybody_tells_the_same_of_steps(tmp_path) -> None:
+    """`fit`, `evaluate`, `test_on_batch`, `kmtl.evaluate`, files, and exports.
+
+    Against scikit-learn: tests/test_agreement.py and the tests of each kind.
+    """
+    kinds, x = OF_STEPS, SERIES
+    given = [EXAMPLES[kind][0].replace(name=f"t_{kind}") for kind in kinds]
+    labels, weights = {}, {}
+    for kind, task in zip(kinds, given, strict=True):
+        labels[task.name] = np.array(EXAMPLES[kind][1], "float32")
+        labels[task.name][1] = np.nan
+        weights[task.name] = np.linspace(0.5, 2.0, ROWS, dtype="float32")
+    model = model_of(given, x)
+    model.compile(keras.optimizers.SGD(0.0))
+    options = {"batch_size": 3, "verbose": 0}
+    fitted = model.fit(
+        x, labels, sample_weight=weights, shuffle=False, **options
+    ).history
+
+    def evaluated(net):
+        return net.evaluate(
+            x, labels, sample_weight=weights, return_dict=True, **options
+        )
+
+    logs = evaluated(model)
+    assert set(fitted) == set(logs)
+    # Those of all rows are not means over batches.
+    entries = model._state.metrics.entries
+    whole = {log for log in logs if hasattr(entries.get(log, [0, 0])[1], "gathered")}
+    for log in set(logs) - whole:
+        np.testing.assert_allclose(fitted[log], [logs[log]], rtol=1e-4, err_msg=log)
+    table = kmtl.evaluate(model, (x, labels, weights), batch_size=3)
+    np.testing.assert_allclose(table.loss, logs["loss"], rtol=1e-4)
+    for task in given:
+        row = table[task.name]
+        np.testing.assert_allclose(row.loss, logs[f"{task.name}_loss"], rtol=1e-4)
+        for name, value in row.metrics.items():
+            log = f"{task.name}_{name}"
+            np.testing.assert_allclose(value, logs[log], rtol=1e-4, err_msg=log)
+    model.save(tmp_path / "model.keras")
+    assert evaluated(keras.models.load_model(tmp_path / "model.keras")) == logs
+    first = [
+        keras.tree.map_structure(lambda a: a[:3], part) for part in (x, labels, weights)
+    ]
+    of_first = model.evaluate(*first[:2], sample_weight=first[2], return_dict=True)
+    model.reset_metrics()
+    once = model.test_on_batch(*first, return_dict=True)
+    for log in set(logs) - whole:
+        np.testing.assert_allclose(once[log], of_first[log], rtol=1e-4, err_msg=log)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        model.export(tmp_path / "served")
+        found = tf.saved_model.load(str(tmp_path / "served")).signatures[
+            "serving_default"
+        ](tf.constant(x))
+        outputs = model.predict(x, verbose=0)
+        for task in given:
+            wanted = ops.convert_to_numpy(task.activate(outputs[task.name]))
+            np.testing.assert_allclose(found[task.name], wanted, atol=1e-5)
+
+
 def test_every_input_kind_has_an_example() -> None:
     assert set(_registry.names("input")) == set(INPUTS), "add the new kind to INPUTS"
 
