@@ -6,6 +6,8 @@ work-around named in it can go.
 
 from __future__ import annotations
 
+import re
+
 import keras
 import keras_tuner
 import numpy as np
@@ -408,3 +410,21 @@ def test_caches_are_found_in_any_part_of_a_pipeline(tmp_path) -> None:
     assert len(unfilled_caches(last)) == 2  # that in a file is known to be full
     assert unfilled_caches(tf.data.Dataset.range(4).batch(2)) == []
     fill_caches(first.repeat().cache())  # has no end: left alone
+
+
+def test_jax_writes_programs_that_tensorflow_reads() -> None:
+    jax = pytest.importorskip("jax")
+    from kmtl._private.jax import READ_BY_TENSORFLOW, programs_for_tensorflow
+
+    def version() -> list[int]:
+        shape = jax.ShapeDtypeStruct((2,), "float32")
+        program = jax.export.export(jax.jit(lambda x: x + 1))(shape)
+        made_by = re.search(rb"StableHLO_v([\d.]+)", program.mlir_module_serialized)
+        assert made_by is not None
+        return [int(part) for part in made_by[1].split(b".")]
+
+    before = version()
+    read = [int(part) for part in READ_BY_TENSORFLOW.split(".")]
+    with programs_for_tensorflow():
+        assert version() == min(before, read)
+    assert version() == before

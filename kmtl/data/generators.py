@@ -204,7 +204,7 @@ def _cast(part: Any, dtype: Any, what: str, number: int) -> Any:
         kept = made.dtype == part.dtype or bool(
             (made == part).all()
             if whole
-            else (np.isfinite(made) | ~_finite(part)).all()
+            else (np.isfinite(made) | np.logical_not(_finite(part))).all()
         )
     if not kept:
         raise ValueError(

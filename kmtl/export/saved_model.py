@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -215,7 +216,16 @@ def _write_saved_model(
     }
     if raw is not None:
         archive = _with_raw_inputs(serves, plain, raw)
-    archive.write_out(str(folder), verbose=False)
+    with _programs_for_tensorflow():  # in which the endpoints are traced
+        archive.write_out(str(folder), verbose=False)
+
+
+def _programs_for_tensorflow() -> contextlib.AbstractContextManager[None]:
+    if keras.backend.backend() != "jax":
+        return contextlib.nullcontext()
+    from kmtl._private.jax import programs_for_tensorflow
+
+    return programs_for_tensorflow()
 
 
 def _with_raw_inputs(
