@@ -114,16 +114,6 @@ def mixed_rows() -> tuple:
 
 
 @regime
-def streams() -> tuple:
-    x, y = arrays()
-    some = kmtl.data.from_arrays(
-        x, {"kind": y["kind"]}, tasks=[KIND], batch_size=8, shuffle=True, seed=5
-    )
-    data = kmtl.data.mixture({KIND: some, SIZE: (x, y["size"])}, "equal", batch_size=8)
-    return compiled(built()), data, []
-
-
-@regime
 def domains() -> tuple:
     x, y = arrays()
     domain = kmtl.BinaryClassification("domain", adversarial=0.3)
