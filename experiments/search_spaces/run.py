@@ -2,8 +2,9 @@
 
     python experiments/search_spaces/run.py
 
-Trains nothing: it reads the finished searches of ../sharing_depth_search and writes
-README.md. The default ranges of `kmtl.tuning.Space` are chosen by its tables.
+Trains nothing: it reads the finished searches of ../sharing_depth_search, and which
+learning rates validation chose in other experiments, and writes README.md. The default
+ranges of `kmtl.tuning.Space`, and where they begin, are chosen by its tables.
 """
 
 from __future__ import annotations
@@ -33,12 +34,54 @@ points of Δm, or in % of the score of a single task. The sides of a problem tri
 same {points} points but for the weights, so the rows are fewer independent trials than
 they count. Learning rates were searched from 5e-4 to 1e-2, dropout to 0.5.
 """
+#: Experiments whose runs have the rate of Adam that validation chose, of those tried.
+CHOSEN_IN = {
+    "census_income": (0.001, 0.003),
+    "joint_vs_alternating": (0.001, 0.004, 0.016),
+    "multimnist": (0.001, 0.003),
+    "partial_labels": (0.0003, 0.001, 0.003),
+    "regularisation_and_optimisers": (0.0003, 0.001, 0.003, 0.01),
+    "relu_vs_others": (0.0005, 0.002, 0.008),
+}
+CHOSEN = """## Where to begin
+
+Learning rates of Adam that validation chose in other experiments: one choice for each
+side, or of `partial_labels` for each seed.
+
+| experiment | tried | choices | geometric mean | most often |
+|---|---|---|---|---|
+"""
 END = """
 Hence the default ranges of `kmtl.tuning.Space`: learning rates from 5e-4 to 2e-2 (the
-best are near the upper end of what was tried, and none within 1 is below 4e-3; the
-defaults of optimizers, 1e-3, are still in it), dropout to 0.3, and task weights within
-1/4 and 4 times the first one's. The last is the weakest: two searches varied them.
+best are near the upper end of what was tried, and none within 1 is below 4e-3),
+dropout to 0.3, and task weights within 1/4 and 4 times the first one's. The last is the
+weakest: two searches varied them. A search begins at a learning rate of 0.003, the
+middle of the range on a log scale: between what was best in trainings as short as a
+search's trials (0.004 to 0.01, the first table) and in longer ones (0.0013 to 0.003,
+the last). The 0.001 of the optimizers is behind in short ones.
 """
+
+
+def chosen() -> Iterator[dict[str, Any]]:
+    """One row for each experiment in which validation chose the learning rate."""
+    for name, tried in CHOSEN_IN.items():
+        text = (HERE.parent / name / "runs_default.jsonl").read_text("utf-8")
+        choices = set()
+        for run in map(json.loads, text.splitlines()):
+            tuned = run.get("phase", "final") == "final"
+            side = run.get("side") or run.get("way") or run["method"]
+            others = side in ("SGD", "momentum", "AdaGrad", "RMSProp")
+            if tuned and not others:
+                seed = run["seed"] if name == "partial_labels" else None
+                choices.add((side, run.get("data"), seed, run["rate"]))
+        rates = [choice[-1] for choice in choices]
+        yield {
+            "experiment": name,
+            "tried": ", ".join(map(str, tried)),
+            "choices": len(rates),
+            "geometric mean": f"{statistics.geometric_mean(rates):.4f}",
+            "most often": max(sorted(set(rates)), key=rates.count),
+        }
 
 
 def searches() -> Iterator[list[dict[str, float]]]:
@@ -108,6 +151,8 @@ def main(arguments: list[str] | None = None) -> None:
             *(f"| {' | '.join(map(str, row.values()))} |" for row in table),
             "",
         ]
+    lines += [CHOSEN.rstrip("\n")]
+    lines += [f"| {' | '.join(map(str, row.values()))} |" for row in chosen()]
     options.out.mkdir(parents=True, exist_ok=True)
     text = "\n".join(lines).rstrip() + "\n" + END
     (options.out / "README.md").write_text(text, "utf-8")
