@@ -351,33 +351,13 @@ def test_the_privates_of_keras_tuner_are_there(tmp_path) -> None:
         directory=str(tmp_path),
     )
     oracle = tuner.oracle
-    assert not private.is_worker(tuner)
-    assert isinstance(private.try_build(tuner, space), keras.Model)
     trial = keras_tuner.engine.trial.Trial(space)
-    assert callable(private.display(oracle).on_trial_begin)
     assert hasattr(oracle, "_random_state")
     drawn = np.random.RandomState(0)
     private.set_random_state(oracle, drawn)
     assert oracle._random_state is drawn
     copies = private.own_callbacks(tuner, [keras.callbacks.Callback()], trial, 0)
     assert len(copies) == 1
-
-
-def test_ids_of_optuna_are_not_numbers() -> None:
-    """kmtl: `kmtl/_private/optuna.py`."""
-    import optuna
-
-    from kmtl._private.optuna import study_id, trial_id
-
-    storage = optuna.storages.InMemoryStorage()
-    for _ in range(2):
-        study = optuna.create_study(storage=storage)
-        study.add_trial(optuna.trial.create_trial(value=1.0))
-    frozen = storage.get_all_studies()[-1]
-    (trial,) = storage.get_all_trials(study_id(frozen))
-    assert trial.number == 0
-    assert trial_id(trial) == 1
-    assert storage.get_trial(trial_id(trial)).value == 1.0
 
 
 def test_a_branch_without_the_attribute_is_inlined() -> None:

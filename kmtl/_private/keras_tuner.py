@@ -1,7 +1,7 @@
 """What KerasTuner keeps private. Checked on KerasTuner 1.4.8.
 
-Its tuners are built to be run by its own chief, on its own store of trials; kmtl's
-oracles keep the trials in an Optuna study, and so have to speak for both.
+Its tuners keep trials in a store of their own; kmtl's oracles keep them in an Optuna
+study, and so have to speak for both.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import keras_tuner
 
 from kmtl.typing import (
     Callback,
-    HyperParameters,
     Oracle,
     Trial,
     Tuner,
@@ -25,26 +24,7 @@ OVERRIDDEN = (
     "_vectorize_trials",
     # The first call of `build` only declares the space; ours is declared already.
     "_populate_initial_space",
-    # Each execution of a trial trains in a pooled model, on its fold.
-    "_build_and_fit_model",
-    # KerasTuner's Hyperband loads weights into a model without an optimizer's state.
-    "_build_hypermodel",
-    # A storage error is nobody's failure; a stopped trial says why it failed.
-    "_run_and_update_trial",
-    "_try_run_and_update_trial",
-    # The file that a tuner writes for itself: KerasTuner would reload in a constructor.
-    "_get_tuner_fname",
 )
-
-
-def is_worker(tuner: Tuner) -> bool:
-    """Whether KerasTuner's own chief, in another process, hands out the trials."""
-    return tuner._is_worker()
-
-
-def try_build(tuner: Tuner, hyperparameters: HyperParameters) -> Any:
-    """A trial's model, refused if too large, which `hypermodel.build` does not do."""
-    return tuner._try_build(hyperparameters)
 
 
 def own_callbacks(
@@ -63,11 +43,6 @@ def own_callbacks(
         ) from error
     tuner._configure_tensorboard_dir(copies, trial, execution)
     return copies
-
-
-def display(oracle: Oracle) -> Any:
-    """What prints the beginning and the end of trials."""
-    return oracle._display
 
 
 def set_random_state(oracle: Oracle, state: Any) -> None:

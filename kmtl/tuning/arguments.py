@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -33,6 +34,8 @@ from kmtl.typing import (
 
 # Options of KerasTuner that compile the model again and lose its loss weights.
 RECOMPILING = ("optimizer", "loss", "metrics")
+#: Environment variable with which KerasTuner looks for its chief.
+CHIEF = "KERASTUNER_ORACLE_IP"
 TUNER_OPTIONS = (
     "objective",
     "baselines",
@@ -113,6 +116,12 @@ def describe(hypermodel: AnyHyperModel) -> Config:
 
 def check_options(options: Options, own: Collection[str]) -> None:
     """Refuse options that no tuner takes; `own` are further arguments of this one."""
+    if CHIEF in os.environ:
+        raise RuntimeError(
+            "kmtl's tuners need no chief of KerasTuner: run the same program on every "
+            "machine, with one `storage`, or give `workers`. Unset "
+            f"`{CHIEF}`. Received: {CHIEF}={os.environ[CHIEF]!r}"
+        )
     for name in options:
         if name in RECOMPILING:
             raise ValueError(

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import keras
 import keras_tuner
 
 from kmtl import _checks
 from kmtl._describe import plain
-from kmtl._private.keras_tuner import is_worker, try_build
 from kmtl.evaluation.common_scale import CommonScale
 from kmtl.training.guards import NonFiniteError
 from kmtl.training.model import MultiTaskModel
@@ -48,6 +48,8 @@ from kmtl.typing import (
 logger = logging.getLogger("kmtl")
 
 DEFAULT_EPOCHS = 10
+#: What a search gives to `fit` that confirming its winners sets anew.
+NOT_AGAIN = ("validation_data", "epochs", "callbacks", "verbose")
 
 
 class SearchTuner(SearchResults, TrialRunner):
@@ -153,14 +155,11 @@ class SearchTuner(SearchResults, TrialRunner):
             self.population = 1
         else:
             self.population = limits.size_for(self.hypermodel)
-        if self.population != 1:
-            self._together = TogetherTrials(self, self.population)
+        self._together = TogetherTrials(self, self.population)
         self.keep_checkpoints = _checks.check_int(
             "keep_checkpoints", keep_checkpoints, 1
         )
         self._begin_running(given["max_consecutive_failed_trials"])
-        if is_worker(self):
-            return  # the chief keeps the study
         self.oracle.rule = rule or self.oracle.rule
         record = {
             "tuner": type(self).__name__,
@@ -230,6 +229,7 @@ class SearchTuner(SearchResults, TrialRunner):
                 `folds`, which leave no row to confirm on that was not trained on.
             verbose: 0 for silence. Defaults to a `kmtl.tuning.SearchTable` (one line
                 per trial where there is no terminal), unless there is a `listener`.
+                Else as for `fit`, and one line per trial.
             **fit_options: Further arguments of `fit`, such as `batch_size`.
 
         Raises:
@@ -261,22 +261,18 @@ class SearchTuner(SearchResults, TrialRunner):
         callbacks = arguments.as_list(callbacks)
         check_cluster(self)  # before anything is trained
         with self._working(), shown(self, verbose) as verbose:
-            if not is_worker(self):
-                preparation.check_first(
-                    self, x, y, validation_data, fit_options, callbacks
-                )
-                training = (x, y, fit_options.get("sample_weight"))
-                files.check_same_data(
-                    self._study, training, validation_data, epochs, fit_options
-                )
-                arguments.check_measured_on(self.baselines, validation_data)
-                self._emit("search_begin")
+            preparation.check_first(self, x, y, validation_data, fit_options, callbacks)
+            training = (x, y, fit_options.get("sample_weight"))
+            files.check_same_data(
+                self._study, training, validation_data, epochs, fit_options
+            )
+            arguments.check_measured_on(self.baselines, validation_data)
+            self._emit("search_begin")
             preparation.train_baselines(
                 self, x, y, validation_data, epochs, fit_options
             )
             fit_options |= {"epochs": epochs, "callbacks": callbacks}
-            if self.workers != 1 and not is_worker(self):
-                self.oracle.verbose = verbose
+            if self.workers != 1:
                 search = {"data": given, "validation_data": given_validation}
                 job = job_of(self, {**search, **fit_options})
                 workers_of(self, job).run()
@@ -288,24 +284,13 @@ class SearchTuner(SearchResults, TrialRunner):
                 }
                 data = [part for part in (x, y) if part is not None]
                 self._run_trials(minutes, *data, **fit_options)
-            if not is_worker(self):
-                preparation.check_some_completed(self)
-                # With folds every row was trained on by some trial.
-                self._validation = validation_data if self._folds is None else None
-                names = ("validation_data", "epochs", "callbacks", "verbose")
-                rest = {n: v for n, v in fit_options.items() if n not in names}
-                confirm_by_itself(
-                    self,
-                    confirm,
-                    {
-                        "x": x,
-                        "y": y,
-                        "validation_data": validation_data,
-                        "callbacks": callbacks,
-                        **rest,
-                    },
-                )
-                self._emit("search_end")
+            preparation.check_some_completed(self)
+            # With folds every row was trained on by some trial.
+            self._validation = validation_data if self._folds is None else None
+            again = {n: v for n, v in fit_options.items() if n not in NOT_AGAIN}
+            again |= {"x": x, "y": y, "validation_data": validation_data}
+            confirm_by_itself(self, confirm, {**again, "callbacks": callbacks})
+            self._emit("search_end")
 
     def _check_epochs(self, epochs: Any) -> int:
         epochs = DEFAULT_EPOCHS if epochs is None else epochs
@@ -313,22 +298,17 @@ class SearchTuner(SearchResults, TrialRunner):
 
     # -- one trial --------------------------------------------------------------------
 
-    def _build_and_fit_model(self, trial: Trial, *args: Any, **kwargs: Any) -> Any:
+    def build_and_fit(self, trial: Trial, *args: Any, **kwargs: Any) -> Any:
         if self._folds is not None:
             args, kwargs = self._folds.arguments(self._execution, kwargs)
         if isinstance(self.hypermodel, HyperModel):
             self.hypermodel.execution = self._execution
         # First: the callbacks after them may read what they write.
         kwargs["callbacks"] = [*arguments.scoring(self), *kwargs["callbacks"]]
-        if type(self).on_batch_begin is keras_tuner.Tuner.on_batch_begin and (
-            type(self).on_batch_end is keras_tuner.Tuner.on_batch_end
-        ):
-            kwargs["callbacks"] = reuse.without_batch_hooks(kwargs["callbacks"])
         model = self._trial_model(trial.hyperparameters)
-        if self._together is not None:
-            replayed = self._together.fit(trial, model, self._execution, kwargs)
-            if replayed is not None:
-                return replayed
+        replayed = self._together.fit(trial, model, self._execution, kwargs)
+        if replayed is not None:
+            return replayed
         try:
             results = self.hypermodel.fit(trial.hyperparameters, model, *args, **kwargs)
         except NonFiniteError:
@@ -344,8 +324,10 @@ class SearchTuner(SearchResults, TrialRunner):
     def _trial_model(self, hp: HyperParameters) -> MultiTaskModel:
         """A model to train: one of the pool if that is possible, else a new one."""
         if self._against_reuse is not None:
-            return try_build(self, hp)
-        model = self._pool.model(self.hypermodel, self.hypermodel.space.values(hp))
+            keras.utils.clear_session()  # lets go of the models before it
+            model = self.built(hp)
+        else:
+            model = self._pool.model(self.hypermodel, self.hypermodel.space.values(hp))
         size = model.count_params()
         if self.max_model_size and size > self.max_model_size:
             raise keras_tuner.errors.FailedTrialError(
@@ -367,16 +349,15 @@ class SearchTuner(SearchResults, TrialRunner):
         if isinstance(self.hypermodel, HyperModel):
             self.hypermodel.forget_data()
 
-    def _build_hypermodel(self, hp: HyperParameters) -> MultiTaskModel:
-        # Not super(): KerasTuner's Hyperband loads weights into a model whose optimizer
-        # has no variables yet, which leaves its state behind.
-        model = keras_tuner.Tuner._build_hypermodel(self, hp)
-        if not isinstance(model, MultiTaskModel) or not model.compiled:
-            raise keras_tuner.errors.FatalTypeError(
-                "`hypermodel` must build a compiled kmtl.MultiTaskModel. "
-                f"Received: {model!r} of type {type(model).__name__}"
-            )
+    def built(self, hp: HyperParameters) -> MultiTaskModel:
+        """A new compiled model with these values, and with its optimizer's state."""
         with keras_tuner.engine.tuner.maybe_distribute(self.distribution_strategy):
+            model = self.hypermodel.build(hp)
+            if not isinstance(model, MultiTaskModel) or not model.compiled:
+                raise keras_tuner.errors.FatalTypeError(
+                    "`hypermodel` must build a compiled kmtl.MultiTaskModel. "
+                    f"Received: {model!r} of type {type(model).__name__}"
+                )
             model.build_optimizer()
         return model
 
@@ -420,7 +401,7 @@ class SearchTuner(SearchResults, TrialRunner):
     ) -> None:
         """Begin the study, or go on with it if it is of the same search."""
         folder, name = Path(self.project_dir), self.project_name
-        owner = Owner(folder, together=self._together is not None)
+        owner = Owner(folder, together=self.population != 1)
         space = self.oracle.get_space()
         known: list | None = None
         storage = None
@@ -462,16 +443,9 @@ class SearchTuner(SearchResults, TrialRunner):
         else:
             super()._populate_initial_space()
 
-    def _get_tuner_fname(self) -> str:
-        # A file that never exists: KerasTuner would reload in its constructor, before
-        # we can tell whether the project is the same. Its tuners have no state.
-        return str(Path(self.project_dir) / "no_tuner_state.json")
-
     def save(self) -> None:
-        if not is_worker(self):
-            self.oracle.save()
+        """Nothing is left to be saved: the study has it."""
 
     def reload(self) -> None:
         """Load the search from its project folder."""
-        if not is_worker(self):
-            self.oracle.reload()
+        self.oracle.reload()

@@ -217,7 +217,7 @@ def _together(
     options: Options,
 ) -> list[tuple[str, dict[str, float]]] | None:
     """The same from a population; None where that cannot be, or is not asked for."""
-    if tuner._together is None or len(todo) < 2:
+    if tuner.population == 1 or len(todo) < 2:
         return None
     if tuner._together.reason_against(tuple(data), options, callbacks) is not None:
         return None

@@ -17,7 +17,6 @@ from rich.text import Text
 
 from kmtl import _checks
 from kmtl._devices import GIBIBYTE, devices, peak_memory
-from kmtl._private.keras_tuner import is_worker
 from kmtl.evaluation.balanced import BALANCED
 from kmtl.evaluation.delta import LOG_NAME
 from kmtl.tuning.events import SearchEvent, failure_reason
@@ -234,17 +233,18 @@ def shown(tuner: Tuner, verbose: Verbose) -> Iterator[Any]:
 
     Args:
         tuner: The tuner; without a listener it has a `SearchTable` meanwhile.
-        verbose: As for `search`. `"auto"` asks for the table.
+        verbose: As for `search`.
 
     Yields:
-        The `verbose` that is left for KerasTuner and `fit`.
+        The `verbose` that is left for `fit`.
     """
-    own = verbose == "auto" and tuner.listener is None and not is_worker(tuner)
+    own = verbose != 0 and tuner.listener is None
+    bars = own and verbose != "auto"  # of `fit`, between which a trial is a line
     if own:
-        tuner.listener = SearchTable()
+        tuner.listener = SearchTable(Console(force_terminal=False) if bars else None)
     table = tuner.listener if isinstance(tuner.listener, SearchTable) else None
     try:
-        yield verbose if table is None else 0
+        yield verbose if table is None or bars else 0
     finally:
         if table is not None:
             table.close()

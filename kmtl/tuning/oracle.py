@@ -14,7 +14,6 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from kmtl._private.keras_tuner import display
 from kmtl.tuning import points
 from kmtl.tuning import study as studies
 from kmtl.tuning.liveness import GRACE_SECONDS, Owner
@@ -89,7 +88,6 @@ class StudyOracle(StudyTrials):
             trial = self._next_trial()
         if trial.status == TrialStatus.RUNNING:
             self.ongoing_trials[tuner_id] = trial
-            display(self).on_trial_begin(trial)
         elif trial.status == TrialStatus.STOPPED:
             self.tuner_ids.discard(tuner_id)
         elif trial.status == TrialStatus.IDLE:
@@ -340,7 +338,6 @@ class StudyOracle(StudyTrials):
                 or {str(key): len(curve) for key, curve in curves.items()},
             }
             self._finish(number, result)
-        display(self).on_trial_end(trial)
         self._forget(trial.trial_id)
         self.refresh()
 

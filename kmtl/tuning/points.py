@@ -14,7 +14,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kmtl import _checks
 from kmtl._dimensions import Choice
-from kmtl._private.optuna import study_id
 from kmtl.tuning import study as studies
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.parts import PerBlock, PerTask
@@ -166,10 +165,11 @@ def warm_points(source: Any, space: Any) -> list[dict[str, Any]]:
 def _best_of_storage(storage: Any) -> list[dict[str, Any]]:
     """Values of the best trials of the only study of a journal."""
     (frozen,) = storage.get_all_studies()
+    study_id = storage.get_study_id_from_name(frozen.study_name)
     signs = [1.0 if d.name == "MINIMIZE" else -1.0 for d in frozen.directions]
     done = [
         trial
-        for trial in storage.get_all_trials(study_id(frozen), deepcopy=False)
+        for trial in storage.get_all_trials(study_id, deepcopy=False)
         if trial.state == TrialState.COMPLETE
     ]
 

@@ -38,7 +38,7 @@ def check_first(
     callbacks: list,
 ) -> None:
     """What would fail in every trial fails here, on the default model."""
-    model = tuner._build_hypermodel(tuner.oracle.get_space())
+    model = tuner.built(tuner.oracle.get_space())
     steps = fit_options.get("steps_per_epoch")
     user_data.check_ends(x, "steps_per_epoch", steps)
     steps = fit_options.get("validation_steps")

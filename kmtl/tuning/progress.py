@@ -12,7 +12,6 @@ import keras
 import keras_tuner
 import numpy as np
 
-from kmtl._private.keras_tuner import is_worker
 from kmtl.training.checkpoint import Checkpoint
 from kmtl.training.guards import NonFiniteError, non_finite_weight
 from kmtl.tuning import arguments
@@ -51,9 +50,7 @@ class TrialRun:
         self.interrupted = False
         #: Another process has it.
         self.lost = False
-        self.progress: Checkpoint | None = None
-        if not is_worker(tuner):
-            self.progress = tuner.checkpoints.progress(trial.trial_id)
+        self.progress: Checkpoint | None = tuner.checkpoints.progress(trial.trial_id)
         if self.progress is not None:
             self._go_on(self.progress)
 
@@ -129,11 +126,8 @@ class TrialCallback(keras.callbacks.Callback):
         self.callbacks = list(callbacks)
         self._saved = time.monotonic()
         self._cost = 0.0
-        tuner = run.tuner
         #: After a kill, every epoch counts: the next one may be near.
-        self._often = not is_worker(tuner) and bool(
-            tuner.oracle.kills(run.trial.trial_id)
-        )
+        self._often = bool(run.tuner.oracle.kills(run.trial.trial_id))
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         # Now: the callbacks before this one have reset themselves here.
@@ -150,12 +144,12 @@ class TrialCallback(keras.callbacks.Callback):
         _check_finite(row, epoch)
         run.rows.append(row)
         self._keep_best(row)
-        if not (is_worker(tuner) or tuner.replays(trial.trial_id)):
+        if not tuner.replays(trial.trial_id):
             run.lost = not tuner.oracle.report(
                 trial.trial_id, epoch, row, run.execution
             )
         tuner.on_epoch_end(trial, self.model, epoch, logs)
-        if not (run.lost or is_worker(tuner)):
+        if not run.lost:
             if run.epochs is None or epoch + 1 < run.epochs:
                 verdict = tuner.verdict(trial.trial_id, epoch, run.execution)
                 run.pruned, run.interrupted = verdict == "prune", verdict == "pause"

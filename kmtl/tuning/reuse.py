@@ -8,7 +8,7 @@ import json
 import logging
 import numbers
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -20,11 +20,7 @@ from kmtl.layers.copying import refresh
 from kmtl.training.model import MultiTaskModel
 from kmtl.typing import (
     AnyHyperModel,
-    Callback,
-    Logs,
     Options,
-    Trial,
-    Tuner,
     Values,
     Variable,
 )
@@ -224,31 +220,6 @@ def reason_against(
     if distribution_strategy is not None or keras.distribution.distribution():
         return "the variables are distributed"
     return None
-
-
-def without_batch_hooks(callbacks: Sequence[Callback]) -> list[Any]:
-    """KerasTuner's callback without its calls of every batch, which cost time."""
-    return [
-        _EpochHooks(callback.tuner, callback.trial)
-        if type(callback).__name__ == "TunerCallback"
-        else callback
-        for callback in callbacks
-    ]
-
-
-class _EpochHooks(keras.callbacks.Callback):
-    """Calls the tuner at the begin and the end of every epoch."""
-
-    def __init__(self, tuner: Tuner, trial: Trial):
-        super().__init__()
-        self._tuner = tuner
-        self._trial = trial
-
-    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        self._tuner.on_epoch_begin(self._trial, self.model, epoch, logs=logs)
-
-    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        self._tuner.on_epoch_end(self._trial, self.model, epoch, logs=logs)
 
 
 def structure(arguments: Options) -> Any:

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import keras_tuner
 from keras_tuner.engine.trial import TrialStatus
 
-from kmtl._private.keras_tuner import is_worker, own_callbacks, try_build
+from kmtl._private.keras_tuner import own_callbacks
 from kmtl.training.guards import NonFiniteError
 from kmtl.training.model import MultiTaskModel
 from kmtl.tuning import arguments
@@ -40,8 +41,8 @@ class TrialRunner(keras_tuner.Tuner):
     listener: Callable[[SearchEvent], None] | None = None
     #: How many checkpoints of ended trials stay.
     keep_checkpoints: int = 3
-    #: Trains several trials as one program, where that was asked for.
-    _together: TogetherTrials | None = None
+    #: The loop over trials, which trains several as one program where it can.
+    _together: TogetherTrials
     #: When a search pauses, on `time.monotonic`'s clock.
     _deadline: float = math.inf
     _folds: Any = None
@@ -107,14 +108,10 @@ class TrialRunner(keras_tuner.Tuner):
             whole = self._folds is None
             rule = automatic_rule(fit_options["epochs"]) if whole else None
             self.oracle.rule = rule
-        if is_worker(self):
-            super().search(*data, **fit_options)
-            return
         self.oracle.deadline = self._deadline
-        search = super().search if self._together is None else self._together.search
         try:
             with no_retracing_warnings():
-                search(*data, **fit_options)
+                self._together.search(*data, **fit_options)
         except BaseException:
             self._give_back()
             raise
@@ -124,9 +121,6 @@ class TrialRunner(keras_tuner.Tuner):
     @contextlib.contextmanager
     def _working(self) -> Iterator[None]:
         """Within it nobody may delete the search, and errors of its disk say so."""
-        if is_worker(self):
-            yield
-            return
         try:
             self.oracle.begin()
             yield
@@ -176,7 +170,7 @@ class TrialRunner(keras_tuner.Tuner):
         self._run = run = TrialRun(self, trial)
         run.epochs = kwargs.get("epochs")
         original = kwargs.pop("callbacks", [])
-        if not (is_worker(self) or self.replays(trial.trial_id)):
+        if not self.replays(trial.trial_id):
             self.oracle.trains_alone(trial.trial_id)
         try:
             while run.execution < self.executions_per_trial and not run.stopped:
@@ -186,7 +180,7 @@ class TrialRunner(keras_tuner.Tuner):
                 if run.progress is not None:
                     options["initial_epoch"] = run.progress.meta["epoch"]
                 self._execution = run.execution
-                results = self._build_and_fit_model(trial, *args, **options)
+                results = self.build_and_fit(trial, *args, **options)
                 if run.interrupted or run.lost:
                     return None
                 run.finish_execution(results)
@@ -204,27 +198,27 @@ class TrialRunner(keras_tuner.Tuner):
             self.checkpoints.save(trial.trial_id, run.best)
         return run.outcome()
 
-    def _run_and_update_trial(self, trial: Trial, *args: Any, **kwargs: Any) -> None:
+    def train_trial(self, trial: Trial, *args: Any, **kwargs: Any) -> None:
+        """Run a trial, and enter what came of it; one that fails ends no search."""
         try:
             outcome = self.run_trial(trial, *args, **kwargs)
+            if outcome is not None:
+                metrics, step = outcome
+                trial.lengths = self._run.lengths
+                self.oracle.update_trial(trial.trial_id, metrics, step=step)
+        except keras_tuner.errors.FatalError:
+            raise
         except Exception as error:
             failed = storage_error(error)
-            if failed in (None, error):
-                raise
-            raise failed from error  # nobody's fault: the trial goes on later
-        if outcome is not None:
-            metrics, step = outcome
-            trial.lengths = self._run.lengths
-            self.oracle.update_trial(trial.trial_id, metrics, step=step)
-
-    def _try_run_and_update_trial(
-        self, trial: Trial, *args: Any, **kwargs: Any
-    ) -> None:
-        super()._try_run_and_update_trial(trial, *args, **kwargs)
-        if trial.status != TrialStatus.COMPLETED:
-            if self._reason:
-                trial.message = f"{self._reason}\n\n{trial.message}"
-        elif self._run.interrupted or self._run.lost:
+            if failed is not None:  # nobody's fault: the trial goes on later
+                raise failed from error
+            planned = isinstance(error, keras_tuner.errors.FailedTrialError)
+            trial.status = TrialStatus.FAILED if planned else TrialStatus.INVALID
+            reason = self._reason or type(error).__name__
+            trial.message = f"{reason}\n\n{traceback.format_exc()}"
+            return
+        trial.status = TrialStatus.COMPLETED
+        if self._run.interrupted or self._run.lost:
             trial.status = TrialStatus.RUNNING
         elif self._run.pruned:
             trial.status = PRUNED
@@ -253,7 +247,7 @@ class TrialRunner(keras_tuner.Tuner):
 
     def replays(self, trial_id: str) -> bool:
         """Whether a trial has trained with others, and its epochs are told again."""
-        return self._together is not None and self._together.trained(trial_id)
+        return self._together.trained(trial_id)
 
     def verdict(self, trial_id: str, epoch: int, execution: int) -> str | None:
         """Whether a training ends after an epoch (from 0) that is not its last.
@@ -262,7 +256,7 @@ class TrialRunner(keras_tuner.Tuner):
             `"prune"` for a hopeless trial, `"pause"` if it goes on in a later search,
             `"lost"` if another process has taken it over.
         """
-        if self._together is not None and self.replays(trial_id):
+        if self.replays(trial_id):
             return self._together.verdict(trial_id, epoch)
         if execution == 0 and self.oracle.should_stop(trial_id):
             return "prune"
@@ -280,13 +274,10 @@ class TrialRunner(keras_tuner.Tuner):
             reason = "interrupted" if self._run.interrupted else "taken over"
             self._emit("trial_end", trial, reason=f"{reason}: it goes on later")
             return
-        if not is_worker(self):
-            # Its end first: where it was matters no more once that is written.
-            super().on_trial_end(trial)
-            self.checkpoints.drop_progress(trial.trial_id)
-            self._drop_checkpoints()
-        else:
-            super().on_trial_end(trial)
+        # Its end first: where it was matters no more once that is written.
+        super().on_trial_end(trial)
+        self.checkpoints.drop_progress(trial.trial_id)
+        self._drop_checkpoints()
         trial = self.oracle.get_trial(trial.trial_id)
         if trial.status in (TrialStatus.COMPLETED, PRUNED):
             self._failures = 0
@@ -321,7 +312,7 @@ class TrialRunner(keras_tuner.Tuner):
         Raises:
             FileNotFoundError: if they were not kept.
         """
-        model = try_build(self, trial.hyperparameters)
+        model = self.built(trial.hyperparameters)
         self.checkpoints.load(trial.trial_id, model)
         return model
 
@@ -331,9 +322,9 @@ class TrialRunner(keras_tuner.Tuner):
         if self.listener is None:
             return
         number = None
-        if trial is not None and not is_worker(self):
+        if trial is not None:
             number = list(self.oracle.trials).index(trial.trial_id) + 1
-        total = None if is_worker(self) else self.oracle.expected_trials
+        total = self.oracle.expected_trials
         event = SearchEvent(
             kind, self, trial=trial, number=number, total=total, **details
         )

@@ -17,7 +17,6 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from kmtl._private.optuna import trial_id
 from kmtl.typing import HyperParameters, Values
 
 #: What kmtl notes in a study begins with this. Trials have: `owner`, who trains it;
@@ -67,7 +66,6 @@ class SearchStudy:
     def trials(self) -> list[FrozenTrial]:
         """All trials that count, oldest first. Not to be changed."""
         found = self.storage.get_all_trials(self._id, deepcopy=False)
-        self._ids.update({trial.number: trial_id(trial) for trial in found})
         return [trial for trial in found if not noted(trial, "surplus")]
 
     def trial(self, number: int) -> FrozenTrial:

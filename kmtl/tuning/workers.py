@@ -21,7 +21,6 @@ import cloudpickle
 import keras
 from keras_tuner.engine.trial import TrialStatus
 
-from kmtl._private.keras_tuner import display
 from kmtl.tuning.events import failure_reason
 from kmtl.tuning.liveness import FOLDER
 from kmtl.tuning.trials import ENDED
@@ -206,7 +205,6 @@ class Watch:
                 continue
             if trial_id not in self._told:
                 self._told[trial_id] = 0
-                display(tuner.oracle).on_trial_begin(trial)
                 tuner._emit("trial_begin", trial)
             for epoch, logs in self._news(trial_id):
                 news = True
@@ -216,7 +214,6 @@ class Watch:
             if trial.status in ENDED:
                 news = True
                 self._over.add(trial_id)
-                display(tuner.oracle).on_trial_end(trial)
                 failed = trial.status == TrialStatus.FAILED
                 reason = failure_reason(trial) if failed else None
                 if reason:

@@ -11,7 +11,7 @@ from rich.console import Console
 from search_tools import make_tuner, run
 
 from kmtl import devices
-from kmtl.tuning import SearchEvent, SearchTable
+from kmtl.tuning import SearchEvent, SearchTable, display
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -153,3 +153,17 @@ def test_time_that_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     tuner.oracle.max_trials = None
     tuner._deadline = float("inf")
     assert tell("trial_end", 3) == "3 trials done, 1:00 so far"
+
+
+def test_beside_the_bars_of_fit_a_trial_is_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    tuner = make_tuner(tmp_path, max_trials=1)
+    with display.shown(tuner, 2) as left:
+        assert left == 2  # for `fit`
+    with display.shown(tuner, "auto") as left:
+        assert left == 0
+    run(tuner, verbose=2)
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.startswith("1/1  trial 0  completed")]
+    assert "kind accuracy" in line

@@ -134,7 +134,7 @@ def test_kills_of_a_population_do_not_fail_its_trials(
     It has to kill its process three times while it trains alone.
     """
     culprit = "2"
-    alone = kmtl.RandomSearch._build_and_fit_model
+    alone = kmtl.RandomSearch.build_and_fit
 
     def die(tuner: Any) -> None:
         tuner.oracle.owner.end(finished=False)
@@ -145,7 +145,7 @@ def test_kills_of_a_population_do_not_fail_its_trials(
             die(tuner)
         return alone(tuner, trial, *args, **kwargs)
 
-    monkeypatch.setattr(kmtl.RandomSearch, "_build_and_fit_model", run)
+    monkeypatch.setattr(kmtl.RandomSearch, "build_and_fit", run)
     for _ in range(2 + MOST_KILLS):
         tuner = make(tmp_path)
         monkeypatch.setattr(Population, "train", lambda *a, t=tuner, **k: die(t))
@@ -197,7 +197,7 @@ def test_winners_confirmed_in_a_population_score_as_one_at_a_time(
     arrays = {"validation_data": data(1), "batch_size": 8}
     found = together.confirm(*data(0), num_trials=2, seeds=2, **arrays).runs
     together._study.set_note("confirmation", {})
-    together._together = None
+    together.population = 1
     alone = together.confirm(*data(0), num_trials=2, seeds=2, **arrays).runs
     for name in ("val_sum_mae", "val_first_mae"):
         np.testing.assert_allclose(found[name], alone[name], rtol=1e-4)

@@ -263,6 +263,15 @@ def test_kerastuners_own_chief_and_worker_take_our_hypermodel(tmp_path: Path) ->
     ]
 
 
+def test_our_tuners_need_no_chief(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+    with pytest.raises(RuntimeError, match=r"need no chief.*127\.0\.0\.1"):
+        make_tuner(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_workers_know_the_baselines_that_auto_stands_for(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(16, 2)).astype("float32")
     y = {"kind": (x[:, 0] > 0).astype("int32"), "size": x[:, 1]}

@@ -25,7 +25,7 @@ logger = logging.getLogger("kmtl")
 
 
 class TogetherTrials:
-    """Takes several trials of a tuner's oracle at a time and trains them together.
+    """The loop over a tuner's trials: several at a time, trained together.
 
     While they train, every epoch goes into the study, to the listener and to the rule
     that stops hopeless trials. Everything else (best epochs, checkpoints, failures) is
@@ -35,7 +35,7 @@ class TogetherTrials:
     A kill loses the epochs of the trials that were training together: they begin again.
 
     Args:
-        tuner: A `SearchTuner`, whose `_build_and_fit_model` asks `fit` first.
+        tuner: A `SearchTuner`, whose `build_and_fit` asks `fit` first.
         size: Trials to take at a time, >= 1. None: as many as suit the model.
     """
 
@@ -53,15 +53,16 @@ class TogetherTrials:
         """What KerasTuner's `search` does, with several trials at a time."""
         tuner = self.tuner
         callbacks = list(fit_options.get("callbacks") or ())
-        reason = self.reason_against(data, fit_options, callbacks)
+        reason: str | None = "one at a time was asked for"
+        if self.size != 1:
+            reason = self.reason_against(data, fit_options, callbacks)
         self._folds = tuner._folds
         size = 1
         if reason is None:
             rows = int(fit_options.get("batch_size") or 32)
             size = self.size or limits.trials_at_once(tuner, rows)
-        elif self.size is not None:  # asked for
+        elif self.size not in (None, 1):  # several were asked for
             logger.warning("Trials train one at a time: %s.", reason)
-        tuner.oracle.verbose = fit_options.get("verbose", "auto")
         tuner.on_search_begin()
         try:
             more = True
@@ -72,7 +73,7 @@ class TogetherTrials:
                 if reason is None:
                     self._train(trials, data, fit_options, callbacks)
                 for trial in trials:
-                    tuner._try_run_and_update_trial(trial, *data, **fit_options)
+                    tuner.train_trial(trial, *data, **fit_options)
                     tuner.on_trial_end(trial)
                 self._forget()
         finally:  # the next search may have other data and options
