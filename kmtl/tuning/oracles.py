@@ -159,9 +159,6 @@ class GridSearchOracle(StudyOracle, keras_tuner.oracles.GridSearchOracle):
                 return {"status": TrialStatus.RUNNING, "values": values}
         return {"status": TrialStatus.STOPPED, "values": None}
 
-    def end_trial(self, trial: Trial) -> None:
-        StudyOracle.end_trial(self, trial)  # KerasTuner's keeps a list of its own
-
     @property
     def expected_trials(self) -> int | None:
         if self._size is None or self._size[0] != self.max_trials:
@@ -208,9 +205,6 @@ class HyperbandOracle(StudyOracle, keras_tuner.oracles.HyperbandOracle):
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         return self.random_proposal()
-
-    def end_trial(self, trial: Trial) -> None:
-        StudyOracle.end_trial(self, trial)
 
     def notes_of(self, index: int) -> dict[str, Any]:
         return {"bracket": self.rule.bracket(index)}
