@@ -98,7 +98,7 @@ def decoded(tasks: Mapping[str, Task], plain: Outputs) -> Outputs:
     for task in tasks.values():
         own = decoded_parts(task, plain[task.name])
         if own and writes_strings(task):
-            join = JoinedTokens(task.labels, task.separator, name=f"{task.name}{TEXT}")
+            join = _joining(task)
             own[f"{task.name}{TEXT}"] = join(own[f"{task.name}{DECODED}"])
         found |= own
     _check_names(found, tasks)
@@ -113,6 +113,10 @@ def decoded_parts(task: Task, outputs: Tensor) -> Outputs:
     if not isinstance(made, dict):
         return {f"{task.name}{DECODED}": made}
     return {f"{task.name}_{part}": made[part] for part in task.decoded_parts}
+
+
+def _joining(task: Any) -> JoinedTokens:
+    return JoinedTokens(task.labels, task.separator, name=f"{task.name}{TEXT}")
 
 
 def writes_strings(task: Any) -> bool:

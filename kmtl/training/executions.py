@@ -60,8 +60,8 @@ def choose_steps(
 ) -> None:
     """Set what `steps_per_execution="auto"` stands for in a `fit` or `evaluate`.
 
-    Not measured: a call of several steps was never slower than as many calls
-    (`experiments/benchmarks/README.md`), and a choice by the clock would call
+    Not measured: a call of several steps was not seen to be slower than as many calls
+    beyond noise (`experiments/benchmarks/README.md`), and a choice by the clock would call
     callbacks another number of times on another day. The numbers are the same whatever
     is chosen.
 
