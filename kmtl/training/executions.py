@@ -61,9 +61,9 @@ def choose_steps(
     """Set what `steps_per_execution="auto"` stands for in a `fit` or `evaluate`.
 
     Not measured: a call of several steps was not seen to be slower than as many calls
-    beyond noise (`experiments/benchmarks/README.md`), and a choice by the clock would call
-    callbacks another number of times on another day. The numbers are the same whatever
-    is chosen.
+    beyond noise (`experiments/benchmarks/README.md`), and a choice by the clock would
+    call callbacks another number of times on another day. The numbers are the same
+    whatever is chosen.
 
     Args:
         model: The model, compiled with `"auto"`.
