@@ -87,7 +87,7 @@ def with_weight(
         sample_weight = sample_weight.get(name)
     if sample_weight is None or rank_of(labels) is None:
         return None
-    there = ops.convert_to_tensor(sample_weight) != 0
+    there = ops.cast(sample_weight, "bool")
     while len(there.shape) > len(labels.shape) and there.shape[-1] == 1:
         there = ops.squeeze(there, -1)
     while len(there.shape) < len(labels.shape):
