@@ -45,8 +45,9 @@ def clean_labels(
         weights: Tensor that broadcasts to the labels, or None: multiplies the mask.
 
     Returns:
-        Labels with 0 where missing, int32 for tasks with classes, else float32; and a
-        float32 mask of the same shape, without the axis of vectors.
+        Labels with 0 where missing (but `missing_ends_label`), int32 for tasks with
+        classes, else float32; and a float32 mask of the same shape, without the axis of
+        vectors and of labels that end.
     """
     tf = tensorflow()
     floating = labels.dtype.is_floating
@@ -74,7 +75,18 @@ def clean_labels(
         labels = tf.where(there[..., None], shares, tf.zeros_like(shares))
         mask = tf.cast(there, tf.float32)
         return labels, mask if weights is None else mask * tf.cast(weights, tf.float32)
-    labels = tf.where(present, labels, tf.zeros_like(labels))
+    if task.missing_ends_label:
+        labels = tf.where(present, labels, tf.cast(missing, labels.dtype))
+        present = tf.reduce_any(present, axis=-1)
+        if weights is not None:
+            if any(size != 1 for size in weights.shape[1:]):
+                raise ValueError(
+                    f"Weights of task '{task.name}' must be one per row: its labels "
+                    f"count as a whole. Received: shape={tuple(weights.shape)}"
+                )
+            weights = tf.reshape(weights, (-1,))
+    else:
+        labels = tf.where(present, labels, tf.zeros_like(labels))
     mask = tf.cast(present, tf.float32)
     if weights is not None:
         mask = mask * tf.cast(weights, tf.float32)

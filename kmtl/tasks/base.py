@@ -128,6 +128,8 @@ class Task(_registry.Registrable):
     decoded_parts: ClassVar[tuple[str, ...]] = ("decoded",)
     #: The loss of a row is one among the other rows of its batch.
     rows_together: ClassVar[bool] = False
+    #: What is missing says where a label ends: data sets leave it in its place.
+    missing_ends_label: ClassVar[bool] = False
     #: Labels are whole numbers, though there is not a class for each.
     whole_labels: ClassVar[bool] = False
     #: The mean of several nets' outputs is an output, and all that the loss needs.

@@ -114,6 +114,7 @@ class TextGeneration(Task):
     classes_last = True
     on_common_scale = False
     writes = True
+    missing_ends_label = True
     has_mean = False  # nets that write different tokens are at different places
 
     def __post_init__(self) -> None:

@@ -145,6 +145,35 @@ def test_learns_to_write_backwards(trained) -> None:
     assert alone["loss"] == pytest.approx(alone["first_loss"], rel=1e-5)
 
 
+def test_data_sets_say_where_texts_end() -> None:
+    pytest.importorskip("tensorflow")
+    task = kmtl.TextGeneration(
+        "said", tokens=3, length=3, units=8, blocks=1, heads=2, metrics=("accuracy",)
+    )
+    size = kmtl.Regression("size")
+    model = kmtl.build_mlp(input_shape=(2,), tasks=[task, size], units=(4,), seed=0)
+    model.compile("sgd", run_eagerly=keras.backend.backend() == "tensorflow")
+    x = RNG.normal(size=(5, 2)).astype("float32")
+    said = np.array([[0, 1, -1], [2, 2, 2], [-1, -1, -1], [0, -1, -1], [1, 0, -1]])
+    y = {"said": said, "size": RNG.normal(size=5)}
+    weights = {"said": np.array([1, 2, 1, 0, 0.5], "float32")}
+    data = kmtl.data.from_arrays(
+        x, y, tasks=[task, size], masks=weights, batch_size=3, shuffle=False
+    )
+    inputs, labels, masks = next(iter(data))
+    assert labels["said"].numpy().tolist() == said[:3].tolist()
+    assert masks["said"].numpy().tolist() == [1.0, 2.0, 0.0]
+    found = model.evaluate(data, return_dict=True, verbose=0)
+    wanted = model.evaluate(
+        x, y, batch_size=3, sample_weight=weights, return_dict=True, verbose=0
+    )
+    assert found == pytest.approx(wanted, rel=1e-5)
+    with pytest.raises(ValueError, match="must be one per row"):
+        kmtl.data.from_arrays(
+            x, y, tasks=[task, size], masks={"said": np.ones((5, 3))}, batch_size=3
+        )
+
+
 @pytest.mark.thorough
 def test_saved_and_exported(tmp_path) -> None:
     """Texts are strings in a SavedModel, written by a loop in its graph."""
