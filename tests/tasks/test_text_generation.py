@@ -160,7 +160,7 @@ def test_data_sets_say_where_texts_end() -> None:
     data = kmtl.data.from_arrays(
         x, y, tasks=[task, size], masks=weights, batch_size=3, shuffle=False
     )
-    inputs, labels, masks = next(iter(data))
+    _, labels, masks = next(iter(data))
     assert labels["said"].numpy().tolist() == said[:3].tolist()
     assert masks["said"].numpy().tolist() == [1.0, 2.0, 0.0]
     found = model.evaluate(data, return_dict=True, verbose=0)
