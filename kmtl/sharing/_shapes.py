@@ -37,9 +37,8 @@ def resized(value: Tensor, size: tuple[int | None, ...], make: LayerMaker) -> Te
     if len(factors) == 1 and 0 not in factors:
         return make.pooling("avg", factors.pop(), "pool")(value)
     height, width = size
-    return make.layer(keras.layers.Resizing, "resize", height=height, width=width)(
-        value
-    )
+    resize = make.layer(keras.layers.Resizing, "resize", height=height, width=width)
+    return resize(value, training=False)  # else True, for all that is behind it, too
 
 
 def fitted(value: Tensor, like: Tensor, make: LayerMaker) -> Tensor:

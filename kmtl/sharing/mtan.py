@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import keras
 
@@ -188,4 +189,6 @@ def _resizing(before: Shape, after: Shape, part: LayerMaker) -> list:
                 kind = keras.layers.MaxPooling2D
                 return [part.layer(kind, "f_pool", pool_size=size, padding=padding)]
     kind = keras.layers.Resizing
-    return [part.layer(kind, "f_resize", height=after[0], width=after[1])]
+    resize = part.layer(kind, "f_resize", height=after[0], width=after[1])
+    # Else True, for all that is behind it, too.
+    return [functools.partial(resize, training=False)]

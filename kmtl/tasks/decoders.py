@@ -90,7 +90,8 @@ def resized_like(x: Tensor, like: Tensor, make: LayerMaker) -> Tensor:
     if all(s * f == n for s, f, n in zip(old, factors, new, strict=True)):
         return make.layer(keras.layers.UpSampling2D, "up", size=tuple(factors))(x)
     height, width = new
-    return make.layer(keras.layers.Resizing, "up", height=height, width=width)(x)
+    resize = make.layer(keras.layers.Resizing, "up", height=height, width=width)
+    return resize(x, training=False)  # else True, for all that is behind it, too
 
 
 def _unet(maps: Sequence[Tensor], make: LayerMaker, task: Any) -> Tensor:

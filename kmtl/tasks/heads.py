@@ -141,7 +141,8 @@ def map_head(
         x = keras.layers.UpSampling2D(2, name=head.make.name(f"up{stage + 1}"))(x)
         height, width, stage = 2 * height, 2 * width, stage + 1
     if (height, width) != tuple(size):
-        x = keras.layers.Resizing(*size, name=head.make.name("resize"))(x)
+        resize = keras.layers.Resizing(*size, name=head.make.name("resize"))
+        x = resize(x, training=False)  # else True, for all that is behind it, too
     # At least one convolution at full resolution, so that edges can be sharp.
     for i in range(stage, max(stage + 1, len(task.hidden))):
         x = convolve(x, i)

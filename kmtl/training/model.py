@@ -325,6 +325,9 @@ class MultiTaskModel(TaskAccess):
         **kwargs: Any,
     ) -> Outputs:
         """Outputs by task name; within steps those of many tasks alike are packed."""
+        # Keras' layers that change photos take None for True, and hand that on to all
+        # layers behind them: normalisation would take the batch's statistics.
+        training = False if training is None else training
         net = self._state.packed
         if net is None:
             return super().call(inputs, training=training, mask=mask, **kwargs)

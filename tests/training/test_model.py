@@ -403,3 +403,31 @@ def test_reconstruction_of_images_without_a_channel_axis() -> None:
     logs = model.evaluate(images, verbose=0, return_dict=True)
     assert logs["image_loss"] == pytest.approx(expected, rel=1e-5)
     assert logs["image_mse"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_call_predicts_behind_layers_that_train_by_default() -> None:
+    """Keras' `Resizing` takes `training=None` for True, and hands it on."""
+    x = np.random.default_rng(0).normal(3.0, size=(4, 5, 5, 1)).astype("float32")
+    image = keras.Input((5, 5, 1), name="image")
+    y = keras.layers.BatchNormalization()(keras.layers.Resizing(3, 3)(image))
+    y = keras.layers.Dense(1)(keras.layers.Flatten()(y))
+    model = kmtl.MultiTaskModel(
+        image, {"size": kmtl.TaskOutput(kmtl.Regression("size"))(y)}
+    )
+    np.testing.assert_allclose(
+        model(x)["size"], model.predict(x, verbose=0)["size"], rtol=1e-5, atol=1e-6
+    )
+    # In nets of ours plain Keras knows it as well.
+    task = kmtl.Segmentation("mask", classes=2, decoder="unet")
+    scheme = kmtl.sharing.MTAN(normalization="batch")
+    net = kmtl.backbones.CNN(filters=(3, 4))
+    ours = kmtl.build(
+        backbone=net, input_shape=(5, 5, 1), tasks=[task], sharing=scheme, seed=0
+    )
+    plain = ours.to_keras()
+    found = [layer for layer in plain.layers if "Resizing" in type(layer).__name__]
+    assert found
+    for output in (ours(x), plain(x)):
+        np.testing.assert_allclose(
+            output["mask"], ours.predict(x, verbose=0)["mask"], rtol=1e-5, atol=1e-6
+        )
