@@ -114,9 +114,9 @@ class TextDecoder(keras.layers.Layer):
         for block in range(self.blocks):
             for name in ("self", "cross"):
                 here = f"{name}{block + 1}"
-                self._norm(here)
                 projections = ["values"]
                 if name == "self" or not self.one_place:
+                    self._norm(here)
                     # No biases: that of the keys would change nothing.
                     projections += ["queries", "keys"]
                 for projection in projections:
@@ -193,7 +193,7 @@ class TextDecoder(keras.layers.Layer):
         for block in range(1, self.blocks + 1):
             own = parts[f"self{block}_norm"](x)
             x = x + self._attend(f"self{block}", own, None, None)
-            own = parts[f"cross{block}_norm"](x)
+            own = x if self.one_place else parts[f"cross{block}_norm"](x)
             x = x + self._attend(f"cross{block}", own, memory, mask)
             own = parts[f"dense{block}_inner"](parts[f"dense{block}_norm"](x))
             x = x + parts[f"dense{block}_output"](own)

@@ -84,6 +84,7 @@ def test_first_of_equal_values_takes_the_gradient() -> None:
     np.testing.assert_array_equal(gradient, expected)
 
 
+@pytest.mark.thorough
 def test_pooling_passes_nan_on_and_has_forward_derivatives() -> None:
     x = _numbers(1, 4, 4, 1)
     change = _numbers(1, 4, 4, 1, seed=1)
@@ -97,6 +98,7 @@ def test_pooling_passes_nan_on_and_has_forward_derivatives() -> None:
     assert np.isnan(gradient[0, 1, 1, 0])
 
 
+@pytest.mark.thorough
 @pytest.mark.thorough
 def test_auto_lambda_learns_with_them() -> None:
     """It differentiates a step forward."""
