@@ -58,10 +58,9 @@ def apply_sample_weight(
         sample_weight = sample_weight.get(name)
     if sample_weight is None:
         return weights
-    extra = ops.cast(sample_weight, "float32")
-    rank, wanted = len(extra.shape), len(weights.shape)
-    while rank > wanted and extra.shape[-1] == 1:
-        extra, rank = ops.squeeze(extra, -1), rank - 1
+    wanted = len(weights.shape)
+    extra = _without_last_ones(ops.cast(sample_weight, "float32"), wanted)
+    rank = len(extra.shape)
     if rank > wanted or any(
         have not in (1, None) and want is not None and have != want
         for have, want in zip(extra.shape[1:], weights.shape[1:], strict=False)
@@ -70,9 +69,21 @@ def apply_sample_weight(
             f"`sample_weight` of task '{name}' must have at most the shape of its "
             f"labels, {tuple(weights.shape)}. Received: shape={tuple(extra.shape)}"
         )
-    for _ in range(wanted - rank):
-        extra = ops.expand_dims(extra, -1)
-    return weights * extra
+    return weights * _with_last_ones(extra, wanted)
+
+
+def _without_last_ones(tensor: Tensor, rank: int) -> Tensor:
+    """Without last axes of size 1 beyond so many axes."""
+    while len(tensor.shape) > rank and tensor.shape[-1] == 1:
+        tensor = ops.squeeze(tensor, -1)
+    return tensor
+
+
+def _with_last_ones(tensor: Tensor, rank: int) -> Tensor:
+    """With last axes of size 1 up to so many axes."""
+    for _ in range(rank - len(tensor.shape)):
+        tensor = ops.expand_dims(tensor, -1)
+    return tensor
 
 
 def with_weight(
@@ -87,12 +98,10 @@ def with_weight(
         sample_weight = sample_weight.get(name)
     if sample_weight is None or rank_of(labels) is None:
         return None
-    there = ops.cast(sample_weight, "bool")
-    while len(there.shape) > len(labels.shape) and there.shape[-1] == 1:
-        there = ops.squeeze(there, -1)
-    while len(there.shape) < len(labels.shape):
-        there = ops.expand_dims(there, -1)
-    fits = len(there.shape) == len(labels.shape) and all(
+    rank = len(labels.shape)
+    there = _without_last_ones(ops.cast(sample_weight, "bool"), rank)
+    there = _with_last_ones(there, rank)
+    fits = len(there.shape) == rank and all(
         have in (1, None) or want is None or have == want
         for have, want in zip(there.shape, labels.shape, strict=True)
     )
