@@ -22,12 +22,16 @@ def unknown_name(what: str, name: object, known: Iterable[str]) -> str:
     )
 
 
-def check_choice(argument: str, value: Any, choices: Iterable[Any]) -> Any:
-    """`value` must be among `choices`."""
+def check_choice(
+    argument: str, value: Any, choices: Iterable[Any], of: str = ""
+) -> Any:
+    """`value` must be among `choices`; `of` says whose argument it is."""
     choices = list(choices)
     if value not in choices:
+        whose = f" of {of}" if of else ""
         raise ValueError(
-            f"`{argument}` must be one of {choices}.{did_you_mean(value, choices)} "
+            f"`{argument}`{whose} must be one of {choices}."
+            f"{did_you_mean(value, choices)} "
             f"Received: {argument}={value!r}"
         )
     return value

@@ -231,7 +231,9 @@ class Task(_registry.Registrable):
         if isinstance(loss, dict):
             loss = keras.saving.deserialize_keras_object(loss)
         if isinstance(loss, str):
-            return _checks.check_choice("loss", loss, self.LOSSES)
+            return _checks.check_choice(
+                "loss", loss, self.LOSSES, of=f"task '{self.name}'"
+            )
         if not isinstance(loss, keras.losses.Loss):
             raise TypeError(
                 f"`loss` of task '{self.name}' must be one of {list(self.LOSSES)} or a "

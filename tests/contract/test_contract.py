@@ -104,8 +104,12 @@ EXAMPLES = {
         np.array([[0, 1], [2, 2], [1, 0], [0, 2], [2, 1], [1, 1]]),
     ),
 }
-# Kinds of sequences.
+# Kinds of sequences, and of maps and places in them.
 OF_STEPS = ("tagging", "sequence_regression", "ranking", "ctc")
+OF_MAPS = (
+    *("segmentation", "dense_regression", "reconstruction", "depth", "normals"),
+    *("edges", "keypoints", "detection"),
+)
 # tests/tasks/test_kinds_*.py train these side by side, and load what was saved.
 TRAINED_TOGETHER = (
     *("survival", "zero_inflated", "forecast", "sequence_regression"),
@@ -270,19 +274,28 @@ def test_task(kind: str, check: Callable[..., None]) -> None:
     check(task, labels, IMAGES[..., 0] if kind in OF_STEPS else IMAGES)
 
 
+def all_kinds(group: str) -> tuple[list, np.ndarray, dict]:
+    """Tasks of all kinds for one trunk, its inputs, and labels with one row missing."""
+    rest = [kind for kind in TASKS if kind not in (*OF_STEPS, *OF_MAPS)]
+    kinds = {"steps": OF_STEPS, "maps": OF_MAPS}.get(group, rest)
+    given = [EXAMPLES[kind][0].replace(name=f"t_{kind}") for kind in kinds]
+    labels = {}
+    for kind, task in zip(kinds, given, strict=True):
+        if not task.target_is_input:
+            labels[task.name] = np.array(EXAMPLES[kind][1], "float32")
+            labels[task.name][1] = np.nan
+    return given, SERIES if group == "steps" else IMAGES, labels
+
+
 @pytest.mark.thorough
-def test_everybody_tells_the_same_of_steps(tmp_path) -> None:
+@pytest.mark.parametrize("group", ["steps", "maps", "rows"])
+def test_everybody_tells_the_same(group: str, tmp_path) -> None:
     """`fit`, `evaluate`, `test_on_batch`, `kmtl.evaluate`, files, and exports.
 
     Against scikit-learn: tests/test_agreement.py and the tests of each kind.
     """
-    kinds, x = OF_STEPS, SERIES
-    given = [EXAMPLES[kind][0].replace(name=f"t_{kind}") for kind in kinds]
-    labels, weights = {}, {}
-    for kind, task in zip(kinds, given, strict=True):
-        labels[task.name] = np.array(EXAMPLES[kind][1], "float32")
-        labels[task.name][1] = np.nan
-        weights[task.name] = np.linspace(0.5, 2.0, ROWS, dtype="float32")
+    given, x, labels = all_kinds(group)
+    weights = {name: np.linspace(0.5, 2.0, ROWS, dtype="float32") for name in labels}
     model = model_of(given, x)
     model.compile(keras.optimizers.SGD(0.0))
     options = {"batch_size": 3, "verbose": 0}
@@ -331,6 +344,33 @@ def test_everybody_tells_the_same_of_steps(tmp_path) -> None:
         for task in given:
             wanted = ops.convert_to_numpy(task.activate(outputs[task.name]))
             np.testing.assert_allclose(found[task.name], wanted, atol=1e-5)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("group", ["steps", "maps", "rows"])
+def test_a_kind_without_labels_stays_as_it_is(group: str) -> None:
+    """Heads, what they keep, and the optimizer's slots, beside a task that trains."""
+    given, x, labels = all_kinds(group)
+    model = model_of([*given, OTHER], x)
+    model.compile(keras.optimizers.Adam(0.01))
+    labels[OTHER.name] = np.arange(ROWS, dtype="float32")
+    options = {"batch_size": ROWS, "verbose": 0}
+    model.fit(x, labels, **options)
+
+    def values() -> dict[str, np.ndarray]:
+        variables = [*model.variables, *model.optimizer.variables]
+        return {v.path: np.copy(ops.convert_to_numpy(v)) for v in variables}
+
+    before = values()
+    only = {
+        name: part if name == OTHER.name else np.full_like(part, np.nan)
+        for name, part in labels.items()
+    }
+    model.fit(x, only, **options)
+    moved = {path for path, value in values().items() if (value != before[path]).any()}
+    assert any(OTHER.name in path for path in moved)
+    absent = [task.name for task in given if not task.target_is_input]
+    assert not [path for path in moved if any(name in path for name in absent)]
 
 
 def test_every_input_kind_has_an_example() -> None:

@@ -202,7 +202,7 @@ def test_recall_of_the_nearest(k: int) -> None:
     [
         (lambda: kmtl.Embedding("t", dimensions=1), "`dimensions` must be"),
         (lambda: kmtl.Embedding("t", temperature=0), "`temperature` must be"),
-        (lambda: kmtl.Embedding("t", loss="mse"), "`loss` must be one of"),
+        (lambda: kmtl.Embedding("t", loss="mse"), "`loss` of task 't' must be one of"),
         (lambda: kmtl.Embedding("t", loss="arcface"), "needs `classes`"),
         (lambda: kmtl.Embedding("t", classes=3).check_labels([3]), r"in \[0, 2\]"),
         (lambda: kmtl.Embedding("t").check_labels([0.5]), "np.unique"),

@@ -77,7 +77,7 @@ def test_lists_of_rows() -> None:
 @pytest.mark.parametrize(
     ("act", "message"),
     [
-        (lambda: kmtl.Ranking("t", loss="mse"), "`loss` must be one of"),
+        (lambda: kmtl.Ranking("t", loss="mse"), "`loss` of task 't' must be one of"),
         (lambda: kmtl.Ranking("t").check_labels([1.0, 2.0]), r"kmtl.Ranking.lists"),
         (lambda: kmtl.Ranking("t").check_labels([[-2.0]]), "relevances from 0 on"),
         (
