@@ -5,13 +5,16 @@ images), 13 classes, as a file `nyuv2/nyuv2_192x144.zip` of images `rgb/ID.jpg`,
 `depth/ID.png` (uint8, 255 is 10 m), 40 classes `seg40/ID.png` (0 is void) and
 `meta.json` with the split and the table from 40 to 13 classes.
 
-Four tasks, of which two are given and two derived here:
+Tasks, of which two are given and the others derived here:
 
 - `semantic`: the class of a pixel, 0 to 12; -1 where it is void.
 - `depth`: metres; 0 where there is none.
 - `boundary`: 1 where the right or the lower neighbour is of another of the 40 classes,
   on the map as it is trained; -1 where one of the three is void.
 - `present`: per class of the 13, whether it covers 1 % of the image.
+- `normals`: x to the right, y down, z away from the camera, of the plane through a
+  square of the full depth map; NaN where the square leaves the image. Rough: the depth
+  has steps of 4 cm.
 """
 
 from __future__ import annotations
@@ -28,6 +31,10 @@ import numpy as np
 CLASSES = 13
 HEIGHT, WIDTH = 144, 192
 METRES = 10.0 / 255.0
+#: Focal length of the camera in pixels of these images: 519 in those of 640 x 480.
+FOCAL = 519.0 * WIDTH / 640.0
+#: Pixels to each side of the square whose plane a normal is of.
+REACH = 10
 LEAST_SHARE = 0.01
 #: Size name -> by how much the sides are divided.
 FACTORS = {"small": 4, "half": 2, "full": 1}
@@ -52,9 +59,12 @@ class Part:
         y = {
             name: np.concatenate([v, v[:, :, ::-1] if v.ndim == 3 else v])
             for name, v in self.y.items()
+            if name != "normals"
         }
         # A boundary lies left of a change in the image, and so right of it in a mirror.
         y["boundary"][len(self.x) :] = boundaries(y.pop("seg40")[len(self.x) :])
+        mirror = self.y["normals"][:, :, ::-1] * np.array([-1, 1, 1], "float32")
+        y["normals"] = np.concatenate([self.y["normals"], mirror])
         return Part(np.concatenate([self.x, self.x[:, :, ::-1]]), y)
 
 
@@ -69,6 +79,36 @@ def boundaries(classes: np.ndarray) -> np.ndarray:
     edge = (classes != right) | (classes != below)
     void = (classes == 0) | (right == 0) | (below == 0)
     return np.where(void, -1, edge).astype("int8")
+
+
+def normals(depth: np.ndarray) -> np.ndarray:
+    """Unit vectors `(N, H, W, 3)` of depths `(N, H, W)` above 0; NaN at the border.
+
+    The inverse of a plane's depth is linear in the pixel's place; with slopes a, b and
+    value d its normal is along (f a, f b, d - a u - b v), u and v counted from the
+    image's middle. Least squares over a square around each pixel.
+    """
+    from scipy import ndimage
+
+    places = np.arange(-REACH, REACH + 1, dtype="float32")
+    ones = np.ones_like(places) / len(places)
+    slope = places / (places**2).sum()
+    flat = 1.0 / depth
+
+    def fitted(down: np.ndarray, across: np.ndarray) -> np.ndarray:
+        half = ndimage.correlate1d(flat, down, axis=1)
+        return ndimage.correlate1d(half, across, axis=2)
+
+    a, b, d = fitted(ones, slope), fitted(slope, ones), fitted(ones, ones)
+    height, width = depth.shape[1:]
+    v, u = np.mgrid[:height, :width].astype("float32")
+    u, v = u - (width - 1) / 2, v - (height - 1) / 2
+    found = np.stack([FOCAL * a, FOCAL * b, d - a * u - b * v], axis=-1)
+    found /= np.linalg.norm(found, axis=-1, keepdims=True)
+    inside = (slice(None), slice(REACH, -REACH), slice(REACH, -REACH))
+    whole = np.full_like(found, np.nan)
+    whole[inside] = found[inside]
+    return whole
 
 
 def labels(
@@ -91,6 +131,7 @@ def labels(
         "boundary": boundaries(small),
         "present": (np.stack(shares, axis=1) >= LEAST_SHARE).astype("int8"),
         "seg40": small,
+        "normals": normals(depth.astype("float32"))[:, keep, keep],
     }
 
 

@@ -17,7 +17,7 @@ from kmtl.layers.maker import LayerMaker
 from kmtl.layers.sequences import MaskedPooling, Places, mask_of, pooled
 from kmtl.typing import Config, Inputs, Tensor
 
-FUSIONS = ("concat", "gated", "cross_attention")
+FUSIONS = ("concat", "gated", "cross_attention", "maps")
 
 
 @register("backbone", "fusion")
@@ -37,13 +37,17 @@ class Fusion(Backbone):
       an example can turn away from an input;
     - `"cross_attention"`: `[h_1; ...; h_M]` with `h_m = q_m + attention(q_m, places of
       all other inputs)` and `q_m = Q_m v_m`, so that an input can look for what it
-      needs in the places of a map, or the words of a text.
+      needs in the places of a map, or the words of a text;
+    - `"maps"`: the maps side by side, place by place, and the v_m of what is no map at
+      every place; the joint blocks are 3 x 3 convolutions. For inputs that show the
+      same places, such as a photo and its depth, and tasks that speak of places.
 
     Args:
         encoders: Dict input name -> backbone, or the name of one. A dict in place of a
             backbone, as in `build(backbone={"photo": "cnn", "text": "rnn"})`, is this
             with all other arguments' defaults.
-        fuse: `"concat"`, `"gated"` or `"cross_attention"`. Defaults to `"concat"`.
+        fuse: `"concat"`, `"gated"`, `"cross_attention"`, or `"maps"`, for which the
+            encoders' maps must have one size. Defaults to `"concat"`.
         units: Width of each joint block. Defaults to (64,).
         width: Of each input's part of what `"gated"` and `"cross_attention"` give.
             Defaults to 64.
@@ -156,9 +160,11 @@ class Fusion(Backbone):
 
     def block(self, index: int, features: Inputs, make: LayerMaker) -> Tensor:
         if index:
-            layer = make.dense(
-                self.units[index - 1], "dense", use_bias=self.normalization != "batch"
-            )
+            width, bias = self.units[index - 1], self.normalization != "batch"
+            if self.fuse == "maps":
+                layer = make.conv(width, 3, "conv", use_bias=bias)
+            else:
+                layer = make.dense(width, "dense", use_bias=bias)
             return self.drop(index, self.finish(layer(features), make), make)
         encoded = {}
         for name, x in self._named(features).items():
@@ -167,6 +173,8 @@ class Fusion(Backbone):
             for i in range(encoder.num_blocks):
                 x = encoder.block(i, x, part.part(f"block{i + 1}"))
             encoded[name] = x
+        if self.fuse == "maps":
+            return self.drop(0, self._mapped(encoded, make), make)
         vectors = {
             name: _vector(x, self._part(name, make)) for name, x in encoded.items()
         }
@@ -179,6 +187,34 @@ class Fusion(Backbone):
         else:
             fused = _joined(list(vectors.values()), make)
         return self.drop(0, fused, make)
+
+    def _mapped(self, encoded: Mapping[str, Tensor], make: LayerMaker) -> Tensor:
+        """All inputs place by place."""
+        sizes = {name: tuple(x.shape[1:3]) for name, x in encoded.items() if _is_map(x)}
+        if len(set(sizes.values())) != 1:
+            shown = ", ".join(f"'{name}' {size}" for name, size in sizes.items())
+            raise ValueError(
+                '`fuse="maps"` needs `encoders` that give maps of one size: choose '
+                "their pooling, strides and the inputs' sizes for that. "
+                f"Received: {shown or 'no map'}"
+            )
+        [(height, width)] = set(sizes.values())
+        parts = []
+        for name, x in encoded.items():
+            if not _is_map(x):
+                if height is None or width is None:
+                    raise ValueError(
+                        '`fuse="maps"` needs images of one size beside an input that '
+                        f"is no map. Received: '{name}' beside images of any size"
+                    )
+                own = self._part(name, make)
+                x = _vector(x, own)
+                x = own.layer(keras.layers.Reshape, "place", target_shape=(1, 1, -1))(x)
+                x = own.layer(
+                    keras.layers.UpSampling2D, "everywhere", size=(height, width)
+                )(x)
+            parts.append(x)
+        return parts[0] if len(parts) == 1 else _joined(parts, make)
 
     def _part(self, name: str, make: LayerMaker) -> LayerMaker:
         """Maker of an encoder's layers."""
@@ -267,6 +303,10 @@ def _encoder(name: str, given: Any) -> Backbone:
     return given
 
 
+def _is_map(x: Tensor) -> bool:
+    return len(x.shape) == 4
+
+
 def _vector(x: Tensor, make: LayerMaker) -> Tensor:
     """`(N, C)` of a vector, sequence or map."""
     rank = len(x.shape)
@@ -277,5 +317,5 @@ def _vector(x: Tensor, make: LayerMaker) -> Tensor:
     return make.layer(keras.layers.GlobalAveragePooling2D, "pool")(x)
 
 
-def _joined(vectors: list[Tensor], make: LayerMaker) -> Tensor:
-    return make.layer(keras.layers.Concatenate, "join")(vectors)
+def _joined(parts: list[Tensor], make: LayerMaker) -> Tensor:
+    return make.layer(keras.layers.Concatenate, "join")(parts)

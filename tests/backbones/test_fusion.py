@@ -92,6 +92,70 @@ def test_padding_of_one_input_changes_nothing(fuse: str) -> None:
         np.testing.assert_allclose(other(longer)[name], output, rtol=1e-4, atol=1e-5)
 
 
+SEEN = {
+    "photo": X["photo"],
+    "heat": RNG.random((4, 6, 6, 2)).astype("float32"),
+    "row": X["row"],
+}
+
+
+def of_maps(**encoders: Backbone) -> kmtl.MultiTaskModel:
+    """A net that reads a photo, another map, and a row of a table."""
+    given = {
+        "photo": CNN(filters=(3,), pooling=None, dropout=None),
+        "heat": CNN(filters=(4,), pooling=None, dropout=None),
+        "row": MLP(units=(2,), dropout=None),
+    }
+    return kmtl.build(
+        backbone=Fusion(encoders=given | encoders, fuse="maps", units=(5,)),
+        inputs={n: kmtl.inputs.Array(x.shape[1:], scale=None) for n, x in SEEN.items()},
+        tasks=[
+            kmtl.Segmentation("where", classes=3, size=(6, 6)),
+            kmtl.Regression("b"),
+        ],
+        seed=0,
+    )
+
+
+def test_maps_stay_side_by_side(tmp_path) -> None:
+    import keras
+
+    model = of_maps()
+    ends = [f"{name}_block1_activation" for name in ("photo", "heat", "row")]
+    ends += ["join", "dropout"]
+    tensors = [model.get_layer(f"shared_block1_{name}").output for name in ends]
+    tensors.append(model.get_layer("shared_block2_conv").output)
+    found = keras.Model(model.input, tensors)(SEEN)
+    photo, heat, row, fused, _, joint = map(ops.convert_to_numpy, found)
+    everywhere = np.broadcast_to(row[:, None, None], (4, 6, 6, 2))
+    np.testing.assert_array_equal(fused, np.concatenate([photo, heat, everywhere], -1))
+    # The first joint block is a convolution.
+    kernel, bias = map(
+        ops.convert_to_numpy, model.get_layer("shared_block2_conv").weights
+    )
+    by_hand = np.einsum("nhwc,hwcd->nd", fused[:, 1:4, 2:5], kernel) + bias
+    np.testing.assert_allclose(joint[:, 2, 3], by_hand, rtol=1e-4, atol=1e-5)
+    labels = {"where": (SEEN["heat"][..., 0] > 0.5).astype(int), "b": np.arange(4.0)}
+    model.compile("adam")
+    model.fit(SEEN, labels, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    expected = model.predict(SEEN, verbose=0)["where"]
+    assert expected.shape == (4, 6, 6, 3)
+    np.testing.assert_array_equal(loaded.predict(SEEN, verbose=0)["where"], expected)
+
+
+def test_maps_of_two_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"of one size.*'photo' \(3, 3\), 'heat' \(6"):
+        of_maps(photo=CNN(filters=(3,)))
+    with pytest.raises(ValueError, match=r"of one size.*Received: no map"):
+        kmtl.build(
+            backbone=Fusion(encoders={"row": "mlp"}, fuse="maps"),
+            inputs={"row": INPUTS["row"]},
+            tasks=TASKS,
+        )
+
+
 def test_blocks_are_counted_from_the_joint_one() -> None:
     assert NET.num_blocks == 2
     own = model_of(NET, sharing_depth=0)
