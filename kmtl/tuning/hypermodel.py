@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import keras_tuner
 import numpy as np
+from keras import ops
 
 from kmtl import _checks, _registry
 from kmtl.tasks.base import Task
@@ -232,16 +233,18 @@ class HyperModel(keras_tuner.HyperModel):
                     f"and data of type {type(data).__name__}"
                 )
             found["batch_size"] = values["batch_size"]
-        schedule = values.get("learning_rate_schedule", "constant")
-        if schedule != "constant":
-            rate = float(
-                keras.ops.convert_to_numpy(self._make_optimizer(values).learning_rate)
-            )
-            found["callbacks"] = [
-                LearningRateSchedule(schedule, rate),
-                *(kwargs.get("callbacks") or ()),
-            ]
+        schedule = self.schedule_callbacks(values)
+        if schedule:
+            found["callbacks"] = [*schedule, *(kwargs.get("callbacks") or ())]
         return found
+
+    def schedule_callbacks(self, values: Values) -> list[keras.callbacks.Callback]:
+        """What changes the learning rate in `fit`, where the values have a schedule."""
+        schedule = values.get("learning_rate_schedule", "constant")
+        if schedule == "constant":
+            return []
+        rate = self._make_optimizer(values).learning_rate
+        return [LearningRateSchedule(schedule, float(ops.convert_to_numpy(rate)))]
 
     def compile_arguments(self, values: Values) -> dict[str, Any]:
         """Arguments of `compile`, new objects: metrics and weightings have state."""

@@ -127,15 +127,15 @@ class StudyOracle(StudyTrials):
     def _proposal(self, index: int) -> dict[str, Any]:
         """Values of the trial that is the `index`-th to begin.
 
-        The first are the defaults, which two processes that begin at once both propose:
-        one of them is surplus. Nothing is written before, so a kill changes nothing.
+        The first are known, and two processes that begin at once both propose them: one
+        of them is surplus. Nothing is written before, so a kill changes nothing.
         """
         # Drawn from what has been tried, not from what this process has drawn.
         state = np.random.SeedSequence([self.seed, index]).generate_state(1)[0]
         self.draw_seed = int(state) % (2**31 - 2**20)
-        if index == 0:
-            values = points.default_values(self.get_space())
-            return {"status": TrialStatus.RUNNING, "values": values}
+        known = points.first_values(self.get_space())[index : index + 1]
+        if known and points.identity(known[0]) not in self.tried:
+            return {"status": TrialStatus.RUNNING, "values": known[0]}
         return self.populate_space(str(index))
 
     def random_proposal(self) -> dict[str, Any]:

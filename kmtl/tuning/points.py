@@ -23,6 +23,8 @@ from kmtl.typing import AnyHyperModel, HyperParameters, Oracle, Values
 
 #: Draws of values that were all tried, after which a space counts as exhausted.
 MOST_DRAWS = 21
+#: How the hyperparameters of sharing depths begin.
+DEPTH = "sharing_depth"
 #: Trials of an earlier search that a warm start begins with.
 WARM_TRIALS = 5
 
@@ -85,17 +87,36 @@ def enqueue(oracle: Oracle, values: Values) -> int | None:
     return oracle.enter(drawn.values, len(every), waiting=True)
 
 
-def default_values(space: Any) -> dict[str, Any]:
+def first_values(space: Any) -> list[dict[str, Any]]:
+    """What every search begins with, best known first.
+
+    The defaults, and where their tasks share blocks but need not, the same without:
+    what single-task models reach, below which no search has to end.
+
+    Args:
+        space: `keras_tuner.HyperParameters`.
+    """
+    usual = default_values(space)
+    apart = {
+        hp.name: 0
+        for hp in space.space
+        if hp.name.startswith(DEPTH) and usual.get(hp.name) and _contains(hp, 0)
+    }
+    return [usual, default_values(space, apart)] if apart else [usual]
+
+
+def default_values(space: Any, chosen: Values | None = None) -> dict[str, Any]:
     """The default of every hyperparameter that counts where all have theirs.
 
     Args:
         space: `keras_tuner.HyperParameters`.
+        chosen: Values of some, in place of their defaults.
     """
     values = keras_tuner.HyperParameters()
     for hp in space.space:
         values.merge([hp])
         if values.is_active(hp):
-            values.values[hp.name] = hp.default
+            values.values[hp.name] = (chosen or {}).get(hp.name, hp.default)
     return dict(values.values)
 
 

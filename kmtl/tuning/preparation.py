@@ -147,6 +147,7 @@ def train_baselines(
         epochs=epochs,
         batch_size=fit_options.get("batch_size", values.get("batch_size")),
         compile_options=tuner.hypermodel.compile_arguments(values),
+        callbacks=tuner.hypermodel.schedule_callbacks(values),
         cache_dir=Path(tuner.project_dir) / "baselines",
         progress=progress,
         **tuner.hypermodel.builder_arguments(values),

@@ -145,6 +145,34 @@ def test_dataset_of_batches(tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough(on="jax")
+def test_the_second_trial_is_what_single_task_models_are(tmp_path: Path) -> None:
+    """Nothing shared, else the defaults: no search has to end below its baselines."""
+    train, validation = digits()
+    tuner = kmtl.RandomSearch(
+        kmtl.HyperModel(
+            kmtl.build_mlp,
+            tasks=TASKS,
+            input_shape=(64,),
+            units=(8, 8),
+            dropout=None,
+            seed=0,
+            # The baselines' learning rate falls as that of the trials.
+            space={"sharing_depth": "default", "learning_rate_schedule": ["linear"]},
+        ),
+        "val_delta_m",
+        3,
+        baselines="auto",
+        seed=0,
+        directory=tmp_path,
+    )
+    tuner.search(*train, validation_data=validation, epochs=3, verbose=0)
+    rows = tuner.results(all_columns=True)
+    assert list(rows.loc[["0", "1"], "sharing_depth"]) == [2, 0]
+    assert rows.loc["1", "val_delta_m"] == pytest.approx(0.0, abs=0.01)
+    assert abs(rows.loc["0", "val_delta_m"]) > 0.1
+
+
+@pytest.mark.thorough(on="jax")
 def test_val_delta_m_against_baselines_trained_once(tmp_path: Path) -> None:
     """`baselines="auto"`: single-task models first, stored, and a split as data."""
     (x, y), validation = digits()
