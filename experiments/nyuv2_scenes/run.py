@@ -59,6 +59,7 @@ SETTINGS = {
     "fast": {
         **SMALL,
         "size": "fast",
+        "seeds": (0,),
         "filters": (4, 4),
         "convs": 1,
         "epochs": 1,

@@ -260,6 +260,8 @@ class Fusion(Backbone):
         self, query: Tensor, x: Tensor, other: str, own: LayerMaker, make: LayerMaker
     ) -> Tensor:
         """What a vector finds in the places of another input."""
+        if len(x.shape) == 2:  # one place: nothing to choose among
+            return own.dense(self.width, "value")(x)
         mask = mask_of(x, self._part(other, make))
         places = own.layer(Places, "places")(x)
         read = [

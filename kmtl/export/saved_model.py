@@ -214,9 +214,9 @@ def _write_saved_model(
         name: archive.add_endpoint(name, _endpoint(plain, keys), specs, **dict(options))
         for name, keys in endpoints.items()
     }
-    if raw is not None:
-        archive = _with_raw_inputs(serves, plain, raw)
-    with _programs_for_tensorflow():  # in which the endpoints are traced
+    with _programs_for_tensorflow():  # wherever endpoints may be traced
+        if raw is not None:
+            archive = _with_raw_inputs(serves, plain, raw)
         archive.write_out(str(folder), verbose=False)
 
 

@@ -84,7 +84,7 @@ def exercise(
     model: MultiTaskModel, x: Inputs, labels: Mapping[str, np.ndarray]
 ) -> None:
     """Train a step, evaluate without any label, save, and load."""
-    model.compile(keras.optimizers.SGD(0.1))
+    model.compile(keras.optimizers.SGD(0.01))
     before = [ops.convert_to_numpy(v) for v in model.trainable_variables]
     batch = BATCH[keras.backend.backend()]
     history = model.fit(x, dict(labels), batch_size=batch, verbose=0).history
@@ -108,4 +108,5 @@ def exercise(
         loaded: Any = keras.models.load_model(path)
     assert loaded.tasks == model.tasks
     for name, output in loaded.predict(x, verbose=0).items():
-        np.testing.assert_array_equal(output, outputs[name])
+        # (Kernels on several threads add up in any order.)
+        np.testing.assert_allclose(output, outputs[name], rtol=1e-4, atol=1e-5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from keras import ops
 
+from kmtl.layers.beside import Beside
 from kmtl.losses import masked_mean
 from kmtl.tasks import terms
 from kmtl.tasks.base import Task
@@ -19,16 +20,29 @@ from kmtl.testing._running import gradient, run
 from kmtl.typing import Inputs, Tensor
 
 
+class _Head:
+    """A small model's head: outputs, and what it keeps beside them for the loss."""
+
+    def __init__(self, task: Task, x: np.ndarray):
+        self.task, self.model = task, model_of([task], x)
+        found = [layer for layer in self.model.layers if isinstance(layer, Beside)]
+        self.beside = found[0] if found else None
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        outputs = self.model(x)[self.task.name]
+        return outputs, None if self.beside is None else self.beside.look()
+
+
 def check_values(task: Task, labels: np.ndarray, x: np.ndarray) -> None:
     """Config, label checks, loss values and what users read, in the right shapes."""
     assert Task.from_config(through_json(task.to_config())) == task
     assert task.score.direction in ("max", "min")
     task.check_labels(labels, x.shape[1:])
-    outputs = model_of([task], x)(x)[task.name]
+    outputs, beside = _Head(task, x)(x)
     clean, mask = task.clean_labels(labels, x)
     assert mask.shape == clean.shape
     assert (ops.convert_to_numpy(mask) == 1).all()
-    values, _ = terms.loss_values(task, clean, outputs, mask)
+    values, _ = terms.loss_values(task, clean, outputs, mask, beside)
     assert values.shape == mask.shape
     assert np.isfinite(ops.convert_to_numpy(values)).all()
     activated = ops.convert_to_numpy(task.activate(outputs))
@@ -39,14 +53,19 @@ def check_values(task: Task, labels: np.ndarray, x: np.ndarray) -> None:
 
 def check_holes(task: Task, labels: np.ndarray, x: np.ndarray) -> None:
     """The gradient is exactly zero where labels are missing, and not elsewhere."""
-    outputs = model_of([task], x)(x)[task.name]
+    head = _Head(task, x)
     holes = labels.astype("float64")
     holes[::2] = np.nan
     clean, mask = task.clean_labels(holes, x)
-    _, slope = gradient(
-        lambda out: masked_mean(terms.loss_values(task, clean, out, mask)[0], mask)[0],
-        ops.convert_to_numpy(outputs),
-    )
+
+    def loss(outputs: Tensor, beside: Tensor | None = None) -> Tensor:
+        values = terms.loss_values(task, clean, outputs, mask, beside)[0]
+        return masked_mean(values, mask)[0]
+
+    if head.beside is None:
+        _, slope = gradient(loss, ops.convert_to_numpy(head(x)[0]))
+    else:  # of which a part belongs to all rows
+        _, slope = gradient(lambda at: loss(*head(at)), x)
     assert (slope[::2] == 0).all()
     assert np.isfinite(slope).all()
     assert all((row != 0).any() for row in slope[1::2])
@@ -54,7 +73,7 @@ def check_holes(task: Task, labels: np.ndarray, x: np.ndarray) -> None:
 
 def check_losses_and_metrics(task: Task, labels: np.ndarray, x: np.ndarray) -> None:
     """Every loss and metric of the kind: finite, a mean, and nothing without labels."""
-    outputs = model_of([task], x)(x)[task.name]
+    outputs, beside = _Head(task, x)(x)
     of_own_head = task.LOSSES.get(str(task.loss), True) is None
     for loss, formula in task.LOSSES.items():
         if (formula is None) != of_own_head:
@@ -64,14 +83,19 @@ def check_losses_and_metrics(task: Task, labels: np.ndarray, x: np.ndarray) -> N
             continue  # of another head
         clean, mask = changed.clean_labels(labels, x)
         values = ops.convert_to_numpy(
-            terms.loss_values(changed, clean, outputs, mask)[0]
+            terms.loss_values(changed, clean, outputs, mask, beside)[0]
         )
         assert values.shape == tuple(mask.shape), loss
         assert np.isfinite(values).all(), loss
         assert terms.may_be_negative(changed) or (values >= 0).all(), loss
         terms.label_weights(changed, clean, mask)
         for name in task.METRICS:
-            metric = task.replace(loss=loss, metrics=(name,)).metrics[0].make(changed)
+            try:
+                metric = task.replace(loss=loss, metrics=(name,)).metrics[0]
+            except ValueError:
+                assert name not in task.DEFAULT_METRICS, f"{name} is refused"
+                continue  # by a task with these options
+            metric = metric.make(changed)
             assert np.isnan(metric.result()), name
             metric.update_state(clean, outputs, 0.0 * mask)
             assert np.isnan(metric.result()), name

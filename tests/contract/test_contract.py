@@ -201,7 +201,7 @@ SCHEME_TASKS = {
 }
 SCHEME_TRUNKS = {"mti_net": "cnn", "pad_net": "cnn"}
 SMALL = {"units": (4, 3), "filters": (3, 4), "kernel_size": 3, "width": 4, "heads": 2}
-SMALL |= {"patch": 1, "repeats": 1}
+SMALL |= {"patch": 1, "repeats": 1, "blocks": 2}
 # Trunks that read no images: name -> what they read instead.
 SERIES = IMAGES[..., 0]
 DATA = dict.fromkeys(["conv1d", "rnn", "tcn", "transformer"], SERIES)
@@ -230,8 +230,11 @@ def backbone(name: str, scheme: str = "hard"):
     _, changes = SCHEME_EXAMPLES.get(scheme, (None, {}))
     options = {k: v for k, v in (SMALL | changes).items() if k in fields}
     if name == "fusion":
-        encoders = {"photo": backbone("cnn"), "row": backbone("mlp")}
-        options |= {"encoders": encoders, "units": (4,), "fuse": "cross_attention"}
+        # (Attention chooses among places, of which pooling would leave one.)
+        photo = dataclasses.replace(backbone("cnn"), pooling=None)
+        encoders = {"photo": photo, "row": backbone("mlp")}
+        units = (8,) if "units" in changes else (4,)  # as wide as what is fused
+        options |= {"encoders": encoders, "units": units, "fuse": "cross_attention"}
     return cls(dropout=0.1, normalization="batch", kernel_regularizer="l2", **options)
 
 
@@ -443,7 +446,8 @@ def test_mixed_precision_forward(trunk: str, policy: str) -> None:
     given = [
         dataclasses.replace(task, name=f"t_{kind}")
         for kind, (task, _) in EXAMPLES.items()
-        if kind not in OF_STEPS
+        # (A vector near 0 may be turned any way, and so its direction.)
+        if kind not in (*OF_STEPS, "normals")
         and (x is IMAGES or not (task.dense_prediction or task.places_in_image))
         and (trunk != "ensemble" or task.has_mean)
     ]
@@ -451,9 +455,10 @@ def test_mixed_precision_forward(trunk: str, policy: str) -> None:
     keras.config.set_dtype_policy(policy)  # undone by the `seeded` fixture
     outputs = model_of(given, x, backbone(trunk))(x)
     check_outputs(outputs)
+    atol = 0.1 if policy == "mixed_float16" else 0.25  # three bits fewer
     for name, output in full(x).items():
         # (Some outputs are the exponential of what half precision gives.)
-        np.testing.assert_allclose(outputs[name], output, rtol=0.05, atol=0.1)
+        np.testing.assert_allclose(outputs[name], output, rtol=0.05, atol=atol)
 
 
 @pytest.mark.parametrize("check", relations.CHECKS, ids=lambda check: check.__name__)
