@@ -54,8 +54,23 @@ def files_with_the_mark(but: Sequence[str]) -> list[str]:
     ]
 
 
-def run_on_jax(arguments: Sequence[str], request: pytest.FixtureRequest) -> None:
-    """Fails with the end of the other process's output, if a test fails there."""
+def run_on_jax(files: Sequence[str], request: pytest.FixtureRequest) -> None:
+    """Fails with the end of the other processes' output, if a test fails there.
+
+    With KMTL_THOROUGH each folder has a process of its own: what JAX compiles stays in
+    memory, and after some thousand programs it fails to write one into its cache.
+    """
+    groups: dict[str, list[str]] = {}
+    for file in files:
+        part = file.split("/")[1] if os.environ.get("KMTL_THOROUGH") else ""
+        groups.setdefault(part, []).append(file)
+    failed = [text for own in groups.values() if (text := _failure(own, request))]
+    if failed:
+        pytest.fail("\n".join(failed), pytrace=False)
+
+
+def _failure(arguments: Sequence[str], request: pytest.FixtureRequest) -> str:
+    """What a run of some files on JAX said, where a test failed; else nothing."""
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -95,5 +110,6 @@ def run_on_jax(arguments: Sequence[str], request: pytest.FixtureRequest) -> None
     )
     lines = finished.stdout.splitlines()
     if finished.returncode:
-        pytest.fail("\n".join(lines[-MOST_LINES:]), pytrace=False)
+        return "\n".join(lines[-MOST_LINES:])
     assert "passed" in lines[-1]
+    return ""
