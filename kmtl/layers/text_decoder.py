@@ -237,8 +237,7 @@ class TextDecoder(keras.layers.Layer):
 
         def step(at: Tensor, given: Tensor) -> Tensor:
             scores = ops.take(self.scores(given, memory, mask), at, axis=1)
-            best = ops.cast(ops.argmax(scores, axis=-1), "int32")
-            return ops.where(places == at + 1, best[:, None], given)
+            return ops.where(places == at + 1, _first_largest(scores)[:, None], given)
 
         return ops.fori_loop(0, self.length, step, self._start(memory))
 
@@ -273,8 +272,7 @@ class TextDecoder(keras.layers.Layer):
 
         texts, totals, ended = ops.fori_loop(0, length, step, (texts, totals, zeros))
         written = ops.sum(ops.cast(texts[..., 1:] != end, "float32"), axis=-1) + ended
-        best = ops.argmax(totals / ops.maximum(written, 1.0), axis=-1)
-        best = ops.cast(best, "int32")[:, None, None]
+        best = _first_largest(totals / ops.maximum(written, 1.0))[:, None, None]
         text = ops.take_along_axis(texts, best, axis=1)[:, 0]
         scores = self.scores(text, memory, mask)
         taken = ops.take_along_axis(scores[:, :-1], text[:, 1:, None], axis=-1)
@@ -295,3 +293,14 @@ class TextDecoder(keras.layers.Layer):
             **{name: getattr(self, name) for name in names},
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
+
+
+def _first_largest(x: Tensor) -> Tensor:
+    """Where the largest entry of the last axis is, int32.
+
+    As `ops.argmax`, which on TensorFlow looks at bits, for zeros with a sign: neither
+    ONNX nor LiteRT files can say that.
+    """
+    places = ops.arange(x.shape[-1], dtype="int32")
+    largest = x == ops.max(x, axis=-1, keepdims=True)
+    return ops.min(ops.where(largest, places, x.shape[-1] - 1), axis=-1)

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from kmtl.tuning import points
 from kmtl.tuning import study as studies
 from kmtl.tuning.liveness import GRACE_SECONDS, Owner
-from kmtl.tuning.stopping import Rule
+from kmtl.tuning.stopping import Brackets, Rule
 from kmtl.tuning.study import SearchStudy, noted
 from kmtl.tuning.trials import PRUNED, StudyTrials
 from kmtl.typing import Logs, Values
@@ -290,8 +290,18 @@ class StudyOracle(StudyTrials):
         return True
 
     def should_stop(self, trial_id: str) -> bool:
-        """Whether the rule gives the trial no hope, after its last reported epoch."""
-        return self.rule is not None and self.rule.stops(self, trial_id)
+        """Whether the rule gives the trial no hope, after its last reported epoch.
+
+        What every search begins with is measured whole: others are compared with it.
+        """
+        if self.rule is None:
+            return False
+        if not isinstance(self.rule, Brackets):  # whose trials share out the epochs
+            values = points.identity(self.trials[trial_id].hyperparameters.values)
+            first = points.first_values(self.get_space())
+            if values in map(points.identity, first):
+                return False
+        return self.rule.stops(self, trial_id)
 
     @keras_tuner.synchronized
     def update_trial(

@@ -11,6 +11,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 import kmtl
+import kmtl.tuning.stopping
 from kmtl.training.batches import ShuffledBatches
 from kmtl.tuning import SearchEvent, progress
 
@@ -144,6 +145,11 @@ def test_dataset_of_batches(tmp_path: Path) -> None:
     assert np.isfinite(tuner.oracle.get_best_trials()[0].score)
 
 
+class _StopsAll(kmtl.tuning.stopping.Rule):
+    def stops(self, oracle: Any, trial_id: str) -> bool:
+        return True
+
+
 @pytest.mark.thorough(on="jax")
 def test_the_second_trial_is_what_single_task_models_are(tmp_path: Path) -> None:
     """Nothing shared, else the defaults: no search has to end below its baselines."""
@@ -164,9 +170,11 @@ def test_the_second_trial_is_what_single_task_models_are(tmp_path: Path) -> None
         baselines="auto",
         seed=0,
         directory=tmp_path,
+        pruner=_StopsAll(),  # but for what every search begins with
     )
     tuner.search(*train, validation_data=validation, epochs=3, verbose=0)
     rows = tuner.results(all_columns=True)
+    assert list(rows.loc[["0", "1", "2"], "status"]) == [*["COMPLETED"] * 2, "PRUNED"]
     assert list(rows.loc[["0", "1"], "sharing_depth"]) == [2, 0]
     assert rows.loc["1", "val_delta_m"] == pytest.approx(0.0, abs=0.01)
     assert abs(rows.loc["0", "val_delta_m"]) > 0.1
