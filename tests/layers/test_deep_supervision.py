@@ -157,6 +157,7 @@ SCRIPT = textwrap.dedent(
         [tf.config.LogicalDeviceConfiguration()] * 2,
     )
     import keras, kmtl
+    from kmtl import _registry
     rng = np.random.default_rng(0)
     x = rng.normal(size=(8, 4, 4, 1)).astype("float32")
     y = {n: rng.integers(0, 2, (8, 4, 4)) for n in ("mask", "edges")}
@@ -168,7 +169,7 @@ SCRIPT = textwrap.dedent(
         scope = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
         for weighting in json.loads(sys.argv[1]):
             if weighting is not None:  # in the order of the tasks
-                rule = kmtl._registry.get("weighting", weighting)
+                rule = _registry.get("weighting", weighting)
                 weighting = rule(shuffle=False)
             with scope.scope():
                 model = kmtl.build_cnn(
