@@ -28,6 +28,7 @@ EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
         ("hybrid", "digits", 5),
         ("objects", "pixels", 2),
         ("robot_arm", "chance", 2),
+        ("nyuv2_full", "edges", 4),
     ],
 )  # fmt: skip
 def test_fast_run(name: str, data: str, rows: int, tmp_path: Path) -> None:

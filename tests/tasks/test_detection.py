@@ -278,10 +278,12 @@ def test_under_gradient_weightings_on_larger_trunks(backbone, weighting) -> None
     ]
     x = RNG.random((4, 32, 32, 3)).astype("float32")
     y = {"things": HOLES[:4], "kind": np.array([0, 1, 2, -1])}
-    model = kmtl.build(backbone=backbone(), input_shape=(32, 32, 3), tasks=tasks)
+    model = kmtl.build(
+        backbone=backbone(), input_shape=(32, 32, 3), tasks=tasks, seed=0
+    )
     model.compile("adam", weighting=weighting)
-    logs = model.fit(x, y, epochs=2, verbose=0).history
+    logs = model.fit(x, y, epochs=8, verbose=0).history
     assert np.isfinite(logs["loss"]).all()
-    assert logs["loss"][1] < logs["loss"][0]
+    assert min(logs["loss"][4:]) < logs["loss"][0]
     found = tasks[0].decode(model.predict(x, verbose=0)["things"])
     assert len(found) == 4
