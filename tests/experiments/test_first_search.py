@@ -57,3 +57,12 @@ def test_fast_run(script: Any, tmp_path: Path) -> None:
     assert set(found["means"]) == {"best", "ensemble", "defaults"}
     text = (tmp_path / "README.md").read_text("utf-8")
     assert "which means nothing" in text
+
+
+@pytest.mark.thorough
+@pytest.mark.slow
+def test_readmes_search_ends_where_single_task_models_are(script: Any) -> None:
+    """One seed, and the space between the bound of three and what one may be off."""
+    scores = script.run(0)["scores"]
+    assert scores["best"]["Δm %"] >= script.BOUND - 2.0
+    assert scores["ensemble"]["Δm %"] >= script.BOUND
