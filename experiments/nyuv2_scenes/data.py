@@ -82,7 +82,9 @@ def boundaries(classes: np.ndarray) -> np.ndarray:
 
 
 def normals(depth: np.ndarray) -> np.ndarray:
-    """Unit vectors `(N, H, W, 3)` of depths `(N, H, W)` above 0; NaN at the border.
+    """Unit vectors `(N, H, W, 3)` of depths `(N, H, W)`.
+
+    NaN at the border, and where a depth of the square is not known (0).
 
     The inverse of a plane's depth is linear in the pixel's place; with slopes a, b and
     value d its normal is along (f a, f b, d - a u - b v), u and v counted from the
@@ -93,7 +95,7 @@ def normals(depth: np.ndarray) -> np.ndarray:
     places = np.arange(-REACH, REACH + 1, dtype="float32")
     ones = np.ones_like(places) / len(places)
     slope = places / (places**2).sum()
-    flat = 1.0 / depth
+    flat = np.where(depth > 0, 1.0 / np.where(depth > 0, depth, 1.0), np.nan)
 
     def fitted(down: np.ndarray, across: np.ndarray) -> np.ndarray:
         half = ndimage.correlate1d(flat, down, axis=1)

@@ -108,8 +108,8 @@ class LabelCounts:
             shares = known / known.sum()
             found = {
                 "classes": len(known),
-                "rarest": float(shares.min()),
-                "commonest": float(shares.max()),
+                "rarest": float(np.min(shares)),
+                "commonest": float(np.max(shares)),
             }
         elif self._count:
             found = {

@@ -96,7 +96,7 @@ def stratified(
     waiting = numbered[~done]
     left = np.bincount(waiting[waiting >= 0], minlength=total)
     while left.any():
-        rarest = left == left[left > 0].min()
+        rarest = left == np.min(left[left > 0])
         number = np.flatnonzero(rarest)[np.argmin(first[rarest])]
         for row in members[number]:
             if parts[row] >= 0:

@@ -117,7 +117,7 @@ def read(column: Inputs, what: str) -> Cells:
         )
     if isinstance(column, np.ma.MaskedArray):
         column = _of_masked(column)
-    array = (
+    array: np.ndarray = (
         np.asarray(column, dtype=object)
         if isinstance(column, (list, tuple))
         else np.asarray(column)

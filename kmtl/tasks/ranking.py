@@ -105,7 +105,7 @@ class Ranking(Task):
         number = np.argsort(np.argsort(first))[number.ravel()]
         order = np.argsort(number, kind="stable")
         ends = np.cumsum(np.bincount(number))[:-1]
-        length = int(np.bincount(number).max())
+        length = int(np.max(np.bincount(number)))
         items = padded(np.split(x[order], ends), length, "x", x.shape[1])
         relevance = padded(np.split(y[order], ends), length, "y")
         places = np.arange(length) < np.bincount(number)[:, None]

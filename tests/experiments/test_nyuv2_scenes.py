@@ -49,7 +49,7 @@ def test_labels_and_mirror_images(modules) -> None:
     train, test = data.stand_in(images=3, factor=4)
     assert train.x.shape == (6, 36, 48, 3)
     assert test.x.shape == (3, 36, 48, 3)
-    assert set(train.y) == set(test.y) == set(modules["net"].TASKS)
+    assert set(train.y) == set(test.y) == {*modules["net"].TASKS, "normals"}
     mirrored = train.y["semantic"][3:, :, ::-1]
     np.testing.assert_array_equal(mirrored, train.y["semantic"][:3])
     np.testing.assert_array_equal(train.y["present"][3:], train.y["present"][:3])
@@ -66,6 +66,40 @@ def test_labels_and_mirror_images(modules) -> None:
     shares[0, 1, :99] = 5  # 0.99 %
     present = data.labels(shares, shares, shares, 1)["present"][0]
     assert present.nonzero()[0].tolist() == [2]
+
+
+def test_normals_are_those_of_a_plane(modules) -> None:
+    data = modules["data"]
+    normal = np.array([0.3, -0.5, 0.8]) / np.linalg.norm([0.3, -0.5, 0.8])
+    v, u = np.mgrid[: data.HEIGHT, : data.WIDTH].astype("float64")
+    rays = np.stack(
+        [
+            (u - (data.WIDTH - 1) / 2) / data.FOCAL,
+            (v - (data.HEIGHT - 1) / 2) / data.FOCAL,
+            np.ones_like(u),
+        ],
+        axis=-1,
+    )
+    depth = (4.0 / (rays @ normal))[None]
+    depth[0, 70, 90] = 0.0  # not known
+    found = data.normals(depth.astype("float32"))[0]
+    inside = found[data.REACH : -data.REACH, data.REACH : -data.REACH]
+    known = ~np.isnan(inside[..., 0])
+    assert (~known).sum() == (2 * data.REACH + 1) ** 2
+    np.testing.assert_allclose(
+        inside[known], np.broadcast_to(normal, (known.sum(), 3)), atol=1e-4
+    )
+    assert np.isnan(found[: data.REACH]).all()
+    seen = data.Part(
+        np.zeros((1, 2, 3, 3), "uint8"),
+        {
+            "normals": found[None],
+            "boundary": np.zeros((1, 4, 4)),
+            "seg40": np.ones((1, 4, 4)),
+        },
+    )
+    turned = seen.mirrored().y["normals"][1]
+    np.testing.assert_array_equal(turned[:, ::-1] * [-1, 1, 1], found)
 
 
 def test_the_official_split(modules, data_dir) -> None:
