@@ -40,7 +40,8 @@ class Fusion(Backbone):
       needs in the places of a map, or the words of a text;
     - `"maps"`: the maps side by side, place by place, and the v_m of what is no map at
       every place; the joint blocks are 3 x 3 convolutions. For inputs that show the
-      same places, such as a photo and its depth, and tasks that speak of places.
+      same places, such as a photo and its depth, and tasks that speak of places; images
+      of any size must have one size in each row.
 
     Args:
         encoders: Dict input name -> backbone, or the name of one. A dict in place of a

@@ -22,13 +22,13 @@ SAMPLERS = ("tpe", "gp", "random")
 class Search(SearchTuner):
     """A search of multi-task models in which nothing has to be chosen.
 
-    The first trial has the defaults, the second (where sharing depth is searched) the
-    same and nothing shared, which is what single-task models reach. After some random
-    ones a tree of Parzen estimators proposes what to try; trials that are hopeless end
-    early; all are compared by their improvement over single-task models, in which no
-    task's gain pays for another one's collapse; the best three are trained again on
-    fresh seeds before one is called the best. On JAX, small nets train many at a time.
-    Each of these can be given instead.
+    The first trial has the defaults, the second the same and nothing shared, which is
+    what single-task models reach (where a sharing depth from 0 on is searched, and no
+    points are given). After some random ones a tree of Parzen estimators proposes what
+    to try; trials that are hopeless end early; all are compared by their improvement
+    over single-task models, in which no task's gain pays for another one's collapse;
+    the best three are trained again on fresh seeds before one is called the best. On
+    JAX, small nets train many at a time. Each of these can be given instead.
 
     Args:
         hypermodel: A `kmtl.HyperModel` (or a function of `hp` that returns a compiled

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras_tuner
@@ -133,10 +133,15 @@ class StudyOracle(StudyTrials):
         # Drawn from what has been tried, not from what this process has drawn.
         state = np.random.SeedSequence([self.seed, index]).generate_state(1)[0]
         self.draw_seed = int(state) % (2**31 - 2**20)
-        known = points.first_values(self.get_space())[index : index + 1]
-        if known and points.identity(known[0]) not in self.tried:
-            return {"status": TrialStatus.RUNNING, "values": known[0]}
+        known = points.first_values(self.get_space())
+        if index < len(known) and self._begun_with(known[:index]):
+            return {"status": TrialStatus.RUNNING, "values": known[index]}
         return self.populate_space(str(index))
+
+    def _begun_with(self, known: Sequence[Values]) -> bool:
+        """Whether the trials so far have these values; users may have given others."""
+        tried = [trial.hyperparameters.values for trial in self.trials.values()]
+        return len(tried) == len(known) and all(map(points.alike, tried, known))
 
     def random_proposal(self) -> dict[str, Any]:
         """Values drawn at random, as `populate_space` returns them."""
@@ -292,14 +297,15 @@ class StudyOracle(StudyTrials):
     def should_stop(self, trial_id: str) -> bool:
         """Whether the rule gives the trial no hope, after its last reported epoch.
 
-        What every search begins with is measured whole: others are compared with it.
+        What a search begins with is measured whole, for others are compared with it;
+        not by Hyperband, whose trials share out the epochs.
         """
         if self.rule is None:
             return False
-        if not isinstance(self.rule, Brackets):  # whose trials share out the epochs
-            values = points.identity(self.trials[trial_id].hyperparameters.values)
+        if not isinstance(self.rule, Brackets):
+            values = self.trials[trial_id].hyperparameters.values
             first = points.first_values(self.get_space())
-            if values in map(points.identity, first):
+            if any(points.alike(values, known) for known in first):
                 return False
         return self.rule.stops(self, trial_id)
 

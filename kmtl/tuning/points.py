@@ -88,21 +88,37 @@ def enqueue(oracle: Oracle, values: Values) -> int | None:
 
 
 def first_values(space: Any) -> list[dict[str, Any]]:
-    """What every search begins with, best known first.
+    """What a search begins with, best known first, unless points are given to it.
 
     The defaults, and where their tasks share blocks but need not, the same without:
     what single-task models reach, below which no search has to end.
 
     Args:
         space: `keras_tuner.HyperParameters`.
+
+    Returns:
+        Values as the study has them.
     """
     usual = default_values(space)
-    apart = {
-        hp.name: 0
-        for hp in space.space
-        if hp.name.startswith(DEPTH) and usual.get(hp.name) and _contains(hp, 0)
-    }
-    return [usual, default_values(space, apart)] if apart else [usual]
+    apart = {}
+    if usual.get("sharing", "hard") == "hard":  # other schemes know no depth
+        for hp in space.space:
+            depth = usual.get(hp.name)
+            own = hp.name == DEPTH or hp.name.startswith(f"{DEPTH}_")
+            if own and type(depth) is int and depth > 0 and _contains(hp, 0):
+                apart[hp.name] = 0
+    found = [usual, default_values(space, apart)] if apart else [usual]
+    return [studies.encode(space, values)[2] for values in found]
+
+
+def alike(one: Values, other: Values) -> bool:
+    """Whether two trials have the same values, but for what storages round."""
+    return one.keys() == other.keys() and all(
+        math.isclose(value, other[name], rel_tol=1e-6)
+        if isinstance(value, float) and isinstance(other[name], (int, float))
+        else value == other[name]
+        for name, value in one.items()
+    )
 
 
 def default_values(space: Any, chosen: Values | None = None) -> dict[str, Any]:

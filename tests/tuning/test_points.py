@@ -7,10 +7,10 @@ from typing import Any
 import keras
 import keras_tuner
 import pytest
-from search_tools import TASKS, Planted, make_tuner, outcome, run, valley
+from search_tools import TASKS, Planted, data, make_tuner, outcome, run, valley
 
 import kmtl
-from kmtl.tuning import Choice, TaskWeights, UniformWeights, WeightGrid
+from kmtl.tuning import Choice, TaskWeights, UniformWeights, WeightGrid, points
 from kmtl.tuning.points import hyperparameters_of
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -177,3 +177,50 @@ def test_a_warm_start_begins_with_the_best_of_before(tmp_path: Path) -> None:
         make_tuner(tmp_path / "other", warm_start=tmp_path)
     with pytest.raises(TypeError, match="must be a tuner"):
         make_tuner(tmp_path / "other", warm_start=3)
+
+
+def test_what_a_search_begins_with() -> None:
+    hp = keras_tuner.HyperParameters()
+    hp.Int("sharing_depth", 0, 3, default=3)
+    hp.Float("rate", 0, 0.5, default=0)  # stored as 0.0
+    usual, apart = points.first_values(hp)
+    assert usual == {"sharing_depth": 3, "rate": 0.0}
+    assert apart == {"sharing_depth": 0, "rate": 0.0}
+    assert all(type(values["rate"]) is float for values in (usual, apart))
+    hp = keras_tuner.HyperParameters()
+    hp.Boolean("sharing_depthwise", default=True)
+    hp.Int("sharing_depth", 1, 3, default=3)  # something is always shared
+    assert len(points.first_values(hp)) == 1
+    hp = keras_tuner.HyperParameters()
+    hp.Choice("sharing", ["mmoe", "hard"])
+    hp.Int("sharing_depth", 0, 3, default=3)  # of which MMoE knows nothing
+    assert len(points.first_values(hp)) == 1
+
+
+def test_enqueued_points_come_instead_of_known_ones(tmp_path: Path) -> None:
+    """And a search whose first trial shares nothing already comes to an end."""
+
+    def build(hp):
+        depth = hp.Int("sharing_depth", 0, 1, default=1)
+        rate = hp.Float("rate", 0, 0.5, default=0)
+        model = kmtl.build_mlp(
+            tasks=TASKS,
+            input_shape=(2,),
+            units=(2,),
+            sharing_depth=depth,
+            dropout=rate,
+            seed=0,
+        )
+        model.compile("adam")
+        return model
+
+    tuner = kmtl.RandomSearch(
+        build,
+        keras_tuner.Objective("val_kind_accuracy", "max"),
+        3,
+        seed=0,
+        directory=tmp_path,
+    )
+    tuner.enqueue({"sharing_depth": 0, "rate": 0})
+    tuner.search(*data(), validation_data=data(), epochs=1, verbose=0)
+    assert len(tuner.oracle.trials) == 3
