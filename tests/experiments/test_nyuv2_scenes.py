@@ -202,6 +202,6 @@ def test_a_fast_run_goes_on(tmp_path) -> None:
     whole = file.read_text("utf-8")
     file.write_text(whole + '{"side": "mtan", "se', "utf-8")  # killed while writing
     assert run() == ""
-    assert file.read_text("utf-8") == whole
+    assert file.read_text("utf-8").startswith(whole)  # mended by the next line
     assert (tmp_path / "examples_fast.png").exists()
     assert "`hard_2`" in (tmp_path / "README_fast.md").read_text("utf-8")
