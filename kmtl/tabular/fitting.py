@@ -114,7 +114,7 @@ def fit_table(
     >>> predictor.predict(frame[:2]).columns.tolist()
     ['cultivar', 'alcohol']
     >>> predictor.leaderboard().groupby("target").size().to_dict()
-    {'alcohol': 4, 'cultivar': 4}
+    {'alcohol': 5, 'cultivar': 5}
 
     Reference: Caruana et al. (greedy averages), ICML 2004.
     """
