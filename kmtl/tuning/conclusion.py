@@ -143,14 +143,10 @@ def _sharing(tuner: Tuner, best: Trial, fresh: Sequence[Any] | None) -> str:
 def _has_defaults(space: HyperParameters, trial: Trial) -> bool:
     """Whether a trial's values are the defaults, up to how a storage rounds them."""
     values = trial.hyperparameters.values
-
-    def alike(one: Any, other: Any) -> bool:
-        if isinstance(one, float) and isinstance(other, (int, float)):
-            return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
-        return one == other
-
-    usual = points.default_values(space)
-    return all(alike(value, values.get(name, value)) for name, value in usual.items())
+    return all(
+        points.same_value(value, values.get(name, value))
+        for name, value in points.default_values(space).items()
+    )
 
 
 def _value(objective: SearchObjective, logs: Mapping[str, float]) -> float:

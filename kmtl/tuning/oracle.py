@@ -300,14 +300,13 @@ class StudyOracle(StudyTrials):
         What a search begins with is measured whole, for others are compared with it;
         not by Hyperband, whose trials share out the epochs.
         """
-        if self.rule is None:
+        if self.rule is None or not self.rule.stops(self, trial_id):
             return False
-        if not isinstance(self.rule, Brackets):
-            values = self.trials[trial_id].hyperparameters.values
-            first = points.first_values(self.get_space())
-            if any(points.alike(values, known) for known in first):
-                return False
-        return self.rule.stops(self, trial_id)
+        if isinstance(self.rule, Brackets):
+            return True
+        values = self.trials[trial_id].hyperparameters.values
+        known = points.first_values(self.get_space())
+        return not any(points.alike(values, first) for first in known)
 
     @keras_tuner.synchronized
     def update_trial(

@@ -114,11 +114,15 @@ def first_values(space: Any) -> list[dict[str, Any]]:
 def alike(one: Values, other: Values) -> bool:
     """Whether two trials have the same values, but for what storages round."""
     return one.keys() == other.keys() and all(
-        math.isclose(value, other[name], rel_tol=1e-6)
-        if isinstance(value, float) and isinstance(other[name], (int, float))
-        else value == other[name]
-        for name, value in one.items()
+        same_value(value, other[name]) for name, value in one.items()
     )
+
+
+def same_value(one: Any, other: Any) -> bool:
+    """Whether two values of a hyperparameter are one, up to how a storage rounds it."""
+    if isinstance(one, float) and isinstance(other, (int, float)):
+        return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
+    return bool(one == other)
 
 
 def default_values(space: Any, chosen: Values | None = None) -> dict[str, Any]:
