@@ -32,6 +32,17 @@ def replica_count() -> int:
     return 1
 
 
+def replica_index() -> Tensor:
+    """Which of the replicas runs this: 0 up to their number."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        context = tf.distribute.get_replica_context()
+        if context is not None:
+            return context.replica_id_in_sync_group
+    return 0
+
+
 def masked_mean(
     values: Tensor, weights: Tensor, axis: int | None = None
 ) -> tuple[Tensor, Tensor]:

@@ -1,14 +1,24 @@
-"""Area under the ROC curve per label column, from streamed histograms."""
+"""Area under the ROC curve per label column: exact up to some thousand rows, and from
+a streamed histogram beyond."""
 
 from __future__ import annotations
 
 import keras
+import numpy as np
 from keras import ops
 
-from kmtl.losses.masked import all_replicas_sum
+from kmtl.losses.masked import all_replicas_sum, replica_count, replica_index
+from kmtl.metrics.kept_scores import (
+    bins_of_scores,
+    exact_area,
+    is_concrete,
+    write_rows,
+)
 from kmtl.metrics.undefined import nan_where, ratio
 from kmtl.typing import Config, DType, Tensor
 
+# Scores that are kept, per column: all columns together, and the bounds for one.
+MOST_SCORES, FEWEST_ROWS, MOST_ROWS = 2**20, 1024, 2**17
 # Fine bins for few columns, and a bounded state for many.
 FEWEST_BINS, MOST_BINS, MOST_COUNTS = 1024, 4096, 2**16
 #: Scores are told apart up to exp(16) / 2, 4 million, spreads from the centre.
@@ -24,29 +34,37 @@ class AUC(keras.metrics.Metric):
     """ROC-AUC, averaged over the columns that have both classes; NaN without any.
 
     Keras' own AUC counts a column without positives as 0 and knows no missing entry
-    per column, so ours keeps, per column, a histogram of the logits of each class; ties
-    inside a bin count half. The bins are fitted to each column's first labelled batch:
-    0.008 of its spread wide around its centre and 0.8 % of the distance to it farther
-    out (at 4096 bins), so that logits of any size are told apart.
+    per column, so ours keeps, per column, the labelled scores: the result is that of
+    scikit-learn's `roc_auc_score`. Columns with more labels than are kept come from a
+    histogram of the scores of each class; ties inside a bin count half. Its bins are
+    fitted to each column's first labelled batch: 0.008 of its spread wide around its
+    centre and 0.8 % of the distance to it farther out (at 4096 bins), so that logits of
+    any size are told apart.
 
     Args:
         columns: Number of label columns K; labels, outputs (logits), mask `(N, K)`.
         bins: Number of histogram bins over the scores. Defaults to 4096, and to fewer
             (down to 1024) for more than 16 columns.
+        rows: Rows that are kept, 8 bytes per row and column. Defaults to 131072, and to
+            fewer (down to 1024) for more than 8 columns.
     """
 
     def __init__(
         self,
         columns: int = 1,
         bins: int | None = None,
+        rows: int | None = None,
         name: str | None = None,
         dtype: DType = "float32",
     ):
         super().__init__(name=name, dtype=dtype)
         if bins is None:
             bins = min(MOST_BINS, max(FEWEST_BINS, MOST_COUNTS // columns))
+        if rows is None:
+            rows = min(MOST_ROWS, max(FEWEST_ROWS, MOST_SCORES // columns))
         self.columns = columns
         self.bins = bins
+        self.rows = rows
         self.histogram = self.add_variable(
             (2 * columns * bins,), "zeros", dtype=self.dtype, name="histogram"
         )
@@ -57,11 +75,26 @@ class AUC(keras.metrics.Metric):
         self.spread = self.add_variable(
             (columns,), "zeros", dtype=self.dtype, name="spread"
         )
+        #: Scores, and their weights: positive for label 1, negative for 0.
+        self.kept = self.add_variable(
+            (rows, columns, 2), "zeros", dtype="float32", name="kept"
+        )
+        #: Rows that are kept, and rows that there was no room for.
+        self.seen, self.lost = (
+            self.add_variable((), "zeros", dtype="int32", name=name)
+            for name in ("seen", "lost")
+        )
+
+    def scored(self, labels: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores in float32's range, and labels of which those above 0.5 are of the
+        positive class; each `(N, K)`."""
+        score = ops.clip(ops.cast(outputs, "float32"), -LARGEST, LARGEST)
+        return score, ops.cast(labels, "float32")
 
     def update_state(
         self, labels: Tensor, outputs: Tensor, sample_weight: Tensor | None = None
     ) -> None:
-        score = ops.clip(ops.cast(outputs, "float32"), -LARGEST, LARGEST)
+        score, labels = self.scored(labels, outputs)
         if sample_weight is None:
             weight = ops.ones_like(score)
         else:
@@ -74,7 +107,9 @@ class AUC(keras.metrics.Metric):
         distance = ops.arcsinh((score - centre) / ops.where(spread > 0, spread, 1.0))
         place = (ops.clip(distance, -REACH, REACH) / REACH + 1.0) * (self.bins / 2)
         bins = ops.cast(ops.clip(place, 0, self.bins - 1), "int32")
-        labels = ops.cast(ops.cast(labels, "float32") > 0.5, "int32")
+        positive = labels > 0.5
+        self._keep(score, ops.where(positive, weight, -weight))
+        labels = ops.cast(positive, "int32")
         columns = ops.arange(self.columns, dtype="int32")
         index = (labels * self.columns + columns) * self.bins + bins
         self.histogram.assign_add(
@@ -87,6 +122,19 @@ class AUC(keras.metrics.Metric):
                 self.dtype,
             )
         )
+
+    def _keep(self, score: Tensor, weight: Tensor) -> None:
+        """Write down a batch, each replica in a part of its own."""
+        share = self.rows // replica_count()
+        batch = ops.stack([score, weight], axis=-1)[:share]
+        # Read before they are assigned: on TensorFlow this is the variable itself.
+        seen = ops.convert_to_tensor(self.seen)
+        first = ops.minimum(seen, share - ops.shape(batch)[0])
+        end = seen + ops.shape(score)[0]
+        write_rows(self.kept, replica_index() * share + first, batch)
+        # Where a batch does not fit, what is kept is of no use any more.
+        self.lost.assign_add(ops.maximum(end - share, 0))
+        self.seen.assign(ops.minimum(end, share))
 
     def _scale(self, score: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         """Centre and spread of each column `(K,)`: those of its first labelled batch.
@@ -110,19 +158,57 @@ class AUC(keras.metrics.Metric):
         return centre, spread
 
     def result(self) -> Tensor:
-        area, defined = self.of_columns()
-        return ratio(ops.sum(area * defined), ops.sum(defined))
+        """Exact; inside of a compiled step, where sorting would take longer than the
+        step, as the histogram has it."""
+        return _mean(*self.of_columns())
+
+    def exact_result(self, rows: int | None = None) -> Tensor:
+        """`result`, exact inside of compiled code too.
+
+        Args:
+            rows: How many may have been seen at most. Defaults to all that are kept.
+        """
+        return _mean(*self.exact_columns(rows))
 
     def of_columns(self) -> tuple[Tensor, Tensor]:
         """Area of each column, and 1 where it has both classes, else 0; each `(K,)`."""
+        return self.exact_columns() if is_concrete(self.lost) else self._binned()
+
+    def exact_columns(self, rows: int | None = None) -> tuple[Tensor, Tensor]:
+        """`of_columns`, exact inside of compiled code too."""
+        if is_concrete(self.lost):
+            if int(self.lost):
+                return self._binned()
+            kept = ops.convert_to_numpy(self.kept)
+            found = [exact_area(kept[:, i]) for i in range(self.columns)]
+            areas, defined = np.array(found, self.dtype).T
+            return areas, defined
+        kept = ops.convert_to_tensor(self.kept)[:rows]
+        binned, defined = self._binned()
+        exact, _ = _area(*bins_of_scores(kept))
+        complete = ops.convert_to_tensor(self.lost) == 0
+        return ops.where(complete, ops.cast(exact, self.dtype), binned), defined
+
+    def _binned(self) -> tuple[Tensor, Tensor]:
+        """`of_columns` as the histogram has it."""
         histogram = ops.reshape(self.histogram, (2, self.columns, self.bins))
-        negative, positive = histogram[0], histogram[1]
-        below = ops.cumsum(negative, axis=-1) - negative
-        wins = ops.sum(positive * (below + 0.5 * negative), axis=-1)
-        pairs = ops.sum(negative, -1) * ops.sum(positive, -1)
-        # A NaN among the pairs stays one.
-        defined = ops.cast(ops.not_equal(pairs, 0), self.dtype)
-        return ops.divide_no_nan(wins, pairs), defined
+        return _area(histogram[0], histogram[1])
 
     def get_config(self) -> Config:
-        return {**super().get_config(), "columns": self.columns, "bins": self.bins}
+        sizes = {"columns": self.columns, "bins": self.bins, "rows": self.rows}
+        return {**super().get_config(), **sizes}
+
+
+def _area(negative: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+    """Area from the weights of each class in bins of rising scores, `(K, bins)`, and 1
+    where both classes are there."""
+    below = ops.cumsum(negative, axis=-1) - negative
+    wins = ops.sum(positive * (below + 0.5 * negative), axis=-1)
+    pairs = ops.sum(negative, -1) * ops.sum(positive, -1)
+    # A NaN among the pairs stays one.
+    defined = ops.cast(ops.not_equal(pairs, 0), negative.dtype)
+    return ops.divide_no_nan(wins, pairs), defined
+
+
+def _mean(area: Tensor, defined: Tensor) -> Tensor:
+    return ratio(ops.sum(area * defined), ops.sum(defined))

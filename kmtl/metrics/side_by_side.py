@@ -41,7 +41,7 @@ def side_by_side(metric: keras.metrics.Metric, tasks: int) -> keras.metrics.Metr
     if plain and _inherits(kind, MaskedMean, ("update_state", "result")):
         return MeansOfTasks(metric, tasks)
     if kind is AUC and metric.columns == 1:
-        columns: Any = AUC(tasks, bins=metric.bins, name=metric.name)
+        columns: Any = AUC(tasks, metric.bins, metric.rows, name=metric.name)
         return ColumnsOfTasks(columns)
     if kind is R2 and metric.columns == 1:
         return ColumnsOfTasks(R2(tasks, name=metric.name))
@@ -108,5 +108,14 @@ class ColumnsOfTasks(keras.metrics.Metric):
         self.columns.update_state(*parts)
 
     def result(self) -> Tensor:
-        values, known = self.columns.of_columns()
-        return nan_where(known == 0, values)
+        return _by_task(*self.columns.of_columns())
+
+    def exact_result(self, rows: int | None = None) -> Tensor:
+        """`result`, exact inside of steps too."""
+        if not isinstance(self.columns, AUC):
+            return self.result()
+        return _by_task(*self.columns.exact_columns(rows))
+
+
+def _by_task(values: Tensor, known: Tensor) -> Tensor:
+    return nan_where(known == 0, values)

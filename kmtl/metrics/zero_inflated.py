@@ -48,13 +48,11 @@ class ZeroInflatedLikelihood(MaskedMean):
 class PositiveAUC(AUC):
     """ROC-AUC of the probability of being above 0, for "above 0"."""
 
-    def update_state(
-        self, labels: Tensor, outputs: Tensor, sample_weight: Tensor | None = None
-    ) -> None:
-        labels = ops.cast(ops.convert_to_tensor(labels) > 0, "float32")
+    def scored(self, labels: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
         outputs = ops.cast(outputs, "float32")
         share = outputs[..., 1:2]
         if outputs.shape[-1] == 2:  # Poisson's may be 0 too
             rate = outputs[..., :1] / ops.maximum(share, 1e-30)
             share = -share * ops.expm1(-rate)
-        super().update_state(labels, ops.log(ops.maximum(share, 1e-30)), sample_weight)
+        positive = ops.cast(ops.convert_to_tensor(labels) > 0, "float32")
+        return ops.log(ops.maximum(share, 1e-30)), positive

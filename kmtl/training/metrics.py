@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -139,8 +139,7 @@ class TaskMetrics:
 
     def objects(self) -> list:
         """The Keras metric objects."""
-        alone = [metric for _, metric, _ in self.entries.values()]
-        return [*alone, *(pair[0] for pairs in self._alike.values() for pair in pairs)]
+        return [metric for _, metric in self._named()]
 
     @property
     def groups(self) -> list[tuple[TaskName, ...]]:
@@ -185,25 +184,34 @@ class TaskMetrics:
 
     def vectors(self) -> list[tuple[tuple[str, ...], Tensor]]:
         """What `results` gives, as names and a vector of their values, in any order."""
-        found: list[tuple[tuple[str, ...], Tensor]] = [
-            ((key,), ops.reshape(ops.cast(entry[1].result(), "float32"), (1,)))
-            for key, entry in self.entries.items()
+        return [
+            (names, ops.reshape(ops.cast(metric.result(), "float32"), (len(names),)))
+            for names, metric in self._named()
         ]
-        for pairs in self._alike.values():
-            found += [
-                (tuple(keys), ops.cast(metric.result(), "float32"))
-                for metric, keys in pairs
-            ]
-        return found
 
     def results(self) -> dict[str, Tensor]:
         """Log name -> value."""
-        found = {key: entry[1].result() for key, entry in self.entries.items()}
-        for pairs in self._alike.values():
-            for metric, keys in pairs:
-                values = ops.unstack(metric.result(), len(keys))
-                found.update(zip(keys, values, strict=True))
+        found = _by_name((names, metric.result()) for names, metric in self._named())
         return {key: found[key] for key in self.names}
+
+    def exact_results(self, rows: int | None = None) -> dict[str, Tensor]:
+        """Log name -> value of the metrics that are less exact inside of steps.
+
+        Args:
+            rows: How many may have been seen at most, where that is known.
+        """
+        return _by_name(
+            (names, metric.exact_result(rows))
+            for names, metric in self._named()
+            if hasattr(metric, "exact_result")
+        )
+
+    def _named(self) -> list[tuple[tuple[str, ...], keras.metrics.Metric]]:
+        """The metrics, each with the log names of its values."""
+        found = [((key,), entry[1]) for key, entry in self.entries.items()]
+        for pairs in self._alike.values():
+            found += [(tuple(keys), metric) for metric, keys in pairs]
+        return found
 
     def _make(
         self, task: Task, spec: Any
@@ -243,3 +251,11 @@ class TaskMetrics:
 
 def _inner(metric: keras.metrics.Metric) -> keras.metrics.Metric:
     return metric.metric if isinstance(metric, KerasMetric) else metric
+
+
+def _by_name(found: Iterable[tuple[tuple[str, ...], Tensor]]) -> dict[str, Tensor]:
+    values: dict[str, Tensor] = {}
+    for names, result in found:
+        parts = ops.unstack(result, len(names)) if result.ndim else [result]
+        values.update(zip(names, parts, strict=True))
+    return values

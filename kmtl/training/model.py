@@ -477,8 +477,12 @@ class MultiTaskModel(TaskAccess):
         # step has computed them from the same state. Replicas have parts of it each.
         own = type(self).train_step is MultiTaskModel.train_step
         if logs and own and not self._has_replicas():
-            return logs
+            return {**logs, **self._exact_logs()}
         return super()._get_metrics_result_or_logs(logs)
+
+    def _exact_logs(self) -> dict[str, float]:
+        found = self._state.metrics.exact_results()
+        return {name: float(value) for name, value in found.items()}
 
     def _has_replicas(self) -> bool:
         if keras.backend.backend() != "tensorflow":
@@ -698,6 +702,7 @@ class MultiTaskModel(TaskAccess):
         logs = super().train_on_batch(
             x, y, sample_weight, class_weight=class_weight, return_dict=True
         )
+        logs.update(self._exact_logs())
         self._state.guards.check(self, "since the last `reset_metrics()`")
         return self._in_order(logs, return_dict)
 
@@ -713,6 +718,7 @@ class MultiTaskModel(TaskAccess):
         self._require_compile("test_on_batch")
         x, y, sample_weight = prepare(self, x, y, sample_weight)
         logs = super().test_on_batch(x, y, sample_weight, return_dict=True)
+        logs.update(self._exact_logs())
         self._state.guards.check(self, "since the last `reset_metrics()`")
         return self._in_order(logs, return_dict)
 

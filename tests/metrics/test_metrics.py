@@ -50,6 +50,16 @@ def data(kind: str):
     return labels, outputs, mask
 
 
+def compiled(function):
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    import tensorflow as tf
+
+    return tf.function(function)
+
+
 def binary(score):
     return lambda y, s: score(y.ravel(), s.ravel() > 0)
 
@@ -205,16 +215,15 @@ def test_auc_equals_sklearn_per_column() -> None:
     metric = metrics.AUC(columns=3)
     assert np.isnan(metric.result())
     assert value(metric, labels, outputs, mask) == pytest.approx(
-        np.mean(exact), abs=2e-3
+        np.mean(exact), abs=1e-6
     )
-    # The bins are those of the first batch.
     assert value(metric, labels, outputs, mask, (7, 1, 50, 2)) == pytest.approx(
-        np.mean(exact), abs=2e-3
+        np.mean(exact), abs=1e-6
     )
     # A column with one class only has no AUC and is left out.
     labels[:, 1] = 1.0
     assert value(metric, labels, outputs, mask) == pytest.approx(
-        np.mean([exact[0], exact[2]]), abs=2e-3
+        np.mean([exact[0], exact[2]]), abs=1e-6
     )
     labels[:] = 0.0
     assert np.isnan(value(metric, labels, outputs, mask))
@@ -232,6 +241,10 @@ def test_auc_of_logits_of_any_size(scale: float, shift: float) -> None:
     expected = reference.roc_auc_score(labels[:, 0], outputs[:, 0].astype("float64"))
     for sizes in ((400,), (32, 368)):
         got = value(metrics.AUC(), labels, outputs, sizes=sizes)
+        assert got == pytest.approx(expected, abs=1e-6)
+        # Of more rows than are kept, from the histogram, whose bins are fitted to the
+        # first batch.
+        got = value(metrics.AUC(rows=399), labels, outputs, sizes=sizes)
         assert got == pytest.approx(expected, abs=2e-3)
 
 
@@ -243,13 +256,18 @@ def test_auc_with_scores_far_out() -> None:
     outputs[200] = np.inf
     finite = np.minimum(outputs, 1e6)[:, 0]
     assert value(metrics.AUC(), labels, outputs, sizes=(32, 368)) == pytest.approx(
+        reference.roc_auc_score(labels[:, 0], finite), abs=1e-6
+    )
+    few = metrics.AUC(rows=100)
+    assert value(few, labels, outputs, sizes=(32, 368)) == pytest.approx(
         reference.roc_auc_score(labels[:, 0], finite), abs=2e-3
     )
     outputs[7] = np.nan
-    assert np.isnan(value(metrics.AUC(), labels, outputs, sizes=(32, 368)))
     mask = np.ones_like(labels)
     mask[7] = 0.0
-    assert np.isfinite(value(metrics.AUC(), labels, outputs, mask, (32, 368)))
+    for metric in (metrics.AUC(), few):
+        assert np.isnan(value(metric, labels, outputs, sizes=(32, 368)))
+        assert np.isfinite(value(metric, labels, outputs, mask, (32, 368)))
 
 
 def test_auc_by_hand() -> None:
@@ -266,7 +284,38 @@ def test_auc_by_hand() -> None:
     assert value(metrics.AUC(), labels, sure, sizes=(4,)) == 1.0
 
 
+def test_auc_with_weights_equals_sklearn() -> None:
+    labels, outputs, mask = data("yes")
+    outputs = np.round(outputs, 1)  # ties
+    weights = mask * np.random.default_rng(1).uniform(0.1, 3.0, mask.shape)
+    expected = np.mean(
+        [
+            reference.roc_auc_score(labels[:, i], outputs[:, i], sample_weight=w)
+            for i, w in enumerate(weights.T)
+        ]
+    )
+    for sizes in ((60,), (7, 50, 3)):
+        got = value(metrics.AUC(3), labels, outputs, weights, sizes)
+        assert got == pytest.approx(expected, abs=1e-6)
+
+
+def test_auc_inside_of_compiled_code() -> None:
+    labels, outputs, mask = data("yes")
+    metric = metrics.AUC(3)
+    expected = value(metric, labels, outputs, mask, (50, 10))
+    exact = compiled(lambda: metric.exact_result(ROWS))()
+    assert float(exact) == pytest.approx(expected, abs=1e-6)
+    binned = compiled(metric.result)()  # what the logs of a step show
+    assert float(binned) == pytest.approx(expected, abs=1e-2)
+    few = metrics.AUC(3, rows=59)
+    value(few, labels, outputs, mask, (50, 10))
+    assert float(few.result()) == pytest.approx(float(binned), abs=1e-6)
+    assert float(compiled(few.exact_result)()) == pytest.approx(float(binned), abs=1e-6)
+
+
 def test_auc_of_many_columns_stays_small() -> None:
+    assert metrics.AUC(columns=8).rows == 131072
+    assert metrics.AUC(columns=100).rows == 10485
     assert metrics.AUC(columns=16).bins == 4096
     assert metrics.AUC(columns=1000).bins == 1024
     assert metrics.AUC.from_config(metrics.AUC(columns=32).get_config()).bins == 2048

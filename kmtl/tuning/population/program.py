@@ -189,7 +189,7 @@ class Program:
         else:
             batches = (jnp.asarray(self._validation_rows), starts)
             metrics, _ = jax.lax.scan(step, metrics, batches)
-        return self._results(metrics)
+        return self._results(metrics, exact=parts * size)
 
     def _batch(self, data: Data, rows: Any, start: Any, count: int, pads: bool) -> Any:
         x, y, weight = keras.tree.map_structure(
@@ -218,9 +218,12 @@ class Program:
         finally:
             self.model._state.rows = None
 
-    def _results(self, metrics: list) -> dict:
+    def _results(self, metrics: list, exact: int = 0) -> dict:
+        """Logs; if they are to be exact, of at most so many rows."""
         with self._holding(self.model.metrics_variables, metrics):
             logs = self.model.get_metrics_result()
+            if exact:
+                logs.update(self.model._state.metrics.exact_results(exact))
         return {name: jnp.asarray(value) for name, value in logs.items()}
 
     def _holding(self, variables: list, values: list) -> Any:
