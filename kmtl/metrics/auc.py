@@ -177,9 +177,10 @@ class AUC(keras.metrics.Metric):
     def exact_columns(self, rows: int | None = None) -> tuple[Tensor, Tensor]:
         """`of_columns`, exact inside of compiled code too."""
         if is_concrete(self.lost):
-            if int(self.lost):
+            # (Of a strategy's variables the sum is a tensor, and they are none.)
+            if int(self.lost + 0):
                 return self._binned()
-            kept = ops.convert_to_numpy(self.kept)
+            kept = ops.convert_to_numpy(self.kept + 0)
             found = [exact_area(kept[:, i]) for i in range(self.columns)]
             areas, defined = np.array(found, self.dtype).T
             return areas, defined
