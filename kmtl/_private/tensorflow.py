@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from kmtl.typing import Data
@@ -9,6 +10,18 @@ from kmtl.typing import Data
 #: Attributes of a `tf.function` that stays a call in the graph: no argument of
 #: `tf.function` says so, and inlined, an untaken branch runs operation by operation.
 STAYS_A_CALL: dict[str, Any] = {"_noinline": True}
+
+
+#: Data sets whose iterators make those of their inputs when they come to them.
+_MAKE_LATER = ("_RepeatDataset", "_ConcatenateDataset")
+
+
+def begins_later(data: Data) -> bool:
+    """Whether a pass over what a data set reads from begins in the middle of its own.
+
+    Such a pass is shuffled when it is come to, not when an iterator is made.
+    """
+    return any(type(node).__name__ in _MAKE_LATER for node in _sources(data))
 
 
 def unfilled_caches(data: Data) -> list[Data]:
@@ -19,15 +32,21 @@ def unfilled_caches(data: Data) -> list[Data]:
     """
     import tensorflow as tf
 
-    found, pending, seen = [], [data], set()
-    while pending:
-        node = pending.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        pending += node._inputs()
+    found = []
+    for node in _sources(data):
         if type(node).__name__ == "CacheDataset":
             name = node._filename.numpy().decode()
             if not name or not tf.io.gfile.exists(f"{name}.index"):
                 found.append(node)
     return found[::-1]
+
+
+def _sources(data: Data) -> Iterator[Data]:
+    """A data set and all that it is made from, once each."""
+    pending, seen = [data], set()
+    while pending:
+        node = pending.pop()
+        if id(node) not in seen:
+            seen.add(id(node))
+            pending += node._inputs()
+            yield node

@@ -69,8 +69,7 @@ def mixture(
         `kmtl.evaluate`, `fit_run` and `search` take as a `kmtl.data.Split`, on every
         backend, in populations too; it holds a copy of the rows. Where one of the sets
         is a `tf.data.Dataset` a data set of `(x, y, masks)` batches, which reads while
-        it trains: give it sets that are shuffled, for each epoch begins them anew (a
-        run of `fit_run` that was broken off then goes on in another order). Of
+        it trains: give it sets that are shuffled, for each epoch begins them anew. Of
         `TaskData` a `TaskData` whose training part is a `Mixture`, and the others all
         rows.
 

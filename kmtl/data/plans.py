@@ -202,3 +202,9 @@ def shares_of(
             for name in names
         ]
     return tuple(share / sum(given) for share in given)
+
+
+def with_steps(plan: RowPlan | None, rows: int, steps: int) -> RowPlan:
+    """A plan, or that of one set of so many rows, with epochs of so many batches."""
+    plan = plan or RowPlan(("data",), (rows,), (1.0,))
+    return dataclasses.replace(plan, steps=steps)

@@ -209,11 +209,13 @@ def fit_run(
     Also after Ctrl-C or a kill at any moment. On one CPU an interrupted run ends with
     exactly the numbers of one that was not interrupted, if its data come in an order
     that does not depend on global random state: arrays do; a `tf.data.Dataset` does
-    when its `shuffle` has a seed (kmtl advances it by the epochs that are done);
-    a `keras.utils.PyDataset` has to see to it itself. On a GPU sums come in any order,
-    so that two runs differ in the last digits, and more with time, unless the backend
-    is told otherwise: `tf.config.experimental.enable_op_determinism()`, or on JAX
-    `XLA_FLAGS=--xla_gpu_deterministic_ops=true`.
+    when its `shuffle` has a seed (kmtl advances it by the epochs that are done, and
+    where it repeats others, as a mixture does, reads them); a `keras.utils.PyDataset`
+    has to see to it itself. With `steps_per_epoch` an epoch goes on in the data where
+    the one before ended, and begins a new pass where they end. On a GPU sums come in
+    any order, so that two runs differ in the last digits, and more with time, unless
+    the backend is told otherwise: `tf.config.experimental.enable_op_determinism()`, or
+    on JAX `XLA_FLAGS=--xla_gpu_deterministic_ops=true`.
 
     Args:
         model: A compiled model, built in the same way each time.
@@ -260,17 +262,23 @@ def fit_run(
     >>> history.epoch, len(history.history["size_mae"])
     ([0, 1, 2], 3)
     """
+    from kmtl.data.caches import ENDLESS
+    from kmtl.data.plans import with_steps
     from kmtl.training.sources import arrays_of, is_tf_dataset, plan_of, skip_epochs
 
     epochs = _checks.check_int("epochs", epochs, 1)
-    boards = [_board(Path(folder))] if tensorboard else []
+    own = [_board(Path(folder))] if tensorboard else []
     arrays, plan, folder = arrays_of(data), plan_of(data), Path(folder)
+    steps = fit_options.get("steps_per_epoch")
+    if steps is not None:
+        steps = _checks.check_int("steps_per_epoch", steps, 1)
     folder.mkdir(parents=True, exist_ok=True)
     lock = _lock(folder)
     try:
         setting = run_record.setting_of(
             model, data, validation, batch_size, seed, folder
         )
+        setting["steps_per_epoch"] = steps
         run_record.check(folder, dict(config or {}), setting)
         run = RunCheckpoint(folder, config=config, callbacks=callbacks)
         run._lock = lock
@@ -280,13 +288,20 @@ def fit_run(
             from kmtl.training.user_data import prepare
 
             given = keras.utils.unpack_x_y_sample_weight(arrays)
+            given = prepare(model, *given)
+            if steps is not None:
+                plan = with_steps(plan, len(keras.tree.flatten(given)[0]), steps)
+                del fit_options["steps_per_epoch"]
             data = ShuffledBatches(
-                *prepare(model, *given),
+                *given,
                 batch_size=batch_size or 32,
                 seed=seed,
                 first_epoch=run.epoch,
                 plan=plan,
             )
+        elif is_tf_dataset(data) and steps is not None:
+            data = data if int(data.cardinality()) == ENDLESS else data.repeat()
+            own.append(_Behind(run.epoch * steps))
         elif is_tf_dataset(data):
             skip_epochs(data, run.epoch)
         if validation is not None:
@@ -300,7 +315,7 @@ def fit_run(
             validation_data=validation,
             validation_batch_size=batch_size,
             shuffle=False,
-            callbacks=[*callbacks, *boards, run],
+            callbacks=[*callbacks, *own, run],
             verbose=verbose,
             **fit_options,
         )
@@ -312,6 +327,30 @@ def fit_run(
     history.history = run.history
     model.history = history
     return history
+
+
+class _Behind(keras.callbacks.Callback):
+    """Lets training begin behind so many batches of what Keras reads.
+
+    Not by `skip` of the data set: whatever looks at its first batch would begin passes
+    of its own over all that is left out, and so change the order of those to come.
+    """
+
+    def __init__(self, batches: int):
+        super().__init__()
+        self.batches = batches
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        train = self.model.train_function
+
+        def first(*args: Any) -> Any:
+            self.model.train_function = train
+            for _ in range(self.batches):
+                next(args[-1])
+            return train(*args)
+
+        if self.batches:
+            self.model.train_function = first
 
 
 def _board(folder: Path) -> keras.callbacks.Callback:

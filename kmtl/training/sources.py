@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -19,6 +21,8 @@ from kmtl.training.batches import ShuffledBatches
 from kmtl.training.labels import apply_sample_weight
 from kmtl.training.passed_on import PassedOn
 from kmtl.typing import Batch, Data, Inputs, Labels, SampleWeight, TaskName
+
+logger = logging.getLogger("kmtl")
 
 _ROWS_AT_ONCE = 1024
 _VALUES_AT_ONCE = 2**22
@@ -267,10 +271,17 @@ def skip_epochs(data: Data, epochs: int) -> None:
 
     A data set draws a new order for every iterator that is made of it, whether it is
     used or not. Keras makes two per epoch on TensorFlow when the number of batches is
-    known, else one; making as many leads to the same orders.
+    known, else one; making as many leads to the same orders. Where a data set begins
+    passes over another one in the middle of its own, these epochs are read, too.
     """
+    from kmtl._private.tensorflow import begins_later
+
     known = int(data.cardinality()) >= 0
     per_epoch = 2 if keras.backend.backend() == "tensorflow" and known else 1
-    make: Callable[[], Iterator] = data.__iter__
-    for _ in range(epochs * per_epoch):
-        make()
+    reads = begins_later(data)
+    if reads and epochs:
+        logger.info("Reading %d epochs of the data, to go on behind them.", epochs)
+    for _ in range(epochs):
+        made = [iter(data) for _ in range(per_epoch)]
+        if reads:
+            collections.deque(made[-1], maxlen=0)

@@ -165,6 +165,85 @@ def test_seeded_tf_data_continues_in_the_same_order(
     assert_same(reference, run(tmp_path / "parts", data=data()))
 
 
+def rows_of_set(shuffled: int = 20) -> Any:
+    import tensorflow as tf
+
+    x, y = arrays()
+    y = {"kind": y["kind"].astype("int32"), "size": y["size"]}
+    return tf.data.Dataset.from_tensor_slices((x, y)).shuffle(shuffled, seed=5)
+
+
+def mixture_of_sets() -> Any:
+    kind, size = TASKS
+    x, y = arrays()
+    few = rows_of_set().take(8).map(lambda x, y: (x, {"size": y["size"]}))
+    return kmtl.data.mixture(
+        {kind: (x, {"kind": y["kind"]}), size: few.batch(4)}, "equal", batch_size=8
+    )
+
+
+#: Data that begin a pass over others in the middle of their own, and epochs that end in
+#: the middle of a pass.
+ENDINGS = {
+    "repeated": (lambda: rows_of_set().repeat(2).batch(8), {}),
+    "joined": (lambda: rows_of_set().concatenate(rows_of_set()).batch(8), {}),
+    "mixture": (mixture_of_sets, {}),
+    "endless": (lambda: rows_of_set().repeat().batch(8), {"steps_per_epoch": 4}),
+    "a part": (lambda: rows_of_set().batch(8), {"steps_per_epoch": 2}),
+    "arrays": (arrays, {"steps_per_epoch": 2}),
+}
+LONG = ("repeated", "joined", "a part")
+
+
+@pytest.mark.thorough(on="jax")
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.thorough) if name in LONG else name
+        for name in ENDINGS
+    ],
+)
+def test_epochs_that_end_anywhere_continue_in_the_same_order(
+    tmp_path: Path, name: str
+) -> None:
+    pytest.importorskip("tensorflow")
+    data, options = ENDINGS[name]
+    reference = run(tmp_path / "whole", data=data(), **options)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", Interrupt(2, 1), data=data(), **options)
+    assert_same(reference, run(tmp_path / "parts", data=data(), **options))
+    if options:
+        with pytest.raises(ValueError, match="steps_per_epoch"):
+            run(tmp_path / "parts", data=data(), steps_per_epoch=3)
+
+
+def test_steps_of_an_epoch_see_all_rows_of_arrays(tmp_path: Path) -> None:
+    """Where an epoch ends the next one goes on: no row is left out."""
+    seen = []
+
+    class Rows(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            seen.append(logs["size_mae"])
+
+    x, y = np.zeros((6, 4), "float32"), {"size": np.array([0.0, 0, 0, 0, 0, 6])}
+    model = kmtl.build_mlp(
+        input_shape=(4,), tasks=TASKS[1:], units=(2,), dropout=None, seed=0
+    )
+    model.compile(keras.optimizers.SGD(0.0))
+    fit_run(
+        *(model, (x, y)),
+        folder=tmp_path,
+        epochs=6,
+        batch_size=2,
+        steps_per_epoch=1,
+        callbacks=[Rows()],
+        verbose=0,
+    )
+    # Two passes of three steps: in each one step has the row that is 6 off.
+    assert sorted(np.round(seen, 3).tolist()) == [0.0, 0.0, 0.0, 0.0, 3.0, 3.0]
+    assert seen[:3].count(3.0) == 1
+
+
 @pytest.mark.thorough(on="jax")
 def test_early_stopping_keeps_its_counters_and_best_weights(tmp_path: Path) -> None:
     def stopping() -> Any:
