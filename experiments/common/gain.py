@@ -115,7 +115,7 @@ def _train(problem: Problem, sharing: str, settings: dict[str, Any]) -> seeds.Ch
         input_shape=problem.train[0].shape[1:],
         units=settings["units"],
         sharing=sharing,
-        dropout=None,
+        dropout=settings.get("dropout"),
         rates=settings["rates"],
         seeds=settings["seeds"],
         epochs=settings["epochs"],

@@ -58,7 +58,7 @@ def write(
         experiment: Name of the folder.
     """
     record, found = record_of(kind, settings), runs.found
-    lines = [text.format(**settings), ""]
+    lines = [text.format(**{k: _shown(v) for k, v in settings.items()}), ""]
     tables: dict[str, Any] = {}
     there = {key[0] for key in found}
     for name in (name for name in record["settings"]["data"] if name in there):
@@ -102,3 +102,10 @@ def write(
     result = {**record, "tables": tables}
     (out / "results.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     return result
+
+
+def _shown(setting: Any) -> Any:
+    """A setting as a README has it: what is in a tuple, one by one."""
+    if not isinstance(setting, tuple):
+        return setting
+    return ", ".join(f"{v:,}" if isinstance(v, int) else str(v) for v in setting)

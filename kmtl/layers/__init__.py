@@ -20,6 +20,7 @@ from kmtl.layers.ends import (
     LogSurvival,
     Positive,
     Rate,
+    UnitVectors,
     ZeroInflatedMean,
 )
 from kmtl.layers.film import FiLM
@@ -147,6 +148,7 @@ __all__ = [
     "TextDecoder",
     "ToMembers",
     "TopKGate",
+    "UnitVectors",
 ]
 
 

@@ -21,6 +21,10 @@ _USUAL_SIZE, _LOG_SIZES = 0.2, (-8.0, 4.0)
 _RARE = -2.1972246
 
 
+#: Squared length up to which a vector has no direction.
+_SHORTEST = 1e-12
+
+
 class End(keras.layers.Layer):
     """A layer without weights that computes in float32; `call` says all."""
 
@@ -39,6 +43,26 @@ class End(keras.layers.Layer):
         """The same of Keras' own operations."""
         inputs = keras.Input(batch_shape=self._input_shape, dtype="float32")
         return keras.Model(inputs, self.call(inputs), name=self.name)
+
+
+@keras.saving.register_keras_serializable(package="kmtl")
+class UnitVectors(End):
+    """Vectors on the last axis, divided by their length.
+
+    One of length 0, such as behind units that have died, stays as it is, and its
+    gradient is finite: that of `keras.layers.UnitNormalization` is NaN there on JAX.
+
+    Example:
+
+    >>> layer = kmtl.layers.UnitVectors()
+    >>> np.round(np.asarray(layer(np.array([[3.0, 4.0], [0.0, 0.0]]))), 4).tolist()
+    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
+    """
+
+    def call(self, inputs: Tensor) -> Tensor:
+        inputs = ops.cast(inputs, "float32")
+        squares = ops.sum(ops.square(inputs), axis=-1, keepdims=True)
+        return inputs * ops.rsqrt(ops.where(squares > _SHORTEST, squares, 1.0))
 
 
 @keras.saving.register_keras_serializable(package="kmtl")

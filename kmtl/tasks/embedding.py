@@ -12,6 +12,7 @@ from keras import ops
 from kmtl import _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.layers.class_cosines import ClassCosines
+from kmtl.layers.ends import UnitVectors
 from kmtl.tasks.base import Task
 from kmtl.tasks.heads import HeadContext, vector_head
 from kmtl.typing import Inputs, Shape, Tensor
@@ -191,8 +192,7 @@ class Embedding(Task):
 
     def build_head(self, features: Tensor, head: HeadContext) -> Tensor:
         vectors = vector_head(features, head, self, self.dimensions)
-        unit = keras.layers.UnitNormalization
-        vectors = head.make.layer(unit, "unit", axis=-1, dtype="float32")(vectors)
+        vectors = head.make.layer(UnitVectors, "unit")(vectors)
         if not self.keeps_beside:
             return vectors
         initializer = keras.initializers.GlorotUniform(head.make.layer_seed("classes"))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar
 
-import keras
 import numpy as np
 from keras import ops
 
 from kmtl import _arrays, losses, metrics
 from kmtl._registry import register
+from kmtl.layers.ends import UnitVectors
 from kmtl.tasks import label_rules
 from kmtl.tasks.dense_regression import DenseRegression
 from kmtl.tasks.heads import HeadContext
@@ -123,5 +123,4 @@ class Normals(DenseRegression):
 
     def build_head(self, features: Tensor, head: HeadContext) -> Tensor:
         vectors = super().build_head(features, head)
-        unit = keras.layers.UnitNormalization
-        return head.make.layer(unit, "unit", axis=-1, dtype="float32")(vectors)
+        return head.make.layer(UnitVectors, "unit")(vectors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -114,7 +115,27 @@ def check_training(task: Task, labels: np.ndarray, x: np.ndarray) -> None:
     exercise(model_of([task, other], x), x, given)
 
 
-CHECKS = (check_values, check_holes, check_losses_and_metrics, check_training)
+def check_dead_features(task: Task, labels: np.ndarray, x: np.ndarray) -> None:
+    """A step in which all features are 0, as behind units that died, is finite."""
+    model = model_of([task], x)
+    model.compile(keras.optimizers.SGD(0.01))
+    data = x, {task.name: labels}
+    model.fit(*data, batch_size=len(x), verbose=0)  # what is fitted to data is
+    for variable in model.trainable_variables:
+        if variable.ndim > 1:
+            variable.assign(np.zeros(variable.shape, "float32"))
+    model.fit(*data, batch_size=len(x), verbose=0)
+    for variable in model.trainable_variables:
+        assert np.isfinite(ops.convert_to_numpy(variable)).all(), variable.path
+
+
+CHECKS = (
+    check_values,
+    check_holes,
+    check_losses_and_metrics,
+    check_training,
+    check_dead_features,
+)
 
 
 def check_task(task: Task, labels: Tensor, x: Inputs | None = None) -> None:

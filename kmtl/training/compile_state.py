@@ -29,6 +29,10 @@ class CompileState:
     chooses_steps: bool = False
     #: Names of the values in packed logs.
     log_names: tuple = ()
+    #: These, and the names of all logs in the order that users see.
+    log_order: Any = None
+    #: Packed logs of steps stay so: nobody reads them before the epoch's end.
+    logs_wait: bool = False
     #: `(T,)` bool tensor of the step being traced: the batch has labels.
     present: Tensor | None = None
     #: Every row that `fit` trains on has a label of every task.

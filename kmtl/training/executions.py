@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -29,11 +29,21 @@ _SAVERS = (keras.callbacks.ModelCheckpoint, keras.callbacks.BackupAndRestore)
 
 def sees_batches(callbacks: Callbacks) -> bool:
     """Whether one of `fit`'s callbacks wants to be called for every batch."""
+    return any(map(_sees_batches, _listed(callbacks)))
+
+
+def reads_logs(callbacks: Callbacks) -> bool:
+    """Whether one of them reads the logs of batches."""
+    bar = keras.callbacks.ProgbarLogger
+    return any(isinstance(c, bar) or _sees_batches(c) for c in _listed(callbacks))
+
+
+def _listed(callbacks: Callbacks) -> Sequence[Callback]:
     if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks = callbacks.callbacks
-    elif isinstance(callbacks, keras.callbacks.Callback):
-        callbacks = [callbacks]
-    return any(map(_sees_batches, callbacks or ()))
+        return callbacks.callbacks
+    if isinstance(callbacks, keras.callbacks.Callback):
+        return [callbacks]
+    return callbacks or ()
 
 
 def _sees_batches(callback: Callback) -> bool:

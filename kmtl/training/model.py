@@ -42,7 +42,7 @@ from kmtl.training.memory import memory_advice
 from kmtl.training.optimizer_slots import build_optimizer
 from kmtl.training.packed import groups_in, in_units, opened, packing
 from kmtl.training.packed_labels import open_labels, packed_labels
-from kmtl.training.packed_logs import packed_logs, with_logs
+from kmtl.training.packed_logs import by_name, logs_for, packed_logs, with_logs
 from kmtl.training.progress import shown
 from kmtl.training.task_access import TaskAccess
 from kmtl.training.teaching import as_written
@@ -477,7 +477,7 @@ class MultiTaskModel(TaskAccess):
         # step has computed them from the same state. Replicas have parts of it each.
         own = type(self).train_step is MultiTaskModel.train_step
         if logs and own and not self._has_replicas():
-            return {**logs, **self._exact_logs()}
+            return {**by_name(self, logs), **self._exact_logs()}
         return super()._get_metrics_result_or_logs(logs)
 
     def _exact_logs(self) -> dict[str, float]:
@@ -617,7 +617,8 @@ class MultiTaskModel(TaskAccess):
             validation_data = keras.utils.pack_x_y_sample_weight(
                 given[0], labels, given[2]
             )
-        with advice, streams.first_hand(x, validation_data):
+        quiet = logs_for(self, verbose, callbacks)
+        with advice, quiet, streams.first_hand(x, validation_data):
             history = super().fit(
                 x=x,
                 y=y,
@@ -811,7 +812,8 @@ class MultiTaskModel(TaskAccess):
                 callbacks, counts = kwargs.get("callbacks"), (kwargs.get("steps"),)
                 executions.choose_steps(self, callbacks, x, counts=counts)
         advice = memory_advice(self, batch_size, arrays=y is not None)
-        with advice, streams.first_hand(x):
+        quiet = logs_for(self, verbose, kwargs.get("callbacks"))
+        with advice, quiet, streams.first_hand(x):
             logs = super().evaluate(
                 x=x,
                 y=packed_labels(self, y, sample_weight),

@@ -253,6 +253,8 @@ def _marks(kind: str, check: Callable[..., None]) -> list:
     """On JAX, where every operation is compiled, a few kinds stand for the others."""
     if kind == "text_generation" and check is not tasks.check_values:
         return [pytest.mark.thorough(on="jax")]
+    if check is tasks.check_dead_features:
+        return [pytest.mark.thorough]
     if kind not in TRAINED_TOGETHER:
         return []
     if check is tasks.check_training:

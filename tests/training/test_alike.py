@@ -228,3 +228,30 @@ def test_labels_of_tasks_alike_are_looked_through_as_one() -> None:
     assert not sources.lacks_labels(
         tasks, x, {**y, "t1": np.ones((5, 1))}, None, [names]
     )
+
+
+@pytest.mark.backend
+def test_callbacks_that_read_logs_of_batches_have_them_by_name() -> None:
+    """Elsewhere the logs of steps wait, as one vector, until the epoch's end."""
+    seen = []
+
+    class Reader(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+            seen.append(dict(logs))
+
+    tasks = [kmtl.Regression(f"size{i}") for i in range(2)]
+    model = build(2, tasks)
+    model.run_eagerly = False
+    weights = model.get_weights()
+    y = {name: Y[name] for name in ("size0", "size1")}
+    options = {"batch_size": 4, "shuffle": False, "verbose": 0}
+    read = model.fit(X, y, callbacks=[Reader()], **options).history
+    assert len(seen) == 3
+    assert all(sorted(logs) == sorted(model.metrics_names) for logs in seen)
+    assert seen[-1] == {name: values[0] for name, values in read.items()}
+    model.set_weights(weights)
+    waited = model.fit(X, y, validation_data=(X, y), **options).history
+    assert {name: waited[name] for name in read} == read
+    evaluated = model.evaluate(X, y, batch_size=4, return_dict=True, verbose=0)
+    assert {name: waited[f"val_{name}"][0] for name in evaluated} == evaluated
+    assert model.evaluate(X, y, batch_size=4, return_dict=True) == evaluated  # a bar
