@@ -104,8 +104,12 @@ def write(
     return result
 
 
+class _Shown(tuple):
+    """A setting of several values, as a README has it: one by one."""
+
+    def __format__(self, spec: str) -> str:
+        return ", ".join(f"{v:,}" if isinstance(v, int) else str(v) for v in self)
+
+
 def _shown(setting: Any) -> Any:
-    """A setting as a README has it: what is in a tuple, one by one."""
-    if not isinstance(setting, tuple):
-        return setting
-    return ", ".join(f"{v:,}" if isinstance(v, int) else str(v) for v in setting)
+    return _Shown(setting) if isinstance(setting, tuple) else setting

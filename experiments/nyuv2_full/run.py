@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,13 @@ os.environ["KERAS_BACKEND"] = "jax"  # before Keras is imported
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # common, nyuv2_scenes
 
-import common
 import keras
-from common import table
+from common import nets
 from nyuv2_scenes import data
 
 import kmtl
 from kmtl.backbones import CNN, Fusion
 
-HERE = Path(__file__).resolve().parent
 ALONE, ALL = "photo, own net", "photo, one net for all four"
 DEPTH_ALONE, DEPTH_BOTH = "photo and depth, own net", "photo and depth, one for both"
 TASKS = {
@@ -120,23 +117,18 @@ def rows_of(part: data.Part, names: tuple[str, ...]) -> tuple[dict, dict]:
     return x, {name: found[name] for name in names}
 
 
-def errors_of(model: kmtl.MultiTaskModel, part: data.Part) -> dict[str, float]:
-    scores = kmtl.evaluate(
-        model, rows_of(part, tuple(model.task_names)), batch_size=109
-    ).scores
-    shown = {
-        "semantic": lambda iou: 100 * (1 - iou),
-        "depth": lambda error: 100 * error,
-        "normals": lambda angle: angle,
-        "edges": lambda f1: 100 * (1 - f1),
-    }
-    return {name: float(shown[name](score)) for name, score in scores.items()}
+def load(
+    settings: dict[str, Any], folder: Path | None, seed: int
+) -> tuple[data.Part, data.Part]:
+    if settings["size"] == "fast":
+        return data.stand_in()
+    return data.load(settings["size"], folder)
 
 
 def train(
-    method: str, names: tuple[str, ...], part: data.Part, seed: int, settings: Any
+    method: str, names: tuple[str, ...], parts: tuple, seed: int, settings: Any
 ) -> kmtl.MultiTaskModel:
-    depth = method in (DEPTH_ALONE, DEPTH_BOTH)
+    depth, part = method in (DEPTH_ALONE, DEPTH_BOTH), parts[0]
     model = build(names, part.x.shape[1:], depth, seed, settings)
     size, epochs = settings["batch_size"], settings["epochs"]
     steps = epochs * -(-len(part.x) // size)
@@ -147,33 +139,37 @@ def train(
     return model
 
 
+def measured(model: kmtl.MultiTaskModel, parts: tuple) -> dict[str, dict[str, Any]]:
+    """Task name -> error, and what is shown beside it."""
+    rows = rows_of(parts[1], tuple(model.task_names))
+    scores = kmtl.evaluate(model, rows, batch_size=109).scores
+    error = {
+        "semantic": lambda iou: 100 * (1 - iou),
+        "depth": lambda share: 100 * share,
+        "normals": lambda angle: angle,
+        "edges": lambda f1: 100 * (1 - f1),
+    }
+    shown = {"weights": float(model.count_params())}
+    return {
+        name: {"error": float(error[name](score)), "columns": shown}
+        for name, score in scores.items()
+    }
+
+
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    full = "192 x 144, 100 epochs, for a GPU"
-    options = common.parser(__doc__, HERE, "nyuv2/", full).parse_args(arguments)
-    kind = common.kind_of(options)
-    settings = {"default": DEFAULT, "full": FULL, "fast": FAST}[kind]
-    runs = table.Runs(options.out / f"runs_{kind}.jsonl")
-    parts = None
-    for seed in () if options.report else settings["seeds"]:
-        for method, names in NETS:
-            if all((name, method, seed) in runs.found for name in names):
-                continue
-            if parts is None and options.fast:
-                parts = data.stand_in()
-            parts = parts or data.load(settings["size"], options.data)
-            began = time.perf_counter()
-            model = train(method, names, parts[0], seed, settings)
-            seconds = round((time.perf_counter() - began) / len(names), 1)
-            shown = {"weights": float(model.count_params())}
-            for name, error in errors_of(model, parts[1]).items():
-                if (name, method, seed) not in runs.found:
-                    run = {"data": name, "method": method, "seed": seed, "error": error}
-                    runs.add({**run, "columns": shown, "seconds": seconds})
-                print(name, method, seed, round(error, 3), seconds, flush=True)
-    methods = tuple(dict.fromkeys(method for method, _ in NETS))
-    return table.write(
-        runs, kind, settings, methods, ALONE, TEXT, HERE.name, options.out
+    experiment = nets.Experiment(
+        file=__file__,
+        text=__doc__,
+        data="nyuv2/",
+        words=TEXT,
+        settings={"default": DEFAULT, "full": FULL, "fast": FAST},
+        nets=NETS,
+        load=load,
+        train=train,
+        measure=measured,
+        full="192 x 144, 100 epochs, for a GPU",
     )
+    return nets.run(experiment, arguments)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,12 @@ os.environ["KERAS_BACKEND"] = "jax"  # before Keras is imported
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # common
 
-import common
 import data
 import keras
-from common import table
+from common import nets
 
 import kmtl
 
-HERE = Path(__file__).resolve().parent
 ALONE, BOTH = "a net of its own", "one net for both"
 TASKS = {
     "digits": kmtl.Detection("digits", classes=10),
@@ -68,27 +65,43 @@ a net of the task's own, seed by seed (other canvases for each). Means ± half o
 95 % interval. `map`: mean average precision over overlaps of 0.5 to 0.95."""
 
 
-def train(names: tuple[str, ...], part: tuple, seed: int, settings: dict) -> Any:
+def load(settings: dict[str, Any], folder: Path | None, seed: int) -> list[tuple]:
+    """Canvases to train on and to test, others for each seed."""
+    images = data.load(settings["images"], folder)
+    return [
+        data.canvases(*found, rows, 2 * seed + place)
+        for place, (found, rows) in enumerate(
+            zip(images, settings["rows"], strict=True)
+        )
+    ]
+
+
+def train(
+    method: str, names: tuple[str, ...], parts: list[tuple], seed: int, settings: dict
+) -> kmtl.MultiTaskModel:
+    x, y = parts[0]
     model = kmtl.build_cnn(
-        input_shape=part[0].shape[1:],
+        input_shape=x.shape[1:],
         tasks=[TASKS[name] for name in names],
         filters=settings["filters"],
         seed=seed,
     )
     model.compile(keras.optimizers.Adam(settings["rate"]))
-    labels = {name: part[1][name] for name in names}
+    labels = {name: y[name] for name in names}
     size, epochs = settings["batch_size"], settings["epochs"]
-    model.fit(part[0], labels, batch_size=size, epochs=epochs, verbose=0)
+    model.fit(x, labels, batch_size=size, epochs=epochs, verbose=0)
     return model
 
 
-def measured(model: kmtl.MultiTaskModel, test: tuple) -> dict[str, dict[str, Any]]:
+def measured(
+    model: kmtl.MultiTaskModel, parts: list[tuple]
+) -> dict[str, dict[str, Any]]:
     """Task name -> error, and what is shown beside it."""
-    names = model.task_names
-    labels = {name: test[1][name] for name in names}
-    found = kmtl.evaluate(model, (test[0], labels), batch_size=50, per_class=True)
+    x, y = parts[1]
+    labels = {name: y[name] for name in model.task_names}
+    found = kmtl.evaluate(model, (x, labels), batch_size=50, per_class=True)
     errors = {}
-    for name in names:
+    for name in model.task_names:
         if name == "digits":
             objects = found.per_class[name]
             shown = {"map": 100 * objects.map}
@@ -100,34 +113,18 @@ def measured(model: kmtl.MultiTaskModel, test: tuple) -> dict[str, dict[str, Any
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    parser = common.parser(__doc__, HERE, "mnist")
-    options = parser.parse_args(arguments)
-    kind = common.kind_of(options)
-    settings = FAST if options.fast else DEFAULT
-    runs = table.Runs(options.out / f"runs_{kind}.jsonl")
-    nets = [(ALONE, (name,)) for name in TASKS] + [(BOTH, tuple(TASKS))]
-    for seed in () if options.report else settings["seeds"]:
-        images = data.load(settings["images"], options.data)
-        parts = [
-            data.canvases(*found, rows, 2 * seed + place)
-            for place, (found, rows) in enumerate(
-                zip(images, settings["rows"], strict=True)
-            )
-        ]
-        for method, names in nets:
-            if all((name, method, seed) in runs.found for name in names):
-                continue
-            began = time.perf_counter()
-            model = train(names, parts[0], seed, settings)
-            seconds = round((time.perf_counter() - began) / len(names), 1)
-            for name, run in measured(model, parts[1]).items():
-                if (name, method, seed) not in runs.found:
-                    key = {"data": name, "method": method, "seed": seed}
-                    runs.add({**key, **run, "seconds": seconds})
-                print(name, method, seed, run, seconds, flush=True)
-    return table.write(
-        runs, kind, settings, (ALONE, BOTH), ALONE, TEXT, HERE.name, options.out
+    experiment = nets.Experiment(
+        file=__file__,
+        text=__doc__,
+        data="mnist",
+        words=TEXT,
+        settings={"default": DEFAULT, "fast": FAST},
+        nets=[*((ALONE, (name,)) for name in TASKS), (BOTH, tuple(TASKS))],
+        load=load,
+        train=train,
+        measure=measured,
     )
+    return nets.run(experiment, arguments)
 
 
 if __name__ == "__main__":
