@@ -30,6 +30,7 @@ EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
         ("robot_arm", "chance", 2),
         ("nyuv2_full", "edges", 4),
         ("spoken_strings", "speaker", 2),
+        ("snips", "slots", 2),
     ],
 )  # fmt: skip
 def test_fast_run(name: str, data: str, rows: int, tmp_path: Path) -> None:
