@@ -151,7 +151,13 @@ def plain_input(shape: Shape, trunk: Backbone, dtype: str, name: str) -> Front:
     """One array of numbers as it is, or images of bytes divided by 255."""
     shape = check_input_shape(shape)
     trunk.check_input_shape(shape)
-    _checks.check_choice("input_dtype", dtype, ("float32", "uint8"))
+    if dtype not in ("float32", "uint8"):
+        raise ValueError(
+            "`input_dtype` must be 'float32', or 'uint8' for images of bytes. For "
+            'numbers of tokens give inputs={"words": kmtl.inputs.Tokens()}, for '
+            "strings kmtl.inputs.Text(), for anything else a Keras model of your own "
+            f"with a kmtl.TaskOutput per task. Received: input_dtype={dtype!r}"
+        )
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(
             "`input_name` must be an identifier, because it names the input of "
@@ -167,6 +173,13 @@ def plain_input(shape: Shape, trunk: Backbone, dtype: str, name: str) -> Front:
 
 def check_input_shape(shape: Shape) -> tuple[int | None, ...]:
     """A shape without the batch axis, channels last."""
+    if isinstance(shape, Mapping):
+        raise TypeError(
+            "`input_shape` is the shape of one array. For several inputs give inputs="
+            '{"photo": kmtl.inputs.Image((64, 64, 3)), "user": kmtl.inputs.Tokens()}, '
+            "or build a Keras model of your own with a kmtl.TaskOutput per task. "
+            f"Received: input_shape={dict(shape)!r}"
+        )
     try:
         shape = tuple(shape)
     except TypeError as error:

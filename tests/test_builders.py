@@ -419,6 +419,12 @@ BAD = {
     "input_rank": (lambda: cnn(input_shape=(8, 8)), ValueError, "must have 3 axes"),
     "channels": (lambda: cnn(input_shape=(8, 8, None)), ValueError, "channels"),
     "input_dtype": (lambda: cnn(input_dtype="int8"), ValueError, "input_dtype='int8'"),
+    "tokens": (lambda: cnn(input_dtype="int32"), ValueError, r"kmtl\.inputs\.Tokens"),
+    "two shapes": (
+        lambda: cnn(input_shape={"user": (), "item": ()}),
+        TypeError,
+        "give inputs=",
+    ),
     "input_name": (lambda: mlp(input_name="a b"), ValueError, "input_name='a b'"),
     "seed": (lambda: mlp(seed=-1), ValueError, "seed=-1"),
     "seed_text": (lambda: mlp(seed="x"), TypeError, "seed='x'"),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from typing import Any
+
+import keras
 
 from kmtl.typing import (
     Layer,
@@ -96,6 +100,39 @@ def variable_index(optimizer: Optimizer, variable: Variable) -> int:
 
 #: What `fit` on JAX keeps of a step's state in the model, anew with every step.
 JAX_STATE = "_jax_state"
+
+
+@contextlib.contextmanager
+def keeping_values(model: Model) -> Iterator[None]:
+    """Within it a failure leaves the model with its variables' values.
+
+    On JAX Keras takes them out of the variables for its steps, and where one fails
+    before its end does not put them back, but in `fit` those of the step before.
+    """
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    optimizer = getattr(model, "optimizer", None)
+    own = [] if optimizer is None else optimizer.variables
+    variables = [*model.variables, *model.metrics_variables, *own]
+    values = [variable._value for variable in variables]
+    try:
+        yield
+    except BaseException:
+        model.jax_state_sync()
+        for variable, value in zip(variables, values, strict=True):
+            lost = variable._value is None or _is_gone(variable._value)
+            if lost and value is not None and not _is_gone(value):
+                variable._value = value
+        raise
+
+
+def _is_gone(value: Tensor) -> bool:
+    """Whether a step was given the memory of an array."""
+    import jax
+
+    return isinstance(value, jax.Array) and value.is_deleted()
+
 
 # -- steps ----------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import warnings
 from collections.abc import Callable
 
@@ -18,8 +19,14 @@ INSTEAD = {
     "Circle": ("compares rows of a batch with each other", "'cross_entropy'"),
     "Dice": ("is one number for many labels", "'focal' or 'cross_entropy'"),
     "KLDivergence": ("takes probabilities", "'cross_entropy', which has its gradient"),
-    "Poisson": ("is NaN for outputs below 0", "kmtl.Count, or 'mse'"),
+    "Poisson": ("is NaN for outputs below 0", "kmtl.Count with its own loss, or 'mse'"),
     "Tversky": ("is one number for many labels", "'focal' or 'cross_entropy'"),
+}
+#: What tasks with such labels are trained by most often.
+USUAL = {
+    "classes": "'cross_entropy' or 'focal'",
+    "yes_no": "'binary_cross_entropy' or 'focal'",
+    "values": "'mse', 'mae' or 'huber'",
 }
 RULES = {
     "classes": "one value per label, from logits and integer (or one-hot) labels",
@@ -126,9 +133,15 @@ def from_keras(
             if str(error).startswith(message):
                 raise
             errors.append(error)
-    reason = f", which fails: {errors[0]}" if errors else ""
+    reason = f", which fails: {_said(errors[0])}" if errors else ""
     hint = ", lower where outputs and labels agree" if kind != "values" else ""
-    raise ValueError(f"{message}{hint}. {received}{reason}")
+    raise ValueError(f"{message}{hint}. Use {USUAL[kind]}. {received}{reason}")
+
+
+def _said(error: Exception) -> str:
+    """An error's first line, without the names of nodes of a graph."""
+    lines = re.sub(r"\{\{.*?\}\}", "", str(error)).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
 
 
 def _failures() -> tuple[type[Exception], ...]:

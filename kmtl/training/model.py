@@ -10,8 +10,14 @@ from typing import Any
 
 import keras
 
-from kmtl import _registry
-from kmtl._private.keras import CACHED_EVALUATION, JAX_STATE, forget_layer, sublayers
+from kmtl import _checks, _registry
+from kmtl._private.keras import (
+    CACHED_EVALUATION,
+    JAX_STATE,
+    forget_layer,
+    keeping_values,
+    sublayers,
+)
 from kmtl.losses.joint import Joint
 from kmtl.relations import base as relations_base
 from kmtl.relations.base import Relations
@@ -191,6 +197,8 @@ class MultiTaskModel(TaskAccess):
                 weighting or relations object of another model. The model is then as it
                 was before.
         """
+        _checks.check_choice("run_eagerly", run_eagerly, (True, False))
+        _checks.check_choice("auto_scale_loss", auto_scale_loss, (True, False))
         made = check(
             self,
             optimizer=optimizer,
@@ -450,7 +458,8 @@ class MultiTaskModel(TaskAccess):
             if metrics.are_alone(name):
                 labels, mask = clean_labels(task, x, y, y_pred[name])
                 weights = apply_sample_weight(mask, sample_weight, name)
-                outputs = y_pred[name], as_written(given, name)
+                seen, written = y_pred[name], as_written(given, name)
+                outputs = seen, seen if written is None else written
                 metrics.update(name, labels, outputs, mask, weights)
         if self._state.packed is not None:
             return packed_logs(self)
@@ -563,6 +572,9 @@ class MultiTaskModel(TaskAccess):
                 "`class_weight` belongs to a task: "
                 "kmtl.Classification(..., class_weight={0: 1.0, 1: 4.0})."
             )
+        validation_split = _checks.check_range(
+            "validation_split", validation_split or 0.0, 0, 1, high_open=True
+        )
         check_ends(x, "steps_per_epoch", kwargs.get("steps_per_epoch"))
         check_ends(validation_data, "validation_steps", kwargs.get("validation_steps"))
         plan = kwargs.pop("plan", None) or sources.plan_of(x)  # searches give it
@@ -617,8 +629,8 @@ class MultiTaskModel(TaskAccess):
             validation_data = keras.utils.pack_x_y_sample_weight(
                 given[0], labels, given[2]
             )
-        quiet = logs_for(self, verbose, callbacks)
-        with advice, quiet, streams.first_hand(x, validation_data):
+        quiet, kept = logs_for(self, verbose, callbacks), keeping_values(self)
+        with kept, advice, quiet, streams.first_hand(x, validation_data):
             history = super().fit(
                 x=x,
                 y=y,
@@ -733,8 +745,7 @@ class MultiTaskModel(TaskAccess):
             x: Inputs, or a data set, as `predict` takes them.
 
         Returns:
-            One array (for several inputs a dict of them), or the data set; `x` itself
-            for a model without `input_specs`.
+            One array (for several inputs a dict of them), checked, or the data set.
 
         Example:
 
@@ -763,9 +774,12 @@ class MultiTaskModel(TaskAccess):
                 `input_specs` takes what these say: frames, strings, photos.
             batch_size, verbose, steps, callbacks: As in Keras.
         """
-        with executions.one_by_one(self):
+        check_counts(batch_size=batch_size, steps=steps)
+        check_ends(x, "steps", steps)
+        x = prepare_rows(self, x)
+        with keeping_values(self), executions.one_by_one(self):
             return super().predict(
-                prepare_rows(self, x),
+                x,
                 batch_size=batch_size,
                 verbose=verbose,
                 steps=steps,
@@ -774,8 +788,9 @@ class MultiTaskModel(TaskAccess):
 
     def predict_on_batch(self, x: Inputs) -> Outputs:
         """Dict task name -> outputs, as `keras.Model.predict_on_batch`."""
-        with executions.one_by_one(self):
-            return super().predict_on_batch(prepare_rows(self, x))
+        x = prepare_rows(self, x)
+        with keeping_values(self), executions.one_by_one(self):
+            return super().predict_on_batch(x)
 
     def _scope(self) -> Any:
         """Where this model's variables are made."""
@@ -813,7 +828,7 @@ class MultiTaskModel(TaskAccess):
                 executions.choose_steps(self, callbacks, x, counts=counts)
         advice = memory_advice(self, batch_size, arrays=y is not None)
         quiet = logs_for(self, verbose, kwargs.get("callbacks"))
-        with advice, quiet, streams.first_hand(x):
+        with keeping_values(self), advice, quiet, streams.first_hand(x):
             logs = super().evaluate(
                 x=x,
                 y=packed_labels(self, y, sample_weight),

@@ -243,9 +243,19 @@ class TaskAccess(FreezingAccess):
 
         Returns:
             The absolute path written.
+
+        Raises:
+            ValueError: for a model with weights that are not finite, too.
         """
         from kmtl.export import export_model
+        from kmtl.training.guards import non_finite_weight
 
+        broken = non_finite_weight(self)
+        if broken is not None:
+            raise ValueError(
+                f"{broken}: what is served would give no numbers. Load a checkpoint "
+                "from before, or train anew."
+            )
         return export_model(self, filepath, format, verbose, **options)
 
     def to_keras(self, activated: bool = False) -> keras.Model:

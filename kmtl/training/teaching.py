@@ -32,6 +32,6 @@ def teach(model: Model, y: Labels, y_pred: Outputs) -> None:
         y_pred[layer.task + _OWN] = written
 
 
-def as_written(y_pred: Outputs, name: TaskName) -> Tensor:
-    """What a head wrote by itself; its outputs, where it does not write."""
-    return y_pred[name + _OWN] if name + _OWN in y_pred else y_pred[name]
+def as_written(y_pred: Outputs, name: TaskName) -> Tensor | None:
+    """What a head wrote by itself; None where it does not write."""
+    return y_pred.get(name + _OWN)

@@ -76,6 +76,9 @@ def open_storage(storage: str | os.PathLike[str] | None, folder: Path) -> BaseSt
         weakref.finalize(opened, database.engine.dispose)  # close its connections
         return opened
     path = folder / JOURNAL if storage is None else Path(storage)
+    if path.exists() and not path.stat().st_size and any(folder.glob("trial_*")):
+        what = f"it is empty, though '{folder}' holds trials"
+        raise _files.DamagedFileError(path, what, DurableJournal.REMEDY)
     try:
         return JournalStorage(DurableJournal(path))
     except _files.DamagedFileError:

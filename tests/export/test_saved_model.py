@@ -188,6 +188,16 @@ def test_model_built_for_uint8_takes_it_already(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "bfloat16"])
+def test_a_model_without_numbers_is_not_served(tmp_path: Path) -> None:
+    tasks = [kmtl.Regression("size")]
+    model = kmtl.build_mlp(input_shape=(2,), tasks=tasks, units=(2,), seed=0)
+    broken = model.trainable_variables[0]
+    broken.assign(broken * np.nan)
+    with pytest.raises(ValueError, match="4 of 4 entries that are NaN"):
+        model.export(tmp_path / "served")
+    assert not (tmp_path / "served").exists()
+
+
 def test_half_precision_models_take_and_give_float32(
     policy: str, tmp_path: Path
 ) -> None:

@@ -230,6 +230,14 @@ def test_labels_of_tasks_alike_are_looked_through_as_one() -> None:
     )
 
 
+def grouped(tasks: list, **options: object) -> kmtl.MultiTaskModel:
+    """A model whose heads are one layer, and whose steps pack what they give."""
+    model = kmtl.build_mlp(input_shape=(4,), tasks=tasks, units=(5,), seed=0)
+    model.compile(keras.optimizers.SGD(0.1), **options)
+    assert model.head_groups
+    return model
+
+
 @pytest.mark.backend
 def test_callbacks_that_read_logs_of_batches_have_them_by_name() -> None:
     """Elsewhere the logs of steps wait, as one vector, until the epoch's end."""
@@ -239,11 +247,9 @@ def test_callbacks_that_read_logs_of_batches_have_them_by_name() -> None:
         def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
             seen.append(dict(logs))
 
-    tasks = [kmtl.Regression(f"size{i}") for i in range(2)]
-    model = build(2, tasks)
-    model.run_eagerly = False
+    model = grouped([kmtl.Regression(f"size{i}") for i in range(12)])
     weights = model.get_weights()
-    y = {name: Y[name] for name in ("size0", "size1")}
+    y = {f"size{i}": Y["size0"] for i in range(12)}
     options = {"batch_size": 4, "shuffle": False, "verbose": 0}
     read = model.fit(X, y, callbacks=[Reader()], **options).history
     assert len(seen) == 3
@@ -255,3 +261,25 @@ def test_callbacks_that_read_logs_of_batches_have_them_by_name() -> None:
     evaluated = model.evaluate(X, y, batch_size=4, return_dict=True, verbose=0)
     assert {name: waited[f"val_{name}"][0] for name in evaluated} == evaluated
     assert model.evaluate(X, y, batch_size=4, return_dict=True) == evaluated  # a bar
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("given", [("f1",), ("accuracy", "f1"), None])
+def test_metrics_that_are_kept_one_by_one_see_outputs_by_task(given) -> None:
+    metrics = {} if given is None else {"metrics": given}
+    tasks = [kmtl.BinaryClassification(f"spam{i}", **metrics) for i in range(12)]
+    more = {} if given else {"metrics": {"spam0": keras.metrics.Precision()}}
+    model = grouped(tasks, **more)
+    y = {f"spam{i}": Y["spam0"] for i in range(12)}
+    logs = model.fit(X, y, validation_data=(X, y), verbose=0).history
+    found = model.evaluate(X, y, return_dict=True, verbose=0)
+    there = ~np.isnan(Y["spam0"])
+    said = model.predict(X, verbose=0)["spam0"][there, 0] > 0
+    true = Y["spam0"][there] == 1
+    if given:
+        wanted = 2 * (said & true).sum() / (said.sum() + true.sum())
+        name = "spam0_f1"
+    else:
+        wanted, name = (said & true).sum() / max(said.sum(), 1), "spam0_precision"
+    assert found[name] == pytest.approx(wanted, abs=1e-6)
+    assert logs[f"val_{name}"][-1] == pytest.approx(wanted, abs=1e-6)

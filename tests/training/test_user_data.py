@@ -127,6 +127,57 @@ class Endless(keras.utils.PyDataset):
         return None
 
 
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (X[:, :2], r"must have shape \(N, 3\)"),
+        (X[:0], "at least one row"),
+        (None, "must be given"),
+        (3.0, "must have shape"),
+        (X + 1j, "must hold numbers"),
+        (np.where(np.eye(ROWS, 3) > 0, np.nan, X), "nan in row 0, column 0"),
+    ],
+)
+def test_predict_looks_at_its_rows_and_the_model_lives_on(model, x, message) -> None:
+    logs = model.evaluate(X, Y, return_dict=True, verbose=0)
+    for predict in (model.predict, model.predict_on_batch):
+        with pytest.raises((ValueError, TypeError), match=message):
+            predict(x)
+    assert model.evaluate(X, Y, return_dict=True, verbose=0) == logs
+
+
+def test_predict_takes_rows_in_every_form(model) -> None:
+    expected = model.predict(X, verbose=0)["size"]
+    for rows in (X.tolist(), X.astype(">f4"), np.ma.masked_array(X), pd.DataFrame(X)):
+        np.testing.assert_allclose(model.predict(rows, verbose=0)["size"], expected)
+
+
+class Fails(keras.callbacks.Callback):
+    def on_predict_batch_end(self, batch, logs=None) -> None:
+        raise RuntimeError("no")
+
+    on_test_batch_end = on_train_batch_begin = on_predict_batch_end
+
+
+def test_a_model_lives_on_after_any_failure(model) -> None:
+    """On JAX Keras takes the values out of the variables for its steps."""
+    logs = model.evaluate(X, Y, return_dict=True, verbose=0)
+    for failing in (
+        lambda: model.predict(X, callbacks=[Fails()], verbose=0),
+        lambda: model.evaluate(X, Y, callbacks=[Fails()], verbose=0),
+        lambda: model.fit(X, Y, callbacks=[Fails()], verbose=0),
+    ):
+        with pytest.raises(RuntimeError, match="no"):
+            failing()
+        assert model.evaluate(X, Y, return_dict=True, verbose=0) == logs
+
+
+@pytest.mark.parametrize("split", [2.0, -0.5, float("nan")])
+def test_a_share_for_validation_leaves_rows_to_train_on(model, split) -> None:
+    with pytest.raises(ValueError, match=r"`validation_split` must be .* \[0, 1\)"):
+        model.fit(X, Y, validation_split=split, verbose=0)
+
+
 def test_data_without_end_or_beginning(model) -> None:
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(2)
     for endless in (data.repeat(), Endless()):
@@ -194,6 +245,8 @@ def test_images_for_the_input_that_takes_them() -> None:
     for x in (images, images * 1000 // 1, -np.ones((ROWS, 4, 4, 1), "int64")):
         with pytest.raises(ValueError, match=r"whole numbers in \[0, 255\]"):
             raw.fit(x, y, verbose=0)
+        with pytest.raises(ValueError, match=r"whole numbers in \[0, 255\]"):
+            raw.predict(x, verbose=0)
     raw.evaluate(np.round(images * 255), y, verbose=0)
     plain = kmtl.build_mlp(**options)
     plain.compile()

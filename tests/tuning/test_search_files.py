@@ -447,6 +447,14 @@ def test_a_damaged_line_of_the_journal_is_named(
     assert not make_tuner(tmp_path, max_trials=2, overwrite=True).oracle.trials
 
 
+def test_an_emptied_journal_beside_trials_is_named(tmp_path: Path, ended: Path) -> None:
+    shutil.copytree(ended, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "search" / "study.journal").write_bytes(b"")
+    with pytest.raises(DamagedFileError, match=r"study\.journal.*empty.*holds trials"):
+        make_tuner(tmp_path, max_trials=2)
+    assert list((tmp_path / "search").glob("trial_*"))
+
+
 @pytest.mark.parametrize("content", [None, b"", b"garbage", b"PK"])
 def test_damaged_weights_are_named(
     tmp_path: Path, ended: Path, content: bytes | None
