@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
+
 import kmtl
 from common import kind_of, parser, table
 
@@ -48,6 +50,20 @@ class Experiment:
     train: Callable[..., kmtl.MultiTaskModel]
     measure: Callable[[kmtl.MultiTaskModel, Parts], dict[str, dict[str, Any]]]
     full: str | None = None
+
+
+def fit(
+    model: kmtl.MultiTaskModel, x: Any, y: Any, settings: dict[str, Any], seed: int
+) -> None:
+    """Train by Adam from the settings' `rate` down a cosine; the last epoch counts."""
+    size, epochs = settings["batch_size"], settings["epochs"]
+    rows = len(next(iter(y.values())))
+    rate = keras.optimizers.schedules.CosineDecay(
+        settings["rate"], epochs * -(-rows // size)
+    )
+    model.compile(keras.optimizers.Adam(rate))
+    keras.utils.set_random_seed(seed)  # the order of the rows
+    model.fit(x, y, batch_size=size, epochs=epochs, verbose=0)
 
 
 def run(experiment: Experiment, arguments: list[str] | None = None) -> dict[str, Any]:

@@ -18,7 +18,6 @@ os.environ["KERAS_BACKEND"] = "jax"  # before Keras is imported
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # common, nyuv2_scenes
 
-import keras
 from common import nets
 from nyuv2_scenes import data
 
@@ -130,12 +129,7 @@ def train(
 ) -> kmtl.MultiTaskModel:
     depth, part = method in (DEPTH_ALONE, DEPTH_BOTH), parts[0]
     model = build(names, part.x.shape[1:], depth, seed, settings)
-    size, epochs = settings["batch_size"], settings["epochs"]
-    steps = epochs * -(-len(part.x) // size)
-    rate = keras.optimizers.schedules.CosineDecay(settings["rate"], steps)
-    model.compile(keras.optimizers.Adam(rate))
-    keras.utils.set_random_seed(seed)  # the order of the rows
-    model.fit(*rows_of(part, names), batch_size=size, epochs=epochs, verbose=0)
+    nets.fit(model, *rows_of(part, names), settings, seed)
     return model
 
 

@@ -18,7 +18,6 @@ os.environ["KERAS_BACKEND"] = "jax"  # before Keras is imported
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # common, spoken_digits
 
-import keras
 import numpy as np
 from common import nets
 from spoken_digits import data
@@ -116,14 +115,7 @@ def train(
         tasks=[every[name] for name in names],
         seed=seed,
     )
-    size, epochs = settings["batch_size"], settings["epochs"]
-    rate = keras.optimizers.schedules.CosineDecay(
-        settings["rate"], epochs * -(-len(waves) // size)
-    )
-    model.compile(keras.optimizers.Adam(rate))
-    keras.utils.set_random_seed(seed)  # the order of the rows
-    rows = (waves, {name: labels[name] for name in names})
-    model.fit(*rows, batch_size=size, epochs=epochs, verbose=0)
+    nets.fit(model, waves, {name: labels[name] for name in names}, settings, seed)
     return model
 
 
