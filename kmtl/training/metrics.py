@@ -208,10 +208,9 @@ class TaskMetrics:
 
     def _named(self) -> list[tuple[tuple[str, ...], keras.metrics.Metric]]:
         """The metrics, each with the log names of its values."""
-        found = [((key,), entry[1]) for key, entry in self.entries.items()]
-        for pairs in self._alike.values():
-            found += [(tuple(keys), metric) for metric, keys in pairs]
-        return found
+        alone = [((key,), entry[1]) for key, entry in self.entries.items()]
+        pairs = [pair for pairs in self._alike.values() for pair in pairs]
+        return [*alone, *((tuple(keys), metric) for metric, keys in pairs)]
 
     def _make(
         self, task: Task, spec: Any

@@ -221,7 +221,7 @@ class Program:
     def _results(self, metrics: list, exact: int = 0) -> dict:
         """Logs; if they are to be exact, of at most so many rows."""
         with self._holding(self.model.metrics_variables, metrics):
-            logs = self.model.get_metrics_result()
+            logs = dict(self.model.get_metrics_result())
             if exact:
                 logs.update(self.model._state.metrics.exact_results(exact))
         return {name: jnp.asarray(value) for name, value in logs.items()}
