@@ -67,9 +67,12 @@ def test_a_model_knows_its_inputs(model: kmtl.MultiTaskModel) -> None:
     layer = model.get_layer("facts_input_source")
     assert isinstance(layer, InputSource)
     assert layer.spec is TABLE
-    plain = kmtl.build_mlp(input_shape=(2,), tasks=model.tasks, units=(2,))
+    width = ARRAY.shape[1]
+    plain = kmtl.build_mlp(input_shape=(width,), tasks=model.tasks, units=(2,))
     assert not plain.input_specs
-    assert plain.prepare_inputs(ARRAY) is ARRAY
+    np.testing.assert_array_equal(plain.prepare_inputs(ARRAY), ARRAY)
+    with pytest.raises(ValueError, match="must have shape"):
+        plain.prepare_inputs(ARRAY[:, 1:])
 
 
 def test_a_table_s_columns_are_matched_in_what_holds_a_column_of_the_input_s_name() -> (
