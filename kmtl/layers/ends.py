@@ -49,8 +49,9 @@ class End(keras.layers.Layer):
 class UnitVectors(End):
     """Vectors on the last axis, divided by their length.
 
-    One of length 0, such as behind units that have died, stays as it is, and its
-    gradient is finite: that of `keras.layers.UnitNormalization` is NaN there on JAX.
+    One of length 0 (up to 1e-6), such as behind units that have died, stays as it is,
+    and its gradient is finite: that of `keras.layers.UnitNormalization` is NaN at 0 on
+    JAX.
 
     Example:
 

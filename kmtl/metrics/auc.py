@@ -62,6 +62,8 @@ class AUC(keras.metrics.Metric):
             bins = min(MOST_BINS, max(FEWEST_BINS, MOST_COUNTS // columns))
         if rows is None:
             rows = min(MOST_ROWS, max(FEWEST_ROWS, MOST_SCORES // columns))
+        if rows < 1:
+            raise ValueError(f"`rows` must be at least 1. Received: rows={rows}")
         self.columns = columns
         self.bins = bins
         self.rows = rows
@@ -79,11 +81,13 @@ class AUC(keras.metrics.Metric):
         self.kept = self.add_variable(
             (rows, columns, 2), "zeros", dtype="float32", name="kept"
         )
-        #: Rows that are kept, and rows that there was no room for.
+        #: Rows that are kept, and rows that there was no room for. (Floats: TensorFlow
+        #: keeps variables of int32 off a GPU.)
         self.seen, self.lost = (
-            self.add_variable((), "zeros", dtype="int32", name=name)
+            self.add_variable((), "zeros", dtype="float32", name=name)
             for name in ("seen", "lost")
         )
+        self._within: int | None = None
 
     def scored(self, labels: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Scores in float32's range, and labels of which those above 0.5 are of the
@@ -94,11 +98,15 @@ class AUC(keras.metrics.Metric):
     def update_state(
         self, labels: Tensor, outputs: Tensor, sample_weight: Tensor | None = None
     ) -> None:
-        score, labels = self.scored(labels, outputs)
+        score, labels = (
+            ops.reshape(part, (-1, self.columns))
+            for part in self.scored(labels, outputs)
+        )
         if sample_weight is None:
             weight = ops.ones_like(score)
         else:
             weight = ops.cast(sample_weight, "float32")
+            weight = ops.reshape(weight, (-1, self.columns))
         counts = weight > 0
         # One NaN that counts makes the result NaN.
         weight = nan_where(ops.logical_and(ops.isnan(score), counts), weight)
@@ -128,13 +136,13 @@ class AUC(keras.metrics.Metric):
         share = self.rows // replica_count()
         batch = ops.stack([score, weight], axis=-1)[:share]
         # Read before they are assigned: on TensorFlow this is the variable itself.
-        seen = ops.convert_to_tensor(self.seen)
+        seen = ops.cast(self.seen, "int32")
         first = ops.minimum(seen, share - ops.shape(batch)[0])
         end = seen + ops.shape(score)[0]
         write_rows(self.kept, replica_index() * share + first, batch)
         # Where a batch does not fit, what is kept is of no use any more.
-        self.lost.assign_add(ops.maximum(end - share, 0))
-        self.seen.assign(ops.minimum(end, share))
+        self.lost.assign_add(ops.cast(ops.maximum(end - share, 0), "float32"))
+        self.seen.assign(ops.cast(ops.minimum(end, share), "float32"))
 
     def _scale(self, score: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         """Centre and spread of each column `(K,)`: those of its first labelled batch.
@@ -168,11 +176,17 @@ class AUC(keras.metrics.Metric):
         Args:
             rows: How many may have been seen at most. Defaults to all that are kept.
         """
-        return _mean(*self.exact_columns(rows))
+        self._within = self.rows if rows is None else rows
+        try:
+            return self.result()  # that of a subclass, too
+        finally:
+            self._within = None
 
     def of_columns(self) -> tuple[Tensor, Tensor]:
         """Area of each column, and 1 where it has both classes, else 0; each `(K,)`."""
-        return self.exact_columns() if is_concrete(self.lost) else self._binned()
+        if self._within is not None or is_concrete(self.lost):
+            return self.exact_columns(self._within)
+        return self._binned()
 
     def exact_columns(self, rows: int | None = None) -> tuple[Tensor, Tensor]:
         """`of_columns`, exact inside of compiled code too."""

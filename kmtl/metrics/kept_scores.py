@@ -17,7 +17,8 @@ def is_concrete(variable: Variable) -> bool:
         return tf.executing_eagerly()
     import jax
 
-    return not isinstance(ops.convert_to_tensor(variable), jax.core.Tracer)
+    # (What a trace closes over has a value, and loses it in the first operation.)
+    return not isinstance(ops.convert_to_tensor(variable) + 0, jax.core.Tracer)
 
 
 def write_rows(variable: Variable, first: Tensor, rows: Tensor) -> None:

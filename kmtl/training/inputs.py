@@ -16,7 +16,7 @@ from kmtl.typing import Inputs, Layer, Model, Shape, Tensor
 _CHANNELS = (1, 3, 4)
 
 
-def check_inputs(model: Model, x: Inputs) -> Inputs:
+def check_inputs(model: Model, x: Inputs, empty: bool = False) -> Inputs:
     """`x` as arrays, each fit for the model's input that it is meant for.
 
     Args:
@@ -24,6 +24,7 @@ def check_inputs(model: Model, x: Inputs) -> Inputs:
         x: Where the model knows its inputs (`input_specs`), what these take: frames,
             strings, photos. Else an array; a dict input name -> array; or a list of
             arrays, in the order of the inputs.
+        empty: There may be no row.
 
     Raises:
         ValueError, TypeError: naming the input, what is expected and what was received.
@@ -46,7 +47,7 @@ def check_inputs(model: Model, x: Inputs) -> Inputs:
                 f"Received: {', '.join(map(str, x)) or 'none'}"
             )
         x = {
-            name: _check(model, part, known.get(name), f"`x['{name}']`")
+            name: _check(model, part, known.get(name), f"`x['{name}']`", empty)
             for name, part in x.items()
         }
     elif isinstance(x, (list, tuple)) and len(inputs) > 1:
@@ -56,7 +57,7 @@ def check_inputs(model: Model, x: Inputs) -> Inputs:
                 f"Received: {len(x)} parts"
             )
         x = [
-            _check(model, part, tensor, f"`x[{i}]`")
+            _check(model, part, tensor, f"`x[{i}]`", empty)
             for i, (part, tensor) in enumerate(zip(x, inputs, strict=True))
         ]
     elif len(inputs) > 1:
@@ -68,7 +69,7 @@ def check_inputs(model: Model, x: Inputs) -> Inputs:
         rank = len(inputs[0].shape)
         if isinstance(x, (list, tuple)) and len(x) == 1 and np.ndim(x[0]) >= rank:
             x = x[0]  # a list of the inputs, of which there is one
-        x = _check(model, x, inputs[0], "`x`")
+        x = _check(model, x, inputs[0], "`x`", empty)
     _check_rows(x)
     return x
 
@@ -82,9 +83,11 @@ def _check_rows(x: Inputs) -> None:
         )
 
 
-def _check(model: Model, given: Any, tensor: Tensor, what: str) -> Inputs:
+def _check(model: Model, given: Any, tensor: Tensor, what: str, empty: bool) -> Inputs:
     if isinstance(given, (Mapping, list)) and not isinstance(tensor, keras.KerasTensor):
         return given  # a structure of the model's own
+    if getattr(tensor, "sparse", False):
+        return given
     array = _arrays.as_array(given, what)
     shape = tuple(array.shape)
     dtype = "float32" if tensor is None else str(tensor.dtype)
@@ -104,6 +107,8 @@ def _check(model: Model, given: Any, tensor: Tensor, what: str) -> Inputs:
     if not array.ndim:
         raise ValueError(f"{what} must have a batch axis. Received: shape=()")
     if not len(array):
+        if empty:
+            return array
         raise ValueError(f"{what} must have at least one row. Received: 0 rows")
     if array.dtype.kind in "biuf":
         _arrays.check_finite(
@@ -113,6 +118,7 @@ def _check(model: Model, given: Any, tensor: Tensor, what: str) -> Inputs:
         if tensor is not None and dtype.startswith(("float", "bfloat")):
             array = _arrays.within_int32(array)
     plain = isinstance(given, np.ndarray) or not hasattr(given, "dtype")
+    plain = plain or not hasattr(type(given), "__len__")  # a variable
     return array if plain or type(given).__module__.startswith("pandas") else given
 
 

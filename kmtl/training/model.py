@@ -197,6 +197,7 @@ class MultiTaskModel(TaskAccess):
                 weighting or relations object of another model. The model is then as it
                 was before.
         """
+        run_eagerly = False if run_eagerly is None else run_eagerly
         _checks.check_choice("run_eagerly", run_eagerly, (True, False))
         _checks.check_choice("auto_scale_loss", auto_scale_loss, (True, False))
         made = check(
@@ -712,10 +713,10 @@ class MultiTaskModel(TaskAccess):
         placing.check_placed(self, "train_on_batch")
         x, y, sample_weight = prepare(self, x, y, sample_weight)
         self._expect(complete=False)
-        logs = super().train_on_batch(
-            x, y, sample_weight, class_weight=class_weight, return_dict=True
-        )
-        logs.update(self._exact_logs())
+        with logs_for(self, True, None):
+            logs = super().train_on_batch(
+                x, y, sample_weight, class_weight=class_weight, return_dict=True
+            )
         self._state.guards.check(self, "since the last `reset_metrics()`")
         return self._in_order(logs, return_dict)
 
@@ -730,7 +731,8 @@ class MultiTaskModel(TaskAccess):
         `evaluate`."""
         self._require_compile("test_on_batch")
         x, y, sample_weight = prepare(self, x, y, sample_weight)
-        logs = super().test_on_batch(x, y, sample_weight, return_dict=True)
+        with logs_for(self, True, None):
+            logs = super().test_on_batch(x, y, sample_weight, return_dict=True)
         logs.update(self._exact_logs())
         self._state.guards.check(self, "since the last `reset_metrics()`")
         return self._in_order(logs, return_dict)
@@ -788,7 +790,7 @@ class MultiTaskModel(TaskAccess):
 
     def predict_on_batch(self, x: Inputs) -> Outputs:
         """Dict task name -> outputs, as `keras.Model.predict_on_batch`."""
-        x = prepare_rows(self, x)
+        x = prepare_rows(self, x, empty=True)
         with keeping_values(self), executions.one_by_one(self):
             return super().predict_on_batch(x)
 

@@ -268,6 +268,7 @@ def fit_run(
 
     epochs = _checks.check_int("epochs", epochs, 1)
     own = [_board(Path(folder))] if tensorboard else []
+    behind: _Behind | None = None
     arrays, plan, folder = arrays_of(data), plan_of(data), Path(folder)
     steps = fit_options.get("steps_per_epoch")
     if steps is not None:
@@ -301,7 +302,8 @@ def fit_run(
             )
         elif is_tf_dataset(data) and steps is not None:
             data = data if int(data.cardinality()) == ENDLESS else data.repeat()
-            own.append(_Behind(run.epoch * steps))
+            behind = _Behind(run.epoch * steps)
+            own.append(behind)
         elif is_tf_dataset(data):
             skip_epochs(data, run.epoch)
         if validation is not None:
@@ -320,6 +322,8 @@ def fit_run(
             **fit_options,
         )
     finally:
+        if behind is not None:
+            behind.release()
         lock.release()
     history = keras.callbacks.History()
     history.set_model(model)
@@ -339,18 +343,24 @@ class _Behind(keras.callbacks.Callback):
     def __init__(self, batches: int):
         super().__init__()
         self.batches = batches
+        self._train: Any = None
 
-    def on_train_begin(self, logs: Logs | None = None) -> None:
-        train = self.model.train_function
-
-        def first(*args: Any) -> Any:
-            self.model.train_function = train
-            for _ in range(self.batches):
-                next(args[-1])
-            return train(*args)
-
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         if self.batches:
-            self.model.train_function = first
+            self._train, self.model.train_function = self.model.train_function, self._go
+
+    def _go(self, *args: Any) -> Any:
+        train, batches = self._train, self.batches
+        self.release()
+        for _ in range(batches):
+            next(args[-1])
+        return train(*args)
+
+    def release(self) -> None:
+        """Let the model train as before."""
+        if self._train is not None:
+            self.model.train_function = self._train
+        self._train, self.batches = None, 0
 
 
 def _board(folder: Path) -> keras.callbacks.Callback:

@@ -91,15 +91,15 @@ def prepare_validation(model: Model, data: Data) -> Data:
     return prepare(model, data, None, None)[0]
 
 
-def prepare_rows(model: Model, x: Inputs) -> Inputs:
+def prepare_rows(model: Model, x: Inputs, empty: bool = False) -> Inputs:
     """Inputs without labels, as the model takes them; data sets and generators are
     looked at by one with `input_specs`. (A NaN that goes through a ReLU can be an
-    answer that looks right.)"""
+    answer that looks right.) With `empty` there may be no row."""
     if is_split(x):
         x = x.arrays()[0]
     if is_dataset(x) or is_stream(x):
         return prepared(model.input_specs, x) if model.input_specs else x
-    return check_inputs(model, x)
+    return check_inputs(model, x, empty=empty)
 
 
 def check_counts(**counts: Any) -> None:

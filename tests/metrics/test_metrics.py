@@ -299,6 +299,32 @@ def test_auc_with_weights_equals_sklearn() -> None:
         assert got == pytest.approx(expected, abs=1e-6)
 
 
+def test_auc_of_one_column_takes_plain_vectors() -> None:
+    labels, outputs, _ = data("yes")
+    expected = reference.roc_auc_score(labels[:, 0], outputs[:, 0])
+    metric = metrics.AUC()
+    metric.update_state(labels[:, 0], outputs[:, 0])
+    assert float(metric.result()) == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(ValueError, match="`rows` must be at least 1"):
+        metrics.AUC(rows=0)
+
+
+class Gini(metrics.AUC):
+    def result(self):
+        return 2 * super().result() - 1
+
+
+def test_auc_of_a_subclass_is_its_own_inside_of_compiled_code_too() -> None:
+    labels, outputs, mask = data("yes")
+    metric = Gini(3)
+    expected = value(metric, labels, outputs, mask)
+    plain = value(metrics.AUC(3), labels, outputs, mask)
+    assert expected == pytest.approx(2 * plain - 1, abs=1e-6)
+    assert float(metric.exact_result()) == pytest.approx(expected, abs=1e-6)
+    exact = compiled(lambda: metric.exact_result(ROWS))()
+    assert float(exact) == pytest.approx(expected, abs=1e-6)
+
+
 def test_auc_inside_of_compiled_code() -> None:
     labels, outputs, mask = data("yes")
     metric = metrics.AUC(3)

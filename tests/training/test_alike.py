@@ -247,6 +247,11 @@ def test_callbacks_that_read_logs_of_batches_have_them_by_name() -> None:
         def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
             seen.append(dict(logs))
 
+    class Tests(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+            found = self.model.test_on_batch(X, y, return_dict=True)
+            assert sorted(found) == sorted(self.model.metrics_names)
+
     model = grouped([kmtl.Regression(f"size{i}") for i in range(12)])
     weights = model.get_weights()
     y = {f"size{i}": Y["size0"] for i in range(12)}
@@ -256,7 +261,8 @@ def test_callbacks_that_read_logs_of_batches_have_them_by_name() -> None:
     assert all(sorted(logs) == sorted(model.metrics_names) for logs in seen)
     assert seen[-1] == {name: values[0] for name, values in read.items()}
     model.set_weights(weights)
-    waited = model.fit(X, y, validation_data=(X, y), **options).history
+    data = {"validation_data": (X, y), "callbacks": [Tests()]}
+    waited = model.fit(X, y, **data, **options).history
     assert {name: waited[name] for name in read} == read
     evaluated = model.evaluate(X, y, batch_size=4, return_dict=True, verbose=0)
     assert {name: waited[f"val_{name}"][0] for name in evaluated} == evaluated

@@ -217,6 +217,18 @@ def test_epochs_that_end_anywhere_continue_in_the_same_order(
             run(tmp_path / "parts", data=data(), steps_per_epoch=3)
 
 
+def test_a_finished_run_leaves_the_model_as_others_are(tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow")
+    for _ in range(2):  # the second one finds nothing to do
+        model, _ = run(
+            tmp_path, data=rows_of_set().batch(8), steps_per_epoch=2, epochs=2
+        )
+    before = [v.numpy().copy() for v in model.trainable_variables]
+    assert model.fit(*arrays(), verbose=0).history["loss"]
+    after = [v.numpy() for v in model.trainable_variables]
+    assert any((a != b).any() for a, b in zip(before, after, strict=True))
+
+
 def test_steps_of_an_epoch_see_all_rows_of_arrays(tmp_path: Path) -> None:
     """Where an epoch ends the next one goes on: no row is left out."""
     seen = []

@@ -140,7 +140,11 @@ class Endless(keras.utils.PyDataset):
 )
 def test_predict_looks_at_its_rows_and_the_model_lives_on(model, x, message) -> None:
     logs = model.evaluate(X, Y, return_dict=True, verbose=0)
-    for predict in (model.predict, model.predict_on_batch):
+    checked = [model.predict, model.predict_on_batch]
+    if message == "at least one row":
+        assert model.predict_on_batch(x)["size"].shape == (0, 1)
+        checked.pop()
+    for predict in checked:
         with pytest.raises((ValueError, TypeError), match=message):
             predict(x)
     assert model.evaluate(X, Y, return_dict=True, verbose=0) == logs
@@ -148,7 +152,9 @@ def test_predict_looks_at_its_rows_and_the_model_lives_on(model, x, message) -> 
 
 def test_predict_takes_rows_in_every_form(model) -> None:
     expected = model.predict(X, verbose=0)["size"]
-    for rows in (X.tolist(), X.astype(">f4"), np.ma.masked_array(X), pd.DataFrame(X)):
+    tensor = keras.ops.convert_to_tensor(X)
+    given = [X.tolist(), X.astype(">f4"), np.ma.masked_array(X), pd.DataFrame(X)]
+    for rows in [*given, tensor, keras.Variable(X)]:
         np.testing.assert_allclose(model.predict(rows, verbose=0)["size"], expected)
 
 
