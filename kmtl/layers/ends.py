@@ -19,8 +19,6 @@ _LEAST_SPREAD = 1e-2
 _USUAL_SIZE, _LOG_SIZES = 0.2, (-8.0, 4.0)
 #: Logit of the probability at which objects begin, 0.1: most cells have none.
 _RARE = -2.1972246
-
-
 #: Squared length up to which a vector has no direction.
 _SHORTEST = 1e-12
 

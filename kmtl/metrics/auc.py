@@ -1,5 +1,5 @@
-"""Area under the ROC curve per label column: exact up to some thousand rows, and from
-a streamed histogram beyond."""
+"""Area under the ROC curve per label column: exact up to a number of rows, and from a
+streamed histogram beyond."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kmtl.metrics.kept_scores import (
 from kmtl.metrics.undefined import nan_where, ratio
 from kmtl.typing import Config, DType, Tensor
 
-# Scores that are kept, per column: all columns together, and the bounds for one.
+# Scores that are kept of all columns together, and the bounds for the rows of them.
 MOST_SCORES, FEWEST_ROWS, MOST_ROWS = 2**20, 1024, 2**17
 # Fine bins for few columns, and a bounded state for many.
 FEWEST_BINS, MOST_BINS, MOST_COUNTS = 1024, 4096, 2**16
@@ -34,9 +34,9 @@ class AUC(keras.metrics.Metric):
     """ROC-AUC, averaged over the columns that have both classes; NaN without any.
 
     Keras' own AUC counts a column without positives as 0 and knows no missing entry
-    per column, so ours keeps, per column, the labelled scores: the result is that of
-    scikit-learn's `roc_auc_score`. Columns with more labels than are kept come from a
-    histogram of the scores of each class; ties inside a bin count half. Its bins are
+    per column, so ours keeps the scores of rows: the result is that of scikit-learn's
+    `roc_auc_score`. That of more rows than are kept comes from a histogram, per column,
+    of the scores of each class; ties inside a bin count half. Its bins are
     fitted to each column's first labelled batch: 0.008 of its spread wide around its
     centre and 0.8 % of the distance to it farther out (at 4096 bins), so that logits of
     any size are told apart.
