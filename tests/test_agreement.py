@@ -130,6 +130,13 @@ KINDS |= {
         {"crps": "crps"},
         {"rmse": "rmse"},
     ),
+    "mixture": (
+        lambda name, **o: kmtl.Distribution(
+            name, family="mixture", metrics=("nll", "mae"), **o
+        ),
+        {"crps": "crps"},
+        {"coverage_error": "coverage_error"},
+    ),
     "often_zero": (
         lambda name, **o: kmtl.ZeroInflated(
             name, transform=None, metrics=("rmse", "auc"), **o

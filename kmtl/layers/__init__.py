@@ -12,6 +12,11 @@ from kmtl.layers.cluster_centres import ClusterCentres
 from kmtl.layers.columns import Columns
 from kmtl.layers.decision_trees import DecisionTrees
 from kmtl.layers.deep_supervision import DeepSupervision
+from kmtl.layers.distributions import (
+    LocationAndSpread,
+    MedianAndSpread,
+    MixtureOfNormals,
+)
 from kmtl.layers.dropout import Dropout
 from kmtl.layers.dselect_k_gate import DSelectKGate
 from kmtl.layers.ends import (
@@ -49,7 +54,7 @@ from kmtl.layers.member_maker import MemberMaker
 from kmtl.layers.members import MemberScale, ToMembers
 from kmtl.layers.mixture import Mixture
 from kmtl.layers.one_hot_columns import OneHotColumns
-from kmtl.layers.ordered import Increasing, LocationAndSpread, OrderedClasses
+from kmtl.layers.ordered import Increasing, OrderedClasses
 from kmtl.layers.own_losses import OwnLosses
 from kmtl.layers.periodic_embedding import PeriodicEmbedding
 from kmtl.layers.piecewise_linear import PiecewiseLinear, quantile_edges
@@ -122,7 +127,9 @@ __all__ = [
     "MaskWindows",
     "MemberMaker",
     "MemberScale",
+    "MedianAndSpread",
     "Mixture",
+    "MixtureOfNormals",
     "OrderedClasses",
     "OneHotColumns",
     "OwnLosses",

@@ -1,4 +1,4 @@
-"""Outputs within bounds: classes along a scale, quantiles, and spreads."""
+"""Outputs in an order: classes along a scale, and quantiles."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from kmtl.layers.ends import End
 from kmtl.typing import Config, Shape, Tensor
 
 METHODS = ("coral", "corn")
 #: Thresholds are at least this far apart: no class has the probability 0.
 _GAP = 1e-3
-#: softplus of this is 1.
-_ONE = 0.5413248546129181
-_LEAST_SPREAD = 1e-4
 
 
 def _inverse_softplus(value: np.ndarray) -> np.ndarray:
@@ -104,7 +102,7 @@ class OrderedClasses(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
-class Increasing(keras.layers.Layer):
+class Increasing(End):
     """Columns in increasing order: the first, and positive steps from each to the next.
 
     Inputs and outputs `(N, Q)`; the steps are softplus of the other inputs. Quantiles
@@ -112,52 +110,7 @@ class Increasing(keras.layers.Layer):
     lost in half precision.
     """
 
-    def __init__(self, **kwargs: Any):
-        kwargs["dtype"] = "float32"
-        super().__init__(**kwargs)
-
-    def build(self, input_shape: Shape) -> None:
-        self._input_shape = tuple(input_shape)
-        self.built = True
-
     def call(self, inputs: Tensor) -> Tensor:
         inputs = ops.cast(inputs, "float32")
         steps = ops.softplus(inputs[..., 1:])
         return ops.cumsum(ops.concatenate([inputs[..., :1], steps], axis=-1), axis=-1)
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return input_shape
-
-    def to_keras(self) -> keras.Model:
-        """The same of Keras' own operations."""
-        inputs = keras.Input(batch_shape=self._input_shape, dtype="float32")
-        return keras.Model(inputs, self.call(inputs), name=self.name)
-
-
-@keras.saving.register_keras_serializable(package="kmtl")
-class LocationAndSpread(keras.layers.Layer):
-    """Location as it is, and a spread above 0, in float32; inputs and outputs `(N, 2)`.
-
-    The spread is a softplus, 1 where the input is 0, and never below 1e-4.
-    """
-
-    def __init__(self, **kwargs: Any):
-        kwargs["dtype"] = "float32"
-        super().__init__(**kwargs)
-
-    def build(self, input_shape: Shape) -> None:
-        self._input_shape = tuple(input_shape)
-        self.built = True
-
-    def call(self, inputs: Tensor) -> Tensor:
-        location, raw = inputs[..., :1], inputs[..., 1:]
-        spread = ops.softplus(raw + _ONE) + _LEAST_SPREAD
-        return ops.concatenate([location, spread], axis=-1)
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return input_shape
-
-    def to_keras(self) -> keras.Model:
-        """The same of Keras' own operations."""
-        inputs = keras.Input(batch_shape=self._input_shape, dtype="float32")
-        return keras.Model(inputs, self.call(inputs), name=self.name)

@@ -27,9 +27,10 @@ from kmtl.metrics.distributions import (
 from kmtl.metrics.embeddings import RecallAtK
 from kmtl.metrics.forecasts import ScaledError, SymmetricError
 from kmtl.metrics.keras_metric import KerasMetric
-from kmtl.metrics.keypoints import PCK
+from kmtl.metrics.keypoints import OKS, PCK
 from kmtl.metrics.maps import (
     BestF1,
+    BestF1PerImage,
     MeanAngle,
     MedianAngle,
     RootLogError,
@@ -70,6 +71,7 @@ __all__ = [
     "SymbolErrorRate",
     "WordErrorRate",
     "RecallAtK",
+    "OKS",
     "PCK",
     "NDCG",
     "SquaredRelativeError",
@@ -78,6 +80,7 @@ __all__ = [
     "MedianAngle",
     "WithinAngle",
     "BestF1",
+    "BestF1PerImage",
     "ScaledError",
     "SymmetricError",
     "ZeroInflatedLikelihood",

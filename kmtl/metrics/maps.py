@@ -170,29 +170,89 @@ class BestF1(keras.metrics.Metric):
     def update_state(
         self, labels: Tensor, outputs: Tensor, sample_weight: Tensor | None = None
     ) -> None:
-        score = ops.sigmoid(ops.cast(outputs, "float32"))
-        weight = ops.ones_like(score) if sample_weight is None else sample_weight
-        weight = ops.cast(weight, self.dtype)
-        broken = ops.logical_and(ops.isnan(score), weight > 0)
-        score = ops.where(ops.isnan(score), 0.0, score)
-        # How many of the thresholds 1 / (bins + 1), 2 / (bins + 1), ... are passed.
-        place = ops.cast(ops.floor(score * (self.bins + 1)), "int32")
-        place = ops.clip(place, 0, self.bins)
-        truth = ops.cast(ops.cast(labels, "float32") > 0.5, "int32")
-        added = ops.segment_sum(
-            ops.reshape(nan_where(broken, weight), (-1,)),
-            ops.reshape(truth * (self.bins + 1) + place, (-1,)),
-            num_segments=2 * (self.bins + 1),
-        )
-        self.counts.assign_add(ops.cast(added, self.dtype))
+        added = _counts(labels, outputs, sample_weight, self.bins, self.dtype)
+        self.counts.assign_add(ops.sum(added, axis=0))
 
     def result(self) -> Tensor:
-        counts = ops.reshape(ops.convert_to_tensor(self.counts), (2, self.bins + 1))
-        passed = ops.flip(ops.cumsum(ops.flip(counts, axis=1), axis=1), axis=1)[:, 1:]
-        edges = ops.sum(counts[1])
-        value = ops.divide_no_nan(2.0 * passed[1], edges + passed[0] + passed[1])
-        total = ops.sum(counts)
-        return where_known(total, ops.max(value))
+        value = ops.max(_f1(*_passed(self.counts, self.bins)))
+        return where_known(ops.sum(self.counts), value)
 
     def get_config(self) -> Config:
         return {**super().get_config(), "bins": self.bins}
+
+
+@keras.saving.register_keras_serializable(package="kmtl")
+class BestF1PerImage(keras.metrics.Metric):
+    """F1 of all pixels, those of each image at the threshold that is best for it (OIS).
+
+    Args:
+        bins: As for `BestF1`.
+    """
+
+    #: The result does not depend on how the rows are batched.
+    any_batches = True
+
+    def __init__(
+        self, bins: int = 99, name: str | None = None, dtype: DType = "float32"
+    ):
+        super().__init__(name=name, dtype=dtype)
+        self.bins = bins
+        self.sums = self.add_variable((4,), "zeros", dtype=self.dtype, name="sums")
+
+    def update_state(
+        self, labels: Tensor, outputs: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
+        added = _counts(labels, outputs, sample_weight, self.bins, self.dtype)
+        right, wrong, edges = _passed(added, self.bins)
+        # The highest of those as good: fewest are wrong where an image has no edge.
+        last = ops.argmax(ops.flip(_f1(right, wrong, edges), axis=-1), axis=-1)
+        chosen = ops.flip(ops.one_hot(last, self.bins, dtype=self.dtype), axis=-1)
+        each = [right * chosen, wrong * chosen, edges, added]
+        # What is not known stays so: 0 * NaN is NaN.
+        self.sums.assign_add(ops.stack([ops.sum(part) for part in each]))
+
+    def result(self) -> Tensor:
+        right, wrong, edges, pixels = ops.unstack(ops.convert_to_tensor(self.sums), 4)
+        return where_known(pixels, _f1(right, wrong, edges))
+
+    def get_config(self) -> Config:
+        return {**super().get_config(), "bins": self.bins}
+
+
+def _counts(
+    labels: Tensor, outputs: Tensor, weights: Tensor | None, bins: int, dtype: str
+) -> Tensor:
+    """Pixels of each image, `(N, 2 (bins + 1))`: of no edge, and of edges, by how many
+    of the thresholds 1 / (bins + 1), 2 / (bins + 1), ... they pass; NaN where a score
+    is."""
+    score = ops.sigmoid(ops.cast(outputs, "float32"))
+    weight = ops.ones_like(score) if weights is None else ops.cast(weights, dtype)
+    broken = ops.logical_and(ops.isnan(score), weight > 0)
+    score = ops.where(ops.isnan(score), 0.0, score)
+    place = ops.cast(ops.floor(score * (bins + 1)), "int32")
+    place = ops.clip(place, 0, bins)
+    truth = ops.cast(ops.cast(labels, "float32") > 0.5, "int32")
+    width, images = 2 * (bins + 1), ops.shape(score)[0]
+    row = ops.reshape(ops.arange(images), (-1,) + (1,) * (len(score.shape) - 1))
+    added = ops.segment_sum(
+        ops.reshape(nan_where(broken, weight), (-1,)),
+        ops.reshape(width * row + truth * (bins + 1) + place, (-1,)),
+        num_segments=width * images,
+    )
+    return ops.cast(ops.reshape(added, (images, width)), dtype)
+
+
+def _passed(counts: Tensor, bins: int) -> tuple[Tensor, Tensor, Tensor]:
+    """At each threshold, `(..., bins)`: right and wrong ones of what is called an edge;
+    and all edges, `(..., 1)`."""
+    counts = ops.convert_to_tensor(counts)
+    none, edges = counts[..., : bins + 1], counts[..., bins + 1 :]
+
+    def above(each: Tensor) -> Tensor:
+        return ops.flip(ops.cumsum(ops.flip(each, axis=-1), axis=-1), axis=-1)[..., 1:]
+
+    return above(edges), above(none), ops.sum(edges, axis=-1, keepdims=True)
+
+
+def _f1(right: Tensor, wrong: Tensor, edges: Tensor) -> Tensor:
+    return ops.divide_no_nan(2.0 * right, edges + wrong + right)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
@@ -11,17 +11,29 @@ from keras import ops
 
 from kmtl import _checks, losses, metrics
 from kmtl._registry import register
-from kmtl.layers.ordered import LocationAndSpread
-from kmtl.losses.distributions import FAMILIES
+from kmtl.layers.distributions import (
+    LocationAndSpread,
+    MedianAndSpread,
+    MixtureOfNormals,
+)
+from kmtl.losses.distributions import FAMILIES, family_of
 from kmtl.tasks.about_one import AboutOne
-from kmtl.tasks.heads import HeadContext
+from kmtl.tasks.heads import HeadContext, vector_head
 from kmtl.tasks.transforms import State, Transform
 from kmtl.typing import Shape, Tensor
 
-#: The central interval whose coverage is measured.
-SHARE = 0.9
-#: Transforms under which a family stays what it is.
+#: Spreads of layers are no smaller, and what is below this is 0 to float32.
+_LEAST_SPREAD, _LEAST_LABEL = 1e-4, float(np.finfo("float32").tiny)
+#: Transforms under which each family stays what it is.
 _STRAIGHT = ("standardize", "robust", "mean", None)
+_FACTORS = ("mean", None)
+
+
+def _of(metric: Callable, lower: bool = False) -> tuple:
+    return (
+        lambda task, name: metric(family=task.family, degrees=task.degrees, name=name),
+        lower,
+    )
 
 
 @register("task", "distribution")
@@ -29,20 +41,25 @@ _STRAIGHT = ("standardize", "robust", "mean", None)
 class Distribution(AboutOne):
     """A number and how sure the net is of it; labels float, shape `(N,)`.
 
-    Outputs location and spread, `(N, 2)`, in the label's unit: the parameters of a
-    distribution of the family. Missing: NaN. Losses: `nll` (default: the negative
-    log-likelihood, which may be below 0) and, for normal ones, `crps` (the continuous
-    ranked probability score: Gneiting and Raftery 2007), less moved by outliers.
-    Metrics: `nll` (default), `crps` (normal), `mae` and `rmse` of the location,
-    `coverage_error` (how far the share of labels in the central 90 % interval is from
-    0.9). See `kmtl.Task` for the other arguments.
+    Outputs the parameters of a distribution of the family in the label's unit, `(N, 2)`
+    or, of a mixture, `(N, 3 components)`. Missing: NaN. Losses: `nll` (default: the
+    negative log-likelihood, which may be below 0) and `crps` (the continuous ranked
+    probability score: Gneiting and Raftery 2007), less moved by outliers; not of
+    `"student_t"`. Metrics: `nll` (default), `crps`, `mae` and `rmse` of the location
+    (the median, of a mixture the mean), `coverage_error` (how far the share of labels
+    in the central 90 % interval is from 0.9). See `kmtl.Task` for the other arguments.
 
     Args:
-        family: `"normal"` (default; spread is the standard deviation), `"laplace"`
-            (the scale b; labels with outliers) or `"student_t"` (the scale).
+        family: `"normal"` (default; outputs the mean and the standard deviation),
+            `"laplace"` (location and scale b; labels with outliers), `"student_t"`
+            (location and scale), `"lognormal"` (labels above 0; the median, and the
+            standard deviation of the logarithm) or `"mixture"` of normals (labels
+            around several values: k weights, k means, k standard deviations; Bishop
+            1994, Mixture density networks).
         degrees: Degrees of freedom of `"student_t"`, > 0. Defaults to 4.
+        components: Number k of a mixture's parts, >= 2. Defaults to 3.
         transform: `"standardize"`, `"robust"`, `"mean"` or None, as in
-            `kmtl.Regression`.
+            `kmtl.Regression`; of `"lognormal"` `"mean"` or None.
         unit: As in `kmtl.Regression`.
 
     Example:
@@ -59,22 +76,15 @@ class Distribution(AboutOne):
 
     family: str = "normal"
     degrees: float = 4.0
+    components: int = 3
 
     LOSSES: ClassVar = {"nll": losses.nll, "crps": losses.crps}
     METRICS: ClassVar = {
-        "nll": (
-            lambda task, name: metrics.NegativeLogLikelihood(
-                task.family, task.degrees, name=name
-            ),
-            False,
-        ),
-        "crps": (lambda task, name: metrics.CRPS(name=name), False),
-        "mae": (lambda task, name: metrics.LocationError(name=name), False),
-        "rmse": (lambda task, name: metrics.RootLocationError(name=name), False),
-        "coverage_error": (
-            lambda task, name: metrics.IntervalError(task.half_width, SHARE, name=name),
-            False,
-        ),
+        "nll": _of(metrics.NegativeLogLikelihood),
+        "crps": _of(metrics.CRPS),
+        "mae": _of(metrics.LocationError),
+        "rmse": _of(metrics.RootLocationError),
+        "coverage_error": _of(metrics.IntervalError),
     }
     DEFAULT_METRICS = ("nll",)
     gives = "the distribution of one number"
@@ -84,57 +94,85 @@ class Distribution(AboutOne):
         _checks.check_choice("family", self.family, tuple(FAMILIES))
         degrees = _checks.check_range("degrees", self.degrees, 0, 1e6, low_open=True)
         object.__setattr__(self, "degrees", degrees)
-        _checks.check_choice("transform", self.transform, _STRAIGHT)
+        components = _checks.check_int("components", self.components, 2)
+        object.__setattr__(self, "components", components)
+        allowed = _FACTORS if self.family == "lognormal" else _STRAIGHT
+        _checks.check_choice("transform", self.transform, allowed)
         super().__post_init__()
         named = [metric.name for metric in self.metrics]
-        if self.family != "normal" and "crps" in (self.loss, *named):
+        if self.family == "student_t" and "crps" in (self.loss, *named):
             raise ValueError(
-                f"'crps' of task '{self.name}' is that of normal distributions. "
-                f"Received: family='{self.family}'"
+                f"Task '{self.name}' has no 'crps', which needs another family than "
+                "'student_t': 'laplace' is one for outliers too"
             )
 
     @property
-    def half_width(self) -> float:
-        """Half the width of the central interval, in spreads."""
-        if self.family == "laplace":
-            return -math.log(1.0 - SHARE)
-        from scipy import stats  # slow to import
-
-        level = 0.5 + SHARE / 2
-        if self.family == "normal":
-            return float(stats.norm.ppf(level))
-        return float(stats.t.ppf(level, self.degrees))
+    def has_mean(self) -> bool:  # type: ignore[override]
+        return self.family != "mixture"  # each net numbers its components
 
     @property
     def loss_may_be_negative(self) -> bool:
         return self.loss == "nll"
 
+    @property
+    def label_range(self) -> tuple[float, float]:
+        low, high = super().label_range
+        return (_LEAST_LABEL if self.family == "lognormal" else low), high
+
+    @property
+    def label_rule(self) -> str:
+        if self.family != "lognormal":
+            return super().label_rule
+        return (
+            f"Labels of task '{self.name}' must be above 0 (NaN marks a missing "
+            "label): kmtl.ZeroInflated is for those that may be 0"
+        )
+
     def loss_values(self, labels: Tensor, outputs: Tensor) -> Tensor:
-        if self.loss == "crps":
-            return losses.crps(labels, outputs)
-        return losses.nll(labels, outputs, self.family, self.degrees)
+        of = family_of(self.family, self.degrees)
+        return (of.crps if self.loss == "crps" else of.nll)(labels, outputs)
 
     def constant_answers(self, labels: np.ndarray) -> list[np.ndarray]:
-        spread = np.nanstd(labels[:, 0])
-        return [
-            np.array([np.nanmean(labels), spread]),
-            np.array([np.nanmedian(labels), spread]),
-        ]
+        values = labels[~np.isnan(labels)]
+        if self.family == "lognormal":
+            logs = np.log(values)
+            return [np.array([np.exp(logs.mean()), max(np.std(logs), _LEAST_SPREAD)])]
+        spread = max(float(values.std()), _LEAST_SPREAD)
+        if self.family == "mixture":
+            k = self.components
+            parts = [1 / k] * k, [values.mean()] * k, [spread] * k
+            return [np.concatenate(parts)]
+        return [np.array([f(values), spread]) for f in (np.mean, np.median)]
 
     def output_shape(self, input_shape: Shape) -> tuple:
-        return (2,)
+        return (3 * self.components,) if self.family == "mixture" else (2,)
 
     def build_head(self, features: Tensor, head: HeadContext) -> Tensor:
-        values = super().build_head(features, head)
-        return head.make.layer(LocationAndSpread, "spread")(values)
+        raw = vector_head(features, head, self, self.output_shape(None)[0])
+        if self.family == "mixture":
+            end, own = MixtureOfNormals, {"components": self.components}
+        else:
+            log = self.family == "lognormal"
+            end, own = MedianAndSpread if log else LocationAndSpread, {}
+        return head.make.layer(end, "spread", **own)(raw)
 
     def learned(self, outputs: Tensor, transform: Transform, state: State) -> Tensor:
-        location = transform.forward(outputs[..., :1], state)
-        return ops.concatenate([location, outputs[..., 1:] / _unit(state)], axis=-1)
+        return self._moved(outputs, transform.forward, 1.0 / _unit(state), state)
 
     def read(self, values: Tensor, transform: Transform, state: State) -> Tensor:
-        location = transform.inverse(values[..., :1], state)
-        return ops.concatenate([location, values[..., 1:] * _unit(state)], axis=-1)
+        return self._moved(values, transform.inverse, _unit(state), state)
+
+    def _moved(
+        self, values: Tensor, move: Callable, factor: Tensor, state: State
+    ) -> Tensor:
+        if self.family == "lognormal":  # the logarithm's spread has no unit
+            parts = [move(values[..., :1], state), values[..., 1:]]
+        elif self.family == "mixture":
+            weights, locations, spreads = ops.split(values, 3, axis=-1)
+            parts = [weights, move(locations, state), spreads * factor]
+        else:
+            parts = [move(values[..., :1], state), values[..., 1:] * factor]
+        return ops.concatenate(parts, axis=-1)
 
 
 def _unit(state: State) -> Tensor:

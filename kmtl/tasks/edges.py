@@ -27,8 +27,9 @@ class Edges(DenseRegression):
     pixel. Losses: `balanced` (default: cross-entropy in which the edges of an image
     weigh as much as all the rest of it: Xie and Tu 2015, HED, arXiv:1504.06375) and
     `cross_entropy`. Metrics: `best_f1` (default: F1 at the threshold that is best for
-    all images (ODS), without tolerance for shifts) and `accuracy`. See `kmtl.Task` for
-    the other arguments; `hidden` are filters per stage.
+    all images (ODS), without tolerance for shifts), `best_f1_per_image` (of each image
+    at the threshold that is best for it (OIS), all counted together) and `accuracy`.
+    See `kmtl.Task` for the other arguments; `hidden` are filters per stage.
 
     Args:
         size: `(height, width)` of the labels. Defaults to the input's.
@@ -56,6 +57,10 @@ class Edges(DenseRegression):
     }
     METRICS: ClassVar = {
         "best_f1": (lambda task, name: metrics.BestF1(name=name), True),
+        "best_f1_per_image": (
+            lambda task, name: metrics.BestF1PerImage(name=name),
+            True,
+        ),
         "accuracy": (lambda task, name: metrics.BinaryAccuracy(name=name), True),
     }
     DEFAULT_METRICS = ("best_f1",)

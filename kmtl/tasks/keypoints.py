@@ -32,15 +32,18 @@ class Keypoints(Task):
     `(N, points, 2)` are its expected place (Sun et al. 2018, arXiv:1711.08229; Nibali
     et al. 2018, arXiv:1801.07372), so exports give places too. Missing: NaN in both
     numbers, per point, such as points not to be seen. Losses: `mae` (default), `mse`.
-    Metrics: `pck` (default; share within `within` of the label), `mae`. See `kmtl.Task`
-    for the other arguments; `hidden` are filters per stage.
+    Metrics: `pck` (default; share within `within` of the label), `oks` (COCO's object
+    keypoint similarity), `mae`. See `kmtl.Task` for the other arguments; `hidden` are
+    filters per stage.
 
     Args:
         points: Number of points, >= 1. Defaults to the number of `labels`.
         labels: The points' names.
         within: For `pck`: share of the size, in (0, 1). Defaults to 0.05.
-        reference: For `pck`: two points, by number, whose distance is the size, such as
-            head and neck. Defaults to None: the size of the photo.
+        reference: For `pck` and `oks`: two points, by number, whose distance is the
+            size, such as head and neck. Defaults to None: the size of the photo.
+        sigmas: For `oks`: how far off people place a point, in sizes: one number, or
+            one for each point, such as COCO's, > 0. Defaults to 0.05.
         size: `(height, width)` of the heat maps. Defaults to a quarter of the
             input's, at least 16.
         decoder: As for `kmtl.Segmentation`.
@@ -58,6 +61,7 @@ class Keypoints(Task):
     points: int | None = None  # type: ignore[assignment]
     within: float = 0.05
     reference: tuple[int, int] | None = None
+    sigmas: float | tuple[float, ...] = 0.05
     size: tuple[int, int] | None = None
     decoder: str = "conv"
     missing: float | None = math.nan
@@ -66,6 +70,10 @@ class Keypoints(Task):
     METRICS: ClassVar = {
         "pck": (
             lambda task, name: metrics.PCK(task.within, task.reference, name=name),
+            True,
+        ),
+        "oks": (
+            lambda task, name: metrics.OKS(task.sigmas, task.reference, name=name),
             True,
         ),
         "mae": (lambda task, name: metrics.AbsoluteError(name=name), False),
@@ -80,6 +88,7 @@ class Keypoints(Task):
         put("points", count_of(self, "points"))
         within = {"low_open": True, "high_open": True}
         put("within", _checks.check_range("within", self.within, 0, 1, **within))
+        put("sigmas", self._checked_sigmas())
         _checks.check_choice("decoder", self.decoder, DECODERS)
         if self.size is not None:
             put("size", _checks.check_size(self.size))
@@ -92,6 +101,19 @@ class Keypoints(Task):
                 )
             put("reference", pair)
         super().__post_init__()
+
+    def _checked_sigmas(self) -> float | tuple[float, ...]:
+        def checked(value: Any) -> float:
+            return _checks.check_range("sigmas", value, 0, 1, low_open=True)
+
+        if not isinstance(self.sigmas, (list, tuple)):
+            return checked(self.sigmas)
+        if len(self.sigmas) != self.label_count:
+            raise ValueError(
+                f"`sigmas` of task '{self.name}' must be one number, or one for each "
+                f"of its {self.label_count} points. Received: {len(self.sigmas)}"
+            )
+        return tuple(map(checked, self.sigmas))
 
     @property
     def label_count(self) -> int:

@@ -20,6 +20,8 @@ MORE = {
     "tagging_crf": kmtl.Tagging("t", classes=3, crf=True),
     "survival_cox": kmtl.Survival("t"),
     "ordinal_corn": kmtl.Ordinal("t", classes=4, method="corn"),
+    "distribution_lognormal": kmtl.Distribution("t", family="lognormal"),
+    "distribution_mixture": kmtl.Distribution("t", family="mixture"),
     "embedding_arcface": kmtl.Embedding("t", dimensions=4, loss="arcface", classes=2),
 }
 STEPS = (*OF_STEPS, "tagging_crf")

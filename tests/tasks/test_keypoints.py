@@ -46,12 +46,40 @@ def test_share_of_right_keypoints(reference: tuple | None) -> None:
     np.testing.assert_array_equal(weights, np.repeat(SEEN[..., None], 2, axis=-1))
 
 
+@pytest.mark.parametrize("reference", [None, (1, 3)])
+@pytest.mark.parametrize("sigmas", [0.05, (0.02, 0.05, 0.1, 0.3)])
+def test_object_keypoint_similarity(sigmas, reference: tuple | None) -> None:
+    """COCO's formula (computeOks of pycocotools), with the size for the area's root."""
+    task = kmtl.Keypoints("t", points=4, sigmas=sigmas, reference=reference)
+    clean, mask = task.clean_labels(HOLES)
+    metric = task.replace(metrics=("oks",)).score.make(task)
+    for rows in (slice(0, 11), slice(11, None)):
+        metric.update_state(clean[rows], OUTPUTS[rows], mask[rows])
+    expected = []
+    for row in range(30):
+        seen = SEEN[row]
+        size = 1.0
+        if reference is not None:
+            if not (seen[1] and seen[3]):
+                continue
+            size = np.linalg.norm(LABELS[row, 1] - LABELS[row, 3])
+        variables = (np.broadcast_to(sigmas, 4) * 2) ** 2
+        dx, dy = (OUTPUTS[row] - LABELS[row]).T
+        e = (dx**2 + dy**2) / variables / (size**2 + np.spacing(1)) / 2
+        if seen.any():
+            expected.append(np.exp(-e[seen]).mean())
+    assert 0.1 < np.mean(expected) < 0.95
+    assert float(metric.result()) == pytest.approx(np.mean(expected), rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("act", "message"),
     [
         (lambda: kmtl.Keypoints("t"), "needs `points`"),
         (lambda: kmtl.Keypoints("t", points=2, reference=(0, 2)), r"in \[0, 1\]"),
         (lambda: kmtl.Keypoints("t", points=2, within=0), "`within` must be"),
+        (lambda: kmtl.Keypoints("t", points=2, sigmas=(0.1,)), "its 2 points"),
+        (lambda: kmtl.Keypoints("t", points=1, sigmas=0), "`sigmas` must be"),
         (
             lambda: kmtl.Keypoints("t", points=1).check_labels([[[12.0, 3.0]]]),
             "divide pixels by them. Received: 12",

@@ -146,6 +146,39 @@ def test_best_f1_of_edges() -> None:
     assert float(metric.result()) == pytest.approx(best, rel=1e-5)
 
 
+def test_best_f1_per_image_of_edges() -> None:
+    """Each image at its best threshold, by scikit-learn's curve; one has no edges."""
+    labels = RNG.integers(0, 2, (5, 6, 7, 1))
+    labels[4] = 0
+    score = np.clip(0.3 * labels + 0.7 * RNG.random(labels.shape), 0.01, 0.98)
+    score[:2] = score[:2] ** 2
+    score = np.round(score, 2) + 0.005
+    there = RNG.random(labels.shape) < 0.9
+    logits = np.log(score / (1 - score)).astype("float32")
+    right, called, edges = 0, 0, 0
+    for row in range(4):
+        y, s = labels[row][there[row]], score[row][there[row]]
+        precision, recall, cuts = precision_recall_curve(y, s)
+        f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
+        cut = cuts[f1[:-1].argmax()]
+        right += (y[s >= cut]).sum()
+        called += (s >= cut).sum()
+        edges += y.sum()
+    metric = metrics.BestF1PerImage()
+    for rows in (slice(0, 2), slice(2, None)):
+        metric.update_state(labels[rows], logits[rows], there[rows])
+    found, one = float(metric.result()), metrics.BestF1()
+    assert found == pytest.approx(2 * right / (called + edges), rel=1e-5)
+    one.update_state(labels, logits, there)
+    assert found > float(one.result())
+    fresh = metrics.BestF1PerImage()
+    assert np.isnan(float(fresh.result()))
+    fresh.update_state(labels[4:], np.full_like(logits[4:], -9))
+    assert float(fresh.result()) == 0  # there was nothing to find
+    fresh.update_state(labels[:1], np.full_like(logits[:1], np.nan))
+    assert np.isnan(float(fresh.result()))
+
+
 @pytest.mark.parametrize(
     ("act", "message"),
     [

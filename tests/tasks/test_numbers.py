@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from keras import ops
-from scipy import integrate, stats
 from scipy.stats import nbinom
 from sklearn.metrics import (
     cohen_kappa_score,
@@ -16,7 +15,7 @@ from sklearn.metrics import (
 
 import kmtl
 from kmtl import losses
-from kmtl.layers import Increasing, LocationAndSpread, OrderedClasses
+from kmtl.layers import Increasing, OrderedClasses
 
 pytestmark = pytest.mark.backend
 
@@ -154,58 +153,6 @@ def test_quantiles_of_scikit_learn() -> None:
     )
 
 
-@pytest.mark.parametrize("family", ["normal", "laplace", "student_t"])
-def test_likelihoods_of_scipy(family: str) -> None:
-    task = kmtl.Distribution("price", family=family, degrees=3.0, metrics=("nll",))
-    theirs = {"normal": stats.norm, "laplace": stats.laplace, "student_t": stats.t(3)}
-    labels = RNG.normal(size=200) * 2
-    raw = RNG.normal(size=(200, 2)).astype("float32")
-    outputs = ops.convert_to_numpy(LocationAndSpread()(raw))
-    np.testing.assert_array_equal(outputs[:, 0], raw[:, 0])
-    assert (outputs[:, 1] > 0).all()
-    z, spread = (labels - outputs[:, 0]) / outputs[:, 1], outputs[:, 1]
-    expected = np.log(spread) - theirs[family].logpdf(z)
-    values = ops.convert_to_numpy(task.loss_values(labels[:, None], outputs))
-    np.testing.assert_allclose(values[:, 0], expected, rtol=1e-4, atol=1e-5)
-    assert theirs[family].cdf(task.half_width) == pytest.approx(0.95)
-
-
-def test_metrics_of_distributions() -> None:
-    labels = RNG.normal(size=200)
-    outputs = np.stack([RNG.normal(size=200), 0.2 + RNG.random(200)], 1)
-    outputs = outputs.astype("float32")
-    found = scored(kmtl.Distribution("price"), labels, outputs)
-    kept = found["kept"]
-    location, spread = outputs.astype("float64").T
-    error = np.abs(labels - location)[kept]
-    np.testing.assert_allclose(found["mae"], error.mean(), rtol=1e-5)
-    np.testing.assert_allclose(found["rmse"], (error**2).mean() ** 0.5, rtol=1e-5)
-    inside = error <= 1.6448536 * spread[kept]
-    np.testing.assert_allclose(
-        found["coverage_error"], abs(inside.mean() - 0.9), atol=1e-6
-    )
-    # The integral of the squared distance between the distribution functions.
-    y, m, s = labels[1], location[1], spread[1]
-    whole = integrate.quad(lambda t: stats.norm.cdf(t, m, s) ** 2, m - 12 * s, y)[0]
-    whole += integrate.quad(lambda t: stats.norm.sf(t, m, s) ** 2, y, m + 12 * s)[0]
-    value = losses.crps(labels[1:2, None], outputs[1:2])
-    np.testing.assert_allclose(np.ravel(value), [whole], rtol=1e-4)
-
-
-def test_a_small_spread_beside_a_large_location_keeps_its_digits() -> None:
-    task = kmtl.Distribution("size", transform="standardize")
-    layer = kmtl.TaskOutput(task)
-    values = np.array([[0.0, 0.001], [1.0, 0.003]], "float32")
-    layer(values)  # builds it
-    layer.adapt(1e6 + 10.0 * np.array([[-1.0], [1.0]]))
-    outputs = ops.convert_to_numpy(layer(values))
-    np.testing.assert_allclose(outputs, [[1e6, 0.01], [1e6 + 10, 0.03]], rtol=1e-5)
-    back = task.learned(outputs, layer.transform, layer._state)
-    np.testing.assert_allclose(
-        ops.convert_to_numpy(back)[:, 1], values[:, 1], rtol=1e-5
-    )
-
-
 def test_the_order_of_classes_is_never_guessed() -> None:
     import pandas as pd
 
@@ -263,12 +210,6 @@ def test_learned_in_the_labels_unit_and_exported(tmp_path) -> None:
         (lambda: kmtl.Quantile("t", levels=(0.1,), metrics=("mae",)), "0.5 must be"),
         (lambda: kmtl.Quantile("t", units=2), "a task for each column"),
         (lambda: kmtl.Quantile("t", loss="mse"), "must be 'pinball'"),
-        (lambda: kmtl.Distribution("t", transform="log1p"), "`transform` must be"),
-        (
-            lambda: kmtl.Distribution("t", family="laplace", loss="crps"),
-            "that of normal distributions",
-        ),
-        (lambda: kmtl.Distribution("t", loss="mse"), "which know spreads"),
         (lambda: kmtl.Ordinal("t", classes=3, method="probit"), "'coral', 'corn'"),
         (lambda: kmtl.Count("t", dispersion=0), "`dispersion` must be"),
         (
