@@ -31,6 +31,7 @@ EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
         ("nyuv2_full", "edges", 4),
         ("spoken_strings", "speaker", 2),
         ("snips", "slots", 2),
+        ("transfer", "stroke", 5),
     ],
 )  # fmt: skip
 def test_fast_run(name: str, data: str, rows: int, tmp_path: Path) -> None:
