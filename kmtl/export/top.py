@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from kmtl import _checks
+from kmtl._largest import largest
 from kmtl.export.texts import JoinedTokens
 from kmtl.tasks.base import Task
 from kmtl.tasks.text_generation import TextGeneration
@@ -64,7 +65,7 @@ def outputs(tasks: Mapping[str, Task], plain: Outputs, k: int, names: bool) -> O
         if not task.classes_last or task.dense_prediction or written:
             continue
         count = min(k, int(plain[name].shape[-1]))
-        scores, classes = ops.top_k(plain[name], count)
+        scores, classes = largest(plain[name], count)
         if names and task.class_names is not None:
             lookup = keras.layers.StringLookup(
                 vocabulary=list(task.class_names),

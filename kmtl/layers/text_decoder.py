@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from kmtl import _checks
+from kmtl._largest import largest
 from kmtl.layers.kept import Kept
 from kmtl.layers.sequences import Positions
 from kmtl.typing import Config, Shape, Tensor
@@ -261,7 +262,7 @@ class TextDecoder(keras.layers.Layer):
             more = ops.reshape(ops.log_softmax(scores, axis=-1), (-1, beam, end + 1))
             more = ops.where(ended[..., None] > 0, after_end, more)
             every = ops.reshape(totals[..., None] + more, (-1, beam * (end + 1)))
-            totals, chosen = ops.top_k(every, beam)
+            totals, chosen = largest(every, beam)
             chosen = ops.cast(chosen, "int32")
             parent, token = chosen // (end + 1), chosen % (end + 1)
             texts = ops.take_along_axis(texts, parent[..., None], axis=1)

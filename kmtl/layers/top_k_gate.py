@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from kmtl import _checks
+from kmtl._largest import largest
 from kmtl.layers.gates import SoftmaxGate
 from kmtl.losses.masked import all_replicas_sum
 from kmtl.typing import Config, Store, Tensor
@@ -125,6 +126,6 @@ class TopKGate(SoftmaxGate):
 
 def _keep(logits: Tensor, selected: int, experts: int) -> tuple[Tensor, Tensor]:
     """Softmax over the largest logits of each row, and 1 where one is among them."""
-    _, places = ops.top_k(logits, selected)
+    _, places = largest(logits, selected)
     chosen = ops.sum(ops.one_hot(places, experts, dtype="float32"), axis=-2)
     return ops.softmax(ops.where(chosen > 0, logits, OUT)), chosen

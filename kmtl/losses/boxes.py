@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from kmtl._largest import largest
 from kmtl.typing import Tensor
 
 #: Share of a box in which its cells learn it (Liu et al. 2019, arXiv:1909.00700).
@@ -203,7 +204,7 @@ def peaks(outputs: Tensor, most: int, least: float) -> tuple[Tensor, ...]:
     never = -1e9
     kept = ops.where(logits >= around, logits, never)
     kept = ops.reshape(kept, (-1, height * width * classes))
-    best, place = ops.top_k(kept, min(most, height * width * classes))
+    best, place = largest(kept, min(most, height * width * classes))
     cell = ops.cast(place // classes, "int32")
     flat = ops.reshape(boxes, (-1, height * width, 4))
     found = ops.take_along_axis(flat, ops.repeat(cell[..., None], 4, axis=-1), axis=1)
