@@ -37,7 +37,7 @@ def fit(model: kmtl.MultiTaskModel, x: object, y: dict, seed: int, fast: bool) -
 
 
 def strokes(x: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Digits anywhere on a canvas, and the ends of the stroke (highest, lowest, furthest
+    """Digits anywhere on a canvas, and the ends of a stroke (highest, lowest, furthest
     left and right), `(N, 4, 2)` in shares of the canvas."""
     rng = np.random.default_rng(seed)
     side = x.shape[1]

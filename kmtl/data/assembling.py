@@ -77,6 +77,15 @@ def assemble(
         what = "the frame" if rows is frame else f"Column '{name}'"
         x[name] = specs[name].prepare(rows, what)
         lines += told
+    read = {column for spec in specs.values() for column in spec.takes_columns()}
+    for target in found:
+        name, columns = target.task.name, target.columns
+        if name in read and name not in columns:
+            raise ValueError(
+                f"Task '{name}' of column {', '.join(map(repr, columns))} must not "
+                "have the name of a column that is an input: give the task another. "
+                f"Received: the input column '{name}'"
+            )
     shown = {line.column for line in lines if line.role != "-"}
     lines += [
         Line(column, role, "not an input")

@@ -41,6 +41,10 @@ class Family:
         """The number to give in the distribution's place."""
         return ops.cast(outputs, "float32")[..., :1]
 
+    def variance(self, labels: Tensor, outputs: Tensor) -> Tensor:
+        """Square of the spread around a label."""
+        return ops.square(ops.cast(outputs, "float32")[..., 1:])
+
 
 class _LocationAndSpread(Family):
     """Outputs location, and spread > 0; the labels' distance is measured in spreads."""
@@ -139,11 +143,19 @@ class Mixture(Family):
     def _parts(self, outputs: Tensor) -> list[Tensor]:
         return ops.split(ops.cast(outputs, "float32"), 3, axis=-1)
 
-    def nll(self, labels: Tensor, outputs: Tensor) -> Tensor:
+    def _logs(self, labels: Tensor, outputs: Tensor) -> Tensor:
+        """Of each part's density at the label, times its weight."""
         weights, locations, spreads = self._parts(outputs)
         z = (ops.cast(labels, "float32") - locations) / spreads
-        each = _log(weights) - Normal().density(z) - ops.log(spreads)
-        return -ops.logsumexp(each, axis=-1, keepdims=True)
+        return _log(weights) - Normal().density(z) - ops.log(spreads)
+
+    def nll(self, labels: Tensor, outputs: Tensor) -> Tensor:
+        return -ops.logsumexp(self._logs(labels, outputs), axis=-1, keepdims=True)
+
+    def variance(self, labels: Tensor, outputs: Tensor) -> Tensor:
+        shares = ops.softmax(self._logs(labels, outputs), axis=-1)
+        spreads = self._parts(outputs)[2]
+        return ops.sum(shares * ops.square(spreads), axis=-1, keepdims=True)
 
     def crps(self, labels: Tensor, outputs: Tensor) -> Tensor:
         # Grimit et al. 2006, Quarterly Journal 132, equation 5.

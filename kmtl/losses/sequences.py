@@ -49,7 +49,8 @@ def greedy(outputs: Tensor) -> Tensor:
     kept = ops.logical_and(best != BLANK, best != before)
     # Kept steps come first, in their order.
     later = ops.cast(ops.logical_not(kept), "int32") * length
-    order = ops.argsort(ops.arange(length, dtype="int32") + later, axis=-1)
+    # (A symbolic tensor to the left: arrays of JAX add none to themselves.)
+    order = ops.argsort(later + ops.arange(length, dtype="int32"), axis=-1)
     symbols = ops.where(kept, best - 1, -1)
     return ops.take_along_axis(symbols, ops.cast(order, "int32"), axis=1)
 
@@ -92,9 +93,9 @@ def words(symbols: Tensor, space: int) -> Tensor:
     numbers = pairs[..., 0] * _PRIME + pairs[..., 1]
     after = ops.concatenate([inside[:, 1:], ops.zeros_like(inside[:, :1])], axis=1)
     ends = ops.logical_and(inside, ops.logical_not(after))
-    length = int(symbols.shape[1])
+    length = ops.shape(symbols)[1]  # not known in steps on TensorFlow
     later = ops.cast(ops.logical_not(ends), "int32") * length
-    order = ops.argsort(ops.arange(length, dtype="int32") + later, axis=-1)
+    order = ops.argsort(later + ops.arange(length, dtype="int32"), axis=-1)
     numbers = ops.where(ends, ops.transpose(numbers), -1)
     return ops.take_along_axis(numbers, ops.cast(order, "int32"), axis=1)
 

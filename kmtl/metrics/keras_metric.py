@@ -32,6 +32,7 @@ class KerasMetric(keras.metrics.Metric):
         form: What it is called with.
         classes: Number of classes, where labels are integers against scores per class.
         activate: Turns logits into what a user reads.
+        given: Turns labels into the shape that a user's own metric gets.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class KerasMetric(keras.metrics.Metric):
         form: Form,
         classes: int | None,
         activate: Callable[[Tensor], Tensor],
+        given: Callable[[Tensor], Tensor],
         name: str | None = None,
     ):
         super().__init__(name=name, dtype="float32")
@@ -47,6 +49,7 @@ class KerasMetric(keras.metrics.Metric):
         self.form = form
         self.classes = classes
         self.activate = activate
+        self.given = given
         self.count = self.add_variable((), "zeros", dtype=self.dtype, name="count")
 
     def build_for(self, shape: tuple[int | None, ...]) -> None:
@@ -97,6 +100,7 @@ class KerasMetric(keras.metrics.Metric):
             )
             weight = ops.reshape(weight, (-1,))
         elif rows == "examples":
+            labels = self.given(labels)
             weight = _whole(ops.reshape(weight, (ops.shape(weight)[0], -1)))
         elif self.classes is not None:
             weight = ops.reshape(weight, (-1,))
@@ -152,14 +156,16 @@ class FunctionMetric(MaskedMean):
         self,
         function: Callable[[Tensor, Tensor], Tensor],
         activate: Callable[[Tensor], Tensor],
+        given: Callable[[Tensor], Tensor],
         name: str | None = None,
     ):
         super().__init__(name=name)
         self.function = function
         self.activate = activate
+        self.given = given
 
     def values(self, labels: Tensor, outputs: Tensor) -> Tensor:
-        return self.function(labels, self.activate(outputs))
+        return self.function(self.given(labels), self.activate(outputs))
 
     def update_state(
         self, labels: Tensor, outputs: Tensor, sample_weight: Tensor | None = None

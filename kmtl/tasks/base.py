@@ -13,7 +13,7 @@ from keras import ops
 
 from kmtl import _arrays, _checks, _registry, losses
 from kmtl.tasks import label_rules, soft
-from kmtl.tasks.class_names import names_in, numbers_of
+from kmtl.tasks.class_names import in_order, names_in, numbers_of
 from kmtl.tasks.class_weights import RULES
 from kmtl.tasks.heads import HeadContext, map_head, map_size, vector_head
 from kmtl.tasks.metric import Metric, resolve_metrics
@@ -339,6 +339,10 @@ class Task(_registry.Registrable):
             ops.reshape(ops.cast(present, "float32"), shape),
         )
 
+    def given_labels(self, labels: Tensor) -> Tensor:
+        """Clean labels in the shape in which a user's own functions get them."""
+        return labels
+
     def marked(self, labels: Tensor, there: Tensor) -> Tensor:
         """Clean labels that say themselves which of them are there.
 
@@ -490,6 +494,7 @@ class Task(_registry.Registrable):
             ValueError, TypeError: for what is no array, and names of no class.
         """
         what = f"Labels of task '{self.name}'"
+        labels = in_order(labels, getattr(self, "labels", None), what)
         if self.class_names is not None:
             names = names_in(labels, what)
             if names is not None:

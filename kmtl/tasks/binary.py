@@ -11,6 +11,7 @@ from keras import ops
 from kmtl import _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.tasks.base import Task
+from kmtl.tasks.class_names import count_of, names_in, numbers_of, sets_in
 from kmtl.tasks.terms import MOST_WEIGHT
 from kmtl.typing import Inputs, Shape, Tensor
 
@@ -140,7 +141,8 @@ class BinaryClassification(_Binary):
 @register("task", "multi_label")
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class MultiLabel(_Binary):
-    """Several independent yes/no columns; labels 0 or 1, shape `(N, classes)`.
+    """Several independent yes/no columns; labels 0 or 1, shape `(N, classes)`, or the
+    names of each row's columns, where they have `labels`.
 
     Single entries may be missing (-1 or NaN): loss and metrics use the entries that
     are there. Outputs logits `(N, classes)`; exports probabilities.
@@ -149,7 +151,7 @@ class MultiLabel(_Binary):
     (over all entries). See `kmtl.Task` for the other arguments.
 
     Args:
-        classes: Number of columns, >= 1.
+        classes: Number of columns, >= 1. Defaults to the number of `labels`.
         soft_labels: As in `kmtl.BinaryClassification`.
         pos_weight: The same, one for all columns or one for each.
 
@@ -157,25 +159,46 @@ class MultiLabel(_Binary):
 
     >>> kmtl.MultiLabel("tox21", classes=12).score.name
     'auc'
+    >>> tags = kmtl.MultiLabel("tags", labels=("new", "hot", "sold"))
+    >>> tags.label_array([["hot"], ["sold", "new"], [], None]).tolist()
+    [[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [nan, nan, nan]]
     """
 
-    classes: int
+    classes: int | None = None  # type: ignore[assignment]
 
     DEFAULT_METRICS = ("auc", "accuracy")
 
     def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "classes", _checks.check_int("classes", self.classes, 1)
-        )
+        object.__setattr__(self, "classes", count_of(self, "classes"))
         super().__post_init__()
 
     @property
     def columns(self) -> int:
-        return self.classes
+        return int(self.classes or 0)
 
     @property
     def label_count(self) -> int:
-        return self.classes
+        return self.columns
+
+    def label_array(self, labels: Tensor) -> np.ndarray:
+        rows = sets_in(labels)
+        if rows is None:
+            return super().label_array(labels)
+        what = f"Labels of task '{self.name}'"
+        if self.labels is None:
+            raise ValueError(
+                f"{what} are names: say which there are, "
+                f"kmtl.MultiLabel('{self.name}', labels=('new', 'hot')). "
+                "Received: labels=None"
+            )
+        found = np.zeros((len(rows), self.columns), "float32")
+        for place, row in zip(found, rows, strict=True):
+            if row is None:
+                place[:] = np.nan
+            elif len(row):
+                names = names_in(list(row), what)
+                place[numbers_of(names, self.labels, what).astype("int32")] = 1.0
+        return found
 
     def expected_shapes(self, input_shape: Shape) -> list[tuple]:
         return [(self.classes,)]

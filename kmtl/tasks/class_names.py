@@ -72,6 +72,55 @@ def numbers_of(names: np.ndarray, known: Sequence[str], what: str) -> np.ndarray
     return found if np.isnan(found).any() else found.astype("int32")
 
 
+def in_order(labels: Tensor, known: Sequence[str] | None, what: str) -> Tensor:
+    """Columns of a frame in the order of the names that they have; all else as it is.
+
+    Raises:
+        ValueError: where some columns have the name of a class, and others not.
+    """
+    columns = getattr(labels, "columns", None)
+    if columns is None or known is None or not hasattr(labels, "to_numpy"):
+        return labels
+    given = [str(column) for column in columns]
+    found = [name for name in given if name in known]
+    if not found:  # other names, such as those of dummies with a prefix: by place
+        return labels
+    if sorted(given) != sorted(known):
+        raise ValueError(
+            f"{what} must have the columns {', '.join(known)}, in any order. "
+            f"Received: {', '.join(given)}"
+        )
+    return labels[[columns[given.index(name)] for name in known]]
+
+
+def sets_in(labels: Tensor) -> list[Any] | None:
+    """The names of each row, None where it has no labels; None of all else.
+
+    Args:
+        labels: Rows of any number of strings each: a list, an object array or a Series
+            of lists, tuples, sets or arrays.
+    """
+    rows = _arrays.listed(labels)
+    column = getattr(rows, "ndim", 0) == 1 and str(rows.dtype) in ("object", "str")
+    if not column and not isinstance(rows, (list, tuple)):
+        return None
+    kinds = (list, tuple, set, frozenset, np.ndarray)
+    found = [row if isinstance(row, kinds) else None for row in rows]
+    others = [row for row in rows if not isinstance(row, kinds)]
+    if len(others) == len(found) or not all(map(is_absent, others)):
+        return None
+    texts = (str, bytes)
+    names = all(
+        isinstance(item, texts) for row in found if row is not None for item in row
+    )
+    return found if names else None
+
+
+def is_absent(row: Any) -> bool:
+    """Whether a row of a column is missing: None, NaN, or pandas' NA."""
+    return row is None or type(row).__name__ == "NAType" or bool(row != row)
+
+
 def count_of(task: Any, argument: str) -> int:
     """How many classes or points a task has: as it says, or as its `labels` are.
 

@@ -14,10 +14,10 @@ from kmtl._registry import register
 from kmtl.losses.sequences import greedy
 from kmtl.tasks import label_rules
 from kmtl.tasks.base import Task
-from kmtl.tasks.class_names import count_of, numbers_of
+from kmtl.tasks.class_names import count_of, is_absent, numbers_of
 from kmtl.tasks.heads import HeadContext
 from kmtl.tasks.steps import padded, step_head
-from kmtl.tasks.tagging import is_absent, sequences_in
+from kmtl.tasks.tagging import sequences_in
 from kmtl.typing import Inputs, Shape, Tensor
 
 
@@ -160,7 +160,7 @@ class CTC(Task):
         if getattr(labels, "ndim", 1) == 1 and len(labels):
             texts = [isinstance(row, str) for row in labels]
             others = [row for row, text in zip(labels, texts, strict=True) if not text]
-            if any(texts) and all(map(is_absent, others)):
+            if all(map(is_absent, others)):
                 rows = [list(row) if isinstance(row, str) else [] for row in labels]
         if rows is None:
             rows = sequences_in(labels)
@@ -177,7 +177,8 @@ class CTC(Task):
                 )
             numbers = iter(numbers_of(np.array(symbols), self.labels, what).tolist())
             rows = [[next(numbers) for _ in row] for row in rows]
-        return padded(rows, self.length, self.name)
+        longest = max(map(len, rows), default=0)
+        return padded(rows, self.length or max(longest, 1), self.name)
 
     def check_labels(self, labels: Tensor, input_shape: Shape = None) -> None:
         super().check_labels(labels, input_shape)

@@ -44,7 +44,8 @@ class CustomTask(Task):
             metrics: `"linear"` (default), `"sigmoid"`, `"softmax"`, ... The loss gets
             the outputs.
         negative: The loss function may give values below 0. Defaults to False.
-        metrics: `kmtl.Metric` objects. Defaults to `"mean_loss"`, the loss itself.
+        metrics: `kmtl.Metric` objects, which get labels as `loss` does. Defaults to
+            `"mean_loss"`, the loss itself.
 
     Functions are saved by their name, so they must have been registered:
     `@keras.saving.register_keras_serializable("mine")`.
@@ -134,10 +135,13 @@ class CustomTask(Task):
         labels, mask = super().clean_labels(labels, inputs)
         return ops.cast(labels, self.dtype), mask
 
+    def given_labels(self, labels: Tensor) -> Tensor:
+        return labels if self.shape else labels[..., 0]
+
     def loss_values(self, labels: Tensor, outputs: Tensor) -> Tensor:
         if not self._own_loss:
             return super().loss_values(labels, outputs)
-        given = labels if self.shape else labels[..., 0]
+        given = self.given_labels(labels)
         values = ops.cast(self.loss(given, outputs), "float32")
         if len(values.shape) != 1:
             raise ValueError(

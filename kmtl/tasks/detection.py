@@ -196,6 +196,10 @@ class Detection(Task):
 
     def _objects(self, row: Any) -> np.ndarray:
         """Rows of one photo, with the numbers of classes that are given by name."""
+        if isinstance(row, dict):
+            raise ValueError(
+                f"{self.label_rule}. Received: a dict of {', '.join(map(str, row))}"
+            )
         given = [tuple(one) for one in row]
         for one in given:
             if len(one) != _COLUMNS:

@@ -49,6 +49,10 @@ class Distribution(AboutOne):
     (the median, of a mixture the mean), `coverage_error` (how far the share of labels
     in the central 90 % interval is from 0.9). See `kmtl.Task` for the other arguments.
 
+    The gradient of `nll` is multiplied by the squared spread (where it is below 1, in
+    the scale that is learned; Seitzer et al. 2022, arXiv:2203.09168, with beta = 1): by
+    itself it grows without bound where a spread becomes small beside the error.
+
     Args:
         family: `"normal"` (default; outputs the mean and the standard deviation),
             `"laplace"` (location and scale b; labels with outliers), `"student_t"`
@@ -130,7 +134,12 @@ class Distribution(AboutOne):
 
     def loss_values(self, labels: Tensor, outputs: Tensor) -> Tensor:
         of = family_of(self.family, self.degrees)
-        return (of.crps if self.loss == "crps" else of.nll)(labels, outputs)
+        if self.loss == "crps":
+            return of.crps(labels, outputs)
+        value = of.nll(labels, outputs)
+        # The gradient alone: a small spread far from its label would say 1e8.
+        share = ops.stop_gradient(ops.minimum(of.variance(labels, outputs), 1.0))
+        return share * value + ops.stop_gradient((1.0 - share) * value)
 
     def constant_answers(self, labels: np.ndarray) -> list[np.ndarray]:
         values = labels[~np.isnan(labels)]

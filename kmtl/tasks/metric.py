@@ -110,7 +110,7 @@ def served(task: Any, metric: Any, width: int | None = None) -> keras.metrics.Me
         return metric
     if not isinstance(metric, keras.metrics.Metric):
         name = getattr(metric, "__name__", type(metric).__name__)
-        return FunctionMetric(metric, task.activate, name=name)
+        return FunctionMetric(metric, task.activate, task.given_labels, name=name)
     if (
         isinstance(metric, keras.metrics.MeanIoU | keras.metrics.IoU)
         and known_name(metric) == type(metric).__name__
@@ -121,7 +121,10 @@ def served(task: Any, metric: Any, width: int | None = None) -> keras.metrics.Me
     kind = task.label_kind
     form = form_of(metric, task.name, kind, width, task.output_activation)
     classes = task.class_count if kind == "classes" else None
-    return KerasMetric(metric, form, classes, task.activate, name=plain_name(metric))
+    return KerasMetric(
+        *(metric, form, classes, task.activate, task.given_labels),
+        name=plain_name(metric),
+    )
 
 
 def plain_name(metric: keras.metrics.Metric) -> str:

@@ -31,15 +31,26 @@ def are_vectors(task: Any, shape: Sequence | None) -> bool:
     )
 
 
+def there_in(xp: Any, task: Any, values: Tensor) -> Tensor:
+    """Which entries of vectors of shares are none that mark a missing vector.
+
+    `missing` is a mark where no share may be it, such as -1; 0 or 1 is a class.
+    """
+    there = xp.logical_not(xp.isnan(values))
+    mark = task.missing
+    if mark is None or np.isnan(mark) or 0 <= mark <= 1:
+        return there
+    return xp.logical_and(there, values != mark)
+
+
 def numbers_of(task: Any, labels: Tensor) -> Tensor:
     """The most probable class of each vector, float32; NaN where it is missing.
 
-    A vector is missing where one of its entries is.
+    A vector is missing where one of its entries is. (Whether its class is one that is
+    not labelled is asked of the number, as of numbers that are given.)
     """
     labels = ops.cast(labels, "float32")
-    present = ops.logical_not(ops.isnan(labels))
-    if task.missing is not None and task.missing == task.missing:
-        present = ops.logical_and(present, labels != task.missing)
+    present = there_in(ops, task, labels)
     there = ops.all(present, axis=-1)
     clean = ops.where(present, labels, ops.zeros_like(labels))
     numbers = ops.cast(ops.argmax(clean, axis=-1), "float32")
@@ -56,9 +67,9 @@ def hard_numbers(task: Any, array: np.ndarray) -> np.ndarray:
     """The most probable classes in the place of shares, NaN where missing."""
     if are_vectors(task, array.shape):
         values = array.astype("float32")
-        present = task.are_present(values)
+        present = there_in(np, task, values)
         numbers = np.where(present, values, 0.0).argmax(-1)
-        return np.where(present.all(-1), numbers, np.nan)
+        return np.where(present.all(-1) & task.are_present(numbers), numbers, np.nan)
     if task.soft_labels:
         values = array.astype("float32")
         return np.where(task.are_present(values), values > 0.5, np.nan)
@@ -76,7 +87,7 @@ def plain(task: Any, array: np.ndarray) -> np.ndarray:
 def one_hot_numbers(task: Any, array: np.ndarray) -> np.ndarray | None:
     """Class numbers of vectors that are all one-hot (or missing); None of others."""
     values = array.astype("float32")
-    gone = ~task.are_present(values).all(-1)
+    gone = ~there_in(np, task, values).all(-1)
     sums = values.sum(-1)
     whole = ((values == 0) | (values == 1)).all(-1) & (sums == 1)
     if not (whole | gone).all():
@@ -95,7 +106,7 @@ def check_vectors(task: Any, array: np.ndarray) -> None:
     """
     check_loss(task, "labels that are vectors of probabilities")
     values = array.astype("float32")
-    wrong = label_rules.no_shares(np, values, task.are_present(values))
+    wrong = label_rules.no_shares(np, values, there_in(np, task, values))
     if wrong.any():
         raise ValueError(
             f"Labels of task '{task.name}' with an axis of {task.class_count} classes "
@@ -107,8 +118,10 @@ def check_vectors(task: Any, array: np.ndarray) -> None:
 
 def no_shares(task: Any, labels: Tensor, there: Tensor | None) -> Tensor:
     """`label_rules.no_shares` of a batch."""
-    labels = task.with_holes(labels, there)
-    return label_rules.no_shares(ops, labels, ops.logical_not(ops.isnan(labels)))
+    labels = ops.cast(ops.convert_to_tensor(labels), "float32")
+    if there is not None:
+        labels = ops.where(there, labels, np.nan)
+    return label_rules.no_shares(ops, labels, there_in(ops, task, labels))
 
 
 def check_loss(task: Any, what: str) -> None:
@@ -174,6 +187,6 @@ def _filled(task: Any, given: Tensor) -> Tensor:
     """Shares, 0 where a label is missing."""
     shares = ops.cast(given, "float32")
     present = ops.logical_and(shares >= 0, shares <= 1)  # NaN is neither
-    if task.missing is not None and task.missing == task.missing:
+    if task.soft_labels and task.missing is not None:
         present = ops.logical_and(present, shares != task.missing)
     return ops.where(present, shares, ops.zeros_like(shares))

@@ -15,6 +15,7 @@ from kmtl.layers.chain_field import ChainField
 from kmtl.layers.sequences import mask_of
 from kmtl.losses.chains import chain_loss, unpacked
 from kmtl.metrics.spans import tag_parts
+from kmtl.tasks.class_names import is_absent
 from kmtl.tasks.classification import Classification
 from kmtl.tasks.heads import HeadContext
 from kmtl.tasks.steps import step_head, steps_of
@@ -232,11 +233,6 @@ def sequences_in(labels: Any) -> list[Sequence] | None:
     if any(found) and all(missing):
         return [row if there else () for row, there in zip(rows, found, strict=True)]
     return None
-
-
-def is_absent(row: Any) -> bool:
-    """Whether a row of a column is missing: None, NaN, or pandas' NA."""
-    return row is None or type(row).__name__ == "NAType" or bool(row != row)
 
 
 def _where(rows: list[Any], found: list[bool]) -> list[Any]:

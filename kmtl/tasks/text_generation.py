@@ -17,9 +17,10 @@ from kmtl.layers.text_decoder import TextDecoder
 from kmtl.losses.sequences import texts_in
 from kmtl.tasks import label_rules
 from kmtl.tasks.base import Task
+from kmtl.tasks.class_names import is_absent
 from kmtl.tasks.heads import HeadContext
 from kmtl.tasks.steps import padded
-from kmtl.tasks.tagging import is_absent, sequences_in
+from kmtl.tasks.tagging import sequences_in
 from kmtl.typing import Inputs, Shape, Tensor
 
 SPLITS = ("words", "characters")

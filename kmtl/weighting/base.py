@@ -128,7 +128,12 @@ class Weighting(OneModel, _registry.Registrable, keras.layers.Layer):
                     f"that of task '{task.name}' may be negative. Use a weighting that "
                     "takes any loss, such as 'equal', 'fixed' or 'pcgrad', or a loss "
                     "with a lower bound of 0 (for a cosine: 1 + it). "
-                    f"Received: {type(task.loss).__name__}"
+                    "Received: loss="
+                    + repr(
+                        task.loss
+                        if isinstance(task.loss, str)
+                        else type(task.loss).__name__
+                    )
                 )
 
     def setup_state(self) -> None:

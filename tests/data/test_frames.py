@@ -217,6 +217,12 @@ def test_by_groups_by_time_by_column_and_by_rows() -> None:
     assert [len(part) for part in made(split=split)[1]] == [100, 10, 1]
 
 
+def test_a_task_named_as_an_input_is_refused() -> None:
+    frame = pd.DataFrame({"a": np.arange(40.0), "b": np.arange(40) % 7, "c": 1.0})
+    with pytest.raises(ValueError, match="Task 'b' of column 'a' must not have"):
+        kmtl.data.from_dataframe(frame, {kmtl.Regression("b"): "a"}, verbose=False)
+
+
 def test_rows_without_a_part_are_named() -> None:
     for gone in (pd.NA, None, np.nan):
         parts = ["train", gone, "validation", "test", *[gone] * 6]

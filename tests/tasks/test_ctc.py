@@ -92,6 +92,24 @@ def test_word_error_rate() -> None:
     assert metric.from_config(metric.get_config()).space == 2
 
 
+def test_word_error_rate_of_batches_of_other_lengths() -> None:
+    """The compiled step learns of lengths that it was not traced for."""
+    metrics = ("error_rate", "word_error_rate")
+    task = kmtl.CTC("t", labels=tuple("ab "), metrics=metrics)
+    net = kmtl.backbones.RNN(units=(4,))
+    model = kmtl.build(backbone=net, input_shape=(12, 3), tasks=[task], seed=0)
+    model.compile("adam")
+    x = np.random.default_rng(0).random((6, 12, 3)).astype("float32")
+    texts = ["a b b", "a", "ab a", None, "b", "a a a a"]
+    whole = model.evaluate(x, {"t": texts}, return_dict=True, verbose=0)
+    model.evaluate(x[:2], {"t": ["a", "b"]}, verbose=0)
+    again = kmtl.evaluate(model, (x, {"t": texts}), batch_size=2)["t"].metrics
+    for name in metrics:
+        assert again[name] == pytest.approx(whole[f"t_{name}"], rel=1e-5)
+    nothing = model.evaluate(x[:2], {"t": [None] * 2}, return_dict=True, verbose=0)
+    assert np.isnan(nothing["t_word_error_rate"])
+
+
 def test_too_long_for_the_trunk() -> None:
     task = kmtl.CTC("t", labels=("a", "b"))
     task.check_fits(task.label_array(["abab", "aa", None]), (4, 3))

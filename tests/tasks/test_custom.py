@@ -87,6 +87,37 @@ def test_saved_loaded_and_exported(tmp_path) -> None:
     kmtl.verify_export(tmp_path / "saved", model, x[:4])
 
 
+@keras.saving.register_keras_serializable("kmtl_tests")
+def turn(labels, outputs):
+    return 1.0 - ops.cos(labels - outputs[:, 0])
+
+
+@keras.saving.register_keras_serializable("kmtl_tests")
+class MeanTurn(keras.metrics.Mean):
+    """The loss again, as a metric: labels are those that the loss gets."""
+
+    def update_state(self, labels, outputs, sample_weight=None):
+        return super().update_state(turn(labels, outputs), sample_weight)
+
+
+def test_metrics_get_the_labels_of_the_loss() -> None:
+    task = kmtl.CustomTask(
+        "wind",
+        loss=turn,
+        metrics=[kmtl.Metric("mean_turn", MeanTurn(), higher_is_better=False)],
+    )
+    model = kmtl.build_mlp(input_shape=(3,), tasks=[task], units=(4,), seed=0)
+    model.compile("adam", metrics={"wind": [turn]})
+    x = RNG.normal(size=(30, 3)).astype("float32")
+    y = RNG.uniform(-3, 3, 30)
+    y[4] = NAN
+    there = ~np.isnan(y)
+    away = 1 - np.cos(y - model.predict(x, verbose=0)["wind"][:, 0])
+    found = model.evaluate(x, {"wind": y}, batch_size=7, return_dict=True, verbose=0)
+    for name in ("wind_loss", "wind_mean_turn", "wind_turn"):
+        assert found[name] == pytest.approx(away[there].mean(), rel=1e-5), name
+
+
 def test_refused() -> None:
     with pytest.raises(ValueError, match=r"register_keras_serializable.*<lambda>"):
         kmtl.CustomTask("t", loss=lambda labels, outputs: outputs)

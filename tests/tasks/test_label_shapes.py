@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas
 import pytest
+from keras import ops
 
 import kmtl
 from kmtl import _arrays
@@ -92,3 +93,72 @@ def test_columns_of_vectors() -> None:
     ):
         with pytest.raises(ValueError, match=f"`x` must have rows of one.*{message}"):
             _arrays.as_array(pandas.Series(wrong), "`x`")
+
+
+def test_a_frame_of_columns_by_their_names() -> None:
+    """One-hot columns in the order of the alphabet, as pandas makes them."""
+    pd = pandas
+
+    names = ("red", "green", "blue")
+    colours = ["red", "blue", "green", "red"]
+    task = kmtl.Classification("colour", labels=names)
+    dummies = pd.get_dummies(pd.Series(colours))
+    assert list(dummies.columns) != list(names)
+    assert task.label_array(dummies).tolist() == [0, 2, 1, 0]
+    tags = kmtl.MultiLabel("tags", labels=("new", "hot"))
+    frame = pd.DataFrame({"hot": [1, 0], "new": [0, 1]})
+    assert tags.label_array(frame).tolist() == [[0, 1], [1, 0]]
+    # Columns that are called otherwise are taken in their place.
+    other = frame.rename(columns="is_{}".format)
+    assert tags.label_array(other).tolist() == [[1, 0], [0, 1]]
+    with pytest.raises(ValueError, match=r"columns new, hot, in any.*hot, old"):
+        tags.label_array(frame.rename(columns={"new": "old"}))
+
+
+def test_several_names_per_row() -> None:
+    pd = pandas
+
+    task = kmtl.MultiLabel("tags", labels=("new", "hot", "old"))
+    rows = [["hot"], ("old", "new"), set(), None]
+    wanted = [[0, 1, 0], [1, 0, 1], [0, 0, 0], [NAN] * 3]
+    for given in (rows, pd.Series(rows, dtype=object)):
+        np.testing.assert_array_equal(task.label_array(given), wanted)
+    assert task.classes == 3
+    model = kmtl.build_mlp(input_shape=(2,), tasks=[task], units=(4,), seed=0)
+    model.compile("adam")
+    x = np.ones((4, 2), "float32")
+    by_name = model.evaluate(x, {"tags": rows}, return_dict=True, verbose=0)
+    by_number = model.evaluate(
+        x, {"tags": np.array(wanted)}, return_dict=True, verbose=0
+    )
+    assert by_name == by_number
+    with pytest.raises(ValueError, match=r"among new, hot, old.*Received: 'hat'"):
+        task.label_array([["hat"]])
+    with pytest.raises(ValueError, match="say which there are"):
+        kmtl.MultiLabel("tags", classes=2).label_array(rows)
+
+
+@pytest.mark.parametrize("missing", [0, 1, 2, -1])
+def test_one_hot_vectors_are_their_class_whatever_is_missing(missing: int) -> None:
+    """`missing=0` is a class that is not labelled, and no entry of a vector."""
+    numbers = np.arange(12) % 3
+    vectors = np.eye(3)[numbers]
+    vectors[4] = NAN
+    holes = np.where(np.arange(12) == 4, NAN, numbers)
+    tasks = (
+        (kmtl.Classification("t", classes=3, missing=missing), ()),
+        (kmtl.Tagging("t", classes=3, missing=missing), (3, 4)),
+        (kmtl.Segmentation("t", classes=3, missing=missing), (3, 2, 2)),
+        (kmtl.Segmentation("t", classes=3, ignore=(max(missing, 0), 2)), (3, 2, 2)),
+    )
+    for task, shape in tasks:
+        y = holes.reshape(shape) if shape else holes
+        soft = vectors.reshape(*y.shape, 3)
+        labels, mask = map(ops.convert_to_numpy, task.clean_labels(y))
+        # As arrays, which become numbers, and as streams have them.
+        for given in (task.label_array(soft), soft.astype("float32")):
+            task.check_labels(given)
+            found, there = map(ops.convert_to_numpy, task.clean_labels(given))
+            np.testing.assert_array_equal(there, mask)
+            np.testing.assert_array_equal(found * mask, labels * mask)
+        assert 0 < mask.sum() < 12, task
