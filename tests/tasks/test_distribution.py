@@ -169,7 +169,7 @@ def test_each_family_finds_its_own_data(tmp_path) -> None:
     model = kmtl.build_mlp(input_shape=(2,), tasks=tasks, units=(32,), seed=0)
     model.compile("adam")
     model.optimizer.learning_rate = 0.01
-    model.fit(x, y, epochs=20, batch_size=100, verbose=0)
+    model.fit(x, y, epochs=40, batch_size=100, verbose=0)
     logs = model.evaluate(x, y, return_dict=True, verbose=0)
     truth = -stats.lognorm(0.4, scale=np.exp(8 + 0.5 * x[:, 0])).logpdf(y["price"])
     assert logs["price_nll"] == pytest.approx(truth.mean(), abs=0.1)
