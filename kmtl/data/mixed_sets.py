@@ -11,7 +11,7 @@ import numpy as np
 from kmtl import _checks
 from kmtl.data.containers import Split
 from kmtl.data.mixed_rows import joined_inputs, joined_labels
-from kmtl.data.plans import RowPlan, shares_of
+from kmtl.data.plans import BY_LOSS, LossPlan, RowPlan, shares_of
 from kmtl.typing import Data, Inputs, Layer
 
 if TYPE_CHECKING:
@@ -122,7 +122,8 @@ def mixed(
     names = [one.name for one in sets]
     x = joined_inputs([x for x, _ in arrays], names)
     rows = [_rows_of(part) for part, _ in arrays]
-    plan = RowPlan(
+    kind = LossPlan if sampling == BY_LOSS else RowPlan
+    plan = kind(
         tuple(names),
         tuple(rows),
         shares_of(sampling, names, rows, temperature),

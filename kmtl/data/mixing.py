@@ -8,7 +8,7 @@ from typing import Any
 from kmtl import _checks
 from kmtl.data.containers import TaskData
 from kmtl.data.mixed_sets import LabelledSet, mixed
-from kmtl.data.plans import TURNS, check_steps
+from kmtl.data.plans import BY_LOSS, TURNS, check_steps
 from kmtl.typing import Data
 
 
@@ -51,7 +51,10 @@ def mixture(
             sets, or dicts: then an input that a set lacks is zeros (or empty strings)
             there, which only its own tasks see.
         sampling: Share of each set in an epoch: `"proportional"` to its rows;
-            `"equal"`; `"temperature"`, in proportion to rows ** (1 / temperature); or a
+            `"equal"`; `"temperature"`, in proportion to rows ** (1 / temperature);
+            `"loss"`, equal in the first epochs and then in proportion to each set's
+            loss in the last epoch over that in the first, so that what is learned
+            slowly is seen more (not for a `tf.data.Dataset`, nor in populations); or a
             dict set -> number > 0, with the keys of `datasets`.
         steps: End of an epoch: when the set that lasts `"longest"` has been seen once
             (default; others are repeated), the `"shortest"`, or a number of batches.
@@ -97,8 +100,9 @@ def mixture(
     >>> kmtl.evaluate(model, train).examples
     40
 
-    Reference: temperature sampling: Arivazhagan et al., "Massively multilingual neural
-    machine translation in the wild", arXiv:1907.05019.
+    References: temperature sampling: Arivazhagan et al., "Massively multilingual neural
+    machine translation in the wild", arXiv:1907.05019; by what has been learned: Jean
+    et al., "Adaptive scheduling for multi-task learning", arXiv:1909.06434.
     """
     sets = [LabelledSet.of(key, data) for key, data in _checked(datasets).items()]
     names = [one.name for one in sets]
@@ -115,6 +119,8 @@ def mixture(
         "alternate": _checks.check_choice("alternate", alternate, TURNS),
         "seed": _checks.check_int("seed", seed, 0),
     }
+    if options["sampling"] == BY_LOSS:
+        _check_losses(sets)
     kinds = {isinstance(one.data, TaskData) for one in sets}
     if kinds == {True}:
         from kmtl.data.mixed_parts import mixed_data
@@ -141,6 +147,25 @@ def _checked(datasets: Any) -> Mapping[Any, Any]:
     if not datasets:
         raise ValueError("`datasets` must hold at least one data set. Received: none")
     return datasets
+
+
+def _check_losses(sets: Sequence[LabelledSet]) -> None:
+    """Shares by losses need losses above 0, and epochs that are drawn here."""
+    from kmtl.tasks.terms import may_be_negative
+
+    for one in sets:
+        for task in one.tasks:
+            if may_be_negative(task):
+                raise ValueError(
+                    "sampling='loss' needs losses above 0, and that of task "
+                    f"'{task.name}' may be negative: take another sampling, or loss. "
+                    f"Received: loss={task.loss!r}"
+                )
+        if hasattr(one.data, "element_spec"):
+            raise ValueError(
+                "sampling='loss' needs arrays or splits: a tf.data.Dataset is laid out "
+                f"before it trains. Received: a tf.data.Dataset for '{one.name}'"
+            )
 
 
 def _by_name(sampling: Any, datasets: Mapping, names: Sequence[str]) -> Any:

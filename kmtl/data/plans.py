@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from kmtl import _checks
 from kmtl.typing import Config
 
 ENDS = ("longest", "shortest")
+BY_LOSS = "loss"
 #: What `alternate` may be: sets take turns by batches (True), or by epochs.
 TURNS = (False, True, "epoch")
 
@@ -50,6 +51,9 @@ class RowPlan:
     alternate: bool | str = False
     seed: int = 0
 
+    #: Epochs depend on the losses of those before.
+    by_loss: ClassVar[bool] = False
+
     def counts(self, batch_size: int) -> tuple[int, ...]:
         """Rows of each set in an epoch; where epochs are shared out, in one of its own.
 
@@ -83,6 +87,14 @@ class RowPlan:
         counts = self.counts(batch_size)
         return counts[0] if self.alternate == "epoch" else sum(counts)
 
+    def counts_in(self, epoch: int, batch_size: int) -> np.ndarray:
+        """Rows of each set in an epoch, where all sets have a part in it."""
+        return np.asarray(self.counts(batch_size))
+
+    def shares_in(self, epoch: int) -> np.ndarray:
+        """Share of each set in an epoch."""
+        return np.asarray(self.shares)
+
     def seen(self, epochs: int, batch_size: int) -> np.ndarray:
         """Rows of each set in the first so many epochs."""
         counts = np.asarray(self.counts(batch_size))
@@ -90,19 +102,24 @@ class RowPlan:
             return epochs * counts
         return counts * np.bincount(self.turns(epochs), minlength=len(counts))
 
+    def after(self, logs: Mapping[str, Any]) -> RowPlan:
+        """The plan when one more epoch has ended, with these logs."""
+        return self
+
     def turns(self, epochs: int) -> np.ndarray:
         """The set of each epoch, where epochs are shared out: evenly, by the shares."""
-        shares, given = np.asarray(self.shares), np.zeros(len(self.shares))
+        due = np.zeros(len(self.shares))
         found = np.empty(epochs, np.int64)
         for epoch in range(epochs):
-            found[epoch] = np.argmax((epoch + 1) * shares - given)
-            given[found[epoch]] += 1
+            due += self.shares_in(epoch)
+            found[epoch] = np.argmax(due)
+            due[found[epoch]] -= 1
         return found
 
-    def sets(self, batch_size: int) -> np.ndarray:
+    def sets(self, batch_size: int, epoch: int = 0) -> np.ndarray:
         """The set of each row of an epoch, `(length,)`: spread as evenly as can be."""
         unit = batch_size if self.alternate else 1
-        counts = [count // unit for count in self.counts(batch_size)]
+        counts = [count // unit for count in self.counts_in(epoch, batch_size)]
         # The k-th of n is at (k + 1/2) / n of the epoch; equals in the sets' order.
         places = np.concatenate([(np.arange(n) + 0.5) / n for n in counts])
         owners = np.repeat(np.arange(len(counts)), counts)
@@ -118,11 +135,12 @@ class RowPlan:
         """
         if self.alternate == "epoch":
             return self._turn(seed, epoch, self.length(batch_size))
-        owners = self.sets(batch_size)
+        owners = self.sets(batch_size, epoch)
         order = np.empty(len(owners), np.int64)
         first = np.cumsum([0, *self.rows])
-        for place, count in enumerate(self.counts(batch_size)):
-            rows = self._passes(place, seed, epoch * count, count)
+        counts, before = self.counts_in(epoch, batch_size), self.seen(epoch, batch_size)
+        for place, (count, start) in enumerate(zip(counts, before, strict=True)):
+            rows = self._passes(place, seed, int(start), int(count))
             order[owners == place] = first[place] + rows
         return order
 
@@ -149,7 +167,67 @@ class RowPlan:
         return {
             field.name: _plain(getattr(self, field.name))
             for field in dataclasses.fields(self)
+            if field.compare
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class LossPlan(RowPlan):
+    """More of the sets whose losses have fallen least.
+
+    The share of a set in an epoch is in proportion to the loss of its tasks in the last
+    epoch over that in the first (their mean, where it has several); the first epochs,
+    until there are two of each set, have equal shares. After Jean et al. 2019,
+    arXiv:1909.06434, with losses in the place of scores.
+
+    Args:
+        losses: Of each epoch that has ended, the mean loss of each set; NaN where none
+            of its rows was drawn.
+    """
+
+    losses: tuple[tuple[float, ...], ...] = dataclasses.field(default=(), compare=False)
+
+    by_loss: ClassVar[bool] = True
+
+    def shares_in(self, epoch: int) -> np.ndarray:
+        if epoch > len(self.losses):
+            raise ValueError(
+                f"sampling='loss' needs the losses of the epochs before epoch {epoch}: "
+                "begin at epoch 0, or take kmtl.training.fit_run, which keeps them. "
+                f"Received: those of {len(self.losses)} epochs"
+            )
+        ratios = []
+        for own in np.reshape(self.losses[:epoch], (epoch, len(self.names))).T:
+            known = own[np.isfinite(own)]
+            ratios.append(
+                known[-1] / known[0] if len(known) and known[0] > 0 else np.nan
+            )
+        found = np.asarray(ratios)
+        if np.isnan(found).any() or not found.sum():
+            return np.asarray(self.shares)
+        return found / found.sum()
+
+    def counts_in(self, epoch: int, batch_size: int) -> np.ndarray:
+        if self.alternate == "epoch":
+            return np.asarray(self.counts(batch_size))
+        unit = batch_size if self.alternate else 1
+        total = sum(self.counts(batch_size)) // unit
+        # One unit at least: of a set that is not seen nothing more would be known.
+        rest = _apportioned(total - len(self.names), self.shares_in(epoch))
+        return unit * (1 + np.asarray(rest))
+
+    def seen(self, epochs: int, batch_size: int) -> np.ndarray:
+        if self.alternate == "epoch":
+            return super().seen(epochs, batch_size)
+        counts = [self.counts_in(epoch, batch_size) for epoch in range(epochs)]
+        return np.sum([np.zeros(len(self.names), np.int64), *counts], axis=0)
+
+    def after(self, logs: Mapping[str, Any]) -> LossPlan:
+        found = []
+        for name in self.names:
+            own = [float(logs.get(f"{task}_loss", np.nan)) for task in name.split("+")]
+            found.append(float(np.mean(own)))
+        return dataclasses.replace(self, losses=(*self.losses, tuple(found)))
 
 
 def _plain(value: Any) -> Any:
@@ -179,17 +257,17 @@ def shares_of(
     """The share of each set, in their order.
 
     Args:
-        sampling: `"proportional"`, `"temperature"`, `"equal"`, or a dict name of a set
-            -> number > 0.
+        sampling: `"proportional"`, `"temperature"`, `"equal"`, `"loss"` (equal at
+            first), or a dict name of a set -> number > 0.
         names: Of the sets.
         rows: Rows of each.
         temperature: >= 1; shares are in proportion to rows ** (1 / temperature).
     """
     if isinstance(sampling, str):
         rule = _checks.check_choice(
-            "sampling", sampling, ("proportional", "temperature", "equal")
+            "sampling", sampling, ("proportional", "temperature", "equal", BY_LOSS)
         )
-        power = {"proportional": 1.0, "equal": 0.0}.get(rule)
+        power = {"proportional": 1.0, "equal": 0.0, BY_LOSS: 0.0}.get(rule)
         if power is None:
             power = 1 / _checks.check_range("temperature", temperature, 1, math.inf)
         given = [float(count) ** power for count in rows]

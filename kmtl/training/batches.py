@@ -9,7 +9,7 @@ import numpy as np
 
 from kmtl import _arrays, _checks
 from kmtl.data.plans import RowPlan
-from kmtl.typing import Batch, Inputs, Labels, SampleWeight
+from kmtl.typing import Batch, Inputs, Labels, Logs, SampleWeight
 
 
 class ShuffledBatches(keras.utils.PyDataset):
@@ -84,6 +84,11 @@ class ShuffledBatches(keras.utils.PyDataset):
         """Called by `fit`: take the order of the next epoch."""
         self._order = self.order(self._next_epoch)
         self._next_epoch += 1
+
+    def on_logs(self, logs: Logs) -> None:
+        """Called at the end of an epoch: the plan of the next one may depend on it."""
+        if self.plan is not None:
+            self.plan = self.plan.after(logs)
 
 
 def epoch_length(plan: RowPlan | None, rows: int, batch_size: int) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from kmtl.training.batches import ShuffledBatches
 from kmtl.training.guards import check_guards
 from kmtl.typing import Callback, Callbacks, Logs, Model
 
@@ -135,16 +136,37 @@ def _direct(model: Model, callback: Callback) -> None:
             callback.mode = direction
 
 
-def with_hooks(model: Model, callbacks: Callbacks) -> Callbacks:
+class BatchHooks(keras.callbacks.Callback):
+    """Tells the batches, whose rows may depend on them, the logs of each epoch."""
+
+    def __init__(self, batches: ShuffledBatches):
+        super().__init__()
+        self.batches = batches
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        self.batches.on_logs(logs or {})
+
+
+def with_hooks(model: Model, callbacks: Callbacks, x: Any = None) -> Callbacks:
     """`fit`'s callbacks, after those that look at numbers and tell the weighting.
+
+    Args:
+        x: The training data, which may want to know the logs.
 
     Those that monitor a task's log with `mode="auto"` get to know its better direction.
     """
     own: list = [GuardHooks()]
+    if isinstance(x, ShuffledBatches) and x.plan is not None and x.plan.by_loss:
+        own.append(BatchHooks(x))
     if model.weighting is not None:
         own.append(WeightingHooks())
     if isinstance(callbacks, keras.callbacks.CallbackList):
-        kinds = (GuardHooks, WeightingHooks, MonitorHooks)  # of an earlier `fit`
+        kinds = (
+            GuardHooks,
+            WeightingHooks,
+            MonitorHooks,
+            BatchHooks,
+        )  # of an earlier `fit`
         given = [one for one in callbacks.callbacks if not isinstance(one, kinds)]
     elif isinstance(callbacks, keras.callbacks.Callback):
         given = [callbacks]

@@ -638,7 +638,7 @@ class MultiTaskModel(TaskAccess):
                 batch_size=batch_size,
                 epochs=epochs,
                 verbose=verbose,
-                callbacks=with_hooks(self, callbacks),
+                callbacks=with_hooks(self, callbacks, x),
                 validation_split=validation_split,
                 validation_data=validation_data,
                 # Keras warns about its own default where the data set has the say.

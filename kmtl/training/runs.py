@@ -88,6 +88,11 @@ class RunCheckpoint(keras.callbacks.Callback):
     # -- what is on the disk ----------------------------------------------------------
 
     @property
+    def logs(self) -> list[Logs]:
+        """Of each finished epoch its logs."""
+        return list(self._lines)
+
+    @property
     def history(self) -> dict[str, list[float]]:
         names = {name: None for line in self._lines for name in line if name != "epoch"}
         return {
@@ -293,6 +298,8 @@ def fit_run(
             if steps is not None:
                 plan = with_steps(plan, len(keras.tree.flatten(given)[0]), steps)
                 del fit_options["steps_per_epoch"]
+            for logs in run.logs if plan is not None else ():
+                plan = plan.after(logs)
             data = ShuffledBatches(
                 *given,
                 batch_size=batch_size or 32,

@@ -54,3 +54,23 @@ def test_fast_run(name: str, data: str, rows: int, tmp_path: Path) -> None:
     text = (tmp_path / "README.md").read_text("utf-8")
     assert "which means nothing" in text
     assert text.count("| the reference |") == len(table)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(("name", "lines"), [("kinds", 30), ("defaults", 7)])
+def test_fast_run_of_what_is_no_table_of_gains(
+    name: str, lines: int, tmp_path: Path
+) -> None:
+    script = str(EXPERIMENTS / name / "run.py")
+    done = subprocess.run(
+        [sys.executable, script, "--fast", "--out", tmp_path],
+        env={**os.environ, "PYTHONPATH": str(EXPERIMENTS.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    runs = (tmp_path / "runs_fast.jsonl").read_text("utf-8").splitlines()
+    assert len(runs) == lines
+    assert "which means nothing" in (tmp_path / "README.md").read_text("utf-8")
+    assert json.loads((tmp_path / "results.json").read_text("utf-8"))["kind"] == "fast"

@@ -12,10 +12,11 @@ import numpy as np
 import psutil
 
 from kmtl._private.keras import nodes_of, sublayers
+from kmtl.data.plans import RowPlan
 from kmtl.evaluation.common_scale import CommonScore
 from kmtl.evaluation.delta import DeltaM
 from kmtl.layers.cluster_centres import ClusterCentres
-from kmtl.training.sources import is_split
+from kmtl.training.sources import is_split, plan_of
 from kmtl.tuning import reuse
 from kmtl.typing import (
     AnyHyperModel,
@@ -54,6 +55,7 @@ def reason_against(
     sample_weight: SampleWeight | None = None,
     *,
     validation_data: Data | None = None,
+    plan: RowPlan | None = None,
     fit_options: Sequence[str] = (),
 ) -> str | None:
     """Why trials cannot train in a population, or None if they can.
@@ -61,6 +63,7 @@ def reason_against(
     Args:
         hypermodel: What builds the trials' models.
         x, y, sample_weight, validation_data: As given to `search`.
+        plan: How rows of `x` are drawn, where `x` does not say it.
         fit_options: Names of further arguments of `fit`.
 
     Returns:
@@ -81,6 +84,8 @@ def reason_against(
     for name in fit_options:
         if name not in FIT_OPTIONS:
             return f"`{name}` is not known there"
+    if getattr(plan or plan_of(x), "by_loss", False):
+        return "which rows are drawn depends on the losses of each (sampling='loss')"
     for name, part in (("x", (x, y, sample_weight)), ("validation", validation_data)):
         if part is not None and not _are_arrays(part):
             return f"the {name} data are not arrays"

@@ -92,7 +92,9 @@ class Population:
         folds: Folds | None = None,
     ):
         reason = limits.reason_against(
-            hypermodel, x, y, sample_weight, validation_data=validation_data
+            *(hypermodel, x, y, sample_weight),
+            validation_data=validation_data,
+            plan=plan,
         )
         if reason is not None:
             raise ValueError(f"These trials cannot train in a population: {reason}.")

@@ -149,6 +149,7 @@ class TogetherTrials:
             data[1] if len(data) > 1 else None,
             sample_weight=fit_options.get("sample_weight"),
             validation_data=fit_options.get("validation_data"),
+            plan=fit_options.get("plan"),
             fit_options=sorted(others),
         )
 
