@@ -39,8 +39,9 @@ that a user meets first, no option set (tables: `kmtl.data.from_dataframe`, the 
 backbone, `kmtl.Recipe`; pictures: `build_cnn`, Adam, ten epochs; lists: Adam, until the
 validation part gets no better). Beside it what else one would take, and an answer that
 is the same for all rows. Other rows test, or (weather) the same ones with other rows
-held out to validate; no run is chosen by its score. Errors, lower is better: means over
-{seeds} seeds ± half of the 95 % interval.
+held out to validate; no run is chosen by its score. (The weather's inputs are forecasts
+of another model, which a straight line corrects: little is left for a net.) Errors,
+lower is better: means over {seeds} seeds ± half of the 95 % interval.
 """
 
 

@@ -10,7 +10,7 @@ from kmtl import _checks
 from kmtl.combining import boosting, out_of_bag
 from kmtl.combining.ensemble_run import EnsembleRun
 from kmtl.combining.members import Training, built
-from kmtl.evaluation.ensemble import average
+from kmtl.evaluation.ensemble import average, check_means
 from kmtl.tasks.base import Task
 from kmtl.training.model import MultiTaskModel
 from kmtl.tuning.hypermodel import HyperModel
@@ -135,6 +135,8 @@ def ensemble(
     first = built(hypermodel)
     if method == "snapshot":
         _check_free_rate(first.optimizer)
+    if method != "boosting":  # which refuses what has no residuals
+        check_means(first.tasks, members)
     arrays = first.checked_arrays(data)
     if arrays is None:
         raise TypeError(

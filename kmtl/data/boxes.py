@@ -170,6 +170,13 @@ def _photo(
         raise ValueError(
             f"Boxes must be finite numbers. Received: NaN or infinity in photo {number}"
         )
+    turned = (array[:, 2:4] < array[:, :2]).any(axis=1)
+    if turned.any():
+        raise ValueError(
+            "Boxes must end to the right of where they begin, and below: COCO's bbox "
+            "is [x, y, width, height], Pascal VOC's xmin, ymin, xmax, ymax. Received: "
+            f"edges {array[turned][0, :4].tolist()} in photo {number}"
+        )
     height, width = size
     array[:, :4] = np.clip(array[:, :4] / (width, height, width, height), 0, 1)
     array = array.astype("float32")

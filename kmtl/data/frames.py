@@ -45,7 +45,8 @@ def from_dataframe(
 
     A target of two values becomes a `kmtl.BinaryClassification`; pandas' ordered
     categories (`pandas.Categorical(..., ordered=True)`, `pandas.cut`) a `kmtl.Ordinal`
-    with all of them, in their order; text, other categories and whole numbers of up to
+    with all of them, in their order; lists of names (any number of them per row) a
+    `kmtl.MultiLabel`; text, other categories and whole numbers of up to
     ten values a `kmtl.Classification`, with the values as names; other numbers a
     `kmtl.Regression` learned in standard units. Rows without a label are kept: they are
     masked for that task.

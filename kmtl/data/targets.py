@@ -164,10 +164,10 @@ def _check_once(found: Sequence[Target]) -> None:
 def infer(column: str, values: Any) -> tuple[Task, np.ndarray]:
     """The task of a column, and its labels.
 
-    Two values are yes or no; categories that pandas has in an order are classes in that
-    order; text, other categories and whole numbers of up to ten values are classes, in
-    alphabetical (or numerical) order; other numbers are a regression that is learned in
-    standard units.
+    Two values are yes or no; lists of names several of them at once; categories that
+    pandas has in an order are classes in that order; text, other
+    categories and whole numbers of up to ten values are classes, in alphabetical (or
+    numerical) order; other numbers are a regression that is learned in standard units.
 
     Raises:
         ValueError: for dates, prose, one value, and no value at all: naming the column
@@ -175,10 +175,14 @@ def infer(column: str, values: Any) -> tuple[Task, np.ndarray]:
     """
     from kmtl.inputs.cells import iso_dates, read
     from kmtl.tasks import Regression
+    from kmtl.tasks.class_names import sets_in
 
     name = task_name(column)
     if getattr(getattr(values, "dtype", None), "ordered", False):
         return _ordered(name, column, values)
+    rows = sets_in(values)
+    if rows is not None:
+        return _several(name, column, rows)
     cells = read(values, f"Target '{column}'")
     present = cells.values[~cells.missing]
     if cells.kind == "nothing":
@@ -213,6 +217,17 @@ def infer(column: str, values: Any) -> tuple[Task, np.ndarray]:
     if len(ordered) == 2 or named or (whole and len(ordered) <= FEW_NUMBERS):
         return _classes(name, cells, ordered)
     return Regression(name, transform="standardize"), cells.values.astype("float64")
+
+
+def _several(name: str, column: str, rows: list) -> tuple[Task, np.ndarray]:
+    """Several names per row."""
+    from kmtl.tasks import MultiLabel
+
+    names = sorted({str(one) for row in rows if row is not None for one in row})
+    if not names:
+        raise _no_label(column, len(rows))
+    task = MultiLabel(name, labels=tuple(names))
+    return task, task.label_array(rows)
 
 
 def _classes(name: str, cells: Cells, ordered: list) -> tuple[Task, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -10,6 +10,7 @@ import keras
 from kmtl import _checks
 from kmtl.inputs.source import InputSource
 from kmtl.layers.average import SPACES, AverageOutputs
+from kmtl.tasks.base import Task
 from kmtl.tasks.output import TaskOutput
 from kmtl.training.model import MultiTaskModel
 from kmtl.typing import Data
@@ -186,6 +187,21 @@ def scores_line(found: Any) -> dict[str, float | None]:
     return line
 
 
+def check_means(tasks: Iterable[Task], models: int) -> None:
+    """Refuse tasks whose outputs have no mean, of several models.
+
+    Raises:
+        ValueError: naming the task.
+    """
+    for task in tasks:
+        if not task.has_mean and models > 1:
+            raise ValueError(
+                f"Task '{task.name}' of kind {task.registered_name} must have one "
+                "model: several have no mean that its loss takes. Join them instead. "
+                f"Received: {models} models"
+            )
+
+
 def _check_alike(models: Sequence[MultiTaskModel]) -> None:
     if not models:
         raise ValueError("`models` must have at least one model. Received: []")
@@ -195,13 +211,7 @@ def _check_alike(models: Sequence[MultiTaskModel]) -> None:
                 f"`models` must be models of kmtl. Received: {type(model).__name__}"
             )
     first = models[0]
-    for task in first.tasks:
-        if not task.has_mean and len(models) > 1:
-            raise ValueError(
-                f"Task '{task.name}' of kind {task.registered_name} must have one "
-                "model: several have no mean that its loss takes. Join them instead. "
-                f"Received: {len(models)} models"
-            )
+    check_means(first.tasks, len(models))
     for model in models[1:]:
         _checks.check_task_keys(
             "models", dict.fromkeys(model.task_names), first.task_names

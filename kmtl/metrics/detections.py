@@ -39,7 +39,7 @@ class AveragePrecision(keras.metrics.Metric):
             0.95.
         most: Objects that count in a picture, those of the highest scores.
         least: Score in (0, 1) from which on they count.
-        bins: Steps, a multiple of 32. Defaults to 512.
+        bins: Steps, a multiple of 32. Defaults to 2048, which errs by a few 1e-4.
     """
 
     #: The result does not depend on how the rows are batched.
@@ -51,7 +51,7 @@ class AveragePrecision(keras.metrics.Metric):
         overlaps: Sequence[float] = COCO,
         most: int = 100,
         least: float = 0.05,
-        bins: int = 512,
+        bins: int = 2048,
         name: str | None = None,
         dtype: DType = "float32",
     ):

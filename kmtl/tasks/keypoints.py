@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from keras import ops
 
-from kmtl import _checks, losses, metrics
+from kmtl import _arrays, _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.layers.ends import ExpectedPlace
 from kmtl.tasks.base import Task
@@ -133,6 +133,19 @@ class Keypoints(Task):
             f"Labels of task '{self.name}' must be in [0, 1], x in widths and y in "
             "heights of the photo (NaN marks a missing point): divide pixels by them"
         )
+
+    def check_labels(self, labels: Tensor, input_shape: Shape = None) -> None:
+        super().check_labels(labels, input_shape)
+        array = _arrays.as_array(labels, f"Labels of task '{self.name}'", holes=True)
+        gone = ~self.are_present(array)
+        half = gone.any(axis=-1) & ~gone.all(axis=-1)
+        if half.any():
+            row, point = (int(place) for place in np.argwhere(half)[0])
+            raise ValueError(
+                f"Labels of task '{self.name}' must have both numbers of a point, or "
+                f"NaN in both. Received: {array[row, point].tolist()} for point "
+                f"{point} in row {row}"
+            )
 
     def label_shape(self, labels: Tensor) -> tuple[int, ...]:
         return (self.label_count, 2)

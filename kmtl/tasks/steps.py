@@ -38,8 +38,8 @@ def step_head(
 
 def steps_of(length: int | None, input_shape: Shape) -> int | None:
     """Steps of a task's labels: its own, else the input's; None for any."""
-    if length is not None or input_shape is None or len(input_shape) > 2:
-        return length
+    if length is not None or not input_shape or len(input_shape) > 2:
+        return length  # (without a shape: of several inputs)
     steps: int | None = input_shape[0]
     return steps
 

@@ -31,9 +31,10 @@ class Survival(Task):
     probability that the event comes after each edge (Gensheimer and Narasimhan 2019,
     arXiv:1805.00917), of which exports give the probability. Missing: NaN (or 0) in
     both columns. Loss: `likelihood`; Cox's is that of the rows of a batch, so batches
-    should be of a hundred rows or more. Metrics: `concordance` (default; of pairs in a
-    batch) and, with edges, `integrated_brier`. Also takes scikit-survival's structured
-    arrays. See `kmtl.Task` for the other arguments.
+    should be of a hundred rows or more. Metrics: `concordance` (default; of pairs of
+    rows: while training, of the batch; else of all) and, with edges,
+    `integrated_brier`. Also takes scikit-survival's structured arrays. See
+    `kmtl.Task` for the other arguments.
 
     Args:
         edges: Times at which intervals end, in increasing order, the first above 0.

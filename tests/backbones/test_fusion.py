@@ -145,6 +145,17 @@ def test_maps_stay_side_by_side(tmp_path) -> None:
     np.testing.assert_array_equal(loaded.predict(SEEN, verbose=0)["where"], expected)
 
 
+def test_maps_have_no_steps_for_a_task_of_sequences() -> None:
+    photos = {name: kmtl.inputs.Image((8, 8, 1)) for name in ("left", "right")}
+    encoders = {name: kmtl.backbones.CNN(filters=(4,)) for name in photos}
+    with pytest.raises(ValueError, match="'tags' needs a trunk that keeps the steps"):
+        kmtl.build(
+            inputs=photos,
+            backbone=kmtl.backbones.Fusion(encoders=encoders, fuse="maps"),
+            tasks=[kmtl.Tagging("tags", classes=3)],
+        )
+
+
 def test_maps_of_two_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"of one size.*'photo' \(3, 3\), 'heat' \(6"):
         of_maps(photo=CNN(filters=(3,)))

@@ -44,7 +44,7 @@ class TestPlan:
         # 40 rows, of which each set has one before they are shared out.
         assert plan.counts_in(2, 4).tolist() == [1 + 10, 1 + 28]
         assert plan.counts_in(1, 4).tolist() == [20, 20]
-        assert plan.seen(3, 4).tolist() == [50, 70]
+        assert plan.seen(3, 4).tolist() == [51, 69]
         assert self.told((8.0, 1.0), (0.0, 1.0)).counts_in(2, 4).tolist() == [1, 39]
 
     def test_what_is_not_known_changes_nothing(self):

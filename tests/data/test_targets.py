@@ -57,6 +57,21 @@ def test_numbers_as_names_keep_their_digits() -> None:
         assert infer("y", pd.Series(values))[0].labels == names
 
 
+def test_lists_of_names_are_several_at_once() -> None:
+    tags = [["hot"], ["new", "hot"], [], None]
+    task, labels = infer("tags", pd.Series(tags, dtype=object))
+    assert type(task) is kmtl.MultiLabel
+    assert task.labels == ("hot", "new")
+    nan = np.nan
+    wanted = [[1, 0], [1, 1], [0, 0], [nan, nan]]
+    np.testing.assert_array_equal(labels, wanted)
+    frame = pd.DataFrame({"x": np.arange(40.0), "tags": tags * 10})
+    data = kmtl.data.from_dataframe(frame, targets=["tags"], verbose=False)
+    assert data.train.y["tags"].shape == (len(data.train), 2)
+    with pytest.raises(ValueError, match=r"Target 'tags'.*label"):
+        infer("tags", pd.Series([[], []], dtype=object))
+
+
 def test_ordered_categories_keep_their_order() -> None:
     stages = ["low", "mid", "high", "dire"]
     values = pd.Categorical(["mid", "low", None, "high"], stages, ordered=True)

@@ -219,6 +219,16 @@ def checked(rows: list) -> None:
         (lambda: TASK.check_labels([[[0, 0, 1, 1, np.nan]]]), "in all numbers"),
         (lambda: kmtl.data.boxes([[(0, 0, 1, 1, "a")]], (2, 2)), "Give the classes"),
         (lambda: kmtl.data.boxes([[(0, 0, 1, 1)]], (2, 2)), "photo 0"),
+        (
+            lambda: kmtl.data.boxes(
+                [[{"bbox": [9, 1, -4, 5], "category_id": 0}]], (20, 20)
+            ),
+            "end to the right .*in photo 0",
+        ),
+        (
+            lambda: TASK.label_array([{"boxes": [[1, 2, 3, 4]], "labels": [0]}]),
+            "a dict of boxes, labels",
+        ),
         (lambda: kmtl.data.boxes([[]]), r"`size` must be \(height, width\)"),
     ],
 )  # fmt: skip

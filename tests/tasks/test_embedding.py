@@ -144,6 +144,15 @@ def test_averages_and_merged_trunks() -> None:
     ]
     with pytest.raises(ValueError, match="several have no mean"):
         kmtl.evaluation.average([models[0], models[0]])
+    with pytest.raises(ValueError, match="several have no mean"):  # before training
+        kmtl.ensemble(
+            kmtl.build_mlp,
+            (VECTORS, {"who": np.arange(len(VECTORS))}),
+            tasks=[who],
+            input_shape=(5,),
+            members=2,
+            epochs=10**9,
+        )
     merged = kmtl.merge(models)  # of trunks, before the vectors have their length
     lengths = np.linalg.norm(ops.convert_to_numpy(merged(VECTORS)["who"]), axis=1)
     np.testing.assert_allclose(lengths, 1, rtol=1e-4)

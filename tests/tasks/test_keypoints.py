@@ -77,6 +77,12 @@ def test_object_keypoint_similarity(sigmas, reference: tuple | None) -> None:
     [
         (lambda: kmtl.Keypoints("t"), "needs `points`"),
         (lambda: kmtl.Keypoints("t", points=2, reference=(0, 2)), r"in \[0, 1\]"),
+        (
+            lambda: kmtl.Keypoints("t", points=2).check_labels(
+                [[[0.1, 0.2], [0.3, np.nan]]]
+            ),
+            r"NaN in both. Received: \[0.3, nan\] for point 1 in row 0",
+        ),
         (lambda: kmtl.Keypoints("t", points=2, within=0), "`within` must be"),
         (lambda: kmtl.Keypoints("t", points=2, sigmas=(0.1,)), "its 2 points"),
         (lambda: kmtl.Keypoints("t", points=1, sigmas=0), "`sigmas` must be"),
