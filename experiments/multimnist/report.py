@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from kmtl.evaluation import relative_improvement
 
 TASKS = ("left", "right")
-#: Two-sided 95 % quantiles of Student's t, by degrees of freedom.
-T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}
 PUBLISHED = (
     "Sener & Koltun (2018) print 97.23 / 95.90 % (left / right) for single-task "
     "models, 96.46 / 94.99 % for uniform weights and 97.26 / 95.90 % for MGDA, on "
@@ -27,7 +26,7 @@ def interval(values: list[float]) -> tuple[float, float]:
     if len(array) < 2:
         return float(array.mean()), math.inf
     error = array.std(ddof=1) / math.sqrt(len(array))
-    return float(array.mean()), float(T_95.get(len(array) - 1, 1.96) * error)
+    return float(array.mean()), float(stats.t.ppf(0.975, len(array) - 1) * error)
 
 
 def collect(runs: Any, names: list[str], settings: dict[str, Any]) -> dict[str, Any]:
@@ -91,7 +90,7 @@ def verdict(name: str, entry: dict[str, Any]) -> str:
         return "the reference"
     mean, half = entry["over_equal"]
     if abs(mean) <= half:
-        return "no gain over equal weights that three seeds could show"
+        return "no gain over equal weights that the seeds could show"
     return "better than equal weights" if mean > 0 else "worse than equal weights"
 
 
@@ -162,7 +161,8 @@ def readme(result: dict[str, Any], figure: str, missing: list[str]) -> str:
         f"row and for both single-task models: {len(settings['rates'])} runs, one per "
         f"learning rate ({rates}), on a seed of their own; the best mean validation "
         f"accuracy wins. Then {seeds} seeds at that rate. The test set is used for "
-        "these only.",
+        "these only. `simplex` spends that budget on fixed weights: each of the rates, "
+        f"in their order, with weights of left and right of {_weights(settings)}.",
         "Accuracy in %, mean over seeds ± half of the 95 % interval (Student's t). Δm: "
         "mean improvement over the single-task accuracies, in %, higher is better. "
         "Over equal: difference of Δm to equal weights, seed by seed. The verdict is "
@@ -199,6 +199,11 @@ def readme(result: dict[str, Any], figure: str, missing: list[str]) -> str:
         f"of training in all, {result['date']}, {result['machine']}; {versions}.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _weights(settings: dict[str, Any]) -> str:
+    tried = settings["simplex"][: len(settings["rates"])]
+    return ", ".join(f"{left:g} and {2 - left:g}" for left in tried)
 
 
 def _ordered(sides: dict[str, Any]) -> list[str]:

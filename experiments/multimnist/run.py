@@ -5,7 +5,9 @@
 
 FOLDER (or $KMTL_DATA_DIR) holds MNIST. For each side, a single-task model per digit
 and a multi-task model per method, every learning rate of the grid is tried once and the
-best on validation data is taken; only then the final seeds are trained and tested.
+best on validation data is taken; only then the final seeds are trained and tested. One
+side more, `simplex`, spends the same number of tries on fixed weights: each rate with
+weights of its own.
 Each finished run is a line of runs_default.jsonl; the same command goes on where it
 stopped. README.md, results.json and the figure are written from the finished runs.
 """
@@ -35,13 +37,16 @@ HERE = Path(__file__).resolve().parent
 TUNING_SEED = 100  # not one of the final seeds
 DEFAULT = {
     "sizes": (12_000, 4_000, 10_000),
-    "epochs": 6,
+    "epochs": 20,
     "batch_size": 256,
     "optimizer": "adam",
-    "rates": (1e-3, 3e-3),
+    "rates": (5e-4, 1e-3, 2e-3, 4e-3, 8e-3),
     "halve_every": 0,
     "dropout": 0.0,
-    "seeds": (0, 1, 2),
+    "seeds": tuple(range(10)),
+    # Fixed weights of the left digit that `simplex` tries, with the rates in their
+    # order; the right one has the rest of 2. As evenly spread as so few can be.
+    "simplex": (1.0, 0.5, 1.5, 0.75, 1.25, 0.25),
 }
 FULL = {
     **DEFAULT,
@@ -69,12 +74,15 @@ FIRST = (
 
 def sides(methods: list[str] | None) -> list[tuple[str, str | None, tuple[str, ...]]]:
     """`(name, weighting, tasks)` of the models that are compared."""
-    # A schedule is given by its user, and without one is equal weights.
-    known = [name for name in _registry.names("weighting") if name != "schedule"]
+    # What is equal weights here: without weights or a schedule of the user's, and where
+    # every row has every label.
+    same = ("schedule", "fixed", "by_labels")
+    known = [name for name in _registry.names("weighting") if name not in same]
     ordered = [*FIRST, *(name for name in known if name not in FIRST)]
-    chosen = methods or ordered
+    chosen = methods or [ordered[0], "simplex", *ordered[1:]]
     singles = [(f"single_{name}", None, (name,)) for name in net.TASKS]
-    return [*singles, *((name, name, net.TASKS) for name in chosen)]
+    rules = {"simplex": "fixed"}
+    return [*singles, *((name, rules.get(name, name), net.TASKS) for name in chosen)]
 
 
 class Runs(Records):
@@ -121,8 +129,11 @@ def train_side(
     while (job := next(pending(name, runs, settings), None)) is not None:
         phase, rate, seed = job
         began = time.perf_counter()
-        if program is None:
-            options = {}
+        if program is None or name == "simplex":
+            options: dict[str, Any] = {}
+            if name == "simplex":
+                left = settings["simplex"][settings["rates"].index(rate)]
+                options = {"weights": dict(zip(tasks, (left, 2 - left), strict=True))}
             cls = _registry.get("weighting", method) if method else None
             if level and cls and cls.kind == "gradient":
                 fixed = level == "features" and cls.parameter_state
