@@ -116,6 +116,13 @@ def _mixed(
     alpha = _checks.check_range("alpha", alpha, 0, low_open=True)
     seed = _checks.check_int("seed", seed, 0)
     _check_tasks(tasks)
+    if not hasattr(data, "element_spec"):
+        raise TypeError(
+            "`data` must be a tf.data.Dataset of batches: of a kmtl.data.Split "
+            "`split.dataset(64)`, of arrays kmtl.data.from_arrays(x, y, tasks=tasks); "
+            "mix each of several sets before kmtl.data.mixture. Received: "
+            f"{type(data).__name__}"
+        )
     _check_inputs(data.element_spec, tasks, cut)
     tf = tensorflow()
 
@@ -168,6 +175,12 @@ class _Mixture:
     def _cuts(self, task: Task) -> bool:
         return self.box is not None and task.dense_prediction
 
+    def _cut(self, other: Tensor, own: Tensor) -> Tensor:
+        """The other's in the box."""
+        channels = len(own.shape) == 4
+        box = self.box[..., None] if channels else self.box  # type: ignore[index]
+        return self.tf.where(box, other, own)
+
     def has_two(self, task: Task) -> bool:
         """Whether a mixture has two labels of this task, one after the other."""
         return task.registered_name in CLASSES and not self._cuts(task)
@@ -177,17 +190,15 @@ class _Mixture:
     ) -> tuple[Tensor, Tensor]:
         """Labels and what they weigh, of every mixture, or twice of every one."""
         tf = self.tf
-        mask = tf.broadcast_to(mask, tf.shape(label))
+        if len(mask.shape) == len(label.shape):  # else labels are vectors
+            mask = tf.broadcast_to(mask, tf.shape(label))
         other, its = tf.gather(label, self.order), tf.gather(mask, self.order)
         if self.has_two(task):
             own = _like(tf, self.share, mask)
             weights = [mask * own, its * (1.0 - own)]
             return tf.concat([label, other], 0), tf.concat(weights, 0)
         if self._cuts(task):
-            box = self.box
-            if len(label.shape) == 4:
-                box = box[..., None]  # type: ignore[index]
-            label, mask = tf.where(box, other, label), tf.where(box, its, mask)
+            label, mask = self._cut(other, label), self._cut(its, mask)
         else:
             label = _between(tf, label, other, self.share)
             mask = mask * its
@@ -205,12 +216,16 @@ def _drawn(tf: Any, draw: Tensor, rows: Tensor, alpha: float) -> tuple[Tensor, T
     def seeds(number: int) -> Tensor:
         return tf.stack([draw, tf.constant(number, draw.dtype)])
 
-    one, other = (
-        tf.random.stateless_gamma([rows], seeds(number), alpha, dtype=tf.float64)
-        for number in (1, 2)
-    )
-    # Of a small alpha both may be 0 in rounding: then the row stays as it is.
-    share = tf.where(one + other > 0, one / (one + other), tf.ones_like(one))
+    def gamma(number: int) -> Tensor:
+        """The logarithm of a gamma variable: of a small alpha it is below any float."""
+        above = tf.random.stateless_gamma(
+            [rows], seeds(number), alpha + 1.0, dtype=tf.float64
+        )
+        least = tf.constant(1e-300, tf.float64)
+        drawn = tf.random.stateless_uniform([rows], seeds(number + 4), dtype=tf.float64)
+        return tf.math.log(above) + tf.math.log(tf.maximum(drawn, least)) / alpha
+
+    share = tf.sigmoid(gamma(1) - gamma(2))
     order = tf.argsort(tf.random.stateless_uniform([rows], seeds(3)))
     return tf.cast(share, tf.float32), order
 
@@ -268,6 +283,11 @@ def _check_inputs(spec: Any, tasks: Sequence[Task], cut: bool) -> None:
 
     x, y, _ = keras.utils.unpack_x_y_sample_weight(spec)
     parts = dict(x) if isinstance(x, Mapping) else {"": x}
+    if any(label.shape.rank == 0 for label in label_dict(y, tasks).values()):
+        raise ValueError(
+            "Rows are mixed with others of their batch: call `.batch(64)` on the data "
+            "set. Received: single examples"
+        )
     for name, part in parts.items():
         what = f"input '{name}'" if name else "an input"
         image = len(part.shape) == 4

@@ -148,3 +148,57 @@ def test_refused() -> None:
     )
     with pytest.raises(ValueError, match="category"):
         mixup(codes, tasks=plain)
+    import tensorflow as tf
+
+    y = {"kind": np.ones(4, int)}
+    single = tf.data.Dataset.from_tensor_slices((x, y))
+    with pytest.raises(ValueError, match=r"call `\.batch\(64\)`"):
+        mixup(single, tasks=plain)
+    with pytest.raises(TypeError, match=r"must be a tf\.data\.Dataset.*tuple"):
+        mixup((x, y), tasks=plain)
+
+
+@pytest.mark.parametrize("mix", [mixup, cutmix])
+def test_vectors_of_shares_are_mixed_as_the_numbers_are(mix) -> None:
+    """One-hot labels in a stream, a missing one among them."""
+    import tensorflow as tf
+
+    tasks = [TASKS[0], kmtl.Segmentation("mask", classes=ROWS)]
+    x, y = arrays()
+    y = {
+        "kind": y["kind"],
+        "mask": np.where(y["mask"] == 255, -1, y["mask"].astype(int)),
+    }
+    hot = {name: np.eye(ROWS)[np.maximum(part, 0)] for name, part in y.items()}
+    for name, part in y.items():
+        hot[name][part < 0] = np.nan
+    found = [
+        next(iter(mix(data.batch(ROWS), tasks=tasks, seed=1, alpha=1.0)))
+        for data in (
+            tf.data.Dataset.from_tensor_slices((x, y)),
+            tf.data.Dataset.from_tensor_slices((x, hot)),
+        )
+    ]
+    numbers, vectors = keras.tree.map_structure(np.asarray, found)
+    np.testing.assert_array_equal(numbers[0], vectors[0])
+    for name in y:
+        weight = vectors[2][name].reshape(numbers[2][name].shape)
+        np.testing.assert_allclose(weight, numbers[2][name], atol=1e-6)
+        there = weight > 0
+        classes = vectors[1][name].argmax(-1)[there]
+        np.testing.assert_array_equal(classes, numbers[1][name][there])
+
+
+@pytest.mark.parametrize("alpha", [1e-6, 1e-3, 0.2, 3.0])
+def test_shares_are_of_the_beta_distribution(alpha: float) -> None:
+    """At a small alpha rows stay nearly as they are: the gammas are below any float."""
+    import tensorflow as tf
+    from scipy import stats
+
+    from kmtl.data.mixup import _drawn
+
+    share, order = _drawn(tf, tf.constant(7, tf.int64), tf.constant(4000), alpha)
+    share = np.asarray(share, "float64")
+    assert sorted(np.asarray(order)) == list(range(4000))
+    np.testing.assert_allclose(share.var(), stats.beta(alpha, alpha).var(), rtol=0.05)
+    np.testing.assert_allclose(share.mean(), 0.5, atol=0.03)
