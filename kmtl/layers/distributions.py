@@ -8,14 +8,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from kmtl.layers.ends import End
+from kmtl.layers.ends import MOST_EXPONENT, End, exponential
 from kmtl.typing import Config, Tensor
 
 #: softplus of this is 1.
 _ONE = 0.5413248546129181
 _LEAST_SPREAD = 1e-4
-#: float32 holds exp(x) up to 88; the mean of a lognormal number has room.
-_MOST_EXPONENT = 40.0
 
 
 #: Spreads move more slowly than locations: nets learn where before how sure.
@@ -40,12 +38,24 @@ class LocationAndSpread(End):
 
 @keras.saving.register_keras_serializable(package="kmtl")
 class MedianAndSpread(End):
-    """Median above 0, the exponential of the input, and a spread above 0; `(N, 2)`."""
+    """Median above 0, the exponential of the input, and a spread above 0; `(N, 2)`.
+
+    Args:
+        straight: As for `Rate`.
+    """
+
+    def __init__(self, straight: float | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.straight = straight
 
     def call(self, inputs: Tensor) -> Tensor:
         inputs = ops.cast(inputs, "float32")
-        median = ops.exp(ops.clip(inputs[..., :1], -_MOST_EXPONENT, _MOST_EXPONENT))
+        low = ops.maximum(inputs[..., :1], -MOST_EXPONENT)
+        median = exponential(low, self.straight)
         return ops.concatenate([median, _spread(inputs[..., 1:])], axis=-1)
+
+    def get_config(self) -> Config:
+        return {**super().get_config(), "straight": self.straight}
 
 
 @keras.saving.register_keras_serializable(package="kmtl")

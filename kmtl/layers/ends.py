@@ -11,7 +11,7 @@ from keras import ops
 from kmtl.typing import Config, Shape, Tensor
 
 #: float32 holds exp(x) up to 88; expected values and their squares have room.
-_MOST_EXPONENT = 40.0
+MOST_EXPONENT = 40.0
 #: softplus of this is 1.
 _ONE = 0.5413248546129181
 _LEAST_SPREAD = 1e-2
@@ -41,6 +41,21 @@ class End(keras.layers.Layer):
         """The same of Keras' own operations."""
         inputs = keras.Input(batch_shape=self._input_shape, dtype="float32")
         return keras.Model(inputs, self.call(inputs), name=self.name)
+
+
+def exponential(raw: Tensor, straight: float | None = None) -> Tensor:
+    """exp(raw), at most that of 40; above `straight` its tangent there, a line.
+
+    An input far from all others gives no infinite number, of which 0 times is not 0
+    where it has no label. A line besides keeps what a step of training changes in
+    bounds: of an exponential the gradient of a likelihood grows as it does, and one row
+    can undo what all others have taught.
+    """
+    if straight is None:
+        return ops.exp(ops.minimum(raw, MOST_EXPONENT))
+    # (No further than float32 holds.)
+    beyond = ops.clip(raw - straight, 0.0, 1e12)
+    return ops.exp(ops.minimum(raw, straight)) * (1.0 + beyond)
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -90,37 +105,52 @@ class ZeroInflatedMean(End):
             value, the probability, and the spread (1 where its input is 0).
             `"poisson"`: inputs `(N, 2)` are log-odds and the log of the rate; outputs
             `(N, 2)` the expected count, and the probability.
+        straight: Logarithm above which the expected value of what is not 0 grows in a
+            line (see `exponential`). None: nowhere.
     """
 
-    def __init__(self, family: str = "lognormal", **kwargs: Any):
+    def __init__(
+        self,
+        family: str = "lognormal",
+        straight: float | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.family = family
+        self.straight = straight
 
     def call(self, inputs: Tensor) -> Tensor:
         inputs = ops.cast(inputs, "float32")
         share, location = ops.sigmoid(inputs[..., :1]), inputs[..., 1:2]
         if self.family == "poisson":
-            mean = share * ops.exp(ops.minimum(location, _MOST_EXPONENT))
+            mean = share * exponential(location, self.straight)
             return ops.concatenate([mean, share], axis=-1)
         spread = ops.softplus(inputs[..., 2:] + _ONE) + _LEAST_SPREAD
-        exponent = ops.minimum(location + 0.5 * ops.square(spread), _MOST_EXPONENT)
-        return ops.concatenate([share * ops.exp(exponent), share, spread], axis=-1)
+        mean = exponential(location + 0.5 * ops.square(spread), self.straight)
+        return ops.concatenate([share * mean, share, spread], axis=-1)
 
     def get_config(self) -> Config:
-        return {**super().get_config(), "family": self.family}
+        own = {"family": self.family, "straight": self.straight}
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
 class Rate(End):
-    """The exponential, at most that of 40: an input far from all others gives no
-    infinite number, of which 0 times is not 0 where it has no label.
+    """The exponential, in float32: half precision ends at exp(11).
 
-    In float32: half precision ends at exp(11).
+    Args:
+        straight: Above this it is a line; see `exponential`. None: nowhere.
     """
 
+    def __init__(self, straight: float | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.straight = straight
+
     def call(self, inputs: Tensor) -> Tensor:
-        inputs = ops.cast(inputs, "float32")
-        return ops.exp(ops.minimum(inputs, _MOST_EXPONENT))
+        return exponential(ops.cast(inputs, "float32"), self.straight)
+
+    def get_config(self) -> Config:
+        return {**super().get_config(), "straight": self.straight}
 
 
 @keras.saving.register_keras_serializable(package="kmtl")

@@ -216,6 +216,17 @@ def crps(labels: Tensor, outputs: Tensor, family: str = "normal") -> Tensor:
     return family_of(family).crps(labels, outputs)
 
 
+def damped(value: Tensor, variance: Tensor) -> Tensor:
+    """A negative log-likelihood, its gradient multiplied by the variance where that is
+    below 1: by itself it grows without bound where a spread becomes small beside the
+    error, and one row can undo what all others have taught.
+
+    Seitzer et al. 2022, arXiv:2203.09168, with beta = 1.
+    """
+    share = ops.stop_gradient(ops.minimum(variance, 1.0))
+    return share * value + ops.stop_gradient((1.0 - share) * value)
+
+
 def _standard(labels: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
     """`(labels - location) / spread`, and the spread."""
     outputs = ops.cast(outputs, "float32")

@@ -7,6 +7,7 @@ import math
 from keras import ops
 
 from kmtl.losses.counts import poisson
+from kmtl.losses.distributions import damped
 from kmtl.typing import Tensor
 
 #: float32 has no logarithm of less.
@@ -23,7 +24,8 @@ def zero_inflated_lognormal(labels: Tensor, outputs: Tensor) -> Tensor:
     """Negative log-likelihood of a number that is 0 or lognormal, in nats.
 
     Wang et al. 2019, arXiv:1912.07753, equation 4, with the density's `log y` (which
-    depends on the label alone), so that it may be below 0.
+    depends on the label alone), so that it may be below 0. The gradient of the density
+    is `damped`.
 
     Args:
         labels: `(..., 1)`, >= 0.
@@ -38,7 +40,7 @@ def zero_inflated_lognormal(labels: Tensor, outputs: Tensor) -> Tensor:
     location = _log(mean) - _log(share) - 0.5 * ops.square(spread)
     z = (logarithm - location) / spread
     value = 0.5 * ops.square(z) + ops.log(spread) + logarithm
-    value = value + 0.5 * math.log(2 * math.pi)
+    value = damped(value + 0.5 * math.log(2 * math.pi), ops.square(spread))
     return ops.where(above, value - _log(share), -ops.log(_rest(share)))
 
 

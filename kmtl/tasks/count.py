@@ -14,6 +14,9 @@ from kmtl.tasks.heads import HeadContext
 from kmtl.tasks.regression import Regression
 from kmtl.typing import Config, Tensor
 
+#: Logarithm above which rates that are no multiples of the mean grow in a line.
+_STRAIGHT = 3.0
+
 
 @register("task", "count")
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -96,7 +99,12 @@ class Count(Regression):
 
     def build_head(self, features: Tensor, head: HeadContext) -> Tensor:
         logits = super().build_head(features, head)
-        return head.make.layer(Rate, "rate")(logits)
+        # About the mean a line above it; of counts as they are more than that; the
+        # gradient of the negative binomial's is bounded anyway.
+        straight = 0.0 if self.transform == "mean" else _STRAIGHT
+        if self.loss == "negative_binomial":
+            straight = None
+        return head.make.layer(Rate, "rate", straight=straight)(logits)
 
     @property
     def label_range(self) -> tuple[float, float]:

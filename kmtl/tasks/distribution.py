@@ -16,7 +16,7 @@ from kmtl.layers.distributions import (
     MedianAndSpread,
     MixtureOfNormals,
 )
-from kmtl.losses.distributions import FAMILIES, family_of
+from kmtl.losses.distributions import FAMILIES, damped, family_of
 from kmtl.tasks.about_one import AboutOne
 from kmtl.tasks.heads import HeadContext, vector_head
 from kmtl.tasks.transforms import State, Transform
@@ -24,6 +24,8 @@ from kmtl.typing import Shape, Tensor
 
 #: Spreads of layers are no smaller, and what is below this is 0 to float32.
 _LEAST_SPREAD, _LEAST_LABEL = 1e-4, float(np.finfo("float32").tiny)
+#: Logarithm above which medians that are multiples of the mean grow in a line.
+_LINE = 3.0
 #: Transforms under which each family stays what it is.
 _STRAIGHT = ("standardize", "robust", "mean", None)
 _FACTORS = ("mean", None)
@@ -136,10 +138,7 @@ class Distribution(AboutOne):
         of = family_of(self.family, self.degrees)
         if self.loss == "crps":
             return of.crps(labels, outputs)
-        value = of.nll(labels, outputs)
-        # The gradient alone: a small spread far from its label would say 1e8.
-        share = ops.stop_gradient(ops.minimum(of.variance(labels, outputs), 1.0))
-        return share * value + ops.stop_gradient((1.0 - share) * value)
+        return damped(of.nll(labels, outputs), of.variance(labels, outputs))
 
     def constant_answers(self, labels: np.ndarray) -> list[np.ndarray]:
         values = labels[~np.isnan(labels)]
@@ -161,8 +160,10 @@ class Distribution(AboutOne):
         if self.family == "mixture":
             end, own = MixtureOfNormals, {"components": self.components}
         else:
-            log = self.family == "lognormal"
-            end, own = MedianAndSpread if log else LocationAndSpread, {}
+            end, own = LocationAndSpread, {}
+            if self.family == "lognormal":
+                straight = None if self.transform is None else _LINE
+                end, own = MedianAndSpread, {"straight": straight}
         return head.make.layer(end, "spread", **own)(raw)
 
     def learned(self, outputs: Tensor, transform: Transform, state: State) -> Tensor:

@@ -18,6 +18,8 @@ from kmtl.tasks.transforms import State, Transform
 from kmtl.typing import Shape, Tensor
 
 _DEFAULT = "default"
+#: Logarithm above which expected values grow in a line.
+_STRAIGHT = 3.0
 
 
 @register("task", "zero_inflated")
@@ -111,7 +113,10 @@ class ZeroInflated(AboutOne):
 
     def build_head(self, features: Tensor, head: HeadContext) -> Tensor:
         raw = vector_head(features, head, self, self.output_shape(None)[0])
-        return head.make.layer(ZeroInflatedMean, "mean", family=self.family)(raw)
+        # Of amounts as they are the logarithm may be any.
+        amounts = self.family == "lognormal" and self.transform is None
+        own = {"family": self.family, "straight": None if amounts else _STRAIGHT}
+        return head.make.layer(ZeroInflatedMean, "mean", **own)(raw)
 
     def read(self, values: Tensor, transform: Transform, state: State) -> Tensor:
         mean = transform.inverse(values[..., :1], state)

@@ -230,7 +230,8 @@ def fit_run(
         epochs: Epochs in all. A finished run goes on when this becomes larger.
         validation: Like `data`, evaluated after every epoch.
         batch_size: Rows per batch, for arrays. Defaults to 32.
-        seed: Seed of the order of arrays. Defaults to 0.
+        seed: Seed of the order of arrays, and of a weighting that has random numbers
+            and no seed of its own, such as "pcgrad". Defaults to 0.
         callbacks: Keras callbacks; see `RunCheckpoint` for what is kept of them.
             `keras.callbacks.OrbaxCheckpoint` goes with the rest, and writes what
             `keras.saving.load_model` reads, in parts where a model is spread over
@@ -288,6 +289,8 @@ def fit_run(
         run_record.check(folder, dict(config or {}), setting)
         run = RunCheckpoint(folder, config=config, callbacks=callbacks)
         run._lock = lock
+        if not run.epoch and getattr(model, "weighting", None) is not None:
+            model.weighting.begin_with(seed)
         run_record.note_trained(model, folder)
         if arrays is not None:
             from kmtl.training.batches import ShuffledBatches

@@ -163,6 +163,14 @@ class Weighting(OneModel, _registry.Registrable, keras.layers.Layer):
             **kwargs,
         )
 
+    def begin_with(self, seed: int) -> None:
+        """Begin random numbers at a seed, where none has been given."""
+        if getattr(self, "seed", None) is not None:
+            return
+        for value in vars(self).values():
+            if isinstance(value, keras.random.SeedGenerator):
+                value.state.assign([seed, 0])
+
     def reset(self) -> None:
         """Put all state back to the value that it had after `setup`."""
         for variable, value in zip(self.state, self._initial_values, strict=True):

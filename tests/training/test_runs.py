@@ -469,3 +469,29 @@ def test_killed_process_loses_nothing(tmp_path: Path, reference: tuple) -> None:
     assert resumed[1].epoch == reference[1].epoch
     for name, values in reference[1].history.items():
         np.testing.assert_allclose(resumed[1].history[name], values, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["pcgrad", "rlw", "graddrop"])
+def test_the_seed_is_that_of_the_weighting_too(name: str, tmp_path: Path) -> None:
+    """Three tasks: of two, PCGrad's order changes nothing."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 4)).astype("float32")
+    tasks = [kmtl.Regression(letter) for letter in "abc"]
+    y = {task.name: rng.normal(size=40) for task in tasks}
+    losses = []
+    for number, seed in enumerate((0, 0, 1)):
+        model = kmtl.build_mlp(input_shape=(4,), tasks=tasks, units=(6,), seed=0)
+        model.compile(keras.optimizers.Adam(0.05), weighting=name)
+        run = fit_run(
+            *(model, (x, y)),
+            folder=tmp_path / str(number),
+            epochs=2,
+            batch_size=40,
+            seed=seed,
+            verbose=0,
+        )
+        losses.append(
+            run.history["loss"] + [float(model.predict(x, verbose=0)["a"][0, 0])]
+        )
+    assert losses[0] == losses[1]
+    assert losses[0] != losses[2]
