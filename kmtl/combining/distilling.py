@@ -165,6 +165,12 @@ def distill(
     for name, teacher in known.items():
         layer = student.task_outputs[name]
         targets.check_adapted(teacher, "distill")
+        mine, its = _shapes(student.input), _shapes(teacher.input)
+        if mine != its:
+            raise ValueError(
+                "A teacher must have the student's inputs. Received, for task "
+                f"'{name}': {its}, and a student with {mine}"
+            )
         if teacher.output[name].shape != student.output[name].shape:
             raise ValueError(
                 "A teacher must have outputs of the student's shape. Received, for "
@@ -207,6 +213,10 @@ def distill(
     model = MultiTaskModel(student.input, outputs, name="taught")
     made = Distillation(model, student, known, data)
     return dataclasses.replace(made, data=made.prepare(data))
+
+
+def _shapes(inputs: Any) -> list[tuple]:
+    return [tuple(part.shape) for part in keras.tree.flatten(inputs)]
 
 
 def _by_task(

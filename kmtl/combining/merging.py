@@ -18,7 +18,6 @@ from kmtl.combining.trunks import (
 )
 from kmtl.layers.copying import copy_state
 from kmtl.training.model import MultiTaskModel
-from kmtl.training.raw_sets import prepared
 from kmtl.typing import Inputs, Layer, TaskName
 
 METHODS = ("average", "task_arithmetic", "ties", "regmean")
@@ -310,7 +309,7 @@ def _regmean(
                     f"{', '.join(model.task_names)}"
                 )
             x = data[task]
-        x = prepared(model.input_specs, x) if model.input_specs else x
+        x = model.prepare_inputs(x)
         layers: list[Layer] = [model.get_layer(name) for name in dense]
         read = keras.Model(model.input, [layer.input for layer in layers])
         answers = read.predict(x, verbose=0)

@@ -213,7 +213,7 @@ class LossPlan(RowPlan):
         unit = batch_size if self.alternate else 1
         total = sum(self.counts(batch_size)) // unit
         # One unit at least: of a set that is not seen nothing more would be known.
-        rest = _apportioned(total - len(self.names), self.shares_in(epoch))
+        rest = _apportioned(total - len(self.names), self.shares_in(epoch).tolist())
         return unit * (1 + np.asarray(rest))
 
     def seen(self, epochs: int, batch_size: int) -> np.ndarray:

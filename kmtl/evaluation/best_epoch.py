@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,7 +70,9 @@ class BestEpoch(keras.callbacks.EarlyStopping):
         rule: str = "mean",
     ):
         self.tasks: tuple[Task, ...] = ()
+        self._single: Task | None = None
         if isinstance(criterion, Task):
+            self._single = criterion
             mode = criterion.score.direction
             criterion = f"val_{criterion.name}_{criterion.score.name}"
         elif isinstance(criterion, str):
@@ -115,8 +118,16 @@ class BestEpoch(keras.callbacks.EarlyStopping):
                     f"not know which way is better. Received: '{self.monitor}'"
                 )
             self.mode = known
+        given = self.tasks if self._single is None else (self._single,)
+        names = getattr(self.model, "task_names", None)
+        if names is not None:
+            for task in given:
+                _checks.check_task_keys(
+                    "BestEpoch", {task.name: 0}, names, partial=True
+                )
         super().on_train_begin(logs)
         self._forget()
+        self._validated = False
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if not self.tasks:
@@ -124,14 +135,37 @@ class BestEpoch(keras.callbacks.EarlyStopping):
             return
         if not any(name.startswith("val_") for name in logs or {}):
             return  # an epoch without validation
+        self._validated = True
         logs[MEAN] = self._note(epoch, logs)
         super().on_epoch_end(epoch, logs)
         patience = self._task_patience
         if patience is not None:
-            over = [epoch - max(int(at), 0) >= patience for at in self.best_epochs]
-            if any(over) if self.rule == "any" else all(over):
+            # A task without any score, for lack of labels, cannot get better.
+            known = [int(at) for at in self.best_epochs if at >= 0]
+            over = [epoch - at >= patience for at in known]
+            if over and (any(over) if self.rule == "any" else all(over)):
                 self.stopped_epoch = epoch
                 self.model.stop_training = True
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        super().on_train_end(logs)
+        if not self.tasks:
+            return  # Keras says it
+        if not self._validated:
+            warnings.warn(
+                "BestEpoch has done nothing: no epoch had validation. Give `fit` "
+                "validation_data, or validation_split",
+                stacklevel=2,
+            )
+            return
+        places = zip(self.tasks, self.best_epochs, strict=True)
+        lacking = [task.name for task, at in places if at < 0]
+        if lacking:
+            warnings.warn(
+                "BestEpoch has left out tasks without any score in validation, for "
+                f"lack of labels: {', '.join(lacking)}",
+                stacklevel=2,
+            )
 
     def _note(self, epoch: int, logs: Logs) -> float:
         """Keep each task's best; their mean improvement since the first epoch."""

@@ -15,6 +15,7 @@ MOST_EXPONENT = 40.0
 #: softplus of this is 1.
 _ONE = 0.5413248546129181
 _LEAST_SPREAD = 1e-2
+_LEAST_LOG_ODDS = -20.0
 #: Side of a box where its input is 0, and the range of the logarithm of its share.
 _USUAL_SIZE, _LOG_SIZES = 0.2, (-8.0, 4.0)
 #: Logit of the probability at which objects begin, 0.1: most cells have none.
@@ -121,7 +122,9 @@ class ZeroInflatedMean(End):
 
     def call(self, inputs: Tensor) -> Tensor:
         inputs = ops.cast(inputs, "float32")
-        share, location = ops.sigmoid(inputs[..., :1]), inputs[..., 1:2]
+        # At least 2e-9: what is divided by the square of less is infinite.
+        share = ops.sigmoid(ops.maximum(inputs[..., :1], _LEAST_LOG_ODDS))
+        location = inputs[..., 1:2]
         if self.family == "poisson":
             mean = share * exponential(location, self.straight)
             return ops.concatenate([mean, share], axis=-1)

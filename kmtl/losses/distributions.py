@@ -128,7 +128,8 @@ class LogNormal(Family):
     def crps(self, labels: Tensor, outputs: Tensor) -> Tensor:
         # Baran and Lerch 2015, Quarterly Journal 141, equation 5.
         z, spread, _, median = self._standard(labels, outputs)
-        mean = median * ops.exp(0.5 * ops.square(spread))
+        # (No more than float32 holds, also times a median.)
+        mean = median * ops.exp(ops.minimum(0.5 * ops.square(spread), 40.0))
         above = ops.erf((z - spread) / math.sqrt(2)) + ops.erf(0.5 * spread)
         labels = ops.cast(labels, "float32")
         return labels * ops.erf(z / math.sqrt(2)) - mean * above

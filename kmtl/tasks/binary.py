@@ -11,7 +11,7 @@ from keras import ops
 from kmtl import _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.tasks.base import Task
-from kmtl.tasks.class_names import count_of, names_in, numbers_of, sets_in
+from kmtl.tasks.class_names import count_of, numbers_of, sets_in
 from kmtl.tasks.terms import MOST_WEIGHT
 from kmtl.typing import Inputs, Shape, Tensor
 
@@ -196,8 +196,8 @@ class MultiLabel(_Binary):
             if row is None:
                 place[:] = np.nan
             elif len(row):
-                names = names_in(list(row), what)
-                place[numbers_of(names, self.labels, what).astype("int32")] = 1.0
+                numbers = numbers_of(np.array(list(row), object), self.labels, what)
+                place[numbers.astype("int32")] = 1.0
         return found
 
     def expected_shapes(self, input_shape: Shape) -> list[tuple]:

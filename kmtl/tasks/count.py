@@ -101,7 +101,7 @@ class Count(Regression):
         logits = super().build_head(features, head)
         # About the mean a line above it; of counts as they are more than that; the
         # gradient of the negative binomial's is bounded anyway.
-        straight = 0.0 if self.transform == "mean" else _STRAIGHT
+        straight: float | None = 0.0 if self.transform == "mean" else _STRAIGHT
         if self.loss == "negative_binomial":
             straight = None
         return head.make.layer(Rate, "rate", straight=straight)(logits)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from keras import ops
@@ -157,6 +157,8 @@ class Distribution(AboutOne):
 
     def build_head(self, features: Tensor, head: HeadContext) -> Tensor:
         raw = vector_head(features, head, self, self.output_shape(None)[0])
+        end: type
+        own: dict[str, Any]
         if self.family == "mixture":
             end, own = MixtureOfNormals, {"components": self.components}
         else:

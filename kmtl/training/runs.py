@@ -114,6 +114,12 @@ class RunCheckpoint(keras.callbacks.Callback):
             except _files.DamagedFileError as error:
                 logger.warning("Leaving out a damaged checkpoint: %s", error)
                 self._damaged.append(path)
+        if self._damaged:
+            raise _files.DamagedFileError(
+                self._checkpoints,
+                f"each of its {len(self._damaged)} checkpoints is damaged",
+                "Restore one from a copy, or move the run's folder away to train anew.",
+            )
         return None
 
     # -- during fit -------------------------------------------------------------------
@@ -301,8 +307,9 @@ def fit_run(
             if steps is not None:
                 plan = with_steps(plan, len(keras.tree.flatten(given)[0]), steps)
                 del fit_options["steps_per_epoch"]
-            for logs in run.logs if plan is not None else ():
-                plan = plan.after(logs)
+            if plan is not None:
+                for logs in run.logs:
+                    plan = plan.after(logs)
             data = ShuffledBatches(
                 *given,
                 batch_size=batch_size or 32,

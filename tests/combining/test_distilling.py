@@ -99,6 +99,9 @@ def test_refused(taught) -> None:
     with pytest.raises(ValueError, match="two of task 'kind'"):
         kmtl.distill(student, [taught.teachers["kind"]] * 2, (X, Y))
     other = model_of([kmtl.Classification("kind", classes=4)])
+    wide = kmtl.build_mlp(input_shape=(9,), tasks=student.tasks[:1], units=(4,))
+    with pytest.raises(ValueError, match=r"student's inputs.*'kind'.*\(None, 9\)"):
+        kmtl.distill(student, wide, (X, Y))
     with pytest.raises(ValueError, match="student's shape"):
         kmtl.distill(student, other, (X, Y))
     with pytest.raises(ValueError, match="tasks of the student"):

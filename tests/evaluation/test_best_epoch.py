@@ -95,6 +95,33 @@ def test_directions_that_the_model_knows(model) -> None:
         BestEpoch(A, rule="all")
     callback = BestEpoch([A, kmtl.Regression("c")])
     callback.set_model(model)
+    with pytest.raises(ValueError, match="Unknown task 'c'"):
+        callback.on_train_begin()
+    callback = BestEpoch(kmtl.Regression("c"))
+    callback.set_model(model)
+    with pytest.raises(ValueError, match="Unknown task 'c'"):
+        callback.on_train_begin()
+    callback = BestEpoch([A, B])
+    callback.set_model(model)
     callback.on_train_begin()
-    with pytest.raises(ValueError, match=r"val_c_mae.*Received"):
+    with pytest.raises(ValueError, match=r"val_b_accuracy.*Received"):
         callback.on_epoch_end(0, {"val_a_mae": 1.0})
+
+
+@pytest.mark.parametrize(("rule", "last"), [("any", 3), ("all", 3)])
+def test_a_task_without_any_score_does_not_count(model, rule, last) -> None:
+    """Without labels in validation it can neither get better nor end the training."""
+    callback = BestEpoch([A, B], patience=2, rule=rule)
+    scores = {"val_a_mae": [2.0, 1.0, 1.5, 1.5, 1.5, 1.5]}
+    scores["val_b_accuracy"] = [float("nan")] * 6
+    with pytest.warns(UserWarning, match=r"left out tasks without any score .*: b"):
+        assert run(model, callback, **scores)[0] == last
+
+
+def test_without_validation_it_says_that_it_does_nothing(model) -> None:
+    callback = BestEpoch([A, B], patience=2)
+    callback.set_model(model)
+    callback.on_train_begin()
+    callback.on_epoch_end(0, {"a_mae": 1.0})
+    with pytest.warns(UserWarning, match="no epoch had validation"):
+        callback.on_train_end()

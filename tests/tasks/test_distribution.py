@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -116,6 +117,42 @@ def test_crps_is_the_integral(family: str) -> None:
         task.replace(loss="crps"), "crps", labels, outputs, np.ones(6, "float32")
     )
     np.testing.assert_allclose(found, np.mean(values), rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("loss", ["nll", "crps"])
+def test_gradients_are_bounded_wherever_training_goes(family: str, loss: str) -> None:
+    """By numbers that a head may give in a bad step: a small spread far from a label
+    has a likelihood of 1e11 and more, and no gradient beyond the error itself."""
+    if (family, loss) == ("student_t", "crps"):
+        pytest.skip("has none")
+    task = kmtl.Distribution("t", family=family, loss=loss)
+    width = task.output_shape(None)[0]
+    layer = {"lognormal": "MedianAndSpread", "mixture": "MixtureOfNormals"}
+    own = {"components": 3} if family == "mixture" else {}
+    end = getattr(kmtl.layers, layer.get(family, "LocationAndSpread"))(**own)
+    far = np.array([-300.0, -60.0, -5.0, 0.0, 5.0, 60.0, 300.0], "float32")
+    raw = np.random.default_rng(0).choice(far, (500, width))
+    labels = np.full((500, 1), 30.0, "float32")
+
+    def total(values):
+        return ops.sum(task.loss_values(labels, end(values)))
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        found = jax.grad(total)(raw)
+    else:
+        import tensorflow as tf
+
+        variable = tf.Variable(raw)
+        with tf.GradientTape() as tape:
+            value = total(variable)
+        found = tape.gradient(value, variable)
+    found = np.asarray(found)
+    assert np.isfinite(found).all()
+    if loss == "nll":
+        assert np.abs(found).max() < 330**2 / 10  # the squared error, at a tenth's pace
 
 
 @pytest.mark.parametrize("family", FAMILIES)

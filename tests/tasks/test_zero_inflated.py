@@ -116,3 +116,36 @@ def test_unit_of_the_transform() -> None:
 def test_refused(act, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         act()
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("family", ["lognormal", "poisson"])
+def test_gradients_are_finite_wherever_training_goes(family: str) -> None:
+    """By numbers that a head may give in a bad step, of labels of every size."""
+    import keras
+
+    layer = ZeroInflatedMean(family, straight=3.0)
+    columns = 3 if family == "lognormal" else 2
+    far = np.array([-300.0, -60.0, -5.0, 0.0, 5.0, 60.0, 300.0])
+    raw = np.stack(np.meshgrid(*[far] * columns), -1).reshape(-1, columns)
+    task = kmtl.ZeroInflated("t", family=family)
+    for label in (0.0, 1.0, 300.0):
+        y = np.full((len(raw), 1), label, "float32")
+
+        def loss(values, y=y):
+            return ops.sum(task.loss_values(y, layer(values)))
+
+        given = raw.astype("float32")
+        if keras.backend.backend() == "jax":
+            import jax
+
+            value, found = jax.value_and_grad(loss)(given)
+        else:
+            import tensorflow as tf
+
+            variable = tf.Variable(given)
+            with tf.GradientTape() as tape:
+                value = loss(variable)
+            found = tape.gradient(value, variable)
+        assert np.isfinite(np.asarray(found)).all(), (family, label)
+        assert np.isfinite(float(value))

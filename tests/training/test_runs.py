@@ -311,6 +311,20 @@ def test_damaged_checkpoint_is_found_and_the_one_before_used(
     assert aside.read_bytes() == content
 
 
+def test_a_run_whose_checkpoints_are_all_damaged_is_not_begun_anew(
+    tmp_path: Path,
+) -> None:
+    run(tmp_path, epochs=2)
+    files = sorted((tmp_path / "checkpoints").iterdir())
+    history = (tmp_path / "history.jsonl").read_text()
+    for file in files:
+        file.write_bytes(b"no zip")
+    with pytest.raises(kmtl.DamagedFileError, match=r"each of its 2 .*move the run's"):
+        run(tmp_path)
+    assert (tmp_path / "history.jsonl").read_text() == history
+    assert sorted((tmp_path / "checkpoints").iterdir()) == files
+
+
 def test_folder_holds_what_it_says(tmp_path: Path) -> None:
     _, history = run(tmp_path, config={"units": (6,)})
     config = json.loads((tmp_path / "config.json").read_text())
