@@ -14,14 +14,31 @@ STAYS_A_CALL: dict[str, Any] = {"_noinline": True}
 
 #: Data sets whose iterators make those of their inputs when they come to them.
 _MAKE_LATER = ("_RepeatDataset", "_ConcatenateDataset")
+_SHUFFLE, _CACHE = "_ShuffleDataset", "CacheDataset"
 
 
 def begins_later(data: Data) -> bool:
     """Whether a pass over what a data set reads from begins in the middle of its own.
 
-    Such a pass is shuffled when it is come to, not when an iterator is made.
+    Such a pass is shuffled when it is come to, not when an iterator is made. So is one
+    below another shuffle, which begins it with its first row.
     """
-    return any(type(node).__name__ in _MAKE_LATER for node in _sources(data))
+    later = any(type(node).__name__ in _MAKE_LATER for node in _sources(data))
+    return later or _shuffles_below(data, _SHUFFLE)
+
+
+def keeps_an_order(data: Data) -> bool:
+    """Whether a cache keeps the order of the first pass of a shuffle below it."""
+    return _shuffles_below(data, _CACHE)
+
+
+def _shuffles_below(data: Data, kind: str) -> bool:
+    return any(
+        type(below).__name__ == _SHUFFLE
+        for node in _sources(data)
+        if type(node).__name__ == kind
+        for below in _below(node)
+    )
 
 
 def unfilled_caches(data: Data) -> list[Data]:
@@ -34,11 +51,18 @@ def unfilled_caches(data: Data) -> list[Data]:
 
     found = []
     for node in _sources(data):
-        if type(node).__name__ == "CacheDataset":
+        if type(node).__name__ == _CACHE:
             name = node._filename.numpy().decode()
             if not name or not tf.io.gfile.exists(f"{name}.index"):
                 found.append(node)
     return found[::-1]
+
+
+def _below(node: Data) -> Iterator[Data]:
+    """All that a data set is made from, without itself."""
+    found = _sources(node)
+    next(found)
+    return found
 
 
 def _sources(data: Data) -> Iterator[Data]:

@@ -170,6 +170,8 @@ class _Part:
                 f"Received: {sorted(lengths)}"
             )
         rows = lengths.pop()
+        if not rows:
+            return
         for path, leaf in leaves.items():
             if not hasattr(x, "columns"):  # missing cells are filled in the model
                 self._look(path, leaf)
@@ -201,9 +203,13 @@ class _Part:
             self._spans[path] = (low, high)
 
     def _remember(self, leaves: Mapping[str, np.ndarray], rows: int) -> None:
-        """Rows by the bytes of their inputs, in pieces: the bytes are copies."""
+        """Rows by the bytes of their inputs, in pieces: the bytes are copies.
+
+        Floats as models see them: a row may be float64 here and float32 there.
+        """
         for start in range(0, rows, ROWS_AT_ONCE):
             piece = [leaves[path][start : start + ROWS_AT_ONCE] for path in leaves]
+            piece = [x.astype("float32") if x.dtype.kind == "f" else x for x in piece]
             for offset, row in enumerate(row_bytes(piece), self.rows + start):
                 digest = hashlib.blake2b(row, digest_size=DIGEST_BYTES).digest()
                 first = self.seen.setdefault(digest, (self.name, offset))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kmtl import _arrays
 from kmtl.data.data_report import LabelRow
 from kmtl.typing import Labels, SampleWeight, Shape
 
@@ -62,6 +63,10 @@ class LabelCounts:
         try:
             array = self.task.label_array(labels)
             self.task.check_labels(array, shape)
+            if weight is not None:
+                what = f"Weights of task '{self.task.name}'"
+                weight = np.asarray(weight)
+                _arrays.check_weights(weight, what)
         except (ValueError, TypeError) as error:
             self.problem = self.problem or str(error)
             return
@@ -74,7 +79,6 @@ class LabelCounts:
         array = hard_numbers(self.task, array)
         there = present_labels(self.task, array)
         if weight is not None:
-            weight = np.asarray(weight)
             there &= (
                 weight.reshape(weight.shape + (1,) * (there.ndim - weight.ndim)) > 0
             )

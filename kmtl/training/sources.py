@@ -274,8 +274,13 @@ def skip_epochs(data: Data, epochs: int) -> None:
     known, else one; making as many leads to the same orders. Where a data set begins
     passes over another one in the middle of its own, these epochs are read, too.
     """
-    from kmtl._private.tensorflow import begins_later
+    from kmtl._private.tensorflow import begins_later, keeps_an_order
 
+    if epochs and keeps_an_order(data):
+        logger.warning(
+            "A cache behind a shuffle keeps the order of the first epoch, which this "
+            "run begins anew in another one: put `cache()` before `shuffle()`."
+        )
     known = int(data.cardinality()) >= 0
     per_epoch = 2 if keras.backend.backend() == "tensorflow" and known else 1
     reads = begins_later(data)

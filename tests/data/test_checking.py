@@ -108,6 +108,26 @@ def test_rows_in_two_parts_are_found():
     assert found[1] == "test: 1 row with inputs of an earlier one, such as 4 of 2"
 
 
+def test_rows_of_another_precision_are_found():
+    x, y = data(40)
+    parts = {"train": (x.astype("float64"), y), "test": (x.astype("float32"), y)}
+    assert any(
+        "40 rows with inputs that are in train" in t
+        for t in texts(kmtl.data.check(parts, [KIND, SIZE]))
+    )
+
+
+def test_weights_below_zero_and_no_row_are_named():
+    x, y = data(40)
+    weights = np.full(40, -1.0)
+    with pytest.raises(
+        ValueError, match=r"Weights of task 'kind' must be .*-1.0 in row 0"
+    ):
+        kmtl.data.check((x, y, weights), [KIND, SIZE])
+    with pytest.raises(ValueError, match=r"There must be a row"):
+        kmtl.data.check((x[:0], {k: v[:0] for k, v in y.items()}), [KIND, SIZE])
+
+
 def test_what_tells_nothing_is_noted():
     x, y = data(40)
     x[:, 2] = 1

@@ -187,6 +187,7 @@ def mixture_of_sets() -> Any:
 ENDINGS = {
     "repeated": (lambda: rows_of_set().repeat(2).batch(8), {}),
     "joined": (lambda: rows_of_set().concatenate(rows_of_set()).batch(8), {}),
+    "twice": (lambda: rows_of_set().batch(8).shuffle(3, seed=6), {}),
     "mixture": (mixture_of_sets, {}),
     "endless": (lambda: rows_of_set().repeat().batch(8), {"steps_per_epoch": 4}),
     "a part": (lambda: rows_of_set().batch(8), {"steps_per_epoch": 2}),
@@ -215,6 +216,14 @@ def test_epochs_that_end_anywhere_continue_in_the_same_order(
     if options:
         with pytest.raises(ValueError, match="steps_per_epoch"):
             run(tmp_path / "parts", data=data(), steps_per_epoch=3)
+
+
+def test_a_cache_behind_a_shuffle_is_told_of(tmp_path: Path, caplog: Any) -> None:
+    """It keeps the order of the first pass, which a run that goes on has not seen."""
+    pytest.importorskip("tensorflow")
+    for epochs in (1, 2):
+        run(tmp_path, data=rows_of_set().cache().batch(8), epochs=epochs)
+        assert ("put `cache()` before" in caplog.text) == (epochs == 2)
 
 
 def test_a_finished_run_leaves_the_model_as_others_are(tmp_path: Path) -> None:
