@@ -30,6 +30,11 @@ class Count(Regression):
     allows). Metrics: `deviance` (Poisson; default), `mae`, `mse`, `rmse`, `r2`. See
     `kmtl.Task` for the other arguments.
 
+    Of what the net gives, the exponential is the expected count up to the training
+    mean (up to 20 with `transform=None`), and its tangent above: an exponential alone
+    lets one step undo what all others have taught. With `negative_binomial`, whose
+    gradient has a bound, it is the exponential.
+
     Args:
         units: Number of columns, >= 1. Defaults to 1.
         dispersion: The a > 0 of the variance m + a m^2 for `negative_binomial`.
