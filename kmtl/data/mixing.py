@@ -54,7 +54,7 @@ def mixture(
             `"equal"`; `"temperature"`, in proportion to rows ** (1 / temperature);
             `"loss"`, equal in the first epochs and then in proportion to each set's
             loss in the last epoch over that in the first, so that what is learned
-            slowly is seen more (not for a `tf.data.Dataset`, nor in populations); or a
+            slowly is seen more (not for a `tf.data.Dataset`, nor in searches); or a
             dict set -> number > 0, with the keys of `datasets`.
         steps: End of an epoch: when the set that lasts `"longest"` has been seen once
             (default; others are repeated), the `"shortest"`, or a number of batches.

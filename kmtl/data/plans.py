@@ -189,6 +189,9 @@ class LossPlan(RowPlan):
 
     by_loss: ClassVar[bool] = True
 
+    def describe(self) -> Config:
+        return {**super().describe(), "sampling": BY_LOSS}
+
     def shares_in(self, epoch: int) -> np.ndarray:
         if epoch > len(self.losses):
             raise ValueError(

@@ -31,7 +31,7 @@ _PASSING = (
 )
 _COMPILED = (
     *("loss", "loss_weights", "weighting", "relations"),
-    *("adversary", "joint_losses"),
+    *("adversary", "joint_losses", "lr_multipliers"),
 )
 _SHOWN = 60
 
@@ -50,12 +50,14 @@ def setting_of(
     """JSON-ready description of all that decides a run's numbers, but its length.
 
     Of arrays the contents count; of data sets, which may be augmented at random, the
-    kind alone. Of a learning rate schedule its kind counts, as its steps depend on the
-    epochs. What callbacks have changed of a model that trained in the same folder
-    before does not count.
+    kind and the number of batches alone. Of a learning rate schedule its kind counts,
+    as its steps depend on the epochs. What callbacks have changed of a model that
+    trained in the same folder before does not count.
     """
     setting: Config = {"training data": _described(data)}
     setting["validation data"] = _described(validation)
+    if sources.is_tf_dataset(data):
+        setting["batches"] = int(data.cardinality())
     if sources.arrays_of(data) is not None:
         setting |= {"batch_size": batch_size or 32, "seed": seed}
         plan = sources.plan_of(data)
@@ -107,6 +109,8 @@ def _model(model: keras.Model) -> Config:
     tasks = getattr(model, "tasks", ())
     found["tasks"] = [plain(task.to_config()) for task in tasks]
     text = json.dumps(layers, sort_keys=True)
+    dtypes = sorted({layer.dtype_policy.name for layer in model.layers})
+    found["dtypes"] = dtypes  # the configs' names are left out
     found["layers"] = hashlib.sha256(text.encode()).hexdigest()[:16]
     return found
 

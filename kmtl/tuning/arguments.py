@@ -76,8 +76,15 @@ def unpacked(
     """
     fit_options = dict(fit_options)
     if y is None:
-        if plan_of(x) is not None:
-            fit_options["plan"] = plan_of(x)
+        plan = plan_of(x)
+        if plan is not None:
+            fit_options["plan"] = plan
+            if plan.by_loss:
+                raise ValueError(
+                    "A search takes mixtures whose epochs are known before they begin, "
+                    "for its trials pause and go on: another `sampling` than 'loss'. "
+                    f"Received: {x!r}"
+                )
         x = plain_data(x)
         if isinstance(x, tuple):
             x, y, *weight = x

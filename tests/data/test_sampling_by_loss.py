@@ -16,10 +16,10 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3)).astype("float32")
 
 
-def mixed(**options) -> kmtl.data.Split:
+def mixed(sampling="loss", **options) -> kmtl.data.Split:
     """`a` is learned at once, `b` is noise."""
     sets = {A: (X[:30], X[:30] @ [1.0, 2.0, 3.0]), B: (X[30:], np.arange(10) % 2)}
-    return kmtl.data.mixture(sets, "loss", steps=8, **options)
+    return kmtl.data.mixture(sets, sampling, steps=8, **options)
 
 
 def net(mixture: kmtl.data.Split, rate: float = 0.05) -> kmtl.MultiTaskModel:
@@ -142,16 +142,33 @@ def test_refused(tmp_path) -> None:
     mixture = mixed()
     with pytest.raises(ValueError, match=r"begin at epoch 0, or take .*fit_run"):
         net(mixture).fit(mixture, initial_epoch=2, epochs=3, verbose=0)
-    from kmtl.tuning.population import reason_against
-
-    if keras.backend.backend() == "jax":
-        model = kmtl.HyperModel(
-            kmtl.build_mlp, tasks=mixture.tasks, input_shape=(3,), units=(4,)
-        )
-        assert "losses of each" in reason_against(model, mixture)
-    else:
+    tuner = kmtl.RandomSearch(
+        kmtl.HyperModel(kmtl.build_mlp, tasks=mixture.tasks, input_shape=(3,)),
+        objective="val_mean_score",
+        directory=tmp_path,
+    )
+    with pytest.raises(ValueError, match="another `sampling` than 'loss'"):
+        tuner.search(mixture, validation_data=mixture.union(), epochs=1)
+    # A run that was begun with other shares.
+    kmtl.training.fit_run(
+        net(mixture), mixture, folder=tmp_path / "run", epochs=1, verbose=0
+    )
+    equal = mixed("equal")
+    with pytest.raises(ValueError, match=r"Different: mixture\.sampling"):
+        kmtl.training.fit_run(net(equal), equal, folder=tmp_path / "run", epochs=2)
+    if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         stream = tf.data.Dataset.from_tensor_slices((X, X[:, 0])).batch(5)
         with pytest.raises(ValueError, match=r"a tf\.data\.Dataset for 'a'"):
             kmtl.data.mixture({A: stream}, "loss")
+
+
+def test_what_draws_rows_itself_takes_the_union() -> None:
+    mixture = mixed()
+    with pytest.raises(ValueError, match=r"`mixture\.union\(\)`"):
+        kmtl.ensemble(
+            kmtl.build_mlp, mixture, tasks=mixture.tasks, input_shape=(3,), epochs=1
+        )
+    with pytest.raises(ValueError, match=r"`mixture\.union\(\)`"):
+        kmtl.distill(net(mixture), net(mixture), mixture)

@@ -380,6 +380,30 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
         model.fit(*arrays(), initial_epoch=1, epochs=2, verbose=0, callbacks=[again])
 
 
+@pytest.mark.parametrize(
+    ("policy", "options", "rows", "named"),
+    [
+        ("mixed_bfloat16", {}, 20, "dtypes"),
+        ("float32", {"lr_multipliers": {"trunk": 0.5}}, 20, "lr_multipliers"),
+        ("float32", {}, 9, "batches"),
+    ],
+)
+def test_what_else_decides_the_numbers(
+    tmp_path: Path, policy: str, options: dict, rows: int, named: str
+) -> None:
+    pytest.importorskip("tensorflow")
+    run(tmp_path, data=rows_of_set().batch(8), epochs=1)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = make_model(**options)
+    finally:
+        keras.config.set_dtype_policy(before)
+    data = rows_of_set().take(rows).batch(8)
+    with pytest.raises(ValueError, match=f"Different: .*{named}"):
+        fit_run(model, data, folder=tmp_path, epochs=2, batch_size=8, verbose=0)
+
+
 def test_wrong_initial_epoch_is_refused(tmp_path: Path) -> None:
     run(tmp_path, epochs=2)
     with pytest.raises(
