@@ -20,6 +20,7 @@ ROOMS = (
     "typing",
     "_arrays",
     "_checks",
+    "_largest",
     "_private",
     "_serialization",
     "_locks",

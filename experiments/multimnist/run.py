@@ -8,7 +8,7 @@ and a multi-task model per method, every learning rate of the grid is tried once
 best on validation data is taken; only then the final seeds are trained and tested. One
 side more, `simplex`, spends the same number of tries on fixed weights: each rate with
 weights of its own.
-Each finished run is a line of runs_default.jsonl; the same command goes on where it
+Each finished run is a line of runs_ten_seeds.jsonl; the same command goes on where it
 stopped. README.md, results.json and the figure are written from the finished runs.
 """
 
@@ -169,7 +169,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     kind = common.kind_of(options)
     settings = {"full": FULL, "fast": FAST, "default": DEFAULT}[kind]
     kind += f"_{options.level}" if options.level else ""
-    runs = Runs(options.out / f"runs_{kind}.jsonl")
+    # runs_default.jsonl are those of an earlier protocol: 3 seeds, 6 epochs, 2 rates.
+    stem = "ten_seeds" if kind == "default" else kind
+    runs = Runs(options.out / f"runs_{stem}.jsonl")
     methods = options.methods or (["equal", "pcgrad"] if options.fast else None)
     chosen = sides(methods)
     if not options.report:

@@ -12,6 +12,7 @@ from keras import ops
 from kmtl import _arrays, _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.layers.ends import ExpectedPlace
+from kmtl.tasks import label_rules
 from kmtl.tasks.base import Task
 from kmtl.tasks.class_names import count_of
 from kmtl.tasks.decoders import DECODERS
@@ -137,8 +138,8 @@ class Keypoints(Task):
     def check_labels(self, labels: Tensor, input_shape: Shape = None) -> None:
         super().check_labels(labels, input_shape)
         array = _arrays.as_array(labels, f"Labels of task '{self.name}'", holes=True)
-        gone = ~self.are_present(array)
-        half = gone.any(axis=-1) & ~gone.all(axis=-1)
+        there = np.where(self.are_present(array), array, np.nan)
+        half = label_rules.half_placed(np, there)
         if half.any():
             row, point = (int(place) for place in np.argwhere(half)[0])
             raise ValueError(
@@ -146,6 +147,13 @@ class Keypoints(Task):
                 f"NaN in both. Received: {array[row, point].tolist()} for point "
                 f"{point} in row {row}"
             )
+
+    broken_label = "a point with one number"
+
+    def breaks_rule(
+        self, labels: Tensor, output_shape: Shape, there: Tensor | None = None
+    ) -> Tensor:
+        return ops.any(label_rules.half_placed(ops, self.with_holes(labels, there)))
 
     def label_shape(self, labels: Tensor) -> tuple[int, ...]:
         return (self.label_count, 2)

@@ -59,6 +59,12 @@ def times_and_events(xp: Any, labels: Tensor) -> list[tuple[Tensor, str]]:
     ]
 
 
+def half_placed(xp: Any, labels: Tensor) -> Tensor:
+    """Which points `(..., 2)` have one number, and not the other."""
+    gone = xp.isnan(labels)
+    return xp.logical_and(xp.any(gone, axis=-1), xp.logical_not(xp.all(gone, axis=-1)))
+
+
 def half_boxed(xp: Any, labels: Tensor) -> Tensor:
     """Which photos have NaN in some numbers of their boxes, and not in all."""
     gone = xp.isnan(labels)

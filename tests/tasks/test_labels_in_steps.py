@@ -51,6 +51,12 @@ RULES: dict[str, tuple[kmtl.Task, tuple, list, list]] = {
         [[[0, 1, -1]], [[0, 0, 1]], [[-1] * 3], [[1.0, NAN, NAN]]],
         [[[0, -1, 1]], [[0, 3, 1]], [[0.5, NAN, NAN]]],
     ),
+    "keypoints": (
+        kmtl.Keypoints("t", points=2),
+        (2, 2),
+        [[[[0.1, 0.2], [NAN, NAN]]], [[[NAN, NAN]] * 2]],
+        [[[[0.1, 0.2], [0.3, NAN]]], [[[NAN, 0.2], [0.3, 0.4]]]],
+    ),
     "normals": (
         kmtl.Normals("t"),
         (1, 2, 3),
