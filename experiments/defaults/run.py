@@ -180,7 +180,7 @@ SETS: dict[str, Callable[[Path], Problem]] = {
 
 
 def trained(problem: Problem, method: str, seed: int, epochs: int) -> dict[str, Any]:
-    """Scores on the rest, of a net with a head or a momentum."""
+    """Scores on the rest, of a net with a head or a momentum, in percent."""
     if method in MOMENTA:
         model = problem.model({}, seed, normalization="batch")
         for layer in model.layers:
@@ -197,8 +197,8 @@ def trained(problem: Problem, method: str, seed: int, epochs: int) -> dict[str, 
         for task in model.task_names
         for name, value in rest[task].metrics.items()
     }
-    beside = found[problem.beside] if problem.beside else float("nan")
-    return {"score": 100 * float(found[problem.score]), "beside": 100 * float(beside)}
+    beside = 100 * float(found[problem.beside]) if problem.beside else None
+    return {"score": 100 * float(found[problem.score]), "beside": beside}
 
 
 def report(runs: table.Runs, kind: str, out: Path) -> dict[str, Any]:
@@ -215,9 +215,9 @@ def report(runs: table.Runs, kind: str, out: Path) -> dict[str, Any]:
             for name in sets:
                 own = found.get((name, method), [])
                 text = f"{np.mean([run['score'] for run in own]):.1f}" if own else "–"
-                beside = np.mean([run["beside"] for run in own]) if own else np.nan
-                shown = method in HEADS and not np.isnan(beside)
-                cells.append(f"{text} (ink {beside:.1f})" if shown else text)
+                beside = [run["beside"] for run in own if run["beside"] is not None]
+                shown = method in HEADS and beside
+                cells.append(f"{text} (ink {np.mean(beside):.1f})" if shown else text)
             lines.append(f"| {method} | {' | '.join(cells)} |")
         return lines
 
