@@ -12,8 +12,8 @@ def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest numbers on the last axis, from the highest down, and their places;
     of equal ones the first.
 
-    `keras.ops.top_k`, but for JAX, whose own makes SavedModels of any number of rows
-    that TensorFlow cannot run.
+    `keras.ops.top_k` of floats, but for JAX, whose own makes SavedModels of any number
+    of rows that TensorFlow cannot run.
     """
     if keras.backend.backend() != "jax":
         return ops.top_k(values, k)

@@ -28,13 +28,13 @@ def begins_later(data: Data) -> bool:
 
 
 def keeps_an_order(data: Data) -> bool:
-    """Whether a cache keeps the order of the first pass of a shuffle below it."""
-    return _shuffles_below(data, _CACHE)
+    """Whether a cache is to keep the order of the first pass of a shuffle below it."""
+    return any(_shuffles_below(cache, _CACHE) for cache in unfilled_caches(data))
 
 
 def _shuffles_below(data: Data, kind: str) -> bool:
     return any(
-        type(below).__name__ == _SHUFFLE
+        type(below).__name__ == _SHUFFLE and below._reshuffle_each_iteration
         for node in _sources(data)
         if type(node).__name__ == kind
         for below in _below(node)

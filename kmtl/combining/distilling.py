@@ -171,7 +171,7 @@ def distill(
         layer = student.task_outputs[name]
         targets.check_adapted(teacher, "distill")
         mine, its = _shapes(student.input), _shapes(teacher.input)
-        if mine != its:
+        if not _fit(mine, its):
             raise ValueError(
                 "A teacher must have the student's inputs. Received, for task "
                 f"'{name}': {its}, and a student with {mine}"
@@ -222,6 +222,15 @@ def distill(
 
 def _shapes(inputs: Any) -> list[tuple]:
     return [tuple(part.shape) for part in keras.tree.flatten(inputs)]
+
+
+def _fit(some: Sequence[tuple], others: Sequence[tuple]) -> bool:
+    """Whether shapes are alike, where both say how large."""
+    return len(some) == len(others) and all(
+        len(one) == len(other)
+        and all(a == b or None in (a, b) for a, b in zip(one, other, strict=True))
+        for one, other in zip(some, others, strict=True)
+    )
 
 
 def _by_task(

@@ -76,7 +76,7 @@ class Mixture(Split):
         each row was seen.
 
         Args:
-            epochs: Number of epochs, >= 1. Defaults to 1.
+            epochs: Number of epochs, >= 1; 1 with `sampling="loss"`. Defaults to 1.
             batch_size: As given to `fit`. Defaults to 32.
         """
         import pandas as pd
@@ -84,6 +84,11 @@ class Mixture(Split):
         epochs = _checks.check_int("epochs", epochs, 1)
         batch_size = _checks.check_int("batch_size", batch_size, 1)
         plan = self._plan
+        if plan.by_loss and epochs > 1:
+            raise ValueError(
+                "With sampling='loss' the rows of the first epoch alone are known "
+                f"before training. Received: epochs={epochs}"
+            )
         seen = plan.seen(epochs, batch_size)
         each, rest = np.divmod(seen, epochs)
         return pd.DataFrame(

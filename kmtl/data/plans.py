@@ -176,9 +176,9 @@ class LossPlan(RowPlan):
     """More of the sets whose losses have fallen least.
 
     The share of a set in an epoch is in proportion to the loss of its tasks in the last
-    epoch over that in the first (their mean, where it has several); the first epochs,
-    until there are two of each set, have equal shares. After Jean et al. 2019,
-    arXiv:1909.06434, with losses in the place of scores.
+    epoch over that in the first (their mean, where it has several). In the first two
+    epochs, and as long as a set has no loss yet, shares are equal. After Jean et al.
+    2019, arXiv:1909.06434, with losses in the place of scores.
 
     Args:
         losses: Of each epoch that has ended, the mean loss of each set; NaN where none

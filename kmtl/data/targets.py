@@ -223,7 +223,8 @@ def _several(name: str, column: str, rows: list) -> tuple[Task, np.ndarray]:
     """Several names per row."""
     from kmtl.tasks import MultiLabel
 
-    names = sorted({str(one) for row in rows if row is not None for one in row})
+    given = {one for row in rows if row is not None for one in row}
+    names = sorted({x.decode() if isinstance(x, bytes) else str(x) for x in given})
     if not names:
         raise _no_label(column, len(rows))
     task = MultiLabel(name, labels=tuple(names))

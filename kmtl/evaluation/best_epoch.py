@@ -127,12 +127,13 @@ class BestEpoch(keras.callbacks.EarlyStopping):
                 )
         super().on_train_begin(logs)
         self._forget()
-        self._validated = False
+        self._epochs = self._validated = False
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if not self.tasks:
             super().on_epoch_end(epoch, logs)
             return
+        self._epochs = True
         if not any(name.startswith("val_") for name in logs or {}):
             return  # an epoch without validation
         self._validated = True
@@ -149,8 +150,8 @@ class BestEpoch(keras.callbacks.EarlyStopping):
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         super().on_train_end(logs)
-        if not self.tasks:
-            return  # Keras says it
+        if not self.tasks or not self._epochs:
+            return  # Keras says it; or nothing has been trained
         if not self._validated:
             warnings.warn(
                 "BestEpoch has done nothing: no epoch had validation. Give `fit` "

@@ -8,20 +8,18 @@ import keras
 import numpy as np
 from keras import ops
 
-from kmtl.layers.ends import MOST_EXPONENT, End, exponential
+from kmtl.layers.ends import MOST_EXPONENT, ONE, End, exponential
 from kmtl.typing import Config, Tensor
 
-#: softplus of this is 1.
-_ONE = 0.5413248546129181
 _LEAST_SPREAD = 1e-4
 
 
 #: Spreads move more slowly than locations: nets learn where before how sure.
-_PACE = 0.1
+PACE = 0.1
 
 
-def _spread(raw: Tensor) -> Tensor:
-    return ops.softplus(_PACE * raw + _ONE) + _LEAST_SPREAD
+def _spread(raw: Tensor, pace: float = PACE) -> Tensor:
+    return ops.softplus(pace * raw + ONE) + _LEAST_SPREAD
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -29,11 +27,22 @@ class LocationAndSpread(End):
     """Location as it is, and a spread above 0; inputs and outputs `(N, 2)`.
 
     The spread is a softplus, 1 where the input is 0, and never below 1e-4.
+
+    Args:
+        pace: Factor of the spread's input. Defaults to 1.
     """
+
+    def __init__(self, pace: float = 1.0, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.pace = pace
 
     def call(self, inputs: Tensor) -> Tensor:
         inputs = ops.cast(inputs, "float32")
-        return ops.concatenate([inputs[..., :1], _spread(inputs[..., 1:])], axis=-1)
+        spread = _spread(inputs[..., 1:], self.pace)
+        return ops.concatenate([inputs[..., :1], spread], axis=-1)
+
+    def get_config(self) -> Config:
+        return {**super().get_config(), "pace": self.pace}
 
 
 @keras.saving.register_keras_serializable(package="kmtl")

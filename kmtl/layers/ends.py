@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -13,7 +14,7 @@ from kmtl.typing import Config, Shape, Tensor
 #: float32 holds exp(x) up to 88; expected values and their squares have room.
 MOST_EXPONENT = 40.0
 #: softplus of this is 1.
-_ONE = 0.5413248546129181
+ONE = 0.5413248546129181
 _LEAST_SPREAD = 1e-2
 _LEAST_LOG_ODDS = -20.0
 #: Side of a box where its input is 0, and the range of the logarithm of its share.
@@ -55,8 +56,8 @@ def exponential(raw: Tensor, straight: float | None = None) -> Tensor:
     if straight is None:
         return ops.exp(ops.minimum(raw, MOST_EXPONENT))
     # (No further than float32 holds.)
-    beyond = ops.clip(raw - straight, 0.0, 1e12)
-    return ops.exp(ops.minimum(raw, straight)) * (1.0 + beyond)
+    line = math.exp(straight) * (1.0 + ops.clip(raw - straight, 0.0, 1e12))
+    return ops.where(raw > straight, line, ops.exp(ops.minimum(raw, straight)))
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -128,7 +129,7 @@ class ZeroInflatedMean(End):
         if self.family == "poisson":
             mean = share * exponential(location, self.straight)
             return ops.concatenate([mean, share], axis=-1)
-        spread = ops.softplus(inputs[..., 2:] + _ONE) + _LEAST_SPREAD
+        spread = ops.softplus(inputs[..., 2:] + ONE) + _LEAST_SPREAD
         mean = exponential(location + 0.5 * ops.square(spread), self.straight)
         return ops.concatenate([share * mean, share, spread], axis=-1)
 

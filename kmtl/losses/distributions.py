@@ -9,7 +9,7 @@ from keras import ops
 from kmtl.typing import Tensor
 
 #: float32 has no logarithm of less.
-_LEAST = 1e-30
+LEAST = 1e-30
 
 
 class Family:
@@ -17,9 +17,6 @@ class Family:
 
     Labels are `(..., 1)`, outputs `(..., parameters)`; so are the answers `(..., 1)`.
     """
-
-    #: Labels must be above 0.
-    positive = False
 
     def nll(self, labels: Tensor, outputs: Tensor) -> Tensor:
         """Negative log-density at the labels, in nats."""
@@ -113,13 +110,11 @@ class StudentT(_LocationAndSpread):
 class LogNormal(Family):
     """Outputs the median > 0, and the standard deviation of the logarithm."""
 
-    positive = True
-
     def _standard(self, labels: Tensor, outputs: Tensor) -> tuple[Tensor, ...]:
         outputs = ops.cast(outputs, "float32")
         median, spread = outputs[..., :1], outputs[..., 1:]
-        logarithm = _log(ops.cast(labels, "float32"))
-        return (logarithm - _log(median)) / spread, spread, logarithm, median
+        logarithm = log(ops.cast(labels, "float32"))
+        return (logarithm - log(median)) / spread, spread, logarithm, median
 
     def nll(self, labels: Tensor, outputs: Tensor) -> Tensor:
         z, spread, logarithm, _ = self._standard(labels, outputs)
@@ -148,7 +143,7 @@ class Mixture(Family):
         """Of each part's density at the label, times its weight."""
         weights, locations, spreads = self._parts(outputs)
         z = (ops.cast(labels, "float32") - locations) / spreads
-        return _log(weights) - Normal().density(z) - ops.log(spreads)
+        return log(weights) - Normal().density(z) - ops.log(spreads)
 
     def nll(self, labels: Tensor, outputs: Tensor) -> Tensor:
         return -ops.logsumexp(self._logs(labels, outputs), axis=-1, keepdims=True)
@@ -242,5 +237,5 @@ def _distance(mean: Tensor, spread: Tensor | float) -> Tensor:
     return 2 * spread * density + mean * ops.erf(z / math.sqrt(2))
 
 
-def _log(value: Tensor) -> Tensor:
-    return ops.log(ops.maximum(value, _LEAST))
+def log(value: Tensor) -> Tensor:
+    return ops.log(ops.maximum(value, LEAST))

@@ -7,17 +7,11 @@ import math
 from keras import ops
 
 from kmtl.losses.counts import poisson
-from kmtl.losses.distributions import damped
+from kmtl.losses.distributions import LEAST, damped, log
 from kmtl.typing import Tensor
 
-#: float32 has no logarithm of less.
-_LEAST = 1e-30
 #: What a share of 1 may be less than 1, in float32.
 _LEAST_REST = 2.0**-25
-
-
-def _log(value: Tensor) -> Tensor:
-    return ops.log(ops.maximum(value, _LEAST))
 
 
 def zero_inflated_lognormal(labels: Tensor, outputs: Tensor) -> Tensor:
@@ -37,11 +31,11 @@ def zero_inflated_lognormal(labels: Tensor, outputs: Tensor) -> Tensor:
     above = labels > 0
     logarithm = ops.log(ops.where(above, labels, 1.0))
     # The mean is that of all: the share times exp(location + spread^2 / 2).
-    location = _log(mean) - _log(share) - 0.5 * ops.square(spread)
+    location = log(mean) - log(share) - 0.5 * ops.square(spread)
     z = (logarithm - location) / spread
     value = 0.5 * ops.square(z) + ops.log(spread) + logarithm
     value = damped(value + 0.5 * math.log(2 * math.pi), ops.square(spread))
-    return ops.where(above, value - _log(share), -ops.log(_rest(share)))
+    return ops.where(above, value - log(share), -ops.log(_rest(share)))
 
 
 def zero_inflated_poisson(labels: Tensor, outputs: Tensor) -> Tensor:
@@ -56,10 +50,10 @@ def zero_inflated_poisson(labels: Tensor, outputs: Tensor) -> Tensor:
     """
     labels = ops.cast(labels, "float32")
     mean, share = ops.split(ops.cast(outputs, "float32"), 2, axis=-1)
-    rate = mean / ops.maximum(share, _LEAST)
-    count = poisson(labels, rate) + _rest_of_factorial(labels) - _log(share)
+    rate = mean / ops.maximum(share, LEAST)
+    count = poisson(labels, rate) + _rest_of_factorial(labels) - log(share)
     # Two numbers above 0: 1 - share (1 - exp(-rate)) would lose the digits of both.
-    nothing = -ops.logaddexp(ops.log(_rest(share)), _log(share) - rate)
+    nothing = -ops.logaddexp(ops.log(_rest(share)), log(share) - rate)
     return ops.where(labels > 0, count, nothing)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from kmtl.metrics.masked import MaskedMean
@@ -111,7 +113,7 @@ class OKS(_OfPoints):
         dtype: DType = "float32",
     ):
         super().__init__(reference, name=name, dtype=dtype)
-        self.sigmas = sigmas if isinstance(sigmas, float) else list(sigmas)
+        self.sigmas: Any = np.asarray(sigmas, float).tolist()
 
     def shares(self, weight: Tensor) -> Tensor:
         there = ops.cast(weight > 0, self.dtype)

@@ -83,7 +83,9 @@ def in_order(labels: Tensor, known: Sequence[str] | None, what: str) -> Tensor:
         return labels
     given = [str(column) for column in columns]
     found = [name for name in given if name in known]
-    if not found:  # other names, such as those of dummies with a prefix: by place
+    # Other names, such as those of dummies with a prefix, are taken by place; a single
+    # column may be called as what it says yes or no to.
+    if not found or len(given) == 1:
         return labels
     if sorted(given) != sorted(known):
         raise ValueError(
@@ -118,6 +120,8 @@ def sets_in(labels: Tensor) -> list[Any] | None:
 
 def is_absent(row: Any) -> bool:
     """Whether a row of a column is missing: None, NaN, or pandas' NA."""
+    if isinstance(row, (list, tuple, np.ndarray)):
+        return False
     return row is None or type(row).__name__ == "NAType" or bool(row != row)
 
 

@@ -12,6 +12,7 @@ from keras import ops
 from kmtl import _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.layers.distributions import (
+    PACE,
     LocationAndSpread,
     MedianAndSpread,
     MixtureOfNormals,
@@ -31,11 +32,11 @@ _STRAIGHT = ("standardize", "robust", "mean", None)
 _FACTORS = ("mean", None)
 
 
-def _of(metric: Callable, lower: bool = False) -> tuple:
-    return (
-        lambda task, name: metric(family=task.family, degrees=task.degrees, name=name),
-        lower,
-    )
+def _of(metric: Callable) -> tuple:
+    def made(task: Any, name: str) -> Any:
+        return metric(family=task.family, degrees=task.degrees, name=name)
+
+    return made, False
 
 
 @register("task", "distribution")
@@ -162,7 +163,7 @@ class Distribution(AboutOne):
         if self.family == "mixture":
             end, own = MixtureOfNormals, {"components": self.components}
         else:
-            end, own = LocationAndSpread, {}
+            end, own = LocationAndSpread, {"pace": PACE}
             if self.family == "lognormal":
                 straight = None if self.transform is None else _LINE
                 end, own = MedianAndSpread, {"straight": straight}

@@ -107,14 +107,15 @@ class Keypoints(Task):
         def checked(value: Any) -> float:
             return _checks.check_range("sigmas", value, 0, 1, low_open=True)
 
-        if not isinstance(self.sigmas, (list, tuple)):
-            return checked(self.sigmas)
-        if len(self.sigmas) != self.label_count:
+        given: Any = self.sigmas
+        if not np.ndim(given):
+            return checked(given)
+        if len(given) != self.label_count:
             raise ValueError(
                 f"`sigmas` of task '{self.name}' must be one number, or one for each "
-                f"of its {self.label_count} points. Received: {len(self.sigmas)}"
+                f"of its {self.label_count} points. Received: {len(given)}"
             )
-        return tuple(map(checked, self.sigmas))
+        return tuple(map(checked, given))
 
     @property
     def label_count(self) -> int:
@@ -138,8 +139,7 @@ class Keypoints(Task):
     def check_labels(self, labels: Tensor, input_shape: Shape = None) -> None:
         super().check_labels(labels, input_shape)
         array = _arrays.as_array(labels, f"Labels of task '{self.name}'", holes=True)
-        there = np.where(self.are_present(array), array, np.nan)
-        half = label_rules.half_placed(np, there)
+        half = label_rules.half_placed(np, array.astype("float64"))
         if half.any():
             row, point = (int(place) for place in np.argwhere(half)[0])
             raise ValueError(
@@ -153,7 +153,10 @@ class Keypoints(Task):
     def breaks_rule(
         self, labels: Tensor, output_shape: Shape, there: Tensor | None = None
     ) -> Tensor:
-        return ops.any(label_rules.half_placed(ops, self.with_holes(labels, there)))
+        floats = ops.cast(ops.convert_to_tensor(labels), "float32")
+        if there is not None:
+            floats = ops.where(there, floats, np.nan)
+        return ops.any(label_rules.half_placed(ops, floats))
 
     def label_shape(self, labels: Tensor) -> tuple[int, ...]:
         return (self.label_count, 2)

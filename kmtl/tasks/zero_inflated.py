@@ -31,9 +31,13 @@ class ZeroInflated(AboutOne):
     probability of being above 0, and the standard deviation of the logarithm above 0;
     `(N, 2)` for `"poisson"`: the expected count, and the probability that it is
     Poisson's and not 0 for another reason. Missing: NaN. Loss: `nll` (below 0 where a
-    density is above 1). Metrics: `rmse` (default) and `mae` of the expected value,
-    `auc` (of the probability of being above 0) and `nll`. See `kmtl.Task` for the
-    other arguments.
+    density is above 1; see `kmtl.Distribution` for its gradient). Metrics: `rmse`
+    (default) and `mae` of the expected value, `auc` (of the probability of being above
+    0) and `nll`. See `kmtl.Task` for the other arguments.
+
+    The logarithm of what is expected above 0 is what the net gives, up to 3 (20 times
+    the mean, or the count 20), and grows in a line from there, but for amounts with
+    `transform=None`.
 
     Args:
         family: `"lognormal"` (default; Wang et al. 2019, arXiv:1912.07753) or

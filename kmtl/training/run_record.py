@@ -63,6 +63,8 @@ def setting_of(
         plan = sources.plan_of(data)
         if plan is not None:
             setting["mixture"] = plan.describe()
+    elif getattr(getattr(model, "weighting", None), "unseeded", None):
+        setting["seed"] = seed
     if os.path.realpath(folder) not in _trained.get(_optimizer(model), ()):
         setting |= _model(model)
     return setting

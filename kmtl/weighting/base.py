@@ -163,13 +163,18 @@ class Weighting(OneModel, _registry.Registrable, keras.layers.Layer):
             **kwargs,
         )
 
+    @property
+    def unseeded(self) -> list[keras.random.SeedGenerator]:
+        """What draws random numbers without a seed that was given."""
+        if getattr(self, "seed", None) is not None:
+            return []
+        kind = keras.random.SeedGenerator
+        return [value for value in vars(self).values() if isinstance(value, kind)]
+
     def begin_with(self, seed: int) -> None:
         """Begin random numbers at a seed, where none has been given."""
-        if getattr(self, "seed", None) is not None:
-            return
-        for value in vars(self).values():
-            if isinstance(value, keras.random.SeedGenerator):
-                value.state.assign([seed, 0])
+        for generator in self.unseeded:
+            generator.state.assign([seed, 0])
 
     def reset(self) -> None:
         """Put all state back to the value that it had after `setup`."""

@@ -140,6 +140,9 @@ def test_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match="'spread' may be negative"):
         kmtl.data.mixture({spread: (X, X[:, 0])}, "loss")
     mixture = mixed()
+    assert mixture.counts()["rows_per_epoch"].tolist() == [128, 128]
+    with pytest.raises(ValueError, match="first epoch alone"):
+        mixture.counts(epochs=2)
     with pytest.raises(ValueError, match=r"begin at epoch 0, or take .*fit_run"):
         net(mixture).fit(mixture, initial_epoch=2, epochs=3, verbose=0)
     tuner = kmtl.RandomSearch(

@@ -125,3 +125,11 @@ def test_without_validation_it_says_that_it_does_nothing(model) -> None:
     callback.on_epoch_end(0, {"a_mae": 1.0})
     with pytest.warns(UserWarning, match="no epoch had validation"):
         callback.on_train_end()
+
+
+def test_a_fit_without_epochs_says_nothing(model, recwarn) -> None:
+    callback = BestEpoch([A, B])
+    callback.set_model(model)
+    callback.on_train_begin()
+    callback.on_train_end()
+    assert not recwarn.list

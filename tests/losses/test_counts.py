@@ -44,3 +44,21 @@ def test_an_input_far_from_all_others_has_a_finite_rate() -> None:
     """An infinite one makes the loss NaN even of a row that has no label."""
     found = ops.convert_to_numpy(kmtl.layers.Rate()(np.array([[1.0], [1e6]])))
     np.testing.assert_allclose(found, np.exp([[1.0], [40.0]]), rtol=1e-5)
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("straight", [0.0, 3.0])
+def test_rates_grow_in_a_line(straight: float) -> None:
+    """The exponential up to a point, its tangent above; one slope where they meet."""
+    raw = np.array([-5.0, straight - 1, straight, straight + 1, 1e6], "float32")
+    found = ops.convert_to_numpy(kmtl.layers.Rate(straight)(raw[:, None]))[:, 0]
+    line = np.exp(straight) * (1 + np.maximum(raw - straight, 0.0))
+    wanted = np.where(raw > straight, line, np.exp(np.minimum(raw, straight)))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    step = np.float32(1e-2)
+    near = np.array([[straight - step], [straight], [straight + step]], "float32")
+    below, at, above = ops.convert_to_numpy(kmtl.layers.Rate(straight)(near))[:, 0]
+    np.testing.assert_allclose((at - below) / step, (above - at) / step, rtol=2e-2)
+    point = np.array([[straight]], "float32")
+    slope = gradient(lambda raw: ops.sum(kmtl.layers.Rate(straight)(raw)), point)
+    np.testing.assert_allclose(np.ravel(slope), [np.exp(straight)], rtol=1e-5)

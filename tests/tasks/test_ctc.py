@@ -110,6 +110,16 @@ def test_word_error_rate_of_batches_of_other_lengths() -> None:
     assert np.isnan(nothing["t_word_error_rate"])
 
 
+def test_rows_of_arrays() -> None:
+    task = kmtl.CTC("t", classes=5)
+    rows = [np.array([1, 2]), np.array([3])]
+    nan = np.nan
+    np.testing.assert_array_equal(task.label_array(rows), [[1, 2], [3, nan]])
+    several = np.empty(2, object)
+    several[:] = rows
+    np.testing.assert_array_equal(task.label_array(several), [[1, 2], [3, nan]])
+
+
 def test_too_long_for_the_trunk() -> None:
     task = kmtl.CTC("t", labels=("a", "b"))
     task.check_fits(task.label_array(["abab", "aa", None]), (4, 3))

@@ -129,7 +129,7 @@ def test_gradients_are_bounded_wherever_training_goes(family: str, loss: str) ->
     task = kmtl.Distribution("t", family=family, loss=loss)
     width = task.output_shape(None)[0]
     layer = {"lognormal": "MedianAndSpread", "mixture": "MixtureOfNormals"}
-    own = {"components": 3} if family == "mixture" else {}
+    own = {"mixture": {"components": 3}, "lognormal": {}}.get(family, {"pace": 0.1})
     end = getattr(kmtl.layers, layer.get(family, "LocationAndSpread"))(**own)
     far = np.array([-300.0, -60.0, -5.0, 0.0, 5.0, 60.0, 300.0], "float32")
     raw = np.random.default_rng(0).choice(far, (500, width))

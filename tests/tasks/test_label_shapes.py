@@ -111,6 +111,8 @@ def test_a_frame_of_columns_by_their_names() -> None:
     # Columns that are called otherwise are taken in their place.
     other = frame.rename(columns="is_{}".format)
     assert tags.label_array(other).tolist() == [[1, 0], [0, 1]]
+    spam = kmtl.BinaryClassification("spam", labels=("ham", "spam"))
+    assert spam.label_array(pd.DataFrame({"spam": [0, 1]})).tolist() == [[0], [1]]
     with pytest.raises(ValueError, match=r"columns new, hot, in any.*hot, old"):
         tags.label_array(frame.rename(columns={"new": "old"}))
 
