@@ -42,7 +42,7 @@ TRUNKS = {
 }
 BATCH, CLASSES = 32, 5
 #: Steps of small nets per step of the others: an epoch has costs of its own.
-MORE = {"mlp": 50, "conv1d": 10, "transformer": 5, "cnn": 5, "rnn": 3}
+MORE = {"mlp": 20, "conv1d": 4, "transformer": 2, "cnn": 2}
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -52,7 +52,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--trunks", nargs="*", default=list(TRUNKS))
     parser.add_argument("--backend", default="tensorflow")
     parser.add_argument("--pairs", type=int, default=15, help="pairs of both sides")
-    parser.add_argument("--steps", type=int, default=6, help="of large nets in a pair")
+    parser.add_argument("--steps", type=int, default=30, help="of large nets in a pair")
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--out", type=Path, default=HERE)
     parser.add_argument("--fast", action="store_true", help="seconds; means nothing")
