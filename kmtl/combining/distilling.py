@@ -154,11 +154,7 @@ def distill(
     seed = _checks.check_int("seed", seed, 0)
     given = [teachers] if isinstance(teachers, MultiTaskModel) else list(teachers)
     known = _by_task(student, given)
-    if sources.plan_of(data) is not None:
-        raise ValueError(
-            "`data` must be rows that are asked about once each: give all rows of the "
-            f"mixture, `mixture.union()`. Received: {data!r}"
-        )
+    sources.refuse_plan(data, "Teachers are asked about each row once")
     alone = taught_data.unlabelled(student, known, data)
     arrays = sources.arrays_of(data)
     # The scale in which values are learned.

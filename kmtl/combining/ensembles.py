@@ -13,7 +13,7 @@ from kmtl.combining.members import Training, built
 from kmtl.evaluation.ensemble import average, check_means
 from kmtl.tasks.base import Task
 from kmtl.training.model import MultiTaskModel
-from kmtl.training.sources import plan_of
+from kmtl.training.sources import refuse_plan
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.typing import Data, Options, Verbose
 
@@ -138,11 +138,7 @@ def ensemble(
         _check_free_rate(first.optimizer)
     if method != "boosting":  # which refuses what has no residuals
         check_means(first.tasks, members)
-    if plan_of(data) is not None:
-        raise ValueError(
-            "The members of an ensemble draw rows themselves: give all rows of the "
-            f"mixture, `mixture.union()`. Received: {data!r}"
-        )
+    refuse_plan(data, "The members of an ensemble draw rows themselves")
     arrays = first.checked_arrays(data)
     if arrays is None:
         raise TypeError(

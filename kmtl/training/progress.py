@@ -15,8 +15,10 @@ from kmtl.typing import Callbacks, Logs, Verbose
 #: Lines of a whole training where nobody watches: in a file, a pipe.
 LINES = 10
 _WIDTH = 8
-#: Columns of a terminal that does not say how many it has.
-_UNKNOWN = 100_000
+#: Characters above a column, at most: of a long name of a task both ends.
+_LONGEST = 28
+#: Characters of a line in a file or a pipe, and of a terminal that does not say.
+_IN_FILES, _UNKNOWN = 240, 100_000
 #: Seconds between two signs of life within an epoch, on a terminal.
 _APART = 0.5
 #: Back to the beginning of a terminal's line, which becomes empty.
@@ -28,9 +30,9 @@ class Progress(keras.callbacks.Callback):
 
     The numbers are those of the validation data, where there are some. `model.fit` adds
     it by default; `verbose=1` is Keras' bar, and `verbose=2` a line of all logs. A
-    terminal shows the step within an epoch as well, and where it has no room for all
-    tasks the first ones, and how many there are besides. Into a file or a pipe it
-    prints ten lines in all.
+    terminal shows the step within an epoch as well. Into a file or a pipe it prints ten
+    lines in all, of at most 240 characters. Where there is no room for all tasks these
+    are the first ones, and how many there are besides; long names lose their middle.
 
     Args:
         stream: Where to, an open text file. Defaults to `sys.stdout`.
@@ -122,10 +124,10 @@ class Progress(keras.callbacks.Callback):
     def _fitting(
         self, columns: list[tuple[str, str]], first: int
     ) -> list[tuple[str, str]]:
-        """As many columns as a terminal has room for, and how many tasks are left."""
-        if not self._out().isatty():
-            return columns
-        room = shutil.get_terminal_size((_UNKNOWN, 0)).columns
+        """As many columns as there is room for, and how many tasks are left."""
+        room = _IN_FILES
+        if self._out().isatty():
+            room = shutil.get_terminal_size((_UNKNOWN, 0)).columns
         room -= first + 2 + _WIDTH  # the time left, in the end
         ends = columns[:1] + columns[1 + len(self.model.task_names) :]
         tasks = columns[1 : 1 + len(self.model.task_names)]
@@ -149,7 +151,7 @@ class Progress(keras.callbacks.Callback):
         columns = [(f"{seen}loss", "loss")]
         for task in self.model.tasks:
             log = f"{seen}{task.name}_{task.score.name}"
-            columns.append((log, f"{task.name} {task.score.name}"))
+            columns.append((log, _title(task.name, task.score.name)))
         if "val_delta_m" in logs:
             columns.append(("val_delta_m", "delta m"))
         return columns
@@ -169,6 +171,13 @@ def shown(verbose: Verbose, callbacks: Callbacks) -> tuple[Verbose, Callbacks]:
     if isinstance(callbacks, keras.callbacks.Callback):
         callbacks = [callbacks]
     return 0, [*(callbacks or ()), Progress()]
+
+
+def _title(task: str, metric: str) -> str:
+    room = max(_LONGEST - len(metric) - 1, _WIDTH)
+    if len(task) > room:  # long names are often alike at one of their ends
+        task = f"{task[: room // 2]}…{task[room // 2 + 1 - room :]}"
+    return f"{task} {metric}"
 
 
 def _width(name: str) -> int:

@@ -43,6 +43,19 @@ def plan_of(data: Data) -> RowPlan | None:
     return getattr(data, "plan", None) if is_split(data) else None
 
 
+def refuse_plan(data: Data, reader: str) -> None:
+    """A mixture says which rows come when; some read each row themselves.
+
+    Raises:
+        ValueError: for a mixture, with what to give instead.
+    """
+    if plan_of(data) is not None:
+        raise ValueError(
+            f"{reader}: give all rows of the mixture, `mixture.union()`. "
+            f"Received: {data!r}"
+        )
+
+
 def is_dataset(data: Data) -> bool:
     """A `tf.data.Dataset` or `keras.utils.PyDataset`, which can be read again."""
     # A distributed data set has no `take`.
