@@ -232,7 +232,7 @@ class Detection(Task):
         super().check_labels(labels, input_shape)
         array = _arrays.as_array(labels, f"Labels of task '{self.name}'", holes=True)
         array = array.astype("float64")
-        half = label_rules.half_boxed(np, array)
+        half = label_rules.half_missing(np, array, (1, 2))
         if half.any():
             raise ValueError(
                 f"Labels of task '{self.name}' must be NaN in all numbers of a photo "
@@ -249,7 +249,7 @@ class Detection(Task):
         self, labels: Tensor, output_shape: Shape, there: Tensor | None = None
     ) -> Tensor:
         labels = self.with_holes(labels, there)
-        half = label_rules.half_boxed(ops, labels)
+        half = label_rules.half_missing(ops, labels, (1, 2))
         wrong = label_rules.no_boxes(ops, labels, self.label_count)
         return ops.logical_or(ops.any(half), ops.any(wrong))
 

@@ -139,7 +139,7 @@ class Keypoints(Task):
     def check_labels(self, labels: Tensor, input_shape: Shape = None) -> None:
         super().check_labels(labels, input_shape)
         array = _arrays.as_array(labels, f"Labels of task '{self.name}'", holes=True)
-        half = label_rules.half_placed(np, array.astype("float64"))
+        half = label_rules.half_missing(np, array.astype("float64"))
         if half.any():
             row, point = (int(place) for place in np.argwhere(half)[0])
             raise ValueError(
@@ -156,7 +156,7 @@ class Keypoints(Task):
         floats = ops.cast(ops.convert_to_tensor(labels), "float32")
         if there is not None:
             floats = ops.where(there, floats, np.nan)
-        return ops.any(label_rules.half_placed(ops, floats))
+        return ops.any(label_rules.half_missing(ops, floats))
 
     def label_shape(self, labels: Tensor) -> tuple[int, ...]:
         return (self.label_count, 2)

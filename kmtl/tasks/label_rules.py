@@ -59,16 +59,10 @@ def times_and_events(xp: Any, labels: Tensor) -> list[tuple[Tensor, str]]:
     ]
 
 
-def half_placed(xp: Any, labels: Tensor) -> Tensor:
-    """Which points `(..., 2)` have one number, and not the other."""
+def half_missing(xp: Any, labels: Tensor, axes: int | tuple[int, ...] = -1) -> Tensor:
+    """Which points, boxes of a photo, ... miss some of their numbers, and not all."""
     gone = xp.isnan(labels)
-    return xp.logical_and(xp.any(gone, axis=-1), xp.logical_not(xp.all(gone, axis=-1)))
-
-
-def half_boxed(xp: Any, labels: Tensor) -> Tensor:
-    """Which photos have NaN in some numbers of their boxes, and not in all."""
-    gone = xp.isnan(labels)
-    some, whole = xp.any(gone, axis=(1, 2)), xp.all(gone, axis=(1, 2))
+    some, whole = xp.any(gone, axis=axes), xp.all(gone, axis=axes)
     return xp.logical_and(some, xp.logical_not(whole))
 
 

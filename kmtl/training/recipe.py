@@ -26,10 +26,10 @@ class Recipe:
     `recipe.callbacks()`, `recipe.rows_per_batch(rows)`, `recipe.epochs`.
 
     The defaults are those for `kmtl.backbones.TabularMLP`, chosen on validation rows of
-    some of the data sets in `experiments/tables`, which has the measurements.
+    some of the data sets in `experiments/tables`, and on the tables of its `RECIPE.md`.
 
     Args:
-        learning_rate: Of AdamW, in the first epoch. Defaults to 0.01.
+        learning_rate: Of AdamW, in the first epoch. Defaults to 0.005.
         schedule: How it changes over the epochs, one of
             `kmtl.training.schedules.SCHEDULES`. Defaults to `"cosine"`: towards 0.
         weight_decay: Of AdamW, >= 0. Defaults to 0.01.
@@ -53,7 +53,7 @@ class Recipe:
     2
     """
 
-    learning_rate: float = 0.01
+    learning_rate: float = 0.005
     schedule: str = "cosine"
     weight_decay: float = 0.01
     epochs: int = 150

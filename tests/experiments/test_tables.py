@@ -91,3 +91,21 @@ def test_fast_mode(tmp_path: Path) -> None:
     assert done.stdout == ""
     results = json.loads((tmp_path / "results_fast.json").read_text("utf-8"))
     assert set(results["sets"]["sider"]["sides"]) >= {"kmtl", "kmtl_mean", "forest"}
+
+
+@pytest.mark.slow
+def test_fast_mode_of_the_recipe(tmp_path: Path) -> None:
+    command = [sys.executable, str(EXPERIMENT / "recipe.py"), "--fast", "--out"]
+    subprocess.run(
+        [*command, str(tmp_path)],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(EXPERIMENT.parents[1])},
+    )
+    found = json.loads((tmp_path / "recipe.json").read_text("utf-8"))
+    by_method = {run["method"]: run["error"] for run in found["runs"]}
+    assert set(by_method) > {"rate .01", "rate .005", "linear", "forest"}
+    # Of these rows by hand: ridge regression is better than their mean.
+    assert 0.5 < by_method["linear"] < 1.0
+    text = (tmp_path / "RECIPE.md").read_text("utf-8")
+    assert f"| diabetes | {by_method['rate .01']:.3f} |" in text
