@@ -54,8 +54,14 @@ Tables that `run.py` has not ({names}), divided at random as there, {divisions}
 divisions. Errors on the test rows: mean over the tasks of the root mean squared error
 over that of predicting the training mean, or of classes 1 - the area under the ROC
 curve; mean over the divisions. The nets are `kmtl.build(backbone=..., ...)` and
-`kmtl.Recipe(learning_rate=...)`, nothing else set. "Over .01": mean of the logarithms
-of the ratios of errors, division by division, in % (below 0 is better).
+`kmtl.Recipe(learning_rate=...)`, nothing else set; "eight members" is
+`backbone="ensemble"`. "Over .01": logarithm of the ratio of errors, division by
+division, in %: median and mean (below 0 is better; few errors of `breast_cancer` make
+large ratios).
+
+.003 is as good as .005 on most of these; on the validation rows of two of the sets that
+`run.py` was tuned on, enb and osales, it is worse (.071 for .059, .757 for .743; one
+division).
 """
 
 
@@ -200,8 +206,9 @@ def report(runs: table.Runs, kind: str, out: Path) -> dict[str, Any]:
                 if first:  # an error of 0 has no logarithm
                     ratios[method].append(math.log(max(value, 1e-3) / max(first, 1e-3)))
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    cells = [f"{100 * statistics.mean(r):+.1f}" if r else "–" for r in ratios.values()]
-    lines.append(f"| over .01 | {' | '.join(cells)} |")
+    for word, middle in (("median", statistics.median), ("mean", statistics.mean)):
+        cells = [f"{100 * middle(r):+.1f}" if r else "–" for r in ratios.values()]
+        lines.append(f"| over .01, {word} | {' | '.join(cells)} |")
     better = [f"{sum(x < 0 for x in r)} of {len(r)}" for r in ratios.values()]
     lines.append(f"| better than .01 | {' | '.join(better)} |")
     costs = {
