@@ -49,7 +49,7 @@ def searched(problem: Problem, minutes: float) -> np.ndarray:
 
 
 def members(
-    problem: Problem, seeds: range, epochs: int | None
+    problem: Problem, seeds: range, epochs: int | None, backbone: str = "tabular"
 ) -> Iterator[tuple[int, np.ndarray, float, int]]:
     """Predictions for all rows, one model after the other.
 
@@ -57,6 +57,7 @@ def members(
         problem: The split.
         seeds: Of the models.
         epochs: Fewer than the recipe has, for a trial of the script.
+        backbone: The trunk's name.
 
     Yields:
         `(seed, predictions (rows, tasks), seconds of CPU, epochs that were trained)`.
@@ -67,7 +68,7 @@ def members(
     for seed in seeds:
         start = time.process_time()
         fresh = kmtl.build(
-            backbone="tabular", inputs=data.inputs, tasks=data.tasks, seed=seed
+            backbone=backbone, inputs=data.inputs, tasks=data.tasks, seed=seed
         )
         if model is None:
             model = fresh

@@ -23,6 +23,7 @@ TITLES = {
     "tabm": "TabM",
     "kmtl": "kmtl",
     "kmtl_mean": "kmtl, mean of 4",
+    "kmtl_members": "kmtl, eight members",
     SEARCHED: "kmtl.fit_table",
 }
 #: Sets on whose validation rows the defaults were chosen.
@@ -144,13 +145,15 @@ def rank(
     return better + 1, len(others) + 1
 
 
-def behind_forest(name: str, own: dict[str, dict[str, Any]]) -> bool | None:
-    """Whether kmtl is worse than the forest by more than the larger spread."""
-    if "forest" not in own or rank(name, own, "kmtl") is None:
+def behind_forest(
+    name: str, own: dict[str, dict[str, Any]], side: str = "kmtl"
+) -> bool | None:
+    """Whether a side is worse than the forest by more than the larger spread."""
+    if "forest" not in own or rank(name, own, side) is None:
         return None
     sign = -1 if name in BINARY else 1
-    gap = sign * (own["kmtl"]["mean"] - own["forest"]["mean"])
-    spreads = [own[side]["spread"] or 0.0 for side in ("kmtl", "forest")]
+    gap = sign * (own[side]["mean"] - own["forest"]["mean"])
+    spreads = [own[s]["spread"] or 0.0 for s in (side, "forest")]
     return bool(gap > max(spreads))
 
 
@@ -165,7 +168,9 @@ def write(
             "sides": own,
             "rank": rank(name, own, "kmtl"),
             "rank_of_mean": rank(name, own, "kmtl_mean"),
+            "rank_of_members": rank(name, own, "kmtl_members"),
             "behind_forest": behind_forest(name, own),
+            "members_behind_forest": behind_forest(name, own, "kmtl_members"),
         }
     fast = "_fast" if record["kind"] == "fast" else ""
     text = json.dumps(results, indent=1, sort_keys=True) + "\n"
@@ -191,30 +196,40 @@ def _page(results: dict[str, Any], first: str) -> str:
     sets = results["sets"]
     used = [s for s in TITLES if any(s in one["sides"] for one in sets.values())]
     lines = [
-        "| set | " + " | ".join(TITLES[s] for s in used) + " | rank | rank of mean |",
-        "|---" * (len(used) + 3) + "|",
+        "| set | " + " | ".join(TITLES[s] for s in used) + " | rank | rank of mean "
+        "| rank of members |",
+        "|---" * (len(used) + 4) + "|",
     ]
     for name, one in sets.items():
         cells = [_cell(one["sides"].get(side)) for side in used]
         ranks = [
             "–" if one[key] is None else f"{one[key][0]} of {one[key][1]}"
-            for key in ("rank", "rank_of_mean")
+            for key in ("rank", "rank_of_mean", "rank_of_members")
         ]
         mark = "" if name in TUNED_ON else " *"
         lines.append(f"| {name}{mark} | " + " | ".join([*cells, *ranks]) + " |")
-    costs = [
-        f"{name} {one['sides']['kmtl']['cpu_seconds']:.0f}"
-        for name, one in sets.items()
-        if "cpu_seconds" in one["sides"].get("kmtl", {})
-    ]
-    lost = [name for name, one in sets.items() if one["behind_forest"]]
+
+    def costs(side: str) -> str:
+        found = [
+            f"{name} {one['sides'][side]['cpu_seconds']:.0f}"
+            for name, one in sets.items()
+            if "cpu_seconds" in one["sides"].get(side, {})
+        ]
+        return ", ".join(found) or "none yet"
+
+    def lost(key: str) -> str:
+        found = [name for name, one in sets.items() if one[key]]
+        return ", ".join(found) or "none of those measured"
+
     notes = (HERE / "notes.md").read_text("utf-8")
     versions = ", ".join(f"{k} {v}" for k, v in results["versions"].items())
     return notes.format(
         table="\n".join(lines),
         first=first,
-        costs=", ".join(costs) or "none yet",
-        lost=", ".join(lost) or "none of those measured",
+        costs=costs("kmtl"),
+        costs_of_members=costs("kmtl_members"),
+        lost=lost("behind_forest"),
+        lost_by_members=lost("members_behind_forest"),
         reference=results["reference"],
         date=results["date"],
         machine=results["machine"],
