@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import keras
@@ -270,15 +270,6 @@ def as_list(callbacks: Callbacks) -> list:
     if callbacks is None:
         return []
     return list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
-
-
-def refuse_nan(values: Sequence[float], objective: SearchObjective) -> None:
-    """Fail a trial whose objective is never a number. (Single epochs may be NaN.)"""
-    if not np.isfinite(values).any():
-        raise keras_tuner.errors.FailedTrialError(
-            f"The objective '{objective.name}' was never a finite number: training "
-            "diverged, or no validation label of that task is present."
-        )
 
 
 def spread_seed(seed: int | None) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from kmtl.tuning.confirm import confirm_by_itself
 from kmtl.tuning.display import shown
 from kmtl.tuning.events import SearchEvent
 from kmtl.tuning.folds import Folds, check_folds
-from kmtl.tuning.hypermodel import HyperModel
+from kmtl.tuning.hypermodel import HyperModel, execution_of
 from kmtl.tuning.liveness import Owner
 from kmtl.tuning.population import TogetherTrials, limits
 from kmtl.tuning.ray_workers import Ray, check_cluster, check_workers, workers_of
@@ -40,6 +40,7 @@ from kmtl.typing import (
     HyperParameters,
     Inputs,
     Labels,
+    Options,
     Trial,
     Values,
     Verbose,
@@ -301,25 +302,28 @@ class SearchTuner(SearchResults, TrialRunner):
     def build_and_fit(self, trial: Trial, *args: Any, **kwargs: Any) -> Any:
         if self._folds is not None:
             args, kwargs = self._folds.arguments(self._execution, kwargs)
-        if isinstance(self.hypermodel, HyperModel):
-            self.hypermodel.execution = self._execution
+        return self.train_once(trial, self._execution, args, kwargs)
+
+    def train_once(
+        self, trial: Trial, execution: int, args: Sequence[Any], options: Options
+    ) -> Any:
+        """What `HyperModel.fit` returns, on seeds of that execution."""
         # First: the callbacks after them may read what they write.
-        kwargs["callbacks"] = [*arguments.scoring(self), *kwargs["callbacks"]]
-        model = self._trial_model(trial.hyperparameters)
-        replayed = self._together.fit(trial, model, self._execution, kwargs)
-        if replayed is not None:
-            return replayed
-        try:
-            results = self.hypermodel.fit(trial.hyperparameters, model, *args, **kwargs)
-        except NonFiniteError:
-            raise  # between epochs: the model is whole, and is put back as any other
-        except BaseException:
-            self._pool.discard(model)  # who knows what state it is in
-            raise
-        finally:
-            if isinstance(self.hypermodel, HyperModel):
-                self.hypermodel.execution = 0
-        return results
+        callbacks = [*arguments.scoring(self), *options["callbacks"]]
+        options = {**options, "callbacks": callbacks}
+        with execution_of(self.hypermodel, execution):
+            model = self._trial_model(trial.hyperparameters)
+            replayed = self._together.fit(trial, model, execution, options)
+            if replayed is not None:
+                return replayed
+            try:
+                hp = trial.hyperparameters
+                return self.hypermodel.fit(hp, model, *args, **options)
+            except NonFiniteError:
+                raise  # between epochs: the model is whole, and is put back as others
+            except BaseException:
+                self._pool.discard(model)  # who knows what state it is in
+                raise
 
     def _trial_model(self, hp: HyperParameters) -> MultiTaskModel:
         """A model to train: one of the pool if that is possible, else a new one."""

@@ -18,19 +18,15 @@ from kmtl.training.guards import NonFiniteError
 from kmtl.tuning import arguments
 from kmtl.tuning.feed import is_arrays
 from kmtl.tuning.hypermodel import HyperModel
-from kmtl.tuning.objective import ParetoObjective
+from kmtl.tuning.objective import ParetoObjective, best_epoch
 from kmtl.tuning.population.members import Member
-from kmtl.tuning.progress import best_index
+from kmtl.tuning.progress import rows_of
 from kmtl.tuning.quiet import no_retracing_warnings
 from kmtl.tuning.trials import CONFIRMED, ENDED, PRUNED
 from kmtl.typing import (
     Callback,
-    Callbacks,
     Config,
-    Data,
     HyperParameters,
-    Inputs,
-    Labels,
     Options,
     Tuner,
 )
@@ -74,25 +70,23 @@ class Confirmation:
 
 def confirm(
     tuner: Tuner,
-    x: Inputs | None = None,
-    y: Labels | None = None,
-    *,
-    validation_data: Data | None = None,
-    num_trials: int = 3,
-    seeds: int = 3,
+    search: Options,
+    num_trials: int,
+    seeds: int,
     epochs: int | None = None,
-    callbacks: Callbacks = None,
     beside_first: bool = False,
-    **fit_options: Any,
 ) -> Confirmation:
     """Train the best trials again. See `SearchTuner.confirm`.
 
-    Args:
-        beside_first: Whether the search's first trial is trained as well, to compare
-            with; it is no candidate.
+    With `beside_first` the search's first trial is trained as well, to compare with; it
+    is no candidate. `search` has what `SearchTuner.search` was given.
     """
     num_trials = _checks.check_int("num_trials", num_trials, 1)
     seeds = _checks.check_int("seeds", seeds, 1)
+    fit_options = dict(search)
+    x, y = fit_options.pop("x"), fit_options.pop("y")
+    validation_data = fit_options.pop("validation_data")
+    callbacks = arguments.as_list(fit_options.pop("callbacks"))
     arguments.refuse_test_split(x, validation_data)
     arguments.check_fit_options(validation_data, fit_options)
     validation_data = arguments.plain_data(validation_data)
@@ -133,8 +127,7 @@ def confirm(
         for seed in range(seeds)
     ]
     lacking = [pair for pair in todo if _key(*pair) not in known]
-    made = arguments.as_list(callbacks)
-    for key, logs in _trainings(tuner, lacking, given, made, options):
+    for key, logs in _trainings(tuner, lacking, given, callbacks, options):
         known[key] = logs
         note = {"setting": setting, "runs": known}
         tuner._study.set_note(NOTE, note)  # a kill repeats one training
@@ -164,11 +157,8 @@ def confirm(
 def confirm_by_itself(tuner: Tuner, seeds: int | None, search: Options) -> None:
     """Confirm the winners of a search that has ended, if that is due.
 
-    Args:
-        tuner: The tuner.
-        seeds: Fresh seeds for each; None: `AUTO_SEEDS` where that can be done and there
-            were many trials, whose best is too good by chance.
-        search: What `search` was given: `x`, `y`, and arguments of `fit`.
+    On that many fresh `seeds`; None: on `AUTO_SEEDS` where that can be done and there
+    were many trials, whose best is too good by chance.
     """
     oracle = tuner.oracle
     trials = list(oracle.trials.values())
@@ -186,7 +176,7 @@ def confirm_by_itself(tuner: Tuner, seeds: int | None, search: Options) -> None:
         return
     if total is not None and len(oracle.trials) < total:
         return
-    confirm(tuner, num_trials=AUTO_WINNERS, seeds=seeds, beside_first=True, **search)
+    confirm(tuner, search, AUTO_WINNERS, seeds, beside_first=True)
 
 
 def _key(trial: Any, seed: int) -> str:
@@ -238,8 +228,7 @@ def _together(
         if one.failure is not None:
             logger.warning("Trial %s, seed %s: %s", trial.trial_id, seed, one.failure)
         elif one.curves:
-            scores = [objective.get_value(logs) for logs in one.curves]
-            row = one.curves[best_index(scores, objective)]
+            row = best_epoch(one.curves, objective)
         found.append((_key(trial, seed), row))
     return found
 
@@ -259,35 +248,21 @@ def _train(
     options: Options,
 ) -> dict[str, float]:
     """Logs at the epoch that counts."""
-    hypermodel, objective = tuner.hypermodel, tuner.oracle.objective
     made = [copy.deepcopy(callback) for callback in callbacks]
-    made = [*arguments.scoring(tuner), *made]
-    if isinstance(hypermodel, HyperModel):
-        hypermodel.execution = FIRST_FRESH + seed
     try:
         with no_retracing_warnings():
-            model = tuner._trial_model(trial.hyperparameters)
-            found = hypermodel.fit(
-                trial.hyperparameters, model, *data, callbacks=made, **options
+            found = tuner.train_once(
+                trial, FIRST_FRESH + seed, data, {**options, "callbacks": made}
             )
     except NonFiniteError as error:
         logger.warning("Trial %s, seed %s: %s", trial.trial_id, seed, error)
         return {}  # no numbers: its mean is none, and it is the last
-    finally:
-        if isinstance(hypermodel, HyperModel):
-            hypermodel.execution = 0
     if not isinstance(found, keras.callbacks.History):
         raise TypeError(
             "`confirm` needs a hypermodel whose `fit` returns a keras History. "
             f"Received: {type(found).__name__}"
         )
-    epochs = max(map(len, found.history.values()))
-    rows = [
-        {name: float(values[i]) for name, values in found.history.items()}
-        for i in range(epochs)
-    ]
-    best = best_index([objective.get_value(row) for row in rows], objective)
-    return rows[best]
+    return best_epoch(rows_of(found), tuner.oracle.objective)
 
 
 def _summarised(

@@ -20,7 +20,7 @@ from kmtl._devices import GIBIBYTE, devices, peak_memory
 from kmtl.evaluation.balanced import BALANCED
 from kmtl.evaluation.delta import LOG_NAME
 from kmtl.tuning.events import SearchEvent, failure_reason
-from kmtl.tuning.objective import directions, trial_logs
+from kmtl.tuning.objective import directions, score_log, trial_logs
 from kmtl.tuning.results import parameters_of
 from kmtl.tuning.trials import ENDED, PRUNED
 from kmtl.typing import Trial, Tuner, Verbose
@@ -155,7 +155,7 @@ class SearchTable:
         ranked = tuner.oracle.objective.rank(_trials(tuner))
         logs = {trial.trial_id: trial_logs(trial) for trial in ranked}
         for task in tuner.tasks:
-            name = f"val_{task.name}_{task.score.name}"
+            name = score_log(task)
             found = {
                 key: row[name]
                 for key, row in logs.items()
@@ -259,9 +259,7 @@ def _trials(tuner: Tuner) -> list[Any]:
 def _scores(tuner: Tuner, logs: Mapping[str, float]) -> list[str]:
     """Every task's score in words, the objective's where they are others."""
     found = []
-    names = {
-        f"val_{t.name}_{t.score.name}": f"{t.name} {t.score.name}" for t in tuner.tasks
-    }
+    names = {score_log(t): f"{t.name} {t.score.name}" for t in tuner.tasks}
     wanted = list(tuner.oracle.objective.names)
     if BALANCED in wanted:
         wanted.append(LOG_NAME)

@@ -12,6 +12,7 @@ from kmtl.tuning import arguments
 from kmtl.tuning.base import SearchTuner
 from kmtl.tuning.events import SearchEvent
 from kmtl.tuning.hypermodel import HyperModel
+from kmtl.tuning.objective import score_log
 from kmtl.tuning.oracles import BayesianOptimizationOracle
 from kmtl.typing import AnyHyperModel
 
@@ -112,7 +113,7 @@ def _comparison(
         baselines = None
     if objective is None:
         if len(counted) == 1:
-            objective = f"val_{counted[0].name}_{counted[0].score.name}"
+            objective = score_log(counted[0])
         else:
             objective = MEAN_SCORE if baselines is None else LOG_NAME
     return objective, baselines

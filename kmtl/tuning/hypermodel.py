@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -19,7 +20,7 @@ from kmtl.tuning import components
 from kmtl.tuning.feed import Feed, choose_steps_per_execution, is_arrays
 from kmtl.tuning.signature import FIT_NAMES, TASK_WEIGHTS
 from kmtl.tuning.space import Space, is_gradient_weighting
-from kmtl.typing import Config, HyperParameters, Options, Values
+from kmtl.typing import AnyHyperModel, Config, HyperParameters, Options, Values
 
 #: Arguments of `fit` that say what it reads; those that do not change how.
 ARRAY_ARGUMENTS = ("x", "y", "sample_weight", "validation_data")
@@ -309,3 +310,16 @@ class HyperModel(keras_tuner.HyperModel):
 
     def __getstate__(self) -> Config:
         return {**self.__dict__, "_feed": None}
+
+
+@contextlib.contextmanager
+def execution_of(hypermodel: AnyHyperModel, number: int) -> Iterator[None]:
+    """Within it a kmtl.HyperModel has the seeds of that training of a trial."""
+    if not isinstance(hypermodel, HyperModel):
+        yield
+        return
+    before, hypermodel.execution = hypermodel.execution, number
+    try:
+        yield
+    finally:
+        hypermodel.execution = before

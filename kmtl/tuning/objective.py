@@ -282,12 +282,12 @@ def resolve_objective(
         objective = Pareto()
     if isinstance(objective, Pareto):
         kind = RankObjective if kind is RankObjective else ParetoObjective
-        given = [*(objective.goals or _scores(tasks)), *objective.constraints]
+        given = [*(objective.goals or score_logs(tasks)), *objective.constraints]
     elif isinstance(objective, (list, tuple)):
         given = list(objective)
     else:
         given = [objective]
-    parts = [parse_goal(item, known, _scores(tasks)) for item in given]
+    parts = [parse_goal(item, known, score_logs(tasks)) for item in given]
     goals = [_unbuyable(part) for part in parts if isinstance(part, Goal)]
     constraints = [part for part in parts if isinstance(part, Constraint)]
     if not goals:
@@ -375,7 +375,25 @@ def _by_priority(
     return ordered
 
 
-def _scores(tasks: Sequence[Task]) -> list[str]:
-    return [
-        f"val_{task.name}_{task.score.name}" for task in tasks if not task.auxiliary
-    ]
+def score_log(task: Task) -> str:
+    """The log of a task's score on the validation data."""
+    return f"val_{task.name}_{task.score.name}"
+
+
+def score_logs(tasks: Sequence[Task]) -> list[str]:
+    """Those of the tasks that count."""
+    return [score_log(task) for task in tasks if not task.auxiliary]
+
+
+def best_index(values: Sequence[float], objective: keras_tuner.Objective) -> int:
+    """Position of the best value, the first of equal ones."""
+    best = 0
+    for index, value in enumerate(values):
+        if index and objective.better_than(value, values[best]):
+            best = index
+    return best
+
+
+def best_epoch(rows: Sequence[Any], objective: keras_tuner.Objective) -> Any:
+    """The logs of the epoch that counts."""
+    return rows[best_index([objective.get_value(row) for row in rows], objective)]

@@ -83,11 +83,7 @@ def _check_measurable(
 ) -> None:
     """Refuse an objective that has no number on the validation data, or in a fold."""
     names = tuner.oracle.objective.names
-    scores = [
-        f"val_{task.name}_{task.score.name}"
-        for task in tuner.tasks
-        if not task.auxiliary
-    ]
+    scores = objectives.score_logs(tuner.tasks)
     relative = tuner.oracle.objective.needs(measurable.NOT_OF_MODEL)
     of_all = [*names, *scores] if relative else list(names)
     steps, folds = fit_options.get("validation_steps"), tuner._folds

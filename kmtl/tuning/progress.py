@@ -14,9 +14,8 @@ import numpy as np
 
 from kmtl.training.checkpoint import Checkpoint
 from kmtl.training.guards import NonFiniteError, non_finite_weight
-from kmtl.tuning import arguments
 from kmtl.tuning.checkpoints import weights_of
-from kmtl.tuning.objective import SearchObjective
+from kmtl.tuning.objective import best_index
 from kmtl.typing import Callback, Logs, Trial, Tuner
 
 #: Seconds between two checkpoints of a trial that trains. What a kill loses at most.
@@ -80,20 +79,22 @@ class TrialRun:
         """Take in what `HyperModel.fit` returned."""
         objective = self.tuner.oracle.objective
         if isinstance(results, keras.callbacks.History):
-            rows = self.rows or _rows(results)
+            rows = self.rows or rows_of(results)
             values = [objective.get_value(row) for row in rows]
-            arguments.refuse_nan(values, objective)
-            step = best_index(values, objective)
-            outcome = (dict(rows[step]), step)
         elif isinstance(results, Mapping):
-            arguments.refuse_nan([objective.get_value(results)], objective)
-            outcome = ({name: float(value) for name, value in results.items()}, 0)
+            rows = [{name: float(value) for name, value in results.items()}]
+            values = [objective.get_value(results)]
         else:
             values = [float(value) for value in np.ravel(results)]
-            arguments.refuse_nan(values, objective)
-            outcome = ({objective.name: statistics.fmean(values)}, 0)
+            rows = [{objective.name: statistics.fmean(values)}]
+        if not np.isfinite(values).any():  # single epochs may be NaN
+            raise keras_tuner.errors.FailedTrialError(
+                f"The objective '{objective.name}' was never a finite number: training "
+                "diverged, or no validation label of that task is present."
+            )
+        step = best_index(values, objective) if len(rows) > 1 else 0
         self.lengths[str(self.execution)] = len(self.rows)
-        self.results.append(outcome)
+        self.results.append((dict(rows[step]), step))
         self.rows = []
         self.progress = None
 
@@ -218,16 +219,8 @@ def _mean(values: Sequence[float]) -> float:
     return statistics.fmean(known) if known else math.nan
 
 
-def best_index(values: Sequence[float], objective: SearchObjective) -> int:
-    """Position of the best value, the first of equal ones."""
-    best = 0
-    for index, value in enumerate(values):
-        if index and objective.better_than(value, values[best]):
-            best = index
-    return best
-
-
-def _rows(history: keras.callbacks.History) -> list[dict[str, float]]:
+def rows_of(history: keras.callbacks.History) -> list[dict[str, float]]:
+    """Its logs, epoch by epoch."""
     epochs = max(map(len, history.history.values()), default=0)
     if not epochs:
         raise keras_tuner.errors.FailedTrialError("Training had no epoch.")

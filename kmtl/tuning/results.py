@@ -23,7 +23,6 @@ from kmtl.tuning.confirm import Confirmation, confirm
 from kmtl.tuning.events import failure_reason
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.parts import PerBlock
-from kmtl.tuning.progress import best_index
 from kmtl.tuning.space import Space
 from kmtl.tuning.weights import WeightDimension
 from kmtl.typing import (
@@ -116,9 +115,7 @@ class SearchResults:
                     "reason": failure_reason(trial) if failed else None,
                 }
             )
-        scores = {
-            task.name: f"val_{task.name}_{task.score.name}" for task in self.tasks
-        }
+        scores = {task.name: objectives.score_log(task) for task in self.tasks}
         leading = list(LEADING)
         reason = ["reason"]
         if not all_columns:
@@ -256,16 +253,9 @@ class SearchResults:
         Raises:
             RuntimeError: if no trial has completed.
         """
+        search = {"x": x, "y": y, "validation_data": validation_data, **fit_options}
         return confirm(
-            self,
-            x,
-            y,
-            validation_data=validation_data,
-            num_trials=num_trials,
-            seeds=seeds,
-            epochs=epochs,
-            callbacks=callbacks,
-            **fit_options,
+            self, {**search, "callbacks": callbacks}, num_trials, seeds, epochs
         )
 
     def conclusion(self) -> Conclusion | None:
@@ -337,11 +327,7 @@ class SearchResults:
             if len(objective.goals) > 1:
                 names = [goal.name for goal in objective.goals]
             else:
-                names = [
-                    f"val_{task.name}_{task.score.name}"
-                    for task in self.tasks
-                    if not task.auxiliary
-                ]
+                names = objectives.score_logs(self.tasks)
         goals = [objectives.parse_goal(name, known, names) for name in names]
         values, labels = [], []
         for trial in self.oracle.trials.values():
@@ -421,10 +407,7 @@ class SearchResults:
         """The epoch of a training that counts."""
         objective = self.oracle.objective
         known = [row for row in curve if objective.has_value(row)]
-        if not known:
-            return curve[-1]
-        values = [objective.get_value(row) for row in known]
-        return known[best_index(values, objective)]
+        return objectives.best_epoch(known, objective) if known else curve[-1]
 
 
 def parameters_of(

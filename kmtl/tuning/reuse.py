@@ -18,6 +18,7 @@ from kmtl import _checks, builders
 from kmtl.backbones import Backbone
 from kmtl.layers.copying import refresh
 from kmtl.training.model import MultiTaskModel
+from kmtl.tuning.hypermodel import HyperModel
 from kmtl.typing import (
     AnyHyperModel,
     Options,
@@ -204,8 +205,6 @@ def reason_against(
     hypermodel: AnyHyperModel, distribution_strategy: Any = None
 ) -> str | None:
     """Why the models of a hypermodel cannot be used again, or None if they can."""
-    from kmtl.tuning.hypermodel import HyperModel
-
     if not isinstance(hypermodel, HyperModel):
         return "only the models of a kmtl.HyperModel are known well enough"
     if not hypermodel.reuse:

@@ -13,7 +13,7 @@ from keras_tuner.engine.trial import TrialStatus
 
 from kmtl import _checks
 from kmtl.evaluation.pareto import non_dominated_ranks
-from kmtl.tuning.objective import ParetoObjective, SearchObjective
+from kmtl.tuning.objective import ParetoObjective, SearchObjective, best_epoch
 from kmtl.tuning.study import noted
 from kmtl.typing import Oracle
 
@@ -269,16 +269,5 @@ def _reached(
             continue
         curve = first_curve(oracle, other)
         if len(curve) >= epochs:
-            others.append(_so_far(curve[:epochs], objective))
-    return others, _so_far(first_curve(oracle, trial_id)[:epochs], objective)
-
-
-def _so_far(
-    curve: Sequence[dict[str, float]], objective: SearchObjective
-) -> dict[str, float]:
-    """The logs that count among these epochs, as they will for the whole trial."""
-    best = curve[0]
-    for logs in curve[1:]:
-        if objective.better_than(objective.get_value(logs), objective.get_value(best)):
-            best = logs
-    return best
+            others.append(best_epoch(curve[:epochs], objective))
+    return others, best_epoch(first_curve(oracle, trial_id)[:epochs], objective)

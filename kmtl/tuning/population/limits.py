@@ -18,6 +18,7 @@ from kmtl.evaluation.delta import DeltaM
 from kmtl.layers.cluster_centres import ClusterCentres
 from kmtl.training.sources import is_split, plan_of
 from kmtl.tuning import reuse
+from kmtl.tuning.hypermodel import HyperModel
 from kmtl.typing import (
     AnyHyperModel,
     Callback,
@@ -77,8 +78,6 @@ def reason_against(
     reason = reuse.reason_against(hypermodel)
     if reason is not None:
         return reason
-    from kmtl.tuning.hypermodel import HyperModel
-
     if type(hypermodel).fit is not HyperModel.fit:
         return f"{type(hypermodel).__name__} has a `fit` of its own"
     for name in fit_options:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -18,6 +17,7 @@ from kmtl.data.plans import RowPlan
 from kmtl.training import sources, targets, user_data
 from kmtl.training.memory import is_out_of_memory, out_of_memory
 from kmtl.tuning.folds import Folds
+from kmtl.tuning.hypermodel import execution_of
 from kmtl.tuning.population import limits
 from kmtl.tuning.population.group import Group
 from kmtl.tuning.population.members import EpochEnd, Member, Trained
@@ -192,18 +192,8 @@ class Population:
 
     # -- parts ------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _execution(self, member: Member) -> Iterator[None]:
-        """Within it the hypermodel's seeds are those of the member."""
-        before = self.hypermodel.execution
-        self.hypermodel.execution = member.execution
-        try:
-            yield
-        finally:
-            self.hypermodel.execution = before
-
     def _key(self, member: Member) -> Any:
-        with self._execution(member):
+        with execution_of(self.hypermodel, member.execution):
             arguments = self.hypermodel.builder_arguments(member.values)
             options = self.hypermodel.compile_arguments(member.values)
         return structure(arguments), compilation(options), self._batch(member)
@@ -218,7 +208,7 @@ class Population:
 
     def model(self, member: Member) -> Any:
         """The structure's model, as new for this member."""
-        with self._execution(member):
+        with execution_of(self.hypermodel, member.execution):
             model = self.pool.model(self.hypermodel, member.values)
         searched = self.hypermodel.space.dimensions
         reason = limits.reason_against_model(model, searched)
