@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ BEST = "checkpoint.npz"
 #: Where an unfinished trial was, with its optimizer.
 RESUME = "resume.npz"
 BUILD_CONFIG = "build_config.json"  # KerasTuner's
+REMEDY = "Train the model anew: `tuner.hypermodel.build(trial.hyperparameters)`."
 
 
 def weights_of(model: MultiTaskModel) -> list[np.ndarray]:
@@ -35,66 +37,53 @@ def weights_of(model: MultiTaskModel) -> list[np.ndarray]:
 
 
 class Checkpoints:
-    """The checkpoints of a search.
+    """The checkpoints of a search, in a folder per trial.
 
     Args:
-        folder: Function trial id -> its folder.
-        project: The project folder.
+        project: Function that gives the project folder.
     """
 
-    def __init__(self, folder: Callable[[str], str], project: Callable[[], str]):
-        self._folder = folder
+    def __init__(self, project: Callable[[], str]):
         self._project = project
+
+    def _path(self, trial_id: str, name: str) -> Path:
+        return Path(self._project()) / f"trial_{trial_id}" / name
 
     # -- best epochs ------------------------------------------------------------------
 
     def save(self, trial_id: str, arrays: Sequence[np.ndarray]) -> None:
         """Keep the weights of a trial's best epoch."""
-        path = Path(self._project()) / f"trial_{trial_id}" / BEST
+        path = self._path(trial_id, BEST)
         with storage_errors(path):
-            self._folder(trial_id)
+            path.parent.mkdir(parents=True, exist_ok=True)
             checkpoint.save(path, {}, {"weight": arrays})
 
     def load(self, trial_id: str, model: MultiTaskModel) -> None:
-        """Give a model the weights of a trial's best epoch.
-
-        Raises:
-            FileNotFoundError: if they were not kept.
-            DamagedFileError: if they are damaged.
-        """
-        path = Path(self._project()) / f"trial_{trial_id}" / BEST
+        """Give a model the weights of a trial's best epoch."""
+        path = self._path(trial_id, BEST)
         if not path.exists():
             raise FileNotFoundError(
                 f"The weights of trial {trial_id} are not in {path.parent}: only those "
                 "of the best trials are kept, on the machine that trained them. Set "
-                "`keep_checkpoints` for more, or train the model anew: "
-                "`tuner.hypermodel.build(trial.hyperparameters)`."
+                f"`keep_checkpoints` for more. {REMEDY}"
             )
-        remedy = (
-            "Train the model anew: `tuner.hypermodel.build(trial.hyperparameters)`."
-        )
-        arrays = checkpoint.load(path, remedy).arrays.get("weight", [])
+        arrays = checkpoint.load(path, REMEDY).arrays.get("weight", [])
         checkpoint.assign(lasting(model, model.weights), arrays, path)
         refresh(model)
 
     def has_best(self, trial_id: str) -> bool:
         """Whether the weights of a trial's best epoch are there."""
-        return (Path(self._project()) / f"trial_{trial_id}" / BEST).exists()
+        return self._path(trial_id, BEST).exists()
 
     def drop_all(self, trial_ids: Iterable[str]) -> None:
-        """Delete the checkpoints of these trials, where there are any."""
+        """Delete what is kept of these trials."""
         found = Path(self._project()).glob(f"trial_*/{BEST}")
         there = {path.parent.name.removeprefix("trial_") for path in found}
         for trial_id in there.intersection(trial_ids):
-            self.drop(trial_id)
-
-    def drop(self, trial_id: str) -> None:
-        """Delete what is kept of a trial."""
-        folder = Path(self._project()) / f"trial_{trial_id}"
-        for name in (BEST, RESUME, BUILD_CONFIG):
-            (folder / name).unlink(missing_ok=True)
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+            for name in (BEST, RESUME, BUILD_CONFIG):
+                self._path(trial_id, name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # somebody else's files are in it
+                self._path(trial_id, BEST).parent.rmdir()
 
     # -- unfinished trials ------------------------------------------------------------
 
@@ -106,27 +95,19 @@ class Checkpoints:
         callbacks: Sequence[Callback],
         meta: Config,
     ) -> None:
-        """Keep all that a training needs to go on.
-
-        Args:
-            trial_id: The trial.
-            model: The model, with its optimizer.
-            best: Weights of the best epoch so far.
-            callbacks: Callbacks whose counters matter.
-            meta: JSON-ready dict.
-        """
-        path = Path(self._project()) / f"trial_{trial_id}" / RESUME
+        """Keep all that a training needs to go on, and its best weights so far."""
+        path = self._path(trial_id, RESUME)
         with storage_errors(path):
-            self._folder(trial_id)
+            path.parent.mkdir(parents=True, exist_ok=True)
             checkpoint.save_training(path, model, callbacks, meta, best=best or [])
 
     def has_progress(self, trial_id: str) -> bool:
         """Whether there is a checkpoint of an unfinished trial."""
-        return (Path(self._project()) / f"trial_{trial_id}" / RESUME).exists()
+        return self._path(trial_id, RESUME).exists()
 
     def progress(self, trial_id: str) -> Checkpoint | None:
         """Where an unfinished trial was; None if it has to begin again."""
-        path = Path(self._project()) / f"trial_{trial_id}" / RESUME
+        path = self._path(trial_id, RESUME)
         if not path.exists():
             return None
         keys = ("callbacks", "epoch", "best_value", "results", "lengths")
@@ -141,5 +122,4 @@ class Checkpoints:
             return None
 
     def drop_progress(self, trial_id: str) -> None:
-        path = Path(self._project()) / f"trial_{trial_id}" / RESUME
-        path.unlink(missing_ok=True)
+        self._path(trial_id, RESUME).unlink(missing_ok=True)

@@ -26,12 +26,12 @@ MARK = ".kmtl-search"
 
 
 def check_folder(directory: Any, project_name: Any, overwrite: bool) -> None:
-    """Refuse what cannot be the folder of a search, or may not be overwritten.
-
-    Raises:
-        ValueError: saying what to give instead.
-    """
-    check_local(directory)
+    """Refuse what cannot be the folder of a search, or may not be overwritten."""
+    if directory is not None and "://" in str(directory):
+        raise ValueError(
+            "`directory` must be a local folder: files are replaced in one step, which "
+            f"remote storage does not offer. Received: directory={directory!r}"
+        )
     name = str(project_name or "untitled_project")
     path = Path(name)
     if path.is_absolute() or path.drive or not path.parts or ".." in path.parts:
@@ -77,21 +77,16 @@ def _is_search(folder: Path) -> bool:
 
 
 def refuse_running(storage: Any, name: str, owner: Owner) -> None:
-    """Refuse to delete a search while processes work on it.
-
-    Raises:
-        RuntimeError: if one does.
-    """
+    """Refuse to delete a search while processes work on it."""
     running = owner.others()
     if storage is not None:
-        for study in storage.get_all_studies():
-            if study.study_name == name:
-                study_id = storage.get_study_id_from_name(name)
-                running = running or any(
-                    owner.seen(noted(trial, "owner")) == "lives"
-                    for trial in storage.get_all_trials(study_id, deepcopy=False)
-                    if trial.state == TrialState.RUNNING
-                )
+        with contextlib.suppress(KeyError):  # there is no such study
+            study_id = storage.get_study_id_from_name(name)
+            running = running or any(
+                owner.seen(noted(trial, "owner")) == "lives"
+                for trial in storage.get_all_trials(study_id, deepcopy=False)
+                if trial.state == TrialState.RUNNING
+            )
     if running:
         raise RuntimeError(
             "`overwrite=True` cannot delete a search while another process works on "
@@ -123,16 +118,7 @@ def _unlink_all(folder: Path, pattern: str) -> None:
 
 
 def check_project(study: Any, record: Mapping[str, Any], folder: Path) -> None:
-    """Refuse to continue a search with other settings; record those of a new one.
-
-    Args:
-        study: The `SearchStudy`.
-        record: JSON-ready dict of what must stay the same.
-        folder: The project folder, for messages.
-
-    Raises:
-        ValueError: naming what differs.
-    """
+    """Refuse to continue a search with other settings; record those of a new one."""
     found = study.note(RECORD)
     if found is None and study.trials():
         raise ValueError(
@@ -182,15 +168,6 @@ def _check_record(study: Any, record: Mapping[str, Any], what: str) -> None:
         )
     if known.keys() != record.keys() | known.keys():
         study.set_note(RECORD, {**known, **record})
-
-
-def check_local(directory: Any) -> None:
-    """Refuse addresses of remote storage."""
-    if directory is not None and "://" in str(directory):
-        raise ValueError(
-            "`directory` must be a local folder: files are replaced in one step, which "
-            f"remote storage does not offer. Received: directory={directory!r}"
-        )
 
 
 def _short(value: Any) -> str:

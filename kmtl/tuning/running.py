@@ -55,7 +55,7 @@ class TrialRunner(keras_tuner.Tuner):
     _run: TrialRun
 
     def _begin_running(self, most_failures: int) -> None:
-        self.checkpoints = Checkpoints(self.get_trial_dir, lambda: self.project_dir)
+        self.checkpoints = Checkpoints(lambda: self.project_dir)
         self._execution = 0
         self._failures = 0
         self._most_failures = most_failures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -148,8 +149,7 @@ class SearchStudy:
 
 def delete_study(storage: BaseStorage, name: str) -> None:
     """Remove a study; nothing happens where there is none."""
-    names = [study.study_name for study in storage.get_all_studies()]
-    if name in names:
+    with contextlib.suppress(KeyError):
         optuna.delete_study(study_name=name, storage=storage)
 
 
