@@ -26,7 +26,6 @@ from kmtl.tuning.hypermodel import HyperModel, execution_of
 from kmtl.tuning.liveness import Owner
 from kmtl.tuning.population import TogetherTrials, limits
 from kmtl.tuning.ray_workers import Ray, check_cluster, check_workers, workers_of
-from kmtl.tuning.results import SearchResults
 from kmtl.tuning.running import TrialRunner
 from kmtl.tuning.stopping import AUTO, make_rule
 from kmtl.tuning.storage import check_storage, open_storage
@@ -53,7 +52,7 @@ DEFAULT_EPOCHS = 10
 NOT_AGAIN = ("validation_data", "epochs", "callbacks", "verbose")
 
 
-class SearchTuner(SearchResults, TrialRunner):
+class SearchTuner(TrialRunner):
     """Base class of `RandomSearch`, `BayesianOptimization`, `GridSearch`, `Hyperband`.
 
     Args:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-from keras_tuner.engine.trial import Trial, TrialStatus
+from keras_tuner.engine.trial import TrialStatus
 
 from kmtl import _checks
 from kmtl.data.hashing import fingerprint
@@ -270,7 +270,6 @@ def _summarised(
 ) -> Confirmation:
     import pandas
 
-    objective = tuner.oracle.objective
     runs = pandas.DataFrame(rows)
     names = [name for name in runs.columns if name not in ("trial", "seed")]
     if not names:
@@ -278,7 +277,7 @@ def _summarised(
             "Every training of the best trials diverged on fresh seeds: the log says "
             "at which step. Lower the learning rates of the space, or clip gradients."
         )
-    lines, means = {}, []
+    lines = {}
     for place, trial in enumerate(chosen, 1):
         own = runs[runs["trial"] == trial.trial_id]
         line: dict[str, Any] = {
@@ -286,21 +285,15 @@ def _summarised(
             "search_score": trial.score,
             "seeds": seeds,
         }
-        mean = Trial(trial.hyperparameters, trial.trial_id, TrialStatus.COMPLETED)
         for name in names:
             values = own[name].to_numpy("float64")
             line[name] = float(np.mean(values))  # NaN where one training diverged
-            if not np.isnan(line[name]):
-                mean.metrics.register(name, "min")
-                mean.metrics.update(name, line[name], step=0)
             if seeds > 1:
                 line[f"{name}_std"] = float(np.std(values, ddof=1))
-        logs = {name: line[name] for name in names}
-        mean.best_step, mean.score = 0, objective.get_value(logs)
         lines[trial.trial_id] = line
-        means.append(mean)
-    order = [trial.trial_id for trial in objective.rank(means)]
-    summary = pandas.DataFrame.from_dict(lines, orient="index").loc[order]
+    order = tuner.oracle.objective.order(list(lines.values()))
+    summary = pandas.DataFrame.from_dict(lines, orient="index").iloc[order]
     summary.index.name = "trial"
-    winner = next(trial for trial in chosen if trial.trial_id == order[0])
-    return Confirmation(order[0], winner.hyperparameters.copy(), summary, runs)
+    winner = chosen[order[0]]
+    hp = winner.hyperparameters.copy()
+    return Confirmation(winner.trial_id, hp, summary, runs)

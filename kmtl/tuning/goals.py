@@ -100,60 +100,52 @@ class Pareto:
 def parse_goal(
     given: Any, known: Mapping[str, str], scores: Sequence[str]
 ) -> Goal | Constraint:
-    """A checked goal or constraint.
+    """A checked goal or constraint, from any of its forms.
 
-    Args:
-        given: Name, `"name >= bound"`, `Goal`, `Constraint` or `keras_tuner.Objective`.
-        known: Dict name -> direction of what the tasks log.
-        scores: The tasks' scores, for messages.
+    `known` has the direction of what the tasks log; `scores` are for messages.
     """
-    constraint = direction = None
-    tolerance = 0.0
-    if type(given) is keras_tuner.Objective:
-        name, direction = given.name, given.direction
-    elif isinstance(given, Goal):
-        name, direction, tolerance = given.name, given.direction, given.tolerance
-    elif isinstance(given, Constraint):
-        name, constraint = given.name, given
-    elif isinstance(given, str):
+    part: Goal | Constraint
+    if isinstance(given, str):
         found = _CONSTRAINT.match(given)
-        if found:
-            constraint = _parse_constraint(given, found)
-            name = constraint.name
-        else:
-            name = given
+        part = _parse_constraint(given, found) if found else Goal(given)
+    elif isinstance(given, (Goal, Constraint)):
+        part = given
+    elif type(given) is keras_tuner.Objective:
+        part = Goal(given.name, given.direction)
     else:
         raise TypeError(
             "`objective` must be a name, a kmtl.tuning.Goal or Constraint, one "
             "keras_tuner.Objective, a list of them in the order of their priority, or "
             f"'{PARETO}'. Received: objective={given!r}"
         )
+    name, direction = part.name, known.get(part.name)
     _check_name(name, known, scores)
-    if constraint is not None:
-        if isinstance(given, str) and name not in known:
+    hint = f"{_checks.did_you_mean(name, known)} Expected one of: "
+    hint += f"{', '.join(sorted(known))}. For a metric added in `compile`, "
+    better = f"is better when {'higher' if direction == 'max' else 'lower'}"
+    if isinstance(part, Constraint):
+        if isinstance(given, str) and direction is None:
             raise ValueError(
-                f"Unknown metric '{name}' in a constraint."
-                f"{_checks.did_you_mean(name, known)} Expected one of: "
-                f"{', '.join(sorted(known))}. For a metric added in `compile`, give a "
+                f"Unknown metric '{name}' in a constraint.{hint}give a "
                 f"kmtl.tuning.Constraint. Received: objective='{given}'"
             )
-        _check_side(constraint, known)
-        return constraint
-    if name in known:
-        if direction not in (None, known[name]):
+        right = ">=" if direction == "max" else "<="
+        if direction is not None and part.sign != right:
             raise ValueError(
-                f"`objective` '{name}' is better when "
-                f"{'higher' if known[name] == 'max' else 'lower'}. "
-                f"Received: direction='{direction}'"
+                f"`objective` '{name}' {better}: its constraint says '{right}'. "
+                f"Received: objective='{part}'"
             )
-        return Goal(name, known[name], tolerance=tolerance)
-    if direction is None:
+        return part
+    if direction is None and part.direction is None:
         raise ValueError(
-            f"Unknown objective '{name}'.{_checks.did_you_mean(name, known)} Expected "
-            f"one of: {', '.join(sorted(known))}. For a metric added in `compile`, say "
-            f"which way is better: keras_tuner.Objective('{name}', direction='max')."
+            f"Unknown objective '{name}'.{hint}say which way is better: "
+            f"keras_tuner.Objective('{name}', direction='max')."
         )
-    return Goal(name, direction, tolerance=tolerance)
+    if direction is not None and part.direction not in (None, direction):
+        raise ValueError(
+            f"`objective` '{name}' {better}. Received: direction='{part.direction}'"
+        )
+    return dataclasses.replace(part, direction=direction or part.direction)
 
 
 def _parse_constraint(given: str, found: re.Match[str]) -> Constraint:
@@ -168,32 +160,18 @@ def _parse_constraint(given: str, found: re.Match[str]) -> Constraint:
 
 
 def _check_name(name: str, known: Mapping[str, str], scores: Sequence[str]) -> None:
-    if name == TOTAL and TOTAL in known:
-        return
-    if name in ("loss", TOTAL):
+    if name in ("loss", TOTAL) and name not in known:
         raise ValueError(
-            f"`objective` may not be the total loss where a weight in it differs "
+            "`objective` may not be the total loss where a weight in it differs "
             "between trials or moves in training (task weights, a weighting, l2): it "
             "is lowest where these are smallest, whatever the tasks' scores. Use a "
-            "task's metric "
-            f"({', '.join(map(repr, scores))}) or '{LOG_NAME}'. "
+            f"task's metric ({', '.join(map(repr, scores))}) or '{LOG_NAME}'. "
             f"Received: objective='{name}'"
         )
     if not name.startswith("val_"):
-        hint = f"val_{name}" if f"val_{name}" in known else ""
+        hint = f"val_{name}" if f"val_{name}" in known else name
         raise ValueError(
             "`objective` must be measured on the validation data: a name that starts "
-            f"with 'val_'.{_checks.did_you_mean(hint or name, known)} "
+            f"with 'val_'.{_checks.did_you_mean(hint, known)} "
             f"Received: objective='{name}'"
-        )
-
-
-def _check_side(constraint: Constraint, known: Mapping[str, str]) -> None:
-    direction = known.get(constraint.name)
-    if direction is not None and (direction == "max") != (constraint.sign == ">="):
-        right = ">=" if direction == "max" else "<="
-        raise ValueError(
-            f"`objective` '{constraint.name}' is better when "
-            f"{'higher' if direction == 'max' else 'lower'}: its constraint says "
-            f"'{right}'. Received: objective='{constraint}'"
         )

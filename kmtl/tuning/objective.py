@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras_tuner
@@ -134,27 +134,35 @@ class SearchObjective(keras_tuner.Objective):
     def rank(self, trials: Sequence[Any]) -> list[Any]:
         """The completed trials, best first."""
         done = [trial for trial in trials if trial.status == TrialStatus.COMPLETED]
-        if not self.constraints and len(self.goals) == 1:
-            return sorted(done, key=lambda trial: self._badness(trial.score))
-        logs = {id(trial): trial_logs(trial) for trial in done}
-        known = [trial for trial in done if self._is_number(logs[id(trial)])]
-        kept = [trial for trial in known if self.feasible(logs[id(trial)])]
-        broken = [trial for trial in known if not self.feasible(logs[id(trial)])]
-        broken.sort(key=lambda trial: self.excess(logs[id(trial)]))
-        rest = [trial for trial in done if not self._is_number(logs[id(trial)])]
-        values = {key: self.values(logs[key]) for key in map(id, kept)}
-        return [*self._order(kept, values), *broken, *rest]
+        if not self.constraints and len(self.goals) == 1:  # the scores say it all
+            rows = [{} if t.score is None else {self.name: t.score} for t in done]
+        else:
+            rows = [trial_logs(trial) for trial in done]
+        return [done[place] for place in self.order(rows)]
 
-    def _is_number(self, logs: Logs) -> bool:
-        return self.has_value(logs) and math.isfinite(self.get_value(logs))
+    def order(self, rows: Sequence[Logs]) -> list[int]:
+        """Places of trials with these logs, best first; without a number at the end."""
+        numbers: list[int] = []
+        broken: list[int] = []
+        rest: list[int] = []
+        for place, logs in enumerate(rows):
+            if not (self.has_value(logs) and math.isfinite(self.get_value(logs))):
+                rest.append(place)
+            else:
+                (numbers if self.feasible(logs) else broken).append(place)
+        broken.sort(key=lambda place: self.excess(rows[place]))
+        values = np.asarray([self.values(rows[place]) for place in numbers])
+        found = self._order(values * self._signs()) if numbers else []
+        return [*(numbers[i] for i in found), *broken, *rest]
 
-    def _badness(self, score: float | None) -> float:
-        if score is None or not math.isfinite(score):
-            return math.inf
-        return -score if self.direction == "max" else score
+    def _signs(self) -> np.ndarray:
+        """What makes less the better in each value."""
+        return np.where(np.asarray(self.directions) == "max", -1.0, 1.0)
 
-    def _order(self, trials: list, values: Mapping[int, Sequence[float]]) -> list:
-        return _by_priority(trials, values, self.goals)
+    def _order(self, costs: np.ndarray) -> Sequence[int]:
+        """Places of rows of `costs`, best first."""
+        tolerances = [goal.tolerance for goal in self.goals]
+        return _by_priority(list(range(len(costs))), costs, tolerances)
 
 
 class ParetoObjective(SearchObjective):
@@ -174,20 +182,16 @@ class ParetoObjective(SearchObjective):
         return math.isfinite(a)  # the later one
 
     def _scalar(self, logs: Logs) -> float:
-        signs = [1.0 if goal.direction == "max" else -1.0 for goal in self.goals]
-        values = [s * v for s, v in zip(signs, self.values(logs), strict=True)]
-        return math.fsum(values) / len(values)
+        return -math.fsum(self._signs() * self.values(logs)) / len(self.goals)
 
-    def _order(self, trials: list, values: Mapping[int, Sequence[float]]) -> list:
+    def _order(self, costs: np.ndarray) -> Sequence[int]:
         """By front, and in a front those with the most room around them first."""
-        if not trials:
-            return []
-        points = np.asarray([values[id(trial)] for trial in trials])
+        points = costs * self._signs()
         ranks = non_dominated_ranks(points, self.directions)
-        room = np.empty(len(trials))
+        room = np.empty(len(points))
         for rank in np.unique(ranks):
             room[ranks == rank] = crowding_distances(points[ranks == rank])
-        return [trials[i] for i in np.lexsort((-room, ranks))]
+        return np.lexsort((-room, ranks)).tolist()
 
 
 class RankObjective(ParetoObjective):
@@ -202,16 +206,11 @@ class RankObjective(ParetoObjective):
         super().__init__(goals, constraints)
         self.name = self.name.replace(PARETO, MEAN_RANK, 1)
 
-    def _order(self, trials: list, values: Mapping[int, Sequence[float]]) -> list:
-        if not trials:
-            return []
-        points = np.asarray([values[id(trial)] for trial in trials])
-        signs = np.where([goal.direction == "max" for goal in self.goals], -1.0, 1.0)
-        points = points * signs
-        before = (points[None] < points[:, None]).sum(axis=1)
-        alike = (points[None] == points[:, None]).sum(axis=1)
+    def _order(self, costs: np.ndarray) -> Sequence[int]:
+        before = (costs[None] < costs[:, None]).sum(axis=1)
+        alike = (costs[None] == costs[:, None]).sum(axis=1)
         ranks = (before + (alike + 1) / 2).mean(axis=1)
-        return [trials[i] for i in np.argsort(ranks, kind="stable")]
+        return np.argsort(ranks, kind="stable").tolist()
 
 
 def trial_logs(trial: Trial) -> dict[str, float]:
@@ -317,21 +316,14 @@ def _unbuyable(goal: Goal) -> Goal:
 
 
 def with_floor(objective: SearchObjective, max_drop: float | None) -> SearchObjective:
-    """The objective, with a bound on what any task may lose.
-
-    Args:
-        objective: The objective.
-        max_drop: Number >= 0, in %: no task's score may be worse than its single-task
-            score by more. None: no bound.
-    """
+    """The objective, and no task may be worse than alone by more than so many %."""
     if max_drop is None:
         return objective
     drop = check_range("max_drop", max_drop, 0, 1e30)
     floor = Constraint(WORST, ">=", -drop)
     if floor in objective.constraints:
         return objective
-    goals = objective.goals
-    return type(objective)(goals, [*objective.constraints, floor])
+    return type(objective)(objective.goals, [*objective.constraints, floor])
 
 
 def check_logged(objective: keras_tuner.Objective, logs: Logs, where: str) -> None:
@@ -349,28 +341,21 @@ def check_logged(objective: keras_tuner.Objective, logs: Logs, where: str) -> No
 
 
 def _by_priority(
-    trials: list, values: Mapping[int, Sequence[float]], goals: Sequence[Goal]
-) -> list:
+    places: list[int], costs: np.ndarray, tolerances: Sequence[float], goal: int = 0
+) -> list[int]:
     """Best first; the next goal decides among those within the tolerance of the best.
 
     The tolerance is measured from the best one that is left, so that no chain of small
     steps makes far values equal.
     """
-    if not goals or len(trials) < 2:
-        return trials
-    goal, rest = goals[0], goals[1:]
-    sign = -1.0 if goal.direction == "max" else 1.0
-    position = len(values[id(trials[0])]) - len(goals)
-    left = sorted(trials, key=lambda trial: sign * values[id(trial)][position])
-    ordered: list = []
+    if goal == len(tolerances):
+        return places
+    left = sorted(places, key=lambda place: costs[place, goal])
+    ordered: list[int] = []
     while left:
-        best = sign * values[id(left[0])][position]
-        equal = [
-            trial
-            for trial in left
-            if sign * values[id(trial)][position] <= best + goal.tolerance
-        ]
-        ordered += _by_priority(equal, values, rest)
+        most = costs[left[0], goal] + tolerances[goal]
+        equal = [place for place in left if costs[place, goal] <= most]
+        ordered += _by_priority(equal, costs, tolerances, goal + 1)
         left = left[len(equal) :]
     return ordered
 

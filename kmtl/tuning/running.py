@@ -27,6 +27,7 @@ from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.population import TogetherTrials
 from kmtl.tuning.progress import TrialCallback, TrialRun
 from kmtl.tuning.quiet import no_retracing_warnings
+from kmtl.tuning.results import SearchResults
 from kmtl.tuning.stopping import automatic_rule
 from kmtl.tuning.storage import storage_error
 from kmtl.tuning.trials import ENDED, PRUNED
@@ -35,7 +36,7 @@ from kmtl.typing import Logs, Trial
 logger = logging.getLogger("kmtl")
 
 
-class TrialRunner(keras_tuner.Tuner):
+class TrialRunner(SearchResults, keras_tuner.Tuner):
     """The part of `SearchTuner` that knows one trial."""
 
     listener: Callable[[SearchEvent], None] | None = None
@@ -298,7 +299,9 @@ class TrialRunner(keras_tuner.Tuner):
     def _drop_checkpoints(self) -> None:
         """Delete those of ended trials that are neither the best nor on the front."""
         best = self.oracle.get_best_trials(self.keep_checkpoints)
-        kept = {trial.trial_id for trial in [*best, *self.oracle.front()]}
+        kept = {trial.trial_id for trial in best}
+        if isinstance(self.oracle.objective, objectives.ParetoObjective):
+            kept |= set(self.pareto_front().members)
         # Of no others: a trial that another process has just begun is not known yet.
         self.checkpoints.drop_all(
             trial_id

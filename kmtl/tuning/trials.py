@@ -10,10 +10,8 @@ import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
 from optuna.trial import FrozenTrial, TrialState
 
-from kmtl.evaluation.pareto import non_dominated_ranks
 from kmtl.tuning import points
 from kmtl.tuning import study as studies
-from kmtl.tuning.objective import ParetoObjective, trial_logs
 from kmtl.tuning.study import SearchStudy, noted
 
 #: Status of a trial that a rule stopped: neither completed nor failed.
@@ -104,19 +102,6 @@ class StudyTrials(keras_tuner.Oracle):
         if set(confirmed) == set(first):
             ranked[: len(confirmed)] = [first[trial_id] for trial_id in confirmed]
         return ranked[:num_trials]
-
-    def front(self) -> list[Trial]:
-        """Of several objectives side by side, the trials that none dominates."""
-        if not isinstance(self.objective, ParetoObjective):
-            return []
-        done = [t for t in self.trials.values() if t.status == TrialStatus.COMPLETED]
-        logs = {trial.trial_id: trial_logs(trial) for trial in done}
-        done = [t for t in done if self.objective.feasible(logs[t.trial_id])]
-        if not done:
-            return []
-        values = [self.objective.values(logs[trial.trial_id]) for trial in done]
-        ranks = non_dominated_ranks(values, self.objective.directions)
-        return [trial for trial, rank in zip(done, ranks, strict=True) if rank == 0]
 
     def curves(self, trial_id: str) -> dict[int, list[dict[str, float]]]:
         """Logs per epoch of each training of a trial."""

@@ -152,7 +152,7 @@ def test_several_objectives_are_pruned_too(tmp_path: Path) -> None:
     # Accuracy and error agree here, so the fronts are in the order of both.
     assert "PRUNED" in statuses
     completed = [t for t in tuner.oracle.trials.values() if t.status == "COMPLETED"]
-    assert tuner.oracle.front() == [max(completed, key=lambda trial: trial.score)]
+    assert tuner.get_pareto_trials() == [max(completed, key=lambda trial: trial.score)]
 
 
 def test_bad_pruners(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_the_whole_front_stays(tmp_path: Path) -> None:
         keep_checkpoints=1,
     )
     run(tuner, callbacks=[CopyAccuracy()])
-    assert len(tuner.oracle.front()) == len(checkpoints(tmp_path)) == 6
+    assert len(tuner.get_pareto_trials()) == len(checkpoints(tmp_path)) == 6
 
 
 def test_a_grid_is_tried_once_and_goes_on(tmp_path: Path) -> None:
