@@ -1,8 +1,9 @@
-"""Hyperparameters of what a hyperparameter chooses: `"dwa.temperature"`."""
+"""Hyperparameters that depend on others: `"dwa.temperature"`, and `when`."""
 
 from __future__ import annotations
 
 import dataclasses
+import graphlib
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 import keras
 
 from kmtl import _checks, _registry
-from kmtl._dimensions import Choice, Dimension
-from kmtl.typing import Values
+from kmtl._dimensions import Choice, Dimension, Float, Int
+from kmtl.typing import HyperParameters, Values
 
 #: Hyperparameters that choose an object with arguments of its own.
 KINDS = ("weighting", "optimizer", "sharing")
@@ -31,14 +32,7 @@ def with_condition(
 ) -> Dimension:
     """The dimension of an argument, bound to the choice of what it belongs to.
 
-    Args:
-        name: Such as `"dwa.temperature"`.
-        dimension: Its range.
-        dimensions: The whole space.
-        fixed: Dict kind -> what is used where the kind is not searched.
-
-    Raises:
-        ValueError: if nothing of that name can be chosen, or it has no such argument.
+    `fixed` has what is used of a kind that is not searched.
     """
     owner, argument = split(name)  # type: ignore[misc]
     choices: list[str] = []
@@ -90,13 +84,7 @@ def default_range(name: str) -> Dimension | None:
 
 
 def with_arguments(kind: str, chosen: Any, values: Values) -> Any:
-    """What was chosen, made with the values that belong to it.
-
-    Args:
-        kind: One of `KINDS`.
-        chosen: A name; objects and None stay what they are.
-        values: All values of the space that count.
-    """
+    """What was chosen by name, made with the values that belong to it."""
     if not isinstance(chosen, str):
         return chosen
     own = {}
@@ -110,3 +98,76 @@ def with_arguments(kind: str, chosen: Any, values: Values) -> Any:
         optimizer = keras.optimizers.get(chosen)
         return type(optimizer).from_config({**optimizer.get_config(), **own})
     return _registry.get(kind, chosen)(**own)
+
+
+# -- conditions ------------------------------------------------------------------------
+
+
+def check_conditions(dimensions: Mapping[str, Dimension]) -> None:
+    """Refuse conditions that can never hold, or that wait for each other."""
+    for name, dimension in dimensions.items():
+        for parent, values in dimension.when or ():
+            where = f"`when` of `space['{name}']`"
+            if parent not in dimensions:
+                what = f"hyperparameter in {where}:"
+                raise ValueError(_checks.unknown_name(what, parent, dimensions))
+            for value in values:
+                _check_value(where, parent, dimensions[parent], value)
+    parents = {n: [parent for parent, _ in d.when or ()] for n, d in dimensions.items()}
+    try:
+        graphlib.TopologicalSorter(parents).prepare()
+    except graphlib.CycleError as error:
+        raise ValueError(
+            f"`space['{error.args[1][0]}']` waits for itself: its `when` leads back to "
+            "it."
+        ) from None
+
+
+def active_names(
+    dimensions: Mapping[str, Dimension], values: Values, hp: HyperParameters
+) -> set[str]:
+    """Names of the hyperparameters that count, for values of all of them.
+
+    One whose condition names another that does not count itself does not count. `hp`
+    has the names of what was chosen.
+    """
+    known: dict[str, bool] = {}
+
+    def counts(name: str) -> bool:
+        if name not in known:
+            known[name] = all(
+                counts(parent) and _is_among(values[parent], hp.values[parent], allowed)
+                for parent, allowed in dimensions[name].when or ()
+            )
+        return known[name]
+
+    return {name for name in dimensions if counts(name)}
+
+
+def _is_among(value: Any, shown: Any, allowed: tuple[Any, ...]) -> bool:
+    plain = isinstance(value, (bool, int, float, str, tuple, type(None)))
+    return shown in allowed or (plain and value in allowed)
+
+
+def _check_value(where: str, parent: str, dimension: Dimension, value: Any) -> None:
+    if isinstance(dimension, Choice):
+        plain = [item for item in dimension.objects if isinstance(item, (str, tuple))]
+        if value in dimension.names or value in plain:
+            return
+        if any(value is item for item in dimension.objects):  # None, True
+            return
+        raise ValueError(
+            f"{where} says `{parent}` is {value!r}, which it never is."
+            f"{_checks.did_you_mean(value, map(str, dimension.names))} It is one of "
+            f"{list(dimension.names)}."
+        )
+    if isinstance(dimension, Int):
+        _checks.check_int(f"{where}, {parent}", value, dimension.low, dimension.high)
+        return
+    kind = "a float, which hardly ever has one value"
+    if not isinstance(dimension, Float):
+        kind = f"a {type(dimension).__name__}, which has several"
+    raise TypeError(
+        f"{where} needs a Choice or an Int. `{parent}` is {kind}. "
+        f"Received: when={{'{parent}': {value!r}}}"
+    )

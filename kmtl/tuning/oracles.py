@@ -16,9 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern
 
-from kmtl._private.keras_tuner import (
-    set_random_state,
-)
+from kmtl._private.keras_tuner import set_random_state
 from kmtl.tuning import study as studies
 from kmtl.tuning.objective import ParetoObjective
 from kmtl.tuning.oracle import StudyOracle
@@ -139,12 +137,8 @@ class BayesianOptimizationOracle(
             trial for trial in self.study.trials() if studies.started(trial)
         )
         trial = study.ask()
-        hps = keras_tuner.HyperParameters()
-        for hp in self.hyperparameters.space:
-            hps.merge([hp])
-            if hps.is_active(hp):
-                hps.values[hp.name] = _suggested(trial, hp)
-        return {"status": TrialStatus.RUNNING, "values": hps.values}
+        values = studies.chosen(self.hyperparameters, lambda hp: _suggested(trial, hp))
+        return {"status": TrialStatus.RUNNING, "values": values}
 
 
 class GridSearchOracle(StudyOracle, keras_tuner.oracles.GridSearchOracle):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras_tuner
+import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
@@ -73,18 +74,15 @@ def enqueue(oracle: Oracle, values: Values) -> int | None:
     """
     every = oracle.study.trials()
     oracle.refresh()
-    drawn = keras_tuner.HyperParameters()
-    state = oracle.seed + 7919 * (len(every) + 1)  # another draw for each
-    for hp in oracle.get_space().space:
-        drawn.merge([hp])
-        if drawn.is_active(hp):
-            state += 1
-            value = values.get(hp.name, hp.random_sample(state))
-            drawn.values[hp.name] = value
-    params, _, _ = studies.encode(oracle.get_space(), drawn.values)
-    if any(_same(trial.params, params) for trial in every):
+    space = oracle.get_space()
+    seeds = itertools.count(oracle.seed + 7919 * (len(every) + 1) + 1)  # its own draw
+    drawn = studies.chosen(
+        space, lambda hp: values.get(hp.name, hp.random_sample(next(seeds)))
+    )
+    params, _, _ = studies.encode(space, drawn)
+    if params and any(trial.params == params for trial in every):
         return None
-    return oracle.enter(drawn.values, len(every), waiting=True)
+    return oracle.enter(drawn, len(every), waiting=True)
 
 
 def first_values(space: Any) -> list[dict[str, Any]]:
@@ -126,18 +124,8 @@ def same_value(one: Any, other: Any) -> bool:
 
 
 def default_values(space: Any, chosen: Values | None = None) -> dict[str, Any]:
-    """The default of every hyperparameter that counts where all have theirs.
-
-    Args:
-        space: `keras_tuner.HyperParameters`.
-        chosen: Values of some, in place of their defaults.
-    """
-    values = keras_tuner.HyperParameters()
-    for hp in space.space:
-        values.merge([hp])
-        if values.is_active(hp):
-            values.values[hp.name] = (chosen or {}).get(hp.name, hp.default)
-    return dict(values.values)
+    """The default of every hyperparameter that counts, but for those `chosen`."""
+    return studies.chosen(space, lambda hp: (chosen or {}).get(hp.name, hp.default))
 
 
 def identity(values: Values) -> tuple[tuple[str, str], ...]:
@@ -148,22 +136,12 @@ def identity(values: Values) -> tuple[tuple[str, str], ...]:
 def random_values(
     space: Any, seed: int, tried: Collection[Any]
 ) -> dict[str, Any] | None:
-    """Values that were not tried yet; None where none were found in many draws.
-
-    Args:
-        space: `keras_tuner.HyperParameters`.
-        seed: Where the draws begin.
-        tried: The `identity` of every trial's values.
-    """
+    """Values that were not tried yet; None where none were found in many draws."""
+    seeds = itertools.count(seed)
     for _ in range(MOST_DRAWS):
-        drawn = keras_tuner.HyperParameters()
-        for hp in space.space:
-            drawn.merge([hp])
-            if drawn.is_active(hp):
-                drawn.values[hp.name] = hp.random_sample(seed)
-                seed += 1
-        if identity(drawn.values) not in tried:
-            return dict(drawn.values)
+        drawn = studies.chosen(space, lambda hp: hp.random_sample(next(seeds)))
+        if identity(drawn) not in tried:
+            return drawn
     return None
 
 
@@ -205,22 +183,16 @@ def warm_points(source: Any, space: Any) -> list[dict[str, Any]]:
 
 def _best_of_storage(storage: Any) -> list[dict[str, Any]]:
     """Values of the best trials of the only study of a journal."""
-    (frozen,) = storage.get_all_studies()
-    study_id = storage.get_study_id_from_name(frozen.study_name)
-    signs = [1.0 if d.name == "MINIMIZE" else -1.0 for d in frozen.directions]
-    done = [
-        trial
-        for trial in storage.get_all_trials(study_id, deepcopy=False)
-        if trial.state == TrialState.COMPLETE
-    ]
+    study = optuna.load_study(study_name=None, storage=storage)
+    signs = [1.0 if d.name == "MINIMIZE" else -1.0 for d in study.directions]
+    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
     def badness(trial: FrozenTrial) -> tuple[float, ...]:
         broken = sum(max(0.0, value) for value in trial.constraints.values())
         values = [s * v for s, v in zip(signs, trial.values or (), strict=True)]
         return (broken, *values)
 
-    done.sort(key=badness)
-    return [dict(trial.params) for trial in done[:WARM_TRIALS]]
+    return [dict(trial.params) for trial in sorted(done, key=badness)[:WARM_TRIALS]]
 
 
 def _contains(hp: HyperParameters, value: Any) -> bool:
@@ -236,10 +208,6 @@ def _contains(hp: HyperParameters, value: Any) -> bool:
     steps = (value - found.low) / (found.step or 1)
     whole = math.isclose(steps, round(steps), abs_tol=1e-8)
     return whole or (isinstance(found, FloatDistribution) and found.step is None)
-
-
-def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return bool(one) and dict(one) == dict(other)
 
 
 def _parts(name: str, dimension: Any, value: Any) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from kmtl.sharing import HardSharing
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_unique_tasks
 from kmtl.tuning import components, defaults
-from kmtl.tuning.conditions import active_names, check_conditions
 from kmtl.tuning.parts import PerBlock, PerTask
 from kmtl.tuning.signature import (
     BLOCK_ARGUMENTS,
@@ -135,7 +134,7 @@ class Space:
         self.dimensions = {
             name: self._checked(name, self.dimensions[name]) for name in space
         }
-        check_conditions(self.dimensions)
+        components.check_conditions(self.dimensions)
         self._check_weighting()
         lacking = self.signature.lacking({*self.fixed, *self.dimensions, "tasks"})
         if lacking:
@@ -160,7 +159,7 @@ class Space:
             name: dimension.declare(hp, name)
             for name, dimension in self.dimensions.items()
         }
-        active = active_names(self.dimensions, values, hp)
+        active = components.active_names(self.dimensions, values, hp)
         kept = {name: value for name, value in values.items() if name in active}
         kept = self.signature.fitted(kept)
         if is_gradient_weighting(kept.get("weighting")) and not self.shares(kept):

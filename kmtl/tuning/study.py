@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras_tuner
@@ -182,16 +182,30 @@ def read_curves(trial: FrozenTrial) -> dict[int, list[dict[str, float]]]:
 # -- hyperparameters -------------------------------------------------------------------
 
 
-def active(space: Any, values: Values) -> list[Any]:
-    """The hyperparameters of a KerasTuner space that these values make active."""
+def walk(
+    space: Any, choose: Callable[[HyperParameters], Any]
+) -> Iterator[tuple[HyperParameters, Any]]:
+    """The hyperparameters that count, each with the value that is chosen for it.
+
+    Those before it have theirs when it is asked for: they decide whether it counts.
+    """
     hps = keras_tuner.HyperParameters()
-    found = []
     for hp in space.space:
         hps.merge([hp])
-        if hp.name in values and hps.is_active(hp):
-            hps.values[hp.name] = values[hp.name]
-            found.append(hp)
-    return found
+        if hps.is_active(hp):
+            value = hps.values[hp.name] = choose(hp)
+            yield hp, value
+
+
+def chosen(space: Any, choose: Callable[[HyperParameters], Any]) -> dict[str, Any]:
+    """Their values alone, by name."""
+    return {hp.name: value for hp, value in walk(space, choose)}
+
+
+def active(space: Any, values: Values) -> list[Any]:
+    """The hyperparameters of a KerasTuner space that these values make active."""
+    found = walk(space, lambda hp: values.get(hp.name, hp.default))
+    return [hp for hp, _ in found if hp.name in values]
 
 
 Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
