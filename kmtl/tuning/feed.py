@@ -51,7 +51,7 @@ class Feed:
             validation = user_data.prepare_validation(model, self._validation)
             self._validation = _without_lists(validation)
         self.rows = len(keras.tree.flatten(self._train)[0])
-        self._shares: dict[str, float] | None = None
+        self._shares: dict[str, float] = {}
         self._tensors: Any = None
         #: By batch size and rows of an epoch.
         self._training: dict[tuple[int, int], tuple[Any, Any]] = {}
@@ -88,13 +88,7 @@ class Feed:
     ) -> dict[str, Any]:
         """Arguments of `fit` in the place of those given.
 
-        Args:
-            model: The model that will be trained.
-            seed: Integer >= 0, decides the order of rows.
-            batch_size, validation_batch_size: Rows per batch.
-            epochs: Number of the last epoch.
-            first_epoch: Number of the first epoch, 0-based.
-            plan: Draws the rows, where these are a mixture's.
+        `epochs` and `first_epoch` are `fit`'s `epochs` and `initial_epoch`.
         """
         batches = ShuffledBatches(
             *self._train,
@@ -103,7 +97,7 @@ class Feed:
             first_epoch=first_epoch,
             plan=plan,
         )
-        self._learn_labels(model)
+        learn_labels(model, self._train, self._shares)
         steps = self.steps(batch_size, plan)
         # An endless pipeline does not end with the epoch in the middle of a call.
         if not self.is_pipeline(model) or steps % model.steps_per_execution:
@@ -125,20 +119,6 @@ class Feed:
             "steps_per_epoch": steps,
             **self._validation_arguments(model, validation_batch_size),
         }
-
-    def _learn_labels(self, model: MultiTaskModel) -> None:
-        """Transforms of labels and `loss_weights="data"`, of the arrays themselves.
-
-        `fit` would read them from the pipeline, and count for every trial again.
-        """
-        x, y, weight = keras.utils.unpack_x_y_sample_weight(self._train)
-        targets.adapt(model, x, y, weight)
-        ruled = [n for n, layer in model.task_outputs.items() if layer.weight_rule]
-        if not ruled:
-            return
-        if self._shares is None:
-            self._shares = sources.label_shares(self._train, model.tasks)
-        model.set_task_weights({name: self._shares[name] for name in ruled})
 
     def _training_pipeline(self, batch_size: int, length: int) -> tuple[Any, Any]:
         """Batches of epochs without end, and the variable with the rows' orders."""
@@ -180,17 +160,27 @@ class Feed:
         return {"validation_data": self._validating[batch_size]}
 
 
+def learn_labels(model: MultiTaskModel, data: Data, shares: dict[str, float]) -> None:
+    """Transforms of labels and `loss_weights="data"`, of the arrays themselves.
+
+    `fit` would read them from a pipeline, and count for every trial again what is kept
+    in `shares`.
+    """
+    targets.adapt(model, *keras.utils.unpack_x_y_sample_weight(data))
+    ruled = [n for n, layer in model.task_outputs.items() if layer.weight_rule]
+    if ruled and not shares:
+        shares.update(sources.label_shares(data, model.tasks))
+    if ruled:
+        model.set_task_weights({name: shares[name] for name in ruled})
+
+
 def choose_steps_per_execution(
     model: MultiTaskModel, steps: int, callbacks: Callbacks
 ) -> None:
     """Let a small model on TensorFlow run an epoch in one call, where nobody minds.
 
-    Between steps of a small net, Python takes two thirds of the time.
-
-    Args:
-        model: Compiled model, not under a distribution strategy.
-        steps: Number of steps of an epoch.
-        callbacks: `fit`'s. Where one of them looks at batches, one step is one call.
+    Between steps of a small net, Python takes two thirds of the time. Where a callback
+    looks at batches, one step is one call.
     """
     chosen = 1
     if model.count_params() <= _SMALL and not sees_batches(callbacks):

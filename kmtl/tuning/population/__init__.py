@@ -5,8 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from kmtl.tuning.population.limits import reason_against
-from kmtl.tuning.population.members import EpochEnd, Member, Snapshot, Trained
-from kmtl.tuning.population.replay import replay
+from kmtl.tuning.population.members import (
+    EpochEnd,
+    Member,
+    Snapshot,
+    Trained,
+    replay,
+)
 from kmtl.tuning.population.search import TogetherTrials
 
 __all__ = [

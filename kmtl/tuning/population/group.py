@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from keras import ops
 
 from kmtl.training.schedules import factor
 from kmtl.tuning.objective import SearchObjective
 from kmtl.tuning.population import limits
-from kmtl.tuning.population.chunks import Between, Chunk, make_chunks
 from kmtl.tuning.population.members import (
     EpochEnd,
     Member,
@@ -20,30 +20,62 @@ from kmtl.tuning.population.members import (
     Trained,
     values_of,
 )
-from kmtl.tuning.population.program import Program, State
-from kmtl.typing import Callback, Model
+from kmtl.tuning.population.program import State
+from kmtl.typing import Callback, Model, Variable
 from kmtl.weighting.base import Weighting
 
-if TYPE_CHECKING:
-    pass
+
+class Chunk:
+    """Trials in one call; the last one fills up what `places` leave free.
+
+    Attributes:
+        places: Which trials, in the order of the states' leading axis.
+        states: Stacked values, `(width, ...)` each.
+    """
+
+    def __init__(self, places: list[int], width: int, states: Mapping[int, State]):
+        self.places = places
+        full = [states[place] for place in places]
+        full += [full[-1]] * (width - len(full))
+        self.states: State = jax.tree.map(
+            lambda *leaves: jnp.asarray(np.stack(leaves)), *full
+        )
+
+    def trials(
+        self, model: Model, variables: Sequence[Variable]
+    ) -> Iterator[tuple[int, int]]:
+        """Each trial, while its values of these variables are in the model.
+
+        Its number in the chunk, and its place; what the variables are afterwards is its
+        own again.
+        """
+        lists = (
+            model.trainable_variables,
+            model.non_trainable_variables,
+            model.optimizer.variables,
+        )
+        wanted = {id(variable) for variable in variables}
+        held = [
+            (variable, np.array(self.states[part][i]), part, i)
+            for part, own in enumerate(lists)
+            for i, variable in enumerate(own)
+            if id(variable) in wanted
+        ]
+        for at, place in enumerate(self.places):
+            for variable, array, _, _ in held:
+                variable.assign(array[at])
+            yield at, place
+            for variable, array, _, _ in held:
+                array[at] = np.asarray(variable.value)
+        for _, array, part, i in held:
+            self.states[part][i] = jnp.asarray(array)
 
 
-class Models(Protocol):
-    """Where a group gets its model and its program: a `Population`."""
-
-    def model(self, member: Member) -> Model:
-        """The structure's model, as new for this member."""
-
-    def order_seed(self, member: Member) -> int:
-        """Seed of the order in which the member sees the rows."""
-
-    def learn_labels(self, model: Model, fold: int) -> None:
-        """Transforms of labels and `loss_weights="data"`, as `fit` does it."""
-
-    def program(
-        self, key: Any, model: Model, shared: bool, members: int, states: Any, fold: int
-    ) -> tuple[Program, int, Callable[..., Any]]:
-        """The structure's program, its width, and the compiled call."""
+def make_chunks(
+    places: list[int], width: int, states: Mapping[int, State]
+) -> list[Chunk]:
+    starts = range(0, len(places), width)
+    return [Chunk(places[start : start + width], width, states) for start in starts]
 
 
 class Group:
@@ -51,7 +83,7 @@ class Group:
 
     def __init__(
         self,
-        population: Models,
+        population: Any,  # the `Population`: its models and its programs
         key: Any,
         members: Sequence[Member],
         places: Sequence[int],
@@ -162,32 +194,25 @@ class Group:
     def _begin_epoch(self, chunk: Chunk) -> None:
         if self.schedules:
             rate = self.model.optimizer.learning_rate
-            with Between(self.model, [rate], chunk) as trial:
-                for at, place in enumerate(chunk.places):
-                    if place in self.schedules:
-                        schedule, first = self.schedules[place]
-                        with trial(at):
-                            scale = factor(schedule, self.done[place], self.epochs)
-                            rate.assign(first * scale)
+            for _, place in chunk.trials(self.model, [rate]):
+                if place in self.schedules:
+                    schedule, first = self.schedules[place]
+                    rate.assign(first * factor(schedule, self.done[place], self.epochs))
         weighting = self.model.weighting
         if weighting is None or _is_own("on_epoch_begin", weighting):
             return
-        with Between(self.model, weighting.variables, chunk) as trial:
-            for at, place in enumerate(chunk.places):
-                with trial(at):
-                    weighting.on_epoch_begin(self.done[place])
+        for _, place in chunk.trials(self.model, weighting.variables):
+            weighting.on_epoch_begin(self.done[place])
 
     def _end_epoch(self, chunk: Chunk, rows: list[dict[str, float]]) -> None:
         weighting, log = self.model.weighting, self.model.balance_log
         if weighting is None:
             return
         variables = [*weighting.variables, *log.variables]
-        with Between(self.model, variables, chunk) as trial:
-            for at, place in enumerate(chunk.places):
-                with trial(at):
-                    rows[at].update(log.logs())
-                    losses = {n: rows[at][f"{n}_loss"] for n in self.model.task_names}
-                    weighting.on_epoch_end(self.done[place], losses)
+        for at, place in chunk.trials(self.model, variables):
+            rows[at].update(log.logs())
+            losses = {name: rows[at][f"{name}_loss"] for name in self.model.task_names}
+            weighting.on_epoch_end(self.done[place], losses)
 
     def _rows(self, chunk: Chunk) -> Any:
         orders = [

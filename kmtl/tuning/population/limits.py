@@ -8,7 +8,6 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
-import numpy as np
 import psutil
 
 from kmtl._private.keras import nodes_of, sublayers
@@ -18,6 +17,7 @@ from kmtl.evaluation.delta import DeltaM
 from kmtl.layers.cluster_centres import ClusterCentres
 from kmtl.training.sources import is_split, plan_of
 from kmtl.tuning import reuse
+from kmtl.tuning.feed import is_arrays
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.typing import (
     AnyHyperModel,
@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 
 #: Fit options that a population knows.
 FIT_OPTIONS = (
-    *("sample_weight", "batch_size", "validation_batch_size", "verbose"),
+    "sample_weight",
+    "batch_size",
+    "validation_batch_size",
+    "verbose",
     "plan",  # of a mixture
 )
 #: Activations of one call that a CPU still keeps near by.
@@ -61,14 +64,8 @@ def reason_against(
 ) -> str | None:
     """Why trials cannot train in a population, or None if they can.
 
-    Args:
-        hypermodel: What builds the trials' models.
-        x, y, sample_weight, validation_data: As given to `search`.
-        plan: How rows of `x` are drawn, where `x` does not say it.
-        fit_options: Names of further arguments of `fit`.
-
-    Returns:
-        The reason, in words that follow "cannot train in a population:".
+    In words that follow "cannot train in a population:". The data are as given to
+    `search`; `fit_options` are the names of further arguments of `fit`.
     """
     if keras.backend.backend() != "jax":
         return (
@@ -129,12 +126,8 @@ def reason_against_callbacks(callbacks: Sequence[Callback]) -> str | None:
 
 
 def _are_arrays(data: Data) -> bool:
-    if isinstance(data, tuple) and data and is_split(data[0]):
-        return True
-    if is_split(data):
-        return True
-    leaves = [leaf for leaf in keras.tree.flatten(data) if leaf is not None]
-    return bool(leaves) and all(isinstance(leaf, np.ndarray) for leaf in leaves)
+    first = data[0] if isinstance(data, tuple) and data else data
+    return is_split(first) or is_arrays(data)
 
 
 class _Stub:

@@ -1,14 +1,17 @@
-"""What goes into a population, and what comes out."""
+"""What goes into a population, what comes out, and how callbacks are told of it."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import keras
 import numpy as np
 from keras import ops
 
-from kmtl.typing import Values
+from kmtl.training.guards import NonFiniteError
+from kmtl.typing import Callback, Values
 
 if TYPE_CHECKING:
     from kmtl.training.model import MultiTaskModel
@@ -118,3 +121,40 @@ def values_of(model: MultiTaskModel) -> tuple[list, list, list]:
     return tuple(  # type: ignore[return-value]
         [np.array(ops.convert_to_numpy(v.value)) for v in part] for part in parts
     )
+
+
+def replay(
+    trained: Trained,
+    model: MultiTaskModel,
+    callbacks: Sequence[Callback] = (),
+    first_epoch: int = 0,
+) -> keras.callbacks.History:
+    """Call the epoch hooks of `callbacks` with what the trial logged.
+
+    What keeps books on trials (checkpoints, rules that stop, events, histories) works
+    on a population's trials as on any. From the best epoch on, `model` has that epoch's
+    weights; at the end those of the last epoch, if they were kept.
+
+    Raises:
+        NonFiniteError: after the last sound epoch of a training that diverged, as
+            `model.fit` does.
+    """
+    epochs = first_epoch + len(trained.curves)
+    run = keras.callbacks.CallbackList(
+        list(callbacks), add_history=True, model=model, epochs=epochs, verbose=0
+    )
+    model.stop_training = False
+    run.on_train_begin()
+    for epoch, logs in enumerate(trained.curves, start=first_epoch):
+        run.on_epoch_begin(epoch)
+        if trained.best is not None and trained.best.epoch == epoch + 1:
+            trained.best.restore(model)
+        if trained.last is not None and epoch + 1 == epochs:
+            trained.last.restore(model)
+        run.on_epoch_end(epoch, dict(logs))
+        if model.stop_training:
+            break
+    if trained.failure is not None:
+        raise NonFiniteError(trained.failure, epoch=epochs + 1)
+    run.on_train_end()
+    return model.history

@@ -14,8 +14,9 @@ import numpy as np
 
 from kmtl import _checks
 from kmtl.data.plans import RowPlan
-from kmtl.training import sources, targets, user_data
+from kmtl.training import sources, user_data
 from kmtl.training.memory import is_out_of_memory, out_of_memory
+from kmtl.tuning.feed import learn_labels
 from kmtl.tuning.folds import Folds
 from kmtl.tuning.hypermodel import execution_of
 from kmtl.tuning.population import limits
@@ -109,10 +110,11 @@ class Population:
             else _checks.check_int("population", population, 1)
         )
         self.pool = ModelPool(MOST_STRUCTURES) if pool is None else pool
-        self._given = (x, y, sample_weight, validation_data)
+        self._given: tuple[tuple, Any] = (x, y, sample_weight), validation_data
         self.folds = folds
         #: By fold; 0 where there are none.
-        self._data: dict[int, tuple] = {}
+        self._known: dict[int, tuple[Any, Any]] = {}
+        self._data: dict[int, tuple[Any, Any]] = {}
         self._shares: dict[int, dict[str, float]] = {}
         self._programs: dict[Any, tuple[Program, int, Callable[..., Any]]] = {}
 
@@ -225,36 +227,29 @@ class Population:
     def _fold(self, member: Member) -> int:
         return 0 if self.folds is None else member.execution % self.folds.count
 
-    def _of_fold(self, fold: int) -> tuple:
-        """`(x, y, weight, validation)`, as they were given."""
-        if self.folds is None:
-            return self._given
-        train, validation = self.folds.part(fold)
-        return (*train, validation)
-
-    def _arrays(self, model: MultiTaskModel, fold: int) -> tuple:
-        """Checked training and validation data on the device, `(x, y, weight)` each."""
-        if fold not in self._data:
-            x, y, weight, validation = self._of_fold(fold)
-            train = user_data.prepare(model, x, y, weight)
+    def _checked(self, model: MultiTaskModel, fold: int) -> tuple[Any, Any]:
+        """Checked training and validation arrays, `(x, y, weight)` each."""
+        if fold not in self._known:
+            train, validation = self._given
+            if self.folds is not None:
+                train, validation = self.folds.part(fold)
             if validation is not None:
                 validation = user_data.prepare_validation(model, validation)
                 validation = keras.utils.unpack_x_y_sample_weight(validation)
+            self._known[fold] = (user_data.prepare(model, *train), validation)
+        return self._known[fold]
+
+    def _arrays(self, model: MultiTaskModel, fold: int) -> tuple[Any, Any]:
+        """The same on the device."""
+        if fold not in self._data:
+            train, validation = self._checked(model, fold)
             self._data[fold] = (_on_device(train), _on_device(validation))
         return self._data[fold]
 
     def learn_labels(self, model: MultiTaskModel, fold: int = 0) -> None:
         """Transforms of labels and `loss_weights="data"`, as `fit` does it."""
-        given = self._of_fold(fold)[:3]
-        if not all(layer.adapted for layer in model.task_outputs.values()):
-            targets.adapt(model, *user_data.prepare(model, *given))
-        ruled = [n for n, layer in model.task_outputs.items() if layer.weight_rule]
-        if not ruled:
-            return
-        if fold not in self._shares:
-            arrays = user_data.prepare(model, *given)
-            self._shares[fold] = sources.label_shares(arrays, model.tasks)
-        model.set_task_weights({name: self._shares[fold][name] for name in ruled})
+        train, _ = self._checked(model, fold)
+        learn_labels(model, train, self._shares.setdefault(fold, {}))
 
     def program(
         self,

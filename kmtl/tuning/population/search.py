@@ -13,8 +13,7 @@ from kmtl.training.memory import OutOfMemoryError
 from kmtl.tuning import arguments
 from kmtl.tuning.folds import Folds
 from kmtl.tuning.population import limits
-from kmtl.tuning.population.members import EpochEnd, Member, Trained
-from kmtl.tuning.population.replay import replay
+from kmtl.tuning.population.members import EpochEnd, Member, Trained, replay
 from kmtl.tuning.storage import storage_error
 from kmtl.typing import Callback, Options, Trial, Tuner
 
@@ -84,14 +83,7 @@ class TogetherTrials:
     def fit(
         self, trial: Trial, model: MultiTaskModel, execution: int, options: Options
     ) -> keras.callbacks.History | None:
-        """The history of a trial that has trained; None if it has not.
-
-        Args:
-            trial: The KerasTuner trial.
-            model: Compiled model of it; its variables are replaced.
-            execution: Which training of the trial.
-            options: Arguments of `fit`: `callbacks` and `initial_epoch` count.
-        """
+        """The history of a trial that has trained; None if it has not."""
         trained = self._trained.pop((trial.trial_id, execution), None)
         if trained is None or options.get("initial_epoch"):
             return None
@@ -131,18 +123,11 @@ class TogetherTrials:
     def reason_against(
         self, data: tuple, fit_options: Options, callbacks: Sequence[Callback]
     ) -> str | None:
-        """Why trials train one at a time, or None if they can train together.
-
-        Args:
-            data: `x`, and `y` where it is not in it.
-            fit_options: Arguments of `fit`, `validation_data` among them.
-            callbacks: The callbacks of the search.
-        """
+        """Why trials train one at a time, or None if they can train together."""
         tuner = self.tuner
         if tuner._folds is not None and tuner.may_pause:
             return "with `max_minutes` a search pauses in the middle of its folds"
-        named = {"validation_data", "epochs", "callbacks"}
-        others = set(fit_options) - named
+        others = set(fit_options) - {"validation_data", "epochs", "callbacks"}
         return limits.reason_against_callbacks(callbacks) or limits.reason_against(
             tuner.hypermodel,
             data[0],
