@@ -8,10 +8,15 @@ from kmtl.tuning.conclusion import Conclusion
 from kmtl.tuning.confirm import Confirmation
 from kmtl.tuning.display import SearchTable
 from kmtl.tuning.events import SearchEvent
-from kmtl.tuning.front import Search
 from kmtl.tuning.goals import Constraint, Goal, Pareto
 from kmtl.tuning.hypermodel import HyperModel
-from kmtl.tuning.parts import PerBlock, PerTask
+from kmtl.tuning.parts import (
+    PerBlock,
+    PerTask,
+    TaskWeights,
+    UniformWeights,
+    WeightGrid,
+)
 from kmtl.tuning.ray_workers import Ray
 from kmtl.tuning.space import Space
 from kmtl.tuning.stopping import Asha, Median
@@ -21,8 +26,8 @@ from kmtl.tuning.tuners import (
     GridSearch,
     Hyperband,
     RandomSearch,
+    Search,
 )
-from kmtl.tuning.weights import TaskWeights, UniformWeights, WeightGrid
 
 __all__ = [
     "Asha",

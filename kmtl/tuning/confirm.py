@@ -20,8 +20,7 @@ from kmtl.tuning.feed import is_arrays
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.objective import ParetoObjective, best_epoch
 from kmtl.tuning.population.members import Member
-from kmtl.tuning.progress import rows_of
-from kmtl.tuning.quiet import no_retracing_warnings
+from kmtl.tuning.progress import no_retracing_warnings, rows_of
 from kmtl.tuning.trials import CONFIRMED, ENDED, PRUNED
 from kmtl.typing import (
     Callback,

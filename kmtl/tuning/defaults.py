@@ -9,8 +9,7 @@ from typing import Any
 
 from kmtl._dimensions import Choice, Dimension, Float, Int
 from kmtl.training.schedules import SCHEDULES
-from kmtl.tuning.parts import PerBlock, PerTask
-from kmtl.tuning.weights import TaskWeights, UniformWeights
+from kmtl.tuning.parts import PerBlock, PerTask, TaskWeights, UniformWeights
 
 #: Weightings that cost no more than a plain step and go with any sharing depth.
 WEIGHTINGS = ("equal", "uncertainty", "dwa", "rlw", "famo")

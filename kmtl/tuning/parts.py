@@ -1,8 +1,13 @@
-"""Hyperparameters that every block, or every task, has for itself."""
+"""Dimensions of several numbers: one for every block, one for every task."""
 
 from __future__ import annotations
 
+import abc
 import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from kmtl import _checks
 from kmtl._dimensions import Dimension
@@ -78,3 +83,216 @@ def effective_depths(depths: dict[str, int], blocks: int | None) -> dict[str, in
     cut = {name: min(depth, highest) for name, depth in depths.items()}
     company = sorted(cut.values())[-2] if len(cut) > 1 else highest
     return {name: min(depth, company) for name, depth in cut.items()}
+
+
+# -- task weights ----------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightDimension(Dimension):
+    """What `space["task_weights"]` may be: all tasks' weights together.
+
+    Args:
+        tasks: The tasks' names; filled in by the search space.
+    """
+
+    tasks: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
+
+    def bound_to(self, tasks: tuple[str, ...]) -> WeightDimension:
+        """The same for these tasks."""
+        return dataclasses.replace(self, tasks=tasks)
+
+    @abc.abstractmethod
+    def declare(self, hp: HyperParameters, name: str) -> dict[str, float]:
+        """Enter the weights into `hp` and return them: dict task name -> weight."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskWeights(WeightDimension):
+    """Weights of the tasks on the simplex, spread evenly over their ratios.
+
+    T tasks have T - 1 hyperparameters: `weight_ratio_<task>`, how many times the weight
+    of the first task each other task has, uniform in the logarithm from `low` to
+    `high`. The weights are then scaled to sum to `total`. One parameter per task would
+    leave a direction along which nothing changes, which a Gaussian process would have
+    to learn from trials.
+
+    Args:
+        low: Smallest ratio, > 0. Defaults to 1/10.
+        high: Largest ratio. Defaults to 10.
+        total: What the weights sum to, > 0. Defaults to 1: equal weights are then
+            the builders' `loss_weights="uniform"`.
+        tasks: The tasks' names; filled in by the search space.
+
+    Example:
+
+    >>> import keras_tuner
+    >>> weights = kmtl.tuning.TaskWeights(tasks=("digit", "mask"))
+    >>> hp = keras_tuner.HyperParameters()
+    >>> weights.declare(hp, "task_weights")
+    {'digit': 0.5, 'mask': 0.5}
+    >>> hp.values["weight_ratio_mask"] = 3.0
+    >>> weights.declare(hp, "task_weights")
+    {'digit': 0.25, 'mask': 0.75}
+    """
+
+    low: float = 0.1
+    high: float = 10.0
+    _: dataclasses.KW_ONLY
+    total: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        low = _checks.check_range("low", self.low, 0, 1e30, low_open=True)
+        _checks.check_range("high", self.high, low, 1e30)
+        _checks.check_range("total", self.total, 0, 1e30, low_open=True)
+
+    def declare(self, hp: HyperParameters, name: str) -> dict[str, float]:
+        ratios = [1.0]
+        default = min(max(1.0, self.low), self.high)
+        for task in self.tasks[1:]:
+            ratio = hp.Float(
+                f"weight_ratio_{task}",
+                float(self.low),
+                float(self.high),
+                sampling="log",
+                default=default,
+            )
+            ratios.append(float(ratio))
+        unit = self.total / math.fsum(ratios)
+        return {
+            task: ratio * unit for task, ratio in zip(self.tasks, ratios, strict=True)
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class UniformWeights(WeightDimension):
+    """Weights of the tasks, uniform on the simplex: every mixture is as likely.
+
+    T tasks have T - 1 hyperparameters in [0, 1], `weight_stick_<task>`: the quantile of
+    the part that a task takes of what the tasks before it have left. The last task gets
+    the rest. Unlike `TaskWeights`, it reaches weights of almost 0.
+
+    Args:
+        low: Smallest weight, >= 0, `low * T < total`. Defaults to 0.
+        total: What the weights sum to, > 0. Defaults to 1.
+        tasks: The tasks' names; filled in by the search space.
+
+    Example:
+
+    >>> import keras_tuner
+    >>> weights = kmtl.tuning.UniformWeights(tasks=("digit", "mask"))
+    >>> hp = keras_tuner.HyperParameters()
+    >>> weights.declare(hp, "task_weights")
+    {'digit': 0.5, 'mask': 0.5}
+    >>> hp.values["weight_stick_digit"] = 0.2
+    >>> weights.declare(hp, "task_weights")
+    {'digit': 0.2, 'mask': 0.8}
+    """
+
+    low: float = 0.0
+    _: dataclasses.KW_ONLY
+    total: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _checks.check_range("total", self.total, 0, 1e30, low_open=True)
+        most = self.total / max(len(self.tasks), 1)
+        _checks.check_range("low", self.low, 0, most, high_open=True)
+
+    def declare(self, hp: HyperParameters, name: str) -> dict[str, float]:
+        left = free = self.total - self.low * len(self.tasks)
+        weights = {}
+        for place, task in enumerate(self.tasks[:-1]):
+            others = len(self.tasks) - 1 - place
+            default = 1.0 - (others / (others + 1)) ** others  # equal weights
+            quantile = hp.Float(f"weight_stick_{task}", 0.0, 1.0, default=default)
+            rest = left * (1.0 - float(quantile)) ** (1.0 / others)
+            weights[task] = left - rest
+            left = rest
+        weights[self.tasks[-1]] = left
+        digits = 15 - math.ceil(math.log10(free))  # 0.2, not 0.19999999999999996
+        return {name: round(part, digits) + self.low for name, part in weights.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightGrid(WeightDimension):
+    """Weights of the tasks from a list.
+
+    Args:
+        points: Integer n: all multiples of 1/n above 0 that sum to 1, which are
+            (n - 1 over T - 1) points for T tasks; or a list of dicts task name ->
+            weight, taken as they are.
+        tasks: The tasks' names; filled in by the search space.
+
+    Example:
+
+    >>> grid = kmtl.tuning.WeightGrid(4, tasks=("digit", "mask"))
+    >>> grid.names
+    ('0.25/0.75', '0.5/0.5', '0.75/0.25')
+    """
+
+    points: Any
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.points, (list, tuple)):
+            if not self.points:
+                raise ValueError("`points` must have one point or more. Received: []")
+            for point in self.points:
+                if not isinstance(point, Mapping):
+                    raise TypeError(
+                        "`points` must be an integer or a list of dicts task name -> "
+                        f"weight. Received: {point!r}"
+                    )
+            object.__setattr__(self, "points", tuple(map(_Point, self.points)))
+        else:
+            low = max(len(self.tasks), 1)
+            points = _checks.check_int("points", self.points, low)
+            object.__setattr__(self, "points", points)
+        if self.tasks and len(set(self.names)) != len(self.names):
+            raise ValueError(
+                f"`points` must be distinct. Received: {', '.join(self.names)}"
+            )
+
+    @property
+    def weights(self) -> tuple[dict[str, float], ...]:
+        """All points, as dicts task name -> weight."""
+        if isinstance(self.points, tuple):
+            return tuple(_checked(point, self.tasks) for point in self.points)
+        shares = range(1, self.points - len(self.tasks) + 2)
+        return tuple(
+            dict(zip(self.tasks, [k / self.points for k in point], strict=True))
+            for point in itertools.product(shares, repeat=len(self.tasks))
+            if sum(point) == self.points
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The points' names in tables: the weights in the tasks' order."""
+        return tuple(
+            "/".join(f"{weight:.6g}" for weight in point.values())
+            for point in self.weights
+        )
+
+    def declare(self, hp: HyperParameters, name: str) -> dict[str, float]:
+        names = self.names
+        even = [len(set(point.values())) == 1 for point in self.weights]
+        default = names[even.index(True) if any(even) else 0]
+        chosen = hp.Choice(name, list(names), default=default, ordered=False)
+        return dict(self.weights[names.index(chosen)])
+
+
+class _Point(dict):
+    """A dict that a frozen dataclass can hash."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(tuple(sorted(self.items())))
+
+
+def _checked(point: Mapping[str, float], tasks: Sequence[str]) -> dict[str, float]:
+    _checks.check_task_keys("points", point, tasks)
+    return {
+        task: _checks.check_range(f"points['{task}']", point[task], 0, 1e30)
+        for task in tasks
+    }

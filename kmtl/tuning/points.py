@@ -17,9 +17,14 @@ from kmtl import _checks
 from kmtl._dimensions import Choice
 from kmtl.tuning import study as studies
 from kmtl.tuning.hypermodel import HyperModel
-from kmtl.tuning.parts import PerBlock, PerTask
+from kmtl.tuning.parts import (
+    PerBlock,
+    PerTask,
+    TaskWeights,
+    UniformWeights,
+    WeightGrid,
+)
 from kmtl.tuning.storage import JOURNAL, open_storage
-from kmtl.tuning.weights import TaskWeights, UniformWeights, WeightGrid
 from kmtl.typing import AnyHyperModel, HyperParameters, Oracle, Values
 
 #: Draws of values that were all tried, after which a space counts as exhausted.

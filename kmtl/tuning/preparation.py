@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import keras
+import numpy as np
+from keras import ops
 from keras_tuner.engine.trial import TrialStatus
 
+from kmtl.data.caches import fill_caches
 from kmtl.evaluation import baselines as single_task_baselines
 from kmtl.evaluation import common_scale
 from kmtl.evaluation.common_scale import MEAN_SCORE, WORST_SCORE
 from kmtl.evaluation.delta import LOG_NAME, LOG_NAMES, DeltaM
 from kmtl.training import sources, user_data
-from kmtl.tuning import measurable
 from kmtl.tuning import objective as objectives
 from kmtl.tuning.events import failure_reason
 from kmtl.tuning.trials import PRUNED
@@ -27,6 +32,12 @@ logger = logging.getLogger("kmtl")
 
 #: Where a study keeps the tasks' common scale.
 SCALE = "common_scale"
+#: Logs of callbacks.
+NOT_OF_MODEL = (*LOG_NAMES, MEAN_SCORE, WORST_SCORE)
+#: Rows of the first look at arrays; twice as many of each next one.
+FIRST_ROWS = 32
+#: Batches of a data set without an end that are looked at.
+MOST_BATCHES = 1000
 
 
 def check_first(
@@ -72,7 +83,7 @@ def _measure_scale(
                 f"'{MEAN_SCORE}' needs validation data that can be read twice: arrays, "
                 "or a data set. Received: a stream"
             )
-        batches = measurable.batches_of(validation, steps)
+        batches = batches_of(validation, steps)
         known = common_scale.measure(model, batches).to_dict()
         tuner._study.set_note(SCALE, known)
     tuner.common_scale = common_scale.CommonScale(**known)
@@ -84,7 +95,7 @@ def _check_measurable(
     """Refuse an objective that has no number on the validation data, or in a fold."""
     names = tuner.oracle.objective.names
     scores = objectives.score_logs(tuner.tasks)
-    relative = tuner.oracle.objective.needs(measurable.NOT_OF_MODEL)
+    relative = tuner.oracle.objective.needs(NOT_OF_MODEL)
     of_all = [*names, *scores] if relative else list(names)
     steps, folds = fit_options.get("validation_steps"), tuner._folds
     parts = {"": validation}
@@ -96,7 +107,7 @@ def _check_measurable(
             for i in range(folds.count)
         }
     for where, part in parts.items():
-        lacking = measurable.unmeasurable(model, of_all, part, steps)
+        lacking = unmeasurable(model, of_all, part, steps)
         lost = [name for name in scores if name in lacking]
         if relative and folds is None and len(lost) < len(scores):
             lacking = [name for name in lacking if name in names]
@@ -111,7 +122,7 @@ def _check_measurable(
             raise ValueError(
                 f"The objective '{', '.join(names)}' needs '{name}', which the "
                 f"validation data{where} do not give: "
-                f"{measurable.why(name, part, tuner.tasks)}. Give validation data with "
+                f"{why(name, part, tuner.tasks)}. Give validation data with "
                 "labels of that task, another objective, or fewer folds."
             )
 
@@ -179,3 +190,91 @@ def check_some_completed(tuner: Tuner) -> None:
         + "\n".join(f"  {count} x {why}" for why, count in reasons.most_common())
         + f"\nThe search is in {tuner.project_dir}."
     )
+
+
+# -- what has no number ----------------------------------------------------------------
+
+
+def unmeasurable(
+    model: MultiTaskModel,
+    names: Sequence[str],
+    validation: Data,
+    steps: int | None = None,
+) -> list[str]:
+    """Names of logs that have no number on validation data, whatever the model says.
+
+    The model's metrics see random outputs, batch by batch, until each of them has been
+    a number: most often one small batch.
+    """
+    left = [name for name in dict.fromkeys(names) if name not in NOT_OF_MODEL]
+    losses = {f"val_{task.name}_loss": task for task in model.tasks}
+    draw = np.random.default_rng(0)
+    model.reset_metrics()
+    for x, y, weight in batches_of(validation, steps):
+        if not left:
+            break
+        rows = len(keras.tree.flatten(x)[0])
+        outputs = _random_outputs(model, x, rows, draw)
+        logs = model.compute_metrics(x, y or {}, outputs, weight)
+        found = {f"val_{name}": value for name, value in logs.items()}
+        for name in list(left):
+            if name in losses:
+                _, counts = sources.count_labels((x, y, weight), model.tasks)
+                known = counts[losses[name].name] > 0
+            else:
+                value = ops.convert_to_numpy(found.get(name, 0.0))
+                known = bool(np.isfinite(value))
+            if known:
+                left.remove(name)
+    model.reset_metrics()
+    return left
+
+
+def why(name: str, validation: Data, tasks: Sequence[Any]) -> str:
+    """Why a log has no number, to be put after its name."""
+    owners = [task for task in tasks if name.startswith(f"val_{task.name}_")]
+    if owners:
+        task = max(owners, key=lambda task: len(task.name))
+        _, counts = sources.count_labels(validation, tasks)
+        if not counts[task.name]:
+            return f"they have no label of task '{task.name}'"
+        return (
+            f"it is not defined on the labels of task '{task.name}' there (an AUC, for "
+            "one, needs both classes)"
+        )
+    return "it is NaN there"
+
+
+def _random_outputs(model: MultiTaskModel, x: Inputs, rows: int, draw: Any) -> Any:
+    shapes = {name: tuple(part.shape[1:]) for name, part in model.output.items()}
+    if any(None in shape for shape in shapes.values()):
+        return model(x, training=False)
+    return {
+        name: ops.convert_to_tensor(draw.normal(size=(rows, *shape)).astype("float32"))
+        for name, shape in shapes.items()
+    }
+
+
+def batches_of(data: Data, steps: int | None) -> Iterator[tuple[Any, Any, Any]]:
+    """Parts of validation data, each as `(x, y, sample_weight)`."""
+    if isinstance(data, tuple):
+        rows = len(keras.tree.flatten(data[0])[0])
+        start, size = 0, FIRST_ROWS
+        while start < rows:
+            stop = start + size
+            part = keras.tree.map_structure(
+                lambda a, start=start, stop=stop: None if a is None else a[start:stop],
+                data,
+            )
+            yield keras.utils.unpack_x_y_sample_weight(part)
+            start, size = stop, 2 * size
+        return
+    if sources.is_tf_dataset(data):
+        fill_caches(data)
+        batches = iter(data)
+    else:
+        count = data.num_batches
+        numbers = itertools.count() if count is None else range(count)
+        batches = map(data.__getitem__, numbers)
+    for batch in itertools.islice(batches, steps or MOST_BATCHES):
+        yield keras.utils.unpack_x_y_sample_weight(batch)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -232,3 +234,18 @@ def rows_of(history: keras.callbacks.History) -> list[dict[str, float]]:
         }
         for epoch in range(epochs)
     ]
+
+
+@contextlib.contextmanager
+def no_retracing_warnings() -> Iterator[None]:
+    """TensorFlow advises against tracing again, which new models need."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "triggered tf.function retracing" not in record.getMessage()
+
+    tensorflow = logging.getLogger("tensorflow")
+    tensorflow.addFilter(keep)
+    try:
+        yield
+    finally:
+        tensorflow.removeFilter(keep)

@@ -22,9 +22,8 @@ from kmtl.tuning.conclusion import Conclusion, conclude
 from kmtl.tuning.confirm import Confirmation, confirm
 from kmtl.tuning.events import failure_reason
 from kmtl.tuning.hypermodel import HyperModel
-from kmtl.tuning.parts import PerBlock
+from kmtl.tuning.parts import PerBlock, WeightDimension
 from kmtl.tuning.space import Space
-from kmtl.tuning.weights import WeightDimension
 from kmtl.typing import (
     AnyHyperModel,
     Callbacks,

@@ -25,8 +25,7 @@ from kmtl.tuning.checkpoints import Checkpoints
 from kmtl.tuning.events import SearchEvent, failure_reason
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.population import TogetherTrials
-from kmtl.tuning.progress import TrialCallback, TrialRun
-from kmtl.tuning.quiet import no_retracing_warnings
+from kmtl.tuning.progress import TrialCallback, TrialRun, no_retracing_warnings
 from kmtl.tuning.results import SearchResults
 from kmtl.tuning.stopping import automatic_rule
 from kmtl.tuning.storage import storage_error

@@ -12,7 +12,7 @@ from kmtl.sharing import HardSharing
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_unique_tasks
 from kmtl.tuning import components, defaults
-from kmtl.tuning.parts import PerBlock, PerTask
+from kmtl.tuning.parts import PerBlock, PerTask, WeightDimension, WeightGrid
 from kmtl.tuning.signature import (
     BLOCK_ARGUMENTS,
     COMPILE_NAMES,
@@ -21,7 +21,6 @@ from kmtl.tuning.signature import (
     TASK_WEIGHTS,
     Signature,
 )
-from kmtl.tuning.weights import WeightDimension, WeightGrid
 from kmtl.typing import HyperParameters, Values
 
 #: Dimensions that a space has by default, in the order they are tried and shown.
