@@ -267,17 +267,7 @@ class StudyOracle(StudyTrials):
         )
 
     def report(self, trial_id: str, epoch: int, logs: Logs, execution: int = 0) -> bool:
-        """Keep an epoch's logs.
-
-        Args:
-            trial_id: The trial.
-            epoch: Its epoch, from 0.
-            logs: Dict name -> number.
-            execution: Which training of the trial this is, from 0.
-
-        Returns:
-            Whether the trial may go on: no other process has taken it over.
-        """
+        """Keep an epoch's logs (from 0); False if another process has the trial."""
         number = int(trial_id)
         row = {name: float(value) for name, value in logs.items()}
         try:

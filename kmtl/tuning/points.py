@@ -38,16 +38,10 @@ WARM_TRIALS = 5
 def hyperparameters_of(
     hypermodel: AnyHyperModel, space: Any, values: Values
 ) -> dict[str, Any]:
-    """Values of a space as those of its hyperparameters.
+    """Values of a space as those of its hyperparameters, checked.
 
-    Args:
-        hypermodel: The hypermodel.
-        space: Its KerasTuner hyperparameters.
-        values: Dict of hyperparameters or, for a `kmtl.HyperModel`, of what its builder
-            receives: `{"units": (32, 32), "task_weights": {"digit": 0.2, ...}}`.
-
-    Raises:
-        ValueError: for unknown names, and values outside their range.
+    Of a `kmtl.HyperModel` also what its builder receives: `{"units": (32, 32),
+    "task_weights": {"digit": 0.2, ...}}`.
     """
     known = {hp.name: hp for hp in space.space}
     dimensions: Mapping[str, Any] = {}
@@ -72,11 +66,7 @@ def hyperparameters_of(
 
 
 def enqueue(oracle: Oracle, values: Values) -> int | None:
-    """Let a trial wait with these values; the rest is drawn at random.
-
-    Returns:
-        Its number; None if there is a trial of these values already.
-    """
+    """Let a trial wait with these values, the rest at random; None if there is one."""
     every = oracle.study.trials()
     oracle.refresh()
     space = oracle.get_space()
@@ -95,12 +85,6 @@ def first_values(space: Any) -> list[dict[str, Any]]:
 
     The defaults, and where their tasks share blocks but need not, the same without:
     what single-task models reach, below which no search has to end.
-
-    Args:
-        space: `keras_tuner.HyperParameters`.
-
-    Returns:
-        Values as the study has them.
     """
     usual = default_values(space)
     apart = {}
@@ -151,12 +135,7 @@ def random_values(
 
 
 def warm_points(source: Any, space: Any) -> list[dict[str, Any]]:
-    """The best points of an earlier search that this space has too, best first.
-
-    Args:
-        source: A tuner of kmtl, or the project folder of one.
-        space: The KerasTuner hyperparameters of the new search.
-    """
+    """The best points of an earlier search that this space has too, best first."""
     if isinstance(source, (str, os.PathLike)):
         folder = Path(source)
         if not (folder / JOURNAL).is_file():
