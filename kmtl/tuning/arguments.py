@@ -211,11 +211,7 @@ def check_measured_on(baselines: Any, validation_data: Data) -> None:
 
 
 def refuse_test_split(*parts: Any) -> None:
-    """Refuse a `kmtl.data.Split` called `"test"`: what is chosen on it is not tested.
-
-    Raises:
-        ValueError: saying what to give instead.
-    """
+    """Refuse the split called `"test"`: what is chosen on it is not tested."""
     for data in parts:
         if is_split(data) and getattr(data, "name", "") == "test":
             raise ValueError(

@@ -53,17 +53,11 @@ NOT_AGAIN = ("validation_data", "epochs", "callbacks", "verbose")
 
 
 class SearchTuner(TrialRunner):
-    """Base class of `RandomSearch`, `BayesianOptimization`, `GridSearch`, `Hyperband`.
+    """Base class of `Search` and of the tuners with KerasTuner's names.
 
-    Args:
-        oracle_class: The `StudyOracle` that proposes trials.
-        settings: Arguments of that oracle alone.
-        fixed_settings: Names of those that may not change when a search goes on.
-        hypermodel: A `kmtl.HyperModel`, or a function or `keras_tuner.HyperModel` that
-            builds a compiled `kmtl.MultiTaskModel` from `hp`.
-        objective, baselines, seed, listener, storage, pruner, max_minutes, warm_start,
-        keep_checkpoints, workers, recycle_after, population, max_drop, **options: See
-            `kmtl.RandomSearch`.
+    `oracle_class` proposes trials, with arguments of its own in `settings`, of which
+    `fixed_settings` may not change when a search goes on. The rest is as for
+    `kmtl.RandomSearch`.
     """
 
     _folds: Folds | None = None

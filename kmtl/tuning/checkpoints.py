@@ -37,11 +37,7 @@ def weights_of(model: MultiTaskModel) -> list[np.ndarray]:
 
 
 class Checkpoints:
-    """The checkpoints of a search, in a folder per trial.
-
-    Args:
-        project: Function that gives the project folder.
-    """
+    """The checkpoints of a search, in a folder per trial."""
 
     def __init__(self, project: Callable[[], str]):
         self._project = project

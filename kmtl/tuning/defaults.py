@@ -75,13 +75,9 @@ def from_word(name: str, given: Any) -> Any:
 def begun(dimension: Int | Float, usual: Any) -> Int | Float:
     """A range with a default, where a search begins.
 
-    Args:
-        dimension: The range, without a default of its own.
-        usual: What holds where nothing is searched; anything but a number is unknown.
-
-    Returns:
-        The range, which begins at the usual value, or at its end nearest to it; at its
-        middle (of the logarithm, on a log scale) where none is known.
+    At the `usual` value, which holds where nothing is searched, or the end of the range
+    nearest to it; where that is no number, at the middle (of the logarithm, on a log
+    scale).
     """
     low, high = dimension.low, dimension.high
     if isinstance(usual, bool) or not isinstance(usual, (int, float)):

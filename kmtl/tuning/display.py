@@ -231,12 +231,7 @@ class SearchTable:
 def shown(tuner: Tuner, verbose: Verbose) -> Iterator[Any]:
     """Show a search while the block runs, if nobody else does.
 
-    Args:
-        tuner: The tuner; without a listener it has a `SearchTable` meanwhile.
-        verbose: As for `search`.
-
-    Yields:
-        The `verbose` that is left for `fit`.
+    Gives the `verbose` that is left for `fit`.
     """
     own = verbose != 0 and tuner.listener is None
     bars = own and verbose != "auto"  # of `fit`, between which a trial is a line

@@ -69,11 +69,7 @@ class Folds:
         self._parts: dict[int, tuple[tuple, tuple]] = {}
 
     def part(self, index: int) -> tuple[tuple, tuple]:
-        """Training and validation data where fold `index` is left out of training.
-
-        Returns:
-            `((x, y, sample_weight), (x, y[, sample_weight]))`.
-        """
+        """`((x, y, sample_weight), (x, y[, sample_weight]))`, this fold left out."""
         if index not in self._parts:
             inside = self.rows[index]
             outside = np.sort(
@@ -108,11 +104,7 @@ def check_folds(
     confirm: int | None = None,
     plan: Any = None,
 ) -> int:
-    """The number of executions of a trial in a search with so many folds.
-
-    Raises:
-        ValueError: for what does not go with folds.
-    """
+    """The number of executions of a trial in a search with so many folds."""
     folds = _checks.check_int("folds", folds, 2)
     if validation_data is not None:
         raise ValueError(

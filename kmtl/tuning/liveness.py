@@ -30,16 +30,12 @@ _ID = re.compile(r"[0-9a-f]{12}")
 
 
 class Owner:
-    """This process as one that trains trials.
+    """This process as one that trains trials, or several at a time (`together`).
 
     A process of the same machine is dead once the lock on its file is free, which the
     system releases when it ends, however it ends; it removes the file when it ends in
     order. Where that cannot be seen, as on other machines, it lives by its signs of
     life in the study, on this machine's clock.
-
-    Args:
-        folder: The project folder.
-        together: Whether it trains several trials at a time.
     """
 
     def __init__(self, folder: Path, together: bool = False):
@@ -74,11 +70,7 @@ class Owner:
         self._thread.start()
 
     def end(self, finished: bool = True) -> None:
-        """Own nothing any more.
-
-        Args:
-            finished: Whether in order; else it leaves what a killed process leaves.
-        """
+        """Own nothing any more; unless `finished`, leave what a kill leaves."""
         if self._lock is None:
             return
         self._stop.set()
@@ -98,13 +90,7 @@ class Owner:
     # -- others -----------------------------------------------------------------------
 
     def lives(self, number: int, record: Any, beat: Any) -> bool:
-        """Whether the process that trains a trial still does.
-
-        Args:
-            number: Of the trial.
-            record: The owner's `record`, as the trial has it.
-            beat: The trial's last sign of life.
-        """
+        """Whether the process still lives that a trial notes as its owner."""
         seen = self.seen(record)
         if seen is not None:
             return seen == "lives"
@@ -118,11 +104,9 @@ class Owner:
         return now - since < GRACE_SECONDS
 
     def seen(self, record: Any) -> str | None:
-        """What the lock of a process says.
+        """What the lock of a process says: `"lives"`, `"killed"` or `"ended"`.
 
-        Returns:
-            `"lives"`; `"killed"`; `"ended"`, if it removed its lock, or somebody did;
-            None if nothing can be seen from here.
+        The last if it removed its lock, or somebody did; None if nothing can be seen.
         """
         name = _lock_name(record)
         if name is None or not locks_work():

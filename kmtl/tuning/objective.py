@@ -327,11 +327,7 @@ def with_floor(objective: SearchObjective, max_drop: float | None) -> SearchObje
 
 
 def check_logged(objective: keras_tuner.Objective, logs: Logs, where: str) -> None:
-    """Refuse an objective that training does not log.
-
-    Raises:
-        keras_tuner.errors.FatalValueError: which ends a search at once.
-    """
+    """Refuse an objective that training does not log, and end the search."""
     for name in getattr(objective, "names", (objective.name,)):
         if name not in logs:
             raise keras_tuner.errors.FatalValueError(

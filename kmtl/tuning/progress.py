@@ -27,12 +27,7 @@ CHECKPOINT_SHARE = 0.05
 
 
 class TrialRun:
-    """A trial in this process.
-
-    Args:
-        tuner: The tuner.
-        trial: The KerasTuner trial.
-    """
+    """A trial in this process."""
 
     def __init__(self, tuner: Tuner, trial: Trial):
         self.tuner = tuner
@@ -118,9 +113,7 @@ class TrialRun:
 class TrialCallback(keras.callbacks.Callback):
     """Reports a training epoch by epoch. The last of the callbacks.
 
-    Args:
-        run: The `TrialRun`.
-        callbacks: The other callbacks, whose counters a checkpoint keeps.
+    A checkpoint keeps the counters of the others.
     """
 
     def __init__(self, run: TrialRun, callbacks: Sequence[Callback]):
@@ -201,10 +194,9 @@ class TrialCallback(keras.callbacks.Callback):
 
 
 def _check_finite(row: Mapping[str, float], epoch: int) -> None:
-    """Refuse an epoch whose total losses are no numbers (no label counts as 0).
+    """Refuse an epoch whose total losses are no numbers, as `fit` does in between.
 
-    Raises:
-        NonFiniteError: as `fit` does for what happens in training.
+    (No label counts as 0.)
     """
     for name in ("loss", "val_loss"):
         if not math.isfinite(row.get(name, 0.0)):

@@ -91,11 +91,7 @@ def _import_ray() -> ModuleType:
 
 
 def check_cluster(tuner: Tuner) -> None:
-    """Connect to the cluster, if the tuner's workers are on one.
-
-    Raises:
-        ValueError: if its machines do not all reach the tuner's storage.
-    """
+    """Connect to the cluster, if the tuner's workers are on one that can do."""
     if not isinstance(tuner.workers, Ray):
         return
     ray = _import_ray()
@@ -110,12 +106,7 @@ def _alive(nodes: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def check_storage_reach(storage: str | None, hosts: Iterable[str]) -> None:
-    """Refuse a storage of one machine for a search on several.
-
-    Args:
-        storage: As a tuner has it.
-        hosts: Names of the machines.
-    """
+    """Refuse a storage of one machine for a search on several."""
     hosts = sorted(hosts)
     if len(hosts) == 1:
         return
@@ -162,13 +153,7 @@ def workers_of(tuner: Tuner, job: Mapping[str, Any]) -> Workers:
 
 
 class RayWorkers(Workers):
-    """The workers of one call of `search`, on a cluster.
-
-    Args:
-        tuner: The tuner.
-        wanted: How many, and what each of them takes.
-        job: What they do, as `kmtl.tuning.worker` reads it.
-    """
+    """The workers of one call of `search`, on a cluster."""
 
     def __init__(self, tuner: Tuner, wanted: Ray, job: Mapping[str, Any]):
         self._ray = ray = _import_ray()
@@ -259,11 +244,7 @@ class RayWorkers(Workers):
 class Place:
     """An actor with its process, under the names that `subprocess.Popen` has for it.
 
-    Args:
-        ray: The package.
-        actor: The actor.
-        started: What its `run` will return.
-        found: What its `where` will return.
+    `started` and `found` are what its `run` and its `where` will return.
     """
 
     def __init__(self, ray: ModuleType, actor: Any, started: Any, found: Any):
@@ -352,10 +333,8 @@ def _actor_class() -> type:
         def run(
             self, number: int, job: bytes, log: str, defaults: dict, source: str
         ) -> tuple[int, bytes, str]:
-            """Run a worker until it ends.
-
-            Returns:
-                Its status, its standard output, and the end of its log.
+            """Its status, its standard output and the end of its log, once it has
+            ended.
             """
             import os
             import subprocess

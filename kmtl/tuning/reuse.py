@@ -70,12 +70,7 @@ class ModelPool:
         self._entries: OrderedDict[Any, _Entry] = OrderedDict()
 
     def model(self, hypermodel: AnyHyperModel, values: Values) -> MultiTaskModel:
-        """A compiled model, equal to a new one. It is the pool's: take it in turn.
-
-        Args:
-            hypermodel: A `kmtl.HyperModel` for which `reason_against` has none.
-            values: Values of its space.
-        """
+        """A compiled model, equal to a new one. It is the pool's: take it in turn."""
         arguments = hypermodel.builder_arguments(values)
         options = hypermodel.compile_arguments(values)
         # A batch size has its own number of steps per execution, which is traced.

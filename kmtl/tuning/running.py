@@ -76,12 +76,8 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
     def work(self, job: Mapping[str, Any], parent: int) -> bool:
         """Train trials of a search that another process leads.
 
-        Args:
-            job: As `kmtl.tuning.workers.job_of` makes it.
-            parent: Identifier of that process.
-
-        Returns:
-            Whether nothing is left to begin; False after `job["recycle_after"]` trials.
+        Returns whether nothing is left to begin: not after `job["recycle_after"]`
+        trials.
         """
         self._parent = parent
         self._trials_left = job["recycle_after"]
@@ -252,9 +248,8 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
     def verdict(self, trial_id: str, epoch: int, execution: int) -> str | None:
         """Whether a training ends after an epoch (from 0) that is not its last.
 
-        Returns:
-            `"prune"` for a hopeless trial, `"pause"` if it goes on in a later search,
-            `"lost"` if another process has taken it over.
+        `"prune"` for a hopeless trial, `"pause"` if it goes on in a later search,
+        `"lost"` if another process has taken it over.
         """
         if self.replays(trial_id):
             return self._together.verdict(trial_id, epoch)
@@ -309,11 +304,7 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
         )
 
     def load_model(self, trial: Trial) -> MultiTaskModel:
-        """A trial's model with the weights of its best epoch.
-
-        Raises:
-            FileNotFoundError: if they were not kept.
-        """
+        """A trial's model with the weights of its best epoch, if they were kept."""
         model = self.built(trial.hyperparameters)
         self.checkpoints.load(trial.trial_id, model)
         return model

@@ -34,12 +34,7 @@ STANDS_FOR = {
 
 
 class Signature:
-    """A builder, with the arguments that are settled.
-
-    Args:
-        builder: Callable that returns a model from keyword arguments.
-        fixed: The arguments that no trial changes.
-    """
+    """A builder, and the arguments that no trial changes."""
 
     def __init__(self, builder: Callable[..., Any], fixed: Values):
         self.fixed = dict(fixed)

@@ -28,12 +28,7 @@ class Rule(abc.ABC):
 
     @abc.abstractmethod
     def stops(self, oracle: Oracle, trial_id: str) -> bool:
-        """Whether the trial is hopeless, after its last epoch.
-
-        Args:
-            oracle: The `StudyOracle`, with the curves of all trials.
-            trial_id: The trial.
-        """
+        """Whether the trial is hopeless, after its last epoch, beside the oracle's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,11 +162,7 @@ class Brackets(Rule):
 
 
 class OptunaRule(Rule):
-    """A pruner of Optuna, for one objective.
-
-    Args:
-        pruner: The `optuna.pruners.BasePruner`.
-    """
+    """A pruner of Optuna, for one objective."""
 
     def __init__(self, pruner: Any):
         self.pruner = pruner

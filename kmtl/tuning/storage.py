@@ -34,21 +34,10 @@ SQLITE_TIMEOUT = 60.0
 
 
 def open_storage(storage: str | os.PathLike[str] | None, folder: Path) -> BaseStorage:
-    """An Optuna storage.
+    """The Optuna storage of that URL, or journal file; None: the journal in `folder`.
 
     optuna-dashboard opens it as it is: `optuna-dashboard sqlite:///search.db`, or
     `optuna-dashboard FOLDER/study.journal`.
-
-    Args:
-        storage: None for a journal file in `folder`, the path of a journal file, or an
-            SQLAlchemy URL: `"sqlite:///search.db"`, `"postgresql://..."`,
-            `"mysql://..."`.
-        folder: The project folder.
-
-    Raises:
-        DamagedFileError: if the journal is damaged.
-        StorageError: if the database cannot be opened.
-        ImportError: from SQLAlchemy, for a database whose driver is not installed.
     """
     if optuna.logging.get_verbosity() == optuna.logging.INFO:
         # Its default reports every trial to the terminal, over our own table.
@@ -125,9 +114,6 @@ class DurableJournal(BaseJournalBackend):
 
     Optuna's own leaves a torn last line, onto which the next entry is glued, and a lock
     file that the next process waits for.
-
-    Args:
-        path: The file; made when it is not there.
     """
 
     REMEDY = (

@@ -33,12 +33,9 @@ WARM = f"{PREFIX}warm"
 
 
 class SearchStudy:
-    """Reads and writes a study. A trial is known by its number in the study.
+    """Reads and writes a study, which is made when it is not there.
 
-    Args:
-        storage: The Optuna storage.
-        name: Name of the study; made when it is not there.
-        directions: `"min"` or `"max"` per objective.
+    A trial is known by its number in the study.
     """
 
     def __init__(self, storage: BaseStorage, name: str, directions: Sequence[str]):
@@ -93,11 +90,7 @@ class SearchStudy:
         return number
 
     def set(self, number: int, key: str, value: Any) -> None:
-        """Note something of a trial.
-
-        Raises:
-            optuna.exceptions.UpdateFinishedTrialError: if it has ended.
-        """
+        """Note something of a trial that has not ended."""
         self.storage.set_trial_system_attr(self._id_of(number), f"{PREFIX}{key}", value)
 
     def set_constraints(self, number: int, violations: Mapping[str, float]) -> None:
@@ -236,11 +229,10 @@ def distribution(hp: HyperParameters) -> Distribution | None:
 def encode(
     space: Any, values: Values
 ) -> tuple[dict[str, Any], dict[str, BaseDistribution], dict[str, Any]]:
-    """KerasTuner's values as Optuna's parameters.
+    """KerasTuner's values as Optuna's parameters, and their distributions.
 
-    Returns:
-        The parameters, their distributions, and all values that a trial has: plain
-        Python, within their bounds, which rounding may have left.
+    And all values that a trial has: plain Python, within their bounds, which rounding
+    may have left.
     """
     params: dict[str, Any] = {}
     distributions: dict[str, BaseDistribution] = {}

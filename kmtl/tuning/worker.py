@@ -26,9 +26,8 @@ MOST_BYTES = 8000
 def main() -> int:
     """Work on a job until the search ends.
 
-    Returns:
-        Exit status: 0 where nothing is left to do, `RECYCLED`, or 1 for an error that
-        ends the search; its text goes to the standard output then.
+    Returns an exit status: 0 where nothing is left to do, `RECYCLED`, or 1 for an error
+    that ends the search; its text goes to the standard output then.
     """
     with os.fdopen(os.dup(1), "wb") as answer:
         os.dup2(2, 1)  # what is printed goes to the log

@@ -38,13 +38,7 @@ LOG_LINES = 20
 
 
 class Workers:
-    """The workers of one call of `search`.
-
-    Args:
-        tuner: The tuner.
-        count: How many processes.
-        job: What they do, as `kmtl.tuning.worker` reads it.
-    """
+    """The workers of one call of `search`: `count` processes that do `job`."""
 
     def __init__(self, tuner: Tuner, count: int, job: Mapping[str, Any]):
         self.tuner = tuner
@@ -61,12 +55,7 @@ class Workers:
         self._job = _pickled(job)
 
     def run(self) -> None:
-        """Work until the search ends.
-
-        Raises:
-            RuntimeError: with the reason, if a worker ends the search, or workers die
-                again and again.
-        """
+        """Work until the search ends, or a worker says why not, or too many die."""
         try:
             for number in range(self.count):
                 self._start(number)
@@ -175,12 +164,7 @@ def _last_words(process: Any) -> str:
 
 
 class Watch:
-    """Tells a tuner's listener and display what the study says of its workers.
-
-    Args:
-        tuner: The tuner.
-        epochs: Epochs of a trial.
-    """
+    """Tells a tuner's listener and display what the study says of its workers."""
 
     def __init__(self, tuner: Tuner, epochs: int | None):
         self.tuner = tuner
@@ -193,11 +177,7 @@ class Watch:
         }
 
     def look(self) -> bool:
-        """Tell what is new.
-
-        Returns:
-            Whether a trial has ended or gone on.
-        """
+        """Tell what is new: whether a trial has ended or gone on."""
         tuner, news = self.tuner, False
         tuner.oracle.refresh()
         for trial_id, trial in list(tuner.oracle.trials.items()):
@@ -233,12 +213,7 @@ class Watch:
 
 
 def job_of(tuner: Tuner, search: Mapping[str, Any]) -> dict[str, Any]:
-    """What workers need to know.
-
-    Args:
-        tuner: The tuner.
-        search: Arguments of KerasTuner's loop: `data`, and those of `fit`.
-    """
+    """What workers need to know, beside the arguments of KerasTuner's loop."""
     given = dict(tuner._made_with)
     for name in ("overwrite", "warm_start", "listener", "workers", "max_minutes"):
         given.pop(name, None)  # the search's, not a worker's

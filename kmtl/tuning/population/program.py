@@ -51,15 +51,8 @@ class Program:
 
     The step is the model's own `train_step`, mapped over trials and scanned over
     batches, so losses, masks, weightings, regularisers and metrics are those of `fit`.
-
-    Args:
-        model: Compiled model of the structure; its optimizer is built.
-        train: `(x, y, sample_weight)`, arrays on the device, `fit`'s form.
-        validation: The same, or None.
-        batch_size: Rows per step.
-        validation_batch_size: Rows per batch of validation, as in `fit`.
-        shared_order: All trials see the rows in the same order.
-        plan: Draws the rows of a mixture; None takes each once.
+    Data are `(x, y, sample_weight)` on the device; with `shared_order` all trials see
+    the rows in the same order.
     """
 
     def __init__(
@@ -119,9 +112,8 @@ class Program:
     def order(self, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Row numbers of an epoch in the order of `ShuffledBatches`, in batches.
 
-        Returns:
-            `(steps, batch_size)`, filled up at the end, plus the rows of a last short
-            batch that is not filled up, `(rest,)`.
+        `(steps, batch_size)`, filled up at the end, and the rows of a last short batch
+        that is not filled up, `(rest,)`.
         """
         rows = epoch_order(self.plan, self._given, seed, epoch, self.batch_size)
         scanned = _filled(rows[: self.rows - self.rest], self.steps, self.batch_size)

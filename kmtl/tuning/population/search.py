@@ -24,18 +24,14 @@ logger = logging.getLogger("kmtl")
 
 
 class TogetherTrials:
-    """The loop over a tuner's trials: several at a time, trained together.
+    """The loop over a tuner's trials: `size` at a time, trained together.
 
     While they train, every epoch goes into the study, to the listener and to the rule
     that stops hopeless trials. Everything else (best epochs, checkpoints, failures) is
     the tuner's, which is told of each trial's epochs afterwards, as if `fit` ran. What
-    cannot train together trains one at a time.
+    cannot train together trains one at a time. Without a size, it suits the model.
 
     A kill loses the epochs of the trials that were training together: they begin again.
-
-    Args:
-        tuner: A `SearchTuner`, whose `build_and_fit` asks `fit` first.
-        size: Trials to take at a time, >= 1. None: as many as suit the model.
     """
 
     def __init__(self, tuner: Tuner, size: int | None = None):
