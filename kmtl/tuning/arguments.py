@@ -36,20 +36,7 @@ from kmtl.typing import (
 RECOMPILING = ("optimizer", "loss", "metrics")
 #: Environment variable with which KerasTuner looks for its chief.
 CHIEF = "KERASTUNER_ORACLE_IP"
-TUNER_OPTIONS = (
-    "objective",
-    "baselines",
-    "seed",
-    "listener",
-    "storage",
-    "pruner",
-    "max_minutes",
-    "warm_start",
-    "keep_checkpoints",
-    "workers",
-    "recycle_after",
-    "population",
-    "max_drop",
+KERAS_TUNER_OPTIONS = (
     "directory",
     "project_name",
     "overwrite",
@@ -122,7 +109,7 @@ def describe(hypermodel: AnyHyperModel) -> Config:
 
 
 def check_options(options: Options, own: Collection[str]) -> None:
-    """Refuse options that no tuner takes; `own` are further arguments of this one."""
+    """Refuse options that no tuner takes; `own` are the names of kmtl's."""
     if CHIEF in os.environ:
         raise RuntimeError(
             "kmtl's tuners need no chief of KerasTuner: run the same program on every "
@@ -137,7 +124,7 @@ def check_options(options: Options, own: Collection[str]) -> None:
                 "losses and metrics belong to the tasks. "
                 f"Received: {name}={options[name]!r}"
             )
-        known = (*TUNER_OPTIONS, *ORACLE_OPTIONS, *own)
+        known = (*KERAS_TUNER_OPTIONS, *ORACLE_OPTIONS, *own)
         if name not in known:
             raise TypeError(_checks.unknown_name("argument", name, known))
     overwrite = bool(options.get("overwrite"))

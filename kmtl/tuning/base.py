@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -101,7 +102,8 @@ class SearchTuner(TrialRunner):
             **settings,
             **options,
         }
-        arguments.check_options(options, settings)
+        own = inspect.getfullargspec(SearchTuner.__init__).kwonlyargs
+        arguments.check_options(options, [*own, *settings])
         if hypermodel is None:
             raise TypeError("`hypermodel` must be a kmtl.HyperModel. Received: None")
         self.tasks = arguments.tasks_of(hypermodel)

@@ -14,7 +14,7 @@ from keras_tuner.engine.trial import TrialStatus
 from kmtl.evaluation.delta import LOG_NAME
 from kmtl.tuning import points
 from kmtl.tuning.objective import ParetoObjective, SearchObjective, trial_logs
-from kmtl.typing import HyperParameters, Trial, Tuner
+from kmtl.typing import Trial, Tuner
 
 #: Standard deviations of a difference that chance explains.
 BEYOND = 2.0
@@ -67,32 +67,38 @@ def conclude(tuner: Tuner) -> Conclusion | None:
     best = ranked[0]
     fresh = oracle.study.note("fresh") or {}
     sharing = _sharing(tuner, best, fresh.get(best.trial_id))
-    name = str(objective.goals[0].name)
-    usual = _has_defaults(oracle.get_space(), first)
+    had = first.hyperparameters.values
+    usual = all(
+        points.same_value(value, had.get(name, value))
+        for name, value in points.default_values(oracle.get_space()).items()
+    )
     which = "which had the defaults" if usual else "whose values were given"
     if best is first:
         text = (
-            f"No trial was better than the first, {first.trial_id}, {which}: "
-            "the space holds nothing better, or so many trials do not find it"
+            f"No trial was better than the first, {first.trial_id}, {which}: the space "
+            f"holds nothing better, or so many trials do not find it.{sharing}"
         )
-        text = f"{text}.{sharing}"
         return Conclusion(best.trial_id, first.trial_id, 0.0, None, text)
-    pair = [best.trial_id, first.trial_id]
-    if all(trial_id in fresh for trial_id in pair):
-        samples = [[_value(objective, row) for row in fresh[i]] for i in pair]
+    pair = best, first
+    if all(trial.trial_id in fresh for trial in pair):
+        rows = [fresh[trial.trial_id] for trial in pair]
         where = "on fresh seeds"
     else:
-        samples = [_executions(tuner, objective, trial) for trial in (best, first)]
+        rows = [tuner._best_epochs(trial) or [trial_logs(trial)] for trial in pair]
         where = "in the search"
+    samples = [[_value(objective, row) for row in part] for part in rows]
     if any(not values or not all(map(math.isfinite, values)) for values in samples):
         return None
     means = [statistics.fmean(values) for values in samples]
     sign = 1.0 if objective.goals[0].direction == "max" else -1.0
     gain = sign * (means[0] - means[1])
-    noise = _noise(samples, _curve(tuner, objective, first))
+    curve = [
+        _value(objective, row) for part in tuner._trainings(first)[:1] for row in part
+    ]
+    noise = _noise(samples, curve)
     found = Conclusion(best.trial_id, first.trial_id, gain, noise, "")
     about = "noise unknown" if noise is None else f"noise about {noise:.2g}"
-    numbers = f"{name} {means[0]:.4g} against {means[1]:.4g} {where}, {about}"
+    numbers = f"{objective.goals[0].name} {means[0]:.4g} against {means[1]:.4g} {where}, {about}"
     other = f"the first, {first.trial_id}, {which}"
     if _broken(objective, first) and not _broken(objective, best):
         text = (
@@ -140,29 +146,8 @@ def _sharing(tuner: Tuner, best: Trial, fresh: Sequence[Any] | None) -> str:
     return f" Sharing pays: it is better than separate nets by {gain:.2g} % (Δm)."
 
 
-def _has_defaults(space: HyperParameters, trial: Trial) -> bool:
-    """Whether a trial's values are the defaults, up to how a storage rounds them."""
-    values = trial.hyperparameters.values
-    return all(
-        points.same_value(value, values.get(name, value))
-        for name, value in points.default_values(space).items()
-    )
-
-
 def _value(objective: SearchObjective, logs: Mapping[str, float]) -> float:
     return objective.values(logs)[0] if objective.has_value(logs) else math.nan
-
-
-def _executions(tuner: Tuner, objective: SearchObjective, trial: Trial) -> list[float]:
-    """The objective in each of a trial's trainings."""
-    best = [tuner._best(curve) for curve in tuner._executions(trial.trial_id)]
-    values = [_value(objective, row) for row in best]
-    return values or [_value(objective, trial_logs(trial))]
-
-
-def _curve(tuner: Tuner, objective: SearchObjective, trial: Trial) -> list[float]:
-    curves = tuner._executions(trial.trial_id)
-    return [_value(objective, row) for row in curves[0]] if curves else []
 
 
 def _broken(objective: SearchObjective, trial: Trial) -> bool:

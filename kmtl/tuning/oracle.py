@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from kmtl.tuning import points
 from kmtl.tuning import study as studies
 from kmtl.tuning.liveness import GRACE_SECONDS, Owner
+from kmtl.tuning.objective import trial_logs
 from kmtl.tuning.stopping import Brackets, Rule
 from kmtl.tuning.study import SearchStudy, noted
 from kmtl.tuning.trials import PRUNED, StudyTrials
@@ -320,10 +321,7 @@ class StudyOracle(StudyTrials):
         metrics = {}
         if trial.status in (TrialStatus.COMPLETED, PRUNED):
             self.score_trial(trial)
-            metrics = {
-                name: float(history.get_history()[-1].mean())
-                for name, history in trial.metrics.metrics.items()
-            }
+            metrics = trial_logs(trial)
             if math.isnan(trial.score):
                 trial.status = TrialStatus.INVALID
         if not self.is_mine(trial.trial_id):

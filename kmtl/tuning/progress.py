@@ -41,11 +41,8 @@ class TrialRun:
         #: Epochs of a training, where they are known.
         self.epochs: int | None = None
         self.lengths: dict[str, int] = {}
-        self.pruned = False
-        #: Put off for a later search, or another process.
-        self.interrupted = False
-        #: Another process has it.
-        self.lost = False
+        #: What ended it before its last epoch, as `TrialRunner.verdict` says it.
+        self.verdict: str | None = None
         self.progress: Checkpoint | None = tuner.checkpoints.progress(trial.trial_id)
         if self.progress is not None:
             self._go_on(self.progress)
@@ -68,9 +65,9 @@ class TrialRun:
         return len(self.results)
 
     @property
-    def stopped(self) -> bool:
-        """Whether the trial trains no further here."""
-        return self.pruned or self.interrupted or self.lost
+    def goes_on(self) -> bool:
+        """Whether it trains no further here, but later or in another process."""
+        return self.verdict in ("pause", "lost")
 
     def finish_execution(self, results: Any) -> None:
         """Take in what `HyperModel.fit` returned."""
@@ -140,18 +137,16 @@ class TrialCallback(keras.callbacks.Callback):
         _check_finite(row, epoch)
         run.rows.append(row)
         self._keep_best(row)
-        if not tuner.replays(trial.trial_id):
-            run.lost = not tuner.oracle.report(
-                trial.trial_id, epoch, row, run.execution
-            )
+        told = tuner.replays(trial.trial_id)
+        mine = told or tuner.oracle.report(trial.trial_id, epoch, row, run.execution)
         tuner.on_epoch_end(trial, self.model, epoch, logs)
-        if not run.lost:
+        if not mine:
+            run.verdict = "lost"
+        else:
             if run.epochs is None or epoch + 1 < run.epochs:
-                verdict = tuner.verdict(trial.trial_id, epoch, run.execution)
-                run.pruned, run.interrupted = verdict == "prune", verdict == "pause"
-                run.lost = verdict == "lost"
+                run.verdict = tuner.verdict(trial.trial_id, epoch, run.execution)
             self._save(epoch)
-        if run.stopped:
+        if run.verdict is not None:
             self.model.stop_training = True
 
     def _keep_best(self, row: dict[str, float]) -> None:
@@ -173,9 +168,8 @@ class TrialCallback(keras.callbacks.Callback):
             pause = 0.0
         run = self.run
         # What has trained with others has no weights of the epochs in between.
-        if not run.interrupted and (
-            since < pause or run.tuner.replays(run.trial.trial_id)
-        ):
+        told = run.tuner.replays(run.trial.trial_id)
+        if run.verdict != "pause" and (since < pause or told):
             return
         if non_finite_weight(self.model) is not None:
             return

@@ -92,9 +92,9 @@ class SearchResults:
         parameters: dict[str, None] = {}
         logs: dict[str, None] = {}
         for trial in trials:
-            trained = self._executions(trial.trial_id)
+            trained = self._trainings(trial)
             chosen = parameters_of(self.hypermodel, trial.hyperparameters)
-            found = self._logs(trial, trained)
+            found = self._logs(trial)
             parameters |= dict.fromkeys(chosen)
             logs |= dict.fromkeys(found)
             failed = trial.status in (TrialStatus.FAILED, TrialStatus.INVALID)
@@ -380,19 +380,28 @@ class SearchResults:
 
     # -- parts ------------------------------------------------------------------------
 
-    def _executions(self, trial_id: str) -> list[list[dict[str, float]]]:
+    def _trainings(self, trial: Trial) -> list[list[dict[str, float]]]:
         """The curves of a trial's executions that have an epoch."""
-        curves = self.oracle.curves(trial_id)
+        curves = self.oracle.curves(trial.trial_id)
         return [curves[execution] for execution in sorted(curves) if curves[execution]]
 
-    def _logs(
-        self, trial: Trial, executions: Sequence[Sequence[Mapping[str, float]]]
-    ) -> dict[str, float]:
+    def _best_epochs(self, trial: Trial) -> list[Mapping[str, float]]:
+        """The epoch that counts, of each of them."""
+        objective = self.oracle.objective
+        found = []
+        for curve in self._trainings(trial):
+            known = [row for row in curve if objective.has_value(row)]
+            found.append(
+                objectives.best_epoch(known, objective) if known else curve[-1]
+            )
+        return found
+
+    def _logs(self, trial: Trial) -> dict[str, float]:
         """Logs that count, with their spread over the executions."""
         logs = objectives.trial_logs(trial)
         if self.oracle.objective.name not in self.oracle.objective.names:
             logs.pop(self.oracle.objective.name, None)  # the score, of several goals
-        best = [self._best(curve) for curve in executions]
+        best = self._best_epochs(trial)
         if not logs and best:  # a trial that has not ended
             logs = dict(best[-1])
         if len(best) > 1:
@@ -401,12 +410,6 @@ class SearchResults:
                 if len(values) > 1:
                     logs[f"{name}_std"] = statistics.stdev(values)
         return logs
-
-    def _best(self, curve: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
-        """The epoch of a training that counts."""
-        objective = self.oracle.objective
-        known = [row for row in curve if objective.has_value(row)]
-        return objectives.best_epoch(known, objective) if known else curve[-1]
 
 
 def parameters_of(

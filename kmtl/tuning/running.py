@@ -59,7 +59,6 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
         self._execution = 0
         self._failures = 0
         self._most_failures = most_failures
-        self._reason: str | None = None
         self._diverged = False
 
     @property
@@ -161,41 +160,29 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
             The metrics at the best epoch, and its number, means over the trainings.
             None if the trial goes on elsewhere or later.
         """
-        self._reason = None
-        self._diverged = False
         self._run = run = TrialRun(self, trial)
         run.epochs = kwargs.get("epochs")
         original = kwargs.pop("callbacks", [])
         if not self.replays(trial.trial_id):
             self.oracle.trains_alone(trial.trial_id)
-        try:
-            while run.execution < self.executions_per_trial and not run.stopped:
-                callbacks = own_callbacks(self, original, trial, run.execution)
-                options = copy.copy(kwargs)
-                options["callbacks"] = [*callbacks, TrialCallback(run, callbacks)]
-                if run.progress is not None:
-                    options["initial_epoch"] = run.progress.meta["epoch"]
-                self._execution = run.execution
-                results = self.build_and_fit(trial, *args, **options)
-                if run.interrupted or run.lost:
-                    return None
-                run.finish_execution(results)
-        except Exception as error:
-            text = str(error).strip() or type(error).__name__
-            first = text.splitlines()[0]
-            self._diverged = isinstance(error, NonFiniteError)
-            if self._diverged:  # once more would end in the same way: no retries
-                self._reason = f"Training diverged. {first}"
-                raise keras_tuner.errors.FailedTrialError(self._reason) from error
-            planned = isinstance(error, keras_tuner.errors.FailedTrialError)
-            self._reason = first if planned else f"{type(error).__name__}: {first}"
-            raise
-        if run.best is not None and not run.pruned:
+        while run.execution < self.executions_per_trial and run.verdict is None:
+            callbacks = own_callbacks(self, original, trial, run.execution)
+            options = copy.copy(kwargs)
+            options["callbacks"] = [*callbacks, TrialCallback(run, callbacks)]
+            if run.progress is not None:
+                options["initial_epoch"] = run.progress.meta["epoch"]
+            self._execution = run.execution
+            results = self.build_and_fit(trial, *args, **options)
+            if run.goes_on:
+                return None
+            run.finish_execution(results)
+        if run.best is not None and run.verdict is None:
             self.checkpoints.save(trial.trial_id, run.best)
         return run.outcome()
 
     def train_trial(self, trial: Trial, *args: Any, **kwargs: Any) -> None:
         """Run a trial, and enter what came of it; one that fails ends no search."""
+        self._diverged = False
         try:
             outcome = self.run_trial(trial, *args, **kwargs)
             if outcome is not None:
@@ -208,16 +195,20 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
             failed = storage_error(error)
             if failed is not None:  # nobody's fault: the trial goes on later
                 raise failed from error
+            self._diverged = isinstance(error, NonFiniteError)
             planned = isinstance(error, keras_tuner.errors.FailedTrialError)
-            trial.status = TrialStatus.FAILED if planned else TrialStatus.INVALID
-            reason = self._reason or type(error).__name__
+            # What diverged would do so once more: it is not tried again.
+            again = not (planned or self._diverged)
+            trial.status = TrialStatus.INVALID if again else TrialStatus.FAILED
+            kind = type(error).__name__
+            what = "Training diverged. " if self._diverged else f"{kind}: "
+            what = "" if planned else what
+            reason = what + (str(error).strip() or kind).splitlines()[0]
             trial.message = f"{reason}\n\n{traceback.format_exc()}"
             return
-        trial.status = TrialStatus.COMPLETED
-        if self._run.interrupted or self._run.lost:
-            trial.status = TrialStatus.RUNNING
-        elif self._run.pruned:
-            trial.status = PRUNED
+        trial.status = {None: TrialStatus.COMPLETED, "prune": PRUNED}.get(
+            self._run.verdict, TrialStatus.RUNNING
+        )
 
     def on_epoch_end(
         self, trial: Trial, model: MultiTaskModel, epoch: int, logs: Logs | None = None
@@ -264,9 +255,9 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
     def on_trial_end(self, trial: Trial) -> None:
         if self._trials_left is not None:
             self._trials_left -= 1
-        if self._run.interrupted or self._run.lost:
+        if self._run.goes_on:
             self.oracle.give_back(trial.trial_id)
-            reason = "interrupted" if self._run.interrupted else "taken over"
+            reason = "interrupted" if self._run.verdict == "pause" else "taken over"
             self._emit("trial_end", trial, reason=f"{reason}: it goes on later")
             return
         # Its end first: where it was matters no more once that is written.

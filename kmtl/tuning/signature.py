@@ -43,6 +43,8 @@ class Signature:
         if isinstance(backbone, str):
             backbone = _registry.get("backbone", backbone)()
         self.backbone = backbone if isinstance(backbone, Backbone) else None
+        parts = () if self.backbone is None else dataclasses.fields(self.backbone)
+        self._parts = {field.name for field in parts}
         if "tasks" not in self.arguments and not self.open:
             raise TypeError(
                 "`builder` must take `tasks` as a keyword argument, as kmtl.build_mlp "
@@ -58,9 +60,7 @@ class Signature:
     # -- what it takes ----------------------------------------------------------------
 
     def in_backbone(self, name: str) -> bool:
-        if self.backbone is None or name in self.arguments:
-            return False
-        return name in {field.name for field in dataclasses.fields(self.backbone)}
+        return name in self._parts and name not in self.arguments
 
     def takes(self, name: str) -> bool:
         """Whether the builder, or its backbone, has an argument of that name."""
@@ -86,10 +86,8 @@ class Signature:
 
     def known_names(self) -> set[str]:
         """Every name that a space may have."""
-        names = {*self.arguments, *COMPILE_NAMES, *FIT_NAMES}
+        names = {*self.arguments, *self._parts, *COMPILE_NAMES, *FIT_NAMES}
         names |= {name for name in STANDS_FOR if self.filled_by(name)}
-        if self.backbone is not None:
-            names |= {field.name for field in dataclasses.fields(self.backbone)}
         return names - {"tasks", "seed", "loss_weights"}
 
     def lacking(self, given: set[str]) -> list[str]:
@@ -111,10 +109,8 @@ class Signature:
             return self.fixed[name]
         if self.in_backbone(name):
             return getattr(self.backbone, name)
-        found = self.arguments.get(name)
-        if found is None or found.default is inspect.Parameter.empty:
-            return None
-        return found.default
+        found = getattr(self.arguments.get(name), "default", None)
+        return None if found is inspect.Parameter.empty else found
 
     def count_blocks(self, values: Values) -> int | None:
         """Number of blocks of the model with these values, if it can be told."""
@@ -162,14 +158,12 @@ class Signature:
         for name, value in values.items():
             if name in (*COMPILE_NAMES, *FIT_NAMES) or components.split(name):
                 continue
-            if self.owns(name):
+            if self.owns(name) or name not in STANDS_FOR:
                 found[name] = value
             elif name == TASK_WEIGHTS:
                 found["loss_weights"] = value
             elif name == "l2":
                 found["kernel_regularizer"] = keras.regularizers.L2(value)
-            elif name not in ("width", "blocks"):
-                found[name] = value
         if any(n in values and not self.owns(n) for n in ("width", "blocks")):
             argument = self.filled_by("blocks") or str(self.filled_by("width"))
             found[argument] = self._widths(argument, values)

@@ -240,12 +240,8 @@ def ahead(
         ranks = non_dominated_ranks(numbers[met], objective.directions)
         return int((ranks < ranks[0]).sum())
     value = objective.get_value(mine)
-    return sum(better(objective, objective.get_value(other), value) for other in others)
-
-
-def better(objective: SearchObjective, one: float, other: float) -> bool:
-    """Whether one value is strictly better; what is no number is the worst."""
-    return objective.better_than(one, other) and one != other
+    values = [objective.get_value(other) for other in others]  # NaN is the worst
+    return sum(objective.better_than(own, value) and own != value for own in values)
 
 
 def _reached(

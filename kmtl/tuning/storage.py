@@ -103,9 +103,13 @@ def storage_error(error: BaseException) -> StorageError | None:
     else:
         if not _files.is_storage_error(error):
             return None
+    return _stopped(f"its files or its storage failed: {error}")
+
+
+def _stopped(why: str) -> StorageError:
     return StorageError(
-        f"The search stopped, as its files or its storage failed: {error} No trial is "
-        "lost: see to that, and run the same program again."
+        f"The search stopped, as {why} No trial is lost: see to that, and run the same "
+        "program again."
     )
 
 
@@ -166,7 +170,4 @@ def storage_errors(path: Path) -> Iterator[None]:
     except StorageError:
         raise
     except OSError as error:
-        raise StorageError(
-            f"The search stopped, as '{path}' could not be read or written ({error}). "
-            "No trial is lost: see to that, and run the same program again."
-        ) from error
+        raise _stopped(f"'{path}' could not be read or written ({error}).") from error

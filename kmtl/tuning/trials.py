@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kmtl.tuning import points
 from kmtl.tuning import study as studies
+from kmtl.tuning.objective import trial_logs
 from kmtl.tuning.study import SearchStudy, noted
 
 #: Status of a trial that a rule stopped: neither completed nor failed.
@@ -84,11 +85,7 @@ class StudyTrials(keras_tuner.Oracle):
         trial.best_step = step
 
     def score_trial(self, trial: Trial) -> None:
-        metrics = {
-            name: history.get_history()[-1].mean()
-            for name, history in trial.metrics.metrics.items()
-        }
-        trial.score = float(self.objective.get_value(metrics))
+        trial.score = float(self.objective.get_value(trial_logs(trial)))
 
     def get_best_trials(self, num_trials: int = 1) -> list[Trial]:
         """Completed trials only, best first (KerasTuner's would add failed ones).
