@@ -131,9 +131,8 @@ class SearchTuner(TrialRunner):
         overwrite = bool(options.pop("overwrite", False))  # not KerasTuner's to delete
         # Not super(): KerasTuner's RandomSearch and its kin would make an oracle.
         keras_tuner.Tuner.__init__(self, oracle, hypermodel, **options)
-        self._asked_executions = (
-            self.executions_per_trial
-        )  # folds change it for a search
+        #: As was asked for: folds change it for a search.
+        self._asked_executions = self.executions_per_trial
         self._pool = reuse.ModelPool()
         self._against_reuse = reuse.reason_against(
             self.hypermodel, self.distribution_strategy
@@ -144,17 +143,14 @@ class SearchTuner(TrialRunner):
         self.workers = check_workers(workers)
         self.recycle_after = _checks.check_int("recycle_after", recycle_after, 1)
         #: Trials begun at once; None: as many as suit the model.
-        self.population: int | None = None
+        self.population: int | None = 1
         if population != "auto":
             self.population = _checks.check_int("population", population, 1)
-        elif self.storage is not None or self.workers != 1:
-            self.population = 1
-        else:
+        elif self.storage is None and self.workers == 1:
             self.population = limits.size_for(self.hypermodel)
         self._together = TogetherTrials(self, self.population)
-        self.keep_checkpoints = _checks.check_int(
-            "keep_checkpoints", keep_checkpoints, 1
-        )
+        checked = _checks.check_int("keep_checkpoints", keep_checkpoints, 1)
+        self.keep_checkpoints = checked
         self._begin_running(given["max_consecutive_failed_trials"])
         self.oracle.rule = rule or self.oracle.rule
         record = {
@@ -164,9 +160,7 @@ class SearchTuner(TrialRunner):
             "space": {hp.name: hp.get_config() for hp in self.oracle.get_space().space},
             "seed": seed,
             "settings": {name: settings[name] for name in fixed_settings},
-            "baselines": self.baselines
-            if isinstance(self.baselines, (str, type(None)))
-            else dict(getattr(self.baselines, "scores", self.baselines)),
+            "baselines": getattr(self.baselines, "scores", self.baselines),
             "model": arguments.describe(self.hypermodel),
         }
         self._open_study(plain(record), overwrite, warm_start)

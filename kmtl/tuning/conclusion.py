@@ -92,13 +92,12 @@ def conclude(tuner: Tuner) -> Conclusion | None:
     means = [statistics.fmean(values) for values in samples]
     sign = 1.0 if objective.goals[0].direction == "max" else -1.0
     gain = sign * (means[0] - means[1])
-    curve = [
-        _value(objective, row) for part in tuner._trainings(first)[:1] for row in part
-    ]
-    noise = _noise(samples, curve)
+    curve = (tuner._trainings(first) or [[]])[0]
+    noise = _noise(samples, [_value(objective, row) for row in curve])
     found = Conclusion(best.trial_id, first.trial_id, gain, noise, "")
     about = "noise unknown" if noise is None else f"noise about {noise:.2g}"
-    numbers = f"{objective.goals[0].name} {means[0]:.4g} against {means[1]:.4g} {where}, {about}"
+    numbers = f"{means[0]:.4g} against {means[1]:.4g} {where}, {about}"
+    numbers = f"{objective.goals[0].name} {numbers}"
     other = f"the first, {first.trial_id}, {which}"
     if _broken(objective, first) and not _broken(objective, best):
         text = (
