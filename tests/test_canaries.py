@@ -350,12 +350,7 @@ def test_the_privates_of_keras_tuner_are_there(tmp_path) -> None:
         seed=0,
         directory=str(tmp_path),
     )
-    oracle = tuner.oracle
     trial = keras_tuner.engine.trial.Trial(space)
-    assert hasattr(oracle, "_random_state")
-    drawn = np.random.RandomState(0)
-    private.set_random_state(oracle, drawn)
-    assert oracle._random_state is drawn
     copies = private.own_callbacks(tuner, [keras.callbacks.Callback()], trial, 0)
     assert len(copies) == 1
 

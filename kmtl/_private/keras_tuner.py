@@ -7,21 +7,13 @@ study, and so have to speak for both.
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import keras_tuner
 
-from kmtl.typing import (
-    Callback,
-    Oracle,
-    Trial,
-    Tuner,
-)
+from kmtl.typing import Callback, Trial, Tuner
 
 #: Methods of KerasTuner's classes that ours override.
 OVERRIDDEN = (
-    # How trials become points of the Gaussian process: pruned ones count in ours.
-    "_vectorize_trials",
     # The first call of `build` only declares the space; ours is declared already.
     "_populate_initial_space",
 )
@@ -43,8 +35,3 @@ def own_callbacks(
         ) from error
     tuner._configure_tensorboard_dir(copies, trial, execution)
     return copies
-
-
-def set_random_state(oracle: Oracle, state: Any) -> None:
-    """From what the Gaussian process draws where its search begins."""
-    oracle._random_state = state

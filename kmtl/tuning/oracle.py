@@ -167,12 +167,11 @@ class StudyOracle(StudyTrials):
         return {}
 
     def _is_surplus(self, number: int) -> bool:
-        found = [trial for trial in self.study.trials() if studies.started(trial)]
-        numbers = [trial.number for trial in found]
-        earlier = found[: numbers.index(number)]
-        mine = found[len(earlier)]
+        begun = filter(studies.started, self.study.trials())
+        earlier = [trial for trial in begun if trial.number < number]
         if self.max_trials and len(earlier) >= self.max_trials:
             return True
+        mine = self.study.trial(number)
         return bool(mine.params) and any(
             trial.params == mine.params
             and noted(trial, "values") == noted(mine, "values")
@@ -185,9 +184,9 @@ class StudyOracle(StudyTrials):
 
     def _last(self) -> Trial:
         """No trial is left to begin: wait for those of others, who may die."""
-        mine = {trial.trial_id for trial in self.ongoing_trials.values()}
+        mine = self._numbers()
         others = any(
-            trial.status == TrialStatus.RUNNING and trial_id not in mine
+            trial.status == TrialStatus.RUNNING and int(trial_id) not in mine
             for trial_id, trial in self.trials.items()
         )
         if others and not self._waits:

@@ -12,11 +12,11 @@ import numpy as np
 import optuna
 from keras_tuner.engine.trial import TrialStatus
 from optuna.distributions import CategoricalDistribution, IntDistribution
+from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern
 
-from kmtl._private.keras_tuner import set_random_state
 from kmtl.tuning import study as studies
 from kmtl.tuning.objective import ParetoObjective
 from kmtl.tuning.oracle import StudyOracle
@@ -25,6 +25,8 @@ from kmtl.tuning.stopping import Brackets
 from kmtl.tuning.trials import PRUNED
 from kmtl.typing import HyperParameters, Oracle, Trial
 
+#: Points from which the Gaussian process's best one is looked for.
+STARTS = 50
 #: A larger grid is not counted.
 MOST_POINTS = 100_000
 
@@ -74,25 +76,43 @@ class BayesianOptimizationOracle(
         return response
 
     def _by_process(self) -> dict[str, Any]:
-        # A function of what has been tried, not of what this process has drawn.
-        drawn = np.random.RandomState((self.seed + len(self.trials)) % 2**32)
-        set_random_state(self, drawn)
-        self.gpr = GaussianProcessRegressor(
+        """KerasTuner's proposal, from trials of other processes and pruned ones too."""
+        process = GaussianProcessRegressor(
             kernel=Matern(nu=2.5),
             n_restarts_optimizer=20,
             normalize_y=True,
             alpha=self.alpha,
             random_state=self.seed,
         )
+
+        def bound(point: np.ndarray) -> float:
+            mean, spread = process.predict(point[None], return_std=True)
+            return float(mean[0] - self.beta * spread[0])
+
+        searched = _searched(self)
+        # A function of what has been tried, not of what this process has drawn.
+        drawn = np.random.RandomState((self.seed + len(self.trials)) % 2**32)
         with warnings.catch_warnings():
             # Of the process's length scale, on few or on equal scores.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            return keras_tuner.oracles.BayesianOptimizationOracle.populate_space(
-                self, str(len(self.trials))
-            )
+            process.fit(*self._measurements(process))
+            ends = [
+                minimize(bound, start, bounds=[(0, 1)] * len(start), method="L-BFGS-B")
+                for start in drawn.uniform(size=(STARTS, len(searched)))
+            ]
+        best = min(ends, key=lambda end: end.fun).x
+        shares = {id(hp): share for hp, share in zip(searched, best, strict=True)}
 
-    def _vectorize_trials(self) -> tuple[np.ndarray, np.ndarray]:
-        """KerasTuner's, for trials of other processes and pruned ones too."""
+        def value(hp: Any) -> Any:
+            return hp.prob_to_value(shares[id(hp)]) if id(hp) in shares else hp.value
+
+        values = studies.chosen(self.hyperparameters, value)
+        return {"status": TrialStatus.RUNNING, "values": values}
+
+    def _measurements(
+        self, process: GaussianProcessRegressor
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where trials were tried, and their scores, of which less is better."""
         sign = -1.0 if self.objective.direction == "max" else 1.0
         measured, running, failed, scores = [], [], [], []
         for trial in self.trials.values():
@@ -107,8 +127,8 @@ class BayesianOptimizationOracle(
         measured, scores = measured + failed, scores + [max(scores)] * len(failed)
         if running:
             # A pessimistic guess, so that their neighbours are not proposed.
-            self.gpr.fit(np.asarray(measured), np.asarray(scores))
-            mean, spread = self.gpr.predict(np.asarray(running), return_std=True)
+            process.fit(np.asarray(measured), np.asarray(scores))
+            mean, spread = process.predict(np.asarray(running), return_std=True)
             scores += list(mean + spread)
         return np.asarray(measured + running), np.asarray(scores)
 

@@ -17,7 +17,7 @@ from typing import Any
 import keras
 
 from kmtl import _checks
-from kmtl.tuning.workers import END_SECONDS, Workers
+from kmtl.tuning.workers import END_SECONDS, SOURCE, Workers
 from kmtl.typing import Tuner
 
 logger = logging.getLogger("kmtl")
@@ -68,15 +68,15 @@ def check_workers(workers: Any) -> int | Ray:
     """The `workers` argument of a tuner, if it can be one."""
     if workers == "ray":
         workers = Ray()
-    if not isinstance(workers, Ray):
-        if isinstance(workers, str):
-            raise ValueError(
-                "`workers` must be an integer >= 1, 'ray' or a kmtl.tuning.Ray. "
-                f"Received: workers={workers!r}"
-            )
-        return _checks.check_int("workers", workers, 1)
-    _import_ray()
-    return workers
+    if isinstance(workers, Ray):
+        _import_ray()
+        return workers
+    if isinstance(workers, str):
+        raise ValueError(
+            "`workers` must be an integer >= 1, 'ray' or a kmtl.tuning.Ray. "
+            f"Received: workers={workers!r}"
+        )
+    return _checks.check_int("workers", workers, 1)
 
 
 def _import_ray() -> ModuleType:
@@ -217,9 +217,7 @@ class RayWorkers(Workers):
     def _start(self, number: int) -> None:
         log = str(self._log(number))
         actor = self._actor.remote()
-        started = actor.run.remote(
-            number, self._job_there, log, self._defaults, _source_folder()
-        )
+        started = actor.run.remote(number, self._job_there, log, self._defaults, SOURCE)
         found = actor.where.remote(str(self._mark()))
         self._processes[number] = Place(self._ray, actor, started, found)
 
@@ -301,11 +299,6 @@ class Place:
     def _losses(self) -> tuple[type[Exception], ...]:
         errors = self._ray.exceptions
         return (errors.RayActorError, errors.NodeDiedError, errors.OutOfMemoryError)
-
-
-def _source_folder() -> str:
-    """Where the package is found, if it is at the same place on a node."""
-    return str(Path(__file__).resolve().parents[2])
 
 
 def _actor_class() -> type:

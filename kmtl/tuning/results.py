@@ -83,15 +83,13 @@ class SearchResults:
         """
         import pandas
 
-        trials = list(self.oracle.trials.values())
         objective = self.oracle.objective
-        ranked = objective.rank(trials)
-        places = {trial.trial_id: i for i, trial in enumerate(ranked, 1)}
+        begun = self._beginnings()
         front = set(self.pareto_front().members)
         rows: list[dict[str, Any]] = []
         parameters: dict[str, None] = {}
         logs: dict[str, None] = {}
-        for trial in trials:
+        for trial in self.oracle.trials.values():
             trained = self._trainings(trial)
             chosen = parameters_of(self.hypermodel, trial.hyperparameters)
             found = self._logs(trial)
@@ -101,9 +99,7 @@ class SearchResults:
             known = objective.has_value(found)
             rows.append(
                 {
-                    "trial": trial.trial_id,
-                    "status": trial.status,
-                    "rank": places.get(trial.trial_id),
+                    **begun[trial.trial_id],
                     "score": trial.score,
                     "feasible": objective.feasible(found) if known else None,
                     "on_front": trial.trial_id in front,
@@ -139,8 +135,7 @@ class SearchResults:
             "hyperparameters": list(parameters),
             "objectives": [goal.name for goal in objective.goals],
             "constraints": [str(part) for part in objective.constraints],
-            "directions": objectives.directions(self.tasks)
-            | {goal.name: goal.direction for goal in objective.goals},
+            "directions": self._directions(),
             "scores": scores,
         }
         return table
@@ -155,17 +150,10 @@ class SearchResults:
         """
         import pandas
 
-        ranked = self.oracle.objective.rank(list(self.oracle.trials.values()))
-        places = {trial.trial_id: i for i, trial in enumerate(ranked, 1)}
         rows = [
-            {
-                "trial": trial.trial_id,
-                "status": trial.status,
-                "rank": places.get(trial.trial_id),
-                **row,
-            }
-            for trial in self.oracle.trials.values()
-            for row in self.curves(trial.trial_id)
+            {**beginning, **row}
+            for trial_id, beginning in self._beginnings().items()
+            for row in self.curves(trial_id)
         ]
         leading = ["trial", "status", "rank", "execution", "epoch"]
         names = dict.fromkeys(leading) | {name: None for row in rows for name in row}
@@ -320,8 +308,7 @@ class SearchResults:
             `front.members`, `front.hypervolume(...)`, `front.prefer(...)`.
         """
         objective = self.oracle.objective
-        known = objectives.directions(self.tasks)
-        known |= {goal.name: goal.direction for goal in objective.goals}
+        known = self._directions()
         if names is None:
             if len(objective.goals) > 1:
                 names = [goal.name for goal in objective.goals]
@@ -379,6 +366,22 @@ class SearchResults:
         return [self.load_model(trial) for trial in trials]  # type: ignore[attr-defined]
 
     # -- parts ------------------------------------------------------------------------
+
+    def _beginnings(self) -> dict[str, dict[str, Any]]:
+        """How every trial's rows of a table begin."""
+        trials = list(self.oracle.trials.values())
+        ranked = self.oracle.objective.rank(trials)
+        places = {trial.trial_id: i for i, trial in enumerate(ranked, 1)}
+        names = [trial.trial_id for trial in trials]
+        return {
+            name: {"trial": name, "status": trial.status, "rank": places.get(name)}
+            for name, trial in zip(names, trials, strict=True)
+        }
+
+    def _directions(self) -> dict[str, str]:
+        """Which way is better, of all that trials can be compared by."""
+        goals = {goal.name: goal.direction for goal in self.oracle.objective.goals}
+        return objectives.directions(self.tasks) | goals
 
     def _trainings(self, trial: Trial) -> list[list[dict[str, float]]]:
         """The curves of a trial's executions that have an epoch."""

@@ -225,9 +225,7 @@ def structure(arguments: Options) -> Any:
         kept["dropout"] = _without_rates(kept["dropout"])
     backbone = kept.get("backbone")
     if isinstance(backbone, Backbone):
-        fields = {
-            f.name: getattr(backbone, f.name) for f in dataclasses.fields(backbone)
-        }
+        fields = _fields(backbone)
         fields["dropout"] = _without_rates(fields["dropout"])
         kept["backbone"] = (type(backbone), frozen(fields))
     return frozen(kept)

@@ -118,18 +118,16 @@ class Space:
             self._check_name(name, space, settled)
         #: Dict name -> `Dimension`, in the order of the space.
         self.dimensions: dict[str, Dimension] = {}
-        # Ranges given by the user first: the depth depends on the blocks.
+        # Ranges given by the user first, the depth last: it depends on the blocks.
         for name, given in space.items():
             given = defaults.from_word(name, given)
             if name == TASK_WEIGHTS and isinstance(given, list):
                 given = WeightGrid(given)
             if not (isinstance(given, str) and given == "default"):
                 self.dimensions[name] = as_dimension(name, given)
-        for name in space:
-            if name not in self.dimensions and name != "sharing_depth":
+        for name in sorted(space, key="sharing_depth".__eq__):
+            if name not in self.dimensions:
                 self.dimensions[name] = self._default(name)
-        if "sharing_depth" in space and "sharing_depth" not in self.dimensions:
-            self.dimensions["sharing_depth"] = self._default("sharing_depth")
         self.dimensions = {
             name: self._checked(name, self.dimensions[name]) for name in space
         }

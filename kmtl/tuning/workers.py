@@ -35,6 +35,8 @@ END_SECONDS = 10.0
 #: Workers that may die one after another without an epoch that ends in between.
 MOST_DEATHS = 6
 LOG_LINES = 20
+#: Where the package itself is found; the rest of the path is in a worker's job.
+SOURCE = str(Path(__file__).resolve().parents[2])
 
 
 class Workers:
@@ -256,9 +258,7 @@ def environment(number: int, count: int) -> dict[str, str]:
     """Environment of a worker: its GPU, its share of the cores."""
     env = dict(os.environ)
     env["KERAS_BACKEND"] = keras.backend.backend()
-    # Where the package itself is found; the rest of the path is in the job.
-    root = str(Path(__file__).resolve().parents[2])
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, [root, env.get("PYTHONPATH")]))
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [SOURCE, env.get("PYTHONPATH")]))
     gpus = visible_gpus()
     if gpus:
         env["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Collection, Sequence
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -107,9 +108,8 @@ def reason_against_model(
     weighting = model.weighting
     if weighting is not None:
         name = weighting.registered_name
-        looks_ahead = getattr(weighting, "looks_ahead", False)
-        begins = getattr(type(weighting), "on_fit_begin", None)
-        if looks_ahead or begins is not getattr(Weighting, "on_fit_begin", None):
+        begins = type(weighting).on_fit_begin is not Weighting.on_fit_begin
+        if begins or getattr(weighting, "looks_ahead", False):
             return f"weighting '{name}' takes data of its own from `fit`"
     if model.run_eagerly or model.jit_compile is False:
         return "the model is compiled with `run_eagerly` or without `jit_compile`"
@@ -130,20 +130,13 @@ def _are_arrays(data: Data) -> bool:
     return is_split(first) or is_arrays(data)
 
 
-class _Stub:
-    """In the place of a model, for callbacks that may only stop it."""
-
-    def __init__(self) -> None:
-        self.stop_training = False
-
-
 def copies(callbacks: Sequence[Callback]) -> list[Any]:
     """A trial's own copies. They stop the trial; its best weights are kept anyway."""
     own = [copy.deepcopy(callback) for callback in callbacks]
     for callback in own:
         if isinstance(callback, keras.callbacks.EarlyStopping):
             callback.restore_best_weights = False
-        callback.set_model(_Stub())
+        callback.set_model(SimpleNamespace(stop_training=False))
     return own
 
 
