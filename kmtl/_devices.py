@@ -132,7 +132,7 @@ def devices(memory_growth: bool = True) -> Devices:
     return Devices(
         backend=backend,
         accelerators=accelerators,
-        cpu_cores=_cpu_cores(),
+        cpu_cores=cpu_cores(),
         precision=keras.config.dtype_policy().name,
         jit_compile=_jit_by_default(backend),
         replicas=replicas,
@@ -287,7 +287,8 @@ def _nvidia_memory() -> dict[str, int]:
     return {name: size.pop() for name, size in sizes.items() if len(size) == 1}
 
 
-def _cpu_cores() -> int:
+def cpu_cores() -> int:
+    """Those that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -116,7 +116,8 @@ def confirm(
         **fit_options,
     }
     given = [part for part in (x, y) if part is not None]
-    known = _known(tuner, setting)
+    note = tuner._study.note(NOTE) or {}
+    known = dict(note["runs"]) if note.get("setting") == setting else {}
     first = next(iter(tuner.oracle.trials.values()))
     beside = beside_first and first not in chosen
     beside = beside and first.status == TrialStatus.COMPLETED
@@ -128,18 +129,13 @@ def confirm(
     lacking = [pair for pair in todo if _key(*pair) not in known]
     for key, logs in _trainings(tuner, lacking, given, callbacks, options):
         known[key] = logs
-        note = {"setting": setting, "runs": known}
-        tuner._study.set_note(NOTE, note)  # a kill repeats one training
+        # At once: a kill repeats one training.
+        tuner._study.set_note(NOTE, {"setting": setting, "runs": known})
     fresh: dict[str, list[dict[str, float]]] = {}
     for trial, seed in todo:
         fresh.setdefault(trial.trial_id, []).append(known[_key(trial, seed)])
     tuner._study.set_note(FRESH, fresh)
-    rows = [
-        {"trial": trial.trial_id, "seed": seed, **known[_key(trial, seed)]}
-        for trial, seed in todo
-        if trial in chosen
-    ]
-    found = _summarised(tuner, chosen, rows, seeds)
+    found = _summarised(tuner, chosen, fresh)
     tuner._study.set_note(CONFIRMED, list(found.summary.index))
     if found.winner not in {t.trial_id for t in ranked[: tuner.keep_checkpoints]}:
         logger.warning(
@@ -190,52 +186,26 @@ def _trainings(
     options: Options,
 ) -> Iterator[tuple[str, dict[str, float]]]:
     """Logs at the epoch that counts of each training, side by side where possible."""
-    together = _together(tuner, todo, data, callbacks, options)
-    if together is not None:
-        yield from together
-        return
-    for trial, seed in todo:
-        yield _key(trial, seed), _train(tuner, trial, seed, data, callbacks, options)
-
-
-def _together(
-    tuner: Tuner,
-    todo: Sequence[tuple[Any, int]],
-    data: Sequence[Any],
-    callbacks: Sequence[Callback],
-    options: Options,
-) -> list[tuple[str, dict[str, float]]] | None:
-    """The same from a population; None where that cannot be, or is not asked for."""
-    if tuner.population == 1 or len(todo) < 2:
-        return None
-    if tuner._together.reason_against(tuple(data), options, callbacks) is not None:
-        return None
-    objective = tuner.oracle.objective
-    values = [tuner.hypermodel.space.values(trial.hyperparameters) for trial, _ in todo]
-    members = [
-        Member(own, FIRST_FRESH + seed)
-        for own, (_, seed) in zip(values, todo, strict=True)
-    ]
-    trained = tuner._together.train_members(
-        members, tuple(data), options, objective, callbacks
-    )
+    together, trained = tuner._together, None
+    several = tuner.population != 1 and len(todo) > 1
+    if several and together.reason_against(tuple(data), options, callbacks) is None:
+        members = [
+            Member(tuner.hypermodel.space.values(t.hyperparameters), FIRST_FRESH + seed)
+            for t, seed in todo
+        ]
+        trained = together.train_members(members, tuple(data), options, callbacks)
     if trained is None:
-        return None
-    found = []
+        for trial, seed in todo:
+            logs = _train(tuner, trial, seed, data, callbacks, options)
+            yield _key(trial, seed), logs
+        return
     for (trial, seed), one in zip(todo, trained, strict=True):
-        row: dict[str, float] = {}
+        logs = {}
         if one.failure is not None:
             logger.warning("Trial %s, seed %s: %s", trial.trial_id, seed, one.failure)
         elif one.curves:
-            row = best_epoch(one.curves, objective)
-        found.append((_key(trial, seed), row))
-    return found
-
-
-def _known(tuner: Tuner, setting: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Trainings of an earlier call on the same data, for as long."""
-    note = tuner._study.note(NOTE) or {}
-    return dict(note["runs"]) if note.get("setting") == setting else {}
+            logs = best_epoch(one.curves, tuner.oracle.objective)
+        yield _key(trial, seed), logs
 
 
 def _train(
@@ -265,11 +235,15 @@ def _train(
 
 
 def _summarised(
-    tuner: Tuner, chosen: Sequence[Any], rows: Sequence[dict[str, Any]], seeds: int
+    tuner: Tuner, chosen: Sequence[Any], fresh: Mapping[str, list[dict[str, float]]]
 ) -> Confirmation:
     import pandas
 
-    runs = pandas.DataFrame(rows)
+    runs = pandas.DataFrame(
+        {"trial": trial.trial_id, "seed": seed, **logs}
+        for trial in chosen
+        for seed, logs in enumerate(fresh[trial.trial_id])
+    )
     names = [name for name in runs.columns if name not in ("trial", "seed")]
     if not names:
         raise RuntimeError(
@@ -282,12 +256,12 @@ def _summarised(
         line: dict[str, Any] = {
             "search_rank": place,
             "search_score": trial.score,
-            "seeds": seeds,
+            "seeds": len(own),
         }
         for name in names:
             values = own[name].to_numpy("float64")
             line[name] = float(np.mean(values))  # NaN where one training diverged
-            if seeds > 1:
+            if len(own) > 1:
                 line[f"{name}_std"] = float(np.std(values, ddof=1))
         lines[trial.trial_id] = line
     order = tuner.oracle.objective.order(list(lines.values()))

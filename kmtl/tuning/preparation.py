@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -271,10 +270,4 @@ def batches_of(data: Data, steps: int | None) -> Iterator[tuple[Any, Any, Any]]:
         return
     if sources.is_tf_dataset(data):
         fill_caches(data)
-        batches = iter(data)
-    else:
-        count = data.num_batches
-        numbers = itertools.count() if count is None else range(count)
-        batches = map(data.__getitem__, numbers)
-    for batch in itertools.islice(batches, steps or MOST_BATCHES):
-        yield keras.utils.unpack_x_y_sample_weight(batch)
+    yield from sources.batches_of(data, steps or MOST_BATCHES)

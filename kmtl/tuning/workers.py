@@ -21,6 +21,7 @@ import cloudpickle
 import keras
 from keras_tuner.engine.trial import TrialStatus
 
+from kmtl._devices import cpu_cores
 from kmtl.tuning.events import failure_reason
 from kmtl.tuning.liveness import FOLDER
 from kmtl.tuning.trials import ENDED
@@ -265,8 +266,7 @@ def environment(number: int, count: int) -> dict[str, str]:
     if count > max(1, len(gpus)):  # several on one device
         env.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     env.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    share = str(max(1, (cores or os.cpu_count() or 1) // count))
+    share = str(max(1, cpu_cores() // count))
     for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
         env.setdefault(name, share)
     return env

@@ -89,6 +89,11 @@ def reason_against(
     return None
 
 
+def refuse(reason: str | None) -> None:
+    if reason is not None:
+        raise ValueError(f"These trials cannot train in a population: {reason}.")
+
+
 def reason_against_model(
     model: MultiTaskModel, searched: Collection[str] = ()
 ) -> str | None:

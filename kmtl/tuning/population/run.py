@@ -92,13 +92,10 @@ class Population:
         plan: RowPlan | None = None,
         folds: Folds | None = None,
     ):
-        reason = limits.reason_against(
-            *(hypermodel, x, y, sample_weight),
-            validation_data=validation_data,
-            plan=plan,
+        given = (hypermodel, x, y, sample_weight)
+        limits.refuse(
+            limits.reason_against(*given, validation_data=validation_data, plan=plan)
         )
-        if reason is not None:
-            raise ValueError(f"These trials cannot train in a population: {reason}.")
         self.hypermodel = hypermodel
         self.batch_size = _checks.check_int("batch_size", batch_size or 32, 1)
         self.validation_batch_size = validation_batch_size
@@ -157,10 +154,8 @@ class Population:
             One `Trained` per member, in their order.
         """
         epochs = _checks.check_int("epochs", epochs, 1)
-        reason = limits.reason_against_callbacks(callbacks)
-        if reason is not None:
-            raise ValueError(f"These trials cannot train in a population: {reason}.")
-        results: list[Trained | None] = [None] * len(members)
+        limits.refuse(limits.reason_against_callbacks(callbacks))
+        results: dict[int, Trained] = {}
         groups: dict[Any, list[int]] = {}
         for index, member in enumerate(members):
             group = self._fold(member), self._key(member)
@@ -176,7 +171,7 @@ class Population:
                     run = Group(
                         self, key, members, wave, epochs, objective, callbacks, fold
                     )
-                    trained = run.train(on_epoch_end, keep_last)
+                    results |= run.train(on_epoch_end, keep_last)
                 except Exception as error:
                     if not is_out_of_memory(error):
                         raise
@@ -184,13 +179,11 @@ class Population:
                     self._programs = {}  # they hold what memory there is
                     remedy = (
                         "so many trials in one call (`width`), or in a search "
-                        f"`population`. A smaller batch helps, too: this is "
+                        "`population`. A smaller batch helps, too: this is "
                         f"{key[2]} rows per trial."
                     )
                     raise out_of_memory("population", size, remedy) from error
-                for place, found in trained.items():
-                    results[place] = found
-        return results  # type: ignore[return-value]
+        return [results[place] for place in range(len(members))]
 
     # -- parts ------------------------------------------------------------------------
 
@@ -213,9 +206,7 @@ class Population:
         with execution_of(self.hypermodel, member.execution):
             model = self.pool.model(self.hypermodel, member.values)
         searched = self.hypermodel.space.dimensions
-        reason = limits.reason_against_model(model, searched)
-        if reason is not None:
-            raise ValueError(f"These trials cannot train in a population: {reason}.")
+        limits.refuse(limits.reason_against_model(model, searched))
         model.build_optimizer()
         return model
 

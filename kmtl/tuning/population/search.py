@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,6 @@ class TogetherTrials:
         members: Sequence[Member],
         data: tuple,
         fit_options: Options,
-        objective: Any,
         callbacks: Sequence[Callback],
     ) -> list[Trained] | None:
         """Train these beside each other, for no trial; None where that failed."""
@@ -98,7 +98,7 @@ class TogetherTrials:
             return self._population_for(data, fit_options).train(
                 members,
                 epochs=fit_options["epochs"],
-                objective=objective,
+                objective=self.tuner.oracle.objective,
                 callbacks=[*arguments.scoring(self.tuner), *callbacks],
             )
         except OutOfMemoryError as error:
@@ -140,10 +140,8 @@ class TogetherTrials:
         trials: list[Any] = []
         for place in range(size):
             self.tuner.pre_create_trial()
-            name = (
-                self.tuner.tuner_id if size == 1 else f"{self.tuner.tuner_id}-{place}"
-            )
-            trial = oracle.create_trial(name)
+            name = self.tuner.tuner_id
+            trial = oracle.create_trial(name if size == 1 else f"{name}-{place}")
             if trial.status == TrialStatus.STOPPED:
                 return trials, False
             if trial.status == TrialStatus.IDLE:
@@ -158,10 +156,8 @@ class TogetherTrials:
 
     def _goes_alone(self, trial: Trial) -> bool:
         """One that goes on from its checkpoint, or may be what killed its process."""
-        tuner = self.tuner
-        if tuner.checkpoints.has_progress(trial.trial_id):
-            return True
-        return tuner.oracle.kills(trial.trial_id) > 1
+        there = self.tuner.checkpoints.has_progress(trial.trial_id)
+        return there or self.tuner.oracle.kills(trial.trial_id) > 1
 
     def _forget(self) -> None:
         self._trained.clear()
@@ -176,8 +172,7 @@ class TogetherTrials:
         if len(trials) < 2 and self._population is None:
             return  # nothing to share the compiling with
         self._population_for(data, fit_options)
-        callbacks = [*arguments.scoring(tuner), *callbacks]
-        keys, members = [], []
+        epochs, keys, members = fit_options["epochs"], [], []
         for trial in trials:
             values = hypermodel.space.values(trial.hyperparameters)
             for execution in range(tuner.executions_per_trial):
@@ -186,14 +181,10 @@ class TogetherTrials:
         try:
             trained = self._train_what_fits(
                 members,
-                epochs=fit_options["epochs"],
+                epochs=epochs,
                 objective=tuner.oracle.objective,
-                callbacks=callbacks,
-                on_epoch_end=lambda ended: self._epoch_end(
-                    [(keys[report.index], report) for report in ended],
-                    keys,
-                    fit_options["epochs"],
-                ),
+                callbacks=[*arguments.scoring(tuner), *callbacks],
+                on_epoch_end=functools.partial(self._epoch_end, keys, epochs),
                 # To go on from, where the time may run out.
                 keep_last=tuner.may_pause,
             )
@@ -204,10 +195,10 @@ class TogetherTrials:
             self._forget()
             return
         self._trained = dict(zip(keys, trained, strict=True))
-        for (trial_id, execution), result in self._trained.items():
-            if execution == 0:
-                kind, _ = self._ends.get(trial_id, (None, 0))
-                self._ends[trial_id] = (kind, len(result.curves))
+        for trial in trials:
+            kind, _ = self._ends.get(trial.trial_id, (None, 0))
+            last = len(self._trained[trial.trial_id, 0].curves)
+            self._ends[trial.trial_id] = (kind, last)
 
     def _population_for(self, data: tuple, fit_options: Options) -> Any:
         from kmtl.tuning.population.run import Population
@@ -241,15 +232,13 @@ class TogetherTrials:
                 self._population.width = error.fits
 
     def _epoch_end(
-        self,
-        ended: list[tuple[tuple[str, int], EpochEnd]],
-        keys: list[tuple[str, int]],
-        epochs: int,
+        self, keys: list[tuple[str, int]], epochs: int, ended: list[EpochEnd]
     ) -> set[int]:
         """Tell the tuner of an epoch; places of trainings that stop."""
         tuner, oracle = self.tuner, self.tuner.oracle
         running = {}
-        for (trial_id, execution), report in ended:
+        for report in ended:
+            trial_id, execution = keys[report.index]
             epoch = report.epoch - 1
             mine = oracle.report(trial_id, epoch, report.logs, execution)
             tuner.emit_epoch(oracle.trials[trial_id], epoch, report.logs, epochs)
@@ -264,6 +253,4 @@ class TogetherTrials:
         if tuner.must_pause():
             for trial_id, epoch in running.items():
                 self._ends.setdefault(trial_id, ("pause", epoch))
-        return {
-            place for place, (trial_id, _) in enumerate(keys) if trial_id in self._ends
-        }
+        return {i for i, (trial_id, _) in enumerate(keys) if trial_id in self._ends}
