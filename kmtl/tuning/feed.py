@@ -13,7 +13,7 @@ from kmtl.data.plans import RowPlan
 from kmtl.training import sources, targets, user_data
 from kmtl.training.batches import ShuffledBatches, epoch_length
 from kmtl.training.executions import sees_batches, set_steps
-from kmtl.typing import Callbacks, Data
+from kmtl.typing import Callbacks, Data, Options
 from kmtl.weighting.base import Weighting
 
 if TYPE_CHECKING:
@@ -71,25 +71,21 @@ class Feed:
             model.distribute_strategy is tf.distribute.get_strategy()  # the default
         )
 
-    def steps(self, batch_size: int, plan: RowPlan | None = None) -> int:
+    def steps(self, batch_size: int | None, plan: RowPlan | None = None) -> int:
         """Number of batches in an epoch."""
+        batch_size = batch_size or 32
         return math.ceil(epoch_length(plan, self.rows, batch_size) / batch_size)
 
     def arguments(
-        self,
-        model: MultiTaskModel,
-        *,
-        seed: int,
-        batch_size: int,
-        validation_batch_size: int,
-        epochs: int,
-        first_epoch: int,
-        plan: RowPlan | None = None,
+        self, model: MultiTaskModel, seed: int, options: Options
     ) -> dict[str, Any]:
-        """Arguments of `fit` in the place of those given.
+        """Arguments of `fit` in the place of those given, of which these are the rest.
 
-        `epochs` and `first_epoch` are `fit`'s `epochs` and `initial_epoch`.
+        `seed` decides the order of rows.
         """
+        plan, batch_size = options.get("plan"), options.get("batch_size") or 32
+        epochs, first_epoch = options.get("epochs", 1), options.get("initial_epoch", 0)
+        validation_size = options.get("validation_batch_size") or batch_size
         batches = ShuffledBatches(
             *self._train,
             batch_size=batch_size,
@@ -104,7 +100,7 @@ class Feed:
             return {
                 "x": batches,
                 "validation_data": self._validation,
-                "validation_batch_size": validation_batch_size,
+                "validation_batch_size": validation_size,
             }
         key = (batch_size, batches.length)
         if key not in self._training:
@@ -117,7 +113,7 @@ class Feed:
         return {
             "x": pipeline,
             "steps_per_epoch": steps,
-            **self._validation_arguments(model, validation_batch_size),
+            **self._validation_arguments(model, validation_size),
         }
 
     def _training_pipeline(self, batch_size: int, length: int) -> tuple[Any, Any]:

@@ -286,22 +286,13 @@ class HyperModel(keras_tuner.HyperModel):
         seed = self._shifted_seed
         if seed is None:  # Keras would draw the order of rows from the same source
             seed = int(np.random.randint(2**31))
-        size = given.get("batch_size") or 32
         plan = others.pop("plan", None)
         if self._feed.is_pipeline(model) and (
             "steps_per_execution" not in self.compile_options
         ):
-            callbacks = others.get("callbacks")
-            choose_steps_per_execution(model, self._feed.steps(size, plan), callbacks)
-        own = self._feed.arguments(
-            model,
-            seed=seed,
-            batch_size=size,
-            validation_batch_size=given.get("validation_batch_size") or size,
-            epochs=given.get("epochs", 1),
-            first_epoch=given.get("initial_epoch", 0),
-            plan=plan,
-        )
+            steps = self._feed.steps(given.get("batch_size"), plan)
+            choose_steps_per_execution(model, steps, others.get("callbacks"))
+        own = self._feed.arguments(model, seed, given)
         return (), {**others, **own, "shuffle": False}
 
     def forget_data(self) -> None:

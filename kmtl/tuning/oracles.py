@@ -236,13 +236,9 @@ def _suggested(trial: Trial, hp: HyperParameters) -> Any:
         return hp.default
     if isinstance(found, CategoricalDistribution):
         return trial.suggest_categorical(hp.name, found.choices)
-    if isinstance(found, IntDistribution):
-        return trial.suggest_int(
-            hp.name, found.low, found.high, step=found.step, log=found.log
-        )
-    return trial.suggest_float(
-        hp.name, found.low, found.high, step=found.step, log=found.log
-    )
+    whole = isinstance(found, IntDistribution)
+    suggest = trial.suggest_int if whole else trial.suggest_float
+    return suggest(hp.name, found.low, found.high, step=found.step, log=found.log)
 
 
 def _is_measured(trial: Trial) -> bool:

@@ -49,15 +49,14 @@ class TrialRun:
 
     def _go_on(self, progress: Checkpoint) -> None:
         meta = progress.meta
+        curves = self.tuner.oracle.curves(self.trial.trial_id)
+        rows = curves.get(len(meta["results"]), [])[: meta["epoch"]]
+        if len(rows) < meta["epoch"]:  # the study is of another time
+            self.progress = None
+            return
         self.best, self.best_value = progress.arrays.get("best"), meta["best_value"]
         self.results = [(metrics, step) for metrics, step in meta["results"]]
-        self.lengths = dict(meta["lengths"])
-        curves = self.tuner.oracle.curves(self.trial.trial_id)
-        self.rows = curves.get(self.execution, [])[: meta["epoch"]]
-        if len(self.rows) < meta["epoch"]:  # the study is of another time
-            self.progress = None
-            self.best = self.best_value = None
-            self.results, self.rows, self.lengths = [], [], {}
+        self.rows, self.lengths = rows, dict(meta["lengths"])
 
     @property
     def execution(self) -> int:
