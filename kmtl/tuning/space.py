@@ -160,13 +160,9 @@ class Space:
         kept = {name: value for name, value in values.items() if name in active}
         kept = self.signature.fitted(kept)
         if is_gradient_weighting(kept.get("weighting")) and not self.shares(kept):
-            chosen = hp.values["weighting"]  # with nothing to balance
-            own = f"{chosen}."
-            return {
-                name: value
-                for name, value in kept.items()
-                if name != "weighting" and not name.startswith(own)
-            }
+            own = f"{hp.values['weighting']}."  # it has nothing to balance
+            kept = {n: v for n, v in kept.items() if not n.startswith(own)}
+            del kept["weighting"]
         return kept
 
     def shares(self, values: Values) -> bool:
@@ -216,14 +212,14 @@ class Space:
     def _as_dict(self, space: Any, settled: set[str]) -> dict[str, Any]:
         if space is None:
             space = [name for name in DEFAULT_NAMES if self._applies(name, settled)]
-        elif isinstance(space, Mapping):
+        if isinstance(space, Mapping):
             space = dict(space)
-        if not isinstance(space, dict):
-            if isinstance(space, str) or not isinstance(space, Iterable):
-                raise TypeError(
-                    "`space` must be None, a list of names or a dict name -> range. "
-                    f"Received: space={space!r}"
-                )
+        elif isinstance(space, str) or not isinstance(space, Iterable):
+            raise TypeError(
+                "`space` must be None, a list of names or a dict name -> range. "
+                f"Received: space={space!r}"
+            )
+        else:
             space = dict.fromkeys(space, "default")
         for name, companions in defaults.COMPANIONS.items():
             given = space.get(name)
