@@ -83,7 +83,7 @@ def members(
                 validation_data=data.validation,
                 epochs=recipe.epochs,
                 batch_size=recipe.rows_per_batch(len(problem.train)),
-                callbacks=recipe.callbacks(),
+                callbacks=recipe.callbacks(rows=len(problem.train)),
                 verbose=0,
             )
         outputs = model.predict(frame, batch_size=1024, verbose=0)

@@ -290,7 +290,7 @@ class Trainer:
                 builders.build,
                 tasks=self.data.tasks,
                 space=space,
-                optimizer=recipe.optimizer(),
+                optimizer=recipe.optimizer(len(self.data.train)),
                 compile_options={"weighting": weighting} if weighting else {},
                 seed=self.seed,
                 inputs=self.data.inputs,

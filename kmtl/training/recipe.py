@@ -13,6 +13,8 @@ from kmtl.training.schedules import SCHEDULES, LearningRateSchedule
 from kmtl.training.sources import is_dataset, is_split, is_stream, plan_of
 from kmtl.typing import Callbacks, Data, Inputs, Labels, Model, SampleWeight
 
+#: Learning rates of few and of many training rows, and from how many these are many.
+_FEW_ROWS, _MANY_ROWS, _MANY = 0.005, 0.01, 2000
 #: Batches of an epoch that a batch size is chosen for, and the sizes it stays within.
 _BATCHES, _SMALLEST, _LARGEST = 64, 32, 256
 
@@ -22,14 +24,16 @@ class Recipe:
     """Optimizer, schedule, epochs, batches and stopping that go together.
 
     `fit` compiles a model and trains it in one call. The parts are there one by one
-    too, for a `compile` and `fit` of your own: `recipe.optimizer()`,
-    `recipe.callbacks()`, `recipe.rows_per_batch(rows)`, `recipe.epochs`.
+    too, for a `compile` and `fit` of your own: `recipe.optimizer(rows)`,
+    `recipe.callbacks(rows=rows)`, `recipe.rows_per_batch(rows)`, `recipe.epochs`.
 
     The defaults are those for `kmtl.backbones.TabularMLP`, chosen on validation rows of
     some of the data sets in `experiments/tables`, and on the tables of its `RECIPE.md`.
 
     Args:
-        learning_rate: Of AdamW, in the first epoch. Defaults to 0.005.
+        learning_rate: Of AdamW, in the first epoch. None takes 0.005 for fewer than
+            2,000 training rows, on which larger ones are less steady, and for data sets
+            whose rows nobody has counted; and 0.01 for more.
         schedule: How it changes over the epochs, one of
             `kmtl.training.schedules.SCHEDULES`. Defaults to `"cosine"`: towards 0.
         weight_decay: Of AdamW, >= 0. Defaults to 0.01.
@@ -53,7 +57,7 @@ class Recipe:
     2
     """
 
-    learning_rate: float = 0.005
+    learning_rate: float | None = None
     schedule: str = "cosine"
     weight_decay: float = 0.01
     epochs: int = 150
@@ -64,10 +68,11 @@ class Recipe:
         def put(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
-        rate = _checks.check_range(
-            "learning_rate", self.learning_rate, 0, low_open=True, high_open=True
-        )
-        put("learning_rate", rate)
+        if self.learning_rate is not None:
+            rate = _checks.check_range(
+                "learning_rate", self.learning_rate, 0, low_open=True, high_open=True
+            )
+            put("learning_rate", rate)
         _checks.check_choice("schedule", self.schedule, SCHEDULES)
         decay = _checks.check_range("weight_decay", self.weight_decay, 0, 1)
         put("weight_decay", decay)
@@ -87,15 +92,27 @@ class Recipe:
         power = round(math.log2(max(rows, 1) / _BATCHES))
         return max(_SMALLEST, min(_LARGEST, 2 ** max(power, 0)))
 
-    def optimizer(self) -> keras.optimizers.Optimizer:
-        """A new optimizer."""
+    def rate(self, rows: int | None = None) -> float:
+        """The learning rate of the first epoch for so many training rows.
+
+        >>> [kmtl.Recipe().rate(rows) for rows in (200, 4000)]
+        [0.005, 0.01]
+        """
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return _MANY_ROWS if rows is not None and rows >= _MANY else _FEW_ROWS
+
+    def optimizer(self, rows: int | None = None) -> keras.optimizers.Optimizer:
+        """A new optimizer for so many training rows."""
         return keras.optimizers.AdamW(
-            learning_rate=self.learning_rate, weight_decay=self.weight_decay
+            learning_rate=self.rate(rows), weight_decay=self.weight_decay
         )
 
-    def callbacks(self, validation: bool = True) -> list[keras.callbacks.Callback]:
+    def callbacks(
+        self, validation: bool = True, rows: int | None = None
+    ) -> list[keras.callbacks.Callback]:
         """New callbacks: the schedule, and with validation data the stopping."""
-        schedule = LearningRateSchedule(self.schedule, self.learning_rate, self.epochs)
+        schedule = LearningRateSchedule(self.schedule, self.rate(rows), self.epochs)
         if not validation:
             return [schedule]
         stopping = keras.callbacks.EarlyStopping(
@@ -142,7 +159,7 @@ class Recipe:
                 f"{type(sample_weight).__name__}"
             )
         model.compile(self.optimizer(), **compile_options)
-        own = self.callbacks(validation_data is not None)
+        rows = None
         options: dict[str, Any] = {}
         if not (is_dataset(x) or is_stream(x)):
             # Without labels where the inputs are the targets.
@@ -152,6 +169,8 @@ class Recipe:
             x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(arrays)
             rows = len(keras.tree.flatten(x)[0])
             options["batch_size"] = self.rows_per_batch(rows)
+        # The schedule says the rate of each epoch, of the first one too.
+        own = self.callbacks(validation_data is not None, rows)
         return model.fit(
             x,
             y,

@@ -86,6 +86,24 @@ def test_data_sets_have_batches_of_their_own() -> None:
     assert len(kmtl.Recipe().callbacks(validation=False)) == 1
 
 
+@pytest.mark.parametrize(("rows", "rate"), [(60, 0.005), (2000, 0.01)])
+def test_the_rate_is_that_of_the_rows(rows, rate) -> None:
+    model = kmtl.build_mlp(
+        input_shape=(3,), tasks=[kmtl.Regression("y")], units=(4,), seed=0
+    )
+    x = np.resize(X, (rows, 3))
+    seen = Rates()
+    recipe = kmtl.Recipe(epochs=1)
+    recipe.fit(model, x, {"y": x.sum(axis=1)}, callbacks=seen, verbose=0)
+    assert seen.rates == [pytest.approx(rate)]
+    optimizer = recipe.optimizer(rows)
+    assert float(keras.ops.convert_to_numpy(optimizer.learning_rate)) == (
+        pytest.approx(rate)
+    )
+    assert kmtl.Recipe(learning_rate=0.02).rate(rows) == 0.02
+    assert recipe.rate() == 0.005  # of a data set nobody has counted
+
+
 def test_inputs_that_are_their_own_targets() -> None:
     model = kmtl.build_mlp(
         input_shape=(3,), tasks=[kmtl.Reconstruction("again")], units=(4,), seed=0
