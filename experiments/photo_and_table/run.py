@@ -140,7 +140,7 @@ def readme(rows: list[dict[str, Any]], settings: dict, sizes: dict[str, int]) ->
     lines = [f"| {' | '.join(cells)} |", "|" + "---|" * len(cells)]
     for row in rows:
         shown = [f"`{row['side']}`"]
-        shown += [f"{row[name]:.1f} ± {row[f'{name}_std']:.1f}" for name in SCORES]
+        shown += [f"{row[name]:.2f} ± {row[f'{name}_std']:.2f}" for name in SCORES]
         shown += [f"{row['parameters']:,}", f"{row['core_seconds']:.0f}"]
         lines.append(f"| {' | '.join(shown)} |")
     by_side = {row["side"]: row for row in rows}

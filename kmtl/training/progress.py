@@ -176,7 +176,7 @@ def shown(verbose: Verbose, callbacks: Callbacks) -> tuple[Verbose, Callbacks]:
 def _title(task: str, metric: str) -> str:
     room = max(_LONGEST - len(metric) - 1, _WIDTH)
     if len(task) > room:  # long names are often alike at one of their ends
-        task = f"{task[: room // 2]}…{task[room // 2 + 1 - room :]}"
+        task = f"{task[: room // 2]}..{task[room // 2 + 2 - room :]}"
     return f"{task} {metric}"
 
 
@@ -185,7 +185,7 @@ def _width(name: str) -> int:
 
 
 def _number(value: Any) -> str:
-    return "–" if value is None or math.isnan(value) else f"{float(value):.4g}"
+    return "-" if value is None or math.isnan(value) else f"{float(value):.4g}"
 
 
 def _clock(seconds: float) -> str:

@@ -25,8 +25,9 @@ from kmtl.tuning.stopping import Brackets
 from kmtl.tuning.trials import PRUNED
 from kmtl.typing import HyperParameters, Oracle, Trial
 
-#: Points from which the Gaussian process's best one is looked for.
-STARTS = 50
+#: Points that a Gaussian process is asked about, and the best of them, from which its
+#: best one is looked for.
+POINTS, STARTS = 1000, 5
 #: A larger grid is not counted.
 MOST_POINTS = 100_000
 
@@ -68,7 +69,7 @@ class BayesianOptimizationOracle(
             most = max(3, 3 * len(_searched(self)))
             self.num_initial_points = min(most, max(3, (self.max_trials or 0) // 3))
         measured = sum(map(_is_measured, self.trials.values()))
-        if measured < self.num_initial_points:
+        if measured < self.num_initial_points or not _searched(self):
             return self.random_proposal()
         response = self._by_process() if self.sampler == "gp" else self._by_trees()
         if identity(response["values"]) in self.tried:
@@ -76,7 +77,7 @@ class BayesianOptimizationOracle(
         return response
 
     def _by_process(self) -> dict[str, Any]:
-        """KerasTuner's proposal, from trials of other processes and pruned ones too."""
+        """Where the confidence bound is lowest, from all trials of all processes."""
         process = GaussianProcessRegressor(
             kernel=Matern(nu=2.5),
             n_restarts_optimizer=20,
@@ -85,9 +86,9 @@ class BayesianOptimizationOracle(
             random_state=self.seed,
         )
 
-        def bound(point: np.ndarray) -> float:
-            mean, spread = process.predict(point[None], return_std=True)
-            return float(mean[0] - self.beta * spread[0])
+        def bounds_at(points: np.ndarray) -> np.ndarray:
+            mean, spread = process.predict(points, return_std=True)
+            return mean - self.beta * spread
 
         searched = _searched(self)
         # A function of what has been tried, not of what this process has drawn.
@@ -96,9 +97,15 @@ class BayesianOptimizationOracle(
             # Of the process's length scale, on few or on equal scores.
             warnings.simplefilter("ignore", ConvergenceWarning)
             process.fit(*self._measurements(process))
+            points = drawn.uniform(size=(POINTS, len(searched)))
             ends = [
-                minimize(bound, start, bounds=[(0, 1)] * len(start), method="L-BFGS-B")
-                for start in drawn.uniform(size=(STARTS, len(searched)))
+                minimize(
+                    lambda point: float(bounds_at(point[None])[0]),
+                    start,
+                    bounds=[(0, 1)] * len(start),
+                    method="L-BFGS-B",
+                )
+                for start in points[np.argsort(bounds_at(points))[:STARTS]]
             ]
         best = min(ends, key=lambda end: end.fun).x
         shares = {id(hp): share for hp, share in zip(searched, best, strict=True)}

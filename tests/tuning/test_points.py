@@ -224,3 +224,38 @@ def test_enqueued_points_come_instead_of_known_ones(tmp_path: Path) -> None:
     tuner.enqueue({"sharing_depth": 0, "rate": 0})
     tuner.search(*data(), validation_data=data(), epochs=1, verbose=0)
     assert len(tuner.oracle.trials) == 3
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_gaussian_process_finds_the_top_of_a_hill(tmp_path: Path, seed: int) -> None:
+    tuner = make_tuner(
+        tmp_path,
+        kind=kmtl.BayesianOptimization,
+        sampler="gp",
+        max_trials=16,
+        num_initial_points=4,
+        seed=seed,
+    )
+    run(tuner)
+    assert tuner.oracle.get_best_trials()[0].score > 0.998  # random: .982 to .996
+
+
+def test_with_nothing_to_search_there_is_one_trial(tmp_path: Path) -> None:
+    for sampler in ("gp", "tpe"):
+        hypermodel = kmtl.HyperModel(
+            lambda *, tasks: Planted(valley)(tasks=tasks, a=0.5, b=0.5),
+            tasks=TASKS,
+            space={},
+            optimizer="sgd",
+        )
+        tuner = kmtl.BayesianOptimization(
+            hypermodel,
+            "val_kind_accuracy",
+            4,
+            num_initial_points=1,
+            sampler=sampler,
+            directory=tmp_path,
+            project_name=sampler,
+        )
+        run(tuner)
+        assert len(tuner.oracle.trials) == 1
