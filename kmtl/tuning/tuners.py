@@ -160,7 +160,7 @@ class RandomSearch(SearchTuner, keras_tuner.RandomSearch):
 
 
 class BayesianOptimization(SearchTuner, keras_tuner.BayesianOptimization):
-    """KerasTuner's Gaussian process search for multi-task models.
+    """Search by a Gaussian process, as KerasTuner's, for multi-task models.
 
     Args:
         hypermodel, objective, max_trials, baselines, seed, listener, **options: As for
@@ -170,10 +170,10 @@ class BayesianOptimization(SearchTuner, keras_tuner.BayesianOptimization):
         alpha: Float > 0, variance of the noise of a score, relative to the spread of
             all scores. Defaults to 1e-4.
         beta: Float >= 0: the larger, the more is explored. Defaults to 2.6.
-        sampler: `"gp"`, KerasTuner's Gaussian process; `"tpe"`, Optuna's tree of Parzen
-            estimators, which takes several objectives and constraints; or `"auto"`:
-            `"tpe"` for those, else `"gp"`. Both search task weights along the T - 1
-            logarithms of their ratios. Defaults to `"auto"`.
+        sampler: `"gp"`, a Gaussian process as KerasTuner's; `"tpe"`, Optuna's tree of
+            Parzen estimators, which takes several objectives and constraints; or
+            `"auto"`: `"tpe"` for those, else `"gp"`. Both search task weights along the
+            T - 1 logarithms of their ratios. Defaults to `"auto"`.
 
     Raises:
         ValueError, TypeError: as for `kmtl.RandomSearch`.
@@ -348,8 +348,8 @@ class Search(SearchTuner):
         objective: As for `kmtl.RandomSearch`. None: `"val_delta_m"`; for one task that
             counts, its score; without baselines `"val_mean_score"`.
         max_trials: Integer >= 1, trials in all. Defaults to 20.
-        sampler: `"tpe"`, Optuna's tree of Parzen estimators; `"gp"`, KerasTuner's
-            Gaussian process; or `"random"`. Defaults to `"tpe"`.
+        sampler: `"tpe"`, Optuna's tree of Parzen estimators; `"gp"`, a Gaussian
+            process as KerasTuner's; or `"random"`. Defaults to `"tpe"`.
         pruner: As for `kmtl.RandomSearch`. Defaults to `"auto"`: successive halving
             (`kmtl.tuning.Asha`) where a trial has 8 epochs or more.
         baselines: As for `kmtl.RandomSearch`. Defaults to `"auto"`: single-task models
