@@ -245,7 +245,10 @@ def fit_run(
         config: JSON-ready dict that describes the run; a folder with another one is
             refused, as is one of other data (arrays by their contents), another model,
             optimizer, learning rate, weighting, seed or batch size. Callbacks and
-            epochs may be others, and the steps of a learning rate schedule.
+            epochs may be others, and the steps of a learning rate schedule. Of a
+            `tf.data.Dataset`, which may be augmented at random, only the kinds of its
+            parts and its length are known: name its contents here, as in
+            `{"data": kmtl.data.fingerprint(source)}`.
         verbose: As in `fit`.
         tensorboard: Whether to write every epoch's logs for TensorBoard, to
             `<folder>/tensorboard`: losses and metrics per task, what a weighting gives

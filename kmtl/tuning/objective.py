@@ -91,6 +91,12 @@ class SearchObjective(keras_tuner.Objective):
             )
         )
 
+    def readable(self, score: float | None, logs: Logs) -> float | None:
+        """A trial's score, where it breaks a constraint without what that costs."""
+        if self.has_value(logs) and not self.feasible(logs):
+            return self.values(logs)[0]
+        return score
+
     def needs(self, names: Sequence[str]) -> bool:
         """Whether one of these logs is compared, or bounded."""
         return not set(names).isdisjoint(self.names)
@@ -180,6 +186,9 @@ class ParetoObjective(SearchObjective):
 
     def better_than(self, a: float, b: float) -> bool:
         return math.isfinite(a)  # the later one
+
+    def readable(self, score: float | None, logs: Logs) -> float | None:
+        return score
 
     def _scalar(self, logs: Logs) -> float:
         return -math.fsum(self._signs() * self.values(logs)) / len(self.goals)

@@ -65,7 +65,9 @@ class SearchResults:
             A DataFrame with the trial's name as index and the columns
 
             - `status`; `rank`, 1 for the best completed trial; `score`, the number that
-              the search compares; `epochs` that were trained;
+              the search compares (of a trial that breaks a constraint the first goal's
+              value, though it ranks behind all that keep to it); `epochs` that were
+              trained;
             - every hyperparameter that counts in the trial, the task weights as
               `task_weight_<task>`;
             - the objectives, the logs in constraints and each task's score, at the
@@ -100,7 +102,7 @@ class SearchResults:
             rows.append(
                 {
                     **begun[trial.trial_id],
-                    "score": trial.score,
+                    "score": objective.readable(trial.score, found),
                     "feasible": objective.feasible(found) if known else None,
                     "on_front": trial.trial_id in front,
                     "epochs": sum(map(len, trained)),
@@ -260,6 +262,12 @@ class SearchResults:
     def results_summary(self, num_trials: int = 10) -> None:
         """Print the best trials, and whether they are better than the first."""
         super().results_summary(num_trials)  # type: ignore[misc]
+        table = self.results()
+        if "feasible" in table and not table["feasible"].fillna(True).all():
+            sys.stdout.write(
+                f"\nA score beyond {objectives.PENALTY:g} is that of a trial which breaks "
+                "a constraint; its values are in `tuner.results()`.\n"
+            )
         found = self.conclusion()
         if found is not None:
             sys.stdout.write(f"\n{found.text}\n")

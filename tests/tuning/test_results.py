@@ -156,7 +156,9 @@ def test_failed_trials_have_a_reason_and_no_rank(tmp_path: Path) -> None:
     assert sorted(table["rank"][~failed]) == list(range(1, int((~failed).sum()) + 1))
 
 
-def test_constraints_decide_ranks(tmp_path: Path) -> None:
+def test_constraints_decide_ranks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tuner = make_tuner(
         tmp_path,
         lambda a, b, epoch: a,
@@ -164,6 +166,9 @@ def test_constraints_decide_ranks(tmp_path: Path) -> None:
         max_trials=6,
     )
     table = run(tuner).results()
+    assert list(table["score"]) == list(table["val_kind_accuracy"])
+    tuner.results_summary()
+    assert "breaks a constraint" in capsys.readouterr().out
     kept = table["a"] >= 0.5
     assert 0 < kept.sum() < 6
     assert (table["feasible"] == kept).all()
