@@ -7,13 +7,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from common.table import interval
 
 TASKS = ("income", "never_married")
 REFERENCE = "shared_bottom"
-#: Two-sided 95 % quantiles of Student's t, by degrees of freedom.
-T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}
-T_95 |= {8: 2.306, 9: 2.262, 14: 2.145, 19: 2.093}
 #: `(source, model, income, never married)`.
 PUBLISHED = [
     ("torch-rechub", "shared bottom", "0.9560", "0.9948"),
@@ -31,15 +28,6 @@ SOURCES = (
     "(PaddlePaddle/PaddleRec). Splits, inputs and sizes differ from those here and "
     "from each other, so they say what to expect, not who is better."
 )
-
-
-def interval(values: list[float]) -> tuple[float, float]:
-    """Mean and half width of the 95 % interval over seeds."""
-    array = np.asarray(values, "float64")
-    if len(array) < 2:
-        return float(array.mean()), math.inf
-    error = array.std(ddof=1) / math.sqrt(len(array))
-    return float(array.mean()), float(T_95.get(len(array) - 1, 2.0) * error)
 
 
 def collect(runs: Any, names: list[str], settings: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from common.table import interval
 
 TITLES = {
     "digits": "digits alone, no third task",
@@ -18,17 +18,6 @@ TITLES = {
     "stopped": "... predictions, gradient stopped",
     "inverted": "inverted: digits at block 1",
 }
-#: Student's t, 97.5 %, by degrees of freedom.
-QUANTILES = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78}
-
-
-def interval(values: list[float]) -> tuple[float, float]:
-    """Mean and half of its 95 % interval."""
-    if len(values) < 2:
-        return float(np.mean(values)), math.nan
-    quantile = QUANTILES.get(len(values) - 1, 2.0)
-    half = quantile * np.std(values, ddof=1) / math.sqrt(len(values))
-    return float(np.mean(values)), float(half)
 
 
 def digits(run: dict[str, Any]) -> float:

@@ -7,10 +7,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from common.table import interval
 
-#: Student's t, 97.5 %, by degrees of freedom.
-QUANTILES = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31}
 TASKS = ("digit", "garment")
 #: What is compared with what, seed by seed.
 PAIRS = (
@@ -20,15 +18,6 @@ PAIRS = (
     ("joint, equal, layer norm", "alternating, equal, layer norm"),
     ("joint, equal, batch norm", "alternating, equal, batch norm"),
 )
-
-
-def interval(values: list[float]) -> tuple[float, float]:
-    """Mean and half of its 95 % interval."""
-    if len(values) < 2:
-        return float(np.mean(values)), math.nan
-    quantile = QUANTILES.get(len(values) - 1, 2.0)
-    half = quantile * np.std(values, ddof=1) / math.sqrt(len(values))
-    return float(np.mean(values)), float(half)
 
 
 def percent(values: list[float]) -> str:

@@ -4,31 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common.table import interval
+from scipy import stats
 
 from kmtl.evaluation import relative_improvement
 
 TASKS = ("left", "right")
-#: Two-sided 95 % quantiles of Student's t, by degrees of freedom.
-T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}
-T_95 |= {8: 2.306, 9: 2.262}
+#: Share of false discoveries that a verdict allows for.
+LEVEL = 0.05
 PUBLISHED = (
     "Sener & Koltun (2018) print 97.23 / 95.90 % (left / right) for single-task "
     "models, 96.46 / 94.99 % for uniform weights and 97.26 / 95.90 % for MGDA, on "
     "60,000 training images and 100 epochs."
 )
-
-
-def interval(values: list[float]) -> tuple[float, float]:
-    """Mean and half width of the 95 % interval over seeds."""
-    array = np.asarray(values, "float64")
-    if len(array) < 2:
-        return float(array.mean()), math.inf
-    error = array.std(ddof=1) / math.sqrt(len(array))
-    return float(array.mean()), float(T_95.get(len(array) - 1, 1.96) * error)
 
 
 def collect(runs: Any, names: list[str], settings: dict[str, Any]) -> dict[str, Any]:
@@ -41,11 +34,12 @@ def collect(runs: Any, names: list[str], settings: dict[str, Any]) -> dict[str, 
         return found if rate is not None and all(found) else None
 
     singles = {task: finals(f"single_{task}") for task in TASKS}
-    baselines = {
-        task: float(np.mean([run["test"][task] for run in found]))
+    alone = {
+        task: [run["test"][task] for run in found]
         for task, found in singles.items()
         if found
     }
+    baselines = {task: float(np.mean(values)) for task, values in alone.items()}
     sides: dict[str, Any] = {}
     for name in names:
         found = finals(name)
@@ -66,33 +60,54 @@ def collect(runs: Any, names: list[str], settings: dict[str, Any]) -> dict[str, 
                 float(
                     np.mean(
                         [
-                            relative_improvement("max", run["test"][t], baselines[t])
+                            relative_improvement("max", run["test"][t], alone[t][i])
                             for t in TASKS
                         ]
                     )
                 )
-                for run in found
+                for i, run in enumerate(found)
             ]
             entry["delta_m_by_seed"] = deltas
             entry["delta_m"] = interval(deltas)
         sides[name] = entry
     equal = sides.get("equal", {}).get("delta_m_by_seed")
-    for entry in sides.values():
+    chances: dict[str, float] = {}
+    for name, entry in sides.items():
         if equal and "delta_m_by_seed" in entry:
             pairs = zip(entry["delta_m_by_seed"], equal, strict=True)
-            entry["over_equal"] = interval([a - b for a, b in pairs])
+            gains = [a - b for a, b in pairs]
+            entry["over_equal"] = interval(gains)
+            if name != "equal":
+                chances[name] = chance(gains)
+    for name, q in zip(chances, adjusted(chances.values()), strict=True):
+        sides[name]["q"] = q
     return {"baselines": baselines, "sides": sides}
 
 
+def chance(gains: list[float]) -> float:
+    """p of Student's paired test, two-sided; 1 where all gains are the same 0."""
+    if not np.any(gains):
+        return 1.0
+    return float(stats.ttest_1samp(gains, 0).pvalue)
+
+
+def adjusted(chances: Iterable[float]) -> list[float]:
+    """For so many comparisons, after Benjamini and Hochberg (1995)."""
+    found = list(chances)
+    if not np.all(np.isfinite(found)):  # of one seed
+        return [math.nan] * len(found)
+    return [float(q) for q in stats.false_discovery_control(found)] if found else []
+
+
 def verdict(name: str, entry: dict[str, Any]) -> str:
-    """Plain words for a method beside equal weights and the single-task models."""
+    """Plain words for a method beside equal weights."""
     if "over_equal" not in entry:
         return ""
     if name == "equal":
         return "the reference"
-    mean, half = entry["over_equal"]
-    if abs(mean) <= half:
-        return "no gain over equal weights that the seeds could show"
+    if not entry["q"] < LEVEL:
+        return "no difference to equal weights that the seeds could show"
+    mean, _ = entry["over_equal"]
     return "better than equal weights" if mean > 0 else "worse than equal weights"
 
 
@@ -166,18 +181,19 @@ def readme(result: dict[str, Any], figure: str, missing: list[str]) -> str:
         "these only. `simplex` spends that budget on fixed weights: each of the rates, "
         f"in their order, with weights of left and right of {_weights(settings)}.",
         "Accuracy in %, mean over seeds ± half of the 95 % interval (Student's t). Δm: "
-        "mean improvement over the single-task accuracies, in %, higher is better. "
-        "Over equal: difference of Δm to equal weights, seed by seed. The verdict is "
-        "by that interval alone; with this many methods about one in twenty would be "
-        "outside by chance.",
+        "mean improvement over the single-task accuracies of the same seed, in %, "
+        "higher is better. Over equal: difference of Δm to equal weights, seed by "
+        "seed. The verdict is by `q`, the chance of such a difference where there is "
+        "none (Student's paired test), adjusted for so many methods after Benjamini "
+        f"and Hochberg (1995): below {LEVEL:g}.",
     ]
     if "delta_m" in sides.get("equal", {}):
         parts.append(f"![Δm]({figure})")
     parts += [
         "\n".join(
             [
-                "| method | level | rate | left | right | Δm | over equal | verdict |",
-                "|---|---|---|---|---|---|---|---|",
+                "| method | level | rate | left | right | Δm | over equal | q | |",
+                "|---|---|---|---|---|---|---|---|---|",
                 *rows,
             ]
         ),
@@ -232,6 +248,7 @@ def _row(name: str, entry: dict[str, Any]) -> str:
         _number(accuracy.get("right")),
         _number(entry.get("delta_m"), "+"),
         "–" if name == "equal" else _number(entry.get("over_equal"), "+"),
+        f"{entry['q']:.3f}" if "q" in entry else "–",
         verdict(name, entry),
     ]
     return "| " + " | ".join(cells) + " |"
@@ -241,7 +258,7 @@ def summary(sides: dict[str, Any], settings: dict[str, Any]) -> str:
     compared = {k: v for k, v in sides.items() if "over_equal" in v and k != "equal"}
     if not compared:
         return ""
-    groups: dict[str, list[str]] = {"better": [], "worse": [], "no gain": []}
+    groups: dict[str, list[str]] = {"better": [], "worse": [], "no difference": []}
     for name, entry in sorted(compared.items()):
         words = verdict(name, entry)
         key = next(key for key in groups if words.startswith(key))
@@ -253,8 +270,8 @@ def summary(sides: dict[str, Any], settings: dict[str, Any]) -> str:
     ]
     text = [
         f"Of {len(compared)} methods compared with equal weights on "
-        f"{len(settings['seeds'])} seeds, {len(groups['no gain'])} gain nothing that "
-        f"could be told from chance, {len(groups['better'])} are better "
+        f"{len(settings['seeds'])} seeds, {len(groups['no difference'])} cannot be "
+        f"told from it, {len(groups['better'])} are better "
         f"({', '.join(groups['better']) or 'none'}) and {len(groups['worse'])} are "
         f"worse ({', '.join(groups['worse']) or 'none'})."
     ]

@@ -11,7 +11,7 @@ from typing import Any
 import figures
 import numpy as np
 import words
-from problems import borrowed
+from common.table import interval as of_seeds
 from tables import DELTA, POOLED, front_of, pooled, table_of
 
 from kmtl.evaluation import relative_improvement
@@ -23,7 +23,7 @@ CORNER = -25.0
 
 def interval(values: Iterable[float]) -> list[float | None]:
     """Mean and half width of the 95 % interval over seeds; None for one seed."""
-    mean, half = borrowed("report").interval(list(values))
+    mean, half = of_seeds(list(values))
     return [mean, half if math.isfinite(half) else None]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import data
 import numpy as np
+from common.table import interval
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
 
@@ -18,18 +19,6 @@ TITLES = {
     "trace_norm": "trace norm",
     "mtrl": "MTRL",
 }
-#: Student's t, 97.5 %, by degrees of freedom.
-QUANTILES = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31}
-QUANTILES |= {9: 2.26, 19: 2.09}
-
-
-def interval(values: list[float]) -> tuple[float, float]:
-    """Mean and half of its 95 % interval."""
-    if len(values) < 2:
-        return float(np.mean(values)), math.nan
-    quantile = QUANTILES.get(len(values) - 1, 2.0)
-    half = quantile * np.std(values, ddof=1) / math.sqrt(len(values))
-    return float(np.mean(values)), float(half)
 
 
 def judged(matrix: np.ndarray) -> dict[str, float]:

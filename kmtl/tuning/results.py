@@ -265,8 +265,8 @@ class SearchResults:
         table = self.results()
         if "feasible" in table and not table["feasible"].fillna(True).all():
             sys.stdout.write(
-                f"\nA score beyond {objectives.PENALTY:g} is that of a trial which breaks "
-                "a constraint; its values are in `tuner.results()`.\n"
+                f"\nA score beyond {objectives.PENALTY:g} is that of a trial which "
+                "breaks a constraint; its values are in `tuner.results()`.\n"
             )
         found = self.conclusion()
         if found is not None:

@@ -225,7 +225,7 @@ def test_report_by_hand(modules):
     assert equal["delta_m_by_seed"] == pytest.approx([0.0, -10.0])
     mean, half = searched["over_equal"]
     assert mean == pytest.approx(12.5)
-    assert half == pytest.approx(12.706 * np.std([10.0, 15.0], ddof=1) / 2**0.5)
+    assert half == pytest.approx(12.7062 * np.std([10.0, 15.0], ddof=1) / 2**0.5)
     assert modules.words.sign_of((mean, half)) == 0
     assert searched["chosen"]["task_weight_left"] == 0.2
     assert (searched["searched"], searched["confirmed"]) == (5.0, 4.99)

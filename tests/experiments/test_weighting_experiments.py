@@ -134,10 +134,18 @@ def test_multimnist_interval_and_verdict():
     report = load("multimnist/report.py")
     mean, half = report.interval([1.0, 2.0, 3.0])
     assert mean == pytest.approx(2.0)
-    assert half == pytest.approx(4.303 / np.sqrt(3))
-    words = report.verdict("x", {"over_equal": (0.1, 0.2)})
-    assert words.startswith("no gain")
-    assert report.verdict("x", {"over_equal": (-0.3, 0.2)}).startswith("worse")
+    assert half == pytest.approx(4.303 / np.sqrt(3), rel=1e-4)
+
+    def words(mean: float, q: float) -> str:
+        return report.verdict("x", {"over_equal": (mean, 0.2), "q": q})
+
+    assert words(0.3, 0.06).startswith("no difference")
+    assert words(0.3, np.nan).startswith("no difference")
+    assert words(-0.3, 0.04).startswith("worse")
+    # 2 / (1 / sqrt(3)) = 3.464 with two degrees of freedom.
+    assert report.chance([1.0, 2.0, 3.0]) == pytest.approx(0.0742, abs=1e-4)
+    assert report.chance([0.0, 0.0]) == 1.0
+    assert report.adjusted([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.04, 0.04])
 
 
 @pytest.mark.thorough
