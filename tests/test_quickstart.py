@@ -212,7 +212,8 @@ def test_what_was_deleted_is_made_again(runs: Runs, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("depth", "deltas", "said"),
     [
-        (1, (2.0, 1.0), ["better off in one net that shares 1 of 2 blocks, by 1.5 %"]),
+        (1, (2.0, 3.0), ["better off in one net that shares 1 of 2 blocks, by 2.5 %"]),
+        (1, (1.0, 0.0), ["within 0.5 % of separate nets on average (Δm +0.5 %)"]),
         (2, (0.0, -1.0), ["within 0.5 % of separate nets", "30% of their parameters"]),
         (
             2,

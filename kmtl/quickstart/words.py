@@ -13,7 +13,8 @@ MEANINGS = {
     "mask": "which of the 64 pixels are ink and which are paper",
     "ink": "how much ink there is, in standard deviations from the mean image",
 }
-#: Within so many % a shared net is as good as separate ones to most users.
+#: Within so many % a shared net is as good as separate ones to most users; one training
+#: of each does not tell less.
 ACCEPTABLE = 2.0
 
 
@@ -43,15 +44,15 @@ def verdict(
             f"from sharing a net of this size; trained apart they are at Δm {mean:+.1f}"
             " %, which is noise of training and what the search chose."
         ]
-    elif mean >= 0:
+    elif mean > ACCEPTABLE:
         said = [
             f"The tasks are better off in {where}, by {mean:.1f} % on average (Δm), "
             f"with {share}."
         ]
     elif mean >= -ACCEPTABLE:
         said = [
-            f"In {where} the tasks are within {-mean:.1f} % of separate nets on "
-            f"average (Δm), with {share}."
+            f"In {where} the tasks are within {abs(mean):.1f} % of separate nets on "
+            f"average (Δm {mean:+.1f} %), with {share}."
         ]
     else:
         said = [

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from keras_tuner.engine.trial import TrialStatus
@@ -16,8 +16,9 @@ from kmtl.tuning import points
 from kmtl.tuning.objective import ParetoObjective, SearchObjective, trial_logs
 from kmtl.typing import Trial, Tuner
 
-#: Standard deviations of a difference that chance explains.
-BEYOND = 2.0
+#: Share of searches, of those in which no trial is better than the first, that may say
+#: that one is.
+LEVEL = 0.05
 #: Epochs of a curve from which its noise is taken, at least.
 LEAST_EPOCHS = 4
 
@@ -35,6 +36,9 @@ class Conclusion:
             not known.
         text: All of it in words; and, where single-task models are known, whether the
             tasks gain from sharing.
+        chance: How often the best of so many trials gains as much where none is better:
+            Student's t, one-sided, times the number of trials that could have been the
+            best (Bonferroni). None where the noise is not known.
     """
 
     best: str
@@ -42,16 +46,16 @@ class Conclusion:
     gain: float
     noise: float | None
     text: str
+    chance: float | None = None
 
     @property
     def is_better(self) -> bool:
         """Whether the best trial is better than the first beyond the noise.
 
-        False where the noise is not known: then it cannot be told.
+        That is, whether `chance` is below 5 %. False where the noise is not known: then
+        it cannot be told.
         """
-        if self.best == self.first or self.noise is None:
-            return False
-        return self.gain > BEYOND * self.noise
+        return self.chance is not None and self.chance < LEVEL
 
 
 def conclude(tuner: Tuner) -> Conclusion | None:
@@ -66,7 +70,7 @@ def conclude(tuner: Tuner) -> Conclusion | None:
         return None
     best = ranked[0]
     fresh = oracle.study.note("fresh") or {}
-    sharing = _sharing(tuner, best, fresh.get(best.trial_id))
+    sharing = _sharing(tuner, best, fresh)
     had = first.hyperparameters.values
     usual = all(
         points.same_value(value, had.get(name, value))
@@ -81,21 +85,34 @@ def conclude(tuner: Tuner) -> Conclusion | None:
         return Conclusion(best.trial_id, first.trial_id, 0.0, None, text)
     pair = best, first
     if all(trial.trial_id in fresh for trial in pair):
-        rows = [fresh[trial.trial_id] for trial in pair]
-        where = "on fresh seeds"
+        rows, where = fresh, "on fresh seeds"
     else:
-        rows = [tuner._best_epochs(trial) or [trial_logs(trial)] for trial in pair]
+        rows = {
+            trial.trial_id: tuner._best_epochs(trial) or [trial_logs(trial)]
+            for trial in trials
+            if trial.status == TrialStatus.COMPLETED
+        }
         where = "in the search"
-    samples = [[_value(objective, row) for row in part] for part in rows]
-    if any(not values or not all(map(math.isfinite, values)) for values in samples):
+    samples = {
+        name: [_value(objective, row) for row in part] for name, part in rows.items()
+    }
+    compared = [samples[trial.trial_id] for trial in pair]
+    if any(not values or not all(map(math.isfinite, values)) for values in compared):
         return None
-    means = [statistics.fmean(values) for values in samples]
+    means = [statistics.fmean(values) for values in compared]
     sign = 1.0 if objective.goals[0].direction == "max" else -1.0
     gain = sign * (means[0] - means[1])
     curve = (tuner._trainings(first) or [[]])[0]
-    noise = _noise(samples, [_value(objective, row) for row in curve])
-    found = Conclusion(best.trial_id, first.trial_id, gain, noise, "")
-    about = "noise unknown" if noise is None else f"noise about {noise:.2g}"
+    noise, freedom = _noise(
+        compared, list(samples.values()), [_value(objective, row) for row in curve]
+    )
+    chance = None
+    if noise is not None:
+        chance = min(1.0, (len(samples) - 1) * _tail(gain, noise, freedom))
+    found = Conclusion(best.trial_id, first.trial_id, gain, noise, "", chance)
+    about = "noise unknown"
+    if chance is not None:
+        about = f"noise about {noise:.2g}, p = {chance:.2g}"
     numbers = f"{means[0]:.4g} against {means[1]:.4g} {where}, {about}"
     numbers = f"{objective.goals[0].name} {numbers}"
     other = f"the first, {first.trial_id}, {which}"
@@ -112,6 +129,11 @@ def conclude(tuner: Tuner) -> Conclusion | None:
             "better cannot be told from one short training each: search with "
             "`confirm=2`, or call `tuner.confirm`."
         )
+    elif noise is not None and gain > noise:
+        text = (
+            f"Trial {best.trial_id} is ahead of {other}: {numbers}. So few trainings "
+            "may give that by chance: `tuner.confirm` with more `seeds` tells."
+        )
     else:
         beyond = "" if noise is None else ", beyond the noise"
         text = (
@@ -122,14 +144,13 @@ def conclude(tuner: Tuner) -> Conclusion | None:
     return dataclasses.replace(found, text=f"{text}{sharing}")
 
 
-def _sharing(tuner: Tuner, best: Trial, fresh: Sequence[Any] | None) -> str:
+def _sharing(tuner: Tuner, best: Trial, fresh: Mapping[str, Any]) -> str:
     """Whether sharing pays, in words; empty where no single-task model is known."""
-    rows = [row for row in fresh or [trial_logs(best)] if LOG_NAME in row]
-    if len(tuner.tasks) < 2 or not rows:
+    rows = fresh.get(best.trial_id) or [trial_logs(best)]
+    gains = [row[LOG_NAME] for row in rows if LOG_NAME in row]
+    if len(tuner.tasks) < 2 or not gains or not all(map(math.isfinite, gains)):
         return ""
-    gain = statistics.fmean(row[LOG_NAME] for row in rows)
-    if not math.isfinite(gain):
-        return ""
+    gain = statistics.fmean(gains)
     space = getattr(tuner.hypermodel, "space", None)
     values = space.values(best.hyperparameters.copy()) if space is not None else {}
     if values.get("sharing_depth") == 0:
@@ -137,12 +158,29 @@ def _sharing(tuner: Tuner, best: Trial, fresh: Sequence[Any] | None) -> str:
             " It shares no block (`sharing_depth=0`): these tasks do not gain from "
             "sharing here."
         )
+    noise, freedom = None, 0
+    if len(gains) > 1:
+        variance, freedom = _variance(
+            [r[LOG_NAME] for r in part if LOG_NAME in r] for part in fresh.values()
+        )
+        # Single-task models vary as these do; the user's numbers are taken as given.
+        seeds = len(getattr(tuner.baselines, "seeds", ()))
+        noise = math.sqrt(variance * (1 / len(gains) + (1 / seeds if seeds else 0)))
+    if noise is None:
+        about = "Δm, of one training"
+    elif 2 * _tail(abs(gain), noise, freedom) < LEVEL:
+        about = f"Δm, noise about {noise:.2g}"
+    else:
+        return (
+            f" Beside separate nets it is within the noise (Δm {gain:+.2g} %, noise "
+            f"about {noise:.2g}): sharing costs nothing that so few trainings show."
+        )
     if gain < 0:
         return (
             " These tasks do not gain from sharing here: separate nets are better by "
-            f"{-gain:.2g} % (Δm), for as many nets as tasks."
+            f"{-gain:.2g} % ({about}), for as many nets as tasks."
         )
-    return f" Sharing pays: it is better than separate nets by {gain:.2g} % (Δm)."
+    return f" Sharing pays: it is better than separate nets by {gain:.2g} % ({about})."
 
 
 def _value(objective: SearchObjective, logs: Mapping[str, float]) -> float:
@@ -154,18 +192,41 @@ def _broken(objective: SearchObjective, trial: Trial) -> bool:
     return objective.has_value(logs) and not objective.feasible(logs)
 
 
-def _noise(samples: Sequence[Sequence[float]], curve: Sequence[Any]) -> float | None:
-    """Standard deviation of the difference of the means.
+def _noise(
+    compared: Sequence[Sequence[float]],
+    samples: Sequence[Sequence[float]],
+    curve: Sequence[float],
+) -> tuple[float | None, int]:
+    """Standard deviation of the difference of the means, and its degrees of freedom.
 
-    From several trainings of each; else from how the last half of the first trial's
-    curve goes up and down between epochs, which is less than what seeds make.
+    From the trainings of all trials, where there are several; else from how the last
+    half of the first trial's curve goes up and down between epochs, which is less than
+    what seeds make.
     """
-    if all(len(values) > 1 for values in samples):
-        parts = [statistics.variance(v) / len(v) for v in samples]
-        return math.sqrt(sum(parts))
+    if all(len(values) > 1 for values in compared):
+        variance, freedom = _variance(samples)
+        return math.sqrt(variance * sum(1 / len(part) for part in compared)), freedom
     late = [value for value in curve[len(curve) // 2 :] if math.isfinite(value)]
     if len(curve) < LEAST_EPOCHS or len(late) < 2:
-        return None
+        return None, 0
     steps = [b - a for a, b in itertools.pairwise(late)]
     # A step is the difference of two epochs, as the gain is that of two trainings.
-    return math.sqrt(statistics.fmean(step**2 for step in steps))
+    return math.sqrt(statistics.fmean(step**2 for step in steps)), len(steps)
+
+
+def _variance(samples: Iterable[Sequence[float]]) -> tuple[float, int]:
+    """That of trainings of one trial, from those of all, and its degrees of freedom."""
+    finite = [[v for v in values if math.isfinite(v)] for values in samples]
+    parts = [values for values in finite if len(values) > 1]
+    freedom = sum(len(values) - 1 for values in parts)
+    squares = sum((len(v) - 1) * statistics.variance(v) for v in parts)
+    return squares / freedom, freedom
+
+
+def _tail(gain: float, noise: float, freedom: int) -> float:
+    """How often chance alone gains as much, by Student's t, one-sided."""
+    from scipy import stats
+
+    if noise == 0:
+        return 0.0 if gain > 0 else 1.0
+    return float(stats.t.sf(gain / noise, freedom))

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from scipy import stats
 from search_tools import TASKS, data, make_tuner, run
 
 import kmtl
@@ -263,6 +264,7 @@ def test_a_long_search_confirms_its_winners_and_says_what_they_are_worth(
     assert (found.best, found.first) == (best[0], "0")
     assert found.gain == pytest.approx(-a[best[0]] / 4)
     assert found.noise == pytest.approx(np.sqrt(2 * 0.01**2 / 2 / 2))
+    assert found.chance == 1.0  # three winners, each behind
     assert not found.is_better
     assert "not better than the first, 0, which had the defaults" in found.text
     assert "on fresh seeds" in found.text
@@ -287,6 +289,8 @@ def test_a_search_says_whether_it_found_more_than_the_defaults(
             assert found.is_better
             # An epoch is 0.01 above or below the next.
             assert found.noise == pytest.approx(0.01)
+            tail = stats.t.sf(found.gain / 0.01, 2)  # two steps between epochs
+            assert found.chance == pytest.approx(2 * tail)  # two others
             best = tuner.get_best_hyperparameters()[0].values["a"]
             assert found.gain == pytest.approx(0.4 * best)
         tuner.results_summary()
@@ -294,6 +298,31 @@ def test_a_search_says_whether_it_found_more_than_the_defaults(
     one = run(make_tuner(tmp_path / "one", max_trials=1))
     assert one.conclusion() is None
     assert run(make_tuner(tmp_path / "p", objective="pareto")).conclusion() is None
+
+
+@quick
+def test_a_search_that_finds_nothing_rarely_says_otherwise(tmp_path: Path) -> None:
+    """Scores by chance alone: the best of three on fresh seeds is called better than
+    the first trial in 5 % of searches at most."""
+
+    class Chance:
+        def __init__(self, seed: int) -> None:
+            self.rng = np.random.default_rng(seed)
+
+        def __call__(self, a: float, b: float, epoch: int) -> float:
+            return 0.5 + 0.01 * self.rng.normal()
+
+    found = []
+    for seed in range(40):
+        tuner = make_tuner(tmp_path / str(seed), Chance(seed), max_trials=5)
+        one = run(tuner, confirm=3).conclusion()
+        found.append(one)
+        if one.best != one.first:  # which may be among the three winners
+            trials = len(tuner.oracle.study.note("fresh"))
+            tail = stats.t.sf(one.gain / one.noise, trials * (3 - 1))
+            assert one.chance == pytest.approx(min(1.0, (trials - 1) * tail))
+    assert sum(one.is_better for one in found) <= 4
+    assert any("ahead of the first" in one.text for one in found)
 
 
 @quick
