@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from kmtl import _checks, _registry
 from kmtl._registry import register
 from kmtl.backbones.base import Backbone
+from kmtl.backbones.fusion import Fusion
 from kmtl.inputs.base import Input
 from kmtl.layers.maker import LayerMaker
 from kmtl.layers.member_maker import MemberMaker
@@ -34,7 +35,8 @@ class Ensemble(Backbone):
     it. An export has no `features`, which would be those of the members.
 
     Args:
-        backbone: The trunk, an object or a name.
+        backbone: The trunk, an object or a name; or a dict input -> that of its
+            encoder, which is a `Fusion`.
         members: Number of members, >= 2. Defaults to 8.
 
     Example:
@@ -66,7 +68,11 @@ class Ensemble(Backbone):
         if isinstance(given, str):
             given = _registry.get("backbone", given)()
         elif isinstance(given, Mapping):
-            given = Backbone.from_config(given)
+            given = (
+                Backbone.from_config(given)
+                if isinstance(given.get("kind"), str)
+                else Fusion(encoders=given)
+            )
         if not isinstance(given, Backbone) or isinstance(given, Ensemble):
             raise TypeError(
                 "`backbone` must be a kmtl.backbones object, or the name of one, and "

@@ -293,17 +293,23 @@ class Fusion(Backbone):
 
 def _encoder(name: str, given: Any) -> Backbone:
     """A backbone of what stands for one."""
+    made = given
     if isinstance(given, str):
-        made: Backbone = _registry.get("backbone", given)()
-        return made
-    if isinstance(given, Mapping):
-        return Backbone.from_config(given)
-    if not isinstance(given, Backbone):
+        made = _registry.get("backbone", given)()
+    elif isinstance(given, Mapping):
+        made = Backbone.from_config(given)
+    if not isinstance(made, Backbone):
         raise TypeError(
             f"`encoders['{name}']` must be a kmtl.backbones object or the name of one. "
             f"Received: {given!r}"
         )
-    return given
+    if made.members > 1:
+        raise ValueError(
+            f"`encoders['{name}']` may not be an ensemble: its members would meet rows "
+            "of other encoders. Make one of the whole, kmtl.backbones.Ensemble("
+            f"backbone=kmtl.backbones.Fusion(encoders=...)). Received: {given!r}"
+        )
+    return made
 
 
 def _is_map(x: Tensor) -> bool:

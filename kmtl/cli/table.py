@@ -7,6 +7,9 @@ from typing import Any
 
 import click
 
+#: Rows by which the SavedModel is compared with the model.
+CHECKED = 100
+
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -28,6 +31,7 @@ import click
 @click.option("--groups", help="Column whose rows of one value stay together.")
 @click.option("--time", help="Column of time: the last rows are the test.")
 @click.option("--sep", default=",", show_default=True, help="Between the cells.")
+@click.option("--decimal", default=".", show_default=True, help="In numbers: . or ,")
 @click.option(
     "--seed",
     type=click.IntRange(0),
@@ -50,6 +54,7 @@ def command(
     groups: str | None,
     time: str | None,
     sep: str,
+    decimal: str,
     seed: int,
     out: Path | None,
 ) -> None:
@@ -67,7 +72,7 @@ def command(
 
     out = out or file.with_name(f"{file.name.partition('.')[0]}-kmtl")
     try:
-        frame = read_csv(file, {"sep": sep})
+        frame = read_csv(file, {"sep": sep, "decimal": decimal})
         left_out = names_in(ignore, frame)
         predictor = kmtl.fit_table(
             frame.drop(columns=left_out),
@@ -83,7 +88,8 @@ def command(
         raise click.UsageError(str(error)) from error
     predictor.save(out / "predictor", overwrite=True)
     predictor.leaderboard().to_csv(out / "leaderboard.csv", index=False)
-    predictor.export(out / "served", overwrite=True)
+    served = predictor.export(out / "served", overwrite=True)
+    kmtl.verify_export(served, predictor.model, frame[:CHECKED])
     click.echo(f"\n{shown(predictor.leaderboard())}\n")
     click.echo(f"In {out}: predictor (kmtl.load_table), leaderboard.csv, served")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,6 +122,13 @@ def map_reader(
                 "a map of labels has shape (height, width) or (height, width, "
                 f"channels) and holds numbers. Received: {found.dtype} {found.shape}"
             )
+        if task.class_count is not None and found.dtype.kind == "f":
+            odd = found[np.isfinite(found) & (found != np.round(found))]
+            if odd.size:
+                raise ValueError(
+                    f"a map of task '{task.name}' holds numbers of classes, which are "
+                    f"whole. Received: {odd[0]!r}"
+                )
         return _nearest(found, size)
 
     return read
@@ -167,11 +174,21 @@ def stacked_maps(task: Task, maps: Sequence[np.ndarray | None]) -> np.ndarray:
     classes = task.class_count is not None
     gone = np.nan if task.missing is None else task.missing
     lacking = any(found is None for found in maps)
+    lacking = lacking or any(np.isnan(found).any() for found in _floating(maps))
     dtype = "int32" if classes and not (lacking and np.isnan(gone)) else "float32"
     whole = np.empty((len(maps), *shape), dtype)
     for row, found in enumerate(maps):
-        whole[row] = gone if found is None else found
+        if found is None:
+            whole[row] = gone
+        elif found.dtype.kind == "f":
+            whole[row] = np.where(np.isnan(found), gone, found)
+        else:
+            whole[row] = found
     return whole
+
+
+def _floating(maps: Sequence[np.ndarray | None]) -> Iterator[np.ndarray]:
+    return (found for found in maps if found is not None and found.dtype.kind == "f")
 
 
 def common_image(
@@ -204,10 +221,18 @@ def names_images(values: Any) -> bool:
 
 
 def image_files(folder: PathLike) -> list[str]:
-    """Names of the image files in the folders of a folder, relative to it, sorted."""
+    """Names of the image files in the folders of a folder, relative to it, sorted.
+
+    Hidden files and folders, whose names begin with a dot, are no data.
+    """
     root = Path(folder)
-    return sorted(
-        path.relative_to(root).as_posix()
+    found = [
+        path.relative_to(root)
         for path in root.glob("*/**/*")
         if path.suffix.lower() in IMAGES and path.is_file()
+    ]
+    return sorted(
+        path.as_posix()
+        for path in found
+        if not any(part.startswith(".") for part in path.parts)
     )

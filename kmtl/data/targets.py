@@ -174,6 +174,7 @@ def infer(column: str, values: Any) -> tuple[Task, np.ndarray]:
             and saying what to do.
     """
     from kmtl.inputs.cells import iso_dates, read
+    from kmtl.inputs.columns import text_among_numbers
     from kmtl.tasks import Regression
     from kmtl.tasks.class_names import sets_in
 
@@ -204,6 +205,15 @@ def infer(column: str, values: Any) -> tuple[Task, np.ndarray]:
     ordered = sorted(set(present.tolist()))
     if len(ordered) < 2:
         raise _one_value(column, ordered[0], len(present))
+    odd = text_among_numbers(cells) if cells.kind == "text" else None
+    if odd is not None:
+        raise ValueError(
+            f"Target '{column}' must hold numbers alone, or classes: make the others "
+            "NaN, which is a missing label (in read_csv: na_values=...), or parse the "
+            "column with pandas.to_numeric (decimal commas: read_csv(decimal=',')); if "
+            "these are classes: tasks=[kmtl.Classification.from_labels("
+            f"'{name}', frame['{column}'])]. Received: {odd} among numbers"
+        )
     if cells.kind == "text" and _is_prose(len(ordered), len(present)):
         raise ValueError(
             f"Target '{column}' must hold classes or numbers, not text of its own in "
@@ -318,7 +328,7 @@ def task_name(column: str) -> str:
     from kmtl.tasks.names import RESERVED_TASK_NAMES
 
     name = re.sub(r"[^0-9A-Za-z]+", "_", column).strip("_")
-    if not name or name[0].isdigit() or name.startswith("val_"):
+    if not name or name[0].isdigit() or name == "val" or name.startswith("val_"):
         name = f"y_{name}".rstrip("_")
     if keyword.iskeyword(name) or name in RESERVED_TASK_NAMES:
         name += "_"

@@ -11,9 +11,12 @@ import numpy as np
 
 from kmtl.typing import Inputs
 
-#: Dates and times in text: 2024-05-01, 2024-05-01 13:30, 2024-05-01T13:30:15Z.
+#: Dates and times in text: 2024-05-01, 2024-05-01 13:30, 2024-05-01T13:30:15Z, and
+#: 2024-05-01 13:30:15+02:00, as pandas writes those with a time zone.
 ISO_DATE = re.compile(
-    r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?Z?)?", re.ASCII
+    r"\d{4}-\d{2}-\d{2}"
+    r"([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2})?)?",
+    re.ASCII,
 )
 SECONDS_A_DAY = 86400.0
 
@@ -151,6 +154,9 @@ def _of_series(column: Inputs, what: str) -> Cells:
     column = pd.Series(column).reset_index(drop=True)
     if isinstance(column.dtype, pd.CategoricalDtype):
         inner = _of_series(column.astype(object), what)
+        if inner.kind in ("date", "mixed"):  # categories that are no numbers: by name
+            names = [None if gone else str(v) for v, gone in _pairs(column)]
+            inner = Cells("text", np.array(names, object), inner.missing)
         return dataclasses.replace(inner, category=True)
     if isinstance(column.dtype, pd.DatetimeTZDtype):
         column = column.dt.tz_convert("UTC").dt.tz_localize(None)
@@ -195,8 +201,10 @@ def _of_objects(values: np.ndarray) -> Cells:
 
     missing = np.asarray(pd.isna(values))
     found = pd.api.types.infer_dtype(values, skipna=True)
-    if found in ("bytes", "mixed"):
-        values = np.array([_as_text(value) for value in values], dtype=object)
+    if found in ("bytes", "mixed", "interval"):
+        texts = np.empty(len(values), dtype=object)
+        texts[:] = [_as_text(value) for value in values]
+        values = texts
         found = pd.api.types.infer_dtype(values, skipna=True)
     if found == "string":
         values = without(values, missing)
@@ -209,6 +217,8 @@ def _of_objects(values: np.ndarray) -> Cells:
         return _numbers(_floats(values, missing), "boolean")
     if found in ("integer", "floating", "mixed-integer-float", "decimal"):
         return _numbers(_floats(values, missing))
+    if found in ("timedelta", "timedelta64"):
+        return _of_series(pd.to_timedelta(pd.Series(values)), "")
     if found in ("date", "datetime", "datetime64"):
         dates = pd.to_datetime(pd.Series(values), utc=True)
         return _of_series(dates, "")
@@ -216,7 +226,16 @@ def _of_objects(values: np.ndarray) -> Cells:
 
 
 def _as_text(value: Any) -> Any:
+    import pandas as pd
+
+    if isinstance(value, pd.Interval):
+        return str(value)
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def _pairs(column: Any) -> Iterable[tuple[Any, bool]]:
+    """Cells of a series, and whether they are missing."""
+    return zip(column.tolist(), column.isna().tolist(), strict=True)
 
 
 def _floats(values: np.ndarray, missing: np.ndarray) -> np.ndarray:

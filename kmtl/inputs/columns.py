@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,10 @@ KNOTS = 129
 _MANY_ROWS, _MOST_DIFFERENT = 100, 0.5
 #: Text of which this share or more are dates is meant to be dates.
 _MOSTLY = 0.9
+#: Numbers in text, with a decimal point or comma; from so many different ones on a
+#: column is one of numbers, of which some of the first few are there.
+_NUMBER = re.compile(r"\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+_MANY_NUMBERS, _FEW = 20, 100
 #: Texts that are looked at, to see whether a column may hold dates.
 _FIRST = 1000
 
@@ -114,6 +119,14 @@ def infer_kind(name: str, cells: Cells, what: str) -> str:
                 f"row {row}"
             )
         return "datetime"
+    odd = text_among_numbers(cells)
+    if odd is not None:
+        logger.warning(
+            "Column '%s' holds numbers but for some texts, such as %s: it is read as "
+            "text. Make those NaN (in read_csv: na_values=...), or parse the column "
+            "with pandas.to_numeric (decimal commas: read_csv(decimal=',')).",
+            *(name, odd),
+        )
     different = len(set(cells.values[~cells.missing]))
     if present >= _MANY_ROWS and different > _MOST_DIFFERENT * present:
         logger.warning(
@@ -124,6 +137,23 @@ def infer_kind(name: str, cells: Cells, what: str) -> str:
         )
         return "ignored"
     return "categorical"
+
+
+def text_among_numbers(cells: Cells) -> str | None:
+    """The first text that is no number in a column of many that are; None in others.
+
+    One with a decimal comma is no number to whoever reads the column.
+    """
+    there = cells.values[~cells.missing]
+    if not any(map(_NUMBER.fullmatch, there[:_FEW])):  # before all cells are read
+        return None
+    like = [_NUMBER.fullmatch(text) is not None for text in there]
+    many = len({text for text, is_one in zip(there, like, strict=True) if is_one})
+    odd = [text for text, is_one in zip(there, like, strict=True) if not is_one]
+    odd += [text for text in there if "," in text][:1]
+    if many < _MANY_NUMBERS or sum(like) < _MOSTLY * len(there) or not odd:
+        return None
+    return shown(odd[0])
 
 
 def _first(cells: Cells) -> Cells:

@@ -14,8 +14,9 @@ from kmtl.typing import Tensor
 #: `ISO_DATE`, as TensorFlow's regular expressions write it.
 _DATE = (
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
-    r"([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,9})?)?Z?)?"
+    r"([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,9})?)?(Z|[+-][0-9]{2}:[0-9]{2})?)?"
 )
+_ZONE = r"[+-][0-9]{2}:[0-9]{2}$"
 #: What rounding may take, as a share of the middle half of a column.
 _MOST_LOST = 1e-4
 
@@ -141,20 +142,36 @@ def _readings(cells: Tensor, missing: Tensor, column: Column) -> dict[str, Tenso
     rule = f"Column '{column.name}' must hold dates such as 2024-05-01 13:30:00"
     with tf.control_dependencies([tf.debugging.Assert(fits, [rule, text])]):
         text = tf.strings.regex_replace(text, "Z$", "")
+    bare = tf.strings.regex_replace(text, _ZONE, "")
+    zone = tf.where(tf.equal(bare, text), "+00:00", tf.strings.substr(text, -6, 6))
+    text = bare
     length = tf.strings.length(text)
     text = tf.where(length == 10, text + "T00:00:00", text)
     text = tf.where(length == 16, text + ":00", text)
 
-    def number(start: int, size: int) -> Tensor:
+    def number(start: int, size: int, text: Tensor = text) -> Tensor:
         return tf.strings.to_number(tf.strings.substr(text, start, size), "int64")
 
-    year, month, day = number(0, 4), number(5, 2), number(8, 2)
+    given = number(0, 4), number(5, 2), number(8, 2)
     second = tf.strings.to_number(
         tf.strings.regex_replace(text, "^.{17}", ""), "float64"
     )
-    in_day = tf.cast(number(11, 2) * 3600 + number(14, 2) * 60, "float64") + second
-    days = _days(year, month, day)
+    hour, minute = number(11, 2), number(14, 2)
+    days = _days(*given)
+    there = [tf.equal(a, b) for a, b in zip(given, _calendar(days), strict=True)]
+    there += [hour < 24, minute < 60, second < 60]
+    rule = f"Column '{column.name}' must hold days and times that exist"
+    exists = tf.debugging.Assert(tf.reduce_all(tf.stack(there)), [rule, cells])
+    with tf.control_dependencies([exists]):
+        ahead = 60 * (60 * number(1, 2, zone) + number(4, 2, zone))
+    ahead = tf.where(tf.equal(tf.strings.substr(zone, 0, 1), "-"), -ahead, ahead)
+    in_day = tf.cast(hour * 3600 + minute * 60 - ahead, "float64") + second
     seconds = tf.cast(days, "float64") * SECONDS_A_DAY + in_day
+    if column.kind == "elapsed":
+        return {f"{column.name}.days": seconds / SECONDS_A_DAY}
+    days += tf.cast(tf.floor(in_day / SECONDS_A_DAY), "int64")  # in UTC
+    in_day = seconds - tf.cast(days, "float64") * SECONDS_A_DAY
+    year, month, day = _calendar(days)
     found = {
         "days": seconds / SECONDS_A_DAY,
         "year": tf.cast(year, "float64"),
@@ -164,6 +181,21 @@ def _readings(cells: Tensor, missing: Tensor, column: Column) -> dict[str, Tenso
         "hour": in_day / 3600.0,
     }
     return {f"{column.name}.{reading}": values for reading, values in found.items()}
+
+
+def _calendar(days: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Year, month and day; see `_days`."""
+    import tensorflow as tf
+
+    days = days + 719468
+    era = days // 146097
+    of_era = days - 146097 * era
+    year = (of_era - of_era // 1460 + of_era // 36524 - of_era // 146096) // 365
+    of_year = of_era - (365 * year + year // 4 - year // 100)
+    month = (5 * of_year + 2) // 153
+    day = of_year - (153 * month + 2) // 5 + 1
+    month = tf.where(month < 10, month + 3, month - 9)
+    return year + 400 * era + tf.cast(month <= 2, "int64"), month, day
 
 
 def _days(year: Tensor, month: Tensor, day: Tensor) -> Tensor:

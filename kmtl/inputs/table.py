@@ -51,7 +51,9 @@ class Table(Input):
         columns: Dict column -> kind, for columns whose kind is not to be inferred:
             `"numeric"`, `"boolean"`, `"categorical"`, `"datetime"` (days passed, year,
             month, day, weekday, hour), `"elapsed"` (days passed) or `"ignored"`; or a
-            sequence of names, to take these columns alone. Defaults to all.
+            sequence of names, to take these columns alone. Defaults to all. Dates with
+            a time zone are read in UTC, ones without as they stand: give both training
+            and prediction the same.
         scale: Of numbers: `"robust"` (median and quartiles, far values bent back; the
             default), `"standardize"` (mean and standard deviation), `"quantile"`
             (ranks on a normal curve) or None.

@@ -97,9 +97,11 @@ def _averaged(inputs: Sequence[Tensor], shares: Any, space: str) -> Tensor:
     if space == "linear":
         # The tensor stands first: JAX's arrays do not know a KerasTensor.
         return ops.sum(parts * shares, axis=0)
-    weights = ops.log(ops.maximum(shares, NOTHING))
+    # Less the negative: what is added to a symbolic tensor is, to Keras on TensorFlow,
+    # the bias of its last axis where that is as long, though it stand on another one.
+    less = -ops.log(ops.maximum(shares, NOTHING))
     if space == "softmax":
-        return ops.logsumexp(ops.log_softmax(parts, axis=-1) + weights, axis=0)
-    yes = ops.logsumexp(ops.log_sigmoid(parts) + weights, axis=0)
-    no = ops.logsumexp(ops.log_sigmoid(-parts) + weights, axis=0)
+        return ops.logsumexp(ops.log_softmax(parts, axis=-1) - less, axis=0)
+    yes = ops.logsumexp(ops.log_sigmoid(parts) - less, axis=0)
+    no = ops.logsumexp(ops.log_sigmoid(-parts) - less, axis=0)
     return yes - no

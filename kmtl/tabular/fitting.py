@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from kmtl import _checks
 from kmtl.data.assembling import checked_frame
-from kmtl.data.containers import TaskData
+from kmtl.data.containers import Split, TaskData
 from kmtl.data.frames import from_dataframe
 from kmtl.data.hashing import fingerprint
 from kmtl.evaluation.ensemble import average
@@ -29,7 +32,7 @@ from kmtl.tabular.search import TOGETHER, Search
 from kmtl.tabular.targets import TargetColumn, check_kinds
 from kmtl.tasks.base import Task
 from kmtl.training.recipe import Recipe
-from kmtl.typing import PathLike
+from kmtl.typing import Config, PathLike
 
 MINUTES = 5.0
 #: With fewer rows neither a choice nor a score says anything.
@@ -171,7 +174,7 @@ def _fit(
     assert isinstance(table, Table)
     journal = None
     if directory is not None:
-        journal = Journal(Path(directory), _record(data, seed, recipe))
+        journal = Journal(Path(directory), _record(data, table, seed, recipe))
     clock = Clock(minutes, 0.0 if journal is None else journal.seconds)
     skills = {
         task.name: scores.Skill(
@@ -281,16 +284,29 @@ def _check_labels(data: TaskData, targets: Sequence[TargetColumn]) -> None:
                 )
 
 
-def _record(data: TaskData, seed: int, recipe: Recipe) -> dict[str, Any]:
+def _record(data: TaskData, table: Table, seed: int, recipe: Recipe) -> dict[str, Any]:
     """What finished nets depend on."""
     from kmtl import __version__
 
-    parts = {name: part.arrays() for name, part in data.splits.items()}
+    # The order of the rows counts: what nets answered is kept by their places.
+    parts = {
+        name: {"rows": part.arrays(), "places": np.arange(_rows(part))}
+        for name, part in data.splits.items()
+    }
     return {
         "data": {name: fingerprint(part) for name, part in parts.items()},
-        "targets": [task.name for task in data.tasks],
+        "inputs": _digest(table.to_config()),
+        "targets": {task.name: _digest(task.to_config()) for task in data.tasks},
         "seed": seed,
         "recipe": str(recipe),
         "backend": keras.backend.backend(),
         "versions": f"kmtl {__version__}, keras {keras.__version__}",
     }
+
+
+def _rows(part: Split) -> int:
+    return len(next(iter(part.y.values())))
+
+
+def _digest(config: Config) -> str:
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]

@@ -229,6 +229,7 @@ def load_table(path: PathLike) -> TablePredictor:
             one["column"],
             model.task(one["task"]),
             None if one["values"] is None else tuple(one["values"]),
+            one.get("given", False),
         )
         for one in found["targets"]
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 
+from kmtl.inputs.cells import read
 from kmtl.tabular.scores import METRICS, decided, kind_of
 from kmtl.tasks.base import Task
 from kmtl.typing import Config
@@ -20,18 +22,20 @@ class TargetColumn:
         column: Its column.
         task: Its task.
         values: The classes as the column has them, in the order of their numbers; None
-            for numbers.
+            for numbers. What is no number, flag or text, such as an interval, is text.
+        given: Whether the task is the user's, who says what is missing, not inferred.
     """
 
     column: str
     task: Task
     values: tuple[Any, ...] | None = None
+    given: bool = False
 
     @classmethod
     def of(cls, frame: Any, column: str, task: Task, inferred: bool) -> TargetColumn:
         """A target of a frame."""
         if kind_of(task) == "regression":
-            return cls(column, task)
+            return cls(column, task, given=not inferred)
         known: list[Any] = list(task.labels or range(task.label_count))
         if inferred:
             series = frame[column]
@@ -40,7 +44,7 @@ class TargetColumn:
             plain = _plain(list(found))
             if len(plain) == len(known):  # else text that was read as something else
                 known = plain if ordered else sorted(plain)
-        return cls(column, task, tuple(known))
+        return cls(column, task, tuple(known), not inferred)
 
     def labels(self, frame: Any) -> np.ndarray:
         """Labels of a frame's rows, `(N,)`, missing ones as the task has them.
@@ -48,28 +52,31 @@ class TargetColumn:
         Raises:
             ValueError: for values that are no classes, or no numbers.
         """
-        import pandas as pd
-
-        series = frame[self.column]
+        series, what = frame[self.column], f"Target '{self.column}'"
+        if self.given:
+            labels = self.task.label_array(series)
+            self.task.check_labels(labels)
+            return labels.reshape(-1)
+        cells = read(series, what)
         if self.values is None:
-            try:
-                found = pd.to_numeric(series, errors="raise").astype("float64")
-            except (ValueError, TypeError) as error:
-                raise ValueError(
-                    f"Target '{self.column}' must hold numbers. Received: {error}"
-                ) from error
-            return np.asarray(found)
-        numbers = {value: number for number, value in enumerate(self.values)}
+            if cells.kind not in ("number", "boolean", "nothing"):
+                there = cells.values[~cells.missing]
+                raise ValueError(f"{what} must hold numbers. Received: {there[0]!r}")
+            return cells.values.astype("float64")
+        # Read as the column is: whole numbers are floats there, and bytes text.
+        classes = list(self.values)
+        numbers = {v: n for n, v in enumerate(read(classes, what).values.tolist())}
+        found = cells.values.tolist()
+        if hasattr(series.dtype, "categories"):
+            found = _plain(list(series))
         labels = np.full(len(series), -1, np.int64)
-        missing = self.task.missing
-        gone = series.isna().to_numpy()
-        for row, value in enumerate(series.tolist()):
-            if gone[row] or (missing is not None and value == missing):
+        for row, value in enumerate(found):
+            if cells.missing[row]:
                 continue
             if value not in numbers:
                 raise ValueError(
-                    f"Target '{self.column}' must hold the classes of the training "
-                    f"rows: {', '.join(map(str, self.values))}. "
+                    f"{what} must hold the classes of the training rows: "
+                    f"{', '.join(map(str, self.values))}. "
                     f"Received: {value!r} in row {row}"
                 )
             labels[row] = numbers[value]
@@ -98,15 +105,26 @@ class TargetColumn:
 
     def to_config(self) -> Config:
         values = None if self.values is None else list(self.values)
-        return {"column": self.column, "task": self.task.name, "values": values}
+        config = {"column": self.column, "task": self.task.name, "values": values}
+        return {**config, "given": self.given}
 
 
 def _plain(values: list[Any]) -> list[Any]:
-    """Python's numbers and texts for NumPy's; whole numbers as such."""
-    plain = [value.item() if hasattr(value, "item") else value for value in values]
+    """Python's numbers, flags and texts, as JSON has them; whole numbers as such."""
+    plain = [_one(value) for value in values]
     if all(isinstance(value, float) and value.is_integer() for value in plain):
         return [int(value) for value in plain]
     return plain
+
+
+def _one(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, Decimal):
+        return float(value)
+    return value if isinstance(value, (bool, int, float, str)) else str(value)
 
 
 def check_kinds(tasks: list[Task]) -> None:

@@ -78,7 +78,7 @@ def _sharing(sides: _Sides) -> str:
     if SHARED not in sides.scores:
         return ""
     if ALONE not in sides.scores:
-        return "There was no time to train it alone: give more minutes."
+        return "It was not trained alone: give more minutes, or more trials."
     both = f"shared {sides.shown(SHARED)}, alone {sides.shown(ALONE)}"
     if sides.is_chance(SHARED, ALONE):
         return f"Share it or not: no difference beyond chance ({both})."

@@ -141,6 +141,10 @@ def test_members_without_factors_are_the_trunk(sharing) -> None:
 
 def test_arguments() -> None:
     assert Ensemble(backbone="mlp").trunk == MLP()
+    encoders = {"row": "mlp", "photo": "cnn"}
+    both = Ensemble(backbone=encoders)
+    assert both.trunk == kmtl.backbones.Fusion(encoders=encoders)
+    assert kmtl.backbones.Backbone.from_config(both.to_config()) == both
     with pytest.raises(ValueError, match=r"`members` must be .*Received"):
         Ensemble(members=1)
     with pytest.raises(ValueError, match=r"`dropout` belongs .*MLP\(dropout=\.\.\.\)"):

@@ -10,7 +10,7 @@ import pytest
 from keras import ops
 
 import kmtl
-from kmtl.backbones import CNN, MLP, RNN, Backbone, Fusion
+from kmtl.backbones import CNN, MLP, RNN, Backbone, Ensemble, Fusion
 
 pytestmark = pytest.mark.backend
 
@@ -201,6 +201,11 @@ def test_refusals() -> None:
         Fusion(encoders={})
     with pytest.raises(TypeError, match=r"`encoders\['row'\]` must be"):
         Fusion(encoders={"row": 3})
+    for one in ("ensemble", Ensemble(backbone="mlp")):
+        with pytest.raises(
+            ValueError, match=r"\['row'\]` may not be an ensemble.*the whole"
+        ):
+            Fusion(encoders={"row": one})
     with pytest.raises(ValueError, match=r"must name every input.*inputs photo, s"):
         model_of({"photo": "cnn"})
     with pytest.raises(ValueError, match=r"needs inputs with names"):

@@ -189,6 +189,29 @@ def test_bad_files_are_named_together(folder: Path, tmp_path: Path) -> None:
     assert "one number per pixel" in coloured
 
 
+def test_maps_of_floats_hold_whole_numbers_or_nothing(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"image": [], "things": []})
+    for n in range(ROWS):
+        Pillow.fromarray(picture(n)).save(tmp_path / f"{n}.png")
+        found = (picture(n)[..., 0] % 3).astype("float32")
+        found[0, 0] = np.nan  # no label
+        np.save(tmp_path / f"{n}.npy", found)
+        frame.loc[n] = [f"{n}.png", f"{n}.npy"]
+    mask = {kmtl.Segmentation("mask", classes=3): "things"}
+    options = {"inputs": {"image": kmtl.inputs.Image((SIDE, SIDE, 3))}}
+    data = from_folder(tmp_path, frame, mask, verbose=False, **options)
+    for part in data.splits.values():
+        labels = np.asarray(part.y["mask"])
+        missing = (labels < 0) | np.isnan(labels)
+        assert missing[:, 0, 0].all()
+        assert missing.sum() == len(labels)
+        wanted = [picture(n)[..., 0] % 3 for n in part.rows]
+        np.testing.assert_array_equal(labels[~missing], np.stack(wanted)[~missing])
+    np.save(tmp_path / "4.npy", np.full((SIDE, SIDE), 0.7))
+    with pytest.raises(ValueError, match=r"4.npy \(row 4.*'mask' holds.*whole.*0.7"):
+        from_folder(tmp_path, frame, mask, verbose=False, **options)
+
+
 def test_many_bad_files_are_counted(folder: Path) -> None:
     frame = pd.DataFrame({"image": [f"{n}.png" for n in range(30)], "y": [0, 1] * 15})
     with pytest.raises(ValueError, match=r"30 files.*\n(.*\n){20}  and 10 more"):
@@ -207,6 +230,11 @@ def test_a_folder_per_class(tmp_path: Path) -> None:
         (tmp_path / kind).mkdir()
         for n in range(4):
             Pillow.fromarray(picture(n)).save(tmp_path / kind / f"{n}.png")
+    # What file managers and notebooks leave there.
+    for name in (".ipynb_checkpoints/0.png", "cat/.ipynb_checkpoints/0.png"):
+        (tmp_path / name).parent.mkdir()
+        Pillow.fromarray(picture(0)).save(tmp_path / name)
+    (tmp_path / "owl" / "._0.png").write_bytes(b"no image")
     data = from_folder(tmp_path, verbose=False)
     assert data.tasks == [
         kmtl.Classification("label", labels=("cat", "dog", "owl")),

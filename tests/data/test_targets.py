@@ -100,9 +100,9 @@ def test_ordered_categories_keep_their_order() -> None:
 
 def test_names_of_tasks() -> None:
     assert [
-        task_name(c) for c in ("a b", "class", "loss", "2", "val_x", "é", "_a")
+        task_name(c) for c in ("a b", "class", "loss", "2", "val_x", "val", "é", "_a")
     ] == [
-        *("a_b", "class_", "loss_", "y_2", "y_val_x", "y", "a"),
+        *("a_b", "class_", "loss_", "y_2", "y_val_x", "y_val", "y", "a"),
     ]
 
 

@@ -70,6 +70,27 @@ def test_probabilities_and_values_are_averaged(members: list[Any], mean: Any) ->
     assert [task.name for task in mean.tasks] == [task.name for task in TASKS]
 
 
+@pytest.mark.parametrize(
+    "task",
+    [
+        kmtl.Classification("out", classes=3),
+        kmtl.MultiLabel("out", classes=3),
+        kmtl.Regression("out", units=3),
+    ],
+    ids=lambda task: type(task).__name__,
+)
+def test_as_many_members_as_classes(task: Any) -> None:
+    """Shares stand on the axis of members, as long as that of classes or not."""
+    models = [
+        kmtl.build_mlp(input_shape=(4,), tasks=[task], units=(4,), seed=seed)
+        for seed in range(3)
+    ]
+    mean = average(models, (1, 1, 3))
+    x, _ = data()
+    found = mean.to_keras().predict(x, verbose=0)["out"]
+    np.testing.assert_allclose(found, mean.predict(x, verbose=0)["out"], atol=1e-5)
+
+
 def test_members_that_are_ensembles_themselves() -> None:
     backbone = kmtl.backbones.Ensemble(
         backbone=kmtl.backbones.MLP(units=(4,)), members=3

@@ -14,7 +14,9 @@ from keras import ops
 from sklearn.preprocessing import QuantileTransformer, RobustScaler, StandardScaler
 
 import kmtl
+from kmtl.data.targets import infer
 from kmtl.inputs.scaling import SCALES, ColumnScaling
+from kmtl.inputs.served import serve
 from kmtl.inputs.table import Table
 from kmtl.layers import OneHotColumns
 from kmtl.layers.maker import LayerMaker
@@ -294,3 +296,72 @@ def test_layers_are_made_again_from_their_configs() -> None:
 
 def scaling_of(table: Table) -> Callable[[], keras.layers.Layer]:
     return lambda: ColumnScaling(table.scale, table._state(), len(table.parts))
+
+
+def test_text_among_numbers_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    numbers = [f"{value / 7:.3f}" for value in range(60)]
+    kinds = {
+        "plain": numbers,
+        "marked": ["?", *numbers[1:]],
+        "commas": [text.replace(".", ",") for text in numbers],
+        "codes": [f"{i % 5}" for i in range(59)] + ["x"],
+    }
+    Table().fit(kinds)
+    found = {r.args[0]: r.args[1] for r in caplog.records if "but for some" in r.msg}
+    assert found == {"marked": "'?'", "commas": "'0,000'"}
+    with pytest.raises(ValueError, match=r"'marked' must hold numbers.*'\?' among"):
+        infer("marked", pd.Series(kinds["marked"]))
+
+
+def test_cells_that_frames_hold_as_objects() -> None:
+    """As another library, a list or a file gives what pandas has types for."""
+    spans = pd.Series(pd.to_timedelta([1, 36, None, 5], unit="h"))
+    bands = pd.Series(pd.cut([1.0, 2.0, 3.0, 1.0], [0, 1.5, 2.5, 4]))
+    days = pd.Series(pd.Categorical(pd.to_datetime(["2024-01-01", "2024-02-01"] * 2)))
+    given = pd.DataFrame({"span": spans, "band": bands, "day": days})
+    table = Table().fit(given)
+    wanted = table.prepare(given, "`x`")
+    plain = {
+        "span": spans.astype(object),
+        "band": [str(value) for value in bands],
+        "day": days.astype(str),
+    }
+    np.testing.assert_array_equal(table.prepare(plain, "`x`"), wanted)
+    plain["band"] = bands.astype(object)
+    np.testing.assert_array_equal(table.prepare(plain, "`x`"), wanted)
+    with pytest.raises(ValueError, match=r"Column 'lists' of .*one kind of cells"):
+        Table().fit({"lists": pd.Series([[1, 2], [3, 4]])})
+
+
+ZONED = ["2024-02-28T23:30:00-01:00", "2023-12-31 23:59:59.5+05:30", "2024-05-01", None]
+
+
+def test_dates_with_a_time_zone_are_those_of_utc() -> None:
+    table = Table().fit({"seen": ZONED})
+    utc = pd.to_datetime(pd.Series(ZONED), format="ISO8601", utc=True)
+    wanted = table.prepare({"seen": utc}, "`x`")
+    np.testing.assert_array_equal(table.prepare({"seen": ZONED}, "`x`"), wanted)
+    written = utc.dt.tz_convert("Europe/Berlin").astype(str)
+    assert written[0].endswith("+01:00")
+    found = table.prepare({"seen": written.where(utc.notna(), None)}, "`x`")
+    np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("kind", ["datetime", "elapsed"])
+def test_served_dates_are_read_alike(kind: str) -> None:
+    tf = pytest.importorskip("tensorflow")
+    draw = np.random.default_rng(0)
+    minutes = draw.integers(-40 * 366 * 1440, 90 * 366 * 1440, 300)
+    days = np.datetime64("1990-01-01T00:00") + minutes.astype("timedelta64[m]")
+    zones = ["", "Z", "+00:00", "+05:45", "-11:30", ":59+14:00"]
+    texts = [f"{day}{zones[i % 6]}" for i, day in enumerate(days)]
+    texts += ["2000-02-29", "1900-02-28", ""]
+    table = Table({"seen": kind}).fit({"seen": texts})
+    cells = {"seen": tf.constant(texts)}
+    found = serve(cells, table.fitted_columns).numpy()
+    np.testing.assert_allclose(found, table.prepare({"seen": texts}, ""), atol=1e-5)
+    for wrong in ("2024-13-01", "2023-02-29", "2024-05-01T24:00", "2024-05-01T23:60"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="that exist"):
+            serve({"seen": tf.constant([wrong])}, table.fitted_columns)
+        with pytest.raises(ValueError, match="days that exist"):
+            table.prepare({"seen": [wrong]}, "`x`")

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn import metrics
 from table_tools import houses
 
 import kmtl
-from kmtl.tabular import candidates, scores, verdicts
+from kmtl.data.targets import infer
+from kmtl.tabular import candidates, fitting, scores, verdicts
 from kmtl.tabular.candidate import Candidate
 from kmtl.tabular.choosing import choose
 from kmtl.tabular.clock import Clock
 from kmtl.tabular.journal import Journal
 from kmtl.tabular.nets import Net
 from kmtl.tabular.search import REPEATED, SEEDS, Search
+from kmtl.tabular.targets import TargetColumn
 
 RNG = np.random.default_rng(0)
 PRICE = kmtl.Regression("price")
@@ -256,7 +261,7 @@ def test_verdicts_say_what_the_scores_say() -> None:
     words = said(PRICE, labels, mean=far, shared=far, alone=like, linear=like)
     assert words.startswith("Share it or not: no difference beyond chance")
     assert "A linear model is as good, within chance" in words
-    assert "no time to train it alone" in said(
+    assert "was not trained alone" in said(
         PRICE, labels, mean=far, shared=far, linear=far
     )
 
@@ -271,3 +276,84 @@ def test_points_of_accuracy_and_undefined_scores() -> None:
     ones = np.ones(10, int)  # no AUC
     words = said(SOLD, ones, mean=ones * 0.5, shared=ones * 0.5, alone=ones * 0.4)
     assert "no difference beyond chance" in words
+
+
+# -- targets ---------------------------------------------------------------------------
+
+SIGNS = pd.Series([-1, 1, -1, 1])
+DAYS = pd.to_datetime(["2024-01-01", "2024-01-02", "2024-01-01", "2024-01-02"])
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        SIGNS,
+        pd.Series([-1.0, 0.0, 1.0, np.nan]),
+        pd.Series([0.25, 0.5, 0.25, None]),
+        pd.Series([True, False, None, True], dtype="boolean"),
+        pd.Series(["lo", "hi", "", None]),
+        pd.Series([b"lo", b"hi", b"hi", b"lo"]),
+        pd.Series([Decimal("0.1"), Decimal("0.2")] * 2),
+        pd.Series(["lo", "hi", "lo", None], dtype="category"),
+        pd.Series(pd.cut([1.0, 2.0, 3.0, np.nan], [0, 1.5, 2.5, 4])),
+        pd.Series(pd.Categorical(DAYS, ordered=True)),
+        pd.Series(pd.to_timedelta([1, 2, 36, None], unit="h")),
+    ],
+    ids=lambda column: str(column.dtype)[:12],
+)
+def test_labels_for_scores_are_those_of_training(column: pd.Series) -> None:
+    frame = pd.DataFrame({"target": column})
+    task, expected = infer("target", column)
+    target = TargetColumn.of(frame, "target", task, inferred=True)
+    np.testing.assert_array_equal(target.labels(frame), expected)
+    config = json.loads(json.dumps(target.to_config()))
+    values = None if config["values"] is None else tuple(config["values"])
+    again = TargetColumn("target", task, values, config["given"])
+    np.testing.assert_array_equal(again.labels(frame), expected)
+    if values is not None:
+        names = target.named(np.eye(len(values))[:, -1] if len(values) == 2 else
+                             np.eye(len(values)))  # fmt: skip
+        assert names.tolist() == list(values)
+
+
+def test_labels_of_a_task_that_was_given_are_read_as_it_reads_them() -> None:
+    frame = pd.DataFrame({"kind": [0, 2, 1, -1], "sold": SIGNS})
+    named = kmtl.Classification("kind", labels=("lo", "mid", "hi"))
+    target = TargetColumn.of(frame, "kind", named, inferred=False)
+    assert target.labels(frame).tolist() == [0, 2, 1, -1]
+    assert target.values == ("lo", "mid", "hi")
+    with pytest.raises(ValueError, match="'kind'"):
+        target.labels(frame.assign(kind=[0, 1, 2, 3]))
+    sold = TargetColumn.of(frame, "sold", SOLD, inferred=False)
+    there = scores.present(SOLD, sold.labels(frame))
+    assert there.tolist() == [False, True, False, True]  # -1: no label, as in training
+
+
+@pytest.mark.parametrize("what", ["targets", "inputs", "data"])
+def test_a_directory_is_of_one_table_in_one_order(tmp_path: Path, what: str) -> None:
+    def begin(transform: str, scale: str, rows: np.ndarray) -> Journal:
+        data = kmtl.data.from_dataframe(
+            houses()[["rooms", "area", "price in $"]].iloc[rows].assign(split=parts),
+            {kmtl.Regression("price", transform=transform): "price in $"},
+            inputs=kmtl.inputs.Table(scale=scale),
+            split="split",
+            verbose=False,
+        )
+        (table,) = data.inputs.values()
+        record = fitting._record(data, table, 0, kmtl.Recipe())
+        return Journal(tmp_path, record)
+
+    rows = np.arange(159)
+    parts = np.array(["train", "validation", "test"])[rows % 3]
+    given: tuple[Any, ...] = ("standardize", "robust", rows)
+    begin(*given)
+    begin(*given)
+    # Whole groups of three change places: each part has the same rows as before.
+    turned = rows.reshape(-1, 3)[::-1].reshape(-1)
+    other = {
+        "targets": ("log1p", *given[1:]),
+        "inputs": (given[0], "quantile", rows),
+        "data": (*given[:2], turned),
+    }
+    with pytest.raises(ValueError, match=f"where .*{what}.* differ"):
+        begin(*other[what])
