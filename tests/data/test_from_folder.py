@@ -190,13 +190,13 @@ def test_bad_files_are_named_together(folder: Path, tmp_path: Path) -> None:
 
 
 def test_maps_of_floats_hold_whole_numbers_or_nothing(tmp_path: Path) -> None:
-    frame = pd.DataFrame({"image": [], "things": []})
+    names = {"image": [f"{n}.png" for n in range(ROWS)]}
+    frame = pd.DataFrame({**names, "things": [f"{n}.npy" for n in range(ROWS)]})
     for n in range(ROWS):
         Pillow.fromarray(picture(n)).save(tmp_path / f"{n}.png")
         found = (picture(n)[..., 0] % 3).astype("float32")
         found[0, 0] = np.nan  # no label
         np.save(tmp_path / f"{n}.npy", found)
-        frame.loc[n] = [f"{n}.png", f"{n}.npy"]
     mask = {kmtl.Segmentation("mask", classes=3): "things"}
     options = {"inputs": {"image": kmtl.inputs.Image((SIDE, SIDE, 3))}}
     data = from_folder(tmp_path, frame, mask, verbose=False, **options)
