@@ -5,6 +5,7 @@ from kmtl.backbones.cnn import CNN
 from kmtl.backbones.conv1d import TCN, ConvNet1D
 from kmtl.backbones.ensemble import Ensemble
 from kmtl.backbones.from_keras import FromKeras
+from kmtl.backbones.ft_transformer import FTTransformer
 from kmtl.backbones.fusion import Fusion
 from kmtl.backbones.mlp import MLP
 from kmtl.backbones.resnet import ResNet
@@ -18,6 +19,7 @@ __all__ = [
     "CNN",
     "ConvNet1D",
     "Ensemble",
+    "FTTransformer",
     "FromKeras",
     "Fusion",
     "MLP",

@@ -188,14 +188,14 @@ class TabularMLP(Backbone):
         waved = [i for i, ends in enumerate(edges) if len(ends) > 2]
         parts = []
         if self.numerical is None:
-            parts.append(_columns(x, range(count), "numbers", make))
+            parts.append(columns_of(x, range(count), "numbers", make))
         if self.numerical in ("piecewise", "both"):
-            numbers = _columns(x, range(count), "numbers", make)
+            numbers = columns_of(x, range(count), "numbers", make)
             parts.append(make.layer(PiecewiseLinear, "piecewise", edges=edges)(numbers))
         if self.numerical == "periodic" and plain:
-            parts.append(_columns(x, plain, "plain", make))
+            parts.append(columns_of(x, plain, "plain", make))
         if self.numerical in ("periodic", "both") and waved:
-            numbers = _columns(x, waved, "waved", make)
+            numbers = columns_of(x, waved, "waved", make)
             parts.append(self._periodic(numbers, make))
         return parts
 
@@ -225,14 +225,14 @@ class TabularMLP(Backbone):
         small = [i for i, size in enumerate(self.sizes) if size - 1 <= self.one_hot]
         parts = []
         if small:
-            codes = _columns(x, [first + i for i in small], "few", make)
+            codes = columns_of(x, [first + i for i in small], "few", make)
             sizes = tuple(self.sizes[i] for i in small)
             parts.append(make.layer(OneHotColumns, "one_hot", sizes=sizes)(codes))
         for i, size in enumerate(self.sizes):
             if size - 1 <= self.one_hot:
                 continue
             name = f"category{i + 1}"
-            codes = _columns(x, [first + i], f"{name}_code", make)
+            codes = columns_of(x, [first + i], f"{name}_code", make)
             table = make.layer(
                 keras.layers.Embedding,
                 name,
@@ -267,7 +267,9 @@ def _normal_edges(bins: int) -> tuple[float, ...]:
     return (-3.0, *inner, 3.0)
 
 
-def _columns(x: Tensor, columns: Sequence[int], name: str, make: LayerMaker) -> Tensor:
+def columns_of(
+    x: Tensor, columns: Sequence[int], name: str, make: LayerMaker
+) -> Tensor:
     """Some columns of a table; the table itself where they are all of them."""
     columns = tuple(columns)
     if columns == tuple(range(x.shape[-1])):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import keras
 
@@ -58,6 +59,9 @@ class Transformer(SequenceBackbone):
     activation: Activation = "gelu"
     normalization: str | None = "layer"
 
+    #: Whether the first attention reads normalised features.
+    FIRST_NORM: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         for name in ("width", "blocks", "heads"):
             value = _checks.check_int(name, getattr(self, name), 1)
@@ -83,7 +87,9 @@ class Transformer(SequenceBackbone):
         elif features.shape[-1] != self.width:  # a scheme hands more on
             features = make.dense(self.width, "projection")(features)
         part = make.part("attention")
-        x = self.normalize(index, features, part)
+        x = features
+        if index or self.FIRST_NORM:
+            x = self.normalize(index, features, part)
         # A bias of the keys would cancel in the softmax.
         read = [
             part.dense(self.width, name, use_bias=name != "key")(x)

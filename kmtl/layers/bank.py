@@ -80,6 +80,8 @@ COMMON = (
     keras.layers.Normalization,
     keras.layers.Resizing,
 )
+#: The `EinsumDense` that makes a vector of every entry of a common input.
+TOKENS = "nc,cw->ncw"
 #: Operations of `keras.ops` that treat every entry by itself.
 ENTRYWISE = (
     "Abs", "Add", "Cast", "Divide", "Elu", "Exp", "Gelu", "HardSigmoid", "HardSilu",
@@ -145,6 +147,7 @@ class BankMaker(LayerMaker):
             (ENCODINGS, self._encoding),
             (keras.layers.Embedding, self._embedding),
             (PeriodicEmbedding, self._periodic),
+            (keras.layers.EinsumDense, self._tokens),
             (MERGES, self._merge),
             (MASKED, self._masked),
             (keras.layers.Concatenate, self._concatenate),
@@ -277,6 +280,14 @@ class BankMaker(LayerMaker):
     ) -> Tensor:
         self._check_common(kind, name, inputs)
         arguments["output_dim"] *= self.copies
+        return self.note(self._plain(kind, name, arguments)(inputs), True)
+
+    def _tokens(self, kind: type, name: str, arguments: dict, inputs: Tensor) -> Tensor:
+        if arguments["equation"] != TOKENS:
+            raise ValueError(_refusal(self.name(name), kind))
+        self._check_common(kind, name, inputs)
+        columns, width = arguments["output_shape"]
+        arguments["output_shape"] = (columns, width * self.copies)
         return self.note(self._plain(kind, name, arguments)(inputs), True)
 
     def _periodic(
