@@ -324,7 +324,7 @@ def test_cells_that_frames_hold_as_objects() -> None:
     plain = {
         "span": spans.astype(object),
         "band": [str(value) for value in bands],
-        "day": days.astype(str),
+        "day": [str(value) for value in days],
     }
     np.testing.assert_array_equal(table.prepare(plain, "`x`"), wanted)
     plain["band"] = bands.astype(object)
