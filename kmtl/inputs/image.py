@@ -249,12 +249,23 @@ class Image(Input):
         if self.served == "pixels":
             return self._served(tensor)
         return tf.map_fn(
-            lambda file: self._served(
-                tf.io.decode_image(file, self.channels, expand_animations=False)[None]
-            )[0],
+            lambda file: self._served(self._file_pixels(file)[None])[0],
             tensor,
             fn_output_signature=tf.TensorSpec(self.shape, self.dtype),
         )
+
+    def _file_pixels(self, file: Tensor) -> Tensor:
+        """The pixels of a file, in TensorFlow's operations."""
+        import tensorflow as tf
+
+        def any_kind() -> Tensor:
+            return tf.io.decode_image(file, self.channels, expand_animations=False)
+
+        def jpeg() -> Tensor:  # as Pillow does; by default it is a few levels off
+            method = "INTEGER_ACCURATE"
+            return tf.io.decode_jpeg(file, self.channels, dct_method=method)
+
+        return tf.cond(tf.io.is_jpeg(file), jpeg, any_kind)
 
     def _served(self, pixels: Tensor) -> Tensor:
         """Pixels of any size as the model takes them, in TensorFlow's operations."""

@@ -149,3 +149,15 @@ def test_served_photos_of_another_size(served: str) -> None:
     difference = found.astype(int) - spec.prepare(PHOTOS, "`x`")
     assert np.abs(difference).max() <= 1
     assert (difference != 0).mean() < 0.1
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_served_files_have_the_pixels_of_prediction(channels: int) -> None:
+    tf = pytest.importorskip("tensorflow")
+    spec = Image((24, 32, channels), served="bytes")
+    smooth = Pillow.fromarray(PHOTOS[0]).resize((32, 24), Pillow.Resampling.BICUBIC)
+    pixels = np.asarray(smooth)[..., :channels].squeeze()
+    kinds = ["jpeg", "png", *["bmp"] * (channels == 3)]  # TensorFlow's are coloured
+    files = [file_of(pixels, kind) for kind in kinds]
+    found = tf.function(spec.serve)({"x": tf.constant(files)}).numpy()
+    np.testing.assert_array_equal(found, spec.prepare(files, "`x`"))
