@@ -206,6 +206,7 @@ SMALL |= {"patch": 1, "repeats": 1, "blocks": 2}
 SERIES = IMAGES[..., 0]
 DATA = dict.fromkeys(["conv1d", "rnn", "tcn", "transformer"], SERIES)
 DATA["fusion"] = {"photo": IMAGES, "row": IMAGES[:, 0, :, 0]}
+DATA["ft_transformer"] = IMAGES[:, 0, :, 0]
 
 
 @functools.cache
