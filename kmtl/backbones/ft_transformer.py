@@ -44,7 +44,6 @@ class FTTransformer(Transformer):
         width: Channels of all blocks. Defaults to 64.
         blocks: Number of blocks. Defaults to 3.
         heads: Heads of attention, a divisor of `width`. Defaults to 4.
-        mlp_ratio: Hidden units of a block's perceptron over `width`. Defaults to 4/3.
         dropout: Defaults to 0.1.
 
     Example:
@@ -62,7 +61,6 @@ class FTTransformer(Transformer):
 
     sizes: tuple[int, ...] = ()
     blocks: int = 3
-    mlp_ratio: float = 4 / 3
     places: bool = False
     dropout: float | Sequence[float] | None = 0.1
 
