@@ -34,7 +34,8 @@ def readme(result: Mapping[str, Any], stem: str = "") -> str:
         "what should their losses weigh? A search over all of that (`searched`) "
         "against equal weights and against methods that balance the losses or the "
         "gradients themselves, which search the same but the weights. `famo` and "
-        "`cagrad` did best in `../multimnist`; `uncertainty` is the one most used.",
+        "`cagrad` did best in the first run of `../multimnist`, of 3 seeds; "
+        "`uncertainty` is the one most used.",
         budget(settings),
         "Δm: mean improvement over the single-task models, in %, higher is better. "
         f"Scores of the test split: mean over {len(settings['seeds'])} seeds ± half of "
