@@ -64,8 +64,8 @@ class FTTransformer(Transformer):
     places: bool = False
     dropout: float | Sequence[float] | None = 0.1
 
-    INPUT_RANKS: ClassVar[tuple[int, ...]] = (1,)  # type: ignore[assignment]
-    ENCODES: ClassVar[tuple[str, ...]] = ("table",)  # type: ignore[assignment]
+    INPUT_RANKS: ClassVar[tuple[int, ...]] = (1,)
+    ENCODES: ClassVar[tuple[str, ...]] = ("table",)
     FIRST_NORM: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -47,8 +47,8 @@ class ViT(Transformer):
     patch: int = 4
     blocks: int = 4
 
-    INPUT_RANKS: ClassVar[tuple[int, ...]] = (3,)  # type: ignore[assignment]
-    ENCODES: ClassVar[tuple[str, ...]] = ()  # type: ignore[assignment]
+    INPUT_RANKS: ClassVar[tuple[int, ...]] = (3,)
+    ENCODES: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         patch = _checks.check_int("patch", self.patch, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,22 +173,12 @@ def stacked_maps(task: Task, maps: Sequence[np.ndarray | None]) -> np.ndarray:
     (shape,) = shapes
     classes = task.class_count is not None
     gone = np.nan if task.missing is None else task.missing
-    lacking = any(found is None for found in maps)
-    lacking = lacking or any(np.isnan(found).any() for found in _floating(maps))
+    lacking = any(found is None or np.isnan(found).any() for found in maps)
     dtype = "int32" if classes and not (lacking and np.isnan(gone)) else "float32"
     whole = np.empty((len(maps), *shape), dtype)
     for row, found in enumerate(maps):
-        if found is None:
-            whole[row] = gone
-        elif found.dtype.kind == "f":
-            whole[row] = np.where(np.isnan(found), gone, found)
-        else:
-            whole[row] = found
+        whole[row] = gone if found is None else np.where(np.isnan(found), gone, found)
     return whole
-
-
-def _floating(maps: Sequence[np.ndarray | None]) -> Iterator[np.ndarray]:
-    return (found for found in maps if found is not None and found.dtype.kind == "f")
 
 
 def common_image(

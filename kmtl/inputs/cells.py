@@ -157,8 +157,8 @@ def _of_series(column: Inputs, what: str) -> Cells:
     if isinstance(column.dtype, pd.CategoricalDtype):
         inner = _of_series(column.astype(object), what)
         if inner.kind in ("date", "mixed"):  # categories that are no numbers: by name
-            names = [None if gone else str(v) for v, gone in _pairs(column)]
-            inner = Cells("text", np.array(names, object), inner.missing)
+            names = np.array([str(value) for value in column], object)
+            inner = Cells("text", without(names, inner.missing), inner.missing)
         return dataclasses.replace(inner, category=True)
     if isinstance(column.dtype, pd.DatetimeTZDtype):
         column = column.dt.tz_convert("UTC").dt.tz_localize(None)
@@ -204,8 +204,9 @@ def _of_objects(values: np.ndarray) -> Cells:
     missing = np.asarray(pd.isna(values))
     found = pd.api.types.infer_dtype(values, skipna=True)
     if found in ("bytes", "mixed", "interval"):
+        as_text = str if found == "interval" else _as_text
         texts = np.empty(len(values), dtype=object)
-        texts[:] = [_as_text(value) for value in values]
+        texts[:] = [as_text(value) for value in values]
         values = texts
         found = pd.api.types.infer_dtype(values, skipna=True)
     if found == "string":
@@ -228,16 +229,7 @@ def _of_objects(values: np.ndarray) -> Cells:
 
 
 def _as_text(value: Any) -> Any:
-    import pandas as pd
-
-    if isinstance(value, pd.Interval):
-        return str(value)
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-
-
-def _pairs(column: Any) -> Iterable[tuple[Any, bool]]:
-    """Cells of a series, and whether they are missing."""
-    return zip(column.tolist(), column.isna().tolist(), strict=True)
 
 
 def _floats(values: np.ndarray, missing: np.ndarray) -> np.ndarray:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,9 +13,10 @@ import numpy as np
 
 from kmtl import _checks
 from kmtl.data.assembling import checked_frame
-from kmtl.data.containers import Split, TaskData
+from kmtl.data.containers import TaskData
 from kmtl.data.frames import from_dataframe
 from kmtl.data.hashing import fingerprint
+from kmtl.evaluation import _cache
 from kmtl.evaluation.ensemble import average
 from kmtl.inputs.table import Table
 from kmtl.tabular import leaderboard, scores
@@ -32,7 +32,7 @@ from kmtl.tabular.search import TOGETHER, Search
 from kmtl.tabular.targets import TargetColumn, check_kinds
 from kmtl.tasks.base import Task
 from kmtl.training.recipe import Recipe
-from kmtl.typing import Config, PathLike
+from kmtl.typing import PathLike
 
 MINUTES = 5.0
 #: With fewer rows neither a choice nor a score says anything.
@@ -290,23 +290,16 @@ def _record(data: TaskData, table: Table, seed: int, recipe: Recipe) -> dict[str
 
     # The order of the rows counts: what nets answered is kept by their places.
     parts = {
-        name: {"rows": part.arrays(), "places": np.arange(_rows(part))}
+        name: {"rows": part.arrays(), "places": np.arange(len(part))}
         for name, part in data.splits.items()
     }
+    asked = dataclasses.replace(table, fitted_columns=None)  # the rest is of the data
     return {
         "data": {name: fingerprint(part) for name, part in parts.items()},
-        "inputs": _digest(table.to_config()),
-        "targets": {task.name: _digest(task.to_config()) for task in data.tasks},
+        "inputs": _cache.key(asked.to_config()),
+        "targets": {task.name: _cache.key(task.to_config()) for task in data.tasks},
         "seed": seed,
         "recipe": str(recipe),
         "backend": keras.backend.backend(),
         "versions": f"kmtl {__version__}, keras {keras.__version__}",
     }
-
-
-def _rows(part: Split) -> int:
-    return len(next(iter(part.y.values())))
-
-
-def _digest(config: Config) -> str:
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]

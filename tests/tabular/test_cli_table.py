@@ -64,12 +64,32 @@ def test_options_reach_the_call(file: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert options["seed"] == 3
 
 
+def test_decimal_commas_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames: list[pd.DataFrame] = []
+
+    def fit_table(frame: pd.DataFrame, *_: Any, **__: Any) -> None:
+        frames.append(frame)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(kmtl, "fit_table", fit_table)
+    file = tmp_path / "houses.csv"
+    houses().to_csv(file, index=False, sep=";", decimal=",")
+    arguments = ["--targets", "sold", "--sep", ";", "--decimal", ","]
+    CliRunner().invoke(main, ["table", str(file), *arguments])
+    assert frames[0]["area"].tolist() == pytest.approx(
+        houses()["area"].tolist(), nan_ok=True
+    )
+
+
 @pytest.mark.thorough
 def test_from_a_file_to_an_export(file: Path, tmp_path: Path) -> None:
     arguments = ["--targets", "sold,stars", "--trials", "1", "--out", f"{tmp_path}/r"]
     found = CliRunner().invoke(main, ["table", str(file), *arguments])
     assert found.exit_code == 0, found.output
-    for words in ("rooms", "categorical, 3 values", "average", "load_table"):
+    written = ("rooms", "categorical, 3 values", "average", "load_table")
+    for words in (*written, "gives the predictor's numbers"):
         assert words in found.output
     board = pd.read_csv(tmp_path / "r" / "leaderboard.csv")
     again = kmtl.load_table(tmp_path / "r" / "predictor")
