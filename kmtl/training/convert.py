@@ -17,9 +17,11 @@ from kmtl.typing import Layer, Model
 
 def to_keras(model: Model, activated: bool) -> keras.Model:
     """See `MultiTaskModel.to_keras`."""
+    # By layer: a member of an average may end in an output of the same name.
     activations = {
-        task.name: task.output_activation if activated else "linear"
+        id(model.task_outputs[task.name]): task.output_activation
         for task in model.tasks
+        if activated
     }
     made: dict[int, tuple[Any, Any]] = {}  # layers with what stands for them
 
@@ -60,10 +62,10 @@ def to_keras(model: Model, activated: bool) -> keras.Model:
     return copy
 
 
-def _plain_layer(layer: Layer, activations: dict[str, str]) -> Layer:
+def _plain_layer(layer: Layer, activations: dict[int, str]) -> Layer:
     """A layer of Keras, or of the user's, that computes what `layer` does."""
     if isinstance(layer, TaskOutput):
-        return layer.to_keras(activations.get(layer.name, "linear"))
+        return layer.to_keras(activations.get(id(layer), "linear"))
     if hasattr(layer, "to_keras"):
         return layer.to_keras()
     config = plain_regularizers(plain_initializers(layer.get_config()))

@@ -101,7 +101,9 @@ def test_members_that_are_ensembles_themselves() -> None:
     ]
     x, _ = data()
     one, two = (model.predict(x, verbose=0) for model in models)
-    found = average(models).predict(x, verbose=0)
+    mean = average(models)
+    found = mean.predict(x, verbose=0)
+    plain = mean.to_keras(activated=True).predict(x, verbose=0)
     assert found["digit"].shape == (12, 3)
     for name, activate in (
         ("digit", lambda z: softmax(z, axis=-1)),
@@ -110,6 +112,8 @@ def test_members_that_are_ensembles_themselves() -> None:
     ):
         expected = (activate(one[name]) + activate(two[name])) / 2
         np.testing.assert_allclose(activate(found[name]), expected, rtol=2e-5)
+        # A member ends in an output of that name as well: activated once, not twice.
+        np.testing.assert_allclose(plain[name], expected, rtol=2e-5)
 
 
 def test_it_is_a_model_as_any_other(
