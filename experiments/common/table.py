@@ -13,6 +13,9 @@ from scipy import stats
 from common import record_of
 from kmtl._files import Records
 
+#: The figure of `write`.
+FIGURE = "methods.png"
+
 
 def interval(values: list[float]) -> tuple[float, float]:
     """Mean and half of its 95 % interval, by Student's t."""
@@ -28,6 +31,43 @@ def verdict(gain: tuple[float, float]) -> str:
     if not abs(mean) > half:
         return "no difference that the seeds could show"
     return "better" if mean > 0 else "worse"
+
+
+def draw(gains: dict[str, dict[str, Any]], label: str, file: Path) -> None:
+    """A panel per table: every row's gain with its interval, beside no gain.
+
+    Args:
+        gains: Table -> row -> `(mean, half of the interval)`.
+        label: Of the axis, with the unit.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    most = max(map(len, gains.values()))
+    columns = min(2, len(gains))
+    rows = -(-len(gains) // columns)
+    figure, grid = plt.subplots(
+        rows,
+        columns,
+        figsize=(5.5 * columns, rows * (0.9 + 0.24 * most)),
+        squeeze=False,
+    )
+    for axes, (name, found) in zip(grid.flat, gains.items(), strict=False):
+        means, halves = zip(*found.values(), strict=True)
+        places = range(len(found))[::-1]  # the first row on top
+        axes.errorbar(means, places, xerr=np.nan_to_num(halves), fmt="o", capsize=3)
+        axes.set_yticks(places, found, fontsize=8)
+        axes.set_ylim(-0.6, len(found) - 0.4)
+        axes.axvline(0, color="0.6", linewidth=1)
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel(label, fontsize=8)
+    for axes in grid.flat[len(gains) :]:
+        axes.remove()
+    figure.tight_layout()
+    figure.savefig(file, dpi=130)
+    plt.close(figure)
 
 
 class Runs(Records):
@@ -89,6 +129,13 @@ def write(
             lines.append(f"| {' | '.join(cells)} |")
             table[method] = {"error": error, "gain": gain, "seeds": len(seeds)}
         lines.append("")
+    others = {
+        name: {n: row["gain"] for n, row in rows.items() if n != reference}
+        for name, rows in tables.items()
+    }
+    if max(map(len, others.values()), default=0) > 1:
+        draw(others, f"gain over {reference} (95 % interval over seeds)", out / FIGURE)
+        lines += [f"![gains]({FIGURE})", ""]
     minutes = sum(run["seconds"] for run in found.values()) / 60
     versions = ", ".join(f"{name} {v}" for name, v in record["versions"].items())
     lines.append(

@@ -7,9 +7,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+from common import table
 from common.table import interval
 
 TASKS = ("digit", "garment")
+FIGURE = "gains.png"
 #: What is compared with what, seed by seed.
 PAIRS = (
     ("joint, equal", "alternating, equal"),
@@ -42,7 +44,26 @@ def write(record: dict[str, Any], ways: list[dict], folder: Path) -> dict[str, A
     (folder / f"results{suffix}.json").write_text(text, encoding="utf-8")
     readme = folder / f"README{suffix}.md"
     readme.write_text(readme_of(record, ways), encoding="utf-8")
+    gains = gains_of({way["way"]: way["scores"] for way in ways})
+    if all(gains.values()):
+        table.draw(gains, "points over the separate net (95 %)", folder / FIGURE)
     return result
+
+
+def gains_of(scores: dict[str, dict]) -> dict[str, dict[str, tuple[float, float]]]:
+    """Task -> way -> gain over the task's separate net, in points, seed by seed."""
+    found: dict[str, dict[str, tuple[float, float]]] = {}
+    for task in TASKS:
+        single = scores.get(f"separate, {task}", {}).get(task)
+        shared = {n: own for n, own in scores.items() if not n.startswith("separate")}
+        found[task] = {
+            name: table.interval(
+                [100 * (a - b) for a, b in zip(own[task], single, strict=True)]
+            )
+            for name, own in shared.items()
+            if single is not None
+        }
+    return found
 
 
 def readme_of(record: dict[str, Any], ways: list[dict]) -> str:
@@ -92,6 +113,8 @@ def readme_of(record: dict[str, Any], ways: list[dict]) -> str:
         "",
         "`*`: at the edge of the grid of learning rates; a wider one might serve it "
         "better.",
+        "",
+        f"![gains]({FIGURE})",
         "",
         "## Compared",
         "",
