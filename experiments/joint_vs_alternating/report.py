@@ -7,19 +7,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+from cases import CASES, Case
 from common import table
 from common.table import interval
 
-TASKS = ("digit", "garment")
 FIGURE = "gains.png"
-#: What is compared with what, seed by seed.
-PAIRS = (
-    ("joint, equal", "alternating, equal"),
-    ("joint, proportional", "alternating, proportional"),
-    ("joint, equal", "joint, proportional"),
-    ("joint, equal, layer norm", "alternating, equal, layer norm"),
-    ("joint, equal, batch norm", "alternating, equal, batch norm"),
-)
 
 
 def percent(values: list[float]) -> str:
@@ -27,10 +19,14 @@ def percent(values: list[float]) -> str:
     return f"{mean:.2f} ± {half:.2f}"
 
 
+def gain_of(one: list[float], other: list[float]) -> tuple[float, float]:
+    """In points, seed by seed, with half of the interval."""
+    return interval([100 * (a - b) for a, b in zip(one, other, strict=True)])
+
+
 def difference(one: list[float], other: list[float]) -> str:
     """In points, seed by seed, and whether the seeds can tell."""
-    gains = [100 * (a - b) for a, b in zip(one, other, strict=True)]
-    mean, half = interval(gains)
+    mean, half = gain_of(one, other)
     known = math.isfinite(half) and abs(mean) > half
     verdict = ("better" if mean > 0 else "worse") if known else "cannot be told"
     return f"{mean:+.2f} ± {half:.2f} ({verdict})"
@@ -44,93 +40,61 @@ def write(record: dict[str, Any], ways: list[dict], folder: Path) -> dict[str, A
     (folder / f"results{suffix}.json").write_text(text, encoding="utf-8")
     readme = folder / f"README{suffix}.md"
     readme.write_text(readme_of(record, ways), encoding="utf-8")
-    gains = gains_of({way["way"]: way["scores"] for way in ways})
-    if all(gains.values()):
+    gains: dict[str, dict[str, Any]] = {}
+    for case in CASES:
+        for (way, task), gain in gains_of(case, scores_of(case, ways)).items():
+            gains.setdefault(f"{case.name}: {task}", {})[way] = gain
+    if gains:
         table.draw(gains, "points over the separate net (95 %)", folder / FIGURE)
     return result
 
 
-def gains_of(scores: dict[str, dict]) -> dict[str, dict[str, tuple[float, float]]]:
-    """Task -> way -> gain over the task's separate net, in points, seed by seed."""
-    found: dict[str, dict[str, tuple[float, float]]] = {}
-    for task in TASKS:
-        single = scores.get(f"separate, {task}", {}).get(task)
-        shared = {n: own for n, own in scores.items() if not n.startswith("separate")}
-        found[task] = {
-            name: table.interval(
-                [100 * (a - b) for a, b in zip(own[task], single, strict=True)]
-            )
-            for name, own in shared.items()
-            if single is not None
-        }
-    return found
+def scores_of(case: Case, ways: list[dict]) -> dict[str, dict[str, list[float]]]:
+    """Way -> task -> accuracy of every seed, in the case's order."""
+    found = {way["way"]: way["scores"] for way in ways if way["case"] == case.name}
+    return {name: found[name] for name in case.ways if name in found}
+
+
+def gains_of(case: Case, scores: dict[str, dict]) -> dict[tuple[str, str], Any]:
+    """(Way, task) -> gain over the task's separate net, where there are both."""
+    alone = {task: scores.get(f"separate, {task}") for task in case.tasks}
+    return {
+        (way, task): gain_of(own[task], alone[task][task])
+        for way, own in scores.items()
+        for task in case.tasks
+        if not way.startswith("separate") and alone[task]
+    }
 
 
 def readme_of(record: dict[str, Any], ways: list[dict]) -> str:
-    settings, scores = record["settings"], {w["way"]: w["scores"] for w in ways}
-    rows = settings["rows"]
-    single = {task: scores.get(f"separate, {task}", {}).get(task) for task in TASKS}
+    settings = record["settings"]
+    seeds, rates = settings["seeds"], settings["rates"]
+    minutes = sum(way["seconds"] for way in ways) / 60
+    versions = ", ".join(f"{name} {v}" for name, v in record["versions"].items())
     lines = [
-        "# Joint or alternating, with two sets that share a trunk?",
+        "# Joint or alternating training of a shared trunk?",
         "",
         "Written by `run.py`; do not edit.",
         "",
-        f"MNIST ({rows['digit']:,} training images) and Fashion-MNIST "
-        f"({rows['garment']:,}), each labelled for its own task alone, train one trunk "
-        f"of {' and '.join(map(str, settings['units']))} ReLU units with a linear head "
-        "per task (`kmtl.data.mixture`). *Joint*: every batch of "
-        f"{settings['batch']} has rows of both sets. *Alternating*: every batch has "
-        "rows of one, in turns. Shares of the sets are proportional to their rows, to "
-        "the square roots of these (temperature 2), or equal. All ways take "
-        f"{settings['epochs']} × {settings['steps']} steps of Adam; the learning rate "
-        f"(of {', '.join(map(str, settings['rates']))}) is the one with the best mean "
-        "validation accuracy at the end. *Separate* nets see, with half a batch, as "
-        "many rows of their set as an equal mixture gives. Accuracy on the 10,000 test "
-        f"images of each set, in %: mean over {len(settings['seeds'])} seeds (of "
-        "weights and of the order of rows; the images are the same) ± half of the 95 % "
-        "interval. The last columns are differences to the separate nets, in points.",
-        "",
-        "| way | rate | passes over digits / garments | digit | garment | digit − "
-        "separate | garment − separate |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for way in ways:
-        passes = way["passes"]
-        cells = [way["way"], f"{way['rate']:g}{'*' if way['edge'] else ''}"]
-        cells.append(
-            " / ".join(f"{passes[t]:g}" if t in passes else "–" for t in TASKS)
-        )
-        own = [way["scores"].get(task) for task in TASKS]
-        cells += ["–" if one is None else percent(one) for one in own]
-        cells += [
-            "–"
-            if one is None or single[task] is None or way["way"].startswith("separate")
-            else difference(one, single[task])
-            for task, one in zip(TASKS, own, strict=True)
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += [
-        "",
-        "`*`: at the edge of the grid of learning rates; a wider one might serve it "
-        "better.",
+        "Two tasks with a linear head each on one trunk (`kmtl.data.mixture`, "
+        "`kmtl.build_mlp`), trained together or in turns, beside a net per task. All "
+        "ways of a problem take the same number of steps of Adam; the learning rate "
+        f"(of {', '.join(map(str, rates))}) is the one with the best mean validation "
+        "accuracy at the end. A *separate* net sees, with half a batch, as many rows "
+        "of its task as an equal share of the joint batch has. Accuracy on 10,000 test "
+        f"images, in %: mean over {len(seeds)} seeds (of weights and of the order of "
+        "rows; the images are the same) ± half of the 95 % interval (Student's t). "
+        "Differences are taken seed by seed, in points; *cannot be told* where the "
+        "interval holds 0. Of twenty such intervals one misses by chance.",
         "",
         f"![gains]({FIGURE})",
-        "",
-        "## Compared",
-        "",
-        "Seed by seed, in points; *cannot be told* where the interval holds 0.",
-        "",
-        "| this | against | digit | garment |",
-        "|---|---|---|---|",
     ]
-    for one, other in PAIRS:
-        if one in scores and other in scores:
-            told = [difference(scores[one][t], scores[other][t]) for t in TASKS]
-            lines.append(f"| {one} | {other} | {' | '.join(told)} |")
-    lines += ["", *conclusion(scores, single), ""]
-    minutes = sum(way["seconds"] for way in ways) / 60
-    versions = ", ".join(f"{name} {v}" for name, v in record["versions"].items())
+    for case in CASES:
+        own = {way["way"]: way for way in ways if way["case"] == case.name}
+        found = [own[name] for name in case.ways if name in own]
+        lines += ["", *_case(case, found, {**settings, **settings[case.name]})]
     lines += [
+        "",
         "Command: `python experiments/joint_vs_alternating/run.py --data FOLDER`; "
         f"{minutes:.1f} minutes of training (wall clock, on cores that other programs "
         f"used as well), {record['date']}, {record['machine']}; {versions}.",
@@ -138,27 +102,67 @@ def readme_of(record: dict[str, Any], ways: list[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def conclusion(scores: dict[str, dict], single: dict[str, Any]) -> list[str]:
+def _case(case: Case, ways: list[dict], settings: dict[str, Any]) -> list[str]:
+    scores = scores_of(case, ways)
+    gains = gains_of(case, scores)
+    alone = {t: scores.get(f"separate, {t}", {}).get(t) for t in case.tasks}
+    one, other = case.tasks
+    units = " and ".join(map(str, settings["units"]))
+    lines = [
+        f"## {case.name}",
+        "",
+        " ".join(case.about.format(**settings).split())
+        + f" Trunk: {units} ReLU units; {settings['epochs']} × {settings['steps']} "
+        "steps.",
+        "",
+        f"| way | rate | passes over {one} / {other} | {one} | {other} | {one} − "
+        f"separate | {other} − separate |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for way in ways:
+        name, passes = way["way"], way["passes"]
+        cells = [name, f"{way['rate']:g}{'*' if way['edge'] else ''}"]
+        cells.append(
+            " / ".join(f"{passes[t]:g}" if t in passes else "–" for t in case.tasks)
+        )
+        cells += [
+            percent(way["scores"][task]) if task in way["scores"] else "–"
+            for task in case.tasks
+        ]
+        cells += [
+            difference(way["scores"][task], alone[task])
+            if (name, task) in gains
+            else "–"
+            for task in case.tasks
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    if any(way["edge"] for way in ways):
+        lines += [
+            "",
+            "`*`: at the edge of the grid of learning rates; a wider one might serve "
+            "it better.",
+        ]
+    lines += ["", f"| this | against | {one} | {other} |", "|---|---|---|---|"]
+    for this, against in case.pairs:
+        if this in scores and against in scores:
+            told = [difference(scores[this][t], scores[against][t]) for t in case.tasks]
+            lines.append(f"| {this} | {against} | {' | '.join(told)} |")
+    return [*lines, "", *conclusion(case, scores)]
+
+
+def conclusion(case: Case, scores: dict[str, dict]) -> list[str]:
     """In words, of what the numbers above say; nothing that they do not."""
-    if any(value is None for value in single.values()):
-        return []
-    found = []
-    for task in TASKS:
-        better, worse = [], []
-        for way, own in scores.items():
-            if way.startswith("separate"):
-                continue
-            mean, half = interval(
-                [a - b for a, b in zip(own[task], single[task], strict=True)]
-            )
-            if abs(mean) > half:
-                (better if mean > 0 else worse).append(way)
-        count = len(scores) - len(single)
+    gains, found = gains_of(case, scores), []
+    for task in case.tasks:
+        own = {way: gain for (way, name), gain in gains.items() if name == task}
+        told = {way: mean for way, (mean, half) in own.items() if abs(mean) > half}
+        better = [way for way, mean in told.items() if mean > 0]
+        worse = [way for way, mean in told.items() if mean < 0]
         found.append(
-            f"- `{task}`: of {count} ways, {len(better)} beat the separate net beyond "
-            f"the seeds' noise, {len(worse)} are worse"
+            f"- Does sharing pay for `{task}`? Of {len(own)} ways, {len(better)} beat "
+            f"the separate net beyond the seeds' noise, {len(worse)} are worse"
             + (f"; better: {'; '.join(better)}" if better else "")
             + (f"; worse: {'; '.join(worse)}" if worse else "")
             + "."
         )
-    return ["## Does sharing pay here?", "", *found]
+    return found

@@ -37,12 +37,13 @@ they count. Learning rates were searched from 5e-4 to 1e-2, dropout to 0.5.
 #: Experiments whose runs have the rate of Adam that validation chose, of those tried.
 CHOSEN_IN = {
     "census_income": (0.001, 0.003),
-    "joint_vs_alternating": (0.001, 0.004, 0.016),
-    "multimnist": (0.001, 0.003),
+    "joint_vs_alternating": (0.00025, 0.001, 0.004, 0.016),
+    "multimnist": (0.0005, 0.001, 0.002, 0.004, 0.008),
     "partial_labels": (0.0003, 0.001, 0.003),
     "regularisation_and_optimisers": (0.0003, 0.001, 0.003, 0.01),
     "relu_vs_others": (0.0005, 0.002, 0.008),
 }
+RUNS, RUNS_OF = "runs_default.jsonl", {"multimnist": "runs_ten_seeds.jsonl"}
 CHOSEN = """## Where to begin
 
 Learning rates of Adam that validation chose in other experiments: one choice for each
@@ -65,7 +66,7 @@ the last). The 0.001 of the optimizers is behind in short ones.
 def chosen() -> Iterator[dict[str, Any]]:
     """One row for each experiment in which validation chose the learning rate."""
     for name, tried in CHOSEN_IN.items():
-        text = (HERE.parent / name / "runs_default.jsonl").read_text("utf-8")
+        text = (HERE.parent / name / RUNS_OF.get(name, RUNS)).read_text("utf-8")
         choices = set()
         for run in map(json.loads, text.splitlines()):
             tuned = run.get("phase", "final") == "final"
@@ -73,7 +74,8 @@ def chosen() -> Iterator[dict[str, Any]]:
             others = side in ("SGD", "momentum", "AdaGrad", "RMSProp")
             if tuned and not others:
                 seed = run["seed"] if name == "partial_labels" else None
-                choices.add((side, run.get("data"), seed, run["rate"]))
+                data = run.get("data", run.get("case"))
+                choices.add((side, data, seed, run["rate"]))
         rates = [choice[-1] for choice in choices]
         yield {
             "experiment": name,

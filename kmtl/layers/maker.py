@@ -23,8 +23,8 @@ from kmtl.typing import (
 )
 
 NORMALIZATIONS = ("batch", "layer")
-#: Of batch normalisation's moving statistics. Keras' 0.99 needs some 500 steps until
-#: inference follows training; measured in experiments/defaults.
+#: Of batch normalisation's moving statistics. With Keras' 0.99 inference follows
+#: training late: in experiments/defaults, after 75 to 190 steps, 0.9 is ahead on all.
 MOMENTUM = 0.9
 
 
