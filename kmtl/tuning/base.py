@@ -160,6 +160,7 @@ class SearchTuner(TrialRunner):
             "space": {hp.name: hp.get_config() for hp in self.oracle.get_space().space},
             "seed": seed,
             "settings": {name: settings[name] for name in fixed_settings},
+            "executions_per_trial": self.executions_per_trial,
             "baselines": getattr(self.baselines, "scores", self.baselines),
             "model": arguments.describe(self.hypermodel),
         }

@@ -23,6 +23,8 @@ from kmtl.typing import Config, Data, Options
 
 #: Says that a folder is a search's.
 MARK = ".kmtl-search"
+#: Arguments of `fit` that decide what trials are trained and measured on.
+BUDGET = ("batch_size", "steps_per_epoch", "validation_steps", "shuffle")
 
 
 def check_folder(directory: Any, project_name: Any, overwrite: bool) -> None:
@@ -139,10 +141,9 @@ def check_same_data(
 
     Data sets are not compared: they may be augmented, or without end.
     """
-    record: Config = {"epochs": epochs}
-    for name in ("batch_size", "steps_per_epoch", "shuffle"):
-        if fit_options.get(name) is not None:
-            record[name] = plain(fit_options[name])
+    # What was not given counts, too: a default that is replaced is another setting.
+    record: Config = {"epochs": epochs, **{n: fit_options.get(n) for n in BUDGET}}
+    record = plain(record)
     if fit_options.get("plan") is not None:
         record["mixture"] = fit_options["plan"].describe()
     for name, data in (("training", training), ("validation", validation)):
@@ -152,7 +153,10 @@ def check_same_data(
 
 
 def _check_record(study: Any, record: Mapping[str, Any], what: str) -> None:
-    """Compare what is known of both, and write down what is new."""
+    """Compare what is known of both, and write down what is new.
+
+    Records of older versions lack some keys: they are continued as they are called.
+    """
     record = json.loads(json.dumps(record))
     known = study.note(RECORD) or {}
     differences = [

@@ -111,7 +111,8 @@ class RandomSearch(SearchTuner, keras_tuner.RandomSearch):
     process was killed three times in a row while it trained alone there and had not
     finished an epoch since the kill before. A disk or database that fails, as a full
     one, stops the search and fails no trial. A project of a search with another space,
-    objective, tasks, model or seed is refused. Values of a trial that failed are not
+    objective, tasks, model, seed or `executions_per_trial` is refused, and so are other
+    arrays, epochs or batches for `search`. Values of a trial that failed are not
     proposed again. `overwrite=True` deletes the files of a search of kmtl, and nothing
     else in its folder; not while a process of this machine works on it.
 

@@ -15,6 +15,7 @@ from search_tools import TASKS, Planted, data, make_tuner, outcome, run, valley
 
 import kmtl
 from kmtl.tuning.storage import DurableJournal
+from kmtl.tuning.study import RECORD
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -244,6 +245,43 @@ def test_other_data_and_epochs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="epochs was 1 and is now 2"):
         run(tuner, epochs=2)
     run(tuner)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "message"),
+    [
+        ({}, {"batch_size": 4}, "batch_size was null and is now 4"),
+        ({"batch_size": 4}, {}, "batch_size was 4 and is now null"),
+        ({}, {"steps_per_epoch": 1}, "steps_per_epoch was null"),
+        ({}, {"validation_steps": 1}, "validation_steps was null"),
+        ({}, {"shuffle": False}, "shuffle was null and is now false"),
+    ],
+)
+def test_other_batches_are_refused(
+    tmp_path: Path, first: dict, then: dict, message: str
+) -> None:
+    """Also where the first call, or the second, left them to the defaults."""
+    run(make_tuner(tmp_path, max_trials=1), **first)
+    with pytest.raises(ValueError, match=f"other settings.*{message}"):
+        run(make_tuner(tmp_path, max_trials=2), **then)
+    assert len(run(make_tuner(tmp_path, max_trials=2), **first).oracle.trials) == 2
+
+
+def test_another_number_of_executions_is_refused(tmp_path: Path) -> None:
+    run(make_tuner(tmp_path, max_trials=1))
+    with pytest.raises(ValueError, match="executions_per_trial was 1 and is now 3"):
+        make_tuner(tmp_path, max_trials=2, executions_per_trial=3)
+
+
+def test_searches_of_older_versions_go_on(tmp_path: Path) -> None:
+    """Their records lack what was not written down then."""
+    study = run(make_tuner(tmp_path, max_trials=1))._study
+    new = ("batch_size", "steps_per_epoch", "shuffle", "executions_per_trial")
+    record = study.note(RECORD)
+    study.set_note(RECORD, {k: v for k, v in record.items() if k not in new})
+    tuner = run(make_tuner(tmp_path, max_trials=2))
+    assert len(tuner.oracle.trials) == 2
+    assert tuner._study.note(RECORD).keys() == record.keys()
 
 
 def test_a_folder_of_kerastuner_itself_is_refused(tmp_path: Path) -> None:
