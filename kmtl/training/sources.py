@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from kmtl.data.caches import ENDLESS
+from kmtl.data.hashing import fingerprint
 from kmtl.data.plans import RowPlan
 from kmtl.tasks import terms
 from kmtl.tasks.base import Task
@@ -121,6 +122,23 @@ def arrays_of(data: Data) -> tuple | None:
         "Data must be `(x, y)` or `(x, y, sample_weight)`, a kmtl.data.Split, a "
         f"tf.data.Dataset or a keras.utils.PyDataset. Received: {type(data).__name__}"
     )
+
+
+def contents(data: Data, steps: int | None = None) -> str:
+    """The `kmtl.data.fingerprint` of what `fit` takes.
+
+    Args:
+        steps: Batches that are taken of a data set: it may then be one without end.
+
+    Raises:
+        ValueError: for what cannot be read twice, or has no end, or may have none.
+    """
+    if is_stream(data) or (steps is not None and not knows_length(data)):
+        raise ValueError(
+            "Data must have an end that is known, and be read more than once. "
+            f"Received: {type(data).__name__}"
+        )
+    return fingerprint(tuple(data.arrays()) if is_split(data) else data)
 
 
 def for_task(data: Data, task: Task) -> Data:

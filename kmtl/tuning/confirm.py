@@ -13,10 +13,10 @@ import numpy as np
 from keras_tuner.engine.trial import TrialStatus
 
 from kmtl import _checks
-from kmtl.data.hashing import fingerprint
+from kmtl.evaluation import _cache
 from kmtl.training.guards import NonFiniteError
+from kmtl.training.sources import contents
 from kmtl.tuning import arguments
-from kmtl.tuning.feed import is_arrays
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.objective import ParetoObjective, best_epoch
 from kmtl.tuning.population.members import Member
@@ -24,8 +24,9 @@ from kmtl.tuning.progress import no_retracing_warnings, rows_of
 from kmtl.tuning.trials import CONFIRMED, ENDED, PRUNED
 from kmtl.typing import (
     Callback,
-    Config,
     HyperParameters,
+    Inputs,
+    Labels,
     Options,
     Tuner,
 )
@@ -102,22 +103,13 @@ def confirm(
             for curve in tuner.oracle.curves(trial.trial_id).values()
         )
     epochs = _checks.check_int("epochs", epochs, 1)
-    data = (x, y, fit_options.get("sample_weight"))
-    setting: Config = {"epochs": epochs}
-    if is_arrays(*data) and is_arrays(validation_data):
-        setting["training"] = fingerprint(data)
-        setting["validation"] = fingerprint(validation_data)
-    if fit_options.get("plan") is not None:
-        setting["mixture"] = fit_options["plan"].describe()
-    options = {
-        "validation_data": validation_data,
-        "epochs": epochs,
-        "verbose": 0,
-        **fit_options,
-    }
+    fit_options |= {"epochs": epochs, "validation_data": validation_data}
+    setting = _setting(x, y, callbacks, fit_options)
+    options = {"verbose": 0, **fit_options}
     given = [part for part in (x, y) if part is not None]
     note = tuner._study.note(NOTE) or {}
-    known = dict(note["runs"]) if note.get("setting") == setting else {}
+    same = setting is not None and note.get("setting") == setting
+    known = dict(note["runs"]) if same else {}
     first = next(iter(tuner.oracle.trials.values()))
     beside = beside_first and first not in chosen
     beside = beside and first.status == TrialStatus.COMPLETED
@@ -172,6 +164,31 @@ def confirm_by_itself(tuner: Tuner, seeds: int | None, search: Options) -> None:
     if total is not None and len(oracle.trials) < total:
         return
     confirm(tuner, search, AUTO_WINNERS, seeds, beside_first=True)
+
+
+def _setting(
+    x: Inputs, y: Labels, callbacks: Sequence[Callback], options: Options
+) -> str | None:
+    """A key of all that decides the numbers of a training, but for trial and seed.
+
+    None where that cannot be told, and nothing may be taken for the same: data that
+    cannot be read twice, or callbacks that do not say what they are made of.
+    """
+    rest = dict(options)
+    weight, validation = rest.pop("sample_weight", None), rest.pop("validation_data")
+    training = x if y is None else (x, y, weight)
+    try:
+        described = {
+            "training": contents(training, options.get("steps_per_epoch")),
+            "validation": contents(validation, options.get("validation_steps")),
+            "callbacks": list(callbacks),
+            "options": {n: value for n, value in rest.items() if n != "verbose"},
+            "versions": _cache.versions(),
+        }
+        return _cache.key(_cache.describe(described, "confirm"))
+    except (TypeError, ValueError) as error:
+        logger.info("What is trained to confirm is not kept: %s", error)
+        return None
 
 
 def _key(trial: Any, seed: int) -> str:

@@ -219,8 +219,9 @@ class SearchResults:
         """Train the best trials again on seeds that the search has not seen.
 
         The best of many noisy scores is too good; the winner is the trial whose mean
-        over fresh seeds is best. What was trained is kept in the study: a call that was
-        killed goes on.
+        over fresh seeds is best. The study keeps what was trained, for a call with the
+        same arguments (not with generators, endless data or callbacks of a kind that
+        cannot be compared).
 
         From then on `get_best_models`, `get_best_hyperparameters` and `best_arguments`
         follow the order found here, until a further search changes which trials are

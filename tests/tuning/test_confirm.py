@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from scipy import stats
 from search_tools import TASKS, data, make_tuner, run
 
@@ -74,6 +75,60 @@ def test_the_winner_is_the_best_on_fresh_seeds(tmp_path: Path) -> None:
     longer.enqueue({"a": 1.0, "b": 0.5})
     ranked = [trial.trial_id for trial in run(longer).oracle.get_best_trials(3)]
     assert ranked == ["5", *best[:2]]
+
+
+def batches(x: Any, y: Any) -> Any:
+    return tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
+
+
+@quick
+@pytest.mark.parametrize("form", [lambda x, y: kmtl.data.Split(x, y, TASKS), batches])
+def test_another_setting_is_confirmed_anew(tmp_path: Path, form: Any) -> None:
+    """What was trained is taken again for the same data and arguments alone."""
+    x, y = data()
+    turned = {name: np.roll(labels, 3) for name, labels in y.items()}
+    tuner = run(make_tuner(tmp_path, lucky := Lucky(), max_trials=2))
+
+    def trainings(train: Any = (x, y), valid: Any = (x, y), **options: Any) -> int:
+        before = lucky.calls
+        options |= {"validation_data": form(*valid), "num_trials": 2, "seeds": 1}
+        tuner.confirm(form(*train), **options)
+        return lucky.calls - before
+
+    assert trainings() == 2
+    assert trainings() == 0
+    assert trainings(valid=(x, turned)) == 2
+    assert trainings(train=(x, turned)) == 2
+    steps = {"steps_per_epoch": 1}
+    halved = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
+    constant = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate)
+    for options in (steps, {"callbacks": [halved]}, {"callbacks": [constant]}):
+        assert trainings(**options) == 2
+        assert trainings(**options) == 0
+
+
+@quick
+def test_what_cannot_be_told_apart_is_confirmed_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Data without an end are not looked through, nor every callback understood."""
+    caplog.set_level("INFO", "kmtl")
+    x, y = data()
+    tuner = run(make_tuner(tmp_path, lucky := Lucky(), max_trials=1))
+    endless = {"x": batches(x, y).repeat(), "steps_per_epoch": 2}
+    opaque = keras.callbacks.LambdaCallback(on_train_begin=_Opaque())
+    for given in (endless, {"x": x, "y": y, "callbacks": [opaque]}):
+        caplog.clear()
+        before = lucky.calls
+        for _ in range(2):
+            tuner.confirm(**given, validation_data=(x, y), num_trials=1, seeds=1)
+        assert lucky.calls - before == 2
+        assert "not kept" in caplog.text
+
+
+class _Opaque:
+    def __call__(self, logs: Any) -> None:
+        pass
 
 
 def small_tuner(folder: Path, **options: Any) -> Any:
