@@ -19,9 +19,13 @@ if TYPE_CHECKING:
     import pandas
 
 
+#: One number per model, or task -> such numbers.
+Shares = Sequence[float] | Mapping[str, Sequence[float]]
+
+
 def average(
     models: Sequence[MultiTaskModel],
-    shares: Sequence[float] | None = None,
+    shares: Shares | None = None,
     *,
     name: str = "ensemble",
 ) -> MultiTaskModel:
@@ -35,7 +39,8 @@ def average(
     Args:
         models: Models of kmtl with the same tasks and inputs. (Their weights, and their
             blocks, may differ.)
-        shares: Numbers >= 0, one per model; scaled to sum to 1. None: equal shares.
+        shares: Numbers >= 0, one per model; scaled to sum to 1. A dict task -> such
+            numbers where they differ by task. None: equal shares.
         name: Name of the model.
 
     Returns:
@@ -59,9 +64,8 @@ def average(
     """
     models = list(models)
     _check_alike(models)
-    if shares is None:
-        shares = [1.0] * len(models)
     first = models[0]
+    shares_of = _by_task(shares, first, len(models))
     inputs, tensors = inputs_like(first)
     answers = []
     for number, model in enumerate(models, 1):
@@ -79,13 +83,29 @@ def average(
     for task in first.tasks:
         space = task.output_activation
         averaged = AverageOutputs(
-            shares,
+            shares_of[task.name],
             space if space in SPACES else "linear",
             name=f"average_{task.name}",
         )([answer[task.name] for answer in answers])
         plain = task if task.transform is None else task.replace(transform=None)
         outputs[task.name] = TaskOutput(plain)(averaged)
     return MultiTaskModel(inputs, outputs, name=name)
+
+
+def _by_task(
+    shares: Shares | None, first: MultiTaskModel, models: int
+) -> Mapping[str, Sequence[float]]:
+    if not isinstance(shares, Mapping):
+        common = [1.0] * models if shares is None else list(shares)
+        shares = dict.fromkeys(first.task_names, common)
+    _checks.check_task_keys("shares", shares, first.task_names)
+    for name, own in shares.items():
+        if len(own) != models:
+            raise ValueError(
+                f"`shares` must have a number for each of the {models} models. "
+                f"Received, for task '{name}': {list(own)}"
+            )
+    return shares
 
 
 def set_shares(model: MultiTaskModel, shares: Sequence[float]) -> None:

@@ -65,8 +65,9 @@ def fit_table(
     or regularise in another way (`kmtl.tabular.candidates` has the order), then more
     seeds of the best three. Linear models, forests and gradient boosting of
     scikit-learn are tuned on the same rows. The best few are averaged, chosen greedily
-    by the validation rows: nets, and linear models and forests where they help. At the
-    end all are scored on the test rows, once.
+    by the validation rows: nets, and linear models and forests where they help; with
+    more than some hundred validation rows mostly by each target's own. At the end all
+    are scored on the test rows, once.
 
     The time is looked at between trainings and after every epoch: none begins when it
     is over, and each takes a quarter of it at most, with as many epochs as fit. The

@@ -108,11 +108,13 @@ def _choice(
     if side in rivals:
         return rivals[side].by_target[name].choice
     if side == AVERAGE:
+        own = {member.name: shares[name] for member, shares in chosen.members}
         parts = [
-            member.name + (f" (× {count})" if count > 1 else "")
-            for member, count in chosen.members
+            f"{100 * share:.0f} % {member}"
+            for member, share in sorted(own.items(), key=lambda pair: -pair[1])
+            if share
         ]
-        return f"mean of {'; '.join(parts)}"
+        return f"mean of {', '.join(parts)}"
     net = chosen.shared if side == SHARED else chosen.alone
     count = chosen.counts[0 if side == SHARED else 1]
     assert net is not None
@@ -123,8 +125,10 @@ def trial_rows(
     nets: Sequence[Net], chosen: Chosen, others: Sequence[Rivals] = ()
 ) -> list[dict[str, Any]]:
     """One row per trained net, and one for each other side."""
-    shares = {member.name: count for member, count in chosen.members}
-    total = sum(shares.values())
+    shares = {
+        member.name: float(np.mean(list(own.values())))
+        for member, own in chosen.members
+    }
     rows = [
         {
             "model": net.name,
@@ -132,7 +136,7 @@ def trial_rows(
             "validation_skill": net.skill,
             "epochs": net.epochs,
             "seconds": round(net.seconds, 1),
-            "share": shares.get(net.name, 0) / total,
+            "share": shares.get(net.name, 0.0),
         }
         for net in nets
     ]
@@ -144,7 +148,7 @@ def trial_rows(
                 "validation_skill": side.skill,
                 "epochs": 0,
                 "seconds": float("nan"),
-                "share": shares.get(side.name, 0) / total,
+                "share": shares.get(side.name, 0.0),
             }
         )
     return rows

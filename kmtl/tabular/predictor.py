@@ -145,7 +145,8 @@ class TablePredictor:
         """One row per trained net, in their order, then one per other kind of model.
 
         What it is for, its skill on the validation rows (0: no better than the mean, 1:
-        perfect; mean over the targets), epochs, seconds, and its share in the average.
+        perfect; mean over the targets), epochs, seconds, and its share in the average
+        (the mean over the targets; `leaderboard()` has that of each).
         """
         import pandas as pd
 

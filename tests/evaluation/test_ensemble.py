@@ -70,6 +70,23 @@ def test_probabilities_and_values_are_averaged(members: list[Any], mean: Any) ->
     assert [task.name for task in mean.tasks] == [task.name for task in TASKS]
 
 
+def test_shares_may_differ_by_task(members: list[Any], mean: Any) -> None:
+    x, _ = data()
+    by_task = {"digit": [0, 1], "odd": SHARES, "ink": [1, 0]}
+    found = average(members, by_task).predict(x, verbose=0)
+    one, two = (model.predict(x, verbose=0) for model in members)
+    np.testing.assert_allclose(
+        softmax(found["digit"], axis=-1), softmax(two["digit"], axis=-1), rtol=2e-5
+    )
+    common = mean.predict(x, verbose=0)
+    np.testing.assert_allclose(found["odd"], common["odd"], rtol=2e-5)
+    np.testing.assert_allclose(found["ink"], one["ink"], rtol=2e-5)
+    with pytest.raises(ValueError, match="lacks tasks odd, ink"):
+        average(members, {"digit": [1, 1]})
+    with pytest.raises(ValueError, match=r"each of the 2 models.*'ink': \[1\]"):
+        average(members, {**by_task, "ink": [1]})
+
+
 @pytest.mark.parametrize(
     "task",
     [

@@ -101,8 +101,41 @@ def test_nets_whose_errors_cancel_are_averaged() -> None:
     mean = chosen.average({n.name: n.answers for n in nets})["price"]
     assert skill(mean) > max(n.skill for n in nets)
     np.testing.assert_allclose(
-        mean, np.average([labels + 1, labels - 1.1], axis=0, weights=chosen.shares)
+        mean,
+        np.average([labels + 1, labels - 1.1], axis=0, weights=chosen.shares["price"]),
     )
+
+
+@pytest.mark.parametrize("rows", [20, 200, 2000])
+def test_targets_weigh_members_anew_as_far_as_their_rows_decide(rows: int) -> None:
+    labels = np.arange(float(rows))
+    bad = labels + np.where(np.arange(rows) % 2, rows, -rows) / 4
+    skills = {
+        name: scores.Skill(PRICE.replace(name=name), labels, labels)
+        for name in ("one", "two")
+    }
+    answers = {"a": (labels, bad), "b": (bad, labels)}
+    nets = [
+        Net(
+            Candidate(name=name, why="a test"),
+            0,
+            [],
+            dict(zip(skills, both, strict=True)),
+            {n: s(a) for (n, s), a in zip(skills.items(), both, strict=True)},
+            1,
+            1.0,
+        )
+        for name, both in answers.items()
+    ]
+    chosen = choose(nets, skills)
+    # Both are as good in the mean; each is right about one target.
+    half = rows / (rows + 200)
+    own = [half + (1 - half) / 2, (1 - half) / 2]
+    assert chosen.shares["one"] == pytest.approx(own)
+    assert chosen.shares["two"] == chosen.shares["one"][::-1]
+    mean = chosen.average({n.name: n.answers for n in nets})
+    off = (1 - half) / 2 * rows / 4
+    np.testing.assert_allclose(np.abs(mean["one"] - labels), off, atol=1e-6)
 
 
 # -- order, time, Ctrl-C ---------------------------------------------------------------
