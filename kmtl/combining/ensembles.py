@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
+
 from kmtl import _checks
 from kmtl.combining import boosting, out_of_bag
 from kmtl.combining.ensemble_run import EnsembleRun
@@ -32,6 +34,7 @@ def ensemble(
     optimizer: Any = "adam",
     compile_options: Options | None = None,
     validation_data: Data | None = None,
+    callbacks: Callable[[int], Sequence[keras.callbacks.Callback]] | None = None,
     seed: int = 0,
     shrinkage: float = 0.5,
     verbose: Verbose = 0,
@@ -64,6 +67,10 @@ def ensemble(
             Of boosting, `metrics` are those of the sums: `sum_<task>_<metric>` in the
             histories, on the training data.
         validation_data: As for `fit`, for the histories. Not for boosting.
+        callbacks: Function of a member's number, from 0, that makes the callbacks of
+            its training, new ones each time: `lambda member: [EarlyStopping(...)]`.
+            Members then train one after another. Of snapshots it is called once. Not
+            for boosting.
         seed: Integer >= 0; member i has `seed + i`. Defaults to 0.
         shrinkage: Of boosting: share of its best step that a stage makes, in (0, 1].
             Defaults to 0.5.
@@ -124,6 +131,8 @@ def ensemble(
             "`kmtl.ensemble(...).evaluate(validation_data)`. Received: validation_data "
             f"of type {type(validation_data).__name__}"
         )
+    if callbacks is not None:
+        _check_callbacks(callbacks, method)
     hypermodel = HyperModel(
         builder,
         tasks=tasks,
@@ -147,7 +156,14 @@ def ensemble(
             f"{type(data).__name__}"
         )
     training = Training(
-        hypermodel, arrays, members, epochs, batch_size, validation_data, verbose
+        hypermodel,
+        arrays,
+        members,
+        epochs,
+        batch_size,
+        validation_data,
+        verbose,
+        callbacks,
     )
     if method == "boosting":
         stages, histories = boosting.boost(
@@ -171,6 +187,20 @@ def ensemble(
         rows = [training.bag(i) for i in range(members)]
         scores = out_of_bag.evaluate(models, rows, arrays)
     return EnsembleRun(average(models), tuple(models), method, tuple(histories), scores)
+
+
+def _check_callbacks(callbacks: Any, method: str) -> None:
+    if method == "boosting":
+        raise ValueError(
+            "`callbacks` are not for method='boosting', whose nets are stages of one "
+            "sum. Received: callbacks"
+        )
+    if not callable(callbacks) or isinstance(callbacks, keras.callbacks.Callback):
+        raise TypeError(
+            "`callbacks` must be a function of a member's number that makes new ones: "
+            "a callback remembers the training it was in. "
+            f"Received: {type(callbacks).__name__}"
+        )
 
 
 def _check_free_rate(optimizer: Any) -> None:

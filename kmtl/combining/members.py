@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -39,6 +40,7 @@ class Training:
     batch_size: int
     validation: Data | None
     verbose: Verbose
+    callbacks: Callable[[int], Sequence[keras.callbacks.Callback]] | None = None
 
     @property
     def rows(self) -> int:
@@ -57,13 +59,14 @@ class Training:
             self.hypermodel, x, y, weight, validation_data=self.validation
         )
         models = [built(self.hypermodel, i) for i in range(self.members)]
-        if reason is None and limits.reason_against_model(models[0]) is None:
+        together = self.callbacks is None and reason is None
+        if together and limits.reason_against_model(models[0]) is None:
             return self._side_by_side(models, bagged)
         histories = []
         for i, model in enumerate(models):
             batches = self._batches(i, self.bag(i) if bagged else None)
             self._learn_labels(model)
-            history = self._fit(model, batches)
+            history = self._fit(model, batches, self._callbacks(i))
             histories.append(history.history)
         return models, histories
 
@@ -100,7 +103,9 @@ class Training:
         model = built(self.hypermodel)
         cycles = _Cycles(self.epochs // self.members)
         self._learn_labels(model)
-        history = self._fit(model, self._batches(0, None), [cycles])
+        history = self._fit(
+            model, self._batches(0, None), [cycles, *self._callbacks(0)]
+        )
         models = []
         for weights in cycles.found:
             member = built(self.hypermodel)
@@ -117,12 +122,18 @@ class Training:
         seed = self.hypermodel.seed + member
         return ShuffledBatches(*parts, batch_size=self.batch_size, seed=seed)
 
+    def _callbacks(self, member: int) -> list[keras.callbacks.Callback]:
+        return [] if self.callbacks is None else list(self.callbacks(member))
+
     def _learn_labels(self, model: MultiTaskModel) -> None:
         """Of all rows, also where a member trains on some."""
         targets.adapt(model, *keras.utils.unpack_x_y_sample_weight(self.arrays))
 
     def _fit(
-        self, model: MultiTaskModel, batches: ShuffledBatches, callbacks: Any = None
+        self,
+        model: MultiTaskModel,
+        batches: ShuffledBatches,
+        callbacks: list[keras.callbacks.Callback],
     ) -> keras.callbacks.History:
         validation = self.validation
         if validation is not None:

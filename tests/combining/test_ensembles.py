@@ -251,7 +251,32 @@ def test_a_boosted_model_saves(boosted, tmp_path) -> None:
     np.testing.assert_allclose(plain["size"], one["size"], rtol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["seeds", "snapshot"])
+def test_trainings_with_callbacks_of_their_own(method: str) -> None:
+    made: list[keras.callbacks.Callback] = []
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None) -> None:
+            assert "val_loss" in logs
+            self.model.stop_training = method == "seeds" and epoch == self.last
+
+    def callbacks(member: int) -> list:
+        made.append(Stop())
+        made[-1].last = member
+        return made[-1:]
+
+    found = train(method, epochs=4, validation_data=(X, Y), callbacks=callbacks)
+    assert [len(h["loss"]) for h in found.histories] == (
+        [1, 2] if method == "seeds" else [4]
+    )
+    assert len(made) == len(found.histories)
+
+
 def test_refused() -> None:
+    with pytest.raises(TypeError, match="function of a member's number"):
+        train("seeds", callbacks=[keras.callbacks.TerminateOnNaN()])
+    with pytest.raises(ValueError, match="not for method='boosting'"):
+        train("boosting", callbacks=lambda member: [])
     with pytest.raises(ValueError, match="multiple of `members`"):
         train("snapshot", epochs=3)
     with pytest.raises(ValueError, match="at least 2 for each"):
