@@ -31,10 +31,11 @@ def average(
 ) -> MultiTaskModel:
     """One model that averages the answers of several: probabilities, and values.
 
-    Classes are averaged as probabilities, values in the labels' unit (so a task's
-    transform is that of each member, and the mean's loss is in the unit). The result is
-    a model as any other: it evaluates, saves, loads and exports as one SavedModel with
-    an output per task. It shares the members' layers; training it trains them.
+    Classes are averaged as probabilities, values in the labels' unit, into which each
+    member's transform leads. The mean's losses are as the first model's: in the scale
+    that it has learned in, with its weights of classes. The result is a model as any
+    other: it evaluates, saves, loads and exports as one SavedModel with an output per
+    task. It shares the members' layers; training it trains them.
 
     Args:
         models: Models of kmtl with the same tasks and inputs. (Their weights, and their
@@ -87,8 +88,9 @@ def average(
             space if space in SPACES else "linear",
             name=f"average_{task.name}",
         )([answer[task.name] for answer in answers])
-        plain = task if task.transform is None else task.replace(transform=None)
-        outputs[task.name] = TaskOutput(plain)(averaged)
+        end = TaskOutput(task, in_unit=task.transform is not None)
+        outputs[task.name] = end(averaged)
+        end.set_weights(first.task_outputs[task.name].get_weights())
     return MultiTaskModel(inputs, outputs, name=name)
 
 

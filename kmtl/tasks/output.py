@@ -44,6 +44,9 @@ class TaskOutput(keras.layers.Layer):
             inputs (see `kmtl.layers.members`): outputs are their mean, and while
             training each has its own loss. Defaults to 1.
         weight_rule: `"data"` when the weight is still to be set from label counts.
+        in_unit: Whether the inputs are in the labels' unit, as a mean of models is:
+            then they leave as they came, and the loss sees them transformed. Defaults
+            to False.
 
     Call arguments:
         inputs: Logits or values of the task, any float dtype.
@@ -55,6 +58,7 @@ class TaskOutput(keras.layers.Layer):
         loss: Any = None,
         weight_rule: str | None = None,
         members: int = 1,
+        in_unit: bool = False,
         **kwargs: Any,
     ):
         declared = task if isinstance(task, Task) else Task.from_config(task)
@@ -63,6 +67,7 @@ class TaskOutput(keras.layers.Layer):
         super().__init__(**kwargs)
         self._declared = self._task = declared
         self.weight_rule = weight_rule
+        self.in_unit = bool(in_unit)
         self.members = _checks.check_int("members", members, 1)
         if self.members > 1 and not declared.has_mean:
             raise ValueError(
@@ -224,7 +229,7 @@ class TaskOutput(keras.layers.Layer):
 
     def read(self, values: Tensor) -> Tensor:
         """What the net puts out, in float32, in the labels' unit."""
-        if self.transform is None:
+        if self.transform is None or self.in_unit:
             return values
         return self._of_values.read(values, self.transform, self._state)
 
@@ -359,11 +364,9 @@ class TaskOutput(keras.layers.Layer):
             grouped = split_members(inputs, self.members)
             inputs = ops.mean(grouped, axis=1)
             seen = grouped if training else inputs
-        elif self.transform is None:
+        elif self.transform is None or self.in_unit:
             return inputs
-        outputs = inputs
-        if self.transform is not None:
-            outputs = self._of_values.read(inputs, self.transform, self._state)
+        outputs = self.read(inputs)
         # Not computed back from the outputs: that would lose digits and gradients.
         self._kept.put((seen, outputs))
         return outputs
@@ -374,7 +377,8 @@ class TaskOutput(keras.layers.Layer):
 
     def to_keras(self, activation: str = "linear") -> keras.layers.Layer:
         """The plain Keras layer that does the same, with an activation after it."""
-        if self.transform is None and self.members == 1:
+        transform = None if self.in_unit else self.transform
+        if transform is None and self.members == 1:
             if activation == "linear":
                 return keras.layers.Identity(dtype="float32", name=self.name)
             return keras.layers.Activation(activation, dtype="float32", name=self.name)
@@ -386,8 +390,8 @@ class TaskOutput(keras.layers.Layer):
         outputs = inputs
         if self.members > 1:
             outputs = ops.mean(split_members(inputs, self.members), axis=1)
-        if self.transform is not None:
-            outputs = self._of_values.read(outputs, self.transform, state)
+        if transform is not None:
+            outputs = self._of_values.read(outputs, transform, state)
         outputs = keras.activations.get(activation)(outputs)
         return keras.Model(inputs, outputs, name=self.name)
 
@@ -399,6 +403,7 @@ class TaskOutput(keras.layers.Layer):
             "loss": keras.saving.serialize_keras_object(self.replaced_loss),
             "weight_rule": self.weight_rule,
             "members": self.members,
+            "in_unit": self.in_unit,
         }
 
 

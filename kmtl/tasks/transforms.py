@@ -17,6 +17,8 @@ State = Mapping[str, Tensor]
 
 #: float32 holds exp(x) up to here.
 _MOST_EXPONENT = 88.0
+#: The least number above -1 in float32.
+_LEAST_LOG1P = float(np.nextafter(np.float32(-1.0), np.float32(0.0)))
 #: Parts of the curve through the labels' quantiles, as scikit-learn has by default.
 KNOTS = 1000
 #: Normal quantiles end here, as scikit-learn's do: at probabilities of 1e-7.
@@ -107,7 +109,8 @@ class Log1p(Standardize):
         return super().fit(np.log1p(values))
 
     def forward(self, values: Tensor, state: State) -> Tensor:
-        return super().forward(ops.log1p(values), state)
+        # Predictions may be at the end of the range, or beyond: of other models' mean.
+        return super().forward(ops.log1p(ops.maximum(values, _LEAST_LOG1P)), state)
 
     def inverse(self, values: Tensor, state: State) -> Tensor:
         x = ops.minimum(super().inverse(values, state), _MOST_EXPONENT)

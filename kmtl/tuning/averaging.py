@@ -72,11 +72,13 @@ def _candidates(tuner: Tuner) -> tuple[list[str], list[MultiTaskModel]]:
 
 
 def _compile_for_scores(tuner: Tuner, model: MultiTaskModel) -> None:
-    """With the metrics that the trials had."""
+    """With the metrics that the trials had, and what belongs to their total loss."""
     given: dict[str, Any] = {}
     if isinstance(tuner.hypermodel, HyperModel):
         known = tuner.hypermodel.compile_options
-        names = ("metrics", "weighted_metrics", "run_eagerly", "jit_compile")
+        names = (
+            "metrics", "weighted_metrics", "joint_losses", "run_eagerly", "jit_compile"
+        )  # fmt: skip
         given = {name: known[name] for name in names if name in known}
     given = keras.saving.deserialize_keras_object(
         keras.saving.serialize_keras_object(given)

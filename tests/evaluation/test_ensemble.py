@@ -66,8 +66,59 @@ def test_probabilities_and_values_are_averaged(members: list[Any], mean: Any) ->
     ):
         expected = (2 * activate(one[name]) + activate(two[name])) / 3
         np.testing.assert_allclose(activate(found[name]), expected, rtol=2e-5)
-    assert mean.task("ink").transform is None
-    assert [task.name for task in mean.tasks] == [task.name for task in TASKS]
+    assert mean.tasks == members[0].tasks
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        kmtl.Regression("size", transform="log1p"),
+        kmtl.Regression("size", transform="quantile"),
+        kmtl.Distribution("size", transform="standardize"),
+    ],
+    ids=("log1p", "quantile", "distribution"),
+)
+def test_losses_are_as_the_members(size: Any, tmp_path: Path) -> None:
+    """In the scale that they learned in, with their weights of classes."""
+    kind = kmtl.BinaryClassification("kind", class_weight="balanced")
+    x, y = data()
+    y = {"kind": np.arange(12) < 3, "size": y["ink"]}
+    models = [
+        kmtl.build_mlp(input_shape=(4,), tasks=[kind, size], units=(4,), seed=seed)
+        for seed in (0, 1)
+    ]
+    for model in models:
+        model.adapt_targets(y)
+        model.compile()
+    losses = [model.evaluate(x, y, verbose=0, return_dict=True) for model in models]
+    mean = average(models)
+    set_shares(mean, (0, 1))
+    mean.compile()
+    mean.save(tmp_path / "mean.keras")
+    for found in (mean, kmtl.load_model(tmp_path / "mean.keras")):
+        logs = found.evaluate(x, y, verbose=0, return_dict=True)
+        assert logs == pytest.approx(losses[1], rel=1e-4)
+        assert found.task("size").transform == size.transform
+    outputs = mean.predict(x, verbose=0)["size"]
+    plain = mean.to_keras().predict(x, verbose=0)["size"]
+    np.testing.assert_allclose(plain, outputs, rtol=1e-5)
+
+
+def test_a_mean_at_the_end_of_its_range_has_a_loss() -> None:
+    """Members answer -1 and less, of which there is no logarithm."""
+    tasks = [kmtl.Regression("out", transform=name) for name in ("log1p", None)]
+    logs, plain = (
+        kmtl.build_mlp(input_shape=(4,), tasks=[task], units=(4,), seed=0)
+        for task in tasks
+    )
+    x, _ = data()
+    y = {"out": np.arange(12.0)}
+    logs.adapt_targets(y)
+    mean = average([logs, plain], (0, 1))
+    mean.compile()
+    plain.trainable_variables[-1].assign([-10.0])
+    assert (mean.predict(x, verbose=0)["out"] <= -1).any()
+    assert np.isfinite(mean.evaluate(x, y, verbose=0, return_dict=True)["loss"])
 
 
 def test_shares_may_differ_by_task(members: list[Any], mean: Any) -> None:

@@ -434,3 +434,29 @@ def test_the_best_models_as_one(tmp_path: Path) -> None:
         again.ensemble()
     again.ensemble(3, validation_data=(x, y))
     assert again.ensemble_shares == shares
+
+
+def test_averages_are_judged_as_trials(tmp_path: Path) -> None:
+    """By losses in the scale that the trials learned in, not in the labels' unit."""
+    tasks = [kmtl.Regression("kind"), kmtl.Regression("size", transform="standardize")]
+    x, y = data()
+    y = {"kind": x[:, 0], "size": 1000 + 500 * x[:, 1]}
+    hypermodel = kmtl.HyperModel(
+        kmtl.build_mlp,
+        tasks=tasks,
+        space={"learning_rate": (1e-3, 1e-1, "log")},
+        input_shape=x.shape[1:],
+        units=(4,),
+        seed=0,
+    )
+    objective = ["val_loss", "val_size_loss <= 50"]
+    tuner = kmtl.RandomSearch(
+        hypermodel, objective, max_trials=3, seed=0, directory=tmp_path
+    )
+    tuner.search(x, y, validation_data=(x, y), epochs=3, verbose=0)
+    mean = tuner.ensemble(3)
+    logs = mean.evaluate(x, y, verbose=0, return_dict=True)
+    table = tuner.results()
+    assert table["feasible"].all()
+    assert logs["loss"] <= table["score"].min() * (1 + 1e-5)
+    assert logs["size_loss"] <= 50
