@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from kmtl import _checks
+from kmtl.export.serving import input_names
 from kmtl.inputs.source import InputSource
 from kmtl.layers.average import SPACES, AverageOutputs
 from kmtl.tasks.base import Task
@@ -245,13 +246,18 @@ def _check_alike(models: Sequence[MultiTaskModel]) -> None:
                     "`models` must have outputs of one shape. Received, for task "
                     f"'{task.name}': {mine.shape} and {other.shape}"
                 )
-        shapes = [(t.name, t.shape) for t in first.inputs]
-        others = [(t.name, t.shape) for t in model.inputs]
+        shapes, others = _shapes(first), _shapes(model)
         if others != shapes or model.input_specs != first.input_specs:
             raise ValueError(
                 "`models` must take the same inputs, prepared alike. "
                 f"Received: {shapes} and {others}"
             )
+
+
+def _shapes(model: MultiTaskModel) -> list[tuple]:
+    """Names, without those that Keras counts, shapes and types of the inputs."""
+    tensors = zip(input_names(model), keras.tree.flatten(model.input), strict=True)
+    return [(name, tensor.shape, tensor.dtype) for name, tensor in tensors]
 
 
 def inputs_like(model: MultiTaskModel) -> tuple[Any, Any]:

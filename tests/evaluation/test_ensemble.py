@@ -269,6 +269,19 @@ def test_models_that_differ_are_refused(members: list[Any]) -> None:
     wide = [kmtl.Classification("digit", classes=4), *TASKS[1:]]
     with pytest.raises(ValueError, match=r"one shape.*'digit'"):
         average([members[0], build(tasks=wide)])
+
+    def by_hand(*names: str | None) -> Any:
+        inputs = [keras.Input((2,), name=name) for name in names]
+        merged = keras.layers.Concatenate()([*inputs, inputs[0]])
+        task = kmtl.Regression("out")
+        output = kmtl.TaskOutput(task)(keras.layers.Dense(1)(merged))
+        return kmtl.MultiTaskModel(inputs, {"out": output})
+
+    x = np.ones((3, 2), "float32")
+    unnamed = [by_hand(None, None) for _ in range(2)]  # Keras counts them
+    assert average(unnamed).predict([x, x], verbose=0)["out"].shape == (3, 1)
+    with pytest.raises(ValueError, match="same inputs"):
+        average([by_hand("left", "right"), by_hand("right", "left")])
     with pytest.raises(ValueError, match="at least one"):
         average([])
     with pytest.raises(TypeError, match="models of kmtl"):
