@@ -16,6 +16,7 @@ from kmtl.typing import HyperParameters, Values
 
 #: Hyperparameters that choose an object with arguments of its own.
 KINDS = ("weighting", "optimizer", "sharing")
+RATE = "learning_rate"
 
 
 def split(name: str) -> tuple[str, str] | None:
@@ -103,8 +104,11 @@ def with_arguments(kind: str, chosen: Any, values: Values) -> Any:
 # -- conditions ------------------------------------------------------------------------
 
 
-def check_conditions(dimensions: Mapping[str, Dimension]) -> None:
-    """Refuse conditions that can never hold, or that wait for each other."""
+def check_conditions(dimensions: Mapping[str, Dimension], optimizer: Any) -> None:
+    """Refuse conditions that can never hold, or that wait for each other.
+
+    `optimizer` is the one of models for which none is searched.
+    """
     for name, dimension in dimensions.items():
         for parent, values in dimension.when or ():
             where = f"`when` of `space['{name}']`"
@@ -114,6 +118,8 @@ def check_conditions(dimensions: Mapping[str, Dimension]) -> None:
             for value in values:
                 _check_value(where, parent, dimensions[parent], value)
     parents = {n: [parent for parent, _ in d.when or ()] for n, d in dimensions.items()}
+    if RATE in dimensions:
+        parents[RATE] += own_rates(dimensions, optimizer)
     try:
         graphlib.TopologicalSorter(parents).prepare()
     except graphlib.CycleError as error:
@@ -123,14 +129,29 @@ def check_conditions(dimensions: Mapping[str, Dimension]) -> None:
         ) from None
 
 
+def own_rates(dimensions: Mapping[str, Dimension], optimizer: Any) -> list[str]:
+    """Ranges of the learning rate of one optimizer, such as `"sgd.learning_rate"`.
+
+    Where one counts, the common `"learning_rate"` does not.
+    """
+    chosen = dimensions.get("optimizer")
+    optimizers = chosen.objects if isinstance(chosen, Choice) else [optimizer]
+    names = [f"{item}.{RATE}" for item in optimizers if isinstance(item, str)]
+    return [name for name in names if name in dimensions]
+
+
 def active_names(
-    dimensions: Mapping[str, Dimension], values: Values, hp: HyperParameters
+    dimensions: Mapping[str, Dimension],
+    values: Values,
+    hp: HyperParameters,
+    optimizer: Any,
 ) -> set[str]:
     """Names of the hyperparameters that count, for values of all of them.
 
     One whose condition names another that does not count itself does not count. `hp`
-    has the names of what was chosen.
+    has the names of what was chosen, `optimizer` is as for `check_conditions`.
     """
+    rates = own_rates(dimensions, optimizer)
     known: dict[str, bool] = {}
 
     def counts(name: str) -> bool:
@@ -138,7 +159,7 @@ def active_names(
             known[name] = all(
                 counts(parent) and _is_among(values[parent], hp.values[parent], allowed)
                 for parent, allowed in dimensions[name].when or ()
-            )
+            ) and not (name == RATE and any(map(counts, rates)))
         return known[name]
 
     return {name for name in dimensions if counts(name)}

@@ -215,8 +215,7 @@ class HyperModel(keras_tuner.HyperModel):
         if isinstance(given, keras.optimizers.Optimizer):
             given = keras.optimizers.serialize(given)
         optimizer = keras.optimizers.get(given)
-        # An optimizer's own range, `"sgd.learning_rate"`, goes before the common one.
-        if "learning_rate" in values and f"{chosen}.learning_rate" not in values:
+        if "learning_rate" in values:
             optimizer.learning_rate = values["learning_rate"]
         return optimizer
 

@@ -75,8 +75,8 @@ class Space:
         - `activation`: relu, gelu, silu, tanh. `normalization`: none, batch, layer.
         - `l2`: 1e-6 to 1e-2, log: L2 regularisation of all kernels.
         - `optimizer`: adam, adamw, nadam, rmsprop, which one range of learning rates
-          fits. For SGD add `"sgd.learning_rate"` (1e-3 to 1, log) and
-          `"sgd.momentum"` (0 to 0.99).
+          fits. For SGD add `"sgd.learning_rate"` (1e-3 to 1, log), which counts in
+          the place of `learning_rate`, and `"sgd.momentum"` (0 to 0.99).
         - `learning_rate_schedule`: constant, linear, cosine, step, warmup_cosine over
           the epochs of a trial. `batch_size`: 16, 32, 64, 128.
         - `weighting`: equal, uncertainty, dwa, rlw, famo, with `dwa.temperature` (0.5
@@ -131,7 +131,7 @@ class Space:
         self.dimensions = {
             name: self._checked(name, self.dimensions[name]) for name in space
         }
-        components.check_conditions(self.dimensions)
+        components.check_conditions(self.dimensions, self._chosen["optimizer"])
         self._check_weighting()
         lacking = self.signature.lacking({*self.fixed, *self.dimensions, "tasks"})
         if lacking:
@@ -156,7 +156,8 @@ class Space:
             name: dimension.declare(hp, name)
             for name, dimension in self.dimensions.items()
         }
-        active = components.active_names(self.dimensions, values, hp)
+        usual = self._chosen["optimizer"]
+        active = components.active_names(self.dimensions, values, hp, usual)
         kept = {name: value for name, value in values.items() if name in active}
         kept = self.signature.fitted(kept)
         if is_gradient_weighting(kept.get("weighting")) and not self.shares(kept):

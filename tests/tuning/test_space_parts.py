@@ -227,6 +227,22 @@ def test_optimizer_with_its_own_learning_rate() -> None:
     assert (float(sgd.learning_rate), sgd.momentum) == (0.25, 0.75)
 
 
+def test_a_learning_rate_that_is_not_used_does_not_count() -> None:
+    common, own = (1e-4, 1e-2, "log"), (1e-2, 1.0, "log")
+    rates = {"learning_rate": common, "sgd.learning_rate": own}
+    space = hypermodel({"optimizer": ["adam", "sgd"], **rates}).space
+    assert set(values_of(space, optimizer="adam")) == {"optimizer", "learning_rate"}
+    assert set(values_of(space, optimizer="sgd")) == {"optimizer", "sgd.learning_rate"}
+    fixed = hypermodel(rates, optimizer="sgd").space
+    assert set(values_of(fixed)) == {"sgd.learning_rate"}
+    # A rate is no optimizer's own that is an argument of a weighting.
+    famo = {"learning_rate": common, "famo.learning_rate": own, "weighting": ["famo"]}
+    assert set(values_of(hypermodel(famo).space)) == set(famo)
+    circle = {"optimizer": Choice(["adam", "sgd"], when={"learning_rate": 0.1})}
+    with pytest.raises(ValueError, match="waits for itself"):
+        hypermodel({**circle, **rates, "learning_rate": [0.1, 0.2]})
+
+
 def test_the_depth_counts_for_hard_sharing_only() -> None:
     space = make({"sharing": ["hard", "other"], "sharing_depth": (0, 2)})
     assert values_of(space, sharing="hard", sharing_depth=1) == {
