@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,8 +147,8 @@ class Baselines:
         return json.dumps(content, indent=2, allow_nan=False)
 
     @classmethod
-    def from_json(cls, text: str) -> Baselines:
-        """The baselines that `to_json` wrote."""
+    def from_json(cls, text: str, tasks: Sequence[Task] | None = None) -> Baselines:
+        """The baselines that `to_json` wrote; of these tasks instead of those there."""
         content: Mapping[str, Any] = json.loads(text)
         if content.get("format") != FORMAT:
             raise ValueError(
@@ -163,7 +163,7 @@ class Baselines:
             }
             runs.append(BaselineRun(**{**run, **numbers}))
         return cls(
-            tasks=tuple(Task.from_config(config) for config in content["tasks"]),
+            tasks=tuple(tasks or map(Task.from_config, content["tasks"])),
             runs=tuple(runs),
             fingerprints=dict(content["fingerprints"]),
             configuration=content["configuration"],

@@ -19,6 +19,7 @@ from kmtl.training.guards import NonFiniteError
 from kmtl.training.model import MultiTaskModel
 from kmtl.tuning import arguments, files, points, preparation, reuse
 from kmtl.tuning import objective as objectives
+from kmtl.tuning.auto_baselines import train_baselines
 from kmtl.tuning.confirm import confirm_by_itself
 from kmtl.tuning.display import shown
 from kmtl.tuning.events import SearchEvent
@@ -259,9 +260,7 @@ class SearchTuner(TrialRunner):
             )
             arguments.check_measured_on(self.baselines, validation_data)
             self._emit("search_begin")
-            preparation.train_baselines(
-                self, x, y, validation_data, epochs, fit_options
-            )
+            train_baselines(self, x, y, validation_data, epochs, fit_options)
             fit_options |= {"epochs": epochs, "callbacks": callbacks}
             if self.workers != 1:
                 search = {"data": given, "validation_data": given_validation}

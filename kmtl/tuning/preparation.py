@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -14,10 +13,9 @@ from keras import ops
 from keras_tuner.engine.trial import TrialStatus
 
 from kmtl.data.caches import fill_caches
-from kmtl.evaluation import baselines as single_task_baselines
 from kmtl.evaluation import common_scale
 from kmtl.evaluation.common_scale import MEAN_SCORE, WORST_SCORE
-from kmtl.evaluation.delta import LOG_NAME, LOG_NAMES, DeltaM
+from kmtl.evaluation.delta import LOG_NAME, LOG_NAMES
 from kmtl.training import sources, user_data
 from kmtl.tuning import objective as objectives
 from kmtl.tuning.events import failure_reason
@@ -124,42 +122,6 @@ def _check_measurable(
                 f"{why(name, part, tuner.tasks)}. Give validation data with "
                 "labels of that task, another objective, or fewer folds."
             )
-
-
-def train_baselines(
-    tuner: Tuner,
-    x: Inputs,
-    y: Labels,
-    validation_data: Data,
-    epochs: int,
-    fit_options: Any,
-) -> None:
-    """Replace `baselines="auto"` by those of the space's default values."""
-    if tuner.baselines != "auto":
-        return
-    values = tuner.hypermodel.default_values()
-    weight = fit_options.get("sample_weight")
-    train = [part for part in (x, y, weight) if part is not None]
-
-    def progress(task: str, seed: int, epoch: int, epochs: int) -> None:
-        tuner._emit("baseline_epoch_end", task=task, epoch=epoch, epochs=epochs)
-
-    tuner._emit("baselines_begin", epochs=epochs)
-    tuner.baselines = single_task_baselines(
-        tuner.hypermodel.builder,
-        tasks=tuner.tasks,
-        train=x if len(train) == 1 else tuple(train),
-        validation=validation_data,
-        epochs=epochs,
-        batch_size=fit_options.get("batch_size", values.get("batch_size")),
-        compile_options=tuner.hypermodel.compile_arguments(values),
-        callbacks=tuner.hypermodel.schedule_callbacks(values),
-        cache_dir=Path(tuner.project_dir) / "baselines",
-        progress=progress,
-        **tuner.hypermodel.builder_arguments(values),
-    )
-    DeltaM(tuner.baselines, tuner.tasks)  # refuses what nothing is relative to
-    tuner._emit("baselines_end")
 
 
 def check_some_completed(tuner: Tuner) -> None:

@@ -51,7 +51,8 @@ class RandomSearch(SearchTuner, keras_tuner.RandomSearch):
         baselines: For `"val_delta_m"`: the result of `kmtl.baselines`, a dict task name
             -> score of the task's first metric, or `"auto"`: single-task models of the
             same builder are trained before the first trial, once, and kept in the
-            project folder. With other objectives, `val_delta_m` is logged as well.
+            project folder; a search that goes on, be it on another backend, keeps their
+            scores. With other objectives, `val_delta_m` is logged as well.
         seed: Integer >= 0 that decides the trials proposed. None is different every
             time. (The models have the seed of their HyperModel.)
         listener: Callable that receives a `kmtl.tuning.SearchEvent` when the search,

@@ -237,3 +237,42 @@ def test_val_delta_m_against_baselines_trained_once(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match="measured on other data"):
         other.search(x, y, validation_data=(x, y), verbose=0)
+
+
+def test_a_search_keeps_the_baselines_that_it_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On another version or backend all trials stay relative to the same scores."""
+    caplog.set_level("INFO", "kmtl")
+    (x, y), validation = digits()
+    seen: list[str] = []
+
+    def search(trials: int) -> Any:
+        tuner = kmtl.RandomSearch(
+            kmtl.HyperModel(
+                kmtl.build_mlp, tasks=TASKS, input_shape=(64,), units=(4,), seed=0
+            ),
+            "val_delta_m",
+            trials,
+            baselines="auto",
+            seed=0,
+            directory=tmp_path,
+            listener=lambda event: seen.append(event.kind),
+        )
+        tuner.search(x, y, validation_data=validation, epochs=1, verbose=0)
+        return tuner
+
+    first = search(1)
+    assert seen.count("baselines_begin") == 1
+    assert "single-task models of" not in caplog.text
+    monkeypatch.setattr(kmtl, "__version__", "0.0.1")
+    second = search(2)
+    assert seen.count("baselines_begin") == 1
+    assert "single-task models of {'kmtl'" in caplog.text
+    assert second.baselines.scores == first.baselines.scores
+    assert len(list(tmp_path.glob("*/baselines/digit-0-*"))) == 1
+    # Their models are there, to be measured on other data.
+    (kept,) = [run for run in second.baselines.runs if run.task == "ink"]
+    assert kept.cached
+    assert second.baselines.load_model("ink").task_names == ("ink",)
+    assert second.baselines.tasks == first.baselines.tasks
