@@ -13,6 +13,7 @@ from kmtl import _checks
 from kmtl.combining import taught_data
 from kmtl.combining.asking import FEATURES, TAUGHT, Teachers
 from kmtl.tasks.base import Task
+from kmtl.tasks.checks import check_same_meaning
 from kmtl.tasks.output import TaskOutput
 from kmtl.tasks.taught import Taught
 from kmtl.training import sources, targets
@@ -117,7 +118,8 @@ def distill(
 
     Raises:
         ValueError: for teachers without a task of the student's, two of one task, and
-            outputs of another shape.
+            outputs of another shape or meaning: another kind of task, other classes or
+            these in another order, another unit.
 
     Example:
 
@@ -178,6 +180,7 @@ def distill(
                 f"task '{name}': {teacher.output[name].shape} and "
                 f"{student.output[name].shape}"
             )
+        check_same_meaning("A student and its teachers", layer.task, teacher.task(name))
         if layer.task.writes:
             raise ValueError(
                 f"Task '{name}' writes texts, of which a teacher has no scores that a "

@@ -12,6 +12,7 @@ from kmtl.export.serving import input_names
 from kmtl.inputs.source import InputSource
 from kmtl.layers.average import SPACES, AverageOutputs
 from kmtl.tasks.base import Task
+from kmtl.tasks.checks import check_same_meaning
 from kmtl.tasks.output import TaskOutput
 from kmtl.training.model import MultiTaskModel
 from kmtl.typing import Data
@@ -49,7 +50,8 @@ def average(
         A `kmtl.MultiTaskModel`, not compiled.
 
     Raises:
-        ValueError: for models of other tasks or inputs.
+        ValueError: for models of other inputs or tasks, and of tasks whose kind,
+            classes or their order, or unit differ.
 
     Example:
 
@@ -246,6 +248,7 @@ def _check_alike(models: Sequence[MultiTaskModel]) -> None:
                     "`models` must have outputs of one shape. Received, for task "
                     f"'{task.name}': {mine.shape} and {other.shape}"
                 )
+            check_same_meaning("`models`", task, model.task(task.name))
         shapes, others = _shapes(first), _shapes(model)
         if others != shapes or model.input_specs != first.input_specs:
             raise ValueError(

@@ -45,6 +45,41 @@ def check_unique_tasks(tasks: Sequence[Task]) -> tuple[Task, ...]:
     return tasks
 
 
+#: What outputs of one shape still may differ in, of the kinds that have it.
+_MEANING = ("class_count", "output_activation", "levels", "edges", "family", "method")
+
+
+def check_same_meaning(what: str, one: Task, other: Task) -> None:
+    """Refuse tasks of one name whose outputs say different things.
+
+    Heads, losses, metrics, weights and marks of missing labels may differ. Names of
+    classes, and units, must agree where both have them.
+
+    Args:
+        what: What they are the tasks of, in the error.
+        one, other: The tasks.
+
+    Raises:
+        ValueError: naming the task and what differs.
+    """
+    said: list[tuple[str, object, object]] = [
+        ("kind", one.registered_name, other.registered_name)
+    ]
+    for name in _MEANING:
+        said.append((name, getattr(one, name, None), getattr(other, name, None)))
+    for name in ("labels", "unit"):
+        pair = getattr(one, name), getattr(other, name)
+        if None not in pair:
+            said.append((name, *pair))
+    for name, mine, its in said:
+        if mine != its:
+            raise ValueError(
+                f"{what} must mean the same by a task: one kind, the same classes "
+                f"in one order, one unit. Received, for task '{one.name}': "
+                f"{name}={mine!r} and {name}={its!r}"
+            )
+
+
 class OpenLabels(dict):
     """Labels by task name, some of which are also in one tensor.
 

@@ -110,6 +110,26 @@ def test_refused(taught) -> None:
         kmtl.distill(student, [keras.Sequential()], (X, Y))
 
 
+@pytest.mark.parametrize(
+    ("own", "its", "said"),
+    [
+        (
+            kmtl.Classification("t", labels=("red", "green")),
+            kmtl.Classification("t", labels=("green", "red")),
+            r"labels=\('red', 'green'\) and labels=\('green', 'red'\)",
+        ),
+        (
+            kmtl.Regression("t"),
+            kmtl.BinaryClassification("t"),
+            "kind='regression' and kind='binary_classification'",
+        ),
+    ],
+)
+def test_a_teacher_that_means_something_else_is_refused(own, its, said) -> None:
+    with pytest.raises(ValueError, match=f"'t'.*{said}"):
+        kmtl.distill(model_of([own]), model_of([its]), (X, {"t": np.zeros(len(X))}))
+
+
 def test_adapters_begin_alike_with_one_seed() -> None:
     teacher = model_of(TASKS, units=(3,))
 

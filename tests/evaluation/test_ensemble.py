@@ -286,3 +286,44 @@ def test_models_that_differ_are_refused(members: list[Any]) -> None:
         average([])
     with pytest.raises(TypeError, match="models of kmtl"):
         average([3])
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        (
+            kmtl.Classification("t", labels=("red", "green")),
+            kmtl.Classification("t", labels=("green", "red")),
+            r"labels=\('red', 'green'\) and labels=\('green', 'red'\)",
+        ),
+        (kmtl.Regression("t"), kmtl.BinaryClassification("t"), "kind='regression'"),
+        (kmtl.Regression("t"), kmtl.Count("t"), "kind='count'"),
+        (kmtl.Regression("t", unit="g"), kmtl.Regression("t", unit="kg"), "unit='kg'"),
+        (
+            kmtl.Quantile("t", levels=(0.1, 0.5)),
+            kmtl.Quantile("t", levels=(0.5, 0.9)),
+            r"levels=\(0.5, 0.9\)",
+        ),
+    ],
+)
+def test_tasks_that_mean_something_else_are_refused(
+    one: Any, other: Any, said: str
+) -> None:
+    def build(task: Any) -> Any:
+        return kmtl.build_mlp(input_shape=(4,), tasks=[task], units=(2,), seed=0)
+
+    with pytest.raises(ValueError, match=f"'t'.*{said}"):
+        average([build(one), build(other)])
+
+
+def test_tasks_may_differ_in_what_is_not_their_meaning() -> None:
+    first = kmtl.Classification("t", classes=2)
+    second = kmtl.Classification(
+        "t", labels=("red", "green"), hidden=(3,), loss="focal", weight=2.0,
+        metrics=("macro_f1",), missing=9,
+    )  # fmt: skip
+    models = [
+        kmtl.build_mlp(input_shape=(4,), tasks=[task], units=(2,), seed=0)
+        for task in (first, second)
+    ]
+    assert average(models).output["t"].shape == (None, 2)
