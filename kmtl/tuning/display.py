@@ -227,6 +227,28 @@ class SearchTable:
         return left if 0 < left < math.inf else None
 
 
+def summary(tuner: Tuner, num_trials: int) -> str:
+    """The best trials as KerasTuner prints them, with what counts in each."""
+    objective = tuner.oracle.objective
+    scores = objective.scores(_trials(tuner))
+    parts = [
+        f"Results summary\nResults in {tuner.project_dir}\n"
+        f"Showing {num_trials} best trials\n{objective}"
+    ]
+    for trial in tuner.oracle.get_best_trials(num_trials):
+        logs, score = trial_logs(trial), scores[trial.trial_id]
+        values = parameters_of(tuner.hypermodel, trial.hyperparameters)
+        lines = [f"Trial {trial.trial_id} summary", "Hyperparameters:"]
+        lines += [f"{name}: {value}" for name, value in values.items()]
+        broken = objective.has_value(logs) and not objective.feasible(logs)
+        lines.append(f"Score: {score}{', breaks a constraint' if broken else ''}")
+        parts.append("\n".join(lines))
+    found = tuner.conclusion()
+    if found is not None:
+        parts.append(found.text)
+    return "\n\n".join(parts) + "\n"
+
+
 @contextlib.contextmanager
 def shown(tuner: Tuner, verbose: Verbose) -> Iterator[Any]:
     """Show a search while the block runs, if nobody else does.

@@ -91,12 +91,6 @@ class SearchObjective(keras_tuner.Objective):
             )
         )
 
-    def readable(self, score: float | None, logs: Logs) -> float | None:
-        """A trial's score, where it breaks a constraint without what that costs."""
-        if self.has_value(logs) and not self.feasible(logs):
-            return self.values(logs)[0]
-        return score
-
     def needs(self, names: Sequence[str]) -> bool:
         """Whether one of these logs is compared, or bounded."""
         return not set(names).isdisjoint(self.names)
@@ -161,6 +155,15 @@ class SearchObjective(keras_tuner.Objective):
         found = self._order(values * self._signs()) if numbers else []
         return [*(numbers[i] for i in found), *broken, *rest]
 
+    def scores(self, trials: Sequence[Trial]) -> dict[str, float | None]:
+        """Trial -> its score as people read it: without what a constraint costs."""
+        found = {trial.trial_id: trial.score for trial in trials}
+        for trial in trials:
+            logs = trial_logs(trial)
+            if self.has_value(logs) and not self.feasible(logs):
+                found[trial.trial_id] = self.values(logs)[0]
+        return found
+
     def _signs(self) -> np.ndarray:
         """What makes less the better in each value."""
         return np.where(np.asarray(self.directions) == "max", -1.0, 1.0)
@@ -187,11 +190,11 @@ class ParetoObjective(SearchObjective):
     def better_than(self, a: float, b: float) -> bool:
         return math.isfinite(a)  # the later one
 
-    def readable(self, score: float | None, logs: Logs) -> float | None:
-        return score
-
     def _scalar(self, logs: Logs) -> float:
         return -math.fsum(self._signs() * self.values(logs)) / len(self.goals)
+
+    def scores(self, trials: Sequence[Trial]) -> dict[str, float | None]:
+        return {trial.trial_id: trial.score for trial in trials}
 
     def _order(self, costs: np.ndarray) -> Sequence[int]:
         """By front, and in a front those with the most room around them first."""
@@ -208,18 +211,42 @@ class RankObjective(ParetoObjective):
 
     In each goal the best trial has rank 1, equal ones the mean of their ranks. Neither
     units nor sizes matter, so no goal can buy what another loses by being large; a rank
-    depends on the other trials, and is known when they have ended.
+    depends on the other trials, and is known when they have ended. It is the score in
+    tables (less is better); KerasTuner has the number of `ParetoObjective`.
     """
 
     def __init__(self, goals: Sequence[Goal], constraints: Sequence[Constraint] = ()):
         super().__init__(goals, constraints)
         self.name = self.name.replace(PARETO, MEAN_RANK, 1)
 
+    def __str__(self) -> str:
+        return f'Objective(name="{self.name}", direction="min")'
+
+    def scores(self, trials: Sequence[Trial]) -> dict[str, float | None]:
+        """Mean ranks of the completed trials that keep to the constraints."""
+        found: dict[str, float | None] = {trial.trial_id: None for trial in trials}
+        kept = {
+            trial.trial_id: self.values(logs)
+            for trial in trials
+            if trial.status == TrialStatus.COMPLETED
+            and self.has_value(logs := trial_logs(trial))
+            and math.isfinite(self.get_value(logs))
+            and self.feasible(logs)
+        }
+        if kept:
+            ranks = _mean_ranks(np.asarray(list(kept.values())) * self._signs())
+            found |= dict(zip(kept, ranks.tolist(), strict=True))
+        return found
+
     def _order(self, costs: np.ndarray) -> Sequence[int]:
-        before = (costs[None] < costs[:, None]).sum(axis=1)
-        alike = (costs[None] == costs[:, None]).sum(axis=1)
-        ranks = (before + (alike + 1) / 2).mean(axis=1)
-        return np.argsort(ranks, kind="stable").tolist()
+        return np.argsort(_mean_ranks(costs), kind="stable").tolist()
+
+
+def _mean_ranks(costs: np.ndarray) -> np.ndarray:
+    """Of rows, over the columns; 1 for the least, of equal ones the mean."""
+    before = (costs[None] < costs[:, None]).sum(axis=1)
+    alike = (costs[None] == costs[:, None]).sum(axis=1)
+    return (before + (alike + 1) / 2).mean(axis=1)
 
 
 def trial_logs(trial: Trial) -> dict[str, float]:

@@ -66,8 +66,9 @@ class SearchResults:
 
             - `status`; `rank`, 1 for the best completed trial; `score`, the number that
               the search compares (of a trial that breaks a constraint the first goal's
-              value, though it ranks behind all that keep to it); `epochs` that were
-              trained;
+              value, though it ranks behind all that keep to it; with `"mean_rank"` the
+              mean rank, where less is better; with `"pareto"` the mean of the values,
+              by which nothing is decided); `epochs` that were trained;
             - every hyperparameter that counts in the trial, the task weights as
               `task_weight_<task>`;
             - the objectives, the logs in constraints and each task's score, at the
@@ -91,7 +92,9 @@ class SearchResults:
         rows: list[dict[str, Any]] = []
         parameters: dict[str, None] = {}
         logs: dict[str, None] = {}
-        for trial in self.oracle.trials.values():
+        trials = list(self.oracle.trials.values())
+        shown = objective.scores(trials)
+        for trial in trials:
             trained = self._trainings(trial)
             chosen = parameters_of(self.hypermodel, trial.hyperparameters)
             found = self._logs(trial)
@@ -102,7 +105,7 @@ class SearchResults:
             rows.append(
                 {
                     **begun[trial.trial_id],
-                    "score": objective.readable(trial.score, found),
+                    "score": shown[trial.trial_id],
                     "feasible": objective.feasible(found) if known else None,
                     "on_front": trial.trial_id in front,
                     "epochs": sum(map(len, trained)),
@@ -116,11 +119,11 @@ class SearchResults:
         leading = list(LEADING)
         reason = ["reason"]
         if not all_columns:
-            shown = {*objective.names, *scores.values()}
+            wanted = {*objective.names, *scores.values()}
             if objective.needs(LOG_NAMES):
-                shown |= {LOG_NAME, WORST}
-            shown |= {f"{name}_std" for name in shown}
-            logs = {name: None for name in logs if name in shown}
+                wanted |= {LOG_NAME, WORST}
+            wanted |= {f"{name}_std" for name in wanted}
+            logs = {name: None for name in logs if name in wanted}
             needless = {
                 "feasible": not objective.constraints,
                 "on_front": len(objective.goals) < 2,
@@ -261,17 +264,10 @@ class SearchResults:
         return conclude(self)
 
     def results_summary(self, num_trials: int = 10) -> None:
-        """Print the best trials, and whether they are better than the first."""
-        super().results_summary(num_trials)  # type: ignore[misc]
-        table = self.results()
-        if "feasible" in table and not table["feasible"].fillna(True).all():
-            sys.stdout.write(
-                f"\nA score beyond {objectives.PENALTY:g} is that of a trial which "
-                "breaks a constraint; its values are in `tuner.results()`.\n"
-            )
-        found = self.conclusion()
-        if found is not None:
-            sys.stdout.write(f"\n{found.text}\n")
+        """Print the best trials, and whether the best is better than the first."""
+        from kmtl.tuning.display import summary
+
+        sys.stdout.write(summary(self, num_trials))
 
     def ensemble(
         self, k: int = 3, *, validation_data: Data | None = None, **options: Any

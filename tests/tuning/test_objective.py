@@ -218,6 +218,12 @@ def test_mean_rank_orders_by_ranks_alone() -> None:
         for name, (accuracy, error) in values.items()
     ]
     assert names(objective.rank(trials)) == "badc"
+    assert objective.scores(trials) == {"a": 2.5, "b": 2.25, "c": 2.75, "d": 2.5}
+    # In tables; of trials that have not ended there is none, and no other's changes.
+    trials.append(trial("e", val_digit_accuracy=1.0, val_ink_mae=0.5))
+    trials[-1].status = "RUNNING"
+    assert objective.scores(trials)["b"] == 2.25
+    assert objective.scores(trials)["e"] is None
     assert objective != resolve_objective("pareto", TASKS)
     with pytest.raises(ValueError, match="'mean_rank' needs two goals"):
         resolve_objective("mean_rank", TASKS[:1])

@@ -168,12 +168,36 @@ def test_constraints_decide_ranks(
     table = run(tuner).results()
     assert list(table["score"]) == list(table["val_kind_accuracy"])
     tuner.results_summary()
-    assert "breaks a constraint" in capsys.readouterr().out
+    printed = [
+        line.removeprefix("Score: ")
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("Score: ")
+    ]
+    ranked = table.sort_values("rank")
+    assert [float(line.split(",")[0]) for line in printed] == list(ranked["score"])
+    broken = [line.endswith(", breaks a constraint") for line in printed]
+    assert broken == [not kept for kept in ranked["feasible"]]
     kept = table["a"] >= 0.5
     assert 0 < kept.sum() < 6
     assert (table["feasible"] == kept).all()
     assert table["rank"][kept].max() < table["rank"][~kept].min()
     assert table.attrs["constraints"] == ["val_size_mae <= 0.5"]
+
+
+def test_scores_are_mean_ranks_where_these_are_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuner = run(make_tuner(tmp_path, opposed, objective="mean_rank", max_trials=5))
+    table = tuner.results().sort_values("rank")
+    assert list(table["score"]) == sorted(table["score"])
+    # By hand: of each score the best trial has 1, and of both the mean.
+    by_hand = table["val_kind_accuracy"].rank(ascending=False)
+    by_hand = (by_hand + table["val_size_mae"].rank()) / 2
+    assert list(table["score"]) == list(by_hand)
+    tuner.results_summary(1)
+    out = capsys.readouterr().out
+    assert f"Score: {table['score'].iloc[0]}\n" in out
+    assert 'direction="min"' in out
 
 
 def test_front_and_preferences_without_training(tmp_path: Path) -> None:
