@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from scipy import stats
 
 from kmtl.evaluation.ensemble import greedy_shares
 from kmtl.tabular.nets import Net
@@ -16,10 +17,10 @@ from kmtl.tabular.scores import Skill
 #: and so many more are drawn.
 FIRST, DRAWS = 5, 10
 #: A target has shares of its own as far as its labelled validation rows decide: with so
-#: many, half of them. (With some twenty rows shares of its own are worse than common
-#: ones, with a thousand better by up to a tenth of the error; seen on tables that
-#: `experiments/tables` has not.)
-ROWS = 200
+#: many, half of them; and alone where they are better by so many standard errors. (With
+#: some twenty rows they are mostly worse than common ones, with a thousand better by a
+#: tenth of the error; seen on tables that `experiments/tables` has not.)
+ROWS, ERRORS = 200, 2.0
 
 Member = Net | Rivals
 
@@ -71,7 +72,7 @@ def choose(
 
     They are chosen for all targets at once, by the mean skill: a choice per target
     would fit the few validation rows as many times. Then each target weighs them, and
-    the `others`, anew, as far as its rows decide (`ROWS`).
+    the `others`, anew, as far as its rows decide (`ROWS`, `ERRORS`).
 
     Args:
         nets: The trained nets.
@@ -97,8 +98,19 @@ def choose(
     for name, skill in skills.items():
         rows = int(skill.rows.sum())
         weight = rows / (rows + ROWS) if len(skills) > 1 else 0.0
-        for member, own in zip(kept, shares_of(kept, [name]), strict=True):
-            shares[member][name] = weight * own + (1 - weight) * common[member]
+        own = shares_of(kept, [name])
+        both = [
+            weight * mine + (1 - weight) * common[member]
+            for member, mine in zip(kept, own, strict=True)
+        ]
+        answers = [member.answers[name] for member in kept]
+        gain = skill.losses(mean_of(answers, both)) - skill.losses(
+            mean_of(answers, own)
+        )
+        if weight and gain.mean() > ERRORS * stats.sem(gain):
+            both = own
+        for member, share in zip(kept, both, strict=True):
+            shares[member][name] = share
     shared = [net for net in nets if net.candidate.shares]
     alone = [net for net in nets if not net.candidate.shares]
     return Chosen(

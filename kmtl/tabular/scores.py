@@ -155,8 +155,12 @@ class Skill:
         shares = np.bincount(known.astype(np.int64), minlength=self.task.label_count)
         return np.broadcast_to(shares / shares.sum(), (count, len(shares)))
 
+    def losses(self, answers: np.ndarray) -> np.ndarray:
+        """Of the rows with a label."""
+        return losses(self.task, self.labels, answers[self.rows])
+
     def __call__(self, answers: np.ndarray) -> float:
-        found = float(np.mean(losses(self.task, self.labels, answers[self.rows])))
+        found = float(np.mean(self.losses(answers)))
         if not math.isfinite(found):
             return WORST_SKILL
         if not self.constant:  # all labels are what the training rows say
