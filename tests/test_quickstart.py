@@ -220,7 +220,11 @@ def test_what_was_deleted_is_made_again(runs: Runs, tmp_path: Path) -> None:
             (-1.0, -9.0),
             ["Separate nets are better by 5.0 %", "`ink` that loses most: mae 2.18"],
         ),
-        (0, (0.1, 0.1), ["shares nothing", "do not gain from sharing", "Δm +0.1 %"]),
+        (
+            0,
+            (0.1, 0.1),
+            ["shares nothing", "so few trainings do not", "Δm +0.1 %"],
+        ),
     ],
 )
 def test_gain_and_loss_are_explained(

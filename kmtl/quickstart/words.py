@@ -40,9 +40,10 @@ def verdict(
     where = f"one net that shares {depth} of {blocks} blocks"
     if depth == 0:
         said = [
-            "The best trial shares nothing (sharing depth 0): these tasks do not gain "
-            f"from sharing a net of this size; trained apart they are at Δm {mean:+.1f}"
-            " %, which is noise of training and what the search chose."
+            "The best trial shares nothing (sharing depth 0). Whether these tasks gain "
+            "from sharing a net of this size, so few trainings do not tell; trained "
+            f"apart they are at Δm {mean:+.1f} %, which is noise of training and what "
+            "the search chose."
         ]
     elif mean > ACCEPTABLE:
         said = [

@@ -83,20 +83,8 @@ def conclude(tuner: Tuner) -> Conclusion | None:
             f"holds nothing better, or so many trials do not find it.{sharing}"
         )
         return Conclusion(best.trial_id, first.trial_id, 0.0, None, text)
-    pair = best, first
-    if all(trial.trial_id in fresh for trial in pair):
-        rows, where = fresh, "on fresh seeds"
-    else:
-        rows = {
-            trial.trial_id: tuner._best_epochs(trial) or [trial_logs(trial)]
-            for trial in trials
-            if trial.status == TrialStatus.COMPLETED
-        }
-        where = "in the search"
-    samples = {
-        name: [_value(objective, row) for row in part] for name, part in rows.items()
-    }
-    compared = [samples[trial.trial_id] for trial in pair]
+    samples, where = _samples(tuner, (best, first), fresh)
+    compared = [samples[trial.trial_id] for trial in (best, first)]
     if any(not values or not all(map(math.isfinite, values)) for values in compared):
         return None
     means = [statistics.fmean(values) for values in compared]
@@ -151,13 +139,8 @@ def _sharing(tuner: Tuner, best: Trial, fresh: Mapping[str, Any]) -> str:
     if len(tuner.tasks) < 2 or not gains or not all(map(math.isfinite, gains)):
         return ""
     gain = statistics.fmean(gains)
-    space = getattr(tuner.hypermodel, "space", None)
-    values = space.values(best.hyperparameters.copy()) if space is not None else {}
-    if values.get("sharing_depth") == 0:
-        return (
-            " It shares no block (`sharing_depth=0`): these tasks do not gain from "
-            "sharing here."
-        )
+    if not _shares(tuner, best):
+        return f" It shares no block{_beside_shared(tuner, best, fresh)}"
     noise, freedom = None, 0
     if len(gains) > 1:
         variance, freedom = _variance(
@@ -181,6 +164,71 @@ def _sharing(tuner: Tuner, best: Trial, fresh: Mapping[str, Any]) -> str:
             f"{-gain:.2g} % ({about}), for as many nets as tasks."
         )
     return f" Sharing pays: it is better than separate nets by {gain:.2g} % ({about})."
+
+
+def _beside_shared(tuner: Tuner, best: Trial, fresh: Mapping[str, Any]) -> str:
+    """The best trial, which shares nothing, beside the best one that shares."""
+    objective: SearchObjective = tuner.oracle.objective
+    unknown = "; whether these tasks gain from sharing cannot be told"
+    others = [
+        trial
+        for trial in tuner.oracle.get_best_trials(len(tuner.oracle.trials))
+        if _shares(tuner, trial) and not _broken(objective, trial)
+    ]
+    if not others:
+        return f"{unknown}: there is no trial that shares one to compare it with."
+    other = min(others, key=lambda trial: trial.trial_id not in fresh)  # else the best
+    samples, where = _samples(tuner, (best, other), fresh)
+    mine, theirs = (samples[trial.trial_id] for trial in (best, other))
+    if not all(map(math.isfinite, [*mine, *theirs])):
+        return f"{unknown}: not every training has a score."
+    numbers = (
+        f"{objective.goals[0].name} {statistics.fmean(mine):.4g} against "
+        f"{statistics.fmean(theirs):.4g} of trial {other.trial_id}, the best that "
+        f"shares one, {where}"
+    )
+    # No curve: its noise is less than that of seeds.
+    noise, freedom = _noise((mine, theirs), list(samples.values()), ())
+    if noise is None:
+        return (
+            f"{unknown} from one training each ({numbers}): search with `confirm=2`, "
+            "or call `tuner.confirm`."
+        )
+    sign = 1.0 if objective.goals[0].direction == "max" else -1.0
+    gain = sign * (statistics.fmean(mine) - statistics.fmean(theirs))
+    chance = min(1.0, (len(samples) - 1) * _tail(gain, noise, freedom))
+    numbers += f", noise about {noise:.2g}, p = {chance:.2g}"
+    if chance < LEVEL:
+        return f": these tasks do not gain from sharing here ({numbers})."
+    return f"{unknown} ({numbers}): `tuner.confirm` with more `seeds` tells."
+
+
+def _shares(tuner: Tuner, trial: Trial) -> bool:
+    """Whether a trial's tasks have a block in common, as far as is known."""
+    space = getattr(tuner.hypermodel, "space", None)
+    return space is None or space.shares(space.values(trial.hyperparameters.copy()))
+
+
+def _samples(
+    tuner: Tuner, pair: Sequence[Trial], fresh: Mapping[str, Any]
+) -> tuple[dict[str, list[float]], str]:
+    """Trial -> the objective in each of its trainings, and which these are.
+
+    Those on fresh seeds, where both trials of the pair have some.
+    """
+    if all(trial.trial_id in fresh for trial in pair):
+        rows, where = fresh, "on fresh seeds"
+    else:
+        rows = {
+            trial.trial_id: tuner._best_epochs(trial) or [trial_logs(trial)]
+            for trial in tuner.oracle.trials.values()
+            if trial.status == TrialStatus.COMPLETED
+        }
+        where = "in the search"
+    objective = tuner.oracle.objective
+    return {
+        name: [_value(objective, row) for row in part] for name, part in rows.items()
+    }, where
 
 
 def _value(objective: SearchObjective, logs: Mapping[str, float]) -> float:

@@ -121,6 +121,49 @@ def test_whether_sharing_pays_is_said(
     assert said in run(tuner).conclusion().text
 
 
+class OfDepths(Planted):
+    """`a` of the score is how deep a trial shares."""
+
+    def __call__(  # type: ignore[override]
+        self, *, tasks: Any, sharing_depth: int = 1, b: float = 0.0, seed: Any = None
+    ) -> Any:
+        return super().__call__(tasks=tasks, a=sharing_depth, b=b)
+
+
+@pytest.mark.parametrize(
+    ("loss", "depths", "executions", "said"),
+    [
+        (0.1, (1, 0), 3, "shares no block: these tasks do not gain from sharing here"),
+        (0.005, (1, 0), 3, "cannot be told (val_kind_accuracy 0.91 against 0.905 of"),
+        (0.1, (1, 0), 1, "cannot be told from one training each"),
+        (0.1, (0, 0), 3, "cannot be told: there is no trial that shares one"),
+    ],
+)
+def test_a_winner_that_shares_nothing_is_compared_with_one_that_does(
+    tmp_path: Path, loss: float, depths: Any, executions: int, said: str
+) -> None:
+    def score(a: float, b: float, epoch: int) -> float:
+        return 0.9 + 0.01 * (len(builder.fits) % 3) - loss * a
+
+    builder = OfDepths(score)
+    tuner = kmtl.RandomSearch(
+        kmtl.HyperModel(
+            builder,
+            tasks=TASKS,
+            space={"sharing_depth": (0, 1), "b": (0.0, 1.0)},
+            optimizer="sgd",
+        ),
+        "val_kind_accuracy",
+        baselines={"kind": 0.9, "size": 0.1},
+        max_trials=2,
+        executions_per_trial=executions,
+        directory=tmp_path,
+    )
+    for place, depth in enumerate(depths):
+        tuner.enqueue({"sharing_depth": depth, "b": place / 2})
+    assert said in run(tuner).conclusion().text
+
+
 def test_names_that_are_not_known(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`sampler` must be one of"):
         front(tmp_path, sampler="grid")
