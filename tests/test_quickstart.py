@@ -152,7 +152,7 @@ def test_results_are_whole(runs: Runs) -> None:
     assert content["test"]["delta_m"] == pytest.approx(sum(deltas) / 2)
     assert max(content["export_differences"].values()) <= 1e-5
     weights = content["best_trial"]["loss_weights"]
-    assert sum(weights.values()) == pytest.approx(1.0)
+    assert sum(weights.values()) == pytest.approx(2.0)
     for path in content["files"].values():
         assert (runs.folder / path).exists(), path
     table = (runs.folder / "table.md").read_text("utf-8")

@@ -99,7 +99,11 @@ def hypermodel(
             kmtl.BinaryClassification("even", metrics=["accuracy"], pooling="flatten"),
             kmtl.Regression("ink", metrics=["mae"], pooling="flatten"),
         ],
-        space=["dropout", "task_weights", "learning_rate"],
+        space={
+            "dropout": "default",
+            "task_weights": kmtl.tuning.TaskWeights(0.25, 4.0, total=1.0),
+            "learning_rate": "default",
+        },
         seed=seed,
         reuse=reuse,
         **shape,

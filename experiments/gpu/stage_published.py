@@ -67,7 +67,7 @@ def hypermodel(side: str, protocol: Protocol, net: Any) -> kmtl.HyperModel:
         "learning_rate_schedule": ["step"],
     }
     if side == "fixed":
-        space["task_weights"] = "default"
+        space["task_weights"] = kmtl.tuning.TaskWeights(0.25, 4.0, total=1.0)
     return kmtl.HyperModel(
         kmtl.build,
         backbone=net.LeNet(dropout=protocol.dropout),

@@ -105,7 +105,7 @@ class Problem:
         if len(side.tasks) > 1:
             space["sharing_depth"] = (side.low, self.backbone.num_blocks)
         if side.searched:
-            space["task_weights"] = "uniform"
+            space["task_weights"] = kmtl.tuning.UniformWeights(total=1.0)
         return space
 
     def hypermodel(self, side: Side, seed: int) -> kmtl.HyperModel:

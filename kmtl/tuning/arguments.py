@@ -21,6 +21,7 @@ from kmtl.training.sources import is_split, plan_of
 from kmtl.tuning import files
 from kmtl.tuning.hypermodel import HyperModel, is_arrays
 from kmtl.tuning.objective import SearchObjective
+from kmtl.tuning.signature import TASK_WEIGHTS
 from kmtl.typing import (
     AnyHyperModel,
     Callbacks,
@@ -106,6 +107,14 @@ def describe(hypermodel: AnyHyperModel) -> Config:
         "compile_options": hypermodel.compile_options,
         "seed": hypermodel.seed,
     }
+
+
+def describe_weights(hypermodel: AnyHyperModel) -> Config:
+    """What searched task weights sum to: their hyperparameters are ratios of them."""
+    space = getattr(hypermodel, "space", None)
+    found = getattr(space, "dimensions", {}).get(TASK_WEIGHTS)
+    listed = isinstance(getattr(found, "points", None), tuple)
+    return {} if found is None or listed else {files.WEIGHT_SUM: found.total}
 
 
 def check_options(options: Options, own: Collection[str]) -> None:

@@ -164,6 +164,7 @@ class SearchTuner(TrialRunner):
             "executions_per_trial": self.executions_per_trial,
             "baselines": getattr(self.baselines, "scores", self.baselines),
             "model": arguments.describe(self.hypermodel),
+            **arguments.describe_weights(self.hypermodel),
         }
         self._open_study(plain(record), overwrite, warm_start)
 
@@ -173,7 +174,8 @@ class SearchTuner(TrialRunner):
         Args:
             values: Dict of hyperparameters, or of what the builder of a
                 `kmtl.HyperModel` receives: `{"units": (32, 32), "dropout": 0.1,
-                "task_weights": {"digit": 0.2, "ink": 0.8}}`. The rest is random.
+                "task_weights": {"digit": 0.2, "ink": 0.8}}` (of weights from a range
+                the ratios count). The rest is random.
 
         Returns:
             The trial's number in the study; None if these values are there already.

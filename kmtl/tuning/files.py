@@ -23,6 +23,10 @@ from kmtl.typing import Config, Data, Options
 
 #: Says that a folder is a search's.
 MARK = ".kmtl-search"
+#: Key of the record: what searched task weights sum to, None for the default. Searches
+#: that were begun before it was written down had another default.
+WEIGHT_SUM = "`total` of space['task_weights']"
+FORMER_SUM = 1.0
 #: Arguments of `fit` that decide what trials are trained and measured on.
 BUDGET = ("batch_size", "steps_per_epoch", "validation_steps", "shuffle")
 
@@ -127,6 +131,8 @@ def check_project(study: Any, record: Mapping[str, Any], folder: Path) -> None:
             f"The study '{study.study.study_name}' in this `storage` is not of a "
             "tuner of kmtl. Choose another `project_name`."
         )
+    if found is not None and record.get(WEIGHT_SUM, 0) is None:
+        study.set_note(RECORD, {WEIGHT_SUM: FORMER_SUM, **found})
     _check_record(study, record, f"{folder} holds a search")
 
 

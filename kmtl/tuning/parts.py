@@ -93,10 +93,25 @@ class WeightDimension(Dimension):
     """What `space["task_weights"]` may be: all tasks' weights together.
 
     Args:
+        total: What the weights sum to, > 0. None: their number, so that equal weights
+            are 1 each, as those of single-task models and of a model that is built
+            without any. (To plain SGD a smaller sum is a smaller learning rate.)
         tasks: The tasks' names; filled in by the search space.
     """
 
-    tasks: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
+    _: dataclasses.KW_ONLY
+    total: float | None = None
+    tasks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.total is not None:
+            _checks.check_range("total", self.total, 0, 1e30, low_open=True)
+
+    @property
+    def sum(self) -> float:
+        """What the weights sum to, once the tasks are known."""
+        return float(len(self.tasks) if self.total is None else self.total)
 
     def bound_to(self, tasks: tuple[str, ...]) -> WeightDimension:
         """The same for these tasks."""
@@ -120,8 +135,8 @@ class TaskWeights(WeightDimension):
     Args:
         low: Smallest ratio, > 0. Defaults to 1/10.
         high: Largest ratio. Defaults to 10.
-        total: What the weights sum to, > 0. Defaults to 1: equal weights are then
-            the builders' `loss_weights="uniform"`.
+        total: What the weights sum to, > 0. None (the default): the number of tasks,
+            so that equal weights are 1 each, as a builder's are.
         tasks: The tasks' names; filled in by the search space.
 
     Example:
@@ -130,22 +145,19 @@ class TaskWeights(WeightDimension):
     >>> weights = kmtl.tuning.TaskWeights(tasks=("digit", "mask"))
     >>> hp = keras_tuner.HyperParameters()
     >>> weights.declare(hp, "task_weights")
-    {'digit': 0.5, 'mask': 0.5}
+    {'digit': 1.0, 'mask': 1.0}
     >>> hp.values["weight_ratio_mask"] = 3.0
     >>> weights.declare(hp, "task_weights")
-    {'digit': 0.25, 'mask': 0.75}
+    {'digit': 0.5, 'mask': 1.5}
     """
 
     low: float = 0.1
     high: float = 10.0
-    _: dataclasses.KW_ONLY
-    total: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         low = _checks.check_range("low", self.low, 0, 1e30, low_open=True)
         _checks.check_range("high", self.high, low, 1e30)
-        _checks.check_range("total", self.total, 0, 1e30, low_open=True)
 
     def declare(self, hp: HyperParameters, name: str) -> dict[str, float]:
         ratios = [1.0]
@@ -159,7 +171,7 @@ class TaskWeights(WeightDimension):
                 default=default,
             )
             ratios.append(float(ratio))
-        unit = self.total / math.fsum(ratios)
+        unit = self.sum / math.fsum(ratios)
         return {
             task: ratio * unit for task, ratio in zip(self.tasks, ratios, strict=True)
         }
@@ -175,7 +187,7 @@ class UniformWeights(WeightDimension):
 
     Args:
         low: Smallest weight, >= 0, `low * T < total`. Defaults to 0.
-        total: What the weights sum to, > 0. Defaults to 1.
+        total: What the weights sum to, > 0. None (the default): the number of tasks.
         tasks: The tasks' names; filled in by the search space.
 
     Example:
@@ -184,24 +196,21 @@ class UniformWeights(WeightDimension):
     >>> weights = kmtl.tuning.UniformWeights(tasks=("digit", "mask"))
     >>> hp = keras_tuner.HyperParameters()
     >>> weights.declare(hp, "task_weights")
-    {'digit': 0.5, 'mask': 0.5}
+    {'digit': 1.0, 'mask': 1.0}
     >>> hp.values["weight_stick_digit"] = 0.2
     >>> weights.declare(hp, "task_weights")
-    {'digit': 0.2, 'mask': 0.8}
+    {'digit': 0.4, 'mask': 1.6}
     """
 
     low: float = 0.0
-    _: dataclasses.KW_ONLY
-    total: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _checks.check_range("total", self.total, 0, 1e30, low_open=True)
-        most = self.total / max(len(self.tasks), 1)
+        most = self.sum / len(self.tasks) if self.tasks else math.inf
         _checks.check_range("low", self.low, 0, most, high_open=True)
 
     def declare(self, hp: HyperParameters, name: str) -> dict[str, float]:
-        left = free = self.total - self.low * len(self.tasks)
+        left = free = self.sum - self.low * len(self.tasks)
         weights = {}
         for place, task in enumerate(self.tasks[:-1]):
             others = len(self.tasks) - 1 - place
@@ -220,9 +229,11 @@ class WeightGrid(WeightDimension):
     """Weights of the tasks from a list.
 
     Args:
-        points: Integer n: all multiples of 1/n above 0 that sum to 1, which are
-            (n - 1 over T - 1) points for T tasks; or a list of dicts task name ->
-            weight, taken as they are.
+        points: Integer n: all multiples of 1/n above 0 that sum to 1, times `total`,
+            which are (n - 1 over T - 1) points for T tasks; or a list of dicts task
+            name -> weight, taken as they are.
+        total: What the weights of an integer `points` sum to, > 0. None (the default):
+            the number of tasks.
         tasks: The tasks' names; filled in by the search space.
 
     Example:
@@ -230,6 +241,8 @@ class WeightGrid(WeightDimension):
     >>> grid = kmtl.tuning.WeightGrid(4, tasks=("digit", "mask"))
     >>> grid.names
     ('0.25/0.75', '0.5/0.5', '0.75/0.25')
+    >>> grid.weights[0]
+    {'digit': 0.5, 'mask': 1.5}
     """
 
     points: Any
@@ -237,6 +250,11 @@ class WeightGrid(WeightDimension):
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.points, (list, tuple)):
+            if self.total is not None:
+                raise ValueError(
+                    "`total` must be None for a list of `points`, which are taken as "
+                    f"they are. Received: total={self.total}"
+                )
             if not self.points:
                 raise ValueError("`points` must have one point or more. Received: []")
             for point in self.points:
@@ -258,6 +276,21 @@ class WeightGrid(WeightDimension):
     @property
     def weights(self) -> tuple[dict[str, float], ...]:
         """All points, as dicts task name -> weight."""
+        unit = 1.0 if isinstance(self.points, tuple) else self.sum
+        return tuple(
+            {name: unit * part for name, part in point.items()}
+            for point in self._shares
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the points in tables: weights or shares, in the order of tasks."""
+        return tuple(
+            "/".join(f"{part:.6g}" for part in point.values()) for point in self._shares
+        )
+
+    @property
+    def _shares(self) -> tuple[dict[str, float], ...]:
         if isinstance(self.points, tuple):
             return tuple(_checked(point, self.tasks) for point in self.points)
         shares = range(1, self.points - len(self.tasks) + 2)
@@ -265,14 +298,6 @@ class WeightGrid(WeightDimension):
             dict(zip(self.tasks, [k / self.points for k in point], strict=True))
             for point in itertools.product(shares, repeat=len(self.tasks))
             if sum(point) == self.points
-        )
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The points' names in tables: the weights in the tasks' order."""
-        return tuple(
-            "/".join(f"{weight:.6g}" for weight in point.values())
-            for point in self.weights
         )
 
     def declare(self, hp: HyperParameters, name: str) -> dict[str, float]:

@@ -242,7 +242,7 @@ def _parts(name: str, dimension: Any, value: Any) -> dict[str, Any]:
 
 def _sticks(dimension: UniformWeights, weights: Sequence[float]) -> dict[str, float]:
     """The quantiles from which `UniformWeights` makes these weights."""
-    scale = dimension.total / math.fsum(weights)
+    scale = dimension.sum / math.fsum(weights)
     parts = [weight * scale - dimension.low for weight in weights]
     left, found = math.fsum(parts), {}
     for place, task in enumerate(dimension.tasks[:-1]):

@@ -61,8 +61,9 @@ class Space:
         - `sharing_depth`: every whole number from 0 (nothing shared) to the number of
           blocks (all shared), where there are two tasks or more.
         - `dropout`: 0 to 0.3, linear.
-        - `task_weights`: on the simplex (they sum to 1), each task's weight 1/4 to 4
-          times the first task's, log-uniform, where there are two tasks or more.
+        - `task_weights`: each task's weight 1/4 to 4 times the first task's,
+          log-uniform, where there are two tasks or more. They sum to the number of
+          tasks: equal ones are 1 each, as without a search.
         - `learning_rate`: 5e-4 to 2e-2, log-uniform; 3e-3 in the first trial, as a
           search's trials are short for the 1e-3 of most optimizers.
 

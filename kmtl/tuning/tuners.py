@@ -133,7 +133,7 @@ class RandomSearch(SearchTuner, keras_tuner.RandomSearch):
     >>> tuner.search(x, y, validation_data=(x, y), epochs=1, verbose=0)
     >>> model = tuner.get_best_models()[0]
     >>> round(sum(model.task_weights.values()), 4)
-    1.0
+    2.0
     """
 
     def __init__(

@@ -46,7 +46,7 @@ def test_values_arrive_in_the_model() -> None:
     )
     model = hypermodel.build(hp)
     assert isinstance(model, kmtl.MultiTaskModel)
-    assert model.task_weights == pytest.approx({"kind": 0.25, "size": 0.75})
+    assert model.task_weights == pytest.approx({"kind": 0.5, "size": 1.5})
     assert float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)) == (
         pytest.approx(0.002)
     )
@@ -70,7 +70,7 @@ def test_arguments_build_the_same_model() -> None:
         "units": (3,),
         "dropout": 0.2,
         "sharing_depth": 1,
-        "loss_weights": pytest.approx({"kind": 2 / 3, "size": 1 / 3}),
+        "loss_weights": pytest.approx({"kind": 4 / 3, "size": 2 / 3}),
         "seed": 3,
     }
     one, two = kmtl.build_mlp(**arguments), hypermodel.build(hp)

@@ -130,10 +130,10 @@ def test_bad_points(tmp_path: Path, values: dict, message: str) -> None:
 @pytest.mark.parametrize(
     ("space", "values"),
     [
-        (TaskWeights(), {"digit": 0.2, "ink": 0.5, "tilt": 0.3}),
-        (UniformWeights(), {"digit": 0.2, "ink": 0.5, "tilt": 0.3}),
-        (UniformWeights(low=0.1), {"digit": 0.1, "ink": 0.6, "tilt": 0.3}),
-        (WeightGrid(4), {"digit": 0.25, "ink": 0.5, "tilt": 0.25}),
+        (TaskWeights(total=1), {"digit": 0.2, "ink": 0.5, "tilt": 0.3}),
+        (UniformWeights(total=1), {"digit": 0.2, "ink": 0.5, "tilt": 0.3}),
+        (UniformWeights(low=0.1), {"digit": 0.4, "ink": 2.0, "tilt": 0.6}),
+        (WeightGrid(4), {"digit": 0.75, "ink": 1.5, "tilt": 0.75}),
     ],
     ids=["ratios", "sticks", "low sticks", "grid"],
 )

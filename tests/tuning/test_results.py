@@ -272,8 +272,8 @@ def test_parameters_are_one_column_per_number() -> None:
         sharing_depth_kind=1,
     )
     assert found == {
-        "task_weight_kind": 0.25,
-        "task_weight_size": 0.75,
+        "task_weight_kind": 0.5,
+        "task_weight_size": 1.5,
         "sharing_depth_kind": 1,
         "sharing_depth_size": 1,
         "dropout_block1": 0.0,

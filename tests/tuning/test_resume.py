@@ -14,6 +14,7 @@ import pytest
 from search_tools import TASKS, Planted, data, make_tuner, outcome, run, valley
 
 import kmtl
+from kmtl.tuning import TaskWeights
 from kmtl.tuning.storage import DurableJournal
 from kmtl.tuning.study import RECORD
 
@@ -282,6 +283,32 @@ def test_searches_of_older_versions_go_on(tmp_path: Path) -> None:
     tuner = run(make_tuner(tmp_path, max_trials=2))
     assert len(tuner.oracle.trials) == 2
     assert tuner._study.note(RECORD).keys() == record.keys()
+
+
+def test_task_weights_of_older_searches_keep_their_meaning(tmp_path: Path) -> None:
+    """They summed to 1, where nothing else was said."""
+
+    def tuner(weights: Any) -> Any:
+        hypermodel = kmtl.HyperModel(
+            kmtl.build_mlp,
+            tasks=TASKS,
+            input_shape=(2,),
+            units=(2,),
+            space={"task_weights": weights},
+        )
+        return kmtl.RandomSearch(
+            hypermodel, "val_size_mae", 1, seed=0, directory=tmp_path
+        )
+
+    study = tuner(TaskWeights(total=1.0))._study
+    record = study.note(RECORD)
+    for older in (True, False):
+        study.set_note(
+            RECORD, {k: v for k, v in record.items() if not older or "total" not in k}
+        )
+        with pytest.raises(ValueError, match=r"`total` of.*was 1.0 and is now null"):
+            tuner(TaskWeights())
+        tuner(TaskWeights(total=1.0))
 
 
 def test_a_folder_of_kerastuner_itself_is_refused(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_the_best_model_scores_what_its_trial_did(
     best = tuner.oracle.get_best_trials()[0]
     found = model.evaluate(*validation, verbose=0, return_dict=True)
     assert found["digit_accuracy"] == pytest.approx(best.score)
-    assert sum(model.task_weights.values()) == pytest.approx(1.0)
+    assert sum(model.task_weights.values()) == pytest.approx(2.0)
     assert not caplog.records or "Skipping variable" not in caplog.text
     # The winner can be built again and trained from the start.
     again = hypermodel.build(tuner.get_best_hyperparameters()[0])
@@ -162,8 +162,14 @@ def test_the_second_trial_is_what_single_task_models_are(tmp_path: Path) -> None
             units=(8, 8),
             dropout=None,
             seed=0,
+            # Smaller task weights would be a smaller rate.
+            optimizer=keras.optimizers.SGD(0.1),
             # The baselines' learning rate falls as that of the trials.
-            space={"sharing_depth": "default", "learning_rate_schedule": ["linear"]},
+            space={
+                "sharing_depth": "default",
+                "task_weights": "default",
+                "learning_rate_schedule": ["linear"],
+            },
         ),
         "val_delta_m",
         3,

@@ -55,7 +55,7 @@ def test_defaults_of_the_hyperparameters_are_the_builders_own() -> None:
     values = values_of(Space(kmtl.build_mlp, THREE, fixed=VECTOR))
     assert values["sharing_depth"] == 2
     assert values["dropout"] == 0.0
-    assert values["task_weights"] == dict.fromkeys(("digit", "mask", "ink"), 1 / 3)
+    assert values["task_weights"] == dict.fromkeys(("digit", "mask", "ink"), 1.0)
     assert values["learning_rate"] == pytest.approx(3e-3)
 
 
@@ -99,12 +99,12 @@ def test_builder_without_blocks_needs_a_range_for_the_depth() -> None:
 # -- the simplex -----------------------------------------------------------------------
 
 
-def test_task_weights_lie_on_the_simplex_and_ratios_are_log_uniform() -> None:
+def test_task_weights_sum_to_their_number_and_ratios_are_log_uniform() -> None:
     space = Space(kmtl.build_mlp, THREE, ["task_weights"], VECTOR)
     weights = [draw["task_weights"] for draw in draws(space, 2000)]
     table = np.array([[w["digit"], w["mask"], w["ink"]] for w in weights])
     assert table.min() > 0
-    np.testing.assert_allclose(table.sum(axis=1), 1.0, rtol=1e-12)
+    np.testing.assert_allclose(table.sum(axis=1), 3.0, rtol=1e-12)
     for task in (1, 2):
         logs = np.log10(table[:, task] / table[:, 0])
         most = np.log10(4)
@@ -119,11 +119,11 @@ def test_task_weights_lie_on_the_simplex_and_ratios_are_log_uniform() -> None:
 
 def test_task_weights_by_hand() -> None:
     space = Space(
-        kmtl.build_mlp, THREE, {"task_weights": TaskWeights(0.5, 4, total=3)}, VECTOR
+        kmtl.build_mlp, THREE, {"task_weights": TaskWeights(0.5, 4, total=6)}, VECTOR
     )
     values = values_of(space, weight_ratio_mask=0.5, weight_ratio_ink=4.0)
-    # 1 : 0.5 : 4 scaled to sum to 3
-    expected = {"digit": 3 / 5.5, "mask": 1.5 / 5.5, "ink": 12 / 5.5}
+    # 1 : 0.5 : 4 scaled to sum to 6
+    expected = {"digit": 6 / 5.5, "mask": 3 / 5.5, "ink": 24 / 5.5}
     assert values["task_weights"] == pytest.approx(expected)
     assert space.builder_values(values) == {
         "input_shape": (8,),

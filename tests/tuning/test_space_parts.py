@@ -266,7 +266,8 @@ def test_the_depth_counts_for_hard_sharing_only() -> None:
         ({"batch_size": (0, 4)}, ">= 1"),
         ({"task_weights": WeightGrid(2)}, ">= 3"),
         ({"task_weights": [{"a": 1, "b": 1}]}, "lacks task"),
-        ({"task_weights": UniformWeights(0.5)}, "low"),
+        ({"task_weights": UniformWeights(1.0)}, "low"),
+        ({"task_weights": UniformWeights(0.5, total=1.0)}, "low"),
     ],
 )
 def test_spaces_that_cannot_be_are_refused(space: Any, message: str) -> None:
@@ -343,7 +344,7 @@ def test_l2_regularises_all_kernels() -> None:
 
 def test_uniform_weights_are_uniform_on_the_simplex() -> None:
     found = [d["task_weights"] for d in draws(make({"task_weights": "uniform"}), 2000)]
-    table = np.array([[w["a"], w["b"], w["c"]] for w in found])
+    table = np.array([[w["a"], w["b"], w["c"]] for w in found]) / 3
     np.testing.assert_allclose(table.sum(axis=1), 1.0, rtol=1e-12)
     assert table.min() >= 0
     for column in table.T:  # each weight is Beta(1, 2): P(w <= x) = 1 - (1 - x)^2
@@ -357,7 +358,7 @@ def test_uniform_weights_are_uniform_on_the_simplex() -> None:
 
 def test_uniform_weights_by_hand() -> None:
     even = values_of(make({"task_weights": "uniform"}))["task_weights"]
-    assert even == pytest.approx(dict.fromkeys("abc", 1 / 3))
+    assert even == pytest.approx(dict.fromkeys("abc", 1.0))
     space = make({"task_weights": UniformWeights(0.1, total=2.3)})
     # a takes 1 - sqrt(1 - 0.75) = 1/2 of 2, b a quarter of the rest, and 0.1 each
     found = values_of(space, weight_stick_a=0.75, weight_stick_b=0.25)
@@ -368,13 +369,15 @@ def test_grid_of_weights() -> None:
     space = make({"task_weights": WeightGrid(5)})
     names = space.dimensions["task_weights"].names
     assert len(names) == 6  # 4 over 2
-    assert values_of(space, task_weights="0.2/0.6/0.2")["task_weights"] == {
-        "a": 0.2,
-        "b": 0.6,
-        "c": 0.2,
-    }
+    found = values_of(space, task_weights="0.2/0.6/0.2")["task_weights"]
+    assert found == pytest.approx({"a": 0.6, "b": 1.8, "c": 0.6})
     even = values_of(make({"task_weights": WeightGrid(6)}))["task_weights"]
-    assert even == dict.fromkeys("abc", 2 / 6)
+    assert even == dict.fromkeys("abc", 1.0)
+    space = make({"task_weights": WeightGrid(4, total=1)})
+    found = values_of(space, task_weights="0.25/0.5/0.25")["task_weights"]
+    assert found == {"a": 0.25, "b": 0.5, "c": 0.25}
+    with pytest.raises(ValueError, match="`total` must be None for a list"):
+        WeightGrid([{"a": 1.0}], total=1.0)
     points = [{"a": 1, "b": 1, "c": 2}, {"c": 0, "b": 3, "a": 1}]
     space = make({"task_weights": points})
     found = values_of(space, task_weights="1/3/0")["task_weights"]
