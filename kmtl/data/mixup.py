@@ -29,8 +29,8 @@ def mixup(
     Inputs are the mean with shares λ and 1 - λ, λ drawn for every row. A mixture has
     the labels of both rows: of classes it stands in the batch twice, with each row's
     label, weighing λ and 1 - λ, which is the loss on a soft label; values are the mean
-    likewise. A label that one of the two rows lacks counts for nothing (of classes the
-    other one counts by its share).
+    likewise, and so are their weights. A label that one of the two rows lacks counts
+    for nothing (of classes the other one counts by its share).
 
     It is a part of the training data, not of the model: validation and exports see
     nothing of it. With tasks of classes a batch has twice the rows.
@@ -201,7 +201,9 @@ class _Mixture:
             label, mask = self._cut(other, label), self._cut(its, mask)
         else:
             label = _between(tf, label, other, self.share)
-            mask = mask * its
+            # So is what they weigh, where both are there.
+            both = (mask > 0) & (its > 0)
+            mask = tf.where(both, _between(tf, mask, its, self.share), 0.0)
             label = tf.where(mask > 0, label, tf.zeros_like(label))
         if not twice:
             return label, mask

@@ -75,6 +75,24 @@ def test_mixup_has_both_labels() -> None:
     assert (masks["kind"][3], y["kind"][3]) == (0, 0)
 
 
+@pytest.mark.parametrize("alpha", [1e-6, 1.0])
+def test_weights_of_values_are_mixed_as_the_values_are(alpha: float) -> None:
+    tf = pytest.importorskip("tensorflow")
+    task = kmtl.Regression("size")
+    weights = np.array([1, 2, 3, 4, 5, 0], "float32")
+    values = {"size": np.array([0, 1, 2, 3, np.nan, 5], "float32")}
+    rows = np.eye(6, dtype="float32"), values, {"size": weights}
+    data = tf.data.Dataset.from_tensor_slices(rows).batch(6)
+    x, y, masks = next(iter(mixup(data, tasks=[task], alpha=alpha, seed=0)))
+    shares, there = np.asarray(x), np.array([1, 1, 1, 1, 0, 0], bool)
+    whole = (shares[:, ~there] == 0).all(-1)
+    assert 1 < whole.sum() < 6
+    wanted = np.where(whole, shares @ weights, 0)
+    np.testing.assert_allclose(np.ravel(masks["size"]), wanted, rtol=1e-5)
+    means = np.where(whole, shares @ np.nan_to_num(values["size"]), 0)
+    np.testing.assert_allclose(np.ravel(y["size"]), means, rtol=1e-5)
+
+
 def test_the_loss_is_that_of_a_soft_label() -> None:
     x, y, masks = batch(mixup, TASKS[:1], alpha=1.0)
     model = kmtl.build_cnn(
