@@ -13,7 +13,7 @@ from keras import ops
 
 from kmtl import _arrays, _checks, _registry, losses
 from kmtl.tasks import label_rules, soft
-from kmtl.tasks.class_names import in_order, names_in, numbers_of
+from kmtl.tasks.class_names import check_are_names, in_order, names_in, numbers_of
 from kmtl.tasks.class_weights import RULES
 from kmtl.tasks.heads import HeadContext, map_head, map_size, vector_head
 from kmtl.tasks.metric import Metric, resolve_metrics
@@ -189,11 +189,7 @@ class Task(_registry.Registrable):
         put("adversarial", reversal)
         put("auxiliary", bool(self.auxiliary) or reversal > 0)
         if self.labels is not None:
-            if isinstance(self.labels, str):
-                raise TypeError(
-                    f"`labels` of task '{self.name}' must be a sequence of names. "
-                    f"Received: labels={self.labels!r}"
-                )
+            check_are_names(self)
             put("labels", tuple(str(label) for label in self.labels))
             if len(self.labels) != self.label_count:
                 raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -125,12 +125,34 @@ def is_absent(row: Any) -> bool:
     return row is None or type(row).__name__ == "NAType" or bool(row != row)
 
 
+def check_are_names(task: Any, argument: str = "") -> None:
+    """Refuse `labels` of a task that are one name, or a number.
+
+    Args:
+        argument: Name of the argument that takes their number, if there is one.
+
+    Raises:
+        TypeError: saying what to write.
+    """
+    if task.labels is None:
+        return
+    if isinstance(task.labels, str) or not isinstance(task.labels, Iterable):
+        number = isinstance(task.labels, int) and argument
+        hint = f"; for a number give `{argument}={task.labels}`" if number else ""
+        raise TypeError(
+            f"`labels` of task '{task.name}' must be a sequence of names{hint}. "
+            f"Received: labels={task.labels!r}"
+        )
+
+
 def count_of(task: Any, argument: str) -> int:
     """How many classes or points a task has: as it says, or as its `labels` are.
 
     Raises:
         ValueError: where it says neither.
+        TypeError: for `labels` that are no names.
     """
+    check_are_names(task, argument)
     count = getattr(task, argument)
     if count is None and task.labels is not None:
         count = len(task.labels)

@@ -12,7 +12,7 @@ from kmtl import _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.tasks import soft
 from kmtl.tasks.base import Task
-from kmtl.tasks.class_names import names_in
+from kmtl.tasks.class_names import check_are_names, names_in
 from kmtl.typing import Inputs, Shape, Tensor
 
 
@@ -102,11 +102,12 @@ class Classification(Task):
                 f"kmtl.Classification.from_labels('{self.name}', labels). "
                 "Received: labels='auto'"
             )
+        check_are_names(self, "classes")
         if self.classes is None:
-            if self.labels is None or isinstance(self.labels, str):
+            if self.labels is None:
                 raise TypeError(
                     f"Task '{self.name}' must have `classes`, or the classes' names as "
-                    f"`labels`. Received: classes=None, labels={self.labels!r}"
+                    "`labels`. Received: classes=None, labels=None"
                 )
             object.__setattr__(self, "classes", len(self.labels))
         object.__setattr__(

@@ -66,6 +66,11 @@ def test_names_are_learned_from_training_labels() -> None:
         ),
         (lambda: COLOUR.label_array(["red", 2]), r"not both. Received: 2 in row 1"),
         (lambda: kmtl.Classification("a"), "must have `classes`, or the classes' name"),
+        (lambda: kmtl.Classification("a", labels=3), "a number give `classes=3`"),
+        (lambda: kmtl.MultiLabel("a", labels=3), "a number give `classes=3`"),
+        (lambda: kmtl.Keypoints("a", labels=3), "a number give `points=3`"),
+        (lambda: kmtl.MultiLabel("a", labels="xy"), "sequence of names. Received"),
+        (lambda: kmtl.Regression("a", labels=3), "sequence of names. Received"),
         (lambda: kmtl.Classification("a", labels="auto"), r"from_labels\('a', labels"),
         (
             lambda: kmtl.Classification.from_labels("a", [0, 1]),
