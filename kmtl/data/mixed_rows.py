@@ -9,6 +9,7 @@ import numpy as np
 
 from kmtl import _arrays
 from kmtl.data.arrays import input_array
+from kmtl.tasks import soft
 from kmtl.typing import Inputs, Shape
 
 if TYPE_CHECKING:
@@ -108,9 +109,13 @@ def joined_labels(
         rows: Rows of each set.
 
     Returns:
-        int32 with the task's `missing` for classes, else floats with NaN.
+        int32 with the task's `missing` for classes, else floats with NaN. Where one set
+        has vectors of shares, class numbers of others are one-hot.
     """
     given = [part for part in parts if part is not None]
+    if any(soft.are_vectors(task, part.shape) for part in given):
+        parts = [part if part is None else soft.vectors(task, part) for part in parts]
+        given = [part for part in parts if part is not None]
     tail = label_tail(task, [part.shape[1:] for part in given])
     kind = fill_of(task, given)
     filler = np.nan if kind != "int32" else task.missing

@@ -9,6 +9,7 @@ from kmtl.data.cleaning import label_dtype, tensorflow
 from kmtl.data.mixed_rows import check_alike, label_tail
 from kmtl.data.mixed_sets import LabelledSet, all_tasks
 from kmtl.data.plans import RowPlan, shares_of
+from kmtl.tasks.soft import are_vectors
 from kmtl.typing import Batch, Data
 
 if TYPE_CHECKING:
@@ -138,9 +139,13 @@ class _Filler:
         specs = [stream.element_spec for stream in streams]
         self.labels = {}
         for task in tasks:
-            tails = [s[1][task.name].shape[1:] for s in specs if task.name in s[1]]
-            kind = label_dtype(task)
-            self.labels[task.name] = (label_tail(task, tails), kind)
+            own = [s[1][task.name] for s in specs if task.name in s[1]]
+            vectors = [s for s in own if are_vectors(task, s.shape)]
+            # Class numbers become vectors where another set has these.
+            tail = label_tail(task, [s.shape[1:] for s in vectors or own])
+            kind = "float32" if vectors else label_dtype(task)
+            #: Shape of a label, its dtype, and the shape of its mask.
+            self.labels[task.name] = (tail, kind, tail[:-1] if vectors else tail)
         inputs = [spec[0] for spec in specs]
         named = [x if isinstance(x, Mapping) else {"": x} for x in inputs]
         if len({isinstance(x, Mapping) for x in inputs}) > 1:
@@ -165,9 +170,16 @@ class _Filler:
             return tf.ensure_shape(made, (None, *tail))
 
         labels, present = {}, {}
-        for name, (tail, kind) in self.labels.items():
-            labels[name] = y[name] if name in y else nothing(tail, kind)
-            present[name] = masks[name] if name in y else nothing(tail, tf.float32)
+        for name, (tail, kind, numbers) in self.labels.items():
+            if name not in y:
+                labels[name] = nothing(tail, kind)
+                present[name] = nothing(numbers, tf.float32)
+                continue
+            labels[name], present[name] = y[name], masks[name]
+            if numbers != tail and y[name].shape[1:] != tail:
+                shape = tf.shape(y[name])[: len(tail)]  # (N, 1) is (N,)
+                labels[name] = tf.one_hot(tf.reshape(y[name], shape), tail[-1])
+                present[name] = tf.reshape(masks[name], shape)
         if isinstance(x, Mapping):
             x = {
                 key: x[key] if key in x else nothing(spec.shape[1:], spec.dtype)

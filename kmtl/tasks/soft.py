@@ -84,6 +84,20 @@ def plain(task: Any, array: np.ndarray) -> np.ndarray:
     return array if numbers is None else numbers
 
 
+def vectors(task: Any, array: np.ndarray) -> np.ndarray:
+    """An array of labels, with one-hot vectors in the place of class numbers.
+
+    All of a vector is NaN where its label is missing.
+    """
+    if task.vector_axis is None or are_vectors(task, array.shape):
+        return array
+    numbers = array.reshape(array.shape[: task.vector_axis])  # (N, 1) is (N,)
+    there = task.are_present(numbers)
+    rows = np.eye(task.class_count, dtype="float32")
+    found = rows[np.where(there, numbers, 0).astype("int32")]
+    return np.where(there[..., None], found, np.float32(np.nan))
+
+
 def one_hot_numbers(task: Any, array: np.ndarray) -> np.ndarray | None:
     """Class numbers of vectors that are all one-hot (or missing); None of others."""
     values = array.astype("float32")

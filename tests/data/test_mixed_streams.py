@@ -73,3 +73,24 @@ def test_single_examples_are_refused():
     rows = tf.data.Dataset.from_tensor_slices((np.zeros((2, 4)), {"size": [0.0, 1.0]}))
     with pytest.raises(ValueError, match="batches: call"):
         kmtl.data.mixture({SIZE: rows})
+
+
+@pytest.mark.parametrize("hard", [[2, 0, -1], [[2], [0], [-1]], np.eye(3)[[2, 0, 1]]])
+def test_class_numbers_are_vectors_beside_vectors(hard):
+    x, soft = np.zeros((3, 4), "float32"), np.full((3, 3), 1 / 3, "float32")
+    sets = {
+        LETTER: tf.data.Dataset.from_tensors((x, {"letter": soft})),
+        (LETTER, SIZE): (x + 1, {"letter": hard, "size": np.zeros(3)}),
+        SIZE: tf.data.Dataset.from_tensors((x + 2, {"size": np.zeros(3)})),
+    }
+    mixed = kmtl.data.mixture(sets, sampling="equal", batch_size=9, alternate=False)
+    x, y, masks = tf.nest.map_structure(lambda part: part.numpy(), next(iter(mixed)))
+    assert masks["letter"].shape == (9,)
+    np.testing.assert_allclose(y["letter"][x[:, 0] == 0], soft)
+    own = x[:, 0] == 1
+    rows = np.reshape(hard, -1) if np.size(hard) == 3 else [2, 0, 1]
+    wanted = [[float(number == c) for c in range(3)] for number in rows]
+    counted = y["letter"] * masks["letter"][:, None]
+    assert sorted(counted[own].tolist()) == sorted(wanted)
+    assert masks["letter"][own].sum() == sum(map(sum, wanted))
+    assert not masks["letter"][x[:, 0] == 2].any()

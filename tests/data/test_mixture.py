@@ -138,6 +138,38 @@ class TestLabels:
         mixture = kmtl.data.mixture({kind: (x, [0, 2]), SIZE: (x, [0.0, 1.0])})
         np.testing.assert_array_equal(mixture.y["kind"], [0, 2, np.nan, np.nan])
 
+    @pytest.mark.parametrize(
+        "hard",
+        [[2, 0, -1], [[2], [0], [-1]], [[0, 0, 1], [1, 0, 0], [-1, -1, -1]]],
+    )
+    def test_class_numbers_are_vectors_beside_vectors(self, hard):
+        x, soft = np.zeros((3, 4), "float32"), np.full((3, 3), 1 / 3)
+        mixture = kmtl.data.mixture(
+            {
+                LETTER: (x, soft),
+                (LETTER, SIZE): (x, {"letter": hard, "size": np.zeros(3)}),
+                SIZE: (x, np.zeros(3)),
+            }
+        )
+        wanted = [[0, 0, 1], [1, 0, 0], *[[np.nan] * 3] * 4]
+        np.testing.assert_allclose(mixture.y["letter"], [*soft, *wanted])
+        model = kmtl.build_mlp(input_shape=(4,), tasks=[LETTER, SIZE], units=(2,))
+        model.compile("sgd")
+        # Of zeros the net says as much of each class, before it has learned.
+        report = model.loss_report(mixture.x, mixture.y)["letter"]
+        assert report["labels"] == 5
+        assert report["loss"] == pytest.approx(np.log(3), rel=1e-4)
+
+    def test_maps_of_classes_are_vectors_beside_maps_of_shares(self):
+        mask = kmtl.Segmentation("mask", classes=3, ignore=(2,))
+        x, soft = np.zeros((1, 2, 2, 1), "float32"), np.full((1, 2, 2, 3), 1 / 3)
+        hard = np.array([[[0, 1], [2, -1]]])
+        mixture = kmtl.data.mixture(
+            {mask: (x, soft), (mask, SIZE): (x, {"mask": hard, "size": [0.0]})}
+        )
+        wanted = [[[1, 0, 0], [0, 1, 0]], [[np.nan] * 3] * 2]
+        np.testing.assert_allclose(mixture.y["mask"], [soft[0], wanted])
+
     def test_maps_are_missing_whole(self):
         mask = kmtl.Segmentation("mask", classes=2)
         x = np.zeros((2, 4, 4, 1), "float32")
