@@ -18,12 +18,14 @@ from kmtl.combining.trunks import (
 )
 from kmtl.layers.copying import copy_state
 from kmtl.training.model import MultiTaskModel
-from kmtl.typing import Inputs, Layer, TaskName
+from kmtl.typing import Inputs, Layer, TaskName, Variable
 
 METHODS = ("average", "task_arithmetic", "ties", "regmean")
 #: Smallest cosine of a trunk's kernels and those it began with. Two beginnings of other
 #: seeds have one near 0.
 LEAST_COSINE = 0.2
+#: Names of state, such as that of `kmtl.layers.Dropout`, that answers do not depend on.
+TRAINING_ALONE = ("rate", "temperature")
 
 #: Values of the trunk's trainable variables, one flat list.
 Trunk = list[np.ndarray]
@@ -77,7 +79,8 @@ def merge(
 
     Raises:
         ValueError: for an argument of another method, and for models that share no
-            trunk, or a task, or whose trunks differ or began with other weights.
+            trunk, or a task, or whose trunks differ, began with other weights, or have
+            other state that is not trained, such as adapted `Normalization`.
 
     Example:
 
@@ -121,10 +124,12 @@ def merge(
     trunk = trunk_of(models[0])
     start = _beginning(models, fresh, trunk, initial)
     trunks = [values_of(model, trunk) for model in models]
-    _check_common(models, trunks, start)
+    _check_state(models, trunk)
+    if start:  # else all of the trunk is frozen
+        _check_common(models, trunks, start)
     if method == "task_arithmetic":
         merged = task_arithmetic(trunks, start, scale)
-    elif method == "ties":
+    elif method == "ties" and start:
         merged = ties(trunks, start, density, scale)
     else:
         merged = average_of(trunks, weights)
@@ -250,6 +255,28 @@ def _check_common(
             )
 
 
+def _check_state(models: Sequence[MultiTaskModel], trunk: Sequence[str]) -> None:
+    """Refuse trunks with other state that is not trained, and has no mean."""
+    for name in trunk:
+        layers = [model.get_layer(name) for model in models]
+        for same in zip(*(x.non_trainable_weights for x in layers), strict=True):
+            if _is_averaged(same[0]) or same[0].name in TRAINING_ALONE:
+                continue
+            first, *others = (ops.convert_to_numpy(variable) for variable in same)
+            if not all(np.allclose(first, other, rtol=1e-5) for other in others):
+                raise ValueError(
+                    "The trunks of `models` must see the same inputs, and what does "
+                    "not train must be the same in all: adapt such layers on the same "
+                    "data, and freeze none that differ. Received: layer "
+                    f"'{name}' with other values of `{same[0].name}`"
+                )
+
+
+def _is_averaged(variable: Variable) -> bool:
+    """Whether it is a running statistic of batch normalization."""
+    return bool(variable.name.startswith("moving_"))
+
+
 def _fill(
     found: MultiTaskModel,
     models: Sequence[MultiTaskModel],
@@ -270,7 +297,7 @@ def _fill(
         for variable in layer.trainable_variables:
             variable.assign(next(values))
         for place, variable in enumerate(layer.non_trainable_variables):
-            if variable.name.startswith("moving_"):
+            if _is_averaged(variable):
                 parts = [
                     ops.convert_to_numpy(
                         model.get_layer(name).non_trainable_variables[place]

@@ -133,6 +133,40 @@ def test_other_beginnings_are_refused(singles) -> None:
         kmtl.merge([singles[0], far])
 
 
+def normalized(task, shift: float, trainable: bool = True, dropout: float = 0.0):
+    normalization = keras.layers.Normalization(name="scaled")
+    normalization.adapt(X + shift)
+    inputs = keras.Input((4,))
+    dense = keras.layers.Dense(3, kernel_initializer=_glorot(), name="dense")
+    dense.trainable = trainable
+    x = kmtl.layers.Dropout(dropout, name="dropped")(dense(normalization(inputs)))
+    backbone = kmtl.backbones.FromKeras(keras.Model(inputs, x))
+    return kmtl.build(input_shape=(4,), tasks=[task], backbone=backbone, seed=0)
+
+
+def _glorot():
+    return keras.initializers.GlorotUniform(seed=1)
+
+
+def test_state_that_has_no_mean_must_be_the_same() -> None:
+    first = normalized(TASKS[0], 0.0)
+    merged = kmtl.merge([first, normalized(TASKS[1], 0.0, dropout=0.5)])
+    said = merged.predict(X, verbose=0)["kind"]
+    np.testing.assert_allclose(said, first.predict(X, verbose=0)["kind"], rtol=1e-4)
+    with pytest.raises(ValueError, match=r"same inputs.*_scaled'.*`mean`"):
+        kmtl.merge([first, normalized(TASKS[1], 2.0)])
+    frozen = [normalized(task, 0.0, trainable=False) for task in TASKS]
+    for method in merging.METHODS[:3]:
+        merged = kmtl.merge(frozen, method).predict(X, verbose=0)
+        for name, model in zip(("kind", "size"), frozen, strict=True):
+            wanted = model.predict(X, verbose=0)[name]
+            np.testing.assert_allclose(merged[name], wanted, rtol=1e-4)
+    kernel = frozen[1].get_layer("shared_block1_dense").kernel
+    kernel.assign(kernel * 1.1)
+    with pytest.raises(ValueError, match=r"same inputs.*_dense'.*`kernel`"):
+        kmtl.merge(frozen)
+
+
 @pytest.mark.thorough(on="jax")
 def test_refused(singles) -> None:
     with pytest.raises(ValueError, match="other tasks each"):
