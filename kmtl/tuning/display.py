@@ -21,7 +21,7 @@ from kmtl.evaluation.balanced import BALANCED
 from kmtl.evaluation.delta import LOG_NAME
 from kmtl.tuning.events import SearchEvent, failure_reason
 from kmtl.tuning.objective import directions, score_log, trial_logs
-from kmtl.tuning.results import parameters_of
+from kmtl.tuning.summary import parameters_of
 from kmtl.tuning.trials import ENDED, PRUNED
 from kmtl.typing import Trial, Tuner, Verbose
 
@@ -225,28 +225,6 @@ class SearchTable:
         deadline = getattr(tuner, "_deadline", math.inf)
         left = min(left, max(deadline - time.monotonic(), 0.0))
         return left if 0 < left < math.inf else None
-
-
-def summary(tuner: Tuner, num_trials: int) -> str:
-    """The best trials as KerasTuner prints them, with what counts in each."""
-    objective = tuner.oracle.objective
-    scores = objective.scores(_trials(tuner))
-    parts = [
-        f"Results summary\nResults in {tuner.project_dir}\n"
-        f"Showing {num_trials} best trials\n{objective}"
-    ]
-    for trial in tuner.oracle.get_best_trials(num_trials):
-        logs, score = trial_logs(trial), scores[trial.trial_id]
-        values = parameters_of(tuner.hypermodel, trial.hyperparameters)
-        lines = [f"Trial {trial.trial_id} summary", "Hyperparameters:"]
-        lines += [f"{name}: {value}" for name, value in values.items()]
-        broken = objective.has_value(logs) and not objective.feasible(logs)
-        lines.append(f"Score: {score}{', breaks a constraint' if broken else ''}")
-        parts.append("\n".join(lines))
-    found = tuner.conclusion()
-    if found is not None:
-        parts.append(found.text)
-    return "\n\n".join(parts) + "\n"
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from keras_tuner.engine.trial import TrialStatus
 
-from kmtl._dimensions import Choice
 from kmtl.evaluation.balanced import WORST
 from kmtl.evaluation.delta import LOG_NAME, LOG_NAMES
 from kmtl.evaluation.pareto import ParetoFront
@@ -21,14 +20,11 @@ from kmtl.tuning.averaging import ensemble_of
 from kmtl.tuning.conclusion import Conclusion, conclude
 from kmtl.tuning.confirm import Confirmation, confirm
 from kmtl.tuning.events import failure_reason
-from kmtl.tuning.hypermodel import HyperModel
-from kmtl.tuning.parts import PerBlock, WeightDimension
-from kmtl.tuning.space import Space
+from kmtl.tuning.summary import parameters_of, summary
 from kmtl.typing import (
     AnyHyperModel,
     Callbacks,
     Data,
-    HyperParameters,
     Inputs,
     Labels,
     Oracle,
@@ -265,8 +261,6 @@ class SearchResults:
 
     def results_summary(self, num_trials: int = 10) -> None:
         """Print the best trials, and whether the best is better than the first."""
-        from kmtl.tuning.display import summary
-
         sys.stdout.write(summary(self, num_trials))
 
     def ensemble(
@@ -418,28 +412,3 @@ class SearchResults:
                 if len(values) > 1:
                     logs[f"{name}_std"] = statistics.stdev(values)
         return logs
-
-
-def parameters_of(
-    hypermodel: AnyHyperModel, hyperparameters: HyperParameters
-) -> dict[str, Any]:
-    """The hyperparameters that count in a trial, one name per number."""
-    space = getattr(hypermodel, "space", None)
-    if not (isinstance(hypermodel, HyperModel) and isinstance(space, Space)):
-        values = hyperparameters.values.items()
-        return {name: value for name, value in values if not name.startswith("tuner/")}
-    hp = hyperparameters.copy()
-    found: dict[str, Any] = {}
-    for name, value in space.values(hp).items():
-        dimension = space.dimensions[name]
-        if isinstance(dimension, WeightDimension):
-            found |= {f"task_weight_{task}": part for task, part in value.items()}
-        elif isinstance(value, dict):
-            found |= {f"{name}_{task}": part for task, part in value.items()}
-        elif isinstance(dimension, PerBlock):
-            found |= {f"{name}_block{i}": rate for i, rate in enumerate(value, 1)}
-        elif isinstance(dimension, Choice):
-            found[name] = hp.values[name]
-        else:
-            found[name] = value
-    return found
