@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 
 import keras
 import numpy as np
 
+from kmtl._arrays import as_array
 from kmtl.inputs.base import Input
 from kmtl.inputs.matching import prepare_inputs
 from kmtl.training.passed_on import PassedOn
@@ -41,16 +42,40 @@ def prepared_data(specs: Specs, data: Data) -> Data:
     """Training or test data with their inputs as the model takes them.
 
     Args:
-        specs: Of the model; with none, the data are returned as they are.
+        specs: Of the model; with none, inputs that are lists of numbers become arrays,
+            and all else is returned as it is.
         data: `(x, y)` or `(x, y, sample_weight)`, a `kmtl.data.Split`, or a data set.
     """
     if not specs:
-        return data
+        return _without_lists(data)
     if is_split(data):
         data = tuple(data.arrays())
     if isinstance(data, (tuple, list)):
         return prepared_batch(specs, tuple(data))
     return prepared(specs, data)
+
+
+def _without_lists(data: Data) -> Data:
+    """`(x, y)` with arrays in the place of lists, which may be of rows or of inputs."""
+    if not (isinstance(data, (tuple, list)) and len(data) in (2, 3)):
+        return data
+    x, y, *weight = data
+    labels = next(iter(y.values()), None) if isinstance(y, Mapping) else y
+    if isinstance(x, Mapping):
+        x = {name: _as_array(part) for name, part in x.items()}
+    elif isinstance(x, (list, tuple)):
+        rows = len(labels) if isinstance(labels, Sized) else len(x)
+        x = _as_array(x) if len(x) == rows else type(x)(map(_as_array, x))
+    return x, y, *weight
+
+
+def _as_array(part: Inputs) -> Inputs:
+    """Lists of numbers as an array; anything else as it is."""
+    first = part
+    while isinstance(first, (list, tuple)) and first:
+        first = first[0]
+    listed = isinstance(part, (list, tuple)) and isinstance(first, (int, float))
+    return as_array(part, "`x`") if listed else part
 
 
 def prepared(specs: Specs, data: Data) -> Data:

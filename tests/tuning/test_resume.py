@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import keras_tuner
+import numpy as np
 import pytest
 from search_tools import TASKS, Planted, data, make_tuner, outcome, run, valley
 
 import kmtl
+from kmtl.training.raw_sets import prepared_data
 from kmtl.tuning import TaskWeights
 from kmtl.tuning.storage import DurableJournal
 from kmtl.tuning.study import RECORD
@@ -156,6 +158,44 @@ def test_more_trials_continue_a_search_that_ended(tmp_path: Path) -> None:
     assert len(tuner.oracle.trials) == len(builder.fits) == 4
     whole = run(make_tuner(tmp_path / "whole", max_trials=4))
     assert outcome(tuner) == outcome(whole)
+
+
+def test_lists_are_data_as_arrays_are(tmp_path: Path) -> None:
+    x, y = data()
+    lists = x.tolist(), {name: values.tolist() for name, values in y.items()}
+    scores = []
+    for folder, given in (("lists", lists), ("arrays", (x, y))):
+        for trials in (1, 2):  # the second search goes on
+            tuner = kmtl.Search(
+                kmtl.HyperModel(
+                    kmtl.build_mlp,
+                    tasks=TASKS,
+                    space=["learning_rate"],
+                    input_shape=(2,),
+                    units=(2,),
+                    seed=0,
+                ),
+                max_trials=trials,
+                seed=0,
+                directory=tmp_path / folder,
+            )
+            tuner.search(*given, validation_data=given, epochs=1, verbose=0)
+        scores.append(tuner.results()["score"].tolist())
+    assert scores[0] == pytest.approx(scores[1])
+
+
+@pytest.mark.parametrize("y", [{"out": [1, 2, 3]}, [1, 2, 3]], ids=("dict", "list"))
+def test_lists_of_rows_and_of_inputs(y: Any) -> None:
+    rows = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
+    x, labels = prepared_data({}, (rows, y))
+    assert x.shape == (3, 2)
+    assert labels is y
+    x, *_ = prepared_data({}, ([rows, rows], y))
+    assert [part.shape for part in x] == [(3, 2)] * 2
+    x, *_ = prepared_data({}, ({"in": rows}, y, None))
+    assert x["in"].shape == (3, 2)
+    arrays = [np.ones((3, 2)), np.ones((3, 2))]
+    assert prepared_data({}, (arrays, y))[0] == arrays
 
 
 def test_overwrite_begins_again(tmp_path: Path) -> None:
