@@ -58,6 +58,18 @@ def test_every_command_has_help(name: str) -> None:
     assert "--debug" in result.output
 
 
+def test_python_runs_it_as_a_module() -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "kmtl", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert finished.stdout.startswith("Usage: kmtl ")
+    assert "devices" in finished.stdout
+
+
 def test_version() -> None:
     assert (
         CliRunner().invoke(main, ["-V"]).output == f"kmtl, version {kmtl.__version__}\n"

@@ -57,6 +57,7 @@ ROOMS = (
     "testing",
     "quickstart",
     "cli",
+    "__main__",
 )
 # Old addresses of public names: modules that hold nothing and that none here imports
 # but the package whose `__getattr__` answers for the name.
