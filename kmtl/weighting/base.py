@@ -30,7 +30,8 @@ from kmtl.typing import (
     Tensor,
     Variable,
 )
-from kmtl.weighting import _solvers
+from kmtl.weighting import _clipping, _solvers
+from kmtl.weighting._clipping import Norms
 
 if TYPE_CHECKING:
     from kmtl.tasks.base import Task
@@ -293,11 +294,13 @@ class GradientWeighting(Weighting):
         low_memory: At parameters level, keep two of the tasks' gradients at a time
             instead of all T, for (T + 1) T / 2 more backward passes. For methods on
             the Gramian. Defaults to False.
-        clip_norm: Float > 0: a task's gradient of the shared parameters that is longer
-            is shortened to this length before the method sees it, so that one task's
-            spike is not a step of all. Takes the parameters level. Heads' own gradients
-            are not clipped, nor is that of an only task: the optimizer's `clipnorm`
-            does that. Defaults to none.
+        clip_norm: Float > 0, or a dict of them by task (None, or no entry: not
+            clipped): a task's gradient that is longer is shortened to this length
+            before the method sees it, so that one task's spike is not a step of all. It
+            is the gradient of the shared parameters, unless level="features" is given:
+            then that of the features of all rows of the batch, for methods on the
+            Gramian. Heads' own gradients are not clipped, nor is that of an only task:
+            the optimizer's `clipnorm` does that. Defaults to none.
     """
 
     kind = "gradient"
@@ -316,19 +319,21 @@ class GradientWeighting(Weighting):
         level: str | None = None,
         monitor: bool = False,
         low_memory: bool = False,
-        clip_norm: float | None = None,
+        clip_norm: Norms = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        clip_norm = _clipping.check_norms(clip_norm)
         if clip_norm is not None:
-            clip_norm = _checks.check_range("clip_norm", clip_norm, 0, low_open=True)
-            if level == "features":
+            # Of the features' gradients a replica has its own rows alone; their
+            # products with each other, the Gramian, are summed over all.
+            if level == "features" and not self.uses_gramian:
                 raise ValueError(
-                    "`clip_norm` is a length of gradients of the shared parameters: "
+                    "`clip_norm` at level='features' needs a method on the Gramian: "
                     "use level='parameters'. Received: level='features', "
-                    f"clip_norm={clip_norm}"
+                    f"clip_norm={clip_norm} of '{self.registered_name}'"
                 )
-            level = "parameters"
+            level = level or "parameters"
         self.clip_norm = clip_norm
         if low_memory and (not self.uses_gramian or level == "features"):
             raise ValueError(
@@ -347,7 +352,9 @@ class GradientWeighting(Weighting):
             "level": self.level,
             "monitor": self.monitor,
             "low_memory": self.low_memory,
-            "clip_norm": self.clip_norm,
+            "clip_norm": dict(self.clip_norm)
+            if isinstance(self.clip_norm, Mapping)
+            else self.clip_norm,
         }
 
     def setup(
@@ -359,6 +366,10 @@ class GradientWeighting(Weighting):
                 f"'{self.registered_name}' has products of two halves of a batch: use "
                 "double_sampling=False, or no `clip_norm`. Received: "
                 f"clip_norm={self.clip_norm}, double_sampling=True"
+            )
+        if isinstance(self.clip_norm, Mapping):
+            _checks.check_task_keys(
+                "clip_norm", self.clip_norm, task_names, partial=True
             )
         super().setup(task_names, num_parameters)
 
@@ -386,7 +397,8 @@ class GradientWeighting(Weighting):
         # Solvers of TensorFlow raise on what is not finite; the state stays as it is.
         gramian = ops.where(finite, gramian, _solvers.identity(gramian))
         losses = ops.where(finite, losses, ops.ones_like(losses))
-        factors = self._clipping(ops.diagonal(gramian))
+        squares = ops.diagonal(gramian)
+        factors = _clipping.factors_of(self.clip_norm, self.task_names, squares)
         if factors is not None:
             gramian = factors[:, None] * gramian * factors[None, :]
         with self._guard(finite):
@@ -415,7 +427,8 @@ class GradientWeighting(Weighting):
         if not self.uses_gramian:
             losses, present = (ops.cast(x, jacobian.dtype) for x in (losses, present))
             finite = ops.all(ops.isfinite(jacobian))
-            factors = self._clipping(ops.sum(jacobian * jacobian, axis=-1))
+            squares = ops.sum(jacobian * jacobian, axis=-1)
+            factors = _clipping.factors_of(self.clip_norm, self.task_names, squares)
             if factors is not None:
                 jacobian = factors[:, None] * jacobian
             with self._guard(finite):
@@ -424,13 +437,6 @@ class GradientWeighting(Weighting):
         gramian = ops.matmul(jacobian, ops.transpose(jacobian))
         weights = self.row_weights(gramian, losses, present)
         return ops.matmul(weights, jacobian)
-
-    def _clipping(self, squares: Tensor) -> Tensor | None:
-        """(T,) factors <= 1 for gradients of these squared lengths; None without."""
-        if self.clip_norm is None:
-            return None
-        lengths = ops.sqrt(ops.maximum(squares, 0))
-        return self.clip_norm / ops.maximum(lengths, self.clip_norm)
 
     def _direction(self, jacobian: Tensor, losses: Tensor, present: Tensor) -> Tensor:
         """What a method on the Jacobian implements, in one float dtype."""

@@ -15,9 +15,10 @@ class GradientSum(GradientWeighting):
     """Adds the tasks' gradients up, as plain training does, but one by one.
 
     Choose it for what that allows: `clip_norm=1.0` shortens the gradient of a task
-    whose loss spikes before it is added, where clipping the sum would shrink the other
-    tasks' steps with it; `monitor=True` logs norms and conflicts. Without these,
-    `"equal"` makes the same steps for less.
+    whose loss spikes before it is added (`clip_norm={"depth": 1.0}` that of one task
+    alone), where clipping the sum would shrink the other tasks' steps with it;
+    `monitor=True` logs norms and conflicts. Without these, `"equal"` makes the same
+    steps for less.
 
     Formula: update = sum_t g_t min(1, clip_norm / |g_t|).
 

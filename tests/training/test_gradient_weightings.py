@@ -157,6 +157,25 @@ def test_features_level_is_the_default_and_aggregates_the_cotangents():
     assert np.abs(update["up_head_logits/bias"]).max() > 0.5
 
 
+def test_features_level_clips_the_gradients_of_the_features_of_the_batch():
+    tasks = [kmtl.Regression("up"), kmtl.Regression("down")]
+    model = build(tasks, units=(3,), activation="linear")
+    y = {"up": 30 * Y["a"], "down": Y["b"].astype(float)}
+    y["down"][:4] = np.nan
+    outputs = model.predict(X, verbose=0)
+    rows = {}
+    for name in y:
+        kernel = model.get_layer(f"{name}_head_logits").get_weights()[0]
+        errors = np.nan_to_num(outputs[name] - y[name][:, None])
+        rows[name] = 2 * errors / np.isfinite(y[name]).sum() @ kernel.T
+    length = np.linalg.norm(rows["up"])
+    rule = kmtl.weighting.GradientSum(level="features", clip_norm={"up": length / 5})
+    update = step(model, rule, y)
+    wanted = X.T @ (rows["up"] / 5 + rows["down"])
+    (kernel,) = (v for p, v in update.items() if is_shared(p) and v.ndim == 2)
+    np.testing.assert_allclose(kernel, wanted, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["pcgrad", "mgda", "nash_mtl", "graddrop", "moco"])
 def test_an_absent_task_is_left_out_of_the_balance(name):
     y = {**Y, "b": np.full(ROWS, -1)}

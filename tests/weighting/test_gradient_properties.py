@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import keras
 import numpy as np
 import pytest
 from gradient_weighting_tools import (
@@ -276,10 +279,38 @@ def test_clipped_gradients_are_short_ones(name: str) -> None:
     np.testing.assert_allclose(found, update_of(name, clipped), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["gradient_sum", "mgda", "trimmed_mean"])
+def test_each_task_has_a_length_of_its_own(name: str) -> None:
+    """No entry, and None, are no limit; a task without labels stays without."""
+    jacobian = 10.0 * np.random.default_rng(4).normal(size=(4, 9))
+    jacobian[2] = 0.0
+    present = np.array([1.0, 1.0, 0.0, 1.0], "float32")
+    norms = {"t0": 0.5, "t1": None, "t2": 1.0}
+    factors = np.array([0.5 / np.linalg.norm(jacobian[0]), 1.0, 1.0, 1.0])
+    wanted = direction(make(name, 4, 9), factors[:, None] * jacobian, present=present)
+    found = direction(make(name, 4, 9, clip_norm=norms), jacobian, present=present)
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_lengths_by_task_are_saved_and_checked() -> None:
+    norms = {"a": 1, "b": None}
+    rule = kmtl.weighting.PCGrad(clip_norm=norms)
+    config = keras.saving.serialize_keras_object(rule)
+    again = kmtl.weighting.get(json.loads(json.dumps(config)))
+    assert dict(again.clip_norm) == norms
+    again.setup(["a", "b", "c"])
+    with pytest.raises(ValueError, match=r"'b' in `clip_norm`.*some of: a, c"):
+        kmtl.weighting.PCGrad(clip_norm=norms).setup(["a", "c"])
+    with pytest.raises(ValueError, match=r"`clip_norm\['a'\]` must be a number in \(0"):
+        kmtl.weighting.PCGrad(clip_norm={"a": 0.0})
+
+
 def test_clipping_is_of_whole_gradients() -> None:
     assert kmtl.weighting.PCGrad(clip_norm=1.0).level == "parameters"
-    with pytest.raises(ValueError, match="level='parameters'"):
-        kmtl.weighting.PCGrad(clip_norm=1.0, level="features")
+    assert kmtl.weighting.PCGrad(clip_norm=1.0, level="features").level == "features"
+    with pytest.raises(ValueError, match=r"on the Gramian.*'graddrop'"):
+        kmtl.weighting.GradDrop(clip_norm=1.0, level="features")
     with pytest.raises(ValueError, match="double_sampling=False"):
         make("sdmgrad", 2, 2, clip_norm=1.0)
 
