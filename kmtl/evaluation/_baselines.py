@@ -16,7 +16,9 @@ import keras
 
 from kmtl import _checks, _files, _swap
 from kmtl.data.hashing import fingerprint
+from kmtl.data.plans import RowPlan, with_steps
 from kmtl.evaluation import _cache
+from kmtl.evaluation._own_rows import OwnRows
 from kmtl.evaluation._plan import Plan, Progress
 from kmtl.evaluation.best_epoch import BestEpoch
 from kmtl.evaluation.delta import baseline_scores, scored_tasks
@@ -27,7 +29,7 @@ from kmtl.training import sources
 from kmtl.training.batches import ShuffledBatches
 from kmtl.training.raw_sets import prepared_data, specs_in
 from kmtl.training.user_data import prepare
-from kmtl.typing import Data, Logs, Options, Verbose
+from kmtl.typing import Callback, Data, Logs, Options, Verbose
 
 if TYPE_CHECKING:
     from kmtl.training.model import MultiTaskModel
@@ -44,6 +46,9 @@ def baselines(
     epochs: int,
     test: Data | None = None,
     batch_size: int | None = None,
+    steps_per_epoch: int | None = None,
+    validation_steps: int | None = None,
+    shuffle: bool = True,
     seeds: Sequence[int] | None = None,
     compile_options: Options | None = None,
     keep: str = "best",
@@ -76,10 +81,16 @@ def baselines(
         tasks: The tasks; auxiliary ones are left out.
         train: `(x, y)` or `(x, y, sample_weight)`, a `kmtl.data.Split`, a
             `tf.data.Dataset`, or a `keras.utils.PyDataset`, with labels of all tasks.
+            Of a `kmtl.data.mixture` each model sees the rows of the sets that have
+            labels of its task, as many in each epoch and step as joint training gives
+            it. (Where epochs take turns, or shares follow the losses, every row once.)
         validation: The same for the validation data.
         epochs: Epochs, >= 1.
         test: The same for the test data, or None.
         batch_size: Rows per batch, for arrays. Defaults to 32.
+        steps_per_epoch, validation_steps: Batches of an epoch, and of a validation.
+            None: all.
+        shuffle: Whether arrays have a new order in each epoch. Defaults to True.
         seeds: Integers >= 0; one model per task and seed, and scores are means. They
             set the initial weights, the dropout masks and the order of arrays. Defaults
             to the builder argument `seed`, else 0.
@@ -88,7 +99,8 @@ def baselines(
             `"last"`: those of the last one. Train the multi-task model in the same way:
             `BestEpoch()` is the rule `"best"` for Δm.
         patience: Stop after so many epochs without a better score. None trains all.
-        callbacks: Further Keras callbacks, copied for each model. Part of the key.
+        callbacks: Further Keras callbacks, copied for each model. Part of the key. One
+            that monitors what a model does not log is left out there, with a warning.
         cache_dir: Where models are stored. Defaults to `$KMTL_CACHE_DIR/baselines`, or
             `~/.cache/kmtl/baselines`.
         progress: Function `(task name, seed, finished epochs, epochs)`, called after
@@ -132,13 +144,21 @@ def baselines(
         callbacks=list(callbacks),
         verbose=verbose,
         progress=progress or (lambda task, seed, epoch, epochs: None),
+        rows=_drawn(train, epochs, batch_size),
+        shuffle=shuffle,
+        steps_per_epoch=steps_per_epoch,
+        validation_steps=validation_steps,
     )
     parts = {"train": train, "validation": validation}
     if test is not None:
         parts["test"] = test
     specs = specs_in(builder_arguments)
     parts = {name: prepared_data(specs, data) for name, data in parts.items()}
-    fingerprints = {name: fingerprint(_plain(data)) for name, data in parts.items()}
+    steps = {"train": steps_per_epoch, "validation": validation_steps}
+    fingerprints = {
+        name: sources.contents(_plain(data), steps.get(name))
+        for name, data in parts.items()
+    }
     folder = Path(cache_dir) if cache_dir is not None else _cache.default_folder()
     folder.mkdir(parents=True, exist_ok=True)
     _swap.remove_abandoned(folder)
@@ -251,25 +271,28 @@ def _train(
     model = plan.builder(tasks=[task], **copy.deepcopy(arguments))
     model.compile(**plan.compile_for(task))
     train = sources.for_task(parts["train"], task)
+    data = {"x": train, "steps_per_epoch": plan.steps_per_epoch}
     if isinstance(train, tuple):
-        given = keras.utils.unpack_x_y_sample_weight(train)
-        train = prepare(model, *given)
-        train = ShuffledBatches(*train, batch_size=plan.batch_size or 32, seed=seed)
+        data = _batches(plan, model, task, seed, train)
     validation = sources.for_task(parts["validation"], task)
     best = BestEpoch(task, patience=plan.patience)
     best.restore_best_weights = plan.keep == "best"
+    further = copy.deepcopy([c for c in plan.callbacks if _is_followed(c, model)])
     history = model.fit(
-        train,
+        **data,
         epochs=plan.epochs,
         validation_data=validation,
         validation_batch_size=plan.batch_size,
+        validation_steps=plan.validation_steps,
         shuffle=False,
         verbose=plan.verbose,
-        callbacks=[*copy.deepcopy(plan.callbacks), best, _Tell(plan, task.name, seed)],
+        callbacks=[*further, best, _Tell(plan, task.name, seed)],
     )
     last = len(history.epoch) - 1
     result = {
-        "metrics": _stored(_scores(model, validation, task, plan.batch_size)),
+        "metrics": _stored(
+            _scores(model, validation, task, plan.batch_size, plan.validation_steps)
+        ),
         "history": {
             name: [_plain_number(value) for value in values]
             for name, values in history.history.items()
@@ -279,6 +302,60 @@ def _train(
     }
     _cache.write_entry(place, wanted, model, result)
     return result
+
+
+def _batches(
+    plan: Plan, model: MultiTaskModel, task: Task, seed: int, arrays: tuple
+) -> dict[str, Any]:
+    """What `fit` takes of arrays."""
+    given = keras.utils.unpack_x_y_sample_weight(arrays)
+    size, steps = plan.batch_size or 32, plan.steps_per_epoch
+    if not plan.shuffle:
+        names = ("x", "y", "sample_weight")
+        options = {"batch_size": size, "steps_per_epoch": steps}
+        return {**dict(zip(names, given, strict=True)), **options}
+    given = prepare(model, *given)
+    if plan.rows is not None:
+        return {
+            "x": OwnRows(task.name, *given, plan=plan.rows, batch_size=size, seed=seed)
+        }
+    rows = len(keras.tree.flatten(given)[0])
+    drawn = None if steps is None else with_steps(None, rows, steps)
+    return {"x": ShuffledBatches(*given, batch_size=size, seed=seed, plan=drawn)}
+
+
+def _drawn(train: Data, epochs: int, batch_size: int | None) -> RowPlan | None:
+    """How the rows of a mixture are drawn, where single tasks can follow that."""
+    plan = sources.plan_of(train)
+    if plan is None or not (plan.by_loss or plan.alternate == "epoch"):
+        return plan
+    seen = "" if plan.by_loss else f" {plan.seen(epochs, batch_size or 32).tolist()}"
+    logger.warning(
+        "Single-task models see every row of the mixture once in each of %d epochs, "
+        "not as joint training does: its sets %s of %s rows give it%s by %s. For an "
+        "equal budget give `baselines` of models that you trained.",
+        epochs,
+        list(plan.names),
+        list(plan.rows),
+        seen,
+        "their losses" if plan.by_loss else "epochs in turns",
+    )
+    return None
+
+
+def _is_followed(callback: Callback, model: MultiTaskModel) -> bool:
+    """Whether a single-task model logs what a callback monitors."""
+    monitor = getattr(callback, "monitor", None)
+    logs = {"loss", *model.get_metrics_result()}
+    if not isinstance(monitor, str) or monitor.removeprefix("val_") in logs:
+        return True
+    logger.warning(
+        "The single-task model of '%s' trains without %s, which monitors '%s'.",
+        model.task_names[0],
+        type(callback).__name__,
+        monitor,
+    )
+    return False
 
 
 class _Tell(keras.callbacks.Callback):
@@ -308,13 +385,23 @@ def _on_test(place: Path, task: Task, test: Data, name: str) -> dict[str, Any]:
 
 
 def _scores(
-    model: MultiTaskModel, data: Data, task: Task, batch_size: int | None
+    model: MultiTaskModel,
+    data: Data,
+    task: Task,
+    batch_size: int | None,
+    steps: int | None = None,
 ) -> dict[str, float]:
     """Metric name (without the task's) -> value."""
     arrays = data if isinstance(data, tuple) else (data,)
     x, y, weight = keras.utils.unpack_x_y_sample_weight(arrays)
     logs = model.evaluate(
-        x, y, sample_weight=weight, batch_size=batch_size, return_dict=True, verbose=0
+        x,
+        y,
+        sample_weight=weight,
+        batch_size=batch_size,
+        steps=steps,
+        return_dict=True,
+        verbose=0,
     )
     prefix = f"{task.name}_"
     return {

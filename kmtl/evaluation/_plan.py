@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from kmtl import _checks
+from kmtl.data.plans import RowPlan
 from kmtl.evaluation import _cache
 from kmtl.tasks.base import Task
 from kmtl.training.rate_factors import is_of_trunk
@@ -39,7 +40,16 @@ class Plan:
         callbacks: list[keras.callbacks.Callback],
         verbose: Verbose,
         progress: Progress,
+        rows: RowPlan | None = None,
+        shuffle: bool = True,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
     ):
+        #: Draws the rows of a mixture.
+        self.rows = rows
+        self.shuffle = shuffle
+        self.steps_per_epoch = steps_per_epoch
+        self.validation_steps = validation_steps
         self.builder = builder
         self.epochs = epochs
         self.batch_size = batch_size
@@ -121,4 +131,12 @@ class Plan:
             "callbacks": self.callbacks,
             "dtype": keras.config.dtype_policy().name,
         }
+        further = {
+            "rows": self.rows,
+            "shuffle": None if self.shuffle else False,
+            "steps_per_epoch": self.steps_per_epoch,
+            "validation_steps": self.validation_steps,
+        }
+        # What is not given has no part in keys: those from before it was taken hold.
+        description |= {n: part for n, part in further.items() if part is not None}
         return {name: _cache.describe(part, name) for name, part in description.items()}

@@ -124,16 +124,29 @@ def arrays_of(data: Data) -> tuple | None:
     )
 
 
+def can_be_read_whole(data: Data, steps: int | None = None) -> bool:
+    """Whether data have an end, and can be read more than once.
+
+    Args:
+        steps: Batches that are taken of a data set: it may then be one without end.
+    """
+    return not (
+        is_stream(data)
+        or is_endless(data)
+        or (steps is not None and not knows_length(data))
+    )
+
+
 def contents(data: Data, steps: int | None = None) -> str:
     """The `kmtl.data.fingerprint` of what `fit` takes.
 
     Args:
-        steps: Batches that are taken of a data set: it may then be one without end.
+        steps: As for `can_be_read_whole`.
 
     Raises:
-        ValueError: for what cannot be read twice, or has no end, or may have none.
+        ValueError: for what has no end, may have none, or cannot be read twice.
     """
-    if is_stream(data) or (steps is not None and not knows_length(data)):
+    if not can_be_read_whole(data, steps):
         raise ValueError(
             "Data must have an end that is known, and be read more than once. "
             f"Received: {type(data).__name__}"

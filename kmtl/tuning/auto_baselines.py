@@ -4,18 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+import keras
+
+from kmtl.data.mixed_sets import Mixture
 from kmtl.evaluation import Baselines, _cache
 from kmtl.evaluation import baselines as single_task_baselines
 from kmtl.evaluation.delta import DeltaM, scored_tasks
-from kmtl.typing import Data, Inputs, Labels, Tuner
+from kmtl.training import sources
+from kmtl.typing import Callback, Data, Inputs, Labels, Options, Tuner
 
 logger = logging.getLogger("kmtl")
 
 #: Where a study keeps what they reached.
 NOTE = "baselines"
+#: Arguments of `fit` that they share with the trials, by their names.
+AS_TRIALS = ("steps_per_epoch", "validation_steps", "shuffle")
+#: Callbacks that change no training, and would write over the files of the trials.
+WRITERS = (
+    keras.callbacks.BackupAndRestore,
+    keras.callbacks.CSVLogger,
+    keras.callbacks.ModelCheckpoint,
+    keras.callbacks.RemoteMonitor,
+    keras.callbacks.TensorBoard,
+)
+OTHERWISE = (
+    "Give `baselines=None`, with an objective such as 'val_mean_score', or the result "
+    "of kmtl.baselines."
+)
 
 
 def train_baselines(
@@ -24,7 +42,8 @@ def train_baselines(
     y: Labels,
     validation_data: Data,
     epochs: int,
-    fit_options: Any,
+    fit_options: Options,
+    callbacks: Sequence[Callback],
 ) -> None:
     """Replace `baselines="auto"` by those of the space's default values.
 
@@ -35,7 +54,7 @@ def train_baselines(
         return
     found = _recorded(tuner)
     if found is None:
-        made = _trained(tuner, x, y, validation_data, epochs, fit_options)
+        made = _trained(tuner, x, y, validation_data, epochs, fit_options, callbacks)
         found = _recorded(tuner) or made  # another process may have been faster
         if found is made:
             tuner._study.set_note(NOTE, _without_curves(made).to_json())
@@ -71,29 +90,70 @@ def _trained(
     y: Labels,
     validation_data: Data,
     epochs: int,
-    fit_options: Any,
+    fit_options: Options,
+    callbacks: Sequence[Callback],
 ) -> Baselines:
+    """Single-task models, trained as the trials are."""
+    _check_whole("training", x, fit_options.get("steps_per_epoch"))
+    _check_whole("validation", validation_data, fit_options.get("validation_steps"))
     values = tuner.hypermodel.default_values()
-    weight = fit_options.get("sample_weight")
-    train = [part for part in (x, y, weight) if part is not None]
+    weight, plan = fit_options.get("sample_weight"), fit_options.get("plan")
+    train = x if y is None else (x, y) if weight is None else (x, y, weight)
+    if plan is not None:
+        train = Mixture(x, y, list(tuner.tasks), weights=weight, plan=plan)
 
     def progress(task: str, seed: int, epoch: int, epochs: int) -> None:
         tuner._emit("baseline_epoch_end", task=task, epoch=epoch, epochs=epochs)
 
     tuner._emit("baselines_begin", epochs=epochs)
-    found = single_task_baselines(
-        tuner.hypermodel.builder,
-        tasks=tuner.tasks,
-        train=x if len(train) == 1 else tuple(train),
-        validation=validation_data,
-        epochs=epochs,
-        batch_size=fit_options.get("batch_size", values.get("batch_size")),
-        compile_options=tuner.hypermodel.compile_arguments(values),
-        callbacks=tuner.hypermodel.schedule_callbacks(values),
-        cache_dir=Path(tuner.project_dir) / "baselines",
-        progress=progress,
-        **tuner.hypermodel.builder_arguments(values),
-    )
+    try:
+        found = single_task_baselines(
+            tuner.hypermodel.builder,
+            tasks=tuner.tasks,
+            train=train,
+            validation=validation_data,
+            epochs=epochs,
+            batch_size=fit_options.get("batch_size", values.get("batch_size")),
+            **{name: fit_options[name] for name in AS_TRIALS if name in fit_options},
+            compile_options=tuner.hypermodel.compile_arguments(values),
+            callbacks=[
+                *tuner.hypermodel.schedule_callbacks(values),
+                *filter(_is_passed_on, callbacks),
+            ],
+            cache_dir=Path(tuner.project_dir) / "baselines",
+            progress=progress,
+            **tuner.hypermodel.builder_arguments(values),
+        )
+    except Exception as error:
+        error.add_note(f"Single-task models failed (`baselines='auto'`). {OTHERWISE}")
+        raise
     DeltaM(found, tuner.tasks)  # refuses what nothing is relative to
     tuner._emit("baselines_end")
     return found
+
+
+def _check_whole(what: str, data: Data, steps: int | None) -> None:
+    """Single-task models are stored under the contents of their data."""
+    if not sources.can_be_read_whole(data, steps):
+        raise ValueError(
+            f"`baselines='auto'` needs {what} data that have an end and can be read "
+            f"more than once. {OTHERWISE} Received: {type(data).__name__}"
+        )
+
+
+def _is_passed_on(callback: Callback) -> bool:
+    """Whether single-task models train with a callback of the trials."""
+    if isinstance(callback, (*WRITERS, DeltaM)):
+        return False
+    try:
+        _cache.describe(callback, "callbacks")
+    except TypeError as error:
+        logger.warning(
+            "Single-task models train without %s, which cannot be compared with that "
+            "of another time: %s If it changes training, they have another budget. %s",
+            type(callback).__name__,
+            error,
+            OTHERWISE,
+        )
+        return False
+    return True

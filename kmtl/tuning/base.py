@@ -262,7 +262,7 @@ class SearchTuner(TrialRunner):
             )
             arguments.check_measured_on(self.baselines, validation_data)
             self._emit("search_begin")
-            train_baselines(self, x, y, validation_data, epochs, fit_options)
+            train_baselines(self, x, y, validation_data, epochs, fit_options, callbacks)
             fit_options |= {"epochs": epochs, "callbacks": callbacks}
             if self.workers != 1:
                 search = {"data": given, "validation_data": given_validation}

@@ -50,8 +50,9 @@ class RandomSearch(SearchTuner, keras_tuner.RandomSearch):
             it is run again with more. Defaults to 10.
         baselines: For `"val_delta_m"`: the result of `kmtl.baselines`, a dict task name
             -> score of the task's first metric, or `"auto"`: single-task models of the
-            same builder are trained before the first trial, once, and kept in the
-            project folder; a search that goes on, be it on another backend, keeps their
+            same builder are trained before the first trial, once, with the steps, rows
+            and callbacks that `search` gives the trials, and kept in the project
+            folder; a search that goes on, be it on another backend, keeps their
             scores. With other objectives, `val_delta_m` is logged as well.
         seed: Integer >= 0 that decides the trials proposed. None is different every
             time. (The models have the seed of their HyperModel.)

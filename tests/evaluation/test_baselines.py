@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import kmtl
+from kmtl.data.plans import RowPlan
 from kmtl.evaluation import Baselines, _baselines, _cache
 from kmtl.evaluation._plan import Plan
 
@@ -213,6 +214,10 @@ def scheduler(factor: float) -> Any:
         {"keep": "last"},
         {"patience": 2},
         {"callbacks": [scheduler(0.1)]},
+        {"steps_per_epoch": 2},
+        {"validation_steps": 1},
+        {"shuffle": False},
+        {"rows": RowPlan(("kind", "size"), (10, 10), (0.5, 0.5))},
     ],
     ids=lambda change: "-".join(change),
 )
