@@ -213,7 +213,7 @@ def aggregate(
         weighting: A set up `GradientWeighting`.
         rows: Tensors `(T, ...)`; the Jacobian's columns, in parts.
         losses: `(T,)`, the tasks' losses.
-        present: `(T,)`, 1 where the batch has labels of the task, else 0.
+        present: `(T,)`, 1 for the tasks that are balanced, else 0.
         reduce: Sums the Gramian over replicas that hold different columns.
         shares: `(2, T)` where the rows are those of two half batches, `(2T, ...)`: the
             share of each half in the whole. The weights then come from the halves'

@@ -77,7 +77,7 @@ class BalanceLog(keras.layers.Layer):
     def logs(self) -> dict[str, float]:
         """`weight_<task>`, and with `monitor` `grad_norm_<task>`,
         `grad_cosine_<a>_<b>` and `conflict_rate` (share of pairs with cosine < 0); NaN
-        for a task, or a pair, that no step of the epoch had labels of."""
+        for a task, or a pair, that was in no step's balance."""
         logs: dict[str, float] = {}
 
         def mean(total: Tensor, count: Tensor) -> Tensor:

@@ -147,14 +147,14 @@ def train_step(model: Model, state: Any, data: Data) -> tuple[dict, Any]:
             updates: list = []
             gramian = gramian_of
             weights = model.weighting.row_weights(
-                gramian, batch.global_losses, batch.present
+                gramian, batch.global_losses, batch.balanced
             )
         else:
             updates, weights, gramian = aggregate(
                 model.weighting,
                 parts,
                 batch.global_losses,
-                batch.present,
+                batch.balanced,
                 shares=shares,
             )
         factors = model.weighting.head_weights(weights, batch.global_losses)

@@ -90,7 +90,7 @@ def train_step(model: Model, data: Data) -> Logs:
             model.weighting,
             [part],
             batch.global_losses,
-            batch.present,
+            batch.balanced,
             all_replicas_sum,
         )
         shared = _connected(
@@ -108,7 +108,7 @@ def train_step(model: Model, data: Data) -> Logs:
         if model.weighting.low_memory:
             gramian = _paired_gramian(row, len(scaled))
             weights = model.weighting.row_weights(
-                gramian, batch.global_losses, batch.present
+                gramian, batch.global_losses, batch.balanced
             )
             weights = tf.cast(weights, tf.float32)
             # The pull-back is linear: one more pass gives the combined gradient.
@@ -132,7 +132,7 @@ def train_step(model: Model, data: Data) -> Logs:
                 model.weighting,
                 parts,
                 batch.global_losses,
-                batch.present,
+                batch.balanced,
                 shares=shares,
             )
             # All replicas have the global update; the optimizer will sum over them.

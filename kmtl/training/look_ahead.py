@@ -46,8 +46,8 @@ def learn(
 
     def training_loss(values: list) -> Tensor:
         batch = losses_at(values, data)
-        present.append(batch.present)
-        _, weights = weighting.combine(batch.losses, batch.present, training=False)
+        present.append(batch.balanced)
+        _, weights = weighting.combine(batch.losses, batch.balanced, training=False)
         return ops.sum(ops.stop_gradient(weights) * batch.losses)
 
     def validation_loss(values: list) -> Tensor:

@@ -27,14 +27,17 @@ class Batch(NamedTuple):
 
     Under `tf.distribute` a replica sees its own part: `sums`, `counts`, `losses` and
     `rows` are local, as is `deep` (what predictions inside the model add to `sums`, or
-    None), where `losses` is the local share of the global mean times the
-    task's own weight; `all_counts`, `present` and `global_losses` are of all replicas.
+    None), where `losses` is the local share of the global mean times the task's own
+    weight; `all_counts`, `present`, `balanced` and `global_losses` are of all replicas.
+    `present` is 1 for tasks with labels, `balanced` for those of them with a weight of
+    their own above 0: under many a rule a loss of 0 would stop all others.
     """
 
     sums: Tensor
     counts: Tensor
     all_counts: Tensor
     present: Tensor
+    balanced: Tensor
     own: Tensor
     parts: tuple
     losses: Tensor
@@ -161,12 +164,14 @@ def task_losses(
             for name, weight in zip(names, weights, strict=True)
         )
     labels = all_replicas_sum(counts)
+    present = ops.cast(labels > 0, "float32")
     found, joint_sums = _joint(model, y_pred, whole)
     return Batch(
         sums=of_all("sum"),
         counts=counts,
         all_counts=labels,
-        present=ops.cast(labels > 0, "float32"),
+        present=present,
+        balanced=present * ops.cast(own > 0, "float32"),
         own=own,
         parts=parts,
         losses=own * shares,
@@ -337,7 +342,7 @@ def total(model: Model, batch: Batch, training: bool) -> tuple[Tensor, ...]:
     # Several replicas: balance the losses of the global batch. Each replica takes
     # 1/N of the total; the gradient of the sum over replicas gives the rest back.
     total, factors = model.weighting.combine(
-        batch.global_losses, batch.all_counts, training
+        batch.global_losses, batch.all_counts * batch.balanced, training
     )
     factors = ops.stop_gradient(factors)
     other = ops.stop_gradient(total - ops.sum(factors * batch.global_losses))
@@ -372,7 +377,7 @@ def record(
     _book(model, batch, batch.own, ops.zeros((), "float32"), penalty)
     if weights is not None:
         model.balance_log.add_weights(weights * batch.own)
-    model.balance_log.add_gramian(gramian, batch.present)
+    model.balance_log.add_gramian(gramian, batch.balanced)
 
 
 def _book(

@@ -243,8 +243,9 @@ class LossWeighting(Weighting):
             losses: Tensor of shape `(T,)`, float32: each task's mean loss over its
                 labels in the batch, times the task's own weight; 0 where absent.
             present: Tensor of shape `(T,)`: the number of labels of the task in the
-                batch, or just 1 where it has one; 0 where it has none. Absent tasks
-                are left out of the balance. Only `ByLabels` looks at the numbers.
+                batch, or just 1 where it has one; 0 where it has none, or where the
+                task's own weight is 0. Absent tasks are left out of the balance. Only
+                `ByLabels` looks at the numbers.
             training: Python bool; False in validation, where state must not change.
 
         Returns:
@@ -384,7 +385,8 @@ class GradientWeighting(Weighting):
         Args:
             gramian: `(T, T)` float tensor J J^T; zero rows and columns where absent.
             losses: `(T,)` float tensor, the tasks' losses.
-            present: `(T,)` float tensor, 1 where the batch has labels of the task.
+            present: `(T,)` float tensor, 1 where the batch has labels of the task and
+                its own weight is above 0.
 
         Returns:
             `(T,)` tensor of the Gramian's dtype (float32 at least), 0 where absent.

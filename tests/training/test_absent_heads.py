@@ -1,4 +1,4 @@
-"""A batch without labels of a task leaves that task's own part alone."""
+"""A batch without labels of a task, or a weight of 0, leaves it out and alone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import kmtl
+from kmtl import _registry
 
 pytestmark = pytest.mark.backend
 
@@ -300,3 +301,56 @@ def test_a_step_with_all_labels_is_the_plain_keras_step():
             layer.get_weights(), ours.get_layer(layer.name).get_weights(), strict=False
         ):
             np.testing.assert_allclose(variable, expected, rtol=2e-5, atol=2e-6)
+
+
+def _weightings() -> list:
+    """Every weighting, those of gradients at each of their levels."""
+    found = []
+    for name in _registry.names("weighting"):
+        rule = _registry.get("weighting", name)
+        gradients = rule.kind == "gradient"
+        if not getattr(rule, "parameter_state", False):
+            mark = pytest.mark.thorough(on="jax")  # where each is compiled
+            marks = () if name in ("gls", "mgda") else mark
+            level = "features" if gradients else None
+            found.append(pytest.param(name, level, marks=marks))
+        if gradients:
+            found.append(pytest.param(name, "parameters", marks=pytest.mark.thorough))
+    return found
+
+
+@pytest.mark.parametrize(("name", "level"), _weightings())
+def test_a_task_of_weight_0_is_left_out_of_every_balance(name, level):
+    """The others learn from a batch exactly as where it has no labels of that task."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(16, 4)).astype("float32")
+    labels = {"a": x.sum(1), "b": rng.normal(size=16), "c": x[:, 0]}
+    model = kmtl.build_mlp(
+        input_shape=(4,), units=(6,), tasks=[*map(kmtl.Regression, labels)], seed=0
+    )
+    kind = _registry.get("weighting", name)
+    options = {"seed": 1} if "seed" in kind().get_config() else {}
+    rule = kind(**options, **({} if level is None else {"level": level}))
+    on_tensorflow = keras.backend.backend() == "tensorflow"
+    model.compile("sgd", weighting=rule, run_eagerly=on_tensorflow)
+    rule.on_fit_begin(model, (x, labels))
+    begin = model.get_weights()
+
+    def train(y, weight):
+        model.set_weights(begin)
+        rule.reset()
+        model.set_task_weights({"b": weight})
+        losses = []
+        for epoch in range(4):
+            rule.on_epoch_begin(epoch)
+            logs = model.train_on_batch(x, y, return_dict=True)
+            rule.on_epoch_end(epoch, logs)
+            losses.append([logs["a_loss"], logs["c_loss"]])
+            model.reset_metrics()
+        return np.array(losses), model.balance_log.logs().get("weight_b", 0.0)
+
+    unlabelled, _ = train(labels | {"b": np.full(16, np.nan)}, 1.0)
+    losses, weight = train(labels, 0.0)
+    np.testing.assert_allclose(losses, unlabelled, rtol=1e-5)
+    assert losses[-1].sum() < losses[0].sum()
+    assert weight == 0.0
