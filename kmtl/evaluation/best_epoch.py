@@ -10,12 +10,13 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from kmtl import _checks
 from kmtl.evaluation.delta import LOG_NAME
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_unique_tasks
-from kmtl.training.callbacks import direction_of
+from kmtl.training.callbacks import direction_of, scheduled_variables
 from kmtl.typing import Logs, TaskName
 
 #: When training ends, of several tasks.
@@ -194,6 +195,9 @@ class BestEpoch(keras.callbacks.EarlyStopping):
     def restore(self, task: TaskName) -> int:
         """Give the model the weights of a task's own best epoch.
 
+        What says how it is trained stays as it is: the weights of its tasks, and the
+        strength of adversarial ones.
+
         Returns:
             The epoch, from 0.
         """
@@ -203,7 +207,11 @@ class BestEpoch(keras.callbacks.EarlyStopping):
         weights = getattr(self, f"best_weights_{place}")
         if not weights:
             raise ValueError(f"Task '{task}' had no score in any epoch.")
+        scheduled = scheduled_variables(self.model)
+        values = [ops.convert_to_numpy(variable) for variable in scheduled]
         self.model.set_weights(weights)
+        for variable, value in zip(scheduled, values, strict=True):
+            variable.assign(value)
         return int(self.best_epochs[place])
 
     def get_monitor_value(self, logs: Logs | None) -> Any:

@@ -9,9 +9,11 @@ from typing import Any
 
 import keras
 
+from kmtl._private.keras import sublayers
+from kmtl.layers.gradient_reversal import GradientReversal
 from kmtl.training.batches import ShuffledBatches
 from kmtl.training.guards import check_guards
-from kmtl.typing import Callback, Callbacks, Logs, Model
+from kmtl.typing import Callback, Callbacks, Logs, Model, Variable
 
 logger = logging.getLogger("kmtl")
 
@@ -147,8 +149,45 @@ class BatchHooks(keras.callbacks.Callback):
         self.batches.on_logs(logs or {})
 
 
+class Scheduled(keras.callbacks.Callback):
+    """Base of callbacks that move variables which say how a model is trained.
+
+    Such variables are among the model's weights: a callback that goes back to the best
+    epoch's weights when training ends takes them along.
+    """
+
+    def settle(self) -> None:
+        """Give these variables the values that they shall have after training."""
+        raise NotImplementedError
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        self.settle()
+
+
+def scheduled_variables(model: keras.Model) -> list[Variable]:
+    """What schedules move: weights of tasks, and strengths of adversarial ones."""
+    outputs = getattr(model, "task_outputs", {})
+    reversals = [la for la in sublayers(model) if isinstance(la, GradientReversal)]
+    return [layer.task_weight for layer in outputs.values()] + [
+        layer.strength for layer in reversals
+    ]
+
+
+class ScheduleHooks(keras.callbacks.Callback):
+    """Lets those callbacks of `fit` settle that are `Scheduled`, behind all others."""
+
+    def __init__(self, callbacks: Sequence[keras.callbacks.Callback]):
+        super().__init__()
+        self.scheduled = [one for one in callbacks if isinstance(one, Scheduled)]
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        for callback in self.scheduled:
+            callback.settle()
+
+
 def with_hooks(model: Model, callbacks: Callbacks, x: Any = None) -> Callbacks:
-    """`fit`'s callbacks, after those that look at numbers and tell the weighting.
+    """`fit`'s callbacks, between those that look at numbers and tell the weighting,
+    and the one that has the last word on what schedules have moved.
 
     Args:
         x: The training data, which may want to know the logs.
@@ -166,6 +205,7 @@ def with_hooks(model: Model, callbacks: Callbacks, x: Any = None) -> Callbacks:
             WeightingHooks,
             MonitorHooks,
             BatchHooks,
+            ScheduleHooks,
         )  # of an earlier `fit`
         given = [one for one in callbacks.callbacks if not isinstance(one, kinds)]
     elif isinstance(callbacks, keras.callbacks.Callback):
@@ -175,10 +215,11 @@ def with_hooks(model: Model, callbacks: Callbacks, x: Any = None) -> Callbacks:
     for callback in given:
         _direct(model, callback)
     own.append(MonitorHooks(given))
+    last = ScheduleHooks(given)
     if not isinstance(callbacks, keras.callbacks.CallbackList):
-        return [*own, *given]
-    for hook in own:
+        return [*own, *given, last]
+    for hook in (*own, last):
         hook.set_params(callbacks.params)
         hook.set_model(model)
-    callbacks.callbacks[:] = [*own, *given]
+    callbacks.callbacks[:] = [*own, *given, last]
     return callbacks

@@ -7,19 +7,19 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
 from kmtl import _checks
 from kmtl.training import freezing, rate_factors, unfinished
 from kmtl.training.balance import current_plan
+from kmtl.training.callbacks import Scheduled
 from kmtl.typing import Layer, Logs, TaskName
 
 logger = logging.getLogger("kmtl")
 
 
-class Curriculum(keras.callbacks.Callback):
+class Curriculum(Scheduled):
     """Says for every epoch which parts are trained, and how much each task counts.
 
     What is not trained is frozen as by `model.freeze`: bit for bit, with its batch
@@ -202,13 +202,14 @@ class Curriculum(keras.callbacks.Callback):
             current_plan(model)  # what is shared now, for weightings of gradients
             model.make_train_function(force=True)
         factors = ops.convert_to_numpy(self._factors.weights_at(float(epoch)))
-        model.set_task_weights(
+        unfinished.put_weights(
+            model,
             {
                 name: 0.0 if name in out else float(base) * float(factor)
                 for name, base, factor in zip(
                     model.task_names, self.base_weights, factors, strict=True
                 )
-            }
+            },
         )
         self._note()
 
@@ -252,11 +253,11 @@ class Curriculum(keras.callbacks.Callback):
         ):
             self.model.stop_training = True
 
-    def on_train_end(self, logs: Logs | None = None) -> None:
+    def settle(self) -> None:
         unfinished.BEGUN.pop(self.model, None)
         unfinished.set_back(self.model, self._before)
         weights = dict(zip(self.model.task_names, self.base_weights, strict=True))
-        self.model.set_task_weights({n: float(w) for n, w in weights.items()})
+        unfinished.put_weights(self.model, {n: float(w) for n, w in weights.items()})
 
 
 def _epochs(

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 
-import keras
-
 from kmtl import _checks
 from kmtl._private.keras import sublayers
 from kmtl.layers.gradient_reversal import GradientReversal
+from kmtl.training.callbacks import Scheduled
 from kmtl.typing import Logs
 
 
-class GradualReversal(keras.callbacks.Callback):
+class GradualReversal(Scheduled):
     """Raises the strength of all gradient reversals from 0 over the epochs.
 
     Formula: strength (2 / (1 + exp(-gamma p)) - 1) with p = epoch / epochs, so that the
     trunk first learns the other tasks. A training that goes on later (`initial_epoch`)
-    has the same strengths as one without a pause.
+    has the same strengths as one without a pause. They stay as in the last epoch, also
+    where the weights of the best one are put back.
 
     Args:
         gamma: How soon the full strength is near, > 0. Defaults to 10, the paper's.
@@ -45,8 +45,10 @@ class GradualReversal(keras.callbacks.Callback):
         super().__init__()
         self.gamma = _checks.check_range("gamma", gamma, 0, low_open=True)
         self.epochs = None if epochs is None else _checks.check_int("epochs", epochs, 1)
+        self.share: float | None = None  # kept by `RunCheckpoint`
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
+        self.share = None
         self._layers = [
             layer
             for layer in sublayers(self.model)
@@ -60,6 +62,11 @@ class GradualReversal(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         done = min(epoch / (self.epochs or self.params["epochs"]), 1.0)
-        share = 2.0 / (1.0 + math.exp(-self.gamma * done)) - 1.0
+        self.share = 2.0 / (1.0 + math.exp(-self.gamma * done)) - 1.0
+        self.settle()
+
+    def settle(self) -> None:
+        if self.share is None:
+            return  # no epoch has begun
         for layer in self._layers:
-            layer.strength.assign(share * layer.get_config()["strength"])
+            layer.strength.assign(self.share * layer.get_config()["strength"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
+from collections.abc import Mapping
 
 from kmtl.training import freezing
 from kmtl.typing import Layer, Model, TaskName
@@ -29,6 +30,13 @@ def set_back(model: Model, before: list[tuple[Layer, bool]]) -> None:
         freezing.set_trainable(model, layers, value)
 
 
+def put_weights(model: Model, weights: Mapping[TaskName, float]) -> None:
+    """Set weights of tasks for this training: a rule for the next one's stays."""
+    for name, weight in weights.items():
+        layer = model.task_outputs[name]
+        layer.set_weight(weight, layer.weight_rule)
+
+
 def undo_unfinished(model: Model) -> None:
     """Set back what a training that was broken off has left, but nothing set since."""
     begun = BEGUN.pop(model, None)
@@ -40,10 +48,11 @@ def undo_unfinished(model: Model) -> None:
         [(la, was) for la, was in begun.trainable if left[id(la)] is la.trainable],
     )
     now = model.task_weights
-    model.set_task_weights(
+    put_weights(
+        model,
         {
             name: weight
             for name, weight in begun.weights.items()
             if now[name] == begun.set_weights[name]
-        }
+        },
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 
@@ -44,7 +45,7 @@ def run(model, callback, **scores):
 
 
 def epoch_of(model) -> int:
-    (value,) = {float(x) for w in model.get_weights() for x in np.ravel(w)}
+    (value,) = {float(x) for w in model.trainable_weights for x in np.ravel(w)}
     return int(value)
 
 
@@ -125,6 +126,40 @@ def test_without_validation_it_says_that_it_does_nothing(model) -> None:
     callback.on_epoch_end(0, {"a_mae": 1.0})
     with pytest.warns(UserWarning, match="no epoch had validation"):
         callback.on_train_end()
+
+
+def test_no_weight_of_a_task_goes_back_with_the_best_epoch() -> None:
+    """A task that has waited in the best epoch is trained again after training."""
+    x = np.random.default_rng(0).normal(size=(16, 2)).astype("float32")
+    y = {"a": x[:, 0], "b": (x[:, 1] > 0).astype("float32")}
+    tasks = [A, B.replace(adversarial=0.5)]
+    model = kmtl.build_mlp(input_shape=(2,), tasks=tasks, units=(2,), seed=0)
+    model.compile("sgd", run_eagerly=True)
+    best = BestEpoch("val_first", mode="max")
+    of_each = BestEpoch(tasks)
+    first = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: logs.update(val_first=-epoch)
+    )
+    plan = kmtl.training.Curriculum(start={"b": 2}, weights={"a": {0: 0.5, 3: 1.0}})
+    gradual = kmtl.training.GradualReversal()
+    model.fit(
+        *(x, y),
+        validation_data=(x, y),
+        epochs=3,
+        verbose=0,
+        callbacks=[plan, gradual, first, best, of_each],
+    )
+    strength = model.get_layer("b_head_reversal").strength
+    last = float(np.asarray(strength))
+    assert best.best_epoch == 0
+    assert model.task_weights == {"a": 1.0, "b": 1.0}
+    assert last == pytest.approx(0.5 * (2 / (1 + np.exp(-20 / 3)) - 1))
+    for place, name in enumerate("ab"):
+        of_each.best_epochs[place] = 0
+        setattr(of_each, f"best_weights_{place}", best.best_weights)
+        of_each.restore(name)
+        assert model.task_weights == {"a": 1.0, "b": 1.0}
+        assert float(np.asarray(strength)) == last
 
 
 def test_a_fit_without_epochs_says_nothing(model, recwarn) -> None:
