@@ -43,7 +43,7 @@ class TaskOutput(keras.layers.Layer):
         members: Members of an ensemble, which follow one another in the rows of the
             inputs (see `kmtl.layers.members`): outputs are their mean, and while
             training each has its own loss. Defaults to 1.
-        weight_rule: `"data"` when the weight is still to be set from label counts.
+        weight_rule: `"data"` when every `fit` sets the weight from label counts.
         in_unit: Whether the inputs are in the labels' unit, as a mean of models is:
             then they leave as they came, and the loss sees them transformed. Defaults
             to False.

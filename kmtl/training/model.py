@@ -53,6 +53,7 @@ from kmtl.training.progress import shown
 from kmtl.training.task_access import TaskAccess
 from kmtl.training.teaching import as_written
 from kmtl.training.trackers import LossTerms
+from kmtl.training.unfinished import put_weights
 from kmtl.training.user_data import (
     check_counts,
     check_ends,
@@ -167,7 +168,8 @@ class MultiTaskModel(TaskAccess):
                 until the next `compile`: the model's `tasks` have it, files too.
             loss_weights: Dict task name -> weight for some tasks, `"uniform"` (1/T
                 each), `"data"` (in proportion to each task's number of labels, summing
-                to 1, counted when `fit` starts), or None: the weights as they are.
+                to 1, counted when a `fit` starts, for its data), or None: the weights,
+                or the rule for them, as they are. `set_task_weights` ends the rule.
             metrics: Dict task name -> further metrics (names or Keras metrics) that
                 see present labels without sample weights, as Keras does.
             weighted_metrics: The same, with sample weights applied.
@@ -609,7 +611,7 @@ class MultiTaskModel(TaskAccess):
             if self.weighting is not None:
                 self.weighting.on_fit_begin(self, validation_data)
             self.build_optimizer()
-        self.set_task_weights({name: shares[name] for name in ruled})
+        put_weights(self, {name: shares[name] for name in ruled})
         advice = memory_advice(self, batch_size, arrays=y is not None)
         if plan is not None:
             x = ShuffledBatches(

@@ -309,6 +309,14 @@ def test_weights_by_data() -> None:
     total = sum(counts.values())
     for name, count in counts.items():
         assert model.task_weights[name] == pytest.approx(count / total)
+    # Every training counts its own data.
+    model.fit(X, Y | {"kind": np.full(ROWS, -1)}, batch_size=8, verbose=0)
+    assert model.task_weights == pytest.approx(
+        {
+            name: 0.0 if name == "kind" else count / (total - counts["kind"])
+            for name, count in counts.items()
+        }
+    )
     # Weights set by hand stay, and a new rule counts again.
     model.compile("sgd", loss_weights="data")
     model.set_task_weights({"kind": 7.0})
