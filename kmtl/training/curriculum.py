@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,8 +44,9 @@ class Curriculum(Scheduled):
             `kmtl.weighting.Schedule`, which is a weighting of its own.
         patience: A task stops when its first metric on the validation data has not
             become better for so many epochs, while the others go on; training ends with
-            the last one. An integer >= 1 for all tasks, or a dict task -> integer for
-            some. Defaults to none.
+            the last one. A task without any score, for lack of labels, cannot get
+            better: it does not stop, and none waits for it. An integer >= 1 for all
+            tasks, or a dict task -> integer for some. Defaults to none.
 
     Raises:
         ValueError: for epochs and factors out of range; in `fit`, for names of no part,
@@ -236,8 +238,14 @@ class Curriculum(Scheduled):
                 self.best[at] = np.float64(value)
                 self.best_epoch[at] = np.int64(epoch)
                 continue
-            since = max(int(self.best_epoch[at]), self._from.get(name, 0) - 1)
-            if epoch - since >= patience:
+            if self.best_epoch[at] < 0:
+                if epoch - self._from.get(name, 0) + 1 == patience:
+                    warnings.warn(
+                        f"Curriculum does not stop task '{name}': it has no score in "
+                        "validation, for lack of labels",
+                        stacklevel=2,
+                    )
+            elif epoch - self.best_epoch[at] >= patience:
                 self.stopped_epoch[at] = np.int64(epoch)
                 logger.info(
                     "Task '%s' stops after epoch %d: no better %s for %d epochs.",
@@ -247,11 +255,24 @@ class Curriculum(Scheduled):
                     patience,
                 )
         limited = {n for n, patience in self._patience.items() if patience is not None}
-        if limited == set(names) and all(
-            self._is_out(name, epoch + 1) and epoch + 1 >= self._from.get(name, 0)
-            for name in names
+        left = [name for name in names if not self._lacks_scores(name, epoch)]
+        if (
+            limited == set(names)
+            and left
+            and all(
+                self._is_out(name, epoch + 1) and epoch + 1 >= self._from.get(name, 0)
+                for name in left
+            )
         ):
             self.model.stop_training = True
+
+    def _lacks_scores(self, name: str, epoch: int) -> bool:
+        """Whether a task has had no score for as long as it may not get better."""
+        if self.best_epoch[self.model.task_names.index(name)] >= 0:
+            return False
+        patience = self._patience.get(name)
+        trained = epoch - self._from.get(name, 0) + 1
+        return patience is not None and trained >= patience
 
     def settle(self) -> None:
         unfinished.BEGUN.pop(self.model, None)

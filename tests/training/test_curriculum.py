@@ -112,6 +112,34 @@ def test_a_saturated_task_stops_and_the_others_go_on() -> None:
     assert len(history.epoch) == 5
 
 
+@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # Keras, NumPy 2
+def test_a_task_without_any_score_does_not_stop() -> None:
+    """Nor does it keep the training from ending with the last of the others."""
+    model = made(run_eagerly=True)
+    plan = Curriculum(start={"b": 1}, patience={"a": 1, "b": 2})
+    scores = Scores(val_a_mae=[2.0, 1.0, 1.0, 0.0], val_b_mae=[np.nan] * 4)
+    with pytest.warns(UserWarning, match=r"does not stop task 'b': it has no score"):
+        history = model.fit(
+            X, Y, batch_size=16, epochs=4, callbacks=[scores, plan], verbose=0
+        )
+    assert [int(epoch) for epoch in plan.stopped_epoch] == [2, -1]
+    assert len(history.epoch) == 3
+
+
+@pytest.mark.thorough(on="jax")
+def test_a_task_that_joins_is_balanced_from_its_first_epoch() -> None:
+    """The epochs in which it waited tell nothing of how its loss falls."""
+    model = made(weighting="dwa", loss_weights="data")
+    plan = Curriculum(start={"b": 2})
+    logs = model.fit(X, Y, batch_size=8, epochs=5, callbacks=[plan], verbose=0).history
+    assert logs["weight_b"][:2] == [0, 0]
+    assert all(0.4 < weight < 0.6 for weight in logs["weight_b"][2:])
+    assert model.task_weights == {"a": 0.5, "b": 0.5}
+    half = Y | {"b": np.where(np.arange(16) < 8, Y["b"], np.nan)}
+    model.fit(X, half, batch_size=8, verbose=0)  # a Curriculum leaves the rule
+    assert model.task_weights == pytest.approx({"a": 2 / 3, "b": 1 / 3})
+
+
 class Break(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if epoch == 1:
