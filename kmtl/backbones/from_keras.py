@@ -17,10 +17,11 @@ from keras import ops
 
 from kmtl import _checks
 from kmtl._registry import register
-from kmtl.backbones import _cuts
+from kmtl.backbones import _cuts, _kinds
 from kmtl.backbones._graph import Graph, Step, Value
 from kmtl.backbones.base import Backbone
 from kmtl.backbones.preprocessing import MODES, mode_of, preprocess
+from kmtl.inputs.base import Input
 from kmtl.layers.dropout import Dropout
 from kmtl.layers.maker import LayerMaker
 from kmtl.typing import Config, Shape, Tensor
@@ -46,7 +47,8 @@ class FromKeras(Backbone):
 
     The model is cut into blocks, each a piece of its graph between two cuts. They are
     shared, copied per task or mixed as any scheme says; every copy begins with the
-    model's weights. The model itself stays as it is. What it does to its inputs
+    model's weights. The model itself stays as it is. A model that embeds ids takes
+    `kmtl.inputs.Text` and `Tokens` as ids. What it does to its inputs
     (`Rescaling`, `Normalization`, ...) is part of the first block, and so of exports.
 
     Args:
@@ -274,6 +276,37 @@ class FromKeras(Backbone):
                 f"Received: input_shape={tuple(input_shape)}"
             )
         return None
+
+    def for_inputs(self, inputs: Mapping[str, Input]) -> Backbone:
+        for name, spec in inputs.items():
+            if spec.registered_name == "image":
+                self._check_scale(name, spec)
+            if len(inputs) == 1 and (
+                self.is_made or spec.registered_name in _kinds.IDS
+            ):
+                net = self.for_shape(spec.shape)
+                if self.is_made or _kinds.takes_ids(net.graph):
+                    _kinds.check_kind(name, spec, net.graph)
+        return self
+
+    def _check_scale(self, name: str, spec: Input) -> None:
+        scale = getattr(spec, "scale", "unit")
+        mode = self.preprocessing
+        if mode == "auto":
+            mode = mode_of(self.model)
+        if mode is not None and scale != "unit":
+            raise ValueError(
+                '`Image(scale=...)` must be "unit" for a net of keras.applications, '
+                "whose preprocessing is part of the model (or give the backbone "
+                "preprocessing=None, to do it yourself). "
+                f"Received: inputs['{name}'] with scale={scale!r} and "
+                f"preprocessing={mode!r}"
+            )
+
+    def encodes(self, name: str, spec: Input) -> bool:
+        if spec.registered_name not in _kinds.IDS:
+            return False
+        return _kinds.takes_ids(self.for_shape(spec.shape).graph)
 
     # -- blocks ------------------------------------------------------------------------
 
