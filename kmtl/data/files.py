@@ -138,13 +138,15 @@ def _pixels(path: Path) -> np.ndarray:
     """Numbers of classes, also out of pictures with a palette; or depths."""
     from PIL import Image as Pillow
 
+    from kmtl.inputs.image import upright
+
     with Pillow.open(path) as picture:
         if picture.mode in _COLOURED:
             raise ValueError(
                 "a map of labels has one number per pixel (grey, or a palette): make "
                 f"numbers of its colours. Received: mode {picture.mode}"
             )
-        return np.asarray(picture)
+        return np.asarray(upright(picture))
 
 
 def _nearest(found: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
@@ -190,16 +192,77 @@ def common_image(
     """
     from PIL import Image as Pillow
 
+    from kmtl.inputs.image import upright_size
+
     def header(path: Path) -> np.ndarray:
         with Pillow.open(path) as picture:
             grey = picture.mode in ("1", "L", "I", "F") or picture.mode.startswith("I;")
-            return np.array([picture.height, picture.width, 1 if grey else 3])
+            return np.array([*upright_size(picture), 1 if grey else 3])
 
     found, wrong = read_all(cells, header)
     known = {tuple(h.tolist()) for h in found if h is not None}
     sizes = {shape[:2] for shape in known}
     channels = max((shape[2] for shape in known), default=3)
     return (next(iter(sizes)) if len(sizes) == 1 else None), channels, wrong
+
+
+def own_sizes(cells: Sequence[Cell]) -> list[tuple[int, int] | None]:
+    """`(height, width)` of the upright images or maps; None where there is none."""
+    from PIL import Image as Pillow
+
+    from kmtl.inputs.image import upright_size
+
+    def header(path: Path) -> np.ndarray:
+        if path.suffix.lower() == ".npy":
+            return np.array(np.load(path, mmap_mode="r", allow_pickle=False).shape[:2])
+        with Pillow.open(path) as picture:
+            return np.array(upright_size(picture))
+
+    found, _ = read_all(cells, header)
+    return [
+        None if size is None or len(size) != 2 else (int(size[0]), int(size[1]))
+        for size in found
+    ]
+
+
+def squashed(
+    maps: Sequence[Cell], photos: Sequence[Sequence[Cell]], size: tuple[int, int]
+) -> list[str]:
+    """A line for each map that does not lie on any photo of its row.
+
+    Args:
+        maps: The maps.
+        photos: The photos, column by column.
+        size: `(height, width)`, to which maps are brought; those that have it are
+            taken as they are.
+    """
+    sizes = [own_sizes(cells) for cells in photos]
+    wrong = []
+    for row, (cell, own) in enumerate(zip(maps, own_sizes(maps), strict=True)):
+        beside = [
+            (column[row].path, found[row])
+            for column, found in zip(photos, sizes, strict=True)
+        ]
+        known = [(path, found) for path, found in beside if found is not None]
+        if own is None or own == tuple(size) or len(known) < max(1, len(beside)):
+            continue
+        if not any(_proportional(own, found) for _, found in known):
+            path, found = known[0]
+            wrong.append(
+                f"{cell.path} (row {cell.row}, column '{cell.column}'): has other "
+                f"proportions than its photo, {own[0]} × {own[1]} pixels, and {path} "
+                f"{found[0]} × {found[1]}; bring it to the photo's size, or to "
+                f"{size[0]} × {size[1]} yourself"
+            )
+    return wrong
+
+
+def _proportional(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether one is the other, larger or smaller, but for a pixel of rounding."""
+    large, small = sorted((one, other), reverse=True)
+    low = max((part - 1) / whole for part, whole in zip(small, large, strict=True))
+    high = min((part + 1) / whole for part, whole in zip(small, large, strict=True))
+    return low <= high
 
 
 def names_images(values: Any) -> bool:

@@ -45,7 +45,10 @@ def from_folder(
             images, one per class: the table then has the columns `image` and `label`.
         tasks: As for `from_dataframe`. The column of a task of maps (`Segmentation`,
             `DenseRegression`) names files: `.npy`, or images with one number per pixel
-            (grey, 16 bits, or a palette); where a cell is missing, the map is.
+            (grey, 16 bits, or a palette); where a cell is missing, the map is. Maps
+            of another size are brought to `size` by their nearest pixels, if they have
+            the proportions of their photo. Photos and maps are turned upright, as
+            their EXIF orientation says.
         targets: As for `from_dataframe`. Defaults to `label` without a table.
         inputs: None for an image from each column that names image files and is no
             target; or a dict of inputs, such as `{"photo": kmtl.inputs.Image((64, 64,
@@ -60,7 +63,8 @@ def from_folder(
 
     Raises:
         ValueError: for files that are not there or cannot be read, images of several
-            sizes without `size`, and as `from_dataframe`.
+            sizes without `size`, maps of other proportions than their photo, and as
+            `from_dataframe`.
 
     Example:
 
@@ -206,6 +210,7 @@ def _load(
 
     wrong: list[str] = []
     photos: dict[str, list] = {}
+    named: list[list[files.Cell]] = []
     first: tuple[int, int] | None = None
     for column, spec in specs.items():
         if not isinstance(spec, Image) or column not in frame.columns:
@@ -219,12 +224,15 @@ def _load(
         ]
         photos[column], bad = files.read_all(cells, files.photo_reader(spec))
         wrong += bad
+        named.append(cells)
     found: dict[str, list] = {}
     for column, task in maps.items():
         wanted = getattr(task, "size", None) or size or first
         cells = files.cells_of(frame, column, root)
         found[column], bad = files.read_all(cells, files.map_reader(task, wanted))
         wrong += bad
+        if wanted is not None:
+            wrong += files.squashed(cells, named, wanted)
     files.refuse(wrong)
     loaded = {column: _stacked(column, arrays) for column, arrays in photos.items()}
     for column, task in maps.items():

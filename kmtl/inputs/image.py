@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Mapping, Sequence
+import struct
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import keras
@@ -23,6 +25,8 @@ SERVED = ("pixels", "bytes")
 BYTES = 255.0
 #: Photos whose pixels are looked at for the mean: of more, evenly spaced ones.
 MOST_PHOTOS = 2048
+#: The EXIF tag of it.
+ORIENTATION = 0x0112
 
 
 @register("input", "image")
@@ -31,9 +35,12 @@ class Image(Input):
     """Photos of any size, brought to one.
 
     `fit` and `predict` take an array `(N, h, w, channels)` (or `(N, h, w)` where there
-    is one channel), or a sequence of photos of any sizes: arrays `(h, w, channels)`, or
-    the bytes of image files. Photos of another size than `shape` are resized, bilinear
-    and smoothed where they shrink; their proportions change with it.
+    is one channel), or a sequence of photos of any sizes: arrays `(h, w, channels)`,
+    the bytes of image files, or images of Pillow. Photos of another size than `shape`
+    are resized, bilinear and smoothed where they shrink; their proportions change with
+    it. Files and images of Pillow are turned upright, as their EXIF orientation says.
+
+    Whole numbers of any dtype are bytes, 0 to 255; booleans are black and white.
 
     Args:
         shape: `(height, width, channels)` that the model reads; 1 or 3 channels, or
@@ -45,7 +52,9 @@ class Image(Input):
             training photos' mean and standard deviation: must be fitted), or None
             (as they are).
         served: What a SavedModel takes: `"pixels"`, an array of photos of any one size,
-            or `"bytes"`, image files as strings (JPEG, PNG, GIF, BMP).
+            or `"bytes"`, image files as strings (JPEG, PNG, GIF, BMP). A SavedModel
+            takes files as their pixels lie: it does not know of EXIF orientation, by
+            which `predict` turns files, so give it upright ones.
         statistics: What `fit` has found.
 
     Example:
@@ -155,6 +164,8 @@ class Image(Input):
             )
         if isinstance(row, bytes):
             pixels = _decoded(row, self.channels, name)
+        elif _is_pillow(row):
+            pixels = _of_pillow(row, self.channels, name)
         else:
             pixels = _arrays.as_array(row, name)
         if pixels.ndim == 2 and self.channels == 1:
@@ -188,13 +199,22 @@ class Image(Input):
         """Pixels in the dtype."""
         if pixels.dtype.kind not in "biuf":
             raise TypeError(f"{what} must hold numbers. Received: {pixels.dtype}")
+        if pixels.dtype.kind == "b":
+            pixels = pixels * np.uint8(BYTES)
         if pixels.dtype == self.dtype == "uint8":
             return pixels
         _arrays.check_finite(pixels, what)
         if self.dtype == "float32":
-            if pixels.dtype == "uint8" and self.scale is not None:
-                return pixels.astype("float32") / np.float32(BYTES)
-            return pixels.astype("float32")
+            if pixels.dtype.kind == "f" or self.scale is None:
+                return pixels.astype("float32")
+            if pixels.size and (pixels.min() < 0 or pixels.max() > BYTES):
+                raise ValueError(
+                    f"{what} must hold whole numbers of 0 to 255, as photos in bytes "
+                    "do, which become 0 to 1; other numbers go in as they are if they "
+                    "are floats: x.astype('float32'). Received: "
+                    f"{pixels.dtype} from {pixels.min()} to {pixels.max()}"
+                )
+            return pixels.astype("float32") / np.float32(BYTES)
         if pixels.size:
             low, high = pixels.min(), pixels.max()
             whole = pixels.dtype.kind != "f" or bool((pixels == np.floor(pixels)).all())
@@ -204,6 +224,13 @@ class Image(Input):
                     "do; for photos in other numbers say "
                     f"kmtl.inputs.Image({self.shape}, dtype='float32'). "
                     f"Received: {pixels.dtype} from {low:.4g} to {high:.4g}"
+                )
+            if pixels.dtype.kind == "f" and high == 1:
+                raise ValueError(
+                    f"{what} must hold numbers of 0 to 255, and may be black and white "
+                    "of 0 and 1: give x * 255 or x.astype(bool) then, and "
+                    "x.astype('uint8') if 1 is nearly black. "
+                    f"Received: {pixels.dtype} of 0 and 1"
                 )
         return pixels.astype("uint8")
 
@@ -311,15 +338,72 @@ def _rows(data: Any) -> list | None:
     return None
 
 
+def upright(photo: Any) -> Any:
+    """An image of Pillow, turned as its EXIF orientation says."""
+    photo.load()  # TIFF files are turned in it
+    way = _turn(photo.getexif)
+    return photo if way is None else photo.transpose(way)
+
+
+def upright_size(photo: Any) -> tuple[int, int]:
+    """`(height, width)` of a file that Pillow has opened, once it is upright."""
+    from PIL import Image as Pillow
+
+    if photo.format == "TIFF":  # some versions of Pillow have turned its size
+        height, width = upright(photo).size[::-1]
+        return height, width
+    # Not the method of PNG files, which decodes them.
+    way = _turn(lambda: Pillow.Image.getexif(photo))
+    kept = ("ROTATE_180", "FLIP_LEFT_RIGHT", "FLIP_TOP_BOTTOM")
+    width, height = photo.size
+    return (height, width) if way is None or way.name in kept else (width, height)
+
+
+def _turn(exif: Callable[[], Any]) -> Any:
+    """What makes a photo of this EXIF upright, in Pillow's terms; None: nothing."""
+    from PIL import Image as Pillow
+
+    try:
+        orientation = exif().get(ORIENTATION)
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
+        return None  # the pixels may well be right
+    ways = Pillow.Transpose
+    return {
+        2: ways.FLIP_LEFT_RIGHT,
+        3: ways.ROTATE_180,
+        4: ways.FLIP_TOP_BOTTOM,
+        5: ways.TRANSPOSE,
+        6: ways.ROTATE_270,
+        7: ways.TRANSVERSE,
+        8: ways.ROTATE_90,
+    }.get(orientation)
+
+
+def _is_pillow(row: Any) -> bool:
+    pillow = sys.modules.get("PIL.Image")
+    return pillow is not None and isinstance(row, pillow.Image)
+
+
+def _of_pillow(photo: Any, channels: int, what: str) -> np.ndarray:
+    """Pixels of an image of Pillow: as of its file, but numbers stay numbers."""
+    turned = upright(photo)
+    if turned.mode.startswith("I;"):
+        return _high_bytes(np.asarray(turned), channels, what)
+    if turned.mode not in ("I", "F") and channels in (1, 3):
+        turned = turned.convert("L" if channels == 1 else "RGB")
+    return np.asarray(turned)
+
+
 def _decoded(file: bytes, channels: int, what: str) -> np.ndarray:
     from PIL import Image as Pillow
     from PIL import UnidentifiedImageError
 
     try:
         with Pillow.open(io.BytesIO(file)) as photo:
-            deep = photo.mode in ("I", "F") or photo.mode.startswith("I;")
+            turned = upright(photo)
+            deep = turned.mode in ("I", "F") or turned.mode.startswith("I;")
             pixels = np.asarray(
-                photo if deep else photo.convert("L" if channels == 1 else "RGB")
+                turned if deep else turned.convert("L" if channels == 1 else "RGB")
             )
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise ValueError(

@@ -212,6 +212,53 @@ def test_maps_of_floats_hold_whole_numbers_or_nothing(tmp_path: Path) -> None:
         from_folder(tmp_path, frame, mask, verbose=False, **options)
 
 
+def turned_files(folder: Path, upright: bool, **options: Any) -> kmtl.data.TaskData:
+    """Upright photos of 24 × 16, stored on their side, with upright maps."""
+    pixels = np.zeros((24, 16, 3), "uint8")
+    pixels[:8] = 255
+    exif = Pillow.Exif()
+    exif[0x0112] = 6
+    side = Pillow.fromarray(pixels).transpose(Pillow.Transpose.ROTATE_90)
+    frame = pd.DataFrame({"photo": [f"{n}.jpg" for n in range(10)]})
+    frame["mask"] = [f"mask{n}.png" for n in range(10)]
+    for n in range(10):
+        tag = exif if n or upright else Pillow.Exif()
+        side.save(folder / f"{n}.jpg", quality=100, exif=tag)
+        mask = Pillow.fromarray(pixels[..., 0] // 255)
+        if n == 9:  # a map that is on its side as well
+            mask = mask.transpose(Pillow.Transpose.ROTATE_90)
+        mask.save(folder / f"mask{n}.png", exif=exif if n == 9 else Pillow.Exif())
+    mask = [kmtl.Segmentation("mask", classes=2)]
+    return from_folder(folder, frame, mask, verbose=False, **options)
+
+
+def test_photos_and_maps_are_turned_upright(tmp_path: Path) -> None:
+    data = turned_files(tmp_path, True)
+    assert data.input_shape == (24, 16, 3)
+    for part in data.splits.values():
+        np.testing.assert_array_equal(part.x[..., 0] > 127, part.y["mask"] > 0)
+
+
+def test_maps_of_other_proportions_are_refused(tmp_path: Path) -> None:
+    wrong = r"1 file .*\n.*mask0.png \(row 0, .*, 24 × 16 pixels.*0.jpg 16 × 24; "
+    with pytest.raises(ValueError, match=wrong) as caught:
+        turned_files(tmp_path, False, size=(16, 24))
+    assert "or to 16 × 24 yourself" in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(12, 8), (4, 4), (5, 3), (72, 47)])
+def test_maps_of_other_sizes(tmp_path: Path, shape: tuple[int, int]) -> None:
+    """In the photo's proportions but for rounding, or in the model's size."""
+    names = {"photo": [f"{n}.png" for n in range(10)], "mask": ["mask.npy"] * 10}
+    for name in names["photo"]:
+        Pillow.new("RGB", (16, 24)).save(tmp_path / name)
+    np.save(tmp_path / "mask.npy", np.ones(shape, "uint8"))
+    mask = [kmtl.Segmentation("mask", classes=2)]
+    frame = pd.DataFrame(names)
+    data = from_folder(tmp_path, frame, mask, size=(4, 4), verbose=False)
+    assert data.train.y["mask"].shape[1:] == (4, 4)
+
+
 def test_many_bad_files_are_counted(folder: Path) -> None:
     frame = pd.DataFrame({"image": [f"{n}.png" for n in range(30)], "y": [0, 1] * 15})
     with pytest.raises(ValueError, match=r"30 files.*\n(.*\n){20}  and 10 more"):

@@ -74,6 +74,64 @@ def test_scales() -> None:
     np.testing.assert_allclose(found.std((0, 1, 2)), 1, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_files_are_turned_upright(orientation: int, kind: str) -> None:
+    exif = Pillow.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    Pillow.fromarray(PHOTOS[0]).save(file, kind, exif=exif)
+    expected = {
+        1: PHOTOS[0],
+        2: PHOTOS[0, :, ::-1],
+        3: PHOTOS[0, ::-1, ::-1],
+        4: PHOTOS[0, ::-1],
+        5: PHOTOS[0].swapaxes(0, 1),
+        6: np.rot90(PHOTOS[0], -1),
+        7: PHOTOS[0, ::-1, ::-1].swapaxes(0, 1),
+        8: np.rot90(PHOTOS[0]),
+    }[orientation]
+    spec = Image((None, None, 3))
+    for given in (file.getvalue(), Pillow.open(file)):
+        np.testing.assert_array_equal(spec.prepare([given], "`x`")[0], expected)
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_dtypes_of_the_same_pixels(one_by_one: bool) -> None:
+    bytes_, numbers = Image((8, 6, 3)), Image((8, 6, 3), "float32")
+
+    def prepared(spec: Image, pixels: np.ndarray) -> np.ndarray:
+        return spec.prepare(list(pixels) if one_by_one else pixels, "`x`")
+
+    for dtype in ("uint8", "int16", "uint16", "int64"):
+        found = prepared(numbers, PHOTOS.astype(dtype))
+        np.testing.assert_allclose(found, PHOTOS / 255, rtol=1e-6)
+    unscaled = prepared(Image((8, 6, 3), "float32", scale=None), PHOTOS.astype(int))
+    np.testing.assert_array_equal(unscaled, PHOTOS)
+    floats = prepared(numbers, PHOTOS / 7)  # numbers, as they are
+    np.testing.assert_allclose(floats, PHOTOS / 7, rtol=1e-6)
+    black = PHOTOS > 127
+    np.testing.assert_array_equal(prepared(bytes_, black), black * 255)
+    np.testing.assert_array_equal(prepared(numbers, black), black)
+    assert not prepared(bytes_, PHOTOS * 0.0).any()
+    with pytest.raises(ValueError, match=r"black and white.*x \* 255.*of 0 and 1"):
+        prepared(bytes_, black.astype("float32"))
+    with pytest.raises(ValueError, match=r"whole numbers of 0 to 255.*from 0 to 4080"):
+        prepared(numbers, np.where(black, 4080, 0))
+
+
+def test_images_of_pillow_are_as_their_files() -> None:
+    colours = Pillow.fromarray(np.full((8, 6, 3), 200, "uint8"))
+    photos = [colours, colours.quantize(4), colours.convert("RGBA")]
+    for channels in (1, 3):
+        assert (Image((8, 6, channels)).prepare(photos, "`x`") == 200).all()
+    white = Pillow.new("1", (6, 8), 1)
+    assert (Image((8, 6, 3)).prepare([white], "`x`") == 255).all()
+    assert Image((8, 6, 4)).prepare(photos[2:], "`x`").shape == (1, 8, 6, 4)
+    depth = Pillow.fromarray(np.full((8, 6), 3.5, "float32"))
+    assert (Image((8, 6, 1), "float32").prepare([depth], "`x`") == 3.5).all()
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
