@@ -68,7 +68,8 @@ def check_specs(
 
     Raises:
         TypeError, ValueError: for both or none of the two, and for inputs that are not
-            fitted, have the name of a task, or hold a column that is a task's target.
+            fitted, have the name of a task, hold a column that is a task's target, or
+            are the target of a task that cannot have it.
     """
     if (inputs is None) == (input_shape is None):
         raise TypeError(
@@ -106,7 +107,23 @@ def check_specs(
                 f"train_rows.drop(columns={known}), or give the task another name. "
                 f"Received: columns {', '.join(known)}, as tasks are named"
             )
+    for task in tasks:
+        if task.target_is_input:
+            _check_target(task, specs)
     return dict(specs)
+
+
+def _check_target(task: Task, specs: Mapping[str, Input]) -> None:
+    """Refuse ids as the target of a task whose input is one."""
+    name: str | None = getattr(task, "input", None)
+    if name is None and len(specs) == 1:
+        (name,) = specs
+    if name is not None and name in specs and specs[name].gives_ids:
+        raise ValueError(
+            f"Task '{task.name}' must have quantities as its target, such as "
+            "kmtl.inputs.Array or kmtl.inputs.Image give: the numbers of tokens are "
+            f"none. Received: input '{name}', kmtl.inputs.{type(specs[name]).__name__}"
+        )
 
 
 def check_name(argument: str, name: Any) -> str:

@@ -23,6 +23,8 @@ logger = logging.getLogger("kmtl")
 FLOOR = 1e-6
 #: Clips that are looked at for the mean: of more, evenly spaced ones.
 MOST_CLIPS = 256
+#: Samples up to here are of a clip a little too loud.
+LOUDEST = 2
 AS = ("sequence", "map")
 
 
@@ -31,9 +33,9 @@ AS = ("sequence", "map")
 class Audio(Input):
     """Waveforms of one sampling rate and any lengths, as log-mel spectrograms.
 
-    `fit` and `predict` take a sequence of arrays `(samples,)`, or an array
-    `(N, samples)`: floats within -1 and 1, or 16-bit integers, which are divided by
-    32768. Zeros at the end are padding. Must be fitted on the training clips. The
+    `fit` and `predict` take a sequence of arrays `(samples,)` or `(samples, 1)`, or an
+    array `(N, samples)`: floats within -1 and 1, or 16-bit integers, which are divided
+    by 32768. Zeros at the end are padding. Must be fitted on the training clips. The
     spectrogram (`keras.layers.MelSpectrogram`, its power, `log(x + 1e-6)`, standardized
     per band) is a part of the model and of every export, which take waves.
 
@@ -150,6 +152,11 @@ class Audio(Input):
             return data
         return self._padded(_clips(data, what), what, self._told)
 
+    def is_row(self, thing: Any) -> bool:
+        # One channel may have its axis: what decoders of files give.
+        channel = getattr(thing, "shape", ())[1:] == (1,)
+        return channel or super().is_row(thing)
+
     def _padded(self, clips: list[np.ndarray], what: str, told: set[str]) -> np.ndarray:
         assert self.samples is not None
         waves = np.zeros((len(clips), self.samples), "float32")
@@ -199,7 +206,14 @@ class Audio(Input):
     def serve(self, tensors: Mapping[str, Tensor]) -> Tensor:
         import tensorflow as tf
 
-        (waves,) = tensors.values()
+        ((name, waves),) = tensors.items()
+        fits = tf.reduce_all(tf.abs(waves) <= LOUDEST)  # false for NaN
+        rule = (
+            f"'{name}' must hold finite floats within -1 and 1: divide 16-bit samples "
+            "by 32768"
+        )
+        with tf.control_dependencies([tf.debugging.Assert(fits, [rule, waves])]):
+            waves = tf.identity(waves)
         waves = waves[:, : self.samples]
         waves = tf.pad(waves, [[0, 0], [0, self.samples - tf.shape(waves)[1]]])
         return tf.ensure_shape(waves, (None, self.samples))
@@ -392,7 +406,7 @@ def _clip(row: Any, i: int, what: str) -> np.ndarray:
 def _check_loudness(waves: np.ndarray, what: str) -> None:
     """Refuse what is not within -1 and 1, but for clips a little too loud."""
     loudest = max(waves.max(), -waves.min()) if waves.size else 0.0
-    if loudest > 2:
+    if loudest > LOUDEST:
         raise ValueError(
             f"{what} must hold floats within -1 and 1: divide 16-bit samples by 32768. "
             f"Received: up to {loudest:.4g}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 import numpy as np
@@ -25,6 +25,9 @@ class Input(_registry.Registrable):
     A kind of your own says `shape` and `dtype` (fields or properties) and overrides the
     methods that differ from those of one plain array of numbers.
     """
+
+    #: Whether prepared rows hold numbers of tokens, which are no quantities.
+    gives_ids: ClassVar[bool] = False
 
     if TYPE_CHECKING:
 
@@ -71,6 +74,13 @@ class Input(_registry.Registrable):
             ValueError, TypeError: naming column and row.
         """
         return _arrays.as_array(data, what)
+
+    def is_row(self, thing: Any) -> bool:
+        """Whether the only entry of a list is one row, and not an array of rows."""
+        try:
+            return np.ndim(thing) <= len(self.shape)
+        except ValueError:  # a list of rows of several lengths
+            return False
 
     def encode(self, x: Tensor, make: LayerMaker) -> Tensor:
         """Prepared rows as any trunk takes them, inside the model.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from kmtl._checks import did_you_mean
 from kmtl.inputs.base import Input
 from kmtl.typing import Inputs
@@ -48,7 +46,7 @@ def match(specs: Mapping[str, Input], x: Inputs) -> dict[str, tuple[Inputs, str]
     ((name, spec),) = specs.items()
     if isinstance(x, (list, tuple)) and len(x) == 1:
         inner = x[0]  # a list of the inputs, of which there is one
-        if has_names(inner) or np.ndim(inner) > len(spec.shape):
+        if has_names(inner) or not spec.is_row(inner):
             x = inner
     return {name: (x, "`x`")}
 

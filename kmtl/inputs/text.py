@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import keras
 import numpy as np
@@ -77,6 +77,7 @@ class Text(Input):
     _told: set[str] = dataclasses.field(
         default_factory=set, init=False, repr=False, compare=False
     )
+    gives_ids: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import keras
 import numpy as np
@@ -50,6 +50,7 @@ class Tokens(Input):
     _told: set[str] = dataclasses.field(
         default_factory=set, init=False, repr=False, compare=False
     )
+    gives_ids: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.tokens is not None:
@@ -156,7 +157,12 @@ class Tokens(Input):
     def serve(self, tensors: Mapping[str, Tensor]) -> Tensor:
         import tensorflow as tf
 
-        (ids,) = tensors.values()
+        assert self.tokens is not None
+        ((name, ids),) = tensors.items()
+        fits = tf.reduce_all((ids >= 0) & (ids < self.tokens))
+        rule = f"'{name}' must hold whole numbers in [0, {self.tokens - 1}]"
+        with tf.control_dependencies([tf.debugging.Assert(fits, [rule, ids])]):
+            ids = tf.identity(ids)
         ids = ids[:, : self.length]
         lacking = self.length - tf.shape(ids)[1]
         ids = tf.pad(ids, [[0, 0], [0, lacking]], constant_values=self.padding)

@@ -27,7 +27,8 @@ class Reconstruction(Task):
     """Reproduce the input, of any fixed shape, such as `(N, H, W, C)` or `(N, F)`.
 
     Needs no labels: without an entry of its own in the label dict the model's input is
-    the target (uint8 inputs are scaled to [0, 1] as the trunk sees them). Outputs
+    the target (uint8 inputs are scaled to [0, 1] as the trunk sees them); texts and
+    token ids (`kmtl.inputs.Text`, `Tokens`) are no quantities, and refused. Outputs
     values for `mse`, logits for `binary_cross_entropy` (exports probabilities).
     Losses: `mse` (default), `mae`, `binary_cross_entropy` (targets in [0, 1]).
     Metrics: `mse` (default), `mae`, `psnr` (dB, peak 1). Missing: NaN entries. See

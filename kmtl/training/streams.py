@@ -245,7 +245,12 @@ def _parts(
 
 
 def _numpy_inputs(x: Inputs) -> Inputs:
-    return x if hasattr(x, "columns") else keras.tree.map_structure(_numpy, x)
+    if hasattr(x, "columns"):
+        return x
+    # What is no tensor is an entry of a list, such as a text.
+    return keras.tree.map_structure(
+        lambda part: _numpy(part) if hasattr(part, "shape") else part, x
+    )
 
 
 def with_holes(labels: Tensor, sample_weight: SampleWeight, name: TaskName) -> Tensor:

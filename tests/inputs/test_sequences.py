@@ -148,6 +148,30 @@ def test_a_served_series_refuses_what_predict_refuses() -> None:
             spec.serve({"x": tf.constant([bad])})
 
 
+def test_a_served_sound_refuses_what_predict_refuses() -> None:
+    tf = pytest.importorskip("tensorflow")
+    good = CLIPS[0][None]
+    np.testing.assert_array_equal(
+        SOUND.serve({"x": tf.constant(good)}).numpy(), SOUND.prepare(good, "`x`")
+    )
+    for bad in (good * 32768, np.full((1, 1200), np.nan), np.full((1, 9), -np.inf)):
+        with pytest.raises(ValueError, match=r"`x` must (be finite|hold floats)"):
+            SOUND.prepare(bad, "`x`")
+        with pytest.raises(tf.errors.InvalidArgumentError, match="'x' must hold finit"):
+            SOUND.serve({"x": tf.constant(bad, "float32")})
+
+
+def test_one_clip_is_one_row_with_an_axis_of_channels_too() -> None:
+    model = kmtl.build(
+        inputs=SOUND, backbone="rnn", tasks=[kmtl.Regression("y")], seed=0
+    )
+    expected = model.predict(CLIPS[:1], verbose=0)["y"]
+    for x in ([CLIPS[0][:, None]], [CLIPS[0][None]], [[CLIPS[0]]]):
+        np.testing.assert_allclose(model.predict(x, verbose=0)["y"], expected)
+    two = model.predict([[CLIPS[0][:, None], CLIPS[1][:, None]]], verbose=0)["y"]
+    assert two.shape == (2, 1)
+
+
 def test_a_fitted_sound_takes_another_length() -> None:
     spec = SOUND.replace(seconds=0.1)
     assert spec.shape == (400,)

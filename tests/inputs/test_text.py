@@ -80,6 +80,41 @@ def test_texts_of_every_form() -> None:
         np.testing.assert_array_equal(spec.prepare(given, "`x`"), expected)
 
 
+def test_served_ids_are_those_that_predict_takes() -> None:
+    tf = pytest.importorskip("tensorflow")
+    spec = Tokens().fit([[1, 4]])
+    for bad in ([[1, 5]], [[-1, 2]], [[1, 1, 9]]):
+        with pytest.raises(ValueError, match=r"whole numbers in \[0, 4\]"):
+            spec.prepare(bad, "`x`")
+        with pytest.raises(
+            tf.errors.InvalidArgumentError, match=r"'x' must hold whole.*\[0, 4\]"
+        ):
+            spec.serve({"x": tf.constant(bad)})
+
+
+class Batches(keras.utils.PyDataset):
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int):
+        return {"t": TEXTS[:4]}, {"y": np.arange(4.0)}
+
+
+@on_both
+def test_lists_of_texts_in_data_sets() -> None:
+    inputs = {"t": Text().fit(TEXTS)}
+    model = kmtl.build(
+        inputs=inputs, backbone="mlp", tasks=[kmtl.Regression("y")], seed=0
+    )
+    model.compile("adam")
+    model.fit(Batches(), verbose=0)
+    batch = Batches()[0]
+    model.fit(iter([batch] * 3), steps_per_epoch=2, verbose=0)
+    expected = model.evaluate(*batch, verbose=0, return_dict=True)
+    found = model.evaluate(Batches(), verbose=0, return_dict=True)
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
 @on_both
 def test_tokens_of_punctuation_alone_keep_their_place_where_asked() -> None:
     counts = {"lower_and_strip_punctuation": 2, "strip_punctuation": 2}

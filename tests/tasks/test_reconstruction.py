@@ -134,6 +134,14 @@ def test_single_numbers_and_steps_are_hidden() -> None:
             lambda: kmtl.TaskOutput(kmtl.Reconstruction("t", variational=2), members=2),
             "must have one net",
         ),
+        (
+            lambda: kmtl.build(
+                inputs={"words": kmtl.inputs.Text().fit(["a b", "c"])},
+                backbone="mlp",
+                tasks=[kmtl.Reconstruction("again")],
+            ),
+            r"'again' must have quantities.*input 'words', kmtl\.inputs\.Text",
+        ),
     ],
 )
 def test_refused(act, message: str) -> None:
