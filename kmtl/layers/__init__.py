@@ -64,6 +64,7 @@ from kmtl.layers.reusing import ReusingMaker
 from kmtl.layers.seam import Seam
 from kmtl.layers.selection import Selection
 from kmtl.layers.sequences import (
+    BlankPadding,
     Masked,
     MaskedBatchNormalization,
     MaskedPooling,
@@ -91,6 +92,7 @@ __all__ = [
     "Attention",
     "AverageOutputs",
     "BankMaker",
+    "BlankPadding",
     "Branch",
     "Calibrator",
     "Columns",

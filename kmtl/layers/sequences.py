@@ -95,6 +95,44 @@ class Masked(OnSequences):
         return tuple(input_shape[0])
 
 
+#: Logit of a symbol where none can be: `exp` of it is 0, also in half precision.
+NEVER = -1000.0
+
+
+@keras.saving.register_keras_serializable(package="kmtl")
+class BlankPadding(OnSequences):
+    """Logits of symbols at steps, and at padding the blank (output 0) for certain.
+
+    So padding adds nothing to a `ctc` loss, and nothing is read there.
+
+    Call arguments:
+        inputs: `[(N, L, symbols + 1), (N, L)]`, logits and mask.
+
+    Returns:
+        `(N, L, symbols + 1)`, float32.
+
+    Example:
+
+    >>> logits, mask = np.array([[[1.0, 2.0], [3.0, 4.0]]]), np.array([[1.0, 0.0]])
+    >>> np.asarray(kmtl.layers.BlankPadding()([logits, mask])).tolist()
+    [[[1.0, 2.0], [0.0, -1000.0]]]
+    """
+
+    def __init__(self, **kwargs: Any):
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+
+    def call(self, inputs: Tensor) -> Tensor:
+        logits, mask = inputs
+        blank = np.full(int(logits.shape[-1]), NEVER, "float32")
+        blank[0] = 0.0
+        there = ops.expand_dims(mask, -1) > 0
+        return ops.where(there, logits, ops.cast(blank, logits.dtype))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return tuple(input_shape[0])
+
+
 @keras.saving.register_keras_serializable(package="kmtl")
 class MaskedPooling(OnSequences):
     """Pooling over the steps of a sequence that are there.

@@ -11,6 +11,7 @@ from keras import ops
 
 from kmtl import _arrays, _checks, losses, metrics
 from kmtl._registry import register
+from kmtl.layers.sequences import BlankPadding, mask_of
 from kmtl.losses.sequences import greedy
 from kmtl.tasks import label_rules
 from kmtl.tasks.base import Task
@@ -35,6 +36,11 @@ class CTC(Task):
     (Graves et al., ICML 2006; in nats per symbol). Metrics: `error_rate` (default:
     edits per symbol, the character error rate) and, where " " is one of `labels` and
     ends words, `word_error_rate`. See `kmtl.Task` for the other arguments.
+
+    Steps that the input pads are left out: there, outputs are "nothing" for certain, so
+    neither losses nor what is decoded depend on how far rows are padded. (A row with
+    fewer steps than its symbols need has a finite loss, of hundreds of nats: leave such
+    rows out.)
 
     Needs a trunk that keeps at least as many steps as there are symbols, and one more
     between two equal ones (longer rows are refused), such as `kmtl.backbones.RNN` or
@@ -252,7 +258,11 @@ class CTC(Task):
         return (None, self.label_count + 1)
 
     def build_head(self, features: Tensor, head: HeadContext) -> Tensor:
-        return step_head(features, head, self, self.label_count + 1, None)
+        logits = step_head(features, head, self, self.label_count + 1, None)
+        mask = mask_of(features, head.make)
+        if mask is None:
+            return logits
+        return head.make.layer(BlankPadding, "blank_padding")([logits, mask])
 
     def decoded(self, outputs: Tensor) -> Tensor:
         return greedy(outputs)

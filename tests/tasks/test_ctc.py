@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -108,6 +110,91 @@ def test_word_error_rate_of_batches_of_other_lengths() -> None:
         assert again[name] == pytest.approx(whole[f"t_{name}"], rel=1e-5)
     nothing = model.evaluate(x[:2], {"t": [None] * 2}, return_dict=True, verbose=0)
     assert np.isnan(nothing["t_word_error_rate"])
+
+
+SERIES = [RNG.normal(size=(n, 3)).astype("float32") for n in (8, 4, 6, 3)]
+SAID = ["ab", "a", "ba", "b"]
+TRUNKS = {  # and how many steps become one
+    "rnn": (kmtl.backbones.RNN(units=(8,)), 1),
+    "strided": (kmtl.backbones.ConvNet1D(filters=(8,)), 2),
+}
+
+
+def of_series(net: kmtl.backbones.Backbone, length: int) -> kmtl.MultiTaskModel:
+    """A model of series that are padded to that length."""
+    series = kmtl.inputs.Series(length=length, channels=3, scale=None)
+    task = kmtl.CTC("t", labels=("a", "b"))
+    model = kmtl.build(backbone=net, inputs=series, tasks=[task], seed=0)
+    model.compile(keras.optimizers.SGD(0.1))
+    return model
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("trunk", TRUNKS)
+def test_padding_of_the_input_is_left_out(trunk: str, tmp_path: Path) -> None:
+    tf = pytest.importorskip("tensorflow")
+    net, stride = TRUNKS[trunk]
+    models = [of_series(net, length) for length in (8, 40)]
+    models[1].set_weights(models[0].get_weights())
+    for trained in (False, True):
+        if trained:  # the same steps
+            for model in models:
+                model.fit(SERIES, {"t": SAID}, batch_size=4, epochs=3, verbose=0)
+            for one, other in zip(*(m.get_weights() for m in models), strict=True):
+                np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+        outputs = [model.predict(SERIES, verbose=0)["t"] for model in models]
+        total = 0.0
+        for row, (series, text) in enumerate(zip(SERIES, SAID, strict=True)):
+            steps = -(-len(series) // stride)
+            total += float(
+                tf.nn.ctc_loss(
+                    [["ab".index(symbol) + 1 for symbol in text]],
+                    tf.constant(outputs[0][row : row + 1, :steps]),
+                    [len(text)],
+                    [steps],
+                    logits_time_major=False,
+                    blank_index=0,
+                )[0]
+            )
+        expected = total / sum(map(len, SAID))
+        reports = [
+            model.evaluate(SERIES, {"t": SAID}, return_dict=True, verbose=0)
+            for model in models
+        ]
+        for report in reports:
+            assert report["t_loss"] == pytest.approx(expected, rel=1e-4)
+        rates = [report["t_error_rate"] for report in reports]
+        assert rates[0] == pytest.approx(rates[1], rel=1e-6)
+        said = [models[0].task("t").decode(found) for found in outputs]
+        assert said[0] == said[1]
+    models[1].save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    again = loaded.predict(SERIES, verbose=0)["t"]
+    np.testing.assert_allclose(again, outputs[1], rtol=1e-5, atol=1e-5)
+    logs = loaded.evaluate(SERIES, {"t": SAID}, return_dict=True, verbose=0)
+    assert logs["t_loss"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.backend
+def test_nothing_is_read_out_of_padding() -> None:
+    model = of_series(TRUNKS["rnn"][0], 12)
+    bias = next(v for v in model.trainable_variables if tuple(v.shape) == (3,))
+    bias.assign([0.0, 50.0, 0.0])  # says "a" at every step
+    outputs = model.predict(SERIES, verbose=0)["t"]
+    for found, series in zip(outputs, SERIES, strict=True):
+        there = np.arange(12) < len(series)
+        assert found.argmax(axis=-1).tolist() == there.astype(int).tolist()
+    assert model.task("t").decode(outputs) == ["a"] * 4
+
+
+@pytest.mark.backend
+def test_more_symbols_than_steps_that_are_there() -> None:
+    """A large loss, which stays finite."""
+    model = of_series(TRUNKS["rnn"][0], 12)
+    logs = model.evaluate(SERIES[3:], {"t": ["ababa"]}, return_dict=True, verbose=0)
+    assert 100 < logs["t_loss"] < 1000
+    model.fit(SERIES[3:], {"t": ["ababa"]}, verbose=0)
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
 
 
 def test_rows_of_arrays() -> None:

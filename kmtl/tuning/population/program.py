@@ -38,8 +38,8 @@ ROWWISE_LAYERS = (
     "OneHotColumns", "Columns", "PiecewiseLinear", "PeriodicEmbedding",
     "GroupedConcatenate", "ToMembers", "MemberScale", "BagOfTokens", "Steps", "LogMel",
     "MelSpectrogram", "WaveFrames", "PaddingMask", "Masked", "MaskedPooling",
-    "MaskWindows", "Positions", "Places", "Attention", "Recurrent", "GRU", "GRUCell",
-    "LSTM", "LSTMCell", "Bidirectional",
+    "MaskWindows", "BlankPadding", "Positions", "Places", "Attention", "Recurrent",
+    "GRU", "GRUCell", "LSTM", "LSTMCell", "Bidirectional",
 )  # fmt: skip
 
 #: Values of the variables that training changes: trainable, non-trainable, optimizer's.
