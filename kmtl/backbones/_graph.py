@@ -116,6 +116,7 @@ class Graph:
         self.places: dict[str, list[int]] = {}
         self._count = 0
         self._channels: dict[int, int] = {}
+        self._ranks: dict[int, int] = {0: len(self.input.shape)}
         known = {id(self.input): 0}
         (self.output,) = self._read(model.outputs, known, "")
         self._maker = {
@@ -154,6 +155,7 @@ class Graph:
                 self._count += len(made)
                 for at, tensor in zip(made, node.outputs, strict=True):
                     self._channels[at] = int((tensor.shape or (0,))[-1] or 0)
+                    self._ranks[at] = len(tensor.shape)
                 step = Step(node.operation, name, args, kwargs, inputs, tuple(made))
                 self.steps.append(step)
             known.update(zip(map(id, node.outputs), made, strict=True))
@@ -259,6 +261,10 @@ class Graph:
     def channels(self, number: int) -> int:
         """Size of a tensor's last axis, 0 where it is open."""
         return self._channels[number]
+
+    def rank(self, number: int) -> int:
+        """Number of a tensor's axes, with the batch."""
+        return self._ranks[number]
 
 
 def _nested(node: Node, kwargs: dict[str, Any]) -> keras.Model | None:

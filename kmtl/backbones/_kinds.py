@@ -26,6 +26,29 @@ def takes_bag(graph: Graph, spec: Input) -> bool:
     return not takes_ids(graph) and shape == (getattr(spec, "tokens", None),)
 
 
+def padded(graph: Graph) -> tuple[set[int], str | None]:
+    """Which tensors are padded where the input, a sequence, is.
+
+    Returns:
+        The tensors that carry a mask if the input has one, and the name of the first
+        step that would lose it and compute with padding: None if there is none.
+    """
+    found = {0}
+    for step in graph.steps:
+        if not found.intersection(step.inputs):
+            continue
+        if not getattr(step.operation, "supports_masking", False):
+            return found, step.name
+        found.update(number for number in step.outputs if graph.rank(number) == 3)
+    return found, None
+
+
+def has_own_mask(graph: Graph) -> bool:
+    """Whether a model finds out itself where its input is padded."""
+    masking = keras.layers.Masking
+    return any(isinstance(step.operation, masking) for step in graph.steps)
+
+
 def check_kind(name: str, spec: Input, graph: Graph) -> None:
     """Refuse what a model would take for something else.
 

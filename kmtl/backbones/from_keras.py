@@ -7,6 +7,7 @@ import functools
 import hashlib
 import inspect
 import json
+import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from keras import ops
 
 from kmtl import _checks
+from kmtl._private.keras import producer
 from kmtl._registry import register
 from kmtl.backbones import _cuts, _kinds
 from kmtl.backbones._graph import Graph, Step, Value
@@ -24,7 +26,10 @@ from kmtl.backbones.preprocessing import MODES, mode_of, preprocess
 from kmtl.inputs.base import Input
 from kmtl.layers.dropout import Dropout
 from kmtl.layers.maker import LayerMaker
-from kmtl.typing import Config, Shape, Tensor
+from kmtl.layers.sequences import WithMask
+from kmtl.typing import Config, Inputs, Shape, Tensor
+
+logger = logging.getLogger("kmtl")
 
 #: What functions of `keras.applications` load unless told otherwise.
 IMAGENET = "imagenet"
@@ -308,12 +313,38 @@ class FromKeras(Backbone):
             return False
         return _kinds.takes_ids(self.for_shape(spec.shape).graph)
 
+    def masks(self, inputs: Inputs, make: LayerMaker, given: Any = None) -> Any:
+        if given is None or not hasattr(inputs, "shape") or len(inputs.shape) != 3:
+            return ()  # of ids the model's Embedding knows
+        net = self.for_shape(inputs.shape[1:])
+        if _kinds.has_own_mask(net.graph):
+            return ()
+        masked, loses = _kinds.padded(net.graph)
+        if loses is not None:
+            logger.warning(
+                "The model of backbone 'from_keras' computes padding as steps, for its "
+                "'%s' takes no mask: predictions depend on how far rows are padded. "
+                "Give rows of one length, a model whose layers take Keras' masks "
+                "(recurrent ones, attention, GlobalAveragePooling1D), or a net of "
+                "kmtl.backbones.", loses,
+            )  # fmt: skip
+            return ()
+        reads = [0, *net._ends, net.graph.output]
+        # None where a block reads no sequence any more.
+        graph = net.graph
+        sequences = [n in masked and graph.rank(n) == 3 for n in reads]
+        return tuple(given if sequence else None for sequence in sequences)
+
     # -- blocks ------------------------------------------------------------------------
 
     def block(self, index: int, features: Tensor, make: LayerMaker) -> Tensor:
         if not self.is_made:  # as an encoder of a fusion
             net = self._some if index else self.for_shape(features.shape[1:])
             return net.block(index, features, make)
+        # Anew in every block: what schemes put between blocks takes no mask.
+        mask = make.masks[index] if make.masks else None
+        if mask is not None:
+            features = make.layer(WithMask, "mask")([features, mask])
         if index == 0:
             features = preprocess(self.preprocessing, features, make)
         frozen = index < self.frozen_blocks
@@ -337,7 +368,12 @@ class FromKeras(Backbone):
             outputs = keras.tree.flatten(called(*args, **kwargs))
             values.update(zip(step.outputs, outputs, strict=True))
         make.fill()
-        return self.drop(index, values[ends[index]], make)
+        features = self.drop(index, values[ends[index]], make)
+        if make.masks and make.masks[index + 1] is not None:
+            # An operation, for these lose the mask without a word.
+            copy = producer(ops.copy(features))
+            features = make.operation(copy, "unmask")(features)
+        return features
 
     def _copy(self, step: Step, make: LayerMaker, frozen: bool) -> Callable[..., Any]:
         if not isinstance(step.operation, keras.layers.Layer):

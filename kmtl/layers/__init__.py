@@ -72,6 +72,7 @@ from kmtl.layers.sequences import (
     PaddingMask,
     Places,
     Positions,
+    WithMask,
 )
 from kmtl.layers.side_by_side import SideBySide
 from kmtl.layers.stitch import Stitch
@@ -158,6 +159,7 @@ __all__ = [
     "ToMembers",
     "TopKGate",
     "UnitVectors",
+    "WithMask",
 ]
 
 

@@ -36,6 +36,7 @@ from kmtl.layers.sequences import (
     MaskedPooling,
     Places,
     Positions,
+    WithMask,
 )
 from kmtl.layers.side_by_side import SideBySide
 from kmtl.typing import Config, Layer, Operation, Tensor
@@ -71,7 +72,7 @@ PER_CHANNEL = (
 ENCODINGS = (Columns, OneHotColumns, PiecewiseLinear)
 MERGES = (keras.layers.Add, keras.layers.Multiply, keras.layers.Maximum)
 #: Treat every channel alike; the mask beside the features is common to all copies.
-MASKED = (Masked, MaskedPooling, Places)
+MASKED = (Masked, MaskedPooling, Places, WithMask)
 #: Cannot run as one: a layer for each copy.
 SEPARATE = (Recurrent,)
 #: Look at all channels together, and so must come before what has copies.
@@ -84,7 +85,8 @@ COMMON = (
 TOKENS = "nc,cw->ncw"
 #: Operations of `keras.ops` that treat every entry by itself.
 ENTRYWISE = (
-    "Abs", "Add", "Cast", "Divide", "Elu", "Exp", "Gelu", "HardSigmoid", "HardSilu",
+    "Abs", "Add", "Cast", "Copy", "Divide", "Elu", "Exp", "Gelu", "HardSigmoid",
+    "HardSilu",
     "LeakyRelu", "Maximum", "Minimum", "Multiply", "Negative", "Relu", "Relu6", "Selu",
     "Sigmoid", "Silu", "Softplus", "Sqrt", "Square", "Subtract", "Tanh", "TrueDivide",
 )  # fmt: skip

@@ -134,6 +134,32 @@ class BlankPadding(OnSequences):
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
+class WithMask(OnSequences):
+    """Features that carry their mask along, as layers of Keras read it.
+
+    Call arguments:
+        inputs: `[(N, L, C), (N, L)]`, features and mask.
+
+    Returns:
+        `(N, L, C)`, zeros at padding, with the mask as its Keras mask.
+    """
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, inputs: Tensor) -> Tensor:
+        features, mask = inputs
+        return features * _column(mask, features)
+
+    def compute_mask(self, inputs: Tensor, previous_mask: Any = None) -> Tensor:
+        return ops.cast(inputs[1], "bool")
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return tuple(input_shape[0])
+
+
+@keras.saving.register_keras_serializable(package="kmtl")
 class MaskedPooling(OnSequences):
     """Pooling over the steps of a sequence that are there.
 
@@ -324,7 +350,11 @@ def mask_of(features: Tensor, make: LayerMaker) -> Tensor | None:
     """The mask of a sequence `(N, L, C)` from a trunk's blocks; None if it has none."""
     if len(features.shape) != 3 or not isinstance(make.masks, tuple):
         return None
-    fitting = [mask for mask in make.masks if mask.shape[1] == features.shape[1]]
+    fitting = [
+        mask
+        for mask in make.masks
+        if mask is not None and mask.shape[1] == features.shape[1]
+    ]
     return fitting[-1] if fitting else None
 
 

@@ -90,6 +90,56 @@ def test_refused_ids() -> None:
     built(encoder(), kmtl.inputs.Array((3,), scale=None))
 
 
+# -- padding ---------------------------------------------------------------------------
+
+
+def recurrent(*, pooled: bool = False) -> keras.Model:
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((None, 2))
+    x = layers.Dense(3, activation="tanh", name="first")(inputs)
+    x = layers.GRU(4, return_sequences=True, name="middle")(x)
+    x = layers.Dropout(0.1)(x)
+    if pooled:
+        x = layers.GlobalAveragePooling1D(name="last")(x)
+    else:
+        x = layers.Bidirectional(layers.GRU(5), name="last")(x)
+    return keras.Model(inputs, x)
+
+
+@pytest.mark.parametrize(
+    ("pooled", "sharing"), [(False, "hard"), (True, "cross_stitch")]
+)
+def test_padding_counts_for_nothing(pooled: bool, sharing: str, tmp_path) -> None:
+    random = np.random.default_rng(0)
+    rows = [random.normal(size=(n, 2)).astype("float32") for n in (7, 3, 5)]
+    net = FromKeras(recurrent(pooled=pooled), cuts=["first", "middle"])
+    tasks = [kmtl.Regression("a"), kmtl.Regression("b")]
+    found = []
+    for length in (7, 20):
+        kind = kmtl.inputs.Series(length=length).fit(rows)
+        model = kmtl.build(
+            backbone=net, inputs=kind, tasks=tasks, sharing=sharing, seed=0
+        )
+        x = kind.prepare(rows, "`x`")
+        found.append(ops.convert_to_numpy(model(x)["a"]))
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-6)
+    plain = model.to_keras()
+    np.testing.assert_allclose(plain(x)["a"], found[1], rtol=1e-4, atol=1e-6)
+    model.save(tmp_path / "net.keras")
+    loaded = keras.saving.load_model(tmp_path / "net.keras")
+    np.testing.assert_allclose(loaded(x)["a"], found[1], rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_that_takes_no_mask_is_warned_of(caplog) -> None:
+    rows = [np.ones((n, 2), "float32") * n for n in (7, 3, 5)]
+    inputs = keras.Input((None, 2))
+    x = layers.Conv1D(3, 2, padding="same", name="filters")(inputs)
+    net = keras.Model(inputs, layers.GRU(4)(x))
+    built(net, kmtl.inputs.Series().fit(rows))
+    (record,) = caplog.records
+    assert "'filters' takes no mask" in record.getMessage()
+
+
 # -- ranges ----------------------------------------------------------------------------
 
 

@@ -39,7 +39,7 @@ ROWWISE_LAYERS = (
     "GroupedConcatenate", "ToMembers", "MemberScale", "BagOfTokens", "Steps", "LogMel",
     "MelSpectrogram", "WaveFrames", "PaddingMask", "Masked", "MaskedPooling",
     "MaskWindows", "BlankPadding", "Positions", "Places", "Attention", "Recurrent",
-    "GRU", "GRUCell", "LSTM", "LSTMCell", "Bidirectional",
+    "GRU", "GRUCell", "LSTM", "LSTMCell", "Bidirectional", "WithMask",
 )  # fmt: skip
 
 #: Values of the variables that training changes: trainable, non-trainable, optimizer's.
