@@ -59,7 +59,8 @@ use it. `kmtl.inputs.Audio` and a `ConvNet1D` of {filters} filters, which leaves
 300 steps, all shared in the net for both; the tasks' defaults; Adam from {rate} down a
 cosine, batches of {batch_size}, {epochs} epochs, the last one. (Tries whose trunks kept
 all 300 steps had not learned to read in 12 epochs; the number of epochs was chosen by
-the training loss.) No run is chosen by its score.
+the training loss.) No run is chosen by its score. These nets were trained before
+`kmtl.CTC` left out the steps that pad shorter recordings.
 
 `error` of `digits`: edits per digit (the error rate of symbols), of `speaker`: 100 -
 accuracy, both in %. `gain`: how much lower it is than in a net of the task's own, seed
