@@ -9,7 +9,6 @@ import numpy as np
 
 from kmtl import _arrays
 from kmtl.data.arrays import input_array
-from kmtl.tasks import soft
 from kmtl.typing import Inputs, Shape
 
 if TYPE_CHECKING:
@@ -112,6 +111,8 @@ def joined_labels(
         int32 with the task's `missing` for classes, else floats with NaN. Where one set
         has vectors of shares, class numbers of others are one-hot.
     """
+    from kmtl.tasks import soft  # with Keras, which light functions of data do without
+
     given = [part for part in parts if part is not None]
     if any(soft.are_vectors(task, part.shape) for part in given):
         parts = [part if part is None else soft.vectors(task, part) for part in parts]
