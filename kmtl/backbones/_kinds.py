@@ -7,9 +7,6 @@ import keras
 from kmtl.backbones._graph import Graph
 from kmtl.inputs.base import Input
 
-#: Kinds of inputs whose prepared rows are the numbers of tokens.
-IDS = ("text", "tokens")
-
 
 def takes_ids(graph: Graph) -> bool:
     """Whether a model reads whole numbers: its input is of them, or is embedded."""
@@ -59,7 +56,7 @@ def check_kind(name: str, spec: Input, graph: Graph) -> None:
     kind = f"kmtl.inputs.{type(spec).__name__}"
     dtype = graph.input.dtype
     wanted = tuple(graph.input.shape[1:])
-    if spec.registered_name not in IDS:
+    if not spec.gives_ids:
         # Values that are not scaled may be whole.
         scaled = getattr(spec, "scale", "always") is not None
         if scaled and not keras.backend.is_float_dtype(dtype):

@@ -286,9 +286,7 @@ class FromKeras(Backbone):
         for name, spec in inputs.items():
             if spec.registered_name == "image":
                 self._check_scale(name, spec)
-            if len(inputs) == 1 and (
-                self.is_made or spec.registered_name in _kinds.IDS
-            ):
+            if len(inputs) == 1 and (self.is_made or spec.gives_ids):
                 net = self.for_shape(spec.shape)
                 if self.is_made or _kinds.takes_ids(net.graph):
                     _kinds.check_kind(name, spec, net.graph)
@@ -309,7 +307,7 @@ class FromKeras(Backbone):
             )
 
     def encodes(self, name: str, spec: Input) -> bool:
-        if spec.registered_name not in _kinds.IDS:
+        if not spec.gives_ids:
             return False
         return _kinds.takes_ids(self.for_shape(spec.shape).graph)
 
