@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from kmtl.tasks.regression import Regression
 
@@ -27,25 +27,3 @@ class AboutOne(Regression):
                 f"Received: units={self.units}"
             )
         super().__post_init__()
-        for metric in self.metrics:
-            if metric.custom:
-                raise ValueError(
-                    f"`metrics` of task '{self.name}' must be among "
-                    f"{list(self.METRICS)}: others know nothing of {self.known}. "
-                    f"Received: {metric.name!r}"
-                )
-
-    def _check_loss(self, loss: Any) -> Any:
-        if loss is not None and (
-            not isinstance(loss, str) or loss not in tuple(self.LOSSES)
-        ):
-            names = list(self.LOSSES)
-            if len(names) == 1:
-                rule = f"{names[0]!r}, which knows"
-            else:
-                rule = f"one of {names}, which know"
-            raise ValueError(
-                f"`loss` of task '{self.name}' must be {rule} {self.known}. "
-                f"Received: loss={loss!r}"
-            )
-        return super()._check_loss(loss)

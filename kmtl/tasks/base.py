@@ -109,6 +109,9 @@ class Task(_registry.Registrable):
     DEFAULT_METRICS: ClassVar[tuple[str, ...]] = ()
     #: Losses that take shares of the classes in the place of a label.
     SOFT_LOSSES: ClassVar[tuple[str, ...]] = ()
+    #: What losses and metrics must know that others than this kind's do not, the end of
+    #: a sentence such as "others know nothing of lists"; None where any will do.
+    known: ClassVar[str | None] = None
     #: Labels may have a class axis, as this one; None where they may not.
     vector_axis: ClassVar[int | None] = None
     #: What labels weigh depends on the loss, which is one alone then.
@@ -184,6 +187,7 @@ class Task(_registry.Registrable):
         else:
             put("loss", self._check_loss(self.loss))
         put("metrics", resolve_metrics(self, self.metrics or self.DEFAULT_METRICS))
+        self._check_metrics()
         put("missing", self._check_missing(self.missing))
         reversal = _checks.check_range("adversarial", self.adversarial, 0, MOST_WEIGHT)
         put("adversarial", reversal)
@@ -221,9 +225,26 @@ class Task(_registry.Registrable):
         """The metric that stands for the task in comparisons: the first one."""
         return self.metrics[0]
 
+    def _check_metrics(self) -> None:
+        custom = [metric.name for metric in self.metrics if metric.custom]
+        if self.known is not None and custom:
+            raise ValueError(
+                f"`metrics` of task '{self.name}' must be among {list(self.METRICS)}: "
+                f"others know nothing of {self.known}. Received: {custom[0]!r}"
+            )
+
     def _check_loss(self, loss: Any) -> Any:
         if loss is None:
             return next(iter(self.LOSSES))
+        if self.known is not None and not (
+            isinstance(loss, str) and loss in self.LOSSES
+        ):
+            names = list(self.LOSSES)
+            rule = f"one of {names}" if len(names) > 1 else repr(names[0])
+            raise ValueError(
+                f"`loss` of task '{self.name}' must be {rule}: others know nothing of "
+                f"{self.known}. Received: loss={loss!r}"
+            )
         if isinstance(loss, dict):
             loss = keras.saving.deserialize_keras_object(loss)
         if isinstance(loss, str):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -85,6 +85,7 @@ class Clustering(Task):
         ),
     }
     DEFAULT_METRICS = ("nmi", "clusters_used")
+    known = "clusters"
     on_common_scale = False
     rows_together = True
     whole_labels = True
@@ -100,21 +101,6 @@ class Clustering(Task):
         super().__post_init__()
         if self.labels is not None:
             raise ValueError(f"Clustering task '{self.name}' has no `labels`.")
-        for metric in self.metrics:
-            if metric.custom:
-                raise ValueError(
-                    f"`metrics` of task '{self.name}' must be among "
-                    f"{list(self.METRICS)}: others take clusters for classes. "
-                    f"Received: {metric.name!r}"
-                )
-
-    def _check_loss(self, loss: Any) -> Any:
-        if loss not in (None, "self_training"):
-            raise ValueError(
-                f"`loss` of task '{self.name}' must be 'self_training'. "
-                f"Received: loss={loss!r}"
-            )
-        return "self_training"
 
     @property
     def label_count(self) -> int:

@@ -107,6 +107,7 @@ class Detection(Task):
         "map50": (_average_precision((0.5,)), True),
     }
     DEFAULT_METRICS = ("map", "map50")
+    known = "objects"
     places_in_image = boxes_in_image = True
     decoded_parts = ("boxes", "scores", "classes", "count")
 
@@ -134,13 +135,6 @@ class Detection(Task):
                 f"`missing` of task '{self.name}' must be NaN: -1 as a class says that "
                 f"there is no object. Received: missing={self.missing!r}"
             )
-        for metric in self.metrics:
-            if metric.custom:
-                raise ValueError(
-                    f"`metrics` of task '{self.name}' must be among "
-                    f"{list(self.METRICS)}: others know nothing of objects. "
-                    f"Received: {metric.name!r}"
-                )
 
     def _check_loss(self, loss: Any) -> Any:
         if not isinstance(loss, str):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -84,6 +84,7 @@ class Embedding(Task):
         "recall5": (lambda task, name: metrics.RecallAtK(5, name=name), True),
     }
     DEFAULT_METRICS = ("recall1",)
+    known = "neighbours"
     on_common_scale = False
     rows_together = True
     whole_labels = True
@@ -108,21 +109,6 @@ class Embedding(Task):
             )
         if self.labels is not None:
             raise ValueError(f"Embedding task '{self.name}' has no `labels`.")
-        for metric in self.metrics:
-            if metric.custom:
-                raise ValueError(
-                    f"`metrics` of task '{self.name}' must be among "
-                    f"{list(self.METRICS)}: others know nothing of neighbours. "
-                    f"Received: {metric.name!r}"
-                )
-
-    def _check_loss(self, loss: Any) -> Any:
-        if loss is not None and not isinstance(loss, str):
-            raise ValueError(
-                f"`loss` of task '{self.name}' must be one of {list(self.LOSSES)}, "
-                f"which take the pairs of a batch. Received: loss={loss!r}"
-            )
-        return super()._check_loss(loss)
 
     @property
     def label_count(self) -> int:

@@ -98,9 +98,8 @@ class Forecast(Values):
             own = {name: self.METRICS[name] for name in ("smape", "mase")}
             put("METRICS", {**Quantile.METRICS, **own})
             put("DEFAULT_METRICS", Quantile.DEFAULT_METRICS)
+            put("known", Quantile.known)
         super().__post_init__()
-        for metric in self.metrics:
-            self._check_metric(metric.name, metric.custom)
 
     def _check_scale(self, scale: Any) -> tuple[float, ...]:
         found = tuple(
@@ -114,34 +113,21 @@ class Forecast(Values):
             )
         return found
 
-    def _check_metric(self, name: str, custom: bool) -> None:
-        if name == "mase" and self.scale is None:
+    def _check_metrics(self) -> None:
+        super()._check_metrics()
+        names = {metric.name for metric in self.metrics}
+        if "mase" in names and self.scale is None:
             raise ValueError(
                 f"Metric 'mase' of task '{self.name}' needs the naive forecast's "
                 "error: pass scale=kmtl.Forecast.naive_error(training_series). "
                 "Received: scale=None"
             )
-        if self.levels is None:
-            return
-        if custom:
+        of_median = sorted(names & {"mae", "smape", "mase"})
+        if of_median and self.levels is not None and 0.5 not in self.levels:
             raise ValueError(
-                f"`metrics` of task '{self.name}' with `levels` must be among "
-                f"{list(self.METRICS)}: others know nothing of levels. "
-                f"Received: {name!r}"
+                f"Metric '{of_median[0]}' of task '{self.name}' is that of the median: "
+                f"0.5 must be one of the levels. Received: levels={self.levels}"
             )
-        if name in ("mae", "smape", "mase") and 0.5 not in self.levels:
-            raise ValueError(
-                f"Metric '{name}' of task '{self.name}' is that of the median: 0.5 "
-                f"must be one of the levels. Received: levels={self.levels}"
-            )
-
-    def _check_loss(self, loss: Any) -> Any:
-        if self.levels is not None and loss not in (None, "pinball"):
-            raise ValueError(
-                f"`loss` of task '{self.name}' must be 'pinball', whose minimum "
-                f"quantiles are, with `levels`. Received: loss={loss!r}"
-            )
-        return super()._check_loss(loss)
 
     @staticmethod
     def naive_error(series: Tensor, season: int = 1) -> list[float]:

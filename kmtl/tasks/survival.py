@@ -70,6 +70,7 @@ class Survival(Task):
         ),
     }
     DEFAULT_METRICS = ("concordance",)
+    known = "censored times"
     on_common_scale = False
     rows_together = True
 
@@ -80,12 +81,6 @@ class Survival(Task):
         if self.labels is not None:
             raise ValueError(f"Survival task '{self.name}' has no `labels`.")
         for metric in self.metrics:
-            if metric.custom:
-                raise ValueError(
-                    f"`metrics` of task '{self.name}' must be among "
-                    f"{list(self.METRICS)}: others know nothing of censored times. "
-                    f"Received: {metric.name!r}"
-                )
             if metric.name == "integrated_brier" and len(self.edges or ()) < 2:
                 raise ValueError(
                     f"Metric 'integrated_brier' of task '{self.name}' is that of a "
@@ -143,14 +138,6 @@ class Survival(Task):
         levels = np.arange(1, intervals + 1) / intervals
         found = np.unique(np.quantile(times, levels, method="inverted_cdf"))
         return cls(name, edges=tuple(float(edge) for edge in found), **options)
-
-    def _check_loss(self, loss: Any) -> Any:
-        if loss not in (None, "likelihood"):
-            raise ValueError(
-                f"`loss` of task '{self.name}' must be 'likelihood', which knows "
-                f"censored times. Received: loss={loss!r}"
-            )
-        return "likelihood"
 
     @property
     def label_count(self) -> int:

@@ -245,7 +245,7 @@ def test_metrics_by_name_of_a_family() -> None:
             lambda: kmtl.Distribution("t", family="student_t", loss="crps"),
             "Task 't' has no 'crps'",
         ),
-        (lambda: kmtl.Distribution("t", loss="mse"), "which know spreads"),
+        (lambda: kmtl.Distribution("t", loss="mse"), "nothing of spreads"),
         (lambda: kmtl.Distribution("t", family="mixture", components=1), ">= 2"),
         (
             lambda: kmtl.Distribution("t", family="lognormal").check_labels([1.0, 0.0]),
