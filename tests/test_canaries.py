@@ -215,6 +215,29 @@ def test_the_graph_can_be_walked_from_its_outputs() -> None:
     assert shared.output is first  # public, of the first call only
 
 
+def test_masks_are_on_the_tensors() -> None:
+    """kmtl: `mask_on`, and what `_graph.py` reads of them."""
+    from kmtl._private.keras import mask_on, node_of
+
+    ids = keras.Input((None,), dtype="int32")
+    features = keras.layers.Embedding(5, 2, mask_zero=True)(ids)
+    node = node_of(mask_on(features))
+    assert type(node.operation).__name__ == "NotEqual"
+    assert node.arguments.args == (ids, 0)
+    steps = keras.layers.GRU(2, return_sequences=True)(features)
+    assert mask_on(steps) is mask_on(features)
+    assert node_of(steps).arguments.kwargs["mask"] is mask_on(features)
+    both = node_of(mask_on(keras.layers.Add()([features, steps])))
+    assert type(both.operation).__name__ == "LogicalOr"
+    values = keras.Input((None, 2))
+    node = node_of(mask_on(keras.layers.Masking(3.0)(values)))
+    assert (type(node.operation).__name__, node.operation.axis) == ("Any", [-1])
+    node = node_of(node.input_tensors[0])
+    assert type(node.operation).__name__ == "NotEqual"
+    assert node.arguments.args == (values, 3.0)
+    assert mask_on(values) is None
+
+
 def test_layers_inside_layers_are_found() -> None:
     """kmtl: `sublayers`; `model.layers` lists those at the top."""
     from kmtl._private.keras import sublayers

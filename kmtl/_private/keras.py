@@ -45,6 +45,11 @@ def producer(tensor: Tensor) -> Operation:
     return tensor._keras_history.operation
 
 
+def mask_on(tensor: Tensor) -> Tensor | None:
+    """The mask of padding that Keras takes along on a KerasTensor, if it has one."""
+    return getattr(tensor, "_keras_mask", None)
+
+
 def nodes_of(layer: Layer) -> list[Node]:
     """The calls of a layer, in the order in which they were made."""
     return list(getattr(layer, "_inbound_nodes", ()))

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 
 from kmtl import _checks
-from kmtl._private.keras import node_of
+from kmtl._private.keras import mask_on, node_of
 from kmtl.typing import Layer, Model, Node, Operation, Tensor, Variable
 
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """A tensor of the graph; 0 is the model's input."""
+    """A tensor of the graph; the first ones are the model's inputs."""
 
     number: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Padding:
+    """The mask of an input: where it is not one number.
+
+    Args:
+        input: Number of the input.
+        value: The number that is padding.
+    """
+
+    input: int
+    value: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +81,7 @@ def check_functional(model: Model) -> keras.Model:
 
     Raises:
         ValueError: for a model whose layers are called in code, or one that has several
-            inputs or outputs, saying what to give instead.
+            outputs, saying what to give instead.
     """
     functional = functional_class()
     if isinstance(model, keras.Sequential):
@@ -85,19 +98,13 @@ def check_functional(model: Model) -> keras.Model:
             "keras.applications. What a subclass computes in its `call` cannot be "
             f"parted into blocks. Received: {type(model).__name__} '{model.name}'"
         )
-    for what, tensors in (("inputs", model.inputs), ("outputs", model.outputs)):
-        if len(tensors) != 1:
-            advice = (
-                "take one of them with keras.Model(model.input, "
-                "model.get_layer(name).output)"
-                if what == "outputs"
-                else "give every input a trunk of its own (kmtl.backbones.Fusion)"
-            )
-            names = [tensor.name for tensor in tensors]
-            raise ValueError(
-                f"`model` must have one of its {what} only: {advice}. "
-                f"Received: model '{model.name}' with {len(tensors)} {what}, {names}"
-            )
+    if len(model.outputs) != 1:
+        names = [tensor.name for tensor in model.outputs]
+        raise ValueError(
+            "`model` must have one output: take one of them with "
+            "keras.Model(model.input, model.get_layer(name).output). "
+            f"Received: model '{model.name}' with {len(names)} outputs, {names}"
+        )
     return model
 
 
@@ -105,51 +112,66 @@ class Graph:
     """The steps of a functional model, nested models taken apart.
 
     Args:
-        model: A functional model or a `keras.Sequential`, with one input and output.
+        model: A functional model or a `keras.Sequential`, with one output.
+
+    The masks of padding that Keras takes along (of `Embedding(mask_zero=True)` and
+    `Masking`) are no part of the steps: `padding` says which tensor has which, so that
+    a cut need not hand them on.
     """
 
     def __init__(self, model: Model):
         model = check_functional(model)
-        self.input = model.inputs[0]
+        #: Name -> input; their numbers are their places.
+        self.inputs: dict[str, Tensor] = {t.name: t for t in model.inputs}
         self.steps: list[Step] = []
         #: Name of a layer -> the tensors that it gives, one per call.
         self.places: dict[str, list[int]] = {}
-        self._count = 0
+        #: Tensors that carry the mask of an input.
+        self.padding: dict[int, Padding] = {}
+        self._count = len(model.inputs) - 1
         self._channels: dict[int, int] = {}
-        self._ranks: dict[int, int] = {0: len(self.input.shape)}
-        known = {id(self.input): 0}
-        (self.output,) = self._read(model.outputs, known, "")
+        self._ranks = {i: len(t.shape) for i, t in enumerate(model.inputs)}
+        known = {id(tensor): i for i, tensor in enumerate(model.inputs)}
+        (self.output,) = self._read(model, known, "")
         self._maker = {
             number: i for i, step in enumerate(self.steps) for number in step.outputs
         }
         self._before = self._ancestors()
 
-    def _read(
-        self,
-        outputs: Sequence[Tensor],
-        known: dict[int, int],
-        prefix: str,
-    ) -> list[int]:
-        """Add the steps that make some tensors; returns the tensors' numbers."""
+    def number_of(self, name: str) -> int:
+        """Number of the input for one of this name; the only one has any name."""
+        return 0 if len(self.inputs) == 1 else [*self.inputs].index(name)
+
+    def input(self, name: str) -> Tensor:
+        """That input."""
+        return [*self.inputs.values()][self.number_of(name)]
+
+    def is_input(self, number: int) -> bool:
+        """Whether a tensor is one of the model's inputs."""
+        return number < len(self.inputs)
+
+    def _read(self, model: Model, known: dict[int, int], prefix: str) -> list[int]:
+        """Add the steps of a model; returns the numbers of its outputs."""
 
         def number(leaf: Any) -> Any:
             is_tensor = isinstance(leaf, keras.KerasTensor)
             return Value(known[id(leaf)]) if is_tensor else leaf
 
-        for node in _in_order(outputs, known):
+        inputs_of = {key: at for key, at in known.items() if self.is_input(at)}
+        for node in _in_order(model.outputs, known, inputs_of):
             name = prefix + node.operation.name
             args = keras.tree.map_structure(number, tuple(node.arguments.args))
             kwargs = {
                 key: keras.tree.map_structure(number, value)
-                for key, value in node.arguments.kwargs.items()
+                for key, value in _kwargs(node, inputs_of).items()
                 if value is not None and key != "training"  # `fit` says it anew
             }
-            inputs = tuple(known[id(tensor)] for tensor in node.input_tensors)
-            inner = _nested(node, kwargs)
+            inputs = tuple(known[id(tensor)] for tensor in _reads(node, inputs_of))
+            inner = _nested(node)
             if inner is not None:
                 begin = zip(inner.inputs, inputs, strict=True)
                 own = {id(tensor): at for tensor, at in begin}
-                made = self._read(inner.outputs, own, f"{name}_")
+                made = self._read(inner, own, f"{name}_")
             else:
                 made = [self._count + 1 + i for i in range(len(node.outputs))]
                 self._count += len(made)
@@ -158,10 +180,14 @@ class Graph:
                     self._ranks[at] = len(tensor.shape)
                 step = Step(node.operation, name, args, kwargs, inputs, tuple(made))
                 self.steps.append(step)
-            known.update(zip(map(id, node.outputs), made, strict=True))
+            for at, tensor in zip(made, node.outputs, strict=True):
+                known[id(tensor)] = at
+                carried = _padding(mask_on(tensor), inputs_of)
+                if carried is not None:
+                    self.padding[at] = carried
             if len(made) == 1:
                 self.places.setdefault(name, []).extend(made)
-        return [known[id(tensor)] for tensor in outputs]
+        return [known[id(tensor)] for tensor in model.outputs]
 
     def _ancestors(self) -> list[int]:
         """Per step, as bits, itself and the steps that it depends on."""
@@ -169,7 +195,7 @@ class Graph:
         for i, step in enumerate(self.steps):
             bits = 1 << i
             for number in step.inputs:
-                if number:
+                if not self.is_input(number):
                     bits |= found[self._maker[number]]
             found.append(bits)
         return found
@@ -207,7 +233,9 @@ class Graph:
             if before >> i & 1:
                 continue
             for read in step.inputs:
-                if read == 0 or (before >> self._maker[read] & 1 and read != number):
+                if self.is_input(read) or (
+                    before >> self._maker[read] & 1 and read != number
+                ):
                     return step
             if id(step.operation) in shared:
                 return step
@@ -217,7 +245,7 @@ class Graph:
         """The steps between cuts, which are in order."""
         found, done = [], 0
         for number in [*cuts, self.output]:
-            bits = self._before[self._maker[number]] if number else 0
+            bits = 0 if self.is_input(number) else self._before[self._maker[number]]
             piece = bits & ~done
             found.append([s for i, s in enumerate(self.steps) if piece >> i & 1])
             done |= bits
@@ -229,7 +257,7 @@ class Graph:
 
     def separators(self) -> list[int]:
         """All tensors that part the graph, in order, but the input and the output."""
-        if not self.output:
+        if self.is_input(self.output):
             return []
         through = self._before[self._maker[self.output]]
         found = []
@@ -248,7 +276,8 @@ class Graph:
         return not any(
             not before >> i & 1
             and any(
-                read == 0 or (read != number and before >> self._maker[read] & 1)
+                self.is_input(read)
+                or (read != number and before >> self._maker[read] & 1)
                 for read in step.inputs
             )
             for i, step in enumerate(self.steps)
@@ -267,18 +296,64 @@ class Graph:
         return self._ranks[number]
 
 
-def _nested(node: Node, kwargs: dict[str, Any]) -> keras.Model | None:
+def _padding(mask: Tensor | None, inputs: Mapping[int, int]) -> Padding | None:
+    """What a mask says of an input, if that is all it is made of.
+
+    Args:
+        mask: As `Embedding` and `Masking` make it.
+        inputs: Id of an input -> its number.
+    """
+    if mask is None:
+        return None
+    node, rank = node_of(mask), 2
+    if type(node.operation).__name__ == "LogicalOr":  # of what `Add` has added
+        found = {_padding(one, inputs) for one in node.input_tensors}
+        return found.pop() if len(found) == 1 else None
+    if type(node.operation).__name__ == "Any" and node.operation.axis in (-1, [-1]):
+        node, rank = node_of(node.input_tensors[0]), 3
+    if type(node.operation).__name__ != "NotEqual":
+        return None
+    read, value = node.arguments.args
+    known = inputs.get(id(read))
+    if known is None or not isinstance(value, (int, float)) or len(read.shape) != rank:
+        return None
+    return Padding(known, value)
+
+
+def _kwargs(node: Node, inputs: Mapping[int, int]) -> dict[str, Any]:
+    """What a node is called with by name, but for masks that Keras takes along."""
+    masks = map(mask_on, node.input_tensors)
+    carried = {id(mask) for mask in masks if _padding(mask, inputs) is not None}
+
+    def along(value: Any) -> bool:
+        leaves = [leaf for leaf in keras.tree.flatten(value) if leaf is not None]
+        return bool(leaves) and all(id(leaf) in carried for leaf in leaves)
+
+    return {k: v for k, v in node.arguments.kwargs.items() if not along(v)}
+
+
+def _reads(node: Node, inputs: Mapping[int, int]) -> list[Tensor]:
+    """The tensors that a node is called with, but for such masks."""
+    leaves = keras.tree.flatten((node.arguments.args, _kwargs(node, inputs)))
+    return [leaf for leaf in leaves if isinstance(leaf, keras.KerasTensor)]
+
+
+def _nested(node: Node) -> keras.Model | None:
     """The functional model that a node calls, if its layers can stand for it."""
     called: Layer = node.operation
     if isinstance(called, keras.Sequential):
         called = keras.Model(called.inputs, called.outputs)
-    if type(called) is not functional_class() or kwargs:
+    given = node.arguments.kwargs.items()
+    more = any(value is not None and key != "training" for key, value in given)
+    if type(called) is not functional_class() or more:
         return None
     fits = len(called.inputs) == len(node.input_tensors)
     return called if fits else None
 
 
-def _in_order(outputs: Sequence[Tensor], known: dict[int, int]) -> Iterator[Node]:
+def _in_order(
+    outputs: Sequence[Tensor], known: dict[int, int], inputs: dict[int, int]
+) -> Iterator[Node]:
     """The nodes that make some tensors from those known, each after what it reads."""
     seen: set[int] = set()
     stack: list[tuple[Node, bool]] = [
@@ -295,6 +370,6 @@ def _in_order(outputs: Sequence[Tensor], known: dict[int, int]) -> Iterator[Node
             stack.append((node, True))
             stack.extend(
                 (node_of(tensor), False)
-                for tensor in reversed(node.input_tensors)
+                for tensor in reversed(_reads(node, inputs))
                 if id(tensor) not in known
             )

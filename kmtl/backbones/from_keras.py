@@ -24,9 +24,11 @@ from kmtl.backbones._graph import Graph, Step, Value
 from kmtl.backbones.base import Backbone
 from kmtl.backbones.preprocessing import MODES, mode_of, preprocess
 from kmtl.inputs.base import Input
+from kmtl.inputs.source import InputSource
 from kmtl.layers.dropout import Dropout
 from kmtl.layers.maker import LayerMaker
-from kmtl.layers.sequences import WithMask
+from kmtl.layers.members import ToMembers
+from kmtl.layers.sequences import MaskedPooling, PaddingMask, WithMask
 from kmtl.typing import Config, Inputs, Shape, Tensor
 
 logger = logging.getLogger("kmtl")
@@ -41,6 +43,8 @@ NOISE = (
     keras.layers.GaussianDropout,
     keras.layers.GaussianNoise,
 )
+#: Give what block 0 reads as the model takes it.
+INPUTS = (keras.layers.InputLayer, InputSource, ToMembers)
 #: Rates in the configs of layers that drop something inside.
 DROPOUTS = ("dropout", "recurrent_dropout")
 
@@ -57,16 +61,19 @@ class FromKeras(Backbone):
     (`Rescaling`, `Normalization`, ...) is part of the first block, and so of exports.
 
     Args:
-        model: A functional `keras.Model` (or `keras.Sequential`) with one input and one
-            output, which the heads read: hand-made, of `keras.applications`, a backbone
-            of keras-hub. Or a function that makes one, such as
+        model: A functional `keras.Model` (or `keras.Sequential`) with one output, which
+            the heads read: hand-made, of `keras.applications`, a backbone of keras-hub.
+            One with several inputs takes the `inputs` of `kmtl.build` by the names of
+            its own. Or a function that makes one with one input, such as
             `keras.applications.MobileNetV2`, or that function's name: it is called with
             the `input_shape` of the net to build, and `include_top=False`.
         cuts: Names of the layers at which a block ends, in any order; all of the model
-            after a cut must depend on what is before by that layer's output alone. Of a
-            nested model, layers are called `<model>_<layer>`. `"auto"` cuts between the
-            sizes of the maps of a convolutional net, else between layers with weights.
-            `backbone.cut_names` tells where.
+            after a cut must depend on what is before by that layer's output alone (and
+            the mask of padding that Keras takes along from an `Embedding` or `Masking`
+            of the input, which goes beside): with several inputs, after they have met.
+            Of a nested model, layers are called `<model>_<layer>`. `"auto"` cuts
+            between the sizes of the maps of a convolutional net, else between layers
+            with weights. `backbone.cut_names` tells where.
         freeze: `"all"`, or the number of leading blocks that are not trained: nothing
             in them changes. Batch normalisation runs with its statistics and dropout is
             left out, so that heads learn from what they will see later. None trains
@@ -84,8 +91,8 @@ class FromKeras(Backbone):
         kernel_regularizer: In the place of the layers' own; None keeps them.
 
     Raises:
-        ValueError: for a subclassed model, several inputs or outputs, and cuts that are
-            no layers or do not part the model.
+        ValueError: for a subclassed model, several outputs, and cuts that are no layers
+            or do not part the model.
 
     Example:
 
@@ -173,6 +180,12 @@ class FromKeras(Backbone):
             )
         if self.preprocessing == "auto":
             object.__setattr__(self, "preprocessing", None)
+        if self.preprocessing is not None and len(self.graph.inputs) > 1:
+            raise ValueError(
+                "`preprocessing` is for a model with one input: make it a part of the "
+                f"model. Received: preprocessing={self.preprocessing!r} and a model "
+                f"with the inputs {', '.join(self.graph.inputs)}"
+            )
 
     # -- the model ---------------------------------------------------------------------
 
@@ -217,6 +230,12 @@ class FromKeras(Backbone):
             raise TypeError(
                 "`model` must be a functional keras.Model or a function that makes "
                 f"one. Received: a function that returned {type(model).__name__}"
+            )
+        if len(model.inputs) > 1:
+            raise ValueError(
+                "A function that makes a model must make one with one input: of "
+                "several inputs give the model itself. Received: a function that "
+                f"returned a model with {len(model.inputs)} inputs"
             )
         return model
 
@@ -263,32 +282,52 @@ class FromKeras(Backbone):
     @property
     def INPUT_RANKS(self) -> tuple[int, ...]:  # type: ignore[override]
         """Ranks of one input that the blocks accept."""
-        return (len(self.graph.input.shape) - 1,)
+        return tuple({len(t.shape) - 1: None for t in self.graph.inputs.values()})
+
+    def check_input_shapes(self, shapes: Mapping[str, tuple]) -> None:
+        if not self.is_made or len(self.graph.inputs) == 1:
+            return super().check_input_shapes(shapes)
+        _kinds.check_names(shapes, self.graph)
+        for name, shape in shapes.items():
+            self._check_shape(shape, self.graph.input(name), f" for input '{name}'")
+        return None
 
     def check_input_shape(self, input_shape: tuple) -> None:
         if not self.is_made:
             return self.for_shape(input_shape).check_input_shape(input_shape)
-        wanted = tuple(self.graph.input.shape[1:])
-        fits = len(wanted) == len(input_shape) and all(
+        if len(self.graph.inputs) > 1:
+            raise ValueError(
+                "`input_shape` is for a model with one input: build with `inputs`, a "
+                "dict of kmtl.inputs objects by the names of the model's inputs, "
+                f"{', '.join(self.graph.inputs)}. "
+                f"Received: input_shape={tuple(input_shape)}"
+            )
+        return self._check_shape(input_shape, self.graph.input(""), "")
+
+    def _check_shape(self, shape: tuple, own: Tensor, where: str) -> None:
+        wanted = tuple(own.shape[1:])
+        fits = len(wanted) == len(shape) and all(
             None in (size, given) or size == given
-            for size, given in zip(wanted, input_shape, strict=True)
+            for size, given in zip(wanted, shape, strict=True)
         )
         if not fits:
             raise ValueError(
                 "`input_shape` of backbone 'from_keras' must be that of its model, "
                 f"{wanted}; make the model with keras.Input of the shape that you "
                 "have (weights of convolutions fit any size). "
-                f"Received: input_shape={tuple(input_shape)}"
+                f"Received: input_shape={tuple(shape)}{where}"
             )
-        return None
 
     def for_inputs(self, inputs: Mapping[str, Input]) -> Backbone:
+        if self.is_made and inputs:
+            _kinds.check_names(inputs, self.graph)
+        several = self.is_made and len(self.graph.inputs) > 1
         for name, spec in inputs.items():
             if spec.registered_name == "image":
                 self._check_scale(name, spec)
-            if len(inputs) == 1 and (self.is_made or spec.gives_ids):
+            if several or (len(inputs) == 1 and (self.is_made or spec.gives_ids)):
                 net = self.for_shape(spec.shape)
-                if self.is_made or _kinds.takes_ids(net.graph):
+                if self.is_made or _kinds.takes_ids(net.graph, name):
                     _kinds.check_kind(name, spec, net.graph)
         return self
 
@@ -309,16 +348,24 @@ class FromKeras(Backbone):
     def encodes(self, name: str, spec: Input) -> bool:
         if not spec.gives_ids:
             return False
-        return _kinds.takes_ids(self.for_shape(spec.shape).graph)
+        return _kinds.takes_ids(self.for_shape(spec.shape).graph, name)
 
     def masks(self, inputs: Inputs, make: LayerMaker, given: Any = None) -> Any:
-        if given is None or not hasattr(inputs, "shape") or len(inputs.shape) != 3:
-            return ()  # of ids the model's Embedding knows
-        net = self.for_shape(inputs.shape[1:])
-        if _kinds.has_own_mask(net.graph):
-            return ()
-        masked, loses = _kinds.padded(net.graph)
-        if loses is not None:
+        several = isinstance(inputs, Mapping)
+        net = self if several else self.for_shape(inputs.shape[1:])
+        graph = net.graph
+        named: Any = inputs if several else dict.fromkeys(graph.inputs, inputs)
+        told = given if isinstance(given, Mapping) else dict.fromkeys(named, given)
+        #: Of the tensors of the graph that are padded.
+        found: dict[int, Tensor] = {}
+        for number, name in enumerate(graph.inputs):
+            x, mask = named[name], told.get(name)
+            if mask is None or len(x.shape) != 3 or _kinds.has_own_mask(graph, number):
+                continue  # of ids the model's Embedding knows
+            padded, loses = _kinds.padded(graph, number)
+            if loses is None:
+                found |= dict.fromkeys(padded, mask)
+                continue
             logger.warning(
                 "The model of backbone 'from_keras' computes padding as steps, for its "
                 "'%s' takes no mask: predictions depend on how far rows are padded. "
@@ -326,29 +373,63 @@ class FromKeras(Backbone):
                 "(recurrent ones, attention, GlobalAveragePooling1D), or a net of "
                 "kmtl.backbones.", loses,
             )  # fmt: skip
+        reads = [*net._ends, graph.output]
+        own = {graph.padding[n] for n in reads if n in graph.padding}
+        made = {
+            padding: make.part(f"padding{i + 1}").layer(
+                PaddingMask, "mask", padding=padding.value
+            )([*named.values()][padding.input])
+            for i, padding in enumerate(sorted(own, key=dataclasses.astuple))
+        }
+        found |= {n: made[graph.padding[n]] for n in reads if n in graph.padding}
+        if not found:
             return ()
-        reads = [0, *net._ends, net.graph.output]
-        # None where a block reads no sequence any more.
-        graph = net.graph
-        sequences = [n in masked and graph.rank(n) == 3 for n in reads]
-        return tuple(given if sequence else None for sequence in sequences)
+        first = {name: found.get(i) for i, name in enumerate(graph.inputs)}
+        return (first if several else found.get(0), *map(found.get, reads))
+
+    def gate_input(self, features: Inputs, make: LayerMaker) -> Tensor:
+        if isinstance(features, Mapping):
+            raise ValueError(
+                "A gate reads what the experts read, and the model of backbone "
+                "'from_keras' has several inputs: give the sharing scheme a `depth` of "
+                "1 or more, so that experts begin behind the first cut. "
+                f"Received: depth=0 for the inputs {', '.join(features)}"
+            )
+        mask, found = make.masks[0] if make.masks else None, None
+        if isinstance(producer(features), INPUTS):
+            found = _kinds.embedding(self.for_shape(features.shape[1:]).graph)
+        if found is not None:  # the numbers of ids say nothing
+            if found.mask_zero:
+                mask = make.layer(PaddingMask, "padding_mask")(features)
+            own = {"values": self.weights is not None, "mask_zero": False}
+            features = make.copy(found, "embedding", **own)(features)
+            make.fill()
+        if len(features.shape) != 3 or (mask is None and found is None):
+            return features
+        read = features if mask is None else [features, mask]
+        return make.layer(MaskedPooling, "pool")(read)
 
     # -- blocks ------------------------------------------------------------------------
 
-    def block(self, index: int, features: Tensor, make: LayerMaker) -> Tensor:
+    def block(self, index: int, features: Inputs, make: LayerMaker) -> Tensor:
         if not self.is_made:  # as an encoder of a fusion
             net = self._some if index else self.for_shape(features.shape[1:])
             return net.block(index, features, make)
         # Anew in every block: what schemes put between blocks takes no mask.
-        mask = make.masks[index] if make.masks else None
-        if mask is not None:
-            features = make.layer(WithMask, "mask")([features, mask])
-        if index == 0:
-            features = preprocess(self.preprocessing, features, make)
+        masks = make.masks[index] if make.masks else None
+        if isinstance(features, Mapping):
+            masks = masks or {}
+            values = {
+                i: _with_mask(features[name], masks.get(name), make.part(name))
+                for i, name in enumerate(self.graph.inputs)
+            }
+        else:
+            features = _with_mask(features, masks, make)
+            if index == 0:
+                features = preprocess(self.preprocessing, features, make)
+            values = {self._ends[index - 1] if index else 0: features}
         frozen = index < self.frozen_blocks
-        begin = self._ends[index - 1] if index else 0
         ends = [*self._ends, self.graph.output]
-        values = {begin: features}
 
         def current(leaf: Any) -> Any:
             return values[leaf.number] if isinstance(leaf, Value) else leaf
@@ -412,6 +493,13 @@ class FromKeras(Backbone):
 
     def __deepcopy__(self, memo: dict) -> FromKeras:
         return self  # nothing of it changes, and a model is not copied lightly
+
+
+def _with_mask(features: Tensor, mask: Tensor | None, make: LayerMaker) -> Tensor:
+    """Features as layers of Keras read them that know of padding."""
+    if mask is None:
+        return features
+    return make.layer(WithMask, "mask")([features, mask])
 
 
 def _still(config: Mapping[str, Any]) -> Config:

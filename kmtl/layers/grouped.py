@@ -105,6 +105,7 @@ class GroupedDense(_Grouped):
         **kwargs: Any,
     ):
         super().__init__(copies, **kwargs)
+        self.supports_masking = True  # of Keras, which it hands on
         self.units = _checks.check_int("units", units, 1)
         self.use_bias = bool(use_bias)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
@@ -230,6 +231,7 @@ class GroupedLayerNormalization(_Grouped):
 
     def __init__(self, copies: int, epsilon: float = 1e-3, **kwargs: Any):
         super().__init__(copies, **kwargs)
+        self.supports_masking = True
         self.epsilon = _checks.check_range("epsilon", epsilon, 0, 1)
 
     def build(self, input_shape: Shape) -> None:
@@ -299,6 +301,9 @@ class GroupedConcatenate(_Grouped):
 
     def call(self, inputs: Sequence[Tensor]) -> Tensor:
         return _concatenate(inputs, self.copies)
+
+    def compute_mask(self, inputs: Sequence[Tensor], previous_mask: Any) -> Any:
+        return next((mask for mask in previous_mask or () if mask is not None), None)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         widths = [shape[-1] for shape in input_shape]

@@ -99,6 +99,7 @@ class MemberScale(_OfMembers):
         self, members: int, scale_initializer: Initializer = "ones", **kwargs: Any
     ):
         super().__init__(members, **kwargs)
+        self.supports_masking = True  # of Keras, which it hands on
         self.scale_initializer = keras.initializers.get(scale_initializer)
 
     def build(self, input_shape: Shape) -> None:

@@ -141,7 +141,7 @@ class WithMask(OnSequences):
         inputs: `[(N, L, C), (N, L)]`, features and mask.
 
     Returns:
-        `(N, L, C)`, zeros at padding, with the mask as its Keras mask.
+        The features, with the mask as their Keras mask.
     """
 
     def __init__(self, **kwargs: Any):
@@ -149,8 +149,7 @@ class WithMask(OnSequences):
         self.supports_masking = True
 
     def call(self, inputs: Tensor) -> Tensor:
-        features, mask = inputs
-        return features * _column(mask, features)
+        return ops.copy(inputs[0])  # the features themselves stay without
 
     def compute_mask(self, inputs: Tensor, previous_mask: Any = None) -> Tensor:
         return ops.cast(inputs[1], "bool")
@@ -353,7 +352,7 @@ def mask_of(features: Tensor, make: LayerMaker) -> Tensor | None:
     fitting = [
         mask
         for mask in make.masks
-        if mask is not None and mask.shape[1] == features.shape[1]
+        if hasattr(mask, "shape") and mask.shape[1] == features.shape[1]
     ]
     return fitting[-1] if fitting else None
 

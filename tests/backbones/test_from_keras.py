@@ -362,7 +362,6 @@ def functional(outputs: int = 1, inputs: int = 1, skip: bool = False) -> keras.M
             r"'sum' comes after 'second' and reads.*cuts at \['first', 'sum'\]",
         ),
         (lambda: FromKeras(functional(outputs=2)), "with 2 outputs"),
-        (lambda: FromKeras(functional(inputs=2)), "Fusion"),
         (lambda: FromKeras(Subclassed()), "functional Keras model.*Subclassed"),
         (lambda: FromKeras(keras.Sequential()), "begin it with keras.Input"),
         (lambda: FromKeras("MobileNetV9"), "Did you mean 'MobileNetV2'"),
