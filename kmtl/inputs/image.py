@@ -52,9 +52,9 @@ class Image(Input):
             training photos' mean and standard deviation: must be fitted), or None
             (as they are).
         served: What a SavedModel takes: `"pixels"`, an array of photos of any one size,
-            or `"bytes"`, image files as strings (JPEG, PNG, GIF, BMP). A SavedModel
-            takes files as their pixels lie: it does not know of EXIF orientation, by
-            which `predict` turns files, so give it upright ones.
+            or `"bytes"`, image files as strings (JPEG, PNG, GIF, BMP of 8 bits and
+            more). A SavedModel knows of the EXIF orientation of JPEG files alone:
+            other kinds must be upright.
         statistics: What `fit` has found.
 
     Example:
@@ -272,27 +272,16 @@ class Image(Input):
     def serve(self, tensors: Mapping[str, Tensor]) -> Tensor:
         import tensorflow as tf
 
+        from kmtl.inputs.served_image import pixels_of
+
         (tensor,) = tensors.values()
         if self.served == "pixels":
             return self._served(tensor)
         return tf.map_fn(
-            lambda file: self._served(self._file_pixels(file)[None])[0],
+            lambda file: self._served(pixels_of(file, self.channels)[None])[0],
             tensor,
             fn_output_signature=tf.TensorSpec(self.shape, self.dtype),
         )
-
-    def _file_pixels(self, file: Tensor) -> Tensor:
-        """The pixels of a file, in TensorFlow's operations."""
-        import tensorflow as tf
-
-        def any_kind() -> Tensor:
-            return tf.io.decode_image(file, self.channels, expand_animations=False)
-
-        def jpeg() -> Tensor:  # as Pillow does; by default it is a few levels off
-            method = "INTEGER_ACCURATE"
-            return tf.io.decode_jpeg(file, self.channels, dct_method=method)
-
-        return tf.cond(tf.io.is_jpeg(file), jpeg, any_kind)
 
     def _served(self, pixels: Tensor) -> Tensor:
         """Pixels of any size as the model takes them, in TensorFlow's operations."""

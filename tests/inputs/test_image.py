@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -209,13 +210,63 @@ def test_served_photos_of_another_size(served: str) -> None:
     assert (difference != 0).mean() < 0.1
 
 
+def served_files() -> dict[str, bytes]:
+    """Square photos in many kinds of files."""
+    colours = Pillow.fromarray(RNG.integers(0, 256, (16, 16, 3), dtype="uint8"))
+    smooth = Pillow.fromarray(PHOTOS[0]).resize((16, 16), Pillow.Resampling.BICUBIC)
+    grey = smooth.convert("L")
+    deep = Pillow.fromarray((np.asarray(grey).astype("uint16") << 8) | 200)
+    clear = Pillow.merge("RGBA", [*colours.split(), grey])
+    photos = {
+        "bmp": [colours, grey, colours.convert("P"), clear],
+        "gif": [grey, colours.convert("P")],
+        "jpeg": [smooth, grey, smooth.convert("CMYK")],
+        "png": [colours, grey, deep, clear, grey.convert("LA"), grey.convert("1")],
+    }
+    files = {}
+    for kind, given in photos.items():
+        for photo in given:
+            file = io.BytesIO()
+            photo.save(file, kind)
+            files[f"{kind} {photo.mode}"] = file.getvalue()
+    for orientation in range(1, 9):
+        exif = Pillow.Exif()
+        exif[0x010F], exif[0x0112] = "maker", orientation
+        file = io.BytesIO()
+        smooth.save(file, "jpeg", exif=exif)
+        files[f"turned {orientation}"] = file.getvalue()
+    # A part before the EXIF, the EXIF of the other order of bytes, and a broken one.
+    turned = files["turned 6"]
+    files["second part"] = turned[:2] + b"\xff\xe0\x00\x06abcd" + turned[2:]
+    entry = struct.pack("<HHHIHH", 1, 0x0112, 3, 1, 6, 0)
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + entry + b"\0\0\0\0"
+    part = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+    plain = files["jpeg RGB"]
+    files["little"] = plain[:2] + part + plain[2:]
+    files["broken"] = turned.replace(b"MM\0*\0\0\0\x08", b"MM\0*\x7f\xff\0\x08")
+    return files
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 @pytest.mark.parametrize("channels", [1, 3])
 def test_served_files_have_the_pixels_of_prediction(channels: int) -> None:
     tf = pytest.importorskip("tensorflow")
-    spec = Image((24, 32, channels), served="bytes")
-    smooth = Pillow.fromarray(PHOTOS[0]).resize((32, 24), Pillow.Resampling.BICUBIC)
-    pixels = np.asarray(smooth)[..., :channels].squeeze()
-    kinds = ["jpeg", "png", *["bmp"] * (channels == 3)]  # TensorFlow's are coloured
-    files = [file_of(pixels, kind) for kind in kinds]
-    found = tf.function(spec.serve)({"x": tf.constant(files)}).numpy()
-    np.testing.assert_array_equal(found, spec.prepare(files, "`x`"))
+    spec = Image((16, 16, channels), served="bytes")
+    files = served_files()
+    found = tf.function(spec.serve)({"x": tf.constant([*files.values()])}).numpy()
+    expected = spec.prepare([*files.values()], "`x`")
+    wrong = [
+        name
+        for name, one, other in zip(files, found, expected, strict=True)
+        if not np.array_equal(one, other)
+    ]
+    assert not wrong
+    assert not np.array_equal(expected[[*files].index("turned 6")], expected[0])
+
+
+def test_served_files_of_other_kinds_are_refused() -> None:
+    tf = pytest.importorskip("tensorflow")
+    spec = Image((16, 16, 1), served="bytes")
+    for photo, kind in ((PHOTOS[0], "tiff"), (PHOTOS[0, ..., 0] > 99, "bmp")):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            tf.function(spec.serve)({"x": tf.constant([file_of(photo, kind)])})
