@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
@@ -73,20 +72,18 @@ def evaluate(
 def _answers_only(
     model: MultiTaskModel, given: dict[str, np.ndarray]
 ) -> MultiTaskModel:
-    """A model whose inputs are its answers."""
+    """A model whose inputs are its answers, and whose losses are as the other's."""
     inputs = {
         name: keras.Input(value.shape[1:], name=name) for name, value in given.items()
     }
     outputs = {}
     for task in model.tasks:
         name = f"{task.name}_answer"
-        changes: dict[str, Any] = {}
-        if task.transform is not None:
-            changes["transform"] = None
-        if task.target_is_input:  # its labels have the shape of its answers
-            changes["input"] = name
-        plain = task.replace(**changes) if changes else task
-        outputs[task.name] = TaskOutput(plain)(inputs[name])
+        # If the input is the target, its labels have the shape of its answers.
+        own = task.replace(input=name) if task.target_is_input else task
+        end = TaskOutput(own, in_unit=task.transform is not None)
+        outputs[task.name] = end(inputs[name])
+        end.set_weights(model.task_outputs[task.name].get_weights())
     return MultiTaskModel(inputs, outputs, name="out_of_bag")
 
 

@@ -96,6 +96,11 @@ def test_out_of_bag_rows_are_judged_by_those_who_have_not_seen_them(bagged) -> N
     wanted = np.abs(means - Y["size"][here]).mean()
     np.testing.assert_allclose(bagged.out_of_bag["size"].score, wanted, rtol=1e-4)
     assert bagged.out_of_bag["size"].labels == here.sum()
+    # In the scale that members learn in, as every other evaluation's.
+    scaled = (means - Y["size"][here]) / np.nanstd(Y["size"])
+    np.testing.assert_allclose(
+        bagged.out_of_bag["size"].loss, np.mean(scaled**2), rtol=1e-4
+    )
     everything = [np.arange(len(X))] * 2
     assert out_of_bag.evaluate(bagged.members, everything, (X, Y)) is None
 
