@@ -81,7 +81,7 @@ def curves(
             if key in logs:
                 epochs = range(1, len(logs[key]) + 1)
                 ax.plot(epochs, logs[key], style, color=f"C{i % 10}", label=key)
-    suffixes = {name.rpartition("_")[2] for name in names}
+    suffixes = {metric or task.score.name for task in tasks or ()} or {"loss"}
     ax.set(xlabel="epoch", ylabel=suffixes.pop() if len(suffixes) == 1 else "score")
     ax.legend()
     return ax

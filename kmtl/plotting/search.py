@@ -35,7 +35,8 @@ def parallel_coordinates(
         hyperparameters: Names of those to draw. None: all that vary.
 
     Returns:
-        The Axes. The lines are drawn from the worst trial to the best.
+        The Axes. The lines are drawn from the worst trial to the best, those that break
+        a constraint before the others.
     """
     from matplotlib import colormaps
 
@@ -46,6 +47,7 @@ def parallel_coordinates(
     names = _chosen(rows, names, hyperparameters)
     ax = axes_or_new(ax, width=max(6.4, 1.2 * (len(names) + 1)))
     rows = rows.sort_values(metric, ascending=_direction(table, metric) == "max")
+    rows = rows.iloc[np.argsort(_kept(rows), kind="stable")]
     scales = [_Scale(rows[name]) for name in [*names, metric]]
     heights = [scale.heights() for scale in scales]
     shades = colormaps[COLORS](np.linspace(0, 1, max(len(rows), 1)))
@@ -187,8 +189,7 @@ def pareto(
     y = goals[1] if y is None else y
     x, _, rows = completed(table, x)
     y, _, rows = completed(table.loc[rows.index], y)
-    if "feasible" in rows:
-        rows = rows[rows["feasible"].fillna(True).astype(bool)]
+    rows = rows[_kept(rows)]
     ways = (_direction(table, x), _direction(table, y))
     front = ParetoFront((x, y), ways, rows[[x, y]].to_numpy(), tuple(rows.index))
     ax = axes_or_new(ax)
@@ -285,7 +286,8 @@ def depth_weight(
 
     Returns:
         The Axes. Cells without a trial are empty; each cell says its value and its
-        number of trials. The best trial's is framed.
+        number of trials, without those that break a constraint. The best trial's is
+        framed.
     """
     from matplotlib.patches import Rectangle
 
@@ -305,6 +307,7 @@ def depth_weight(
         raise ValueError(_checks.unknown_name("weight", weight, weights))
     _checks.check_int("bins", bins, 1)
     rows = rows[rows["sharing_depth"].notna() & rows[weight].notna()]
+    rows = rows[_kept(rows)]
     depths = sorted(rows["sharing_depth"].unique())
     places, labels = _binned(rows[weight].to_numpy("float64"), bins)
     choose = np.max if _direction(table, metric) == "max" else np.min
@@ -396,11 +399,20 @@ def _direction(table: pandas.DataFrame, metric: str) -> str:
 
 
 def _best(table: pandas.DataFrame, rows: pandas.DataFrame, metric: str) -> Any:
-    """Label of the row with the best value."""
+    """Label of the row with the best value, of those that keep to the constraints."""
     if not len(rows):
         return None
+    kept = _kept(rows)
+    rows = rows[kept] if kept.any() else rows
     highest = _direction(table, metric) == "max"
     return rows[metric].idxmax() if highest else rows[metric].idxmin()
+
+
+def _kept(rows: pandas.DataFrame) -> np.ndarray:
+    """Which trials break no constraint."""
+    if "feasible" not in rows:
+        return np.ones(len(rows), bool)
+    return rows["feasible"].fillna(True).to_numpy(bool)
 
 
 def _is_logarithmic(column: pandas.Series) -> bool:

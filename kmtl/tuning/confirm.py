@@ -55,9 +55,9 @@ class Confirmation:
     Args:
         winner: Name of the best trial, by the means over the fresh seeds.
         hyperparameters: The winner's `keras_tuner.HyperParameters`.
-        summary: DataFrame, one row per trial, the best first: `search_rank`,
-            `search_score`, `seeds`, and each log's mean and, as `<log>_std`, its
-            standard deviation over the seeds.
+        summary: DataFrame, one row per trial, the best first: `search_rank` and
+            `search_score` (`rank` and `score` of `results()`), `seeds`, and each log's
+            mean and, as `<log>_std`, its standard deviation over the seeds.
         runs: DataFrame, one row per training: `trial`, `seed`, and the logs at the
             epoch that counts.
     """
@@ -267,12 +267,13 @@ def _summarised(
             "Every training of the best trials diverged on fresh seeds: the log says "
             "at which step. Lower the learning rates of the space, or clip gradients."
         )
+    scores = tuner.oracle.objective.scores(list(tuner.oracle.trials.values()))
     lines = {}
     for place, trial in enumerate(chosen, 1):
         own = runs[runs["trial"] == trial.trial_id]
         line: dict[str, Any] = {
             "search_rank": place,
-            "search_score": trial.score,
+            "search_score": scores[trial.trial_id],
             "seeds": len(own),
         }
         for name in names:

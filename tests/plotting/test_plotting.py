@@ -51,6 +51,8 @@ def test_curves_draw_scores_of_given_tasks_on_given_axes() -> None:
     axes = plt.subplots()[1]
     assert curves(HISTORY, [kmtl.Classification("kind", classes=2)], axes) is axes
     assert set(drawn(axes)) == {"kind_accuracy", "val_kind_accuracy"}
+    task = kmtl.Classification("kind", classes=2, metrics=("macro_f1",))
+    assert curves({"kind_macro_f1": [0.5]}, [task]).get_ylabel() == "macro_f1"
 
 
 def test_curves_refuse_what_the_history_lacks() -> None:

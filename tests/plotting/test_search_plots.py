@@ -95,6 +95,23 @@ def test_importance_of_what_does_not_always_count() -> None:
         importance(table(7))
 
 
+def test_the_best_trial_keeps_to_the_constraints() -> None:
+    made = table(
+        3,
+        sharing_depth=[0, 1, 2],
+        val_kind_accuracy=[0.6, 0.9, 0.8],
+        val_size_mae=[0.3, 0.2, 0.4],
+        feasible=pandas.array([True, False, True], dtype="boolean"),
+    )
+    ax = parallel_coordinates(made)
+    assert ax.get_title() == "3 trials, trial 2 is the best"
+    assert [line.get_label() for line in ax.get_lines()][:3] == ["1", "0", "2"]
+    assert depth_weight(made).get_title().endswith("framed: trial 2")
+    axes = hyperparameters(made)
+    assert points(axes[0, 0], 1) == [(2, 0.8)]
+    assert points(axes[1, 0], 1) == [(0, 0.3)]
+
+
 def test_parallel_coordinates_are_scaled_per_column() -> None:
     made = table(
         3,

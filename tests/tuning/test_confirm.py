@@ -82,6 +82,19 @@ def batches(x: Any, y: Any) -> Any:
 
 
 @quick
+def test_search_scores_of_trials_that_break_a_constraint(tmp_path: Path) -> None:
+    goals = ["val_kind_accuracy", "val_size_mae <= 0.1"]
+    tuner = run(make_tuner(tmp_path, objective=goals, max_trials=3))
+    x, y = data()
+    found = tuner.confirm(x, y, validation_data=(x, y), num_trials=3, seeds=1)
+    table = tuner.results().loc[found.summary.index]
+    assert not table["feasible"].all()
+    scores = found.summary["search_score"]
+    assert scores.tolist() == pytest.approx(table["score"].tolist())
+    assert scores.tolist() == pytest.approx(table["val_kind_accuracy"].tolist())
+
+
+@quick
 @pytest.mark.parametrize("form", [lambda x, y: kmtl.data.Split(x, y, TASKS), batches])
 def test_another_setting_is_confirmed_anew(tmp_path: Path, form: Any) -> None:
     """What was trained is taken again for the same data and arguments alone."""
