@@ -10,7 +10,7 @@ import keras
 from kmtl import _checks
 from kmtl.export.serving import input_names
 from kmtl.inputs.source import InputSource
-from kmtl.layers.average import SPACES, AverageOutputs
+from kmtl.layers.average import MEMBER, SPACES, AverageOutputs
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_same_meaning
 from kmtl.tasks.output import TaskOutput
@@ -35,9 +35,10 @@ def average(
 
     Classes are averaged as probabilities, values in the labels' unit, into which each
     member's transform leads. The mean's losses are as the first model's: in the scale
-    that it has learned in, with its weights of classes. The result is a model as any
-    other: it evaluates, saves, loads and exports as one SavedModel with an output per
-    task. It shares the members' layers; training it trains them.
+    that it has learned in, with its weights of classes; what regularisers add is the
+    mean of the members' penalties. The result is a model as any other: it evaluates,
+    saves, loads and exports as one SavedModel with an output per task. It shares the
+    members' layers; training it trains them.
 
     Args:
         models: Models of kmtl with the same tasks and inputs. (Their weights, and their
@@ -81,7 +82,7 @@ def average(
             else model.output[task]
             for task, layer in model.task_outputs.items()
         }
-        member = keras.Model(model.input, ends, name=f"member{number}")
+        member = keras.Model(model.input, ends, name=f"{MEMBER}{number}")
         answers.append(member(tensors))
     outputs = {}
     for task in first.tasks:

@@ -15,6 +15,8 @@ from kmtl.typing import Config, Shape, Tensor
 SPACES = ("linear", "sigmoid", "softmax")
 #: In the place of a share of 0, whose logarithm is infinite.
 NOTHING = 1e-30
+#: How the models inside of a mean are called, and numbered from 1.
+MEMBER = "member"
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -88,6 +90,26 @@ class AverageOutputs(keras.layers.Layer):
         if self.built:
             shares = tuple(float(s) for s in ops.convert_to_numpy(self.shares.value))
         return {**super().get_config(), "shares": list(shares), "space": self.space}
+
+
+def added_losses(model: keras.Model) -> list[Tensor]:
+    """What regularisers and layers of a model add to its loss.
+
+    Of a mean of models the members' parts count by their shares (of several tasks the
+    means): their sum would grow with the number of members, and no mean could be
+    compared with one of them.
+    """
+    layers = {layer.name: layer for layer in model.layers}
+    means = [layer for layer in model.layers if isinstance(layer, AverageOutputs)]
+    names = [f"{MEMBER}{i + 1}" for i in range(len(means[0]._given))] if means else []
+    if not names or any(name not in layers for name in names):
+        return list(model.losses)
+    shares = sum(layer.shares * 1.0 for layer in means) / len(means)
+    return [
+        shares[i] * ops.sum(ops.cast(part, "float32"))
+        for i, name in enumerate(names)
+        for part in added_losses(layers[name])
+    ]
 
 
 def _averaged(inputs: Sequence[Tensor], shares: Any, space: str) -> Tensor:

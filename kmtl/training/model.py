@@ -817,9 +817,11 @@ class MultiTaskModel(TaskAccess):
         Returns:
             A list of numbers, which `metrics_names` names, or with `return_dict=True` a
             dict. The loss and metrics of a task without any label are NaN, and add
-            nothing to `loss`. Metrics that rows make up together, such as a recall
-            among the nearest rows, are those of all rows, for which the data are read
-            twice; of a generator, and on several devices, the mean over batches.
+            nothing to `loss`, which is what the weighting makes of the losses of all
+            rows, however they are batched. Metrics that rows make up together, such as
+            a recall among the nearest rows, are those of all rows, for which the data
+            are read twice; of a generator, and on several devices, the mean over
+            batches.
         """
         self._require_compile("evaluate")
         if not kwargs.get(CACHED_EVALUATION):
@@ -843,6 +845,9 @@ class MultiTaskModel(TaskAccess):
                 **kwargs,
             )
         check_guards(self, "of the evaluation")
+        loss = total_loss.of_all(self)
+        if loss is not None:
+            logs["loss"] = float(keras.ops.convert_to_numpy(loss))
         given = (x, y, sample_weight, batch_size, kwargs.get("steps"))
         logs.update(all_rows.of_all_rows(self, *given))
         return self._in_order(logs, return_dict)

@@ -9,9 +9,11 @@ import keras
 from keras import ops
 
 from kmtl import losses
+from kmtl.layers import average
 from kmtl.layers.beside import Beside, WithBeside
 from kmtl.layers.deep_supervision import DeepSupervision
 from kmtl.losses.masked import all_replicas_sum, replica_count
+from kmtl.tasks.base import Task
 from kmtl.tasks.checks import label_dict
 from kmtl.training import alike, packed
 from kmtl.training.labels import apply_sample_weight, clean_labels, loss_targets, named
@@ -142,9 +144,8 @@ def task_losses(
         share, count = losses.masked_mean(
             values + extra if name in kept else values, weights
         )
-        # Some kinds mark missing labels in what they clean: no number of the data.
-        clean = ops.where(mask > 0, labels, ops.zeros_like(labels))
-        single[name] = _Losses(own, share, count, deep, clean, there)
+        known = _known(task, labels, mask)
+        single[name] = _Losses(own, share, count, deep, known, there)
 
     def of_all(field: str) -> Tensor:
         alone = {name: getattr(found, field) for name, found in single.items()}
@@ -190,7 +191,7 @@ def task_losses(
 class _Losses(NamedTuple):
     """What came of one task, each a scalar, or of a group, `(G,)`; see `Batch`.
 
-    `labels` are the clean ones, and `there` 1 for those with weight.
+    `labels` are those of `_known`, and `there` 1 for those with weight.
     """
 
     sum: Tensor
@@ -230,8 +231,17 @@ def _folded_losses(model: Model, group: alike.Folded) -> _Losses:
     values, weights = group.by_task(values), group.by_task(weights)
     share, count = losses.masked_mean(values, weights, axis=1)
     total = ops.sum(values * weights, axis=1)
-    clean = ops.where(group.mask > 0, group.labels, ops.zeros_like(group.labels))
-    return _Losses(total, share, count, ops.zeros_like(count), clean, there)
+    known = _known(task, group.labels, group.mask)
+    return _Losses(total, share, count, ops.zeros_like(count), known, there)
+
+
+def _known(task: Task, labels: Tensor, mask: Tensor) -> Tensor:
+    """Labels, with a number that the task takes where there is none.
+
+    (0 is not always one, and some kinds mark what is missing.)
+    """
+    low, high = task.label_range
+    return ops.where(mask > 0, labels, ops.cast(min(max(0.0, low), high), labels.dtype))
 
 
 def _seen(
@@ -349,9 +359,26 @@ def total(model: Model, batch: Batch, training: bool) -> tuple[Tensor, ...]:
     return total / replica_count(), factors * batch.own, other
 
 
+def of_all(model: Model) -> Tensor | None:
+    """`loss` of an evaluation that has ended, as that of all its rows in one batch.
+
+    None where the mean over batches is that: where no weight looks at the losses.
+    """
+    if model.weighting is None or model.weighting.kind == "gradient":
+        return None
+    terms = model._state.terms
+    own = ops.stack([layer.task_weight * 1.0 for layer in model.task_outputs.values()])
+    labels = ops.convert_to_tensor(terms.labels)
+    losses = ops.divide_no_nan(ops.convert_to_tensor(terms.raw), labels)
+    present = labels * ops.cast(own > 0, "float32")
+    balanced, _ = model.weighting.combine(own * losses, present, training=False)
+    return terms.total(balanced)
+
+
 def added_losses(model: Model) -> Tensor:
     """Sum of the regularisers' losses and those that layers add, None without any."""
-    extras = [ops.sum(ops.cast(extra, "float32")) for extra in model.losses]
+    found = average.added_losses(model)
+    extras = [ops.sum(ops.cast(extra, "float32")) for extra in found]
     return sum(extras[1:], extras[0]) if extras else None
 
 

@@ -130,6 +130,16 @@ class LossTerms(keras.metrics.Metric):
             found.update((name, values[i]) for i, name in enumerate(names))
         return found
 
+    def total(self, balanced: Tensor) -> Tensor:
+        """`loss`, of what the weighting makes of the tasks' losses."""
+        total = balanced + ops.divide_no_nan(self.regularization, self.rows)
+        for i, part in enumerate(self.joint):
+            mean = ops.divide_no_nan(self.jointly[i], self.joint_rows[i])
+            total = total + part.weight * mean
+        if self.has_deep:
+            total = total + ops.sum(ops.divide_no_nan(self.deep, self.labels))
+        return total
+
     def vectors(self) -> list[tuple[tuple[str, ...], Tensor]]:
         """What `result` gives, as names and a vector of their values."""
         raw = ratio(self.raw, self.labels)
@@ -137,11 +147,7 @@ class LossTerms(keras.metrics.Metric):
         regularization = ops.divide_no_nan(self.regularization, self.rows)
         other = ops.divide_no_nan(self.other, self.rows)
         deep = ops.sum(ops.divide_no_nan(self.deep, self.labels))
-        total = ops.sum(weighted) + regularization + other
-        for i, part in enumerate(self.joint):
-            mean = ops.divide_no_nan(self.jointly[i], self.joint_rows[i])
-            total = total + part.weight * mean
-        single = {"loss": total + deep if self.has_deep else total}
+        single = {"loss": self.total(ops.sum(weighted) + other)}
         rest: dict[str, Tensor] = {}
         for i, (name, task) in enumerate(self.terms.items()):
             rest[name] = ratio(self.parted[i], self.labels[task])

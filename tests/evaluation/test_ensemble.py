@@ -104,6 +104,33 @@ def test_losses_are_as_the_members(size: Any, tmp_path: Path) -> None:
     np.testing.assert_allclose(plain, outputs, rtol=1e-5)
 
 
+def test_penalties_count_by_the_shares(tmp_path: Path) -> None:
+    regularizer, (x, y) = keras.regularizers.L2(0.01), data()
+    models = [
+        kmtl.build_mlp(
+            input_shape=(4,), tasks=TASKS[1:2], units=(units,), seed=0,
+            kernel_regularizer=regularizer,
+        )
+        for units in (4, 16)
+    ]  # fmt: skip
+    odd = {"odd": y["odd"]}
+
+    def logs(model: Any) -> Any:
+        model.compile("sgd")
+        return model.evaluate(x, odd, verbose=0, return_dict=True)
+
+    alone = [logs(model) for model in models]
+    assert logs(average(models[:1])) == pytest.approx(alone[0], rel=1e-5)
+    both = average(models, SHARES)
+    both.save(tmp_path / "mean.keras")
+    penalties = [part["regularization_loss"] for part in alone]
+    for mean in (both, kmtl.load_model(tmp_path / "mean.keras")):
+        found = logs(mean)
+        wanted = np.average(penalties, weights=SHARES)
+        assert found["regularization_loss"] == pytest.approx(wanted, rel=1e-5)
+        assert found["loss"] == pytest.approx(found["odd_loss"] + wanted, rel=1e-5)
+
+
 def test_a_mean_at_the_end_of_its_range_has_a_loss() -> None:
     """Members answer -1 and less, of which there is no logarithm."""
     tasks = [kmtl.Regression("out", transform=name) for name in ("log1p", None)]

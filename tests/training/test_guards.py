@@ -148,6 +148,24 @@ def test_missing_labels_raise_no_flag(model) -> None:
     model.fit(stream(y=changed(FLOATS, "kind", np.nan)), verbose=0)
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_missing_labels_of_a_task_that_takes_no_zero(several: bool) -> None:
+    names = ("price", "rent")[: 1 + several]
+    tasks = [kmtl.Distribution(name, family="lognormal") for name in names]
+    model = kmtl.build_mlp(input_shape=(3,), tasks=tasks, units=(4,), seed=0)
+    model.compile("sgd")
+    labels = np.where(np.arange(ROWS) % 3, np.exp(Y["size"]), np.nan)
+    labels = dict.fromkeys(names, labels.astype("float32"))
+    arrays = model.evaluate(X, labels, verbose=0, return_dict=True)
+    data = tf.data.Dataset.from_tensor_slices((X, labels)).batch(BATCH)
+    streamed = model.evaluate(data, verbose=0, return_dict=True)
+    assert streamed == pytest.approx(arrays, rel=1e-5)
+    wrong = {name: np.nan_to_num(values) for name, values in labels.items()}
+    data = tf.data.Dataset.from_tensor_slices((X, wrong)).batch(BATCH)
+    with pytest.raises(ValueError, match=r"must be above 0.*Received: 0"):
+        model.evaluate(data, verbose=0)
+
+
 def test_a_loss_that_overflows_is_named_with_its_step(model) -> None:
     y = Y | {"size": np.where(np.arange(ROWS) == 9, 3e38, Y["size"])}
     with pytest.raises(NonFiniteError, match=r"task size .* in step 3 of epoch 1") as e:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+import kmtl
 from kmtl import weighting as package
 from kmtl.weighting import LossWeighting, Schedule
 
@@ -398,3 +399,29 @@ def test_fixed_normalises_over_present_tasks() -> None:
 def test_bad_hyperparameters_are_refused(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("name", ["uw_so", "gls", "uncertainty"])
+def test_the_loss_of_an_evaluation_is_that_of_all_its_rows(name: str) -> None:
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(10, 3)).astype("float32")
+    y = {"a": 3 * x[:, 0] ** 2, "b": np.where(np.arange(10) < 4, np.nan, x[:, 1])}
+    tasks = [kmtl.Regression(task) for task in y]
+    model = kmtl.build_mlp(
+        input_shape=(3,),
+        tasks=tasks,
+        units=(4,),
+        kernel_regularizer=keras.regularizers.L2(0.01),
+        seed=0,
+    )
+    model.compile("sgd", weighting=name)
+    history = model.fit(x, y, validation_data=(x, y), batch_size=4, verbose=0).history
+    found = [
+        model.evaluate(x, y, batch_size=size, verbose=0, return_dict=True)
+        for size in (3, 10)
+    ]
+    losses = [found[0][f"{task}_loss"] for task in y]
+    total, _ = model.weighting.combine(losses, [1, 1], training=False)
+    wanted = float(total) + found[0]["regularization_loss"]
+    values = [part["loss"] for part in found] + history["val_loss"]
+    assert values == pytest.approx([wanted] * 3, rel=1e-5)
