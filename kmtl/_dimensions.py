@@ -52,6 +52,16 @@ class Dimension(abc.ABC):
             name: The builder's argument.
         """
 
+    def entries(self, name: str, value: Any) -> dict[str, Any]:
+        """The hyperparameters at which `declare` returns a value."""
+        return {name: value}
+
+    def shown(self, name: str, value: Any, hp: HyperParameters) -> dict[str, Any]:
+        """A value that counts in `hp`, one name per number, as tables have it."""
+        if isinstance(value, dict):
+            return {f"{name}_{key}": part for key, part in value.items()}
+        return {name: value}
+
 
 @dataclasses.dataclass(frozen=True)
 class Int(Dimension):
@@ -205,6 +215,18 @@ class Choice(Dimension):
             name, list(self.names), default=self.default, ordered=_ordered(self.names)
         )
         return self.objects[self.names.index(chosen)]
+
+    def entries(self, name: str, value: Any) -> dict[str, Any]:
+        frozen = tuple(value) if isinstance(value, list) else value
+        for known, item in zip(self.names, self.objects, strict=True):
+            if frozen is item or (type(frozen) is type(item) and frozen == item):
+                return {name: known}
+        return {name: value}
+
+    def shown(self, name: str, value: Any, hp: HyperParameters) -> dict[str, Any]:
+        if isinstance(value, dict):
+            return super().shown(name, value, hp)
+        return {name: hp.values[name]}
 
 
 def as_dimension(name: str, given: Any) -> Dimension:

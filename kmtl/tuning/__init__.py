@@ -6,8 +6,7 @@ from kmtl._dimensions import Choice, Dimension, Float, Int
 from kmtl.plotting._importance import importance
 from kmtl.tuning.conclusion import Conclusion
 from kmtl.tuning.confirm import Confirmation
-from kmtl.tuning.display import SearchTable
-from kmtl.tuning.events import SearchEvent
+from kmtl.tuning.display import SearchEvent, SearchTable
 from kmtl.tuning.goals import Constraint, Goal, Pareto
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.parts import (

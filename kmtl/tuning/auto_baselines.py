@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -14,7 +13,8 @@ from kmtl.evaluation import Baselines, _cache
 from kmtl.evaluation import baselines as single_task_baselines
 from kmtl.evaluation.delta import DeltaM, scored_tasks
 from kmtl.training import sources
-from kmtl.typing import Callback, Data, Inputs, Labels, Options, Tuner
+from kmtl.tuning.search_data import SearchData
+from kmtl.typing import Callback, Data, Tuner
 
 logger = logging.getLogger("kmtl")
 
@@ -36,15 +36,7 @@ OTHERWISE = (
 )
 
 
-def train_baselines(
-    tuner: Tuner,
-    x: Inputs,
-    y: Labels,
-    validation_data: Data,
-    epochs: int,
-    fit_options: Options,
-    callbacks: Sequence[Callback],
-) -> None:
+def train_baselines(tuner: Tuner, data: SearchData) -> None:
     """Replace `baselines="auto"` by those of the space's default values.
 
     A search that goes on takes those that its trials so far were compared with, also on
@@ -54,10 +46,13 @@ def train_baselines(
         return
     found = _recorded(tuner)
     if found is None:
-        made = _trained(tuner, x, y, validation_data, epochs, fit_options, callbacks)
+        made = _trained(tuner, data)
         found = _recorded(tuner) or made  # another process may have been faster
         if found is made:
-            tuner._study.set_note(NOTE, _without_curves(made).to_json())
+            # Short enough for any storage: a note of MySQL has 64 kB.
+            runs = [dataclasses.replace(run, history={}) for run in made.runs]
+            short = dataclasses.replace(made, runs=tuple(runs))
+            tuner._study.set_note(NOTE, short.to_json())
     tuner.baselines = found
 
 
@@ -78,26 +73,12 @@ def _recorded(tuner: Tuner) -> Baselines | None:
     return dataclasses.replace(found, runs=tuple(runs))
 
 
-def _without_curves(baselines: Baselines) -> Baselines:
-    """Short enough for any storage: a note of MySQL has 64 kB."""
-    runs = [dataclasses.replace(run, history={}) for run in baselines.runs]
-    return dataclasses.replace(baselines, runs=tuple(runs))
-
-
-def _trained(
-    tuner: Tuner,
-    x: Inputs,
-    y: Labels,
-    validation_data: Data,
-    epochs: int,
-    fit_options: Options,
-    callbacks: Sequence[Callback],
-) -> Baselines:
+def _trained(tuner: Tuner, data: SearchData) -> Baselines:
     """Single-task models, trained as the trials are."""
-    _check_whole("training", x, fit_options.get("steps_per_epoch"))
-    _check_whole("validation", validation_data, fit_options.get("validation_steps"))
-    values = tuner.hypermodel.default_values()
-    weight, plan = fit_options.get("sample_weight"), fit_options.get("plan")
+    x, y, weight, options = data.x, data.y, data.sample_weight, data.options
+    _check_whole("training", x, options.get("steps_per_epoch"))
+    _check_whole("validation", data.validation, options.get("validation_steps"))
+    values, plan = tuner.hypermodel.default_values(), options.get("plan")
     train = x if y is None else (x, y) if weight is None else (x, y, weight)
     if plan is not None:
         train = Mixture(x, y, list(tuner.tasks), weights=weight, plan=plan)
@@ -105,20 +86,20 @@ def _trained(
     def progress(task: str, seed: int, epoch: int, epochs: int) -> None:
         tuner._emit("baseline_epoch_end", task=task, epoch=epoch, epochs=epochs)
 
-    tuner._emit("baselines_begin", epochs=epochs)
+    tuner._emit("baselines_begin", epochs=data.epochs)
     try:
         found = single_task_baselines(
             tuner.hypermodel.builder,
             tasks=tuner.tasks,
             train=train,
-            validation=validation_data,
-            epochs=epochs,
-            batch_size=fit_options.get("batch_size", values.get("batch_size")),
-            **{name: fit_options[name] for name in AS_TRIALS if name in fit_options},
+            validation=data.validation,
+            epochs=data.epochs,
+            batch_size=options.get("batch_size", values.get("batch_size")),
+            **{name: options[name] for name in AS_TRIALS if name in options},
             compile_options=tuner.hypermodel.compile_arguments(values),
             callbacks=[
                 *tuner.hypermodel.schedule_callbacks(values),
-                *filter(_is_passed_on, callbacks),
+                *filter(_is_passed_on, data.callbacks),
             ],
             cache_dir=Path(tuner.project_dir) / "baselines",
             progress=progress,

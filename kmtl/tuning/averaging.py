@@ -10,7 +10,8 @@ import keras
 
 from kmtl import _checks
 from kmtl.evaluation.ensemble import average, greedy_shares, set_shares
-from kmtl.tuning import arguments
+from kmtl.tuning import search_data
+from kmtl.tuning.arguments import scoring
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.objective import ParetoObjective, check_logged
 from kmtl.typing import Data, Options, Tuner
@@ -40,8 +41,8 @@ def ensemble_of(
             "search with `folds`, whose models were trained on all rows, and where "
             "this process has not searched. Received: validation_data=None"
         )
-    arguments.refuse_test_split(data)
-    data = arguments.made(arguments.plain_data(data))
+    search_data.refuse_test_split(data)
+    data = search_data.made(search_data.plain_data(data))
     names, models = _candidates(tuner)
     every = average(models)
     _compile_for_scores(tuner, every)
@@ -96,7 +97,7 @@ def _logs(
         x, y, sample_weight=weight, return_dict=True, verbose=0, **options
     )
     logs = {f"val_{name}": float(value) for name, value in found.items()}
-    for callback in arguments.scoring(tuner):
+    for callback in scoring(tuner):
         callback.on_epoch_end(0, logs)
     check_logged(tuner.oracle.objective, logs, "by this model")
     return logs

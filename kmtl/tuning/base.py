@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import inspect
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
 import keras_tuner
 
 from kmtl import _checks
 from kmtl._describe import plain
 from kmtl.evaluation.common_scale import CommonScale
-from kmtl.training.guards import NonFiniteError
 from kmtl.training.model import MultiTaskModel
 from kmtl.tuning import arguments, files, points, preparation, reuse
 from kmtl.tuning import objective as objectives
 from kmtl.tuning.auto_baselines import train_baselines
 from kmtl.tuning.confirm import confirm_by_itself
-from kmtl.tuning.display import shown
-from kmtl.tuning.events import SearchEvent
+from kmtl.tuning.display import SearchEvent, shown
 from kmtl.tuning.folds import Folds, check_folds
-from kmtl.tuning.hypermodel import HyperModel, execution_of
+from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.liveness import Owner
 from kmtl.tuning.population import TogetherTrials, limits
 from kmtl.tuning.ray_workers import Ray, check_cluster, check_workers, workers_of
 from kmtl.tuning.running import TrialRunner
-from kmtl.tuning.stopping import AUTO, make_rule
-from kmtl.tuning.storage import check_storage, open_storage
+from kmtl.tuning.search_data import SearchData
+from kmtl.tuning.stopping import AUTO, automatic_rule, make_rule
+from kmtl.tuning.storage import (
+    Checkpoints,
+    check_storage,
+    open_storage,
+    storage_error,
+)
 from kmtl.tuning.study import WARM, SearchStudy, delete_study
 from kmtl.tuning.workers import job_of
 from kmtl.typing import (
@@ -38,11 +44,8 @@ from kmtl.typing import (
     Callbacks,
     Config,
     Data,
-    HyperParameters,
     Inputs,
     Labels,
-    Options,
-    Trial,
     Values,
     Verbose,
 )
@@ -50,19 +53,19 @@ from kmtl.typing import (
 logger = logging.getLogger("kmtl")
 
 DEFAULT_EPOCHS = 10
-#: What a search gives to `fit` that confirming its winners sets anew.
-NOT_AGAIN = ("validation_data", "epochs", "callbacks", "verbose")
 
 
 class SearchTuner(TrialRunner):
     """Base class of `Search` and of the tuners with KerasTuner's names.
 
-    `oracle_class` proposes trials, with arguments of its own in `settings`, of which
-    `fixed_settings` may not change when a search goes on. The rest is as for
-    `kmtl.RandomSearch`.
+    `settings` are the oracle's own arguments. The rest is as for `kmtl.RandomSearch`.
     """
 
-    _folds: Folds | None = None
+    #: What proposes trials.
+    oracle_class: type
+    #: Names of settings that may not change when a search goes on.
+    fixed_settings: tuple[str, ...] = ()
+
     #: Of the last search of this process.
     _validation: Data | None = None
     #: Where 0 and 1 are for each task's score, in a search that needs it.
@@ -70,15 +73,13 @@ class SearchTuner(TrialRunner):
 
     def __init__(
         self,
-        oracle_class: type,
         settings: Mapping[str, Any],
-        fixed_settings: tuple[str, ...],
-        *,
         hypermodel: AnyHyperModel,
         objective: Any,
         baselines: Any,
         seed: int | None,
         listener: Callable[[SearchEvent], None] | None,
+        *,
         storage: Any = None,
         pruner: Any = None,
         max_minutes: float | None = None,
@@ -103,8 +104,8 @@ class SearchTuner(TrialRunner):
             **settings,
             **options,
         }
-        own = inspect.getfullargspec(SearchTuner.__init__).kwonlyargs
-        arguments.check_options(options, [*own, *settings])
+        own = [*inspect.signature(SearchTuner.__init__).parameters]
+        arguments.check_options(options, [*own[2:-1], *settings])
         if hypermodel is None:
             raise TypeError("`hypermodel` must be a kmtl.HyperModel. Received: None")
         self.tasks = arguments.tasks_of(hypermodel)
@@ -122,7 +123,7 @@ class SearchTuner(TrialRunner):
         names = [name for name in arguments.ORACLE_OPTIONS if name in options]
         given = {name: options.pop(name) for name in names}
         given.setdefault("max_consecutive_failed_trials", 5)
-        oracle = oracle_class(
+        oracle = self.oracle_class(
             objective=found, seed=arguments.spread_seed(seed), **settings, **given
         )
         rule = make_rule(pruner, found)
@@ -152,7 +153,8 @@ class SearchTuner(TrialRunner):
         self._together = TogetherTrials(self, self.population)
         checked = _checks.check_int("keep_checkpoints", keep_checkpoints, 1)
         self.keep_checkpoints = checked
-        self._begin_running(given["max_consecutive_failed_trials"])
+        self.checkpoints = Checkpoints(lambda: self.project_dir)
+        self._most_failures = given["max_consecutive_failed_trials"]
         self.oracle.rule = rule or self.oracle.rule
         record = {
             "tuner": type(self).__name__,
@@ -160,7 +162,7 @@ class SearchTuner(TrialRunner):
             "tasks": [task.to_config() for task in self.tasks],
             "space": {hp.name: hp.get_config() for hp in self.oracle.get_space().space},
             "seed": seed,
-            "settings": {name: settings[name] for name in fixed_settings},
+            "settings": {name: settings[name] for name in self.fixed_settings},
             "executions_per_trial": self.executions_per_trial,
             "baselines": getattr(self.baselines, "scores", self.baselines),
             "model": arguments.describe(self.hypermodel),
@@ -232,104 +234,41 @@ class SearchTuner(TrialRunner):
             RuntimeError: if no trial completed, or too many in a row failed, with
                 their reasons.
         """
-        arguments.refuse_test_split(x, validation_data)
-        given_validation = validation_data = arguments.plain_data(validation_data)
-        x, y, fit_options = arguments.unpacked(x, y, fit_options)
-        given = [part for part in (x, y) if part is not None]
-        x, validation_data = arguments.made(x), arguments.made(validation_data)
-        x, y, validation_data = arguments.prepared(
-            self.hypermodel, x, y, validation_data
-        )
+        given = SearchData.given(x, y, validation_data, callbacks, fit_options)
+        data = given.ready(self.hypermodel)
         self.executions_per_trial, self._folds = self._asked_executions, None
         if confirm is not None:
             confirm = _checks.check_int("confirm", confirm, 0)
         if folds is not None:
-            self.executions_per_trial = check_folds(
-                self, folds, validation_data, confirm, fit_options.get("plan")
-            )
-            weights = fit_options.get("sample_weight")
-            self._folds = Folds(folds, x, y, weights, self.seed)
-            given_validation = validation_data = self._folds.part(0)[1]
-        arguments.check_fit_options(validation_data, fit_options)
+            self.executions_per_trial = check_folds(self, folds, data, confirm)
+            self._folds = Folds(folds, data.x, data.y, data.sample_weight, self.seed)
+            data = dataclasses.replace(data, validation=self._folds.part(0)[1])
+            given = dataclasses.replace(given, validation=data.validation)
+        data.check()
         epochs = self._check_epochs(epochs)
-        callbacks = arguments.as_list(callbacks)
+        given = dataclasses.replace(given, epochs=epochs)
+        data = dataclasses.replace(data, epochs=epochs)
         check_cluster(self)  # before anything is trained
         with self._working(), shown(self, verbose) as verbose:
-            preparation.check_first(self, x, y, validation_data, fit_options, callbacks)
-            training = (x, y, fit_options.get("sample_weight"))
-            files.check_same_data(
-                self._study, training, validation_data, epochs, fit_options
-            )
-            arguments.check_measured_on(self.baselines, validation_data)
+            preparation.check_first(self, data)
+            files.check_same_data(self._study, data)
+            data.check_measured_on(self.baselines)
             self._emit("search_begin")
-            train_baselines(self, x, y, validation_data, epochs, fit_options, callbacks)
-            fit_options |= {"epochs": epochs, "callbacks": callbacks}
+            train_baselines(self, data)
             if self.workers != 1:
-                search = {"data": given, "validation_data": given_validation}
-                job = job_of(self, {**search, **fit_options})
-                workers_of(self, job).run()
+                workers_of(self, job_of(self, given)).run()
             else:
                 minutes = math.inf if self.max_minutes is None else self.max_minutes
-                fit_options |= {
-                    "validation_data": validation_data,
-                    "verbose": verbose,
-                }
-                data = [part for part in (x, y) if part is not None]
-                self._run_trials(minutes, *data, **fit_options)
+                self._run_trials(minutes, data, verbose)
             preparation.check_some_completed(self)
             # With folds every row was trained on by some trial.
-            self._validation = validation_data if self._folds is None else None
-            again = {n: v for n, v in fit_options.items() if n not in NOT_AGAIN}
-            again |= {"x": x, "y": y, "validation_data": validation_data}
-            confirm_by_itself(self, confirm, {**again, "callbacks": callbacks})
+            self._validation = data.validation if self._folds is None else None
+            confirm_by_itself(self, confirm, data)
             self._emit("search_end")
 
     def _check_epochs(self, epochs: Any) -> int:
         epochs = DEFAULT_EPOCHS if epochs is None else epochs
         return _checks.check_int("epochs", epochs, 1)
-
-    # -- one trial --------------------------------------------------------------------
-
-    def build_and_fit(self, trial: Trial, *args: Any, **kwargs: Any) -> Any:
-        if self._folds is not None:
-            args, kwargs = self._folds.arguments(self._execution, kwargs)
-        return self.train_once(trial, self._execution, args, kwargs)
-
-    def train_once(
-        self, trial: Trial, execution: int, args: Sequence[Any], options: Options
-    ) -> Any:
-        """What `HyperModel.fit` returns, on seeds of that execution."""
-        # First: the callbacks after them may read what they write.
-        callbacks = [*arguments.scoring(self), *options["callbacks"]]
-        options = {**options, "callbacks": callbacks}
-        with execution_of(self.hypermodel, execution):
-            model = self._trial_model(trial.hyperparameters)
-            replayed = self._together.fit(trial, model, execution, options)
-            if replayed is not None:
-                return replayed
-            try:
-                hp = trial.hyperparameters
-                return self.hypermodel.fit(hp, model, *args, **options)
-            except NonFiniteError:
-                raise  # between epochs: the model is whole, and is put back as others
-            except BaseException:
-                self._pool.discard(model)  # who knows what state it is in
-                raise
-
-    def _trial_model(self, hp: HyperParameters) -> MultiTaskModel:
-        """A model to train: one of the pool if that is possible, else a new one."""
-        if self._against_reuse is not None:
-            keras.utils.clear_session()  # lets go of the models before it
-            model = self.built(hp)
-        else:
-            model = self._pool.model(self.hypermodel, self.hypermodel.space.values(hp))
-        size = model.count_params()
-        if self.max_model_size and size > self.max_model_size:
-            raise keras_tuner.errors.FailedTrialError(
-                f"Oversized model: {size} parameters, `max_model_size` is "
-                f"{self.max_model_size}."
-            )
-        return model
 
     def on_search_begin(self) -> None:
         super().on_search_begin()
@@ -344,17 +283,76 @@ class SearchTuner(TrialRunner):
         if isinstance(self.hypermodel, HyperModel):
             self.hypermodel.forget_data()
 
-    def built(self, hp: HyperParameters) -> MultiTaskModel:
-        """A new compiled model with these values, and with its optimizer's state."""
-        with keras_tuner.engine.tuner.maybe_distribute(self.distribution_strategy):
-            model = self.hypermodel.build(hp)
-            if not isinstance(model, MultiTaskModel) or not model.compiled:
-                raise keras_tuner.errors.FatalTypeError(
-                    "`hypermodel` must build a compiled kmtl.MultiTaskModel. "
-                    f"Received: {model!r} of type {type(model).__name__}"
-                )
-            model.build_optimizer()
-        return model
+    # -- the loop over trials ---------------------------------------------------------
+
+    def work(self, job: Mapping[str, Any], parent: int) -> bool:
+        """Train trials of a search that another process leads.
+
+        Returns whether nothing is left to begin: not after `job["recycle_after"]`
+        trials.
+        """
+        self._parent = parent
+        self._trials_left = job["recycle_after"]
+        self._folds = job["folds"]
+        self.baselines = job["baselines"]  # those that "auto" stood for
+        self.common_scale = job["common_scale"]
+        self.executions_per_trial = job["executions_per_trial"]
+        data = job["data"].ready(self.hypermodel)
+        minutes = (job["until"] - time.time()) / 60
+        with self._working():
+            self._run_trials(minutes, data)
+        return self._trials_left != 0
+
+    def _run_trials(
+        self, minutes: float, data: SearchData, verbose: Verbose = 0
+    ) -> None:
+        """KerasTuner's loop, which leaves no trial behind that others would miss."""
+        self._failures = 0
+        self._deadline = time.monotonic() + 60 * minutes
+        if self._chooses_rule:
+            # With folds the first one would decide alone.
+            whole = self._folds is None
+            rule = automatic_rule(data.epochs) if whole else None
+            self.oracle.rule = rule
+        self.oracle.deadline = self._deadline
+        try:
+            options = {**data.fit_options, "verbose": verbose}
+            self._together.search(*data.arrays, **options)
+        except BaseException:
+            self._give_back()
+            raise
+        finally:
+            self.oracle.close()
+
+    @contextlib.contextmanager
+    def _working(self) -> Iterator[None]:
+        """Within it nobody may delete the search, and errors of its disk say so."""
+        try:
+            self.oracle.begin()
+            yield
+        except Exception as error:
+            failed = storage_error(error)
+            if failed in (None, error):
+                raise
+            raise failed from error
+        finally:
+            self.oracle.close()
+
+    def _give_back(self) -> None:
+        """Let the trials of this process wait for another."""
+        for trial in list(self.oracle.ongoing_trials.values()):
+            try:
+                self.oracle.give_back(trial.trial_id)
+            except Exception as error:
+                if storage_error(error) is None:
+                    raise
+                # They are found ownerless, as this process ends in order.
+                logger.warning("No trial could be given back: %s", error)
+                return
+
+    def pre_create_trial(self) -> None:
+        if self._trials_left == 0 or self.must_pause():
+            self.oracle.deadline = -math.inf
 
     # -- results ----------------------------------------------------------------------
 

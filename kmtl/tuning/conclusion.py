@@ -7,7 +7,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from keras_tuner.engine.trial import TrialStatus
 
@@ -83,26 +83,14 @@ def conclude(tuner: Tuner) -> Conclusion | None:
             f"holds nothing better, or so many trials do not find it.{sharing}"
         )
         return Conclusion(best.trial_id, first.trial_id, 0.0, None, text)
-    samples, where = _samples(tuner, (best, first), fresh)
-    compared = [samples[trial.trial_id] for trial in (best, first)]
-    if any(not values or not all(map(math.isfinite, values)) for values in compared):
-        return None
-    means = [statistics.fmean(values) for values in compared]
-    sign = 1.0 if objective.goals[0].direction == "max" else -1.0
-    gain = sign * (means[0] - means[1])
     curve = (tuner._trainings(first) or [[]])[0]
-    noise, freedom = _noise(
-        compared, list(samples.values()), [_value(objective, row) for row in curve]
-    )
-    chance = None
-    if noise is not None:
-        chance = min(1.0, (len(samples) - 1) * _tail(gain, noise, freedom))
+    curve = [_value(objective, row) for row in curve]
+    pair = _compared(tuner, best, first, fresh, curve)
+    if pair is None:
+        return None
+    gain, noise, chance = pair.gain, pair.noise, pair.chance
     found = Conclusion(best.trial_id, first.trial_id, gain, noise, "", chance)
-    about = "noise unknown"
-    if chance is not None:
-        about = f"noise about {noise:.2g}, p = {chance:.2g}"
-    numbers = f"{means[0]:.4g} against {means[1]:.4g} {where}, {about}"
-    numbers = f"{objective.goals[0].name} {numbers}"
+    numbers = f"{pair.means} {pair.where}, {pair.about}"
     other = f"the first, {first.trial_id}, {which}"
     if _broken(objective, first) and not _broken(objective, best):
         text = (
@@ -178,27 +166,19 @@ def _beside_shared(tuner: Tuner, best: Trial, fresh: Mapping[str, Any]) -> str:
     if not others:
         return f"{unknown}: there is no trial that shares one to compare it with."
     other = min(others, key=lambda trial: trial.trial_id not in fresh)  # else the best
-    samples, where = _samples(tuner, (best, other), fresh)
-    mine, theirs = (samples[trial.trial_id] for trial in (best, other))
-    if not all(map(math.isfinite, [*mine, *theirs])):
-        return f"{unknown}: not every training has a score."
-    numbers = (
-        f"{objective.goals[0].name} {statistics.fmean(mine):.4g} against "
-        f"{statistics.fmean(theirs):.4g} of trial {other.trial_id}, the best that "
-        f"shares one, {where}"
-    )
     # No curve: its noise is less than that of seeds.
-    noise, freedom = _noise((mine, theirs), list(samples.values()), ())
-    if noise is None:
+    pair = _compared(tuner, best, other, fresh, ())
+    if pair is None:
+        return f"{unknown}: not every training has a score."
+    which = f"of trial {other.trial_id}, the best that shares one"
+    numbers = f"{pair.means} {which}, {pair.where}"
+    if pair.chance is None:
         return (
             f"{unknown} from one training each ({numbers}): search with `confirm=2`, "
             "or call `tuner.confirm`."
         )
-    sign = 1.0 if objective.goals[0].direction == "max" else -1.0
-    gain = sign * (statistics.fmean(mine) - statistics.fmean(theirs))
-    chance = min(1.0, (len(samples) - 1) * _tail(gain, noise, freedom))
-    numbers += f", noise about {noise:.2g}, p = {chance:.2g}"
-    if chance < LEVEL:
+    numbers += f", {pair.about}"
+    if pair.chance < LEVEL:
         return f": these tasks do not gain from sharing here ({numbers})."
     return f"{unknown} ({numbers}): `tuner.confirm` with more `seeds` tells."
 
@@ -209,14 +189,28 @@ def _shares(tuner: Tuner, trial: Trial) -> bool:
     return space is None or space.shares(space.values(trial.hyperparameters.copy()))
 
 
-def _samples(
-    tuner: Tuner, pair: Sequence[Trial], fresh: Mapping[str, Any]
-) -> tuple[dict[str, list[float]], str]:
-    """Trial -> the objective in each of its trainings, and which these are.
+class _Pair(NamedTuple):
+    """A trial beside another: `gain`, `noise` and `chance` as of `Conclusion`."""
 
-    Those on fresh seeds, where both trials of the pair have some.
-    """
-    if all(trial.trial_id in fresh for trial in pair):
+    gain: float
+    noise: float | None
+    chance: float | None
+    #: In words: the objective's means, on which trainings, and how sure they are.
+    means: str
+    where: str
+    about: str
+
+
+def _compared(
+    tuner: Tuner,
+    one: Trial,
+    other: Trial,
+    fresh: Mapping[str, Any],
+    curve: Sequence[float],
+) -> _Pair | None:
+    """The two, on fresh seeds where both have some; None where one has no score."""
+    objective: SearchObjective = tuner.oracle.objective
+    if one.trial_id in fresh and other.trial_id in fresh:
         rows, where = fresh, "on fresh seeds"
     else:
         rows = {
@@ -225,10 +219,22 @@ def _samples(
             if trial.status == TrialStatus.COMPLETED
         }
         where = "in the search"
-    objective = tuner.oracle.objective
-    return {
+    samples = {
         name: [_value(objective, row) for row in part] for name, part in rows.items()
-    }, where
+    }
+    compared = [samples[trial.trial_id] for trial in (one, other)]
+    if any(not values or not all(map(math.isfinite, values)) for values in compared):
+        return None
+    first, second = map(statistics.fmean, compared)
+    goal = objective.goals[0]
+    gain = first - second if goal.direction == "max" else second - first
+    means = f"{goal.name} {first:.4g} against {second:.4g}"
+    noise, freedom = _noise(compared, list(samples.values()), curve)
+    if noise is None:
+        return _Pair(gain, None, None, means, where, "noise unknown")
+    chance = min(1.0, (len(samples) - 1) * _tail(gain, noise, freedom))
+    about = f"noise about {noise:.2g}, p = {chance:.2g}"
+    return _Pair(gain, noise, chance, means, where, about)
 
 
 def _value(objective: SearchObjective, logs: Mapping[str, float]) -> float:

@@ -16,20 +16,12 @@ from kmtl import _checks
 from kmtl.evaluation import _cache
 from kmtl.training.guards import NonFiniteError
 from kmtl.training.sources import contents
-from kmtl.tuning import arguments
 from kmtl.tuning.hypermodel import HyperModel
-from kmtl.tuning.objective import ParetoObjective, best_epoch
+from kmtl.tuning.objective import ParetoObjective, best_epoch, rows_of
 from kmtl.tuning.population.members import Member
-from kmtl.tuning.progress import no_retracing_warnings, rows_of
-from kmtl.tuning.trials import CONFIRMED, ENDED, PRUNED
-from kmtl.typing import (
-    Callback,
-    HyperParameters,
-    Inputs,
-    Labels,
-    Options,
-    Tuner,
-)
+from kmtl.tuning.search_data import SearchData
+from kmtl.tuning.study import CONFIRMED, ENDED, PRUNED
+from kmtl.typing import HyperParameters, Tuner
 
 if TYPE_CHECKING:
     import pandas
@@ -70,7 +62,7 @@ class Confirmation:
 
 def confirm(
     tuner: Tuner,
-    search: Options,
+    data: SearchData,
     num_trials: int,
     seeds: int,
     epochs: int | None = None,
@@ -79,19 +71,10 @@ def confirm(
     """Train the best trials again. See `SearchTuner.confirm`.
 
     With `beside_first` the search's first trial is trained as well, to compare with; it
-    is no candidate. `search` has what `SearchTuner.search` was given.
+    is no candidate.
     """
     num_trials = _checks.check_int("num_trials", num_trials, 1)
     seeds = _checks.check_int("seeds", seeds, 1)
-    fit_options = dict(search)
-    x, y = fit_options.pop("x"), fit_options.pop("y")
-    validation_data = fit_options.pop("validation_data")
-    callbacks = arguments.as_list(fit_options.pop("callbacks"))
-    arguments.refuse_test_split(x, validation_data)
-    arguments.check_fit_options(validation_data, fit_options)
-    validation_data = arguments.plain_data(validation_data)
-    x, y, fit_options = arguments.unpacked(x, y, fit_options)
-    x, validation_data = arguments.made(x), arguments.made(validation_data)
     ranked = tuner.oracle.objective.rank(list(tuner.oracle.trials.values()))
     chosen = ranked[:num_trials]
     if not chosen:
@@ -102,11 +85,8 @@ def confirm(
             for trial in chosen
             for curve in tuner.oracle.curves(trial.trial_id).values()
         )
-    epochs = _checks.check_int("epochs", epochs, 1)
-    fit_options |= {"epochs": epochs, "validation_data": validation_data}
-    setting = _setting(x, y, callbacks, fit_options)
-    options = {"verbose": 0, **fit_options}
-    given = [part for part in (x, y) if part is not None]
+    data = dataclasses.replace(data, epochs=_checks.check_int("epochs", epochs, 1))
+    setting = _setting(data)
     note = tuner._study.note(NOTE) or {}
     same = setting is not None and note.get("setting") == setting
     known = dict(note["runs"]) if same else {}
@@ -119,7 +99,7 @@ def confirm(
         for seed in range(seeds)
     ]
     lacking = [pair for pair in todo if _key(*pair) not in known]
-    for key, logs in _trainings(tuner, lacking, given, callbacks, options):
+    for key, logs in _trainings(tuner, lacking, data):
         known[key] = logs
         # At once: a kill repeats one training.
         tuner._study.set_note(NOTE, {"setting": setting, "runs": known})
@@ -141,7 +121,7 @@ def confirm(
     return found
 
 
-def confirm_by_itself(tuner: Tuner, seeds: int | None, search: Options) -> None:
+def confirm_by_itself(tuner: Tuner, seeds: int | None, data: SearchData) -> None:
     """Confirm the winners of a search that has ended, if that is due.
 
     On that many fresh `seeds`; None: on `AUTO_SEEDS` where that can be done and there
@@ -163,26 +143,25 @@ def confirm_by_itself(tuner: Tuner, seeds: int | None, search: Options) -> None:
         return
     if total is not None and len(oracle.trials) < total:
         return
-    confirm(tuner, search, AUTO_WINNERS, seeds, beside_first=True)
+    confirm(tuner, data, AUTO_WINNERS, seeds, beside_first=True)
 
 
-def _setting(
-    x: Inputs, y: Labels, callbacks: Sequence[Callback], options: Options
-) -> str | None:
+def _setting(data: SearchData) -> str | None:
     """A key of all that decides the numbers of a training, but for trial and seed.
 
     None where that cannot be told, and nothing may be taken for the same: data that
     cannot be read twice, or callbacks that do not say what they are made of.
     """
-    rest = dict(options)
-    weight, validation = rest.pop("sample_weight", None), rest.pop("validation_data")
-    training = x if y is None else (x, y, weight)
+    options = {"epochs": data.epochs, **data.options}
+    weight = options.pop("sample_weight", None)
+    options.pop("verbose", None)
+    training = data.x if data.y is None else (data.x, data.y, weight)
     try:
         described = {
             "training": contents(training, options.get("steps_per_epoch")),
-            "validation": contents(validation, options.get("validation_steps")),
-            "callbacks": list(callbacks),
-            "options": {n: value for n, value in rest.items() if n != "verbose"},
+            "validation": contents(data.validation, options.get("validation_steps")),
+            "callbacks": data.callbacks,
+            "options": options,
             "versions": _cache.versions(),
         }
         return _cache.key(_cache.describe(described, "confirm"))
@@ -196,25 +175,21 @@ def _key(trial: Any, seed: int) -> str:
 
 
 def _trainings(
-    tuner: Tuner,
-    todo: Sequence[tuple[Any, int]],
-    data: Sequence[Any],
-    callbacks: Sequence[Callback],
-    options: Options,
+    tuner: Tuner, todo: Sequence[tuple[Any, int]], data: SearchData
 ) -> Iterator[tuple[str, dict[str, float]]]:
     """Logs at the epoch that counts of each training, side by side where possible."""
     together, trained = tuner._together, None
+    given = (data.arrays, data.fit_options, data.callbacks)
     several = tuner.population != 1 and len(todo) > 1
-    if several and together.reason_against(tuple(data), options, callbacks) is None:
+    if several and together.reason_against(*given) is None:
         members = [
             Member(tuner.hypermodel.space.values(t.hyperparameters), FIRST_FRESH + seed)
             for t, seed in todo
         ]
-        trained = together.train_members(members, tuple(data), options, callbacks)
+        trained = together.train_members(members, *given)
     if trained is None:
         for trial, seed in todo:
-            logs = _train(tuner, trial, seed, data, callbacks, options)
-            yield _key(trial, seed), logs
+            yield _key(trial, seed), _train(tuner, trial, seed, data)
         return
     for (trial, seed), one in zip(todo, trained, strict=True):
         logs = {}
@@ -225,21 +200,12 @@ def _trainings(
         yield _key(trial, seed), logs
 
 
-def _train(
-    tuner: Tuner,
-    trial: Any,
-    seed: int,
-    data: Sequence[Any],
-    callbacks: Sequence[Callback],
-    options: Options,
-) -> dict[str, float]:
+def _train(tuner: Tuner, trial: Any, seed: int, data: SearchData) -> dict[str, float]:
     """Logs at the epoch that counts."""
-    made = [copy.deepcopy(callback) for callback in callbacks]
+    options = {"verbose": 0, **data.fit_options}
+    options["callbacks"] = copy.deepcopy(data.callbacks)
     try:
-        with no_retracing_warnings():
-            found = tuner.train_once(
-                trial, FIRST_FRESH + seed, data, {**options, "callbacks": made}
-            )
+        found = tuner.train_once(trial, FIRST_FRESH + seed, data.arrays, options)
     except NonFiniteError as error:
         logger.warning("Trial %s, seed %s: %s", trial.trial_id, seed, error)
         return {}  # no numbers: its mean is none, and it is the last

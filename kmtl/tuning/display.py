@@ -1,8 +1,9 @@
-"""Shows a search while it runs: a table on a terminal, a line per trial elsewhere."""
+"""What a search tells while it runs, and the table or the lines that show it."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections import Counter
@@ -19,17 +20,63 @@ from kmtl import _checks
 from kmtl._devices import GIBIBYTE, devices, peak_memory
 from kmtl.evaluation.balanced import BALANCED
 from kmtl.evaluation.delta import LOG_NAME
-from kmtl.tuning.events import SearchEvent, failure_reason
 from kmtl.tuning.objective import directions, score_log, trial_logs
-from kmtl.tuning.summary import parameters_of
-from kmtl.tuning.trials import ENDED, PRUNED
+from kmtl.tuning.points import parameters_of
+from kmtl.tuning.study import ENDED, PRUNED
 from kmtl.typing import Trial, Tuner, Verbose
 
 #: Least seconds between two drawings: drawing takes time from training.
 PAUSE = 0.25
 #: Characters of a line; `results()` has all.
 MOST_TEXT = 240
+#: All kinds of events, in the order in which a search sends them.
+KINDS = (
+    "search_begin",
+    "baselines_begin",
+    "baseline_epoch_end",
+    "baselines_end",
+    "trial_begin",
+    "epoch_end",
+    "trial_end",
+    "search_end",
+)
 _STYLES = {"COMPLETED": "green", "FAILED": "red", PRUNED: "dim", "RUNNING": "bold"}
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchEvent:
+    """One step of a search, as a tuner's `listener` receives it.
+
+    Args:
+        kind: One of `kmtl.tuning.display.KINDS`.
+        tuner: The tuner.
+        trial: The `keras_tuner` trial that begins, trains or has ended: `trial_id`,
+            `hyperparameters.values`, `status`, `score`, `message`. None otherwise.
+        number: Number of that trial, from 1.
+        total: Number of trials of the whole search; None where it is not known.
+        epoch: Epochs this training has finished, when an epoch ends.
+        epochs: Epochs it will have at most.
+        logs: Dict of the epoch's logs, with `"epoch_end"`.
+        reason: Why the trial failed, in one line, with `"trial_end"`.
+        task: Name of the task, with `"baseline_epoch_end"`.
+    """
+
+    kind: str
+    tuner: Tuner
+    trial: Any = None
+    number: int | None = None
+    total: int | None = None
+    epoch: int | None = None
+    epochs: int | None = None
+    logs: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    reason: str | None = None
+    task: str | None = None
+
+
+def failure_reason(trial: Trial) -> str:
+    """Why a trial failed, in one line."""
+    lines = (trial.message or "").strip().splitlines()
+    return lines[0] if lines else "no reason was recorded"
 
 
 class SearchTable:

@@ -13,13 +13,13 @@ from optuna.trial import TrialState
 from kmtl import _files
 from kmtl._describe import plain
 from kmtl.data.hashing import fingerprint
-from kmtl.tuning.checkpoints import BEST, BUILD_CONFIG, RESUME
-from kmtl.tuning.hypermodel import is_arrays
+from kmtl.tuning.feed import is_arrays
 from kmtl.tuning.liveness import FOLDER as LOCKS
 from kmtl.tuning.liveness import Owner
-from kmtl.tuning.storage import JOURNAL
+from kmtl.tuning.search_data import SearchData
+from kmtl.tuning.storage import BEST, BUILD_CONFIG, JOURNAL, RESUME
 from kmtl.tuning.study import RECORD, noted
-from kmtl.typing import Config, Data, Options
+from kmtl.typing import Config
 
 #: Says that a folder is a search's.
 MARK = ".kmtl-search"
@@ -136,25 +136,20 @@ def check_project(study: Any, record: Mapping[str, Any], folder: Path) -> None:
     _check_record(study, record, f"{folder} holds a search")
 
 
-def check_same_data(
-    study: Any,
-    training: Any,
-    validation: Data,
-    epochs: int,
-    fit_options: Options,
-) -> None:
+def check_same_data(study: Any, data: SearchData) -> None:
     """Refuse to go on with other arrays, epochs or batches than the trials so far had.
 
     Data sets are not compared: they may be augmented, or without end.
     """
     # What was not given counts, too: a default that is replaced is another setting.
-    record: Config = {"epochs": epochs, **{n: fit_options.get(n) for n in BUDGET}}
-    record = plain(record)
-    if fit_options.get("plan") is not None:
-        record["mixture"] = fit_options["plan"].describe()
-    for name, data in (("training", training), ("validation", validation)):
-        if is_arrays(data):
-            record[f"{name} data"] = fingerprint(data)
+    record: Config = {"epochs": data.epochs}
+    record = plain({**record, **{name: data.options.get(name) for name in BUDGET}})
+    if data.options.get("plan") is not None:
+        record["mixture"] = data.options["plan"].describe()
+    training = (data.x, data.y, data.sample_weight)
+    for name, part in (("training", training), ("validation", data.validation)):
+        if is_arrays(part):
+            record[f"{name} data"] = fingerprint(part)
     _check_record(study, record, "This is a search")
 
 

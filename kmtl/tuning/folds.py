@@ -10,7 +10,8 @@ import numpy as np
 from kmtl import _checks
 from kmtl.data.folding import fold_rows
 from kmtl.tuning.feed import is_arrays
-from kmtl.typing import Data, Inputs, Labels, Options, SampleWeight, Tuner
+from kmtl.tuning.search_data import SearchData
+from kmtl.typing import Inputs, Labels, Options, SampleWeight, Tuner
 
 
 class Folds:
@@ -98,15 +99,11 @@ class Folds:
 
 
 def check_folds(
-    tuner: Tuner,
-    folds: int,
-    validation_data: Data,
-    confirm: int | None = None,
-    plan: Any = None,
+    tuner: Tuner, folds: int, data: SearchData, confirm: int | None = None
 ) -> int:
     """The number of executions of a trial in a search with so many folds."""
     folds = _checks.check_int("folds", folds, 2)
-    if validation_data is not None:
+    if data.validation is not None:
         raise ValueError(
             "Give `folds` or `validation_data`: with folds every row is validation "
             f"data once. Received: folds={folds} and validation_data"
@@ -118,7 +115,7 @@ def check_folds(
             "After the search call `tuner.confirm(x, y, validation_data=...)` with "
             f"rows kept out of it. Received: folds={folds}, confirm={confirm}"
         )
-    if plan is not None:
+    if data.options.get("plan") is not None:
         raise ValueError(
             "`folds` divides rows, of which a mixture draws some more than once: give "
             "all rows once, `mixture.union()`, or `validation_data`. "

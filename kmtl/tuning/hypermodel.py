@@ -16,9 +16,8 @@ from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_unique_tasks
 from kmtl.training.model import MultiTaskModel
 from kmtl.training.schedules import LearningRateSchedule
-from kmtl.tuning import components
 from kmtl.tuning.feed import Feed, choose_steps_per_execution, is_arrays
-from kmtl.tuning.signature import FIT_NAMES, TASK_WEIGHTS
+from kmtl.tuning.signature import FIT_NAMES, TASK_WEIGHTS, with_arguments
 from kmtl.tuning.space import Space, is_gradient_weighting
 from kmtl.typing import AnyHyperModel, Config, HyperParameters, Options, Values
 
@@ -211,7 +210,7 @@ class HyperModel(keras_tuner.HyperModel):
     def _make_optimizer(self, values: Values) -> Any:
         """A fresh optimizer: one object cannot train two models."""
         chosen = values.get("optimizer", self.optimizer)
-        given = components.with_arguments("optimizer", chosen, values)
+        given = with_arguments("optimizer", chosen, values)
         if isinstance(given, keras.optimizers.Optimizer):
             given = keras.optimizers.serialize(given)
         optimizer = keras.optimizers.get(given)
@@ -253,9 +252,7 @@ class HyperModel(keras_tuner.HyperModel):
         if is_gradient_weighting(chosen) and not self.space.shares(values):
             chosen = options["weighting"] = None  # it has nothing to balance
         if chosen is not None or "weighting" in values:
-            options["weighting"] = components.with_arguments(
-                "weighting", chosen, values
-            )
+            options["weighting"] = with_arguments("weighting", chosen, values)
         copies = keras.saving.deserialize_keras_object(
             keras.saving.serialize_keras_object(options)
         )

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import keras_tuner
 import numpy as np
 from keras_tuner.engine.trial import TrialStatus
@@ -278,24 +279,7 @@ def resolve_objective(
     """A checked objective with its directions.
 
     Args:
-        objective: One of:
-
-            - the name of a validation metric of a task (`"val_<task>_<metric>"`), or of
-              its unweighted loss (`"val_<task>_loss"`);
-            - `"val_delta_m"`: the improvement over single-task models, compared in its
-              balanced form, `"val_balanced_delta_m"` (`kmtl.evaluation.balanced`), in
-              which no gain of one task pays for another's collapse;
-              `"val_worst_delta"`: the improvement of the task that gains least;
-            - `"val_mean_score"`: the mean of the tasks' scores on a common scale that
-              needs no single-task models (`kmtl.evaluation.common_scale`);
-              `"val_worst_score"`: the score of the task that is worst off there;
-            - a `keras_tuner.Objective` for a metric added in `compile`, or a
-              `kmtl.tuning.Goal`;
-            - a list of those in the order of their priority, and of constraints:
-              `["val_mask_iou", "val_digit_accuracy >= 0.95"]`;
-            - `"pareto"`: the score of every task that is not auxiliary, side by side;
-              or a `kmtl.tuning.Pareto` of chosen ones;
-            - `"mean_rank"`: the same scores, trials in the order of their mean rank.
+        objective: As for `kmtl.RandomSearch`.
         tasks: The tasks.
         total: Whether all trials have the same total loss, so that `"val_loss"` may
             compare them.
@@ -414,3 +398,18 @@ def best_index(values: Sequence[float], objective: keras_tuner.Objective) -> int
 def best_epoch(rows: Sequence[Any], objective: keras_tuner.Objective) -> Any:
     """The logs of the epoch that counts."""
     return rows[best_index([objective.get_value(row) for row in rows], objective)]
+
+
+def rows_of(history: keras.callbacks.History) -> list[dict[str, float]]:
+    """Its logs, epoch by epoch."""
+    epochs = max(map(len, history.history.values()), default=0)
+    if not epochs:
+        raise keras_tuner.errors.FailedTrialError("Training had no epoch.")
+    return [
+        {
+            name: float(values[epoch])
+            for name, values in history.history.items()
+            if epoch < len(values)
+        }
+        for epoch in range(epochs)
+    ]

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import keras_tuner
@@ -19,8 +20,7 @@ from kmtl.tuning import study as studies
 from kmtl.tuning.liveness import GRACE_SECONDS, Owner
 from kmtl.tuning.objective import trial_logs
 from kmtl.tuning.stopping import Brackets, Rule
-from kmtl.tuning.study import SearchStudy, noted
-from kmtl.tuning.trials import PRUNED, StudyTrials
+from kmtl.tuning.study import CONFIRMED, ENDED, PRUNED, SearchStudy, noted
 from kmtl.typing import Logs, Values
 
 logger = logging.getLogger("kmtl")
@@ -32,16 +32,22 @@ POLL_SECONDS = 0.5
 MOST_MESSAGE = 20_000  # characters; MySQL's text ends at 65535 bytes
 
 
-class StudyOracle(StudyTrials):
+class StudyOracle(keras_tuner.Oracle):
     """What all our oracles are: KerasTuner's interface, Optuna's storage.
 
     Every trial is written to the study when it begins, after every epoch and when it
     ends, so any process can go on from there, and several can search at once. What is
     proposed depends on the seed and on the trials so far alone.
 
-    Subclasses say what to propose, in KerasTuner's `populate_space`.
+    Subclasses say what to propose, in KerasTuner's `populate_space`; here it is chance.
     """
 
+    study: SearchStudy
+    trials: dict[str, Trial]
+    ongoing_trials: dict[str, Trial]
+    #: What tells the values of every trial from others (`study.identity`).
+    tried: set[tuple[tuple[str, str], ...]]
+    _curves: dict[str, dict[int, list[dict[str, float]]]]
     owner: Owner
     #: Where the draws of the next proposal begin.
     draw_seed: int = 0
@@ -75,6 +81,78 @@ class StudyOracle(StudyTrials):
         self.owner.end()
         self.ongoing_trials = {}
         self._progressed = set()
+
+    # -- reading the study ------------------------------------------------------------
+
+    def refresh(self) -> list[FrozenTrial]:
+        """Read what other processes have done."""
+        mine = {trial.trial_id for trial in self.ongoing_trials.values()}
+        found = [trial for trial in self.study.trials() if studies.started(trial)]
+        known, self.trials = self.trials, {}
+        for frozen in found:
+            trial_id = str(frozen.number)
+            trial = known.get(trial_id)
+            if trial is None:
+                trial = Trial(self.get_space(), trial_id)
+            if trial_id not in mine and trial.status not in ENDED:
+                self._read(frozen, trial)
+            self.trials[trial_id] = trial
+        ended = [frozen for frozen in found if frozen.state.is_finished()]
+        ended.sort(key=lambda frozen: frozen.datetime_complete or datetime.min)
+        self.start_order = list(self.trials)
+        self.end_order = [str(frozen.number) for frozen in ended]
+        self.tried = {
+            studies.identity(trial.hyperparameters.values)
+            for trial in self.trials.values()
+        }
+        return found
+
+    def _read(self, frozen: FrozenTrial, trial: Trial) -> None:
+        trial.hyperparameters = self.get_space()
+        trial.hyperparameters.values = studies.decode(trial.hyperparameters, frozen)
+        trial.status = studies.STATUSES[frozen.state]
+        trial.message = noted(frozen, "message")
+        result = noted(frozen, "result")
+        trial.metrics = type(trial.metrics)()
+        if result and result["metrics"]:
+            self._enter(trial, result["metrics"], result["step"])
+            self.score_trial(trial)
+
+    def _enter(self, trial: Trial, metrics: Mapping[str, float], step: int) -> None:
+        directions = dict(
+            zip(self.objective.names, self.objective.directions, strict=False)
+        )
+        for name, value in metrics.items():
+            if math.isnan(value) and name not in self.objective.names:
+                continue  # no labels: KerasTuner takes the best of nothing
+            trial.metrics.register(name, directions.get(name, "min"))
+            trial.metrics.update(name, value, step=step)
+        trial.best_step = step
+
+    def score_trial(self, trial: Trial) -> None:
+        trial.score = float(self.objective.get_value(trial_logs(trial)))
+
+    def get_best_trials(self, num_trials: int = 1) -> list[Trial]:
+        """Completed trials only, best first (KerasTuner's would add failed ones).
+
+        The best ones of the search come in the order that `SearchTuner.confirm` found,
+        for as long as the search has not found other ones.
+        """
+        ranked = self.objective.rank(list(self.trials.values()))
+        confirmed = self.study.note(CONFIRMED) or []
+        first = {trial.trial_id: trial for trial in ranked[: len(confirmed)]}
+        if set(confirmed) == set(first):
+            ranked[: len(confirmed)] = [first[trial_id] for trial_id in confirmed]
+        return ranked[:num_trials]
+
+    def curves(self, trial_id: str) -> dict[int, list[dict[str, float]]]:
+        """Logs per epoch of each training of a trial."""
+        if trial_id not in self._curves:
+            curves = studies.read_curves(self.study.trial(int(trial_id)))
+            if self.trials[trial_id].status not in ENDED:
+                return curves
+            self._curves[trial_id] = curves
+        return self._curves[trial_id]
 
     # -- beginning a trial ------------------------------------------------------------
 
@@ -144,8 +222,8 @@ class StudyOracle(StudyTrials):
         tried = [trial.hyperparameters.values for trial in self.trials.values()]
         return len(tried) == len(known) and all(map(points.alike, tried, known))
 
-    def random_proposal(self) -> dict[str, Any]:
-        """Values drawn at random, as `populate_space` returns them."""
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        """Values drawn at random, unless a subclass knows better."""
         space = self.get_space()
         values = points.random_values(space, self.draw_seed, self.tried)
         status = TrialStatus.STOPPED if values is None else TrialStatus.RUNNING
@@ -350,7 +428,9 @@ class StudyOracle(StudyTrials):
         try:
             self.study.set(number, "result", dict(result))
             if end == TrialStatus.COMPLETED:
-                logs = self._complete_logs(metrics)
+                # A hypermodel's own `fit` may return one number for the objective.
+                value = metrics.get(self.objective.name, math.nan)
+                logs = {**dict.fromkeys(self.objective.names, value), **metrics}
                 values = self.objective.values(logs)
                 names = [str(part) for part in self.objective.constraints]
                 violations = self.objective.violations(logs)
@@ -361,11 +441,6 @@ class StudyOracle(StudyTrials):
             return
         states = {TrialStatus.COMPLETED: TrialState.COMPLETE, PRUNED: TrialState.PRUNED}
         self.study.finish(number, states.get(end, TrialState.FAIL), values)
-
-    def _complete_logs(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """A hypermodel's own `fit` may return one number for the objective."""
-        value = metrics.get(self.objective.name, math.nan)
-        return {**dict.fromkeys(self.objective.names, value), **metrics}
 
     def _retried(self, trial: Trial) -> bool:
         if trial.status != TrialStatus.INVALID:

@@ -20,9 +20,8 @@ from sklearn.gaussian_process.kernels import Matern
 from kmtl.tuning import study as studies
 from kmtl.tuning.objective import ParetoObjective
 from kmtl.tuning.oracle import StudyOracle
-from kmtl.tuning.points import identity
 from kmtl.tuning.stopping import Brackets
-from kmtl.tuning.trials import PRUNED
+from kmtl.tuning.study import PRUNED
 from kmtl.typing import HyperParameters, Oracle, Trial
 
 #: Points that a Gaussian process is asked about, and the best of them, from which its
@@ -34,9 +33,6 @@ MOST_POINTS = 100_000
 
 class RandomSearchOracle(StudyOracle, keras_tuner.oracles.RandomSearchOracle):
     """Random search."""
-
-    def populate_space(self, trial_id: str) -> dict[str, Any]:
-        return self.random_proposal()
 
 
 class BayesianOptimizationOracle(
@@ -64,16 +60,16 @@ class BayesianOptimizationOracle(
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         if not self.learns:
-            return self.random_proposal()
+            return super().populate_space(trial_id)
         if self.num_initial_points is None:
             most = max(3, 3 * len(_searched(self)))
             self.num_initial_points = min(most, max(3, (self.max_trials or 0) // 3))
         measured = sum(map(_is_measured, self.trials.values()))
         if measured < self.num_initial_points or not _searched(self):
-            return self.random_proposal()
+            return super().populate_space(trial_id)
         response = self._by_process() if self.sampler == "gp" else self._by_trees()
-        if identity(response["values"]) in self.tried:
-            return self.random_proposal()
+        if studies.identity(response["values"]) in self.tried:
+            return super().populate_space(trial_id)
         return response
 
     def _by_process(self) -> dict[str, Any]:
@@ -176,7 +172,7 @@ class GridSearchOracle(StudyOracle, keras_tuner.oracles.GridSearchOracle):
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         for values in self.combinations():
             _, _, values = studies.encode(self.get_space(), values)
-            if identity(values) not in self.tried:
+            if studies.identity(values) not in self.tried:
                 return {"status": TrialStatus.RUNNING, "values": values}
         return {"status": TrialStatus.STOPPED, "values": None}
 
@@ -223,9 +219,6 @@ class HyperbandOracle(StudyOracle, keras_tuner.oracles.HyperbandOracle):
         self.rule = Brackets(self.max_epochs, self.factor, self.hyperband_iterations)
         sizes = self.rule.sizes() * self.hyperband_iterations
         self.max_trials = sum(size for size, _ in sizes)
-
-    def populate_space(self, trial_id: str) -> dict[str, Any]:
-        return self.random_proposal()
 
     def notes_of(self, index: int) -> dict[str, Any]:
         return {"bracket": self.rule.bracket(index)}

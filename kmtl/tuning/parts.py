@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from kmtl import _checks
 from kmtl._dimensions import Dimension
@@ -41,6 +41,14 @@ class PerBlock(Dimension):
             float(hp.Float(f"{name}_block{i + 1}", self.low, self.high))
             for i in range(self.blocks)
         )
+
+    def entries(self, name: str, value: Any) -> dict[str, Any]:
+        if not isinstance(value, Sequence):
+            return {name: value}
+        return {f"{name}_block{i}": item for i, item in enumerate(value, 1)}
+
+    def shown(self, name: str, value: Any, hp: HyperParameters) -> dict[str, Any]:
+        return self.entries(name, value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +84,11 @@ class PerTask(Dimension):
             for task in self.tasks
         }
 
+    def entries(self, name: str, value: Any) -> dict[str, Any]:
+        if not isinstance(value, Mapping):
+            return {name: value}
+        return {f"{name}_{task}": item for task, item in value.items()}
+
 
 def effective_depths(depths: dict[str, int], blocks: int | None) -> dict[str, int]:
     """Depths without what makes no difference, for a model with so many blocks."""
@@ -102,6 +115,8 @@ class WeightDimension(Dimension):
     _: dataclasses.KW_ONLY
     total: float | None = None
     tasks: tuple[str, ...] = ()
+    #: Whether a weight may be 0.
+    reaches_0: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -120,6 +135,26 @@ class WeightDimension(Dimension):
     @abc.abstractmethod
     def declare(self, hp: HyperParameters, name: str) -> dict[str, float]:
         """Enter the weights into `hp` and return them: dict task name -> weight."""
+
+    def entries(self, name: str, value: Any) -> dict[str, Any]:
+        if not isinstance(value, Mapping):
+            return {name: value}
+        _checks.check_task_keys(name, value, self.tasks)
+        weights = [float(value[task]) for task in self.tasks]
+        least = min(weights)
+        if least < 0 or math.fsum(weights) <= 0 or (not self.reaches_0 and least == 0):
+            raise ValueError(
+                f"`{name}` must be > 0 in all (`TaskWeights`: for every task). "
+                f"Received: {name}={dict(value)!r}"
+            )
+        return self._of_weights(name, weights) or {name: value}
+
+    def shown(self, name: str, value: Any, hp: HyperParameters) -> dict[str, Any]:
+        return super().shown("task_weight", value, hp)
+
+    @abc.abstractmethod
+    def _of_weights(self, name: str, weights: Sequence[float]) -> dict[str, Any]:
+        """The hyperparameters of weights in the order of the tasks, if there are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +188,7 @@ class TaskWeights(WeightDimension):
 
     low: float = 0.1
     high: float = 10.0
+    reaches_0: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -174,6 +210,12 @@ class TaskWeights(WeightDimension):
         unit = self.sum / math.fsum(ratios)
         return {
             task: ratio * unit for task, ratio in zip(self.tasks, ratios, strict=True)
+        }
+
+    def _of_weights(self, name: str, weights: Sequence[float]) -> dict[str, Any]:
+        return {
+            f"weight_ratio_{task}": weight / weights[0]
+            for task, weight in zip(self.tasks[1:], weights[1:], strict=True)
         }
 
 
@@ -222,6 +264,18 @@ class UniformWeights(WeightDimension):
         weights[self.tasks[-1]] = left
         digits = 15 - math.ceil(math.log10(free))  # 0.2, not 0.19999999999999996
         return {name: round(part, digits) + self.low for name, part in weights.items()}
+
+    def _of_weights(self, name: str, weights: Sequence[float]) -> dict[str, Any]:
+        scale = self.sum / math.fsum(weights)
+        parts = [weight * scale - self.low for weight in weights]
+        left, found = math.fsum(parts), {}
+        for place, task in enumerate(self.tasks[:-1]):
+            others = len(parts) - 1 - place
+            rest = left - parts[place]
+            quantile = 1.0 - (rest / left) ** others if left > 0 else 0.0
+            found[f"weight_stick_{task}"] = min(max(quantile, 0.0), 1.0)
+            left = rest
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -306,6 +360,17 @@ class WeightGrid(WeightDimension):
         default = names[even.index(True) if any(even) else 0]
         chosen = hp.Choice(name, list(names), default=default, ordered=False)
         return dict(self.weights[names.index(chosen)])
+
+    def _of_weights(self, name: str, weights: Sequence[float]) -> dict[str, Any]:
+        scale = math.fsum(weights)
+        for known, point in zip(self.names, self.weights, strict=True):
+            total = math.fsum(point.values())
+            if all(
+                math.isclose(weight / scale, part / total, rel_tol=1e-6)
+                for weight, part in zip(weights, point.values(), strict=True)
+            ):
+                return {name: known}
+        return {}
 
 
 class _Point(dict):

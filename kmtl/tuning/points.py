@@ -1,11 +1,11 @@
-"""Known points: what users enqueue, and what an earlier search found."""
+"""Points of a space, as users give and read them: values, not hyperparameters."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from kmtl import _checks
-from kmtl._dimensions import Choice
 from kmtl.tuning import study as studies
 from kmtl.tuning.hypermodel import HyperModel
-from kmtl.tuning.parts import (
-    PerBlock,
-    PerTask,
-    TaskWeights,
-    UniformWeights,
-    WeightGrid,
-)
+from kmtl.tuning.space import Space
 from kmtl.tuning.storage import JOURNAL, open_storage
 from kmtl.typing import AnyHyperModel, HyperParameters, Oracle, Values
 
@@ -50,7 +43,7 @@ def hyperparameters_of(
     found: dict[str, Any] = {}
     for name, value in values.items():
         if name in dimensions:
-            found |= _parts(name, dimensions[name], value)
+            found |= dimensions[name].entries(name, value)
         else:
             found[name] = value
     for name, value in found.items():
@@ -62,6 +55,21 @@ def hyperparameters_of(
                 f"`{name}` must be within the space: {known[name]}. "
                 f"Received: {name}={value!r}"
             )
+    return found
+
+
+def parameters_of(
+    hypermodel: AnyHyperModel, hyperparameters: HyperParameters
+) -> dict[str, Any]:
+    """The hyperparameters that count in a trial, one name per number."""
+    space = getattr(hypermodel, "space", None)
+    if not (isinstance(hypermodel, HyperModel) and isinstance(space, Space)):
+        values = hyperparameters.values.items()
+        return {name: value for name, value in values if not name.startswith("tuner/")}
+    hp = hyperparameters.copy()
+    found: dict[str, Any] = {}
+    for name, value in space.values(hp).items():
+        found |= space.dimensions[name].shown(name, value, hp)
     return found
 
 
@@ -117,11 +125,6 @@ def default_values(space: Any, chosen: Values | None = None) -> dict[str, Any]:
     return studies.chosen(space, lambda hp: (chosen or {}).get(hp.name, hp.default))
 
 
-def identity(values: Values) -> tuple[tuple[str, str], ...]:
-    """What two trials of the same values have in common."""
-    return tuple(sorted((name, str(value)) for name, value in values.items()))
-
-
 def random_values(
     space: Any, seed: int, tried: Collection[Any]
 ) -> dict[str, Any] | None:
@@ -129,7 +132,7 @@ def random_values(
     seeds = itertools.count(seed)
     for _ in range(MOST_DRAWS):
         drawn = studies.chosen(space, lambda hp: hp.random_sample(next(seeds)))
-        if identity(drawn) not in tried:
+        if studies.identity(drawn) not in tried:
             return drawn
     return None
 
@@ -192,63 +195,3 @@ def _contains(hp: HyperParameters, value: Any) -> bool:
     steps = (value - found.low) / (found.step or 1)
     whole = math.isclose(steps, round(steps), abs_tol=1e-8)
     return whole or (isinstance(found, FloatDistribution) and found.step is None)
-
-
-def _parts(name: str, dimension: Any, value: Any) -> dict[str, Any]:
-    """The hyperparameters of one dimension, at the value that they stand for."""
-    if isinstance(dimension, Choice):
-        frozen = tuple(value) if isinstance(value, list) else value
-        for known, item in zip(dimension.names, dimension.objects, strict=True):
-            alike = type(frozen) is type(item) and frozen == item
-            if frozen is item or alike:
-                return {name: known}
-        return {name: value}
-    if isinstance(dimension, PerBlock) and isinstance(value, Sequence):
-        return {f"{name}_block{i}": item for i, item in enumerate(value, 1)}
-    if not isinstance(value, Mapping):
-        return {name: value}
-    if isinstance(dimension, PerTask):
-        return {f"{name}_{task}": item for task, item in value.items()}
-    if not isinstance(dimension, (TaskWeights, UniformWeights, WeightGrid)):
-        return {name: value}
-    _checks.check_task_keys(name, value, dimension.tasks)
-    weights = [float(value[task]) for task in dimension.tasks]
-    if (
-        min(weights) < 0
-        or math.fsum(weights) <= 0
-        or (isinstance(dimension, TaskWeights) and min(weights) == 0)
-    ):
-        raise ValueError(
-            f"`{name}` must be > 0 in all (`TaskWeights`: for every task). "
-            f"Received: {name}={dict(value)!r}"
-        )
-    if isinstance(dimension, WeightGrid):
-        scale = math.fsum(weights)
-        for known, point in zip(dimension.names, dimension.weights, strict=True):
-            total = math.fsum(point.values())
-            if all(
-                math.isclose(weight / scale, part / total, rel_tol=1e-6)
-                for weight, part in zip(weights, point.values(), strict=True)
-            ):
-                return {name: known}
-        return {name: value}
-    if isinstance(dimension, TaskWeights):
-        return {
-            f"weight_ratio_{task}": weight / weights[0]
-            for task, weight in zip(dimension.tasks[1:], weights[1:], strict=True)
-        }
-    return _sticks(dimension, weights)
-
-
-def _sticks(dimension: UniformWeights, weights: Sequence[float]) -> dict[str, float]:
-    """The quantiles from which `UniformWeights` makes these weights."""
-    scale = dimension.sum / math.fsum(weights)
-    parts = [weight * scale - dimension.low for weight in weights]
-    left, found = math.fsum(parts), {}
-    for place, task in enumerate(dimension.tasks[:-1]):
-        others = len(parts) - 1 - place
-        rest = left - parts[place]
-        quantile = 1.0 - (rest / left) ** others if left > 0 else 0.0
-        found[f"weight_stick_{task}"] = min(max(quantile, 0.0), 1.0)
-        left = rest
-    return found

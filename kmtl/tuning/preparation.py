@@ -18,9 +18,10 @@ from kmtl.evaluation.common_scale import MEAN_SCORE, WORST_SCORE
 from kmtl.evaluation.delta import LOG_NAME, LOG_NAMES
 from kmtl.training import sources, user_data
 from kmtl.tuning import objective as objectives
-from kmtl.tuning.events import failure_reason
-from kmtl.tuning.trials import PRUNED
-from kmtl.typing import Data, Inputs, Labels, Options, Tuner
+from kmtl.tuning.display import failure_reason
+from kmtl.tuning.search_data import SearchData
+from kmtl.tuning.study import PRUNED
+from kmtl.typing import Data, Inputs, Tuner
 
 if TYPE_CHECKING:
     from kmtl.training.model import MultiTaskModel
@@ -37,34 +38,27 @@ FIRST_ROWS = 32
 MOST_BATCHES = 1000
 
 
-def check_first(
-    tuner: Tuner,
-    x: Inputs,
-    y: Labels,
-    validation_data: Data,
-    fit_options: Options,
-    callbacks: list,
-) -> None:
+def check_first(tuner: Tuner, data: SearchData) -> None:
     """What would fail in every trial fails here, on the default model."""
     model = tuner.built(tuner.oracle.get_space())
-    steps = fit_options.get("steps_per_epoch")
-    user_data.check_ends(x, "steps_per_epoch", steps)
-    steps = fit_options.get("validation_steps")
-    user_data.check_ends(validation_data, "validation_steps", steps)
-    user_data.prepare(model, x, y, fit_options.get("sample_weight"))
-    validation = user_data.prepare_validation(model, validation_data)
+    steps = data.options.get("steps_per_epoch")
+    user_data.check_ends(data.x, "steps_per_epoch", steps)
+    steps = data.options.get("validation_steps")
+    user_data.check_ends(data.validation, "validation_steps", steps)
+    user_data.prepare(model, data.x, data.y, data.sample_weight)
+    validation = user_data.prepare_validation(model, data.validation)
     logged = {f"val_{name}" for name in model.get_metrics_result()}
     if tuner.baselines is not None:
         logged |= set(LOG_NAMES)
     common = tuner.oracle.objective.needs((MEAN_SCORE, WORST_SCORE))
     if common:
         logged |= {MEAN_SCORE, WORST_SCORE}
-    if not callbacks and tuner._fits_plainly():  # else `on_epoch_end` will tell
+    if not data.callbacks and tuner._fits_plainly():  # else `on_epoch_end` will tell
         objectives.check_logged(
             tuner.oracle.objective, dict.fromkeys(logged), "by this model"
         )
     if tuner.distribution_strategy is None and not sources.is_stream(validation):
-        _check_measurable(tuner, model, validation, fit_options)
+        _check_measurable(tuner, model, validation, steps)
     if common:
         _measure_scale(tuner, model, validation, steps)
 
@@ -87,15 +81,14 @@ def _measure_scale(
 
 
 def _check_measurable(
-    tuner: Tuner, model: MultiTaskModel, validation: Data, fit_options: Options
+    tuner: Tuner, model: MultiTaskModel, validation: Data, steps: int | None
 ) -> None:
     """Refuse an objective that has no number on the validation data, or in a fold."""
     names = tuner.oracle.objective.names
     scores = objectives.score_logs(tuner.tasks)
     relative = tuner.oracle.objective.needs(NOT_OF_MODEL)
     of_all = [*names, *scores] if relative else list(names)
-    steps, folds = fit_options.get("validation_steps"), tuner._folds
-    parts = {"": validation}
+    parts, folds = {"": validation}, tuner._folds
     if folds is not None:
         parts = {
             f", fold {i + 1} of {folds.count}": user_data.prepare_validation(

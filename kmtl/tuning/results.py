@@ -19,8 +19,9 @@ from kmtl.tuning import objective as objectives
 from kmtl.tuning.averaging import ensemble_of
 from kmtl.tuning.conclusion import Conclusion, conclude
 from kmtl.tuning.confirm import Confirmation, confirm
-from kmtl.tuning.events import failure_reason
-from kmtl.tuning.summary import parameters_of, summary
+from kmtl.tuning.display import failure_reason
+from kmtl.tuning.points import parameters_of
+from kmtl.tuning.search_data import SearchData
 from kmtl.typing import (
     AnyHyperModel,
     Callbacks,
@@ -242,10 +243,9 @@ class SearchResults:
         Raises:
             RuntimeError: if no trial has completed.
         """
-        search = {"x": x, "y": y, "validation_data": validation_data, **fit_options}
-        return confirm(
-            self, {**search, "callbacks": callbacks}, num_trials, seeds, epochs
-        )
+        data = SearchData.given(x, y, validation_data, callbacks, fit_options)
+        data.check()
+        return confirm(self, data.ready(self.hypermodel), num_trials, seeds, epochs)
 
     def conclusion(self) -> Conclusion | None:
         """Whether the best trial is better than the first.
@@ -261,7 +261,24 @@ class SearchResults:
 
     def results_summary(self, num_trials: int = 10) -> None:
         """Print the best trials, and whether the best is better than the first."""
-        sys.stdout.write(summary(self, num_trials))
+        objective = self.oracle.objective
+        scores = objective.scores(list(self.oracle.trials.values()))
+        parts = [
+            f"Results summary\nResults in {self.project_dir}\n"  # type: ignore[attr-defined]
+            f"Showing {num_trials} best trials\n{objective}"
+        ]
+        for trial in self.oracle.get_best_trials(num_trials):
+            logs, score = objectives.trial_logs(trial), scores[trial.trial_id]
+            values = parameters_of(self.hypermodel, trial.hyperparameters)
+            lines = [f"Trial {trial.trial_id} summary", "Hyperparameters:"]
+            lines += [f"{name}: {value}" for name, value in values.items()]
+            broken = objective.has_value(logs) and not objective.feasible(logs)
+            lines.append(f"Score: {score}{', breaks a constraint' if broken else ''}")
+            parts.append("\n".join(lines))
+        found = self.conclusion()
+        if found is not None:
+            parts.append(found.text)
+        sys.stdout.write("\n\n".join(parts) + "\n")
 
     def ensemble(
         self, k: int = 3, *, validation_data: Data | None = None, **options: Any

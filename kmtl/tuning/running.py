@@ -7,59 +7,225 @@ import copy
 import logging
 import math
 import os
+import statistics
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import keras_tuner
+import numpy as np
 from keras_tuner.engine.trial import TrialStatus
 
 from kmtl._private.keras_tuner import own_callbacks
-from kmtl.training.guards import NonFiniteError
+from kmtl.training.checkpoint import Checkpoint
+from kmtl.training.guards import NonFiniteError, non_finite_weight
 from kmtl.training.model import MultiTaskModel
-from kmtl.tuning import arguments
+from kmtl.tuning import arguments, reuse
 from kmtl.tuning import objective as objectives
-from kmtl.tuning.checkpoints import Checkpoints
-from kmtl.tuning.events import SearchEvent, failure_reason
-from kmtl.tuning.hypermodel import HyperModel
+from kmtl.tuning.display import SearchEvent, failure_reason
+from kmtl.tuning.folds import Folds
+from kmtl.tuning.hypermodel import HyperModel, execution_of
 from kmtl.tuning.population import TogetherTrials
-from kmtl.tuning.progress import TrialCallback, TrialRun, no_retracing_warnings
 from kmtl.tuning.results import SearchResults
-from kmtl.tuning.stopping import automatic_rule
-from kmtl.tuning.storage import storage_error
-from kmtl.tuning.trials import ENDED, PRUNED
-from kmtl.typing import Logs, Trial
+from kmtl.tuning.storage import Checkpoints, storage_error, weights_of
+from kmtl.tuning.study import ENDED, PRUNED
+from kmtl.typing import Callback, HyperParameters, Logs, Options, Trial, Tuner
 
 logger = logging.getLogger("kmtl")
+
+#: Seconds between two checkpoints of a trial that trains. What a kill loses at most.
+CHECKPOINT_SECONDS = 30.0
+#: And at most this part of the time goes into writing them.
+CHECKPOINT_SHARE = 0.05
+
+
+class TrialRun:
+    """A trial in this process."""
+
+    def __init__(self, tuner: Tuner, trial: Trial):
+        self.tuner = tuner
+        self.trial = trial
+        self.best: list[np.ndarray] | None = None
+        self.best_value: float | None = None
+        #: Metrics and best epoch of each finished training.
+        self.results: list[tuple[dict[str, float], int]] = []
+        #: Logs per epoch of the training that runs.
+        self.rows: list[dict[str, float]] = []
+        #: Epochs of a training, where they are known.
+        self.epochs: int | None = None
+        self.lengths: dict[str, int] = {}
+        #: What ended it before its last epoch, as `TrialRunner.verdict` says it.
+        self.verdict: str | None = None
+        self.progress: Checkpoint | None = tuner.checkpoints.progress(trial.trial_id)
+        if self.progress is not None:
+            self._go_on(self.progress)
+
+    def _go_on(self, progress: Checkpoint) -> None:
+        meta = progress.meta
+        curves = self.tuner.oracle.curves(self.trial.trial_id)
+        rows = curves.get(len(meta["results"]), [])[: meta["epoch"]]
+        if len(rows) < meta["epoch"]:  # the study is of another time
+            self.progress = None
+            return
+        self.best, self.best_value = progress.arrays.get("best"), meta["best_value"]
+        self.results = [(metrics, step) for metrics, step in meta["results"]]
+        self.rows, self.lengths = rows, dict(meta["lengths"])
+
+    @property
+    def execution(self) -> int:
+        """Which training of the trial runs, from 0."""
+        return len(self.results)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it trains no further here, but later or in another process."""
+        return self.verdict in ("pause", "lost")
+
+    def finish_execution(self, results: Any) -> None:
+        """Take in what `HyperModel.fit` returned."""
+        objective = self.tuner.oracle.objective
+        if isinstance(results, keras.callbacks.History):
+            rows = self.rows or objectives.rows_of(results)
+            values = [objective.get_value(row) for row in rows]
+        elif isinstance(results, Mapping):
+            rows = [{name: float(value) for name, value in results.items()}]
+            values = [objective.get_value(results)]
+        else:
+            values = [float(value) for value in np.ravel(results)]
+            rows = [{objective.name: statistics.fmean(values)}]
+        if not np.isfinite(values).any():  # single epochs may be NaN
+            raise keras_tuner.errors.FailedTrialError(
+                f"The objective '{objective.name}' was never a finite number: training "
+                "diverged, or no validation label of that task is present."
+            )
+        step = objectives.best_index(values, objective) if len(rows) > 1 else 0
+        self.lengths[str(self.execution)] = len(self.rows)
+        self.results.append((dict(rows[step]), step))
+        self.rows = []
+        self.progress = None
+
+    def outcome(self) -> tuple[dict[str, float], int]:
+        """Means over the trainings: metrics at the best epochs, and their number.
+
+        A fold without a label of a task has no number of it, and does not count there.
+        """
+        names = dict.fromkeys(name for metrics, _ in self.results for name in metrics)
+        means = {
+            name: _mean(
+                [metrics[name] for metrics, _ in self.results if name in metrics]
+            )
+            for name in names
+        }
+        return means, int(statistics.mean(step for _, step in self.results))
+
+
+class TrialCallback(keras.callbacks.Callback):
+    """Reports a training epoch by epoch. The last of the callbacks.
+
+    A checkpoint keeps the counters of the others.
+    """
+
+    def __init__(self, run: TrialRun, callbacks: Sequence[Callback]):
+        super().__init__()
+        self.run = run
+        self.callbacks = list(callbacks)
+        self._saved = time.monotonic()
+        self._cost = 0.0
+        #: After a kill, every epoch counts: the next one may be near.
+        self._often = bool(run.tuner.oracle.kills(run.trial.trial_id))
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        # Now: the callbacks before this one have reset themselves here.
+        if self.run.progress is not None:
+            self.run.progress.restore(self.model, self.callbacks)
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self.run.tuner.on_epoch_begin(self.run.trial, self.model, epoch, logs)
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        run = self.run
+        tuner, trial = run.tuner, run.trial
+        row = {name: float(value) for name, value in (logs or {}).items()}
+        _check_finite(row, epoch)
+        run.rows.append(row)
+        self._keep_best(row)
+        told = tuner.replays(trial.trial_id)
+        mine = told or tuner.oracle.report(trial.trial_id, epoch, row, run.execution)
+        tuner.on_epoch_end(trial, self.model, epoch, logs)
+        if not mine:
+            run.verdict = "lost"
+        else:
+            if run.epochs is None or epoch + 1 < run.epochs:
+                run.verdict = tuner.verdict(trial.trial_id, epoch, run.execution)
+            self._save(epoch)
+        if run.verdict is not None:
+            self.model.stop_training = True
+
+    def _keep_best(self, row: dict[str, float]) -> None:
+        objective = self.run.tuner.oracle.objective
+        value = objective.get_value(row) if objective.has_value(row) else None
+        known = self.run.best_value
+        if None not in (value, known) and not objective.better_than(value, known):
+            return
+        if non_finite_weight(self.model) is not None:
+            return
+        if value is not None:
+            self.run.best_value = value
+        self.run.best = weights_of(self.model)
+
+    def _save(self, epoch: int) -> None:
+        since = time.monotonic() - self._saved
+        pause = max(CHECKPOINT_SECONDS, self._cost / CHECKPOINT_SHARE)
+        if self._often:
+            pause = 0.0
+        run = self.run
+        # What has trained with others has no weights of the epochs in between.
+        told = run.tuner.replays(run.trial.trial_id)
+        if run.verdict != "pause" and (since < pause or told):
+            return
+        if non_finite_weight(self.model) is not None:
+            return
+        began = time.monotonic()
+        meta = {
+            "epoch": epoch + 1,
+            "best_value": run.best_value,
+            "results": run.results,
+            "lengths": run.lengths,
+        }
+        run.tuner.checkpoints.save_progress(
+            run.trial.trial_id, self.model, run.best, self.callbacks, meta
+        )
+        self._saved = time.monotonic()
+        self._cost = self._saved - began
 
 
 class TrialRunner(SearchResults, keras_tuner.Tuner):
     """The part of `SearchTuner` that knows one trial."""
 
-    listener: Callable[[SearchEvent], None] | None = None
-    #: How many checkpoints of ended trials stay.
-    keep_checkpoints: int = 3
+    listener: Callable[[SearchEvent], None] | None
+    checkpoints: Checkpoints
+    #: How many of them stay, of ended trials.
+    keep_checkpoints: int
+    executions_per_trial: int
     #: The loop over trials, which trains several as one program where it can.
     _together: TogetherTrials
+    _folds: Folds | None = None
+    _pool: reuse.ModelPool
+    #: Why every trial builds its model; None where the pool has it.
+    _against_reuse: str | None
     #: When a search pauses, on `time.monotonic`'s clock.
     _deadline: float = math.inf
-    _folds: Any = None
     #: The process that leads the search, where this one works for it.
     _parent: int | None = None
     #: Trials until a worker is replaced.
     _trials_left: int | None = None
-    #: Whether the rule that stops hopeless trials follows from the epochs.
-    _chooses_rule: bool = False
+    _most_failures: int
+    _failures: int = 0  # in a row
+    _diverged: bool = False
     _run: TrialRun
-
-    def _begin_running(self, most_failures: int) -> None:
-        self.checkpoints = Checkpoints(lambda: self.project_dir)
-        self._execution = 0
-        self._failures = 0
-        self._most_failures = most_failures
-        self._diverged = False
 
     @property
     def may_pause(self) -> bool:
@@ -72,82 +238,13 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
             self._deadline = -math.inf  # the search was killed
         return time.monotonic() >= self._deadline
 
-    def work(self, job: Mapping[str, Any], parent: int) -> bool:
-        """Train trials of a search that another process leads.
-
-        Returns whether nothing is left to begin: not after `job["recycle_after"]`
-        trials.
-        """
-        self._parent = parent
-        self._trials_left = job["recycle_after"]
-        self._folds = job["folds"]
-        self.baselines = job["baselines"]  # those that "auto" stood for
-        self.common_scale = job["common_scale"]
-        self.executions_per_trial = job["executions_per_trial"]
-        search = dict(job["search"])
-        data = [arguments.made(part) for part in search.pop("data")]
-        search["validation_data"] = arguments.made(search["validation_data"])
-        minutes = (job["until"] - time.time()) / 60
-        with self._working():
-            self._run_trials(minutes, *data, **search)
-        return self._trials_left != 0
-
     # -- one trial --------------------------------------------------------------------
-
-    def _run_trials(self, minutes: float, *data: Any, **fit_options: Any) -> None:
-        """KerasTuner's loop, which leaves no trial behind that others would miss."""
-        self._failures = 0
-        self._deadline = time.monotonic() + 60 * minutes
-        if self._chooses_rule:
-            # With folds the first one would decide alone.
-            whole = self._folds is None
-            rule = automatic_rule(fit_options["epochs"]) if whole else None
-            self.oracle.rule = rule
-        self.oracle.deadline = self._deadline
-        try:
-            with no_retracing_warnings():
-                self._together.search(*data, **fit_options)
-        except BaseException:
-            self._give_back()
-            raise
-        finally:
-            self.oracle.close()
-
-    @contextlib.contextmanager
-    def _working(self) -> Iterator[None]:
-        """Within it nobody may delete the search, and errors of its disk say so."""
-        try:
-            self.oracle.begin()
-            yield
-        except Exception as error:
-            failed = storage_error(error)
-            if failed in (None, error):
-                raise
-            raise failed from error
-        finally:
-            self.oracle.close()
-
-    def _give_back(self) -> None:
-        """Let the trials of this process wait for another."""
-        for trial in list(self.oracle.ongoing_trials.values()):
-            try:
-                self.oracle.give_back(trial.trial_id)
-            except Exception as error:
-                if storage_error(error) is None:
-                    raise
-                # They are found ownerless, as this process ends in order.
-                logger.warning("No trial could be given back: %s", error)
-                return
 
     def get_trial_dir(self, trial_id: str) -> str:
         """The folder of a trial, which is made."""
         folder = Path(self.project_dir) / f"trial_{trial_id}"
         folder.mkdir(parents=True, exist_ok=True)
         return str(folder)
-
-    def pre_create_trial(self) -> None:
-        if self._trials_left == 0 or self.must_pause():
-            self.oracle.deadline = -math.inf
 
     def on_trial_begin(self, trial: Trial) -> None:
         super().on_trial_begin(trial)
@@ -171,7 +268,6 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
             options["callbacks"] = [*callbacks, TrialCallback(run, callbacks)]
             if run.progress is not None:
                 options["initial_epoch"] = run.progress.meta["epoch"]
-            self._execution = run.execution
             results = self.build_and_fit(trial, *args, **options)
             if run.goes_on:
                 return None
@@ -209,6 +305,47 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
         trial.status = {None: TrialStatus.COMPLETED, "prune": PRUNED}.get(
             self._run.verdict, TrialStatus.RUNNING
         )
+
+    def build_and_fit(self, trial: Trial, *args: Any, **kwargs: Any) -> Any:
+        if self._folds is not None:
+            args, kwargs = self._folds.arguments(self._run.execution, kwargs)
+        return self.train_once(trial, self._run.execution, args, kwargs)
+
+    def train_once(
+        self, trial: Trial, execution: int, args: Sequence[Any], options: Options
+    ) -> Any:
+        """What `HyperModel.fit` returns, on seeds of that execution."""
+        # First: the callbacks after them may read what they write.
+        callbacks = [*arguments.scoring(self), *options["callbacks"]]
+        options = {**options, "callbacks": callbacks}
+        with execution_of(self.hypermodel, execution), _no_retracing_warnings():
+            model = self._trial_model(trial.hyperparameters)
+            replayed = self._together.fit(trial, model, execution, options)
+            if replayed is not None:
+                return replayed
+            try:
+                hp = trial.hyperparameters
+                return self.hypermodel.fit(hp, model, *args, **options)
+            except NonFiniteError:
+                raise  # between epochs: the model is whole, and is put back as others
+            except BaseException:
+                self._pool.discard(model)  # who knows what state it is in
+                raise
+
+    def _trial_model(self, hp: HyperParameters) -> MultiTaskModel:
+        """A model to train: one of the pool if that is possible, else a new one."""
+        if self._against_reuse is not None:
+            keras.utils.clear_session()  # lets go of the models before it
+            model = self.built(hp)
+        else:
+            model = self._pool.model(self.hypermodel, self.hypermodel.space.values(hp))
+        size = model.count_params()
+        if self.max_model_size and size > self.max_model_size:
+            raise keras_tuner.errors.FailedTrialError(
+                f"Oversized model: {size} parameters, `max_model_size` is "
+                f"{self.max_model_size}."
+            )
+        return model
 
     def on_epoch_end(
         self, trial: Trial, model: MultiTaskModel, epoch: int, logs: Logs | None = None
@@ -294,6 +431,18 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
             if trial.status in ENDED and trial_id not in kept
         )
 
+    def built(self, hp: HyperParameters) -> MultiTaskModel:
+        """A new compiled model with these values, and with its optimizer's state."""
+        with keras_tuner.engine.tuner.maybe_distribute(self.distribution_strategy):
+            model = self.hypermodel.build(hp)
+            if not isinstance(model, MultiTaskModel) or not model.compiled:
+                raise keras_tuner.errors.FatalTypeError(
+                    "`hypermodel` must build a compiled kmtl.MultiTaskModel. "
+                    f"Received: {model!r} of type {type(model).__name__}"
+                )
+            model.build_optimizer()
+        return model
+
     def load_model(self, trial: Trial) -> MultiTaskModel:
         """A trial's model with the weights of its best epoch, if they were kept."""
         model = self.built(trial.hyperparameters)
@@ -318,3 +467,38 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
             raise keras_tuner.errors.FatalRuntimeError(
                 f"The `listener` failed on '{kind}': {type(error).__name__}: {error}"
             ) from error
+
+
+def _check_finite(row: Mapping[str, float], epoch: int) -> None:
+    """Refuse an epoch whose total losses are no numbers, as `fit` does in between.
+
+    (No label counts as 0.)
+    """
+    for name in ("loss", "val_loss"):
+        if not math.isfinite(row.get(name, 0.0)):
+            raise NonFiniteError(
+                f"`{name}` was {row[name]} in epoch {epoch + 1}. Scale labels and "
+                "inputs, lower the learning rate, or clip gradients (`clipnorm=1.0`)",
+                epoch=epoch + 1,
+                logs=row,
+            )
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return statistics.fmean(known) if known else math.nan
+
+
+@contextlib.contextmanager
+def _no_retracing_warnings() -> Iterator[None]:
+    """TensorFlow advises against tracing again, which new models need."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "triggered tf.function retracing" not in record.getMessage()
+
+    tensorflow = logging.getLogger("tensorflow")
+    tensorflow.addFilter(keep)
+    try:
+        yield
+    finally:
+        tensorflow.removeFilter(keep)

@@ -11,7 +11,7 @@ from kmtl._dimensions import Dimension, Float, Int, as_dimension
 from kmtl.sharing import HardSharing
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_unique_tasks
-from kmtl.tuning import components, defaults
+from kmtl.tuning import defaults
 from kmtl.tuning.parts import PerBlock, PerTask, WeightDimension, WeightGrid
 from kmtl.tuning.signature import (
     BLOCK_ARGUMENTS,
@@ -20,6 +20,11 @@ from kmtl.tuning.signature import (
     STANDS_FOR,
     TASK_WEIGHTS,
     Signature,
+    active_names,
+    check_conditions,
+    default_range,
+    split_name,
+    with_condition,
 )
 from kmtl.typing import HyperParameters, Values
 
@@ -132,7 +137,7 @@ class Space:
         self.dimensions = {
             name: self._checked(name, self.dimensions[name]) for name in space
         }
-        components.check_conditions(self.dimensions, self._chosen["optimizer"])
+        check_conditions(self.dimensions, self._chosen["optimizer"])
         self._check_weighting()
         lacking = self.signature.lacking({*self.fixed, *self.dimensions, "tasks"})
         if lacking:
@@ -158,7 +163,7 @@ class Space:
             for name, dimension in self.dimensions.items()
         }
         usual = self._chosen["optimizer"]
-        active = components.active_names(self.dimensions, values, hp, usual)
+        active = active_names(self.dimensions, values, hp, usual)
         kept = {name: value for name, value in values.items() if name in active}
         kept = self.signature.fitted(kept)
         if is_gradient_weighting(kept.get("weighting")) and not self.shares(kept):
@@ -254,7 +259,7 @@ class Space:
         own = name in STANDS_FOR and self.signature.owns(name)
         if name in defaults.RANGES and not own:
             return defaults.RANGES[name]
-        known_range = components.default_range(name)
+        known_range = default_range(name)
         if known_range is not None:
             return known_range
         if name == "width" and not own:
@@ -276,10 +281,8 @@ class Space:
 
     def _checked(self, name: str, dimension: Dimension) -> Dimension:
         """The dimension, bound to tasks and blocks, if its range can be right."""
-        if components.split(name):
-            return components.with_condition(
-                name, dimension, self.dimensions, self._chosen
-            )
+        if split_name(name):
+            return with_condition(name, dimension, self.dimensions, self._chosen)
         if (name == TASK_WEIGHTS) != isinstance(dimension, WeightDimension):
             raise TypeError(
                 f"`space['{TASK_WEIGHTS}']` and nothing else must be a "
@@ -393,7 +396,7 @@ class Space:
             )
         known = self.signature.known_names()
         usual = name in known or (self.signature.open and name not in STANDS_FOR)
-        if not usual and not components.split(name):
+        if not usual and not split_name(name):
             raise ValueError(
                 _checks.unknown_name("hyperparameter in `space`:", name, known)
             )

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras_tuner
 import optuna
+from keras_tuner.engine.trial import TrialStatus
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -30,6 +31,19 @@ from kmtl.typing import HyperParameters, Values
 PREFIX = "kmtl:"
 RECORD = f"{PREFIX}record"
 WARM = f"{PREFIX}warm"
+#: Under it the names of the trials trained again on fresh seeds, best first.
+CONFIRMED = "confirmed"
+#: Status of a trial that a rule stopped: neither completed nor failed.
+PRUNED = "PRUNED"
+ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED, PRUNED)
+#: KerasTuner's words for Optuna's states.
+STATUSES = {
+    TrialState.RUNNING: TrialStatus.RUNNING,
+    TrialState.WAITING: TrialStatus.RUNNING,  # interrupted: it goes on
+    TrialState.COMPLETE: TrialStatus.COMPLETED,
+    TrialState.PRUNED: PRUNED,
+    TrialState.FAIL: TrialStatus.FAILED,
+}
 
 
 class SearchStudy:
@@ -199,6 +213,11 @@ def active(space: Any, values: Values) -> list[Any]:
     """The hyperparameters of a KerasTuner space that these values make active."""
     found = walk(space, lambda hp: values.get(hp.name, hp.default))
     return [hp for hp, _ in found if hp.name in values]
+
+
+def identity(values: Values) -> tuple[tuple[str, str], ...]:
+    """What two trials of the same values have in common."""
+    return tuple(sorted((name, str(value)) for name, value in values.items()))
 
 
 Distribution = CategoricalDistribution | FloatDistribution | IntDistribution

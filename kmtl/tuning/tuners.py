@@ -13,7 +13,7 @@ from kmtl.evaluation.common_scale import MEAN_SCORE
 from kmtl.evaluation.delta import LOG_NAME
 from kmtl.tuning import arguments
 from kmtl.tuning.base import SearchTuner
-from kmtl.tuning.events import SearchEvent
+from kmtl.tuning.display import SearchEvent
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.objective import score_log
 from kmtl.tuning.oracles import (
@@ -43,9 +43,14 @@ class RandomSearch(SearchTuner, keras_tuner.RandomSearch):
             Δm beside it), or `"val_worst_delta"`, that of the worst task;
             `"val_mean_score"` or `"val_worst_score"`, the tasks' scores on a common
             scale that needs no single-task models (`kmtl.evaluation.common_scale`);
-            `"mean_rank"`; `"pareto"`; or a `keras_tuner.Objective` for a metric added
-            in `compile`. `"val_loss"`, the total loss, only where no weight in it is
-            searched or moves in training: small task weights make it small.
+            `"pareto"`, the score of every task that is not auxiliary, side by side, or
+            a `kmtl.tuning.Pareto` of chosen ones; `"mean_rank"`, the same scores,
+            trials in the order of their mean rank; a `kmtl.tuning.Goal`, or a
+            `keras_tuner.Objective` for a metric added in `compile`; or a list of such
+            in the order of their priority, and of constraints:
+            `["val_mask_iou", "val_digit_accuracy >= 0.95"]`. `"val_loss"`, the total
+            loss, only where no weight in it is searched or moves in training: small
+            task weights make it small.
         max_trials: Integer >= 1, trials in all. A search that has ended goes on when
             it is run again with more. Defaults to 10.
         baselines: For `"val_delta_m"`: the result of `kmtl.baselines`, a dict task name
@@ -137,6 +142,8 @@ class RandomSearch(SearchTuner, keras_tuner.RandomSearch):
     2.0
     """
 
+    oracle_class = RandomSearchOracle
+
     def __init__(
         self,
         hypermodel: AnyHyperModel = None,
@@ -148,17 +155,9 @@ class RandomSearch(SearchTuner, keras_tuner.RandomSearch):
         listener: Callable[[SearchEvent], None] | None = None,
         **options: Any,
     ):
+        settings = {"max_trials": _checks.check_int("max_trials", max_trials, 1)}
         SearchTuner.__init__(
-            self,
-            RandomSearchOracle,
-            {"max_trials": _checks.check_int("max_trials", max_trials, 1)},
-            (),
-            hypermodel=hypermodel,
-            objective=objective,
-            baselines=baselines,
-            seed=seed,
-            listener=listener,
-            **options,
+            self, settings, hypermodel, objective, baselines, seed, listener, **options
         )
 
 
@@ -181,6 +180,9 @@ class BayesianOptimization(SearchTuner, keras_tuner.BayesianOptimization):
     Raises:
         ValueError, TypeError: as for `kmtl.RandomSearch`.
     """
+
+    oracle_class = BayesianOptimizationOracle
+    fixed_settings = ("num_initial_points", "alpha", "beta", "sampler")
 
     def __init__(
         self,
@@ -209,16 +211,7 @@ class BayesianOptimization(SearchTuner, keras_tuner.BayesianOptimization):
             "sampler": _checks.check_choice("sampler", sampler, ("auto", "gp", "tpe")),
         }
         SearchTuner.__init__(
-            self,
-            BayesianOptimizationOracle,
-            settings,
-            ("num_initial_points", "alpha", "beta", "sampler"),
-            hypermodel=hypermodel,
-            objective=objective,
-            baselines=baselines,
-            seed=seed,
-            listener=listener,
-            **options,
+            self, settings, hypermodel, objective, baselines, seed, listener, **options
         )
 
 
@@ -238,6 +231,8 @@ class GridSearch(SearchTuner, keras_tuner.GridSearch):
         ValueError, TypeError: as for `kmtl.RandomSearch`.
     """
 
+    oracle_class = GridSearchOracle
+
     def __init__(
         self,
         hypermodel: AnyHyperModel = None,
@@ -251,17 +246,9 @@ class GridSearch(SearchTuner, keras_tuner.GridSearch):
     ):
         if max_trials is not None:
             max_trials = _checks.check_int("max_trials", max_trials, 1)
+        settings = {"max_trials": max_trials}
         SearchTuner.__init__(
-            self,
-            GridSearchOracle,
-            {"max_trials": max_trials},
-            (),
-            hypermodel=hypermodel,
-            objective=objective,
-            baselines=baselines,
-            seed=seed,
-            listener=listener,
-            **options,
+            self, settings, hypermodel, objective, baselines, seed, listener, **options
         )
 
 
@@ -285,6 +272,9 @@ class Hyperband(SearchTuner, keras_tuner.Hyperband):
     Raises:
         ValueError, TypeError: as for `kmtl.RandomSearch`.
     """
+
+    oracle_class = HyperbandOracle
+    fixed_settings = ("max_epochs", "factor", "hyperband_iterations")
 
     def __init__(
         self,
@@ -311,16 +301,7 @@ class Hyperband(SearchTuner, keras_tuner.Hyperband):
             "hyperband_iterations": iterations,
         }
         SearchTuner.__init__(
-            self,
-            HyperbandOracle,
-            settings,
-            tuple(settings),
-            hypermodel=hypermodel,
-            objective=objective,
-            baselines=baselines,
-            seed=seed,
-            listener=listener,
-            **options,
+            self, settings, hypermodel, objective, baselines, seed, listener, **options
         )
 
     def _check_epochs(self, epochs: Any) -> int:
@@ -382,6 +363,9 @@ class Search(SearchTuner):
     Li et al., A system for massively parallel hyperparameter tuning, MLSys 2020.
     """
 
+    oracle_class = BayesianOptimizationOracle
+    fixed_settings = ("sampler",)
+
     def __init__(
         self,
         hypermodel: AnyHyperModel = None,
@@ -401,17 +385,9 @@ class Search(SearchTuner):
         }
         if hypermodel is not None:
             objective, baselines = _comparison(hypermodel, objective, baselines)
+        options["pruner"] = pruner
         super().__init__(
-            BayesianOptimizationOracle,
-            settings,
-            ("sampler",),
-            hypermodel=hypermodel,
-            objective=objective,
-            baselines=baselines,
-            seed=seed,
-            listener=listener,
-            pruner=pruner,
-            **options,
+            settings, hypermodel, objective, baselines, seed, listener, **options
         )
 
 

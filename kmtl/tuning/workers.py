@@ -22,9 +22,10 @@ import keras
 from keras_tuner.engine.trial import TrialStatus
 
 from kmtl._devices import cpu_cores
-from kmtl.tuning.events import failure_reason
+from kmtl.tuning.display import failure_reason
 from kmtl.tuning.liveness import FOLDER
-from kmtl.tuning.trials import ENDED
+from kmtl.tuning.search_data import SearchData
+from kmtl.tuning.study import ENDED
 from kmtl.tuning.worker import RECYCLED
 from kmtl.typing import Tuner
 
@@ -54,7 +55,7 @@ class Workers:
         #: `subprocess.Popen`, or what has its verbs.
         self._processes: dict[int, Any] = {}
         self._deaths = 0
-        self._watch = Watch(tuner, job["search"].get("epochs"))
+        self._watch = Watch(tuner, job["data"].epochs)
         self._job = _pickled(job)
 
     def run(self) -> None:
@@ -215,8 +216,8 @@ class Watch:
         yield from rows[told:]
 
 
-def job_of(tuner: Tuner, search: Mapping[str, Any]) -> dict[str, Any]:
-    """What workers need to know, beside the arguments of KerasTuner's loop."""
+def job_of(tuner: Tuner, data: SearchData) -> dict[str, Any]:
+    """What workers need to know to train trials on these data."""
     given = dict(tuner._made_with)
     for name in ("overwrite", "warm_start", "listener", "workers", "max_minutes"):
         given.pop(name, None)  # the search's, not a worker's
@@ -230,7 +231,7 @@ def job_of(tuner: Tuner, search: Mapping[str, Any]) -> dict[str, Any]:
         "baselines": tuner.baselines,
         "common_scale": tuner.common_scale,
         "arguments": given,
-        "search": {**search, "verbose": 0},
+        "data": data,
         "folds": tuner._folds,
         "executions_per_trial": tuner.executions_per_trial,
         "recycle_after": tuner.recycle_after,

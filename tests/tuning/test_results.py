@@ -11,7 +11,7 @@ from search_tools import TASKS, Planted, make_tuner, run
 
 import kmtl
 from kmtl.tuning import PerTask, WeightGrid
-from kmtl.tuning.summary import parameters_of
+from kmtl.tuning.points import parameters_of
 
 pytestmark = pytest.mark.usefixtures("quick")
 

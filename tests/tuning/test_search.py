@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 import kmtl
 import kmtl.tuning.stopping
 from kmtl.training.batches import ShuffledBatches
-from kmtl.tuning import SearchEvent, progress
+from kmtl.tuning import SearchEvent, running
 
 pytestmark = pytest.mark.backend
 
@@ -71,8 +71,8 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Optimizer, dropout, order of rows and callbacks are where they were."""
-    monkeypatch.setattr(progress, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(progress, "CHECKPOINT_SHARE", 1e9)
+    monkeypatch.setattr(running, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(running, "CHECKPOINT_SHARE", 1e9)
     (x, y), validation = digits()
     hypermodel = kmtl.HyperModel(
         kmtl.build_mlp, tasks=TASKS, input_shape=(64,), units=(4,), dropout=0.3, seed=0

@@ -24,7 +24,7 @@ from search_tools import Planted, make_tuner, outcome, run, valley
 from kmtl import _files
 from kmtl._files import DamagedFileError
 from kmtl.training import checkpoint
-from kmtl.tuning import liveness, progress
+from kmtl.tuning import liveness, running
 from kmtl.tuning.oracle import MOST_KILLS
 from kmtl.tuning.storage import DurableJournal, StorageError, open_storage
 
@@ -249,8 +249,8 @@ def test_a_disk_that_is_full_at_any_entry_fails_no_trial(
 def test_a_checkpoint_that_cannot_be_kept_or_read_fails_no_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    monkeypatch.setattr(progress, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(progress, "CHECKPOINT_SHARE", 1e9)
+    monkeypatch.setattr(running, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(running, "CHECKPOINT_SHARE", 1e9)
     whole = outcome(run(make_tuner(tmp_path / "whole", max_trials=2), epochs=2))
     folder = tmp_path / "failing"
     if where == "load":  # of a trial that was interrupted after its first epoch

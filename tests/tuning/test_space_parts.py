@@ -22,7 +22,7 @@ from kmtl.tuning import (
     Space,
     UniformWeights,
     WeightGrid,
-    components,
+    signature,
 )
 
 THREE = (kmtl.Regression("a"), kmtl.Regression("b"), kmtl.Regression("c"))
@@ -182,8 +182,8 @@ def test_default_ranges_are_of_arguments_and_hold_their_defaults(kind: str) -> N
     found = 0
     for name in _registry.names(kind):
         defaults = inspect.signature(_registry.get(kind, name)).parameters
-        for argument in components.arguments_of(kind, name):
-            dimension = components.default_range(f"{name}.{argument}")
+        for argument in signature.arguments_of(kind, name):
+            dimension = signature.default_range(f"{name}.{argument}")
             if dimension is None:
                 continue
             found += 1

@@ -18,6 +18,7 @@ from search_tools import Planted, make_tuner, outcome, run, valley
 
 import kmtl
 from kmtl.tuning import SearchEvent, worker, workers
+from kmtl.tuning.search_data import SearchData
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -161,7 +162,7 @@ def test_an_orphan_stops_after_its_epoch(
 
     builder = Planted(score)
     tuner = make_tuner(tmp_path, builder, max_trials=3)
-    search = {"data": [], "validation_data": None, "epochs": 4, "callbacks": []}
+    search = SearchData(None, None, None, [], {}, epochs=4)
     job = workers.job_of(tuner, search)
     assert tuner.work(job, parent=17)
     assert [fit[2:] for fit in builder.fits] == [(0, 1)]
@@ -177,7 +178,7 @@ def test_a_worker_trains_its_share(
     job = {}
     for left in (False, True):
         tuner = make_tuner(tmp_path, builder, max_trials=3, recycle_after=2)
-        search = {"data": [], "validation_data": None, "epochs": 1, "callbacks": []}
+        search = SearchData(None, None, None, [], {}, epochs=1)
         job = workers.job_of(tuner, search)
         assert tuner.work(job, parent=17) is left
     assert len(builder.fits) == 3

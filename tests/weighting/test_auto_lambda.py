@@ -237,7 +237,7 @@ def test_every_fit_takes_its_own_validation_data() -> None:
 
 
 def test_a_hypermodel_keeps_its_data_and_checkpoints_do_not(tmp_path: Path) -> None:
-    from kmtl.tuning.checkpoints import Checkpoints, weights_of
+    from kmtl.tuning.storage import Checkpoints, weights_of
 
     data = (X_VALIDATION.astype("float32"), Y_VALIDATION)
     hypermodel = kmtl.HyperModel(
