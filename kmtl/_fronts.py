@@ -25,10 +25,18 @@ class Source:
     Args:
         shape: Shape of one row, without the batch axis.
         scale: Factor that brings it to the scale in which a task learns it.
+        ends_in_mask: Whether its last channel says which steps are there.
     """
 
     shape: tuple[int | None, ...]
     scale: float = 1.0
+    ends_in_mask: bool = False
+
+    def as_target(self, task: Task) -> Task:
+        """A task that has it as its target, which knows so."""
+        if self.ends_in_mask and hasattr(task, "ends_in_mask"):
+            return task.replace(scale=self.scale, ends_in_mask=True)
+        return task.replace(scale=self.scale)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +163,7 @@ def encoded_inputs(
             masks[name] = mask
     trunk.check_input_shapes({name: tuple(x.shape[1:]) for name, x in encoded.items()})
     sources = {
-        name: Source(tuple(spec.shape), spec.target_scale)
+        name: Source(tuple(spec.shape), spec.target_scale, spec.ends_in_mask)
         for name, spec in specs.items()
     }
     if len(specs) > 1:

@@ -128,7 +128,7 @@ def build(
     masks = trunk.masks(encoded, make, trunk.enter(front.masks, make.part("mask")))
     make = dataclasses.replace(make, masks=masks)
     tasks = tuple(
-        task.replace(scale=front.of(task).scale) if task.target_is_input else task
+        front.of(task).as_target(task) if task.target_is_input else task
         for task in tasks
     )
 

@@ -29,6 +29,9 @@ class Input(_registry.Registrable):
     #: Whether prepared rows hold numbers of tokens, which are no quantities.
     gives_ids: ClassVar[bool] = False
 
+    #: Whether the last channel of prepared rows says which steps are there.
+    ends_in_mask: ClassVar[bool] = False
+
     if TYPE_CHECKING:
 
         @property

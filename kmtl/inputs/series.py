@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import keras
 import numpy as np
@@ -57,6 +57,8 @@ class Series(Input):
     _told: set[str] = dataclasses.field(
         default_factory=set, init=False, repr=False, compare=False
     )
+
+    ends_in_mask: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("length", "channels"):

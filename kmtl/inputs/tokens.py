@@ -25,7 +25,7 @@ logger = logging.getLogger("kmtl")
 @dataclasses.dataclass(frozen=True)
 class Tokens(Input):
     """Whole numbers that stand for tokens: lists of different lengths, or an array
-    `(N, L)` that is padded at the end.
+    `(N, L)` that is padded at the end. Rows that begin with padding are warned of.
 
     Trunks over sequences embed them; others get `log(1 + count)` of each token.
 
@@ -130,6 +130,17 @@ class Tokens(Input):
         rows = self._rows(data, what)
         ids = np.full((len(rows), self.length), self.padding, "int32")
         cut = 0
+        if "front" not in self._told and any(
+            len(row) and row[0] == self.padding for row in rows
+        ):
+            self._told.add("front")
+            logger.warning(
+                "%s holds rows that begin with %d, the padding: give lists of ids, or "
+                "pad at the end (padding='post' of pad_sequences). They stay where "
+                "they are, and count for nothing; but trunks that know places count "
+                "from there, and `length` keeps the beginning of a row.",
+                what, self.padding,
+            )  # fmt: skip
         for place, row in zip(ids, rows, strict=True):
             cut += len(row) > self.length
             kept = row[: self.length]

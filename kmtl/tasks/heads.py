@@ -118,8 +118,10 @@ def map_head(
     height, width = features.shape[1:3]
     if height is None or width is None:
         raise ValueError(
-            f"Task '{task.name}' decodes to a fixed size and needs a static input "
-            f"size. Received: features of shape {tuple(features.shape)}"
+            f"Task '{task.name}' decodes to one size, from maps of one size: give the "
+            "input a height and a width, such as kmtl.inputs.Image((64, 64, 3)), which "
+            "brings photos of any size to it; maps of labels must have that size, too. "
+            f"Received: features of shape {tuple(features.shape)}"
         )
     x, stage = decoded(features, head.pyramid, head.make, task), 0
     height, width, depth = x.shape[1:]
@@ -153,7 +155,15 @@ def map_size(task: Any, head: HeadContext) -> tuple[int, int]:
     """Resolution of a dense prediction: the task's own, else the input's."""
     if task.size is not None:
         return task.size
-    if len(head.input_shape) != 3 or None in head.input_shape[:2]:
+    if len(head.input_shape) == 3 and None in head.input_shape[:2]:
+        raise ValueError(
+            f"Task '{task.name}' predicts a map of the input's size, which must be one "
+            "for all rows: give the input a height and a width, such as "
+            "kmtl.inputs.Image((64, 64, 3)), which brings photos of any size to it; "
+            "maps of labels must have that size, too. "
+            f"Received: inputs of shape {tuple(head.input_shape)}"
+        )
+    if len(head.input_shape) != 3:
         raise ValueError(
             f"Task '{task.name}' predicts a map; with inputs of shape "
             f"{tuple(head.input_shape)} give it `size=(height, width)`."

@@ -28,7 +28,9 @@ class Reconstruction(Task):
 
     Needs no labels: without an entry of its own in the label dict the model's input is
     the target (uint8 inputs are scaled to [0, 1] as the trunk sees them); texts and
-    token ids (`kmtl.inputs.Text`, `Tokens`) are no quantities, and refused. Outputs
+    token ids (`kmtl.inputs.Text`, `Tokens`) are no quantities, and refused. Of a
+    `kmtl.inputs.Series` the steps that are there are the target, in the unit in which
+    they are given: standardize channels that differ much. Outputs
     values for `mse`, logits for `binary_cross_entropy` (exports probabilities).
     Losses: `mse` (default), `mae`, `binary_cross_entropy` (targets in [0, 1]).
     Metrics: `mse` (default), `mae`, `psnr` (dB, peak 1). Missing: NaN entries. See
@@ -49,6 +51,8 @@ class Reconstruction(Task):
         decoder: `"conv"`, `"unet"`, `"fpn"`, `"aspp"` or `"dense"`, as for
             `kmtl.Segmentation`.
         scale: Factor on the input where it is the target. Set by the builders.
+        ends_in_mask: Whether the last channel of the input is no target, but says which
+            steps are there. Set by the builders.
         input: Name of the input that is the target, for models with several. Defaults
             to the only one.
         variational: Numbers of the latent vector, >= 1. None (default): a plain
@@ -73,6 +77,7 @@ class Reconstruction(Task):
     size: tuple[int, int] | None = None
     decoder: str = "conv"
     scale: float = 1.0
+    ends_in_mask: bool = False
     input: str | None = None
     variational: int | None = None
     kl_weight: float = 1.0
@@ -197,7 +202,7 @@ class Reconstruction(Task):
             ValueError: if that cannot be told.
         """
         if isinstance(inputs, Mapping) and self.input in inputs:
-            return inputs[self.input]
+            return self._there(inputs[self.input])
         found = keras.tree.flatten(inputs)
         if len(found) != 1:
             raise ValueError(
@@ -205,12 +210,20 @@ class Reconstruction(Task):
                 f"dict with {repr(self.input) if self.input else 'one entry'}. "
                 f"Received: {type(inputs).__name__} of {len(found)}"
             )
-        return found[0]
+        return self._there(found[0])
+
+    def _there(self, x: Tensor) -> Tensor:
+        """The target in an input: its channels, NaN where a step is not there."""
+        if not self.ends_in_mask:
+            return x
+        return ops.where(x[..., -1:] > 0, x[..., :-1], math.nan)
 
     def output_shape(self, input_shape: Shape) -> tuple | None:
         if input_shape is None:
             return None
         shape = tuple(input_shape)
+        if self.ends_in_mask:
+            shape = (*shape[:-1], shape[-1] - 1)
         if self.size is not None and len(shape) == 3:
             shape = (*self.size, shape[-1])
         return shape
@@ -238,6 +251,8 @@ class Reconstruction(Task):
         if self.variational is not None:
             features = self._through_latent(features, head)
         shape = head.input_shape
+        if self.ends_in_mask:
+            shape = self.output_shape(shape) or shape
         if len(shape) != 3:
             if self.size is not None or None in shape:
                 raise ValueError(

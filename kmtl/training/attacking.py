@@ -123,10 +123,14 @@ def _clean_targets(
     y = dict(label_dict(y, model.tasks))
     for task in model.tasks:
         if task.target_is_input and y.get(task.name) is None:
-            target = task.clean_labels(None, named(model, x))[0]
+            target, there = task.clean_labels(None, named(model, x))
+            steps = getattr(task, "ends_in_mask", False)
+            if steps:  # others are no labels
+                target = ops.where(there > 0, target, math.nan)
             name = getattr(task, "input", None) or next(iter(hidden), None)
             if name in hidden:
-                target = ops.where(hidden[name], target, math.nan)
+                gone = hidden[name][..., :-1] if steps else hidden[name]
+                target = ops.where(gone, target, math.nan)
             y[task.name] = target
     return y
 

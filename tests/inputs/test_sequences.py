@@ -10,7 +10,7 @@ import pytest
 from keras import ops
 
 import kmtl
-from kmtl.inputs import Audio, Series
+from kmtl.inputs import Audio, Series, Tokens
 from kmtl.inputs.audio import FLOOR
 from kmtl.layers import LayerMaker
 
@@ -53,6 +53,17 @@ def test_series_of_every_form() -> None:
         np.testing.assert_array_equal(spec.prepare(given, "`x`"), expected)
     one = Series().fit([[1.0, 2.0], [3.0]])
     assert one.shape == (2, 2)
+
+
+def test_padding_in_front_is_said_once(caplog) -> None:
+    spec = Tokens().fit([[0, 0, 4, 5], [1, 2, 0, 3]])
+    with caplog.at_level(logging.WARNING, "kmtl"):
+        spec.prepare([[1, 0, 2, 0], [0, 0]], "`x`")
+        assert not caplog.records
+        found = [spec.prepare([[0, 0, 4, 5]], "`x`").tolist() for _ in range(2)]
+    assert found == [[[0, 0, 4, 5]]] * 2  # labels of steps stay at theirs
+    (record,) = caplog.records
+    assert "`x` holds rows that begin with 0, the padding" in record.getMessage()
 
 
 def test_what_is_too_long_is_said_once(caplog) -> None:

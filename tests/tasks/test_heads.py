@@ -87,11 +87,15 @@ def test_reconstruction_of_inputs_that_are_no_images() -> None:
 def test_maps_need_a_known_size() -> None:
     with pytest.raises(ValueError, match=r"give it `size=\(height, width\)`"):
         kmtl.build_mlp(input_shape=(6,), tasks=[kmtl.Segmentation("m", classes=2)])
-    with pytest.raises(ValueError, match="needs a static input"):
-        kmtl.build_cnn(
-            input_shape=(None, None, 1),
-            tasks=[kmtl.Segmentation("m", classes=2, size=(4, 4))],
-        )
+    for size, message in (
+        (None, r"inputs\.Image\(\(64, 64, 3\)\).*inputs of shape \(None, None, 1\)"),
+        ((4, 4), r"inputs\.Image\(\(64, 64, 3\)\).*features of shape \(None, None"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            kmtl.build_cnn(
+                input_shape=(None, None, 1),
+                tasks=[kmtl.Segmentation("m", classes=2, size=size)],
+            )
     with pytest.raises(ValueError, match="takes `size` for inputs"):
         kmtl.build_mlp(input_shape=(6,), tasks=[kmtl.Reconstruction("x", size=(2, 3))])
 

@@ -108,6 +108,36 @@ def test_the_loss_of_what_is_hidden() -> None:
     assert again.get_config() == hide.get_config()
 
 
+@pytest.mark.backend
+def test_of_a_series_the_steps_that_are_there() -> None:
+    rows = [RNG.normal(5, 2, (n, 2)).astype("float32") for n in (4, 2, 3)]
+    kind = kmtl.inputs.Series(length=6).fit(rows)
+    task = kmtl.Reconstruction("again")
+    model = kmtl.build(backbone="rnn", inputs={"x": kind}, tasks=[task], seed=0)
+    model.compile("sgd", metrics={"again": ["mae"]})
+    found = model.predict({"x": rows}, verbose=0)["again"]
+    assert found.shape == (3, 6, 2)
+    errors = np.concatenate(
+        [one[: len(row)] - row for one, row in zip(found, rows, strict=True)]
+    )
+    logs = model.evaluate({"x": rows}, return_dict=True, verbose=0)
+    assert logs["again_loss"] == pytest.approx(np.square(errors).mean(), rel=1e-4)
+    assert logs["again_mae"] == pytest.approx(np.abs(errors).mean(), rel=1e-4)
+    given = {"again": [*np.full((3, 6, 2), 1.0)]}
+    logs = model.evaluate({"x": rows}, given, return_dict=True, verbose=0)
+    assert logs["again_loss"] == pytest.approx(np.square(found - 1).mean(), rel=1e-4)
+    hide = HideInputs(0.5, patch=1, value=0.0, seed=0)
+    model.compile("sgd", adversary=hide)
+    x = kind.prepare(rows, "`x`")
+    _, y = changed(model, hide, ({"x": x}, {}, None))
+    target = ops.convert_to_numpy(y["again"])
+    hidden = ~np.isnan(target)
+    assert 0 < hidden.sum() < 18
+    np.testing.assert_array_equal(target[hidden], x[..., :-1][hidden])
+    assert not hidden[x[..., -1] == 0].any()
+    model.fit({"x": rows}, verbose=0)
+
+
 def test_single_numbers_and_steps_are_hidden() -> None:
     hide = HideInputs(0.3, patch=2, seed=1)
     rows, steps = (
