@@ -52,13 +52,13 @@ def train_baselines(tuner: Tuner, data: SearchData) -> None:
             # Short enough for any storage: a note of MySQL has 64 kB.
             runs = [dataclasses.replace(run, history={}) for run in made.runs]
             short = dataclasses.replace(made, runs=tuple(runs))
-            tuner._study.set_note(NOTE, short.to_json())
+            tuner.oracle.study.set_note(NOTE, short.to_json())
     tuner.baselines = found
 
 
 def _recorded(tuner: Tuner) -> Baselines | None:
     """The baselines that were written down with the search."""
-    text = tuner._study.note(NOTE)
+    text = tuner.oracle.study.note(NOTE)
     if text is None:
         return None
     found = Baselines.from_json(text, scored_tasks(tuner.tasks))

@@ -153,7 +153,7 @@ class SearchTuner(TrialRunner):
         self._together = TogetherTrials(self, self.population)
         checked = _checks.check_int("keep_checkpoints", keep_checkpoints, 1)
         self.keep_checkpoints = checked
-        self.checkpoints = Checkpoints(lambda: self.project_dir)
+        self.checkpoints = Checkpoints(Path(self.project_dir))
         self._most_failures = given["max_consecutive_failed_trials"]
         self.oracle.rule = rule or self.oracle.rule
         record = {
@@ -251,7 +251,7 @@ class SearchTuner(TrialRunner):
         check_cluster(self)  # before anything is trained
         with self._working(), shown(self, verbose) as verbose:
             preparation.check_first(self, data)
-            files.check_same_data(self._study, data)
+            files.check_same_data(self.oracle.study, data)
             data.check_measured_on(self.baselines)
             self._emit("search_begin")
             train_baselines(self, data)
@@ -414,19 +414,19 @@ class SearchTuner(TrialRunner):
             files.refuse_others_trials(folder)
         storage = storage or open_storage(self.storage, folder)
         directions = self.oracle.objective.directions
-        self._study = SearchStudy(storage, name, directions)
-        if not ours and not self._study.trials():
+        study = SearchStudy(storage, name, directions)
+        if not ours and not study.trials():
             files.refuse_others_trials(folder)
-        files.check_project(self._study, record, folder)
-        self.oracle.open(self._study, owner)
+        files.check_project(study, record, folder)
+        self.oracle.open(study, owner)
         if self.oracle.trials:
             logger.info("Going on with the search in %s.", folder)
-        if warm_start is not None and not self._study.note(WARM):
+        if warm_start is not None and not study.note(WARM):
             if known is None:
                 known = points.warm_points(warm_start, space)
             for values in known:
                 points.enqueue(self.oracle, values)
-            self._study.set_note(WARM, True)
+            study.set_note(WARM, True)
 
     def _populate_initial_space(self) -> None:
         if type(self.hypermodel).build is HyperModel.build:  # all of it is declared
@@ -435,9 +435,6 @@ class SearchTuner(TrialRunner):
             self.oracle.update_space(hp)
         else:
             super()._populate_initial_space()
-
-    def save(self) -> None:
-        """Nothing is left to be saved: the study has it."""
 
     def reload(self) -> None:
         """Load the search from its project folder."""

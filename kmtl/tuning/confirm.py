@@ -87,7 +87,7 @@ def confirm(
         )
     data = dataclasses.replace(data, epochs=_checks.check_int("epochs", epochs, 1))
     setting = _setting(data)
-    note = tuner._study.note(NOTE) or {}
+    note = tuner.oracle.study.note(NOTE) or {}
     same = setting is not None and note.get("setting") == setting
     known = dict(note["runs"]) if same else {}
     first = next(iter(tuner.oracle.trials.values()))
@@ -102,13 +102,13 @@ def confirm(
     for key, logs in _trainings(tuner, lacking, data):
         known[key] = logs
         # At once: a kill repeats one training.
-        tuner._study.set_note(NOTE, {"setting": setting, "runs": known})
+        tuner.oracle.study.set_note(NOTE, {"setting": setting, "runs": known})
     fresh: dict[str, list[dict[str, float]]] = {}
     for trial, seed in todo:
         fresh.setdefault(trial.trial_id, []).append(known[_key(trial, seed)])
-    tuner._study.set_note(FRESH, fresh)
+    tuner.oracle.study.set_note(FRESH, fresh)
     found = _summarised(tuner, chosen, fresh)
-    tuner._study.set_note(CONFIRMED, list(found.summary.index))
+    tuner.oracle.study.set_note(CONFIRMED, list(found.summary.index))
     if found.winner not in {t.trial_id for t in ranked[: tuner.keep_checkpoints]}:
         logger.warning(
             "The winner, trial %s, was not among the best %d of the search, whose "

@@ -67,7 +67,7 @@ def _measure_scale(
     tuner: Tuner, model: MultiTaskModel, validation: Data, steps: int | None
 ) -> None:
     """Find, or take from the study, where 0 and 1 are on the tasks' common scale."""
-    known = tuner._study.note(SCALE)
+    known = tuner.oracle.study.note(SCALE)
     if known is None:
         if sources.is_stream(validation):
             raise ValueError(
@@ -76,7 +76,7 @@ def _measure_scale(
             )
         batches = batches_of(validation, steps)
         known = common_scale.measure(model, batches).to_dict()
-        tuner._study.set_note(SCALE, known)
+        tuner.oracle.study.set_note(SCALE, known)
     tuner.common_scale = common_scale.CommonScale(**known)
 
 

@@ -449,6 +449,9 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
         self.checkpoints.load(trial.trial_id, model)
         return model
 
+    def save(self) -> None:
+        """Nothing is left to be saved: the study has it."""
+
     # -- telling ----------------------------------------------------------------------
 
     def _emit(self, kind: str, trial: Trial | None = None, **details: Any) -> None:

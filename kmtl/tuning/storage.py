@@ -8,7 +8,7 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,11 +198,11 @@ def weights_of(model: MultiTaskModel) -> list[np.ndarray]:
 class Checkpoints:
     """The checkpoints of a search, in a folder per trial."""
 
-    def __init__(self, project: Callable[[], str]):
+    def __init__(self, project: Path):
         self._project = project
 
     def _path(self, trial_id: str, name: str) -> Path:
-        return Path(self._project()) / f"trial_{trial_id}" / name
+        return self._project / f"trial_{trial_id}" / name
 
     # -- best epochs ------------------------------------------------------------------
 
@@ -232,7 +232,7 @@ class Checkpoints:
 
     def drop_all(self, trial_ids: Iterable[str]) -> None:
         """Delete what is kept of these trials."""
-        found = Path(self._project()).glob(f"trial_*/{BEST}")
+        found = self._project.glob(f"trial_*/{BEST}")
         there = {path.parent.name.removeprefix("trial_") for path in found}
         for trial_id in there.intersection(trial_ids):
             for name in (BEST, RESUME, BUILD_CONFIG):

@@ -219,8 +219,7 @@ class Watch:
 def job_of(tuner: Tuner, data: SearchData) -> dict[str, Any]:
     """What workers need to know to train trials on these data."""
     given = dict(tuner._made_with)
-    for name in ("overwrite", "warm_start", "listener", "workers", "max_minutes"):
-        given.pop(name, None)  # the search's, not a worker's
+    given.pop("overwrite", None)  # the search's, not a worker's
     if given["population"] == "auto":
         given["population"] = 1  # they are side by side already
     given["directory"] = str(Path(tuner.directory).absolute())

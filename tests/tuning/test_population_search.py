@@ -196,7 +196,7 @@ def test_winners_confirmed_in_a_population_score_as_one_at_a_time(
     together = search(make(tmp_path))
     arrays = {"validation_data": data(1), "batch_size": 8}
     found = together.confirm(*data(0), num_trials=2, seeds=2, **arrays).runs
-    together._study.set_note("confirmation", {})
+    together.oracle.study.set_note("confirmation", {})
     together.population = 1
     alone = together.confirm(*data(0), num_trials=2, seeds=2, **arrays).runs
     for name in ("val_sum_mae", "val_first_mae"):

@@ -316,13 +316,13 @@ def test_another_number_of_executions_is_refused(tmp_path: Path) -> None:
 
 def test_searches_of_older_versions_go_on(tmp_path: Path) -> None:
     """Their records lack what was not written down then."""
-    study = run(make_tuner(tmp_path, max_trials=1))._study
+    study = run(make_tuner(tmp_path, max_trials=1)).oracle.study
     new = ("batch_size", "steps_per_epoch", "shuffle", "executions_per_trial")
     record = study.note(RECORD)
     study.set_note(RECORD, {k: v for k, v in record.items() if k not in new})
     tuner = run(make_tuner(tmp_path, max_trials=2))
     assert len(tuner.oracle.trials) == 2
-    assert tuner._study.note(RECORD).keys() == record.keys()
+    assert tuner.oracle.study.note(RECORD).keys() == record.keys()
 
 
 def test_task_weights_of_older_searches_keep_their_meaning(tmp_path: Path) -> None:
@@ -340,7 +340,7 @@ def test_task_weights_of_older_searches_keep_their_meaning(tmp_path: Path) -> No
             hypermodel, "val_size_mae", 1, seed=0, directory=tmp_path
         )
 
-    study = tuner(TaskWeights(total=1.0))._study
+    study = tuner(TaskWeights(total=1.0)).oracle.study
     record = study.note(RECORD)
     for older in (True, False):
         study.set_note(

@@ -255,7 +255,7 @@ def test_a_hypermodel_keeps_its_data_and_checkpoints_do_not(tmp_path: Path) -> N
         each.compile("sgd", weighting=rule())
     fit(model)
     (tmp_path / "trial_0").mkdir()
-    kept = Checkpoints(lambda: str(tmp_path))
+    kept = Checkpoints(tmp_path)
     kept.save("0", weights_of(model))
     kept.load("0", fresh)
     np.testing.assert_array_equal(weights_of(fresh)[0], weights_of(model)[0])
