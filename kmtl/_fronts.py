@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from kmtl import _checks
+from kmtl import _checks, _registry
 from kmtl.backbones.base import Backbone
 from kmtl.inputs.base import Input
 from kmtl.inputs.source import InputSource
@@ -122,15 +122,18 @@ def check_specs(
 
 
 def _check_target(task: Task, specs: Mapping[str, Input]) -> None:
-    """Refuse ids as the target of a task whose input is one."""
+    """Refuse an input that is no target of a task whose target is one."""
     name: str | None = getattr(task, "input", None)
     if name is None and len(specs) == 1:
         (name,) = specs
-    if name is not None and name in specs and specs[name].gives_ids:
+    spec = None if name is None else specs.get(name)
+    if spec is not None and spec.no_target is not None:
+        kinds = [_registry.get("input", kind) for kind in _registry.names("input")]
+        fit = sorted(kind.__name__ for kind in kinds if kind.no_target is None)
         raise ValueError(
-            f"Task '{task.name}' must have quantities as its target, such as "
-            "kmtl.inputs.Array or kmtl.inputs.Image give: the numbers of tokens are "
-            f"none. Received: input '{name}', kmtl.inputs.{type(specs[name]).__name__}"
+            f"Task '{task.name}' must have quantities as its target, an input of kind "
+            f"{', '.join(fit)}. {spec.no_target}. Received: input '{name}', "
+            f"kmtl.inputs.{type(spec).__name__}"
         )
 
 

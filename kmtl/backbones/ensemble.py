@@ -124,13 +124,17 @@ class Ensemble(Backbone):
         return self.trunk.gate_input(features, make)
 
     def enter(self, inputs: Any, make: LayerMaker) -> Any:
+        return self._repeated(self.trunk.enter(inputs, make), make)
+
+    def _repeated(self, inputs: Any, make: LayerMaker) -> Any:
         if isinstance(inputs, Mapping):
             return {
-                name: self.enter(one, make.part(name)) for name, one in inputs.items()
+                name: self._repeated(one, make.part(name))
+                for name, one in inputs.items()
             }
         if isinstance(inputs, tuple):
             return tuple(
-                self.enter(one, make.part(str(i))) for i, one in enumerate(inputs)
+                self._repeated(one, make.part(str(i))) for i, one in enumerate(inputs)
             )
         if inputs is None:
             return None

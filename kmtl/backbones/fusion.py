@@ -143,19 +143,23 @@ class Fusion(Backbone):
             f"with `inputs`. Received: input_shape={tuple(input_shape)}"
         )
 
+    def enter(self, inputs: Any, make: LayerMaker) -> Any:
+        """The inputs by name, also where there is one: so gates can tell it from what
+        the encoders give."""
+        if inputs is None or isinstance(inputs, Mapping):
+            return inputs
+        return {next(iter(self.encoders)): inputs}
+
     def masks(self, inputs: Inputs, make: LayerMaker, given: Any = None) -> Any:
-        named = self._named(inputs)
-        told = given if isinstance(given, Mapping) else dict.fromkeys(named, given)
+        told = given or {}
         return {
             name: self._encoders[name].masks(x, make.part(name), told.get(name))
-            for name, x in named.items()
+            for name, x in self._named(inputs).items()
         }
 
-    def _named(self, inputs: Inputs) -> dict[str, Tensor]:
-        """The inputs by name, also where there is one."""
-        if isinstance(inputs, Mapping):
-            return {name: inputs[name] for name in self.encoders}
-        return {next(iter(self.encoders)): inputs}
+    def _named(self, inputs: Any) -> dict[str, Tensor]:
+        """The inputs in the encoders' order."""
+        return {name: inputs[name] for name in self.encoders}
 
     # -- blocks ------------------------------------------------------------------------
 

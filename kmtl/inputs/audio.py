@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import keras
 import numpy as np
@@ -74,6 +74,11 @@ class Audio(Input):
     statistics: Mapping[str, tuple[float, ...]] | None = None
     _told: set[str] = dataclasses.field(
         default_factory=set, init=False, repr=False, compare=False
+    )
+
+    no_target: ClassVar[str | None] = (
+        "The net sees spectrograms, and rows are waves that end in padding: give it "
+        "the spectrograms as a kmtl.inputs.Series, and reconstruct that"
     )
 
     def __post_init__(self) -> None:

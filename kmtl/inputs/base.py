@@ -29,6 +29,10 @@ class Input(_registry.Registrable):
     #: Whether prepared rows hold numbers of tokens, which are no quantities.
     gives_ids: ClassVar[bool] = False
 
+    #: Why prepared rows are no target of a task that gives its input again
+    #: (`kmtl.Reconstruction`), and what to do instead; None where they are one.
+    no_target: ClassVar[str | None] = None
+
     #: Whether the last channel of prepared rows says which steps are there.
     ends_in_mask: ClassVar[bool] = False
 

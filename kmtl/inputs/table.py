@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import keras
 import numpy as np
@@ -76,6 +76,13 @@ class Table(Input):
     scale: str | None = "robust"
     max_categories: int = 1000
     fitted_columns: tuple[Column, ...] | None = None
+
+    no_target: ClassVar[str | None] = (
+        "Columns have units of their own, missing cells and categories: train a "
+        "task for each column that is to be given again, with the column as its label, "
+        'such as kmtl.Regression("age_again", transform="standardize") or '
+        'kmtl.Classification("city_again", classes=[...])'
+    )
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:

@@ -78,6 +78,10 @@ class Text(Input):
         default_factory=set, init=False, repr=False, compare=False
     )
     gives_ids: ClassVar[bool] = True
+    no_target: ClassVar[str | None] = (
+        "The numbers of tokens are no quantities: to give texts, train "
+        "kmtl.TextGeneration with them as labels"
+    )
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:

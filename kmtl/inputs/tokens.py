@@ -51,6 +51,10 @@ class Tokens(Input):
         default_factory=set, init=False, repr=False, compare=False
     )
     gives_ids: ClassVar[bool] = True
+    no_target: ClassVar[str | None] = (
+        "The numbers of tokens are no quantities: to give a class for each step, train "
+        "kmtl.Tagging with them as labels"
+    )
 
     def __post_init__(self) -> None:
         if self.tokens is not None:

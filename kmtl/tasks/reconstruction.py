@@ -27,10 +27,11 @@ class Reconstruction(Task):
     """Reproduce the input, of any fixed shape, such as `(N, H, W, C)` or `(N, F)`.
 
     Needs no labels: without an entry of its own in the label dict the model's input is
-    the target (uint8 inputs are scaled to [0, 1] as the trunk sees them); texts and
-    token ids (`kmtl.inputs.Text`, `Tokens`) are no quantities, and refused. Of a
-    `kmtl.inputs.Series` the steps that are there are the target, in the unit in which
-    they are given: standardize channels that differ much. Outputs
+    the target (uint8 inputs are scaled to [0, 1] as the trunk sees them). Of a
+    `kmtl.inputs.Series` the steps that are there are the target; its values, and those
+    of an `Array`, in the unit in which they are given: standardize columns that differ
+    much. A `Table`, `Audio`, `Text` or `Tokens` is no target, and refused: for a table,
+    train a task of its kind for each column, with the column as its label. Outputs
     values for `mse`, logits for `binary_cross_entropy` (exports probabilities).
     Losses: `mse` (default), `mae`, `binary_cross_entropy` (targets in [0, 1]).
     Metrics: `mse` (default), `mae`, `psnr` (dB, peak 1). Missing: NaN entries. See

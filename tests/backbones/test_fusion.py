@@ -92,6 +92,21 @@ def test_padding_of_one_input_changes_nothing(fuse: str) -> None:
         np.testing.assert_allclose(other(longer)[name], output, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_gates_of_one_input_read_embeddings_without_padding(ensemble: bool) -> None:
+    net: Backbone = Fusion(encoders={"x": RNN(units=(4,), embedding=3)}, units=(5,))
+    net = Ensemble(backbone=net, members=2) if ensemble else net
+    rows, found = [[900, 3, 7], [5, 900], [2]], []
+    for length in (3, 8):
+        kind = kmtl.inputs.Tokens(tokens=1000, length=length)
+        model = kmtl.build(
+            backbone=net, inputs={"x": kind}, tasks=TASKS, sharing="mmoe", seed=0
+        )
+        assert model.get_layer("a_gate1").input.shape == (None, 3)
+        found.append(ops.convert_to_numpy(model(kind.prepare(rows, "`x`"))["a"]))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-4, atol=1e-6)
+
+
 SEEN = {
     "photo": X["photo"],
     "heat": RNG.random((4, 6, 6, 2)).astype("float32"),

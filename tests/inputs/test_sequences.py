@@ -223,3 +223,34 @@ def test_refusals() -> None:
             backbone="rnn",
             tasks=[kmtl.Regression("y")],
         )
+
+
+@pytest.mark.parametrize(
+    "way", ["mmoe", "ple", "ensemble", "fusion", "fused experts", "one fused"]
+)
+def test_longer_padding_changes_no_prediction(way: str) -> None:
+    net = kmtl.backbones.RNN(units=(3,))
+    other = {"more": kmtl.inputs.Array((2,), scale=None)}
+    other = other if way in ("fusion", "fused experts") else {}
+    backbone: dict | kmtl.backbones.Backbone = net
+    if way == "ensemble":
+        backbone = kmtl.backbones.Ensemble(backbone=net, members=2)
+    elif way == "one fused":
+        backbone = {"x": net}
+    elif other:
+        backbone = {"x": net, "more": kmtl.backbones.MLP(units=(2,))}
+    plain = way in ("ensemble", "fusion")
+    found = []
+    for kind in (SOUND, SOUND.replace(samples=1400)):
+        model = kmtl.build(
+            backbone=backbone,
+            inputs={"x": kind, **other},
+            tasks=[kmtl.Regression("a"), kmtl.Regression("b")],
+            sharing="hard" if plain else "ple" if way == "ple" else "mmoe",
+            seed=0,
+        )
+        x = kind.prepare(CLIPS, "`x`")
+        x = {"x": x, "more": np.eye(3, 2, dtype="float32")} if other else x
+        found.append(ops.convert_to_numpy(model(x)["a"]))
+    assert np.ptp(found[0]) > 1e-3
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-3, atol=1e-5)

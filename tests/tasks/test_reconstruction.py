@@ -164,16 +164,42 @@ def test_single_numbers_and_steps_are_hidden() -> None:
             lambda: kmtl.TaskOutput(kmtl.Reconstruction("t", variational=2), members=2),
             "must have one net",
         ),
-        (
-            lambda: kmtl.build(
-                inputs={"words": kmtl.inputs.Text().fit(["a b", "c"])},
-                backbone="mlp",
-                tasks=[kmtl.Reconstruction("again")],
-            ),
-            r"'again' must have quantities.*input 'words', kmtl\.inputs\.Text",
-        ),
     ],
 )
 def test_refused(act, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         act()
+
+
+@pytest.mark.parametrize(
+    ("kind", "backbone", "instead"),
+    [
+        (kmtl.inputs.Text().fit(["a b", "c"]), "rnn", r"kmtl\.TextGeneration"),
+        (kmtl.inputs.Tokens().fit([[1, 2], [3]]), "rnn", r"numbers of tokens are no"),
+        (
+            kmtl.inputs.Table().fit({"age": [1.0, 2.0, None], "city": ["a", "b", "b"]}),
+            "tabular",
+            r"task for each column.*Regression.*Classification",
+        ),
+        (
+            kmtl.inputs.Audio(1000, bands=3).fit([np.ones(99, "float32")]),
+            "rnn",
+            r"spectrograms as a kmtl\.inputs\.Series",
+        ),
+    ],
+)
+def test_inputs_that_are_no_target(kind, backbone: str, instead: str) -> None:
+    tasks = [kmtl.Reconstruction("again", input="x"), kmtl.Regression("size")]
+    more = kmtl.inputs.Array((2,), scale=None)
+    name = f"kmtl.inputs.{type(kind).__name__}"
+    message = rf"'again' .*Array, .*Image.*{instead}.*Received: input 'x', {name}"
+    with pytest.raises(ValueError, match=message):
+        kmtl.build(inputs={"x": kind}, backbone=backbone, tasks=tasks)
+    net = {"x": backbone, "more": "mlp"}
+    with pytest.raises(ValueError, match=message):
+        kmtl.build(inputs={"x": kind, "more": more}, backbone=net, tasks=tasks)
+    kmtl.build(
+        inputs={"x": kind, "more": more},
+        backbone=net,
+        tasks=[tasks[0].replace(input="more")],
+    )
