@@ -109,3 +109,53 @@ def test_fast_mode_of_the_recipe(tmp_path: Path) -> None:
     assert 0.5 < by_method["linear"] < 1.0
     text = (tmp_path / "RECIPE.md").read_text("utf-8")
     assert f"| diabetes | {by_method['rate .01']:.3f} |" in text
+
+
+def written(folder: Path, *options: str) -> tuple[dict, str]:
+    """time_to_score.json and TIME_TO_SCORE.md of a run in a process of its own."""
+    command = [sys.executable, str(EXPERIMENT / "time_to_score.py"), *options]
+    subprocess.run(
+        [*command, "--out", str(folder)],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(EXPERIMENT.parents[1])},
+    )
+    found = json.loads((folder / "time_to_score.json").read_text("utf-8"))
+    return found, (folder / "TIME_TO_SCORE.md").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_trials_to_a_score_are_counted(tmp_path: Path) -> None:
+    scores = {
+        "kmtl": [0.4, None, 0.795],  # within 1 point of the best, 0.8
+        "random": [0.1, 0.2, 0.3],  # never
+        "bayesian": [0.8, 0.2, 0.3],
+        "random_in_ours": [0.1, 0.795, 0.3],
+    }
+    run = {
+        "set": "enb",
+        "seed": 0,
+        "scores": scores,
+        "seconds": dict.fromkeys(scores, 1),
+    }
+    (tmp_path / "runs_time_to_score.jsonl").write_text(json.dumps(run) + "\n", "utf-8")
+    found, text = written(tmp_path, "--report")
+    most = found["settings"]["trials"]
+    until = {"kmtl": [3], "random": [most + 1], "bayesian": [1], "random_in_ours": [2]}
+    assert found["until"] == until
+    assert "| enb | 0.800 | 3 | – | 1 | 2 |" in text
+    assert "| came near | | 1 of 1 | 0 of 1 | 1 of 1 | 1 of 1 |" in text
+
+
+@pytest.mark.slow
+@pytest.mark.thorough
+def test_fast_mode_of_trials_to_a_score(tmp_path: Path) -> None:
+    found, text = written(tmp_path, "--fast")
+    assert "which means nothing" in text
+    assert all(
+        len(until) == 1 and 1 <= until[0] <= 4 for until in found["until"].values()
+    )
+    [line] = (
+        (tmp_path / "runs_time_to_score_fast.jsonl").read_text("utf-8").splitlines()
+    )
+    assert all(len(scores) == 3 for scores in json.loads(line)["scores"].values())

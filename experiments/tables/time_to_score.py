@@ -1,0 +1,239 @@
+"""How many trials does a search need to come within 1 % of the best known?
+
+    KERAS_BACKEND=jax python experiments/tables/time_to_score.py --data FOLDER
+    python experiments/tables/time_to_score.py --fast      # seconds; means nothing
+
+`kmtl.Search` as it is beside KerasTuner's random and Bayesian searches: the same net,
+rows, epochs and score of a trial. FOLDER (or $KMTL_DATA_DIR) holds the original files
+(data.py). Each finished table and seed is a line of runs_time_to_score.jsonl; the same
+command goes on where it stopped. TIME_TO_SCORE.md and time_to_score.json are written
+from them.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # common
+
+import data
+import keras
+import keras_tuner
+import kmtl_side
+from common import kind_of, parser, record_of
+from run import stand_in
+from sides import Problem
+
+import kmtl
+from kmtl._files import Records, write_json, write_text
+from kmtl.evaluation.common_scale import CommonScale, CommonScore
+from kmtl.tuning import Float, TaskWeights
+from kmtl.tuning.reuse import ModelPool
+
+HERE = Path(__file__).resolve().parent
+SETS = ("enb", "jura", "student", "oes97", "osales", "wq", "parkinsons", "rf1")
+#: Ranges as they are written by hand, instead of kmtl's.
+BY_HAND = {
+    "sharing_depth": "default",
+    "dropout": Float(0.0, 0.5),
+    "task_weights": TaskWeights(0.1, 10.0),
+    "learning_rate": Float(1e-4, 1e-1, log=True),
+}
+OBJECTIVE = "val_mean_score"
+#: Of the share of variance explained.
+NEAR = 0.01
+SETTINGS = {
+    "default": {"seeds": (0, 1, 2), "trials": 20, "epochs": 15, "sets": SETS},
+    "fast": {"seeds": (0,), "trials": 3, "epochs": 2, "sets": SETS[:1]},
+}
+SIDES = {
+    "kmtl": "`kmtl.Search`",
+    "random": "KerasTuner, random",
+    "bayesian": "KerasTuner, Bayesian",
+    "random_in_ours": "KerasTuner, random, kmtl's ranges",
+}
+TEXT = """# Trials to a score
+
+Written by `time_to_score.py`; do not edit.
+
+After how many trials has a search found one within {near:.0%} of the best known? Tables
+of [README.md](README.md), the first {splits} divisions, one for each seed;
+`kmtl.build_mlp` of two blocks of 64, which all sides train for {epochs} epochs in
+batches of 32. A trial's score is the share of the validation rows' variance that is
+explained, the mean over the tasks (`"val_mean_score"`), at its best epoch. The best
+known is the best trial of all searches of that table and division. A search that came
+near in none of its {trials} trials counts as {more}.
+
+`kmtl.Search` as it is, but for the objective: its first trial has the defaults, its
+second shares nothing, hopeless ones end early (and count). KerasTuner's have ranges as
+they are written by hand (dropout to 0.5, learning rates from 1e-4 to 1e-1, weights of
+tasks from 1/10 to 10, any sharing depth), and the random one kmtl's ranges, too
+(dropout to 0.3, 5e-4 to 2e-2, 1/4 to 4).
+"""
+
+
+class Runs(Records):
+    """Finished searches of one table and seed, all sides."""
+
+    KEY = ("set", "seed")
+
+
+class Stock(keras_tuner.HyperModel):
+    """What KerasTuner trains: models of one structure are compiled once."""
+
+    def __init__(self, hypermodel: kmtl.HyperModel, scale: CommonScale):
+        super().__init__()
+        self.hypermodel, self.scale, self.pool = hypermodel, scale, ModelPool()
+
+    def build(self, hp: keras_tuner.HyperParameters) -> Any:
+        return self.pool.model(self.hypermodel, self.hypermodel.space.values(hp))
+
+    def fit(self, hp: Any, model: Any, *args: Any, **options: Any) -> float:
+        score = CommonScore(self.scale, model.tasks)
+        given = {**options, "callbacks": [score], "verbose": 0}
+        return max(model.fit(*args, **given).history[OBJECTIVE])
+
+
+def problem(name: str, seed: int, options: Any) -> Problem:
+    """The division of a table that a seed searches on."""
+    folder = options.data or Path(os.environ.get("KMTL_DATA_DIR", "."))
+    x, y, kind = stand_in(name) if options.fast else data.load(name, folder)
+    train, validation, _ = data.split(len(x), seed)
+    return Problem(x, y, kind, train, validation)
+
+
+def searched(problem: Problem, seed: int, trials: int, epochs: int) -> dict[str, Any]:
+    """The trials' scores of every side, in the order in which they began."""
+    _, made = kmtl_side.dataset(problem)
+
+    def hypermodel(space: Mapping[str, Any] | None = None) -> kmtl.HyperModel:
+        return kmtl.HyperModel(
+            kmtl.build_mlp, tasks=made.tasks, inputs=made.inputs, units=(64, 64),
+            space=space, seed=seed,
+        )  # fmt: skip
+
+    given = {"validation_data": made.validation, "epochs": epochs}
+    scores: dict[str, list[float | None]] = {}
+    seconds: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.process_time()
+        tuner = kmtl.Search(
+            hypermodel(), objective=OBJECTIVE, max_trials=trials, seed=seed,
+            directory=folder,
+        )  # fmt: skip
+        tuner.search(made.train, **given, confirm=0, verbose=0)
+        found = tuner.results()["score"]
+        scores["kmtl"] = [None if math.isnan(score) else score for score in found]
+        seconds["kmtl"] = time.process_time() - start
+        random, bayesian = keras_tuner.RandomSearch, keras_tuner.BayesianOptimization
+        for side, kind, space in (
+            ("random", random, BY_HAND),
+            ("bayesian", bayesian, BY_HAND),
+            ("random_in_ours", random, None),
+        ):
+            start = time.process_time()
+            stock = kind(
+                Stock(hypermodel(space), tuner.common_scale),
+                objective=keras_tuner.Objective(OBJECTIVE, "max"),
+                max_trials=trials, seed=seed, directory=folder, project_name=side,
+            )  # fmt: skip
+            stock.search(made.train, **given, verbose=0)
+            ended = stock.oracle.trials
+            scores[side] = [ended[name].score for name in sorted(ended)]
+            seconds[side] = time.process_time() - start
+    return {"scores": scores, "seconds": seconds}
+
+
+def trials_until(scores: Iterable[float | None], bound: float, trials: int) -> int:
+    """The number of the first trial that reaches a bound, `trials + 1` for none."""
+    for number, score in enumerate(scores, 1):
+        if score is not None and score >= bound:
+            return number
+    return trials + 1
+
+
+def report(runs: Runs, kind: str, out: Path) -> dict[str, Any]:
+    """TIME_TO_SCORE.md and time_to_score.json, of the finished runs."""
+    settings = SETTINGS[kind]
+    most = settings["trials"]
+    until: dict[str, list[int]] = {side: [] for side in SIDES}
+    lines = [f"| table | best known | {' | '.join(SIDES.values())} |"]
+    lines.append("|---" * (len(SIDES) + 2) + "|")
+    for name in settings["sets"]:
+        own = [run for run in runs.found.values() if run["set"] == name]
+        if not own:
+            continue
+        bests = [max(map(best_of, run["scores"].values())) for run in own]
+        cells = []
+        for side in SIDES:
+            found = [
+                trials_until(run["scores"][side], best - NEAR, most)
+                for run, best in zip(own, bests, strict=True)
+            ]
+            until[side] += found
+            cells.append(", ".join(f"{n}" if n <= most else "–" for n in found))
+        best = ", ".join(f"{value:.3f}" for value in bests)
+        lines.append(f"| {name} | {best} | {' | '.join(cells)} |")
+    rows = {
+        "mean": lambda found: f"{statistics.fmean(found):.1f}",
+        "median": lambda found: f"{statistics.median(found):g}",
+        "came near": lambda f: f"{sum(n <= most for n in f)} of {len(f)}",
+    }
+    for word, cell in rows.items():
+        cells = [cell(found) if found else "–" for found in until.values()]
+        lines.append(f"| {word} | | {' | '.join(cells)} |")
+    seconds = [[run["seconds"][side] for run in runs.found.values()] for side in SIDES]
+    cells = [f"{statistics.fmean(own):.0f}" if own else "–" for own in seconds]
+    lines.append(f"| seconds of CPU | | {' | '.join(cells)} |")
+    record = record_of(kind, settings, "keras-tuner", "optuna")
+    versions = ", ".join(f"{key} {v}" for key, v in record["versions"].items())
+    text = TEXT.format(
+        near=NEAR, splits=len(settings["seeds"]), epochs=settings["epochs"],
+        trials=most, more=most + 1,
+    )  # fmt: skip
+    if kind == "fast":
+        text += "\nA run with `--fast`, which means nothing.\n"
+    end = (
+        f"\nOne number for each seed, – for none. Command: `KERAS_BACKEND="
+        f"{keras.backend.backend()} python experiments/tables/time_to_score.py --data "
+        f"FOLDER`; {record['date']}, {record['machine']}, busy with other work; "
+        f"{versions}.\n"
+    )
+    write_text(out / "TIME_TO_SCORE.md", "\n".join([text, *lines]) + "\n" + end)
+    record["until"] = until
+    write_json(out / "time_to_score.json", record)
+    return record
+
+
+def best_of(scores: Iterable[float | None]) -> float:
+    return max(score for score in scores if score is not None)
+
+
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    options = parser(__doc__, HERE, "mtr/ and multitask_classic/").parse_args(arguments)
+    kind = kind_of(options)
+    settings = SETTINGS[kind]
+    stem = "runs_time_to_score" + ("_fast" if kind == "fast" else "")
+    runs = Runs(options.out / f"{stem}.jsonl")
+    for seed in settings["seeds"]:
+        for name in () if options.report else settings["sets"]:
+            if (name, seed) in runs.found:
+                continue
+            given = problem(name, seed, options)
+            found = searched(given, seed, settings["trials"], settings["epochs"])
+            runs.add({"set": name, "seed": seed, **found})
+            print(name, seed, found["seconds"], flush=True)
+    return report(runs, kind, options.out)
+
+
+if __name__ == "__main__":
+    main()
