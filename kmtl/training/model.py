@@ -818,10 +818,11 @@ class MultiTaskModel(TaskAccess):
             A list of numbers, which `metrics_names` names, or with `return_dict=True` a
             dict. The loss and metrics of a task without any label are NaN, and add
             nothing to `loss`, which is what the weighting makes of the losses of all
-            rows, however they are batched. Metrics that rows make up together, such as
-            a recall among the nearest rows, are those of all rows, for which the data
-            are read twice; of a generator, and on several devices, the mean over
-            batches.
+            rows, however they are batched (under weights that move when an epoch has
+            ended, as those of `dwa`, it is not the last `val_loss` of `fit`). Metrics
+            that rows make up together, such as a recall among the nearest rows, are
+            those of all rows, for which the data are read twice; of a generator, and on
+            several devices, the mean over batches.
         """
         self._require_compile("evaluate")
         if not kwargs.get(CACHED_EVALUATION):

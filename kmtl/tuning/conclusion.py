@@ -38,7 +38,8 @@ class Conclusion:
             tasks gain from sharing.
         chance: How often the best of so many trials gains as much where none is better:
             Student's t, one-sided, times the number of trials that could have been the
-            best (Bonferroni). None where the noise is not known.
+            best (Bonferroni). None where the noise is not known, and where no trial
+            keeps to the constraints: none is a winner then.
     """
 
     best: str
@@ -52,8 +53,8 @@ class Conclusion:
     def is_better(self) -> bool:
         """Whether the best trial is better than the first beyond the noise.
 
-        That is, whether `chance` is below 5 %. False where the noise is not known: then
-        it cannot be told.
+        That is, whether `chance` is below 5 %. False where that is None: then it cannot
+        be told.
         """
         return self.chance is not None and self.chance < LEVEL
 
@@ -77,6 +78,13 @@ def conclude(tuner: Tuner) -> Conclusion | None:
         for name, value in points.default_values(oracle.get_space()).items()
     )
     which = "which had the defaults" if usual else "whose values were given"
+    none_keeps = ""
+    if _broken(objective, best):  # one that keeps to them would be before it
+        bounds = ", ".join(map(str, objective.constraints))
+        none_keeps = f"No trial keeps to the constraints ({bounds}): "
+    if best is first and none_keeps:
+        text = f"{none_keeps}the first, {first.trial_id}, {which}, comes nearest."
+        return Conclusion(best.trial_id, first.trial_id, 0.0, None, text)
     if best is first:
         text = (
             f"No trial was better than the first, {first.trial_id}, {which}: the space "
@@ -92,6 +100,12 @@ def conclude(tuner: Tuner) -> Conclusion | None:
     found = Conclusion(best.trial_id, first.trial_id, gain, noise, "", chance)
     numbers = f"{pair.means} {pair.where}, {pair.about}"
     other = f"the first, {first.trial_id}, {which}"
+    if none_keeps:  # ranked by what they lack, which is not what is compared here
+        text = (
+            f"{none_keeps}trial {best.trial_id} comes nearest. Beside {other}: "
+            f"{numbers}."
+        )
+        return dataclasses.replace(found, text=text, chance=None)
     if _broken(objective, first) and not _broken(objective, best):
         text = (
             f"Trial {best.trial_id} keeps to the constraints; {other}, "

@@ -28,6 +28,10 @@ class DWA(LossWeighting):
     `r_t = L_t(e-1) / L_t(e-2)`, L_t(e) the mean training loss of epoch e; weights sum
     to P. Before two epochs of a task are known its r_t is 1.
 
+    The weights move when an epoch has ended, after its validation. So the total loss of
+    `evaluate` after `fit` is weighed as the next epoch would be, and is not the last
+    `val_loss`, though every task's own loss is the same.
+
     Args:
         temperature: Float > 0, no unit, paper's T; high is more even. Defaults to 2.0,
             the paper's value.

@@ -12,6 +12,7 @@ from keras import ops
 import kmtl
 from kmtl.evaluation.found_objects import FoundObjects
 from kmtl.losses import boxes as grid
+from kmtl.metrics.detections import COCO, AveragePrecision
 
 RNG = np.random.default_rng(0)
 PHOTOS, CLASSES, SIDE = 30, 3, 16
@@ -52,7 +53,7 @@ TASK = kmtl.Detection("t", classes=CLASSES)
 
 def of_coco() -> tuple[float, float]:
     """map and map50 by pycocotools, of the photos that have labels."""
-    from pycocotools.coco import COCO
+    from pycocotools import coco
     from pycocotools.cocoeval import COCOeval
 
     found = {k: np.array(v) for k, v in TASK.decoded(OUTPUTS).items()}
@@ -77,7 +78,7 @@ def of_coco() -> tuple[float, float]:
         for n, s in enumerate(found["scores"][p, : found["count"][p]])
     ]
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
+        truth = coco.COCO()
         truth.dataset = {
             "images": [{"id": photo} for photo in kept],
             "annotations": [{**one, "id": n + 1} for n, one in enumerate(labelled)],
@@ -111,6 +112,11 @@ def test_average_precision_is_that_of_coco() -> None:
     # Of scores in steps.
     assert float(streamed[0].result()) == pytest.approx(whole, abs=0.01)
     assert float(streamed[1].result()) == pytest.approx(half, abs=0.01)
+    # Wrong ones in a step with a right one are not all taken to be before it.
+    for overlaps, exact in ((COCO, whole), ((0.5,), half)):
+        coarse = AveragePrecision(CLASSES, overlaps, bins=96)
+        coarse.update_state(clean, OUTPUTS, mask)
+        assert float(coarse.result()) == pytest.approx(exact, abs=0.003)
 
 
 def one_by_one(iou: np.ndarray, bar: float) -> list[bool]:

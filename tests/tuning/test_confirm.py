@@ -473,3 +473,24 @@ def test_averages_are_judged_as_trials(tmp_path: Path) -> None:
     assert table["feasible"].all()
     assert logs["loss"] <= table["score"].min() * (1 + 1e-5)
     assert logs["size_loss"] <= 50
+
+
+@quick
+@pytest.mark.parametrize("sign", [1, -1])
+def test_where_no_trial_keeps_to_the_constraints_none_is_called_better(
+    tmp_path: Path, sign: int
+) -> None:
+    def score(a: float, b: float, epoch: int) -> float:
+        return 0.5 + 0.4 * sign * a + (epoch % 2) / 100  # the error is what is left
+
+    goals = ["val_kind_accuracy", "val_size_mae <= 0.01"]
+    tuner = make_tuner(tmp_path, score, objective=goals, max_trials=2)
+    tuner.enqueue({"a": 0.1, "b": 0.4})
+    tuner.enqueue({"a": 0.8, "b": 0.4})
+    found = run(tuner, epochs=6).conclusion()
+    said = "No trial keeps to the constraints (val_size_mae <= 0.01): "
+    nearest = "trial 1 comes nearest. Beside" if sign > 0 else "the first, 0, whose"
+    assert found.text.startswith(f"{said}{nearest}")
+    assert not found.is_better
+    for word in ("is better", "is ahead", "No trial was better"):
+        assert word not in found.text
