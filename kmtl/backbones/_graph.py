@@ -300,17 +300,22 @@ def _padding(mask: Tensor | None, inputs: Mapping[int, int]) -> Padding | None:
     """What a mask says of an input, if that is all it is made of.
 
     Args:
-        mask: As `Embedding` and `Masking` make it.
+        mask: As `Embedding` and `Masking` make it, and `Add` and `Concatenate` join it.
         inputs: Id of an input -> its number.
     """
     if mask is None:
         return None
     node, rank = node_of(mask), 2
-    if type(node.operation).__name__ == "LogicalOr":  # of what `Add` has added
-        found = {_padding(one, inputs) for one in node.input_tensors}
-        return found.pop() if len(found) == 1 else None
-    if type(node.operation).__name__ == "Any" and node.operation.axis in (-1, [-1]):
+    kind = type(node.operation).__name__
+    if kind == "ExpandDims":  # for each channel of what `Concatenate` joins
+        return _padding(node.input_tensors[0], inputs)
+    if kind == "LogicalOr":  # of what `Add` has added, or of a mask and zeros
+        return _the_one(node.input_tensors, inputs)
+    if kind == "Any" and node.operation.axis in (-1, [-1]):
         node, rank = node_of(node.input_tensors[0]), 3
+        if type(node.operation).__name__ == "Concatenate":
+            last = len(node.outputs[0].shape) == 3 and node.operation.axis in (-1, 2)
+            return _the_one(node.input_tensors, inputs) if last else None
     if type(node.operation).__name__ != "NotEqual":
         return None
     read, value = node.arguments.args
@@ -318,6 +323,13 @@ def _padding(mask: Tensor | None, inputs: Mapping[int, int]) -> Padding | None:
     if known is None or not isinstance(value, (int, float)) or len(read.shape) != rank:
         return None
     return Padding(known, value)
+
+
+def _the_one(masks: Sequence[Tensor], inputs: Mapping[int, int]) -> Padding | None:
+    """What several masks say, if it is the same; zeros say nothing."""
+    own = [m for m in masks if type(node_of(m).operation).__name__ != "ZerosLike"]
+    found = {_padding(mask, inputs) for mask in own}
+    return found.pop() if len(found) == 1 else None
 
 
 def _kwargs(node: Node, inputs: Mapping[int, int]) -> dict[str, Any]:

@@ -151,6 +151,9 @@ def masking(kind: str) -> keras.Model:
     else:
         inputs = keras.Input((None,), dtype="int32")
         x = layers.Embedding(30, 6, mask_zero=True, name="first")(inputs)
+    if kind == "joined":
+        both = [layers.Embedding(30, n, mask_zero=True)(inputs) for n in (6, 3)]
+        x = layers.Concatenate(name="first")(both)
     if kind == "nested":
         inner = keras.Model(inputs, x, name="encoder")
         inputs = keras.Input((None,), dtype="int32")
@@ -163,7 +166,7 @@ def masking(kind: str) -> keras.Model:
     return keras.Model(inputs, layers.Bidirectional(layers.GRU(4))(x))
 
 
-@pytest.mark.parametrize("kind", ["ids", "values", "attention", "nested"])
+@pytest.mark.parametrize("kind", ["ids", "values", "attention", "nested", "joined"])
 def test_cuts_hand_on_the_mask_of_the_model(kind: str) -> None:
     net = masking(kind)
     first = "encoder_first" if kind == "nested" else "first"
@@ -212,6 +215,14 @@ def test_padding_counts_for_nothing_in_copies(way: str) -> None:
         plain = ops.convert_to_numpy(model.to_keras()(x)["a"])
         np.testing.assert_allclose(plain, found[-1], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-6)
+
+
+def test_sequences_end_to_end_have_another_mask() -> None:
+    ids = keras.Input((9,), dtype="int32")
+    both = [layers.Embedding(30, 6, mask_zero=True)(ids) for _ in range(2)]
+    x = layers.Concatenate(axis=1, name="ends")(both)
+    with pytest.raises(ValueError, match=r"reads.*Received: cuts=\['ends'\]"):
+        FromKeras(keras.Model(ids, layers.GRU(4)(x)), cuts=["ends"])
 
 
 def test_heads_of_steps_know_the_padding_of_a_text_encoder() -> None:
