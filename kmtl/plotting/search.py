@@ -36,7 +36,7 @@ def parallel_coordinates(
 
     Returns:
         The Axes. The lines are drawn from the worst trial to the best, those that break
-        a constraint before the others.
+        a constraint before the others; the best is marked if it breaks none.
     """
     from matplotlib import colormaps
 
@@ -53,7 +53,7 @@ def parallel_coordinates(
     shades = colormaps[COLORS](np.linspace(0, 1, max(len(rows), 1)))
     for i, trial in enumerate(rows.index):
         line = [column[i] for column in heights]
-        top = i == len(rows) - 1
+        top = i == len(rows) - 1 and _kept(rows).any()
         ax.plot(
             range(len(line)),
             line,
@@ -79,7 +79,9 @@ def parallel_coordinates(
     ax.set_yticks([])
     ax.set_xlim(-0.1, len(scales) - 0.5)  # room for the last axis' numbers
     if len(rows):
-        ax.set_title(f"{len(rows)} trials, trial {rows.index[-1]} is the best")
+        best = f"trial {rows.index[-1]} is the best"
+        none = "none keeps to the constraints"
+        ax.set_title(f"{len(rows)} trials, {best if _kept(rows).any() else none}")
     return ax
 
 

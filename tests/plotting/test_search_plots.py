@@ -19,6 +19,7 @@ from kmtl.plotting import (
     parallel_coordinates,
     pareto,
 )
+from kmtl.plotting.search import BEST
 from kmtl.tuning import importance
 
 DIRECTIONS = {"val_kind_accuracy": "max", "val_size_mae": "min"}
@@ -110,6 +111,10 @@ def test_the_best_trial_keeps_to_the_constraints() -> None:
     axes = hyperparameters(made)
     assert points(axes[0, 0], 1) == [(2, 0.8)]
     assert points(axes[1, 0], 1) == [(0, 0.3)]
+    made["feasible"] = pandas.array([False] * 3, dtype="boolean")
+    ax = parallel_coordinates(made)
+    assert ax.get_title() == "3 trials, none keeps to the constraints"
+    assert BEST not in [str(line.get_color()) for line in ax.get_lines()]
 
 
 def test_parallel_coordinates_are_scaled_per_column() -> None:
