@@ -36,6 +36,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("kmtl")
 
+#: A model after its training, and what is stored beside it.
+Trained = tuple["MultiTaskModel", dict[str, Any]]
+#: From a plan, several tasks, a seed and the data: task name -> what came of it.
+Together = Callable[
+    [Plan, Sequence[Task], int, Mapping[str, Any]], Mapping[str, Trained]
+]
+
 
 def baselines(
     builder: Callable[..., keras.Model],
@@ -57,6 +64,7 @@ def baselines(
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     verbose: Verbose = 0,
+    together: Together | None = None,
     **builder_arguments: Any,
 ) -> Baselines:
     """Train one model per scored task: same backbone, one head, same budget.
@@ -106,6 +114,8 @@ def baselines(
         progress: Function `(task name, seed, finished epochs, epochs)`, called after
             each epoch, and once for a model that was stored before.
         verbose: As in `fit`.
+        together: What trains all models of a seed that are not stored as one program,
+            if it can; searches on JAX give it.
         **builder_arguments: Fixed arguments of the builder.
 
     Returns:
@@ -162,8 +172,21 @@ def baselines(
     folder = Path(cache_dir) if cache_dir is not None else _cache.default_folder()
     folder.mkdir(parents=True, exist_ok=True)
     _swap.remove_abandoned(folder)
+    ready: dict[tuple[str, int], Trained] = {}
+    for seed in () if together is None else plan.seeds:
+        lacking = [
+            task.replace(weight=1.0)
+            for task in counted
+            if not _entry(plan, task, seed, fingerprints, folder)[0].exists()
+        ]
+        if len(lacking) > 1:
+            _check_all_labels(parts, lacking)
+            found = together(plan, lacking, seed, parts)  # type: ignore[misc]
+            ready |= {(name, seed): one for name, one in found.items()}
     runs = [
-        _one_run(plan, task, seed, parts, fingerprints, folder)
+        _one_run(
+            plan, task, seed, parts, fingerprints, folder, ready.get((task.name, seed))
+        )
         for task in counted
         for seed in plan.seeds
     ]
@@ -210,14 +233,10 @@ def evaluated_on(baselines: Baselines, data: Data, split: str) -> Baselines:
     return dataclasses.replace(baselines, runs=tuple(runs), fingerprints=fingerprints)
 
 
-def _one_run(
-    plan: Plan,
-    task: Task,
-    seed: int,
-    parts: Mapping[str, Any],
-    fingerprints: Mapping[str, str],
-    folder: Path,
-) -> BaselineRun:
+def _entry(
+    plan: Plan, task: Task, seed: int, fingerprints: Mapping[str, str], folder: Path
+) -> tuple[Path, str]:
+    """Where a model is stored, and under which key."""
     single = task.replace(weight=1.0)
     wanted = _cache.key(
         {
@@ -229,13 +248,28 @@ def _one_run(
             "versions": _cache.versions(),
         }
     )
-    place = folder / f"{task.name}-{seed}-{wanted[:16]}"
+    return folder / f"{task.name}-{seed}-{wanted[:16]}", wanted
+
+
+def _one_run(
+    plan: Plan,
+    task: Task,
+    seed: int,
+    parts: Mapping[str, Any],
+    fingerprints: Mapping[str, str],
+    folder: Path,
+    ready: Trained | None,
+) -> BaselineRun:
+    single = task.replace(weight=1.0)
+    place, wanted = _entry(plan, task, seed, fingerprints, folder)
     result = _cache.read_entry(place, wanted)
     cached = result is not None
     if result is None:
-        for part in parts:
-            _check_labels(part, parts[part], single)
-        result = _train(plan, single, seed, parts, place, wanted)
+        if ready is None:
+            _check_all_labels(parts, [single])
+            ready = _train(plan, single, seed, parts)
+        model, result = ready
+        _cache.write_entry(place, wanted, model, result)
     else:
         plan.progress(task.name, seed, plan.epochs, plan.epochs)
         logger.info("Baseline of '%s' (seed %d) is stored: %s", task.name, seed, place)
@@ -262,22 +296,15 @@ def _train(
     task: Task,
     seed: int,
     parts: Mapping[str, Any],
-    place: Path,
-    wanted: str,
-) -> dict[str, Any]:
+) -> Trained:
     logger.info("Training the baseline of '%s' (seed %d).", task.name, seed)
     started = time.perf_counter()
-    arguments = {**plan.arguments, **({"seed": seed} if plan.takes_seed else {})}
-    model = plan.builder(tasks=[task], **copy.deepcopy(arguments))
-    model.compile(**plan.compile_for(task))
+    model, best, callbacks = begun(plan, task, seed)
     train = sources.for_task(parts["train"], task)
     data = {"x": train, "steps_per_epoch": plan.steps_per_epoch}
     if isinstance(train, tuple):
         data = _batches(plan, model, task, seed, train)
     validation = sources.for_task(parts["validation"], task)
-    best = BestEpoch(task, patience=plan.patience)
-    best.restore_best_weights = plan.keep == "best"
-    further = copy.deepcopy([c for c in plan.callbacks if _is_followed(c, model)])
     history = model.fit(
         **data,
         epochs=plan.epochs,
@@ -286,22 +313,43 @@ def _train(
         validation_steps=plan.validation_steps,
         shuffle=False,
         verbose=plan.verbose,
-        callbacks=[*further, best, _Tell(plan, task.name, seed)],
+        callbacks=callbacks,
     )
+    scores = _scores(model, validation, task, plan.batch_size, plan.validation_steps)
+    return model, result_of(plan, best, history, scores, time.perf_counter() - started)
+
+
+def begun(
+    plan: Plan, task: Task, seed: int
+) -> tuple[MultiTaskModel, BestEpoch, list[Callback]]:
+    """A task's model before training, its rule for the epoch to keep, all callbacks."""
+    arguments = {**plan.arguments, **({"seed": seed} if plan.takes_seed else {})}
+    model = plan.builder(tasks=[task], **copy.deepcopy(arguments))
+    model.compile(**plan.compile_for(task))
+    best = BestEpoch(task, patience=plan.patience)
+    best.restore_best_weights = plan.keep == "best"
+    further = copy.deepcopy([c for c in plan.callbacks if _is_followed(c, model)])
+    return model, best, [*further, best, _Tell(plan, task.name, seed)]
+
+
+def result_of(
+    plan: Plan,
+    best: BestEpoch,
+    history: keras.callbacks.History,
+    scores: Mapping[str, float],
+    seconds: float,
+) -> dict[str, Any]:
+    """What is stored beside a trained model."""
     last = len(history.epoch) - 1
-    result = {
-        "metrics": _stored(
-            _scores(model, validation, task, plan.batch_size, plan.validation_steps)
-        ),
+    return {
+        "metrics": _stored(scores),
         "history": {
             name: [_plain_number(value) for value in values]
             for name, values in history.history.items()
         },
         "epoch": 1 + (int(best.best_epoch) if plan.keep == "best" else last),
-        "seconds": time.perf_counter() - started,
+        "seconds": seconds,
     }
-    _cache.write_entry(place, wanted, model, result)
-    return result
 
 
 def _batches(
@@ -411,13 +459,15 @@ def _scores(
     }
 
 
-def _check_labels(part: str, data: Data, task: Task) -> None:
-    _, counts = sources.count_labels(sources.for_task(data, task), [task])
-    if not counts[task.name]:
-        raise ValueError(
-            f"`{part}` must have labels of every scored task: it has none of "
-            f"'{task.name}'. Make that task auxiliary, or leave it out."
-        )
+def _check_all_labels(parts: Mapping[str, Any], tasks: Sequence[Task]) -> None:
+    for task in tasks:
+        for part, data in parts.items():
+            _, counts = sources.count_labels(sources.for_task(data, task), [task])
+            if not counts[task.name]:
+                raise ValueError(
+                    f"`{part}` must have labels of every scored task: it has none of "
+                    f"'{task.name}'. Make that task auxiliary, or leave it out."
+                )
 
 
 def _plain(data: Data) -> Data:

@@ -86,6 +86,8 @@ def _trained(tuner: Tuner, data: SearchData) -> Baselines:
     def progress(task: str, seed: int, epoch: int, epochs: int) -> None:
         tuner._emit("baseline_epoch_end", task=task, epoch=epoch, epochs=epochs)
 
+    # One program for all of them, where the trials train side by side.
+    several = tuner.population != 1 and tuner._folds is None
     tuner._emit("baselines_begin", epochs=data.epochs)
     try:
         found = single_task_baselines(
@@ -103,6 +105,7 @@ def _trained(tuner: Tuner, data: SearchData) -> Baselines:
             ],
             cache_dir=Path(tuner.project_dir) / "baselines",
             progress=progress,
+            together=tuner._together.train_singles if several else None,
             **tuner.hypermodel.builder_arguments(values),
         )
     except Exception as error:

@@ -228,7 +228,7 @@ def structure(arguments: Options) -> Any:
         fields = _fields(backbone)
         fields["dropout"] = _without_rates(fields["dropout"])
         kept["backbone"] = (type(backbone), frozen(fields))
-    return frozen(kept)
+    return frozen(dict(sorted(kept.items())))
 
 
 def compilation(options: Options) -> str:

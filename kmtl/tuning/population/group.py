@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -185,7 +186,8 @@ class Group:
                     callback.on_epoch_end(self.done[place], row)
                 self.done[place] += 1
                 self.results[place].curves.append(row)
-                reports.append(EpochEnd(place, self.done[place], row))
+                snapshot = functools.partial(self._snapshot, place)
+                reports.append(EpochEnd(place, self.done[place], row, snapshot))
         return sorted(reports, key=lambda report: report.index)
 
     # A weighting may have a say between epochs. Its hooks act on variables, so each

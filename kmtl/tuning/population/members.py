@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import keras
@@ -78,11 +78,14 @@ class EpochEnd:
         index: Place of the trial in the list given.
         epoch: Number of epochs trained so far, 1 after the first.
         logs: What `fit` would log.
+        snapshot: Gives the trial's values as they are now, if asked for (True) with the
+            optimizer's.
     """
 
     index: int
     epoch: int
     logs: dict[str, float]
+    snapshot: Callable[[bool], Snapshot] = dataclasses.field(repr=False, compare=False)
 
 
 @dataclasses.dataclass

@@ -15,6 +15,7 @@ import numpy as np
 from kmtl import _checks
 from kmtl.data.plans import RowPlan
 from kmtl.training import sources, user_data
+from kmtl.training.labels import named
 from kmtl.training.memory import is_out_of_memory, out_of_memory
 from kmtl.tuning.feed import learn_labels
 from kmtl.tuning.folds import Folds
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("kmtl")
 
 MOST_STRUCTURES = 32
+#: Calls of a compiled program of few trials, in the place of one of a wider one that
+#: would have to be compiled.
+MOST_CALLS = 4
+#: With their widths, and as what was compiled.
+Programs = dict[Any, tuple[Program, int, Callable[..., Any]]]
 
 
 class Population:
@@ -57,6 +63,8 @@ class Population:
         population: Most trials that train at the same time; the next begin when they
             are done. None: as many as fit into half of the free memory.
         pool: `kmtl.tuning.reuse.ModelPool` to take models from.
+        programs: What other populations of the same tasks have compiled, with models
+            of that pool; it gets what this one compiles.
         plan: Draws the rows of a `kmtl.data.Mixture`; that of `x`, if it is one.
         folds: `kmtl.tuning.folds.Folds` of all rows: each execution of a trial trains
             on another part of them, and is validated on the rest.
@@ -89,6 +97,7 @@ class Population:
         width: int | None = None,
         population: int | None = None,
         pool: ModelPool | None = None,
+        programs: Programs | None = None,
         plan: RowPlan | None = None,
         folds: Folds | None = None,
     ):
@@ -113,7 +122,8 @@ class Population:
         self._known: dict[int, tuple[Any, Any]] = {}
         self._data: dict[int, tuple[Any, Any]] = {}
         self._shares: dict[int, dict[str, float]] = {}
-        self._programs: dict[Any, tuple[Program, int, Callable[..., Any]]] = {}
+        self._complete: dict[int, bool] = {}
+        self._programs: Programs = {} if programs is None else programs
 
     @property
     def compiled(self) -> int:
@@ -176,7 +186,7 @@ class Population:
                     if not is_out_of_memory(error):
                         raise
                     size = self._width_of(key, wave)
-                    self._programs = {}  # they hold what memory there is
+                    self._programs.clear()  # they hold what memory there is
                     remedy = (
                         "so many trials in one call (`width`), or in a search "
                         "`population`. A smaller batch helps, too: this is "
@@ -195,7 +205,7 @@ class Population:
 
     def _width_of(self, key: Any, wave: Sequence[int]) -> int:
         """Trials per call of a structure's program, also where none came to be."""
-        found = [w for known, (_, w, _) in self._programs.items() if known[:-2] == key]
+        found = [w for known, (_, w, _) in self._programs.items() if known[:3] == key]
         return found[0] if found else min(self.width or len(wave), len(wave))
 
     def _batch(self, member: Member) -> int:
@@ -238,9 +248,18 @@ class Population:
         return self._data[fold]
 
     def learn_labels(self, model: MultiTaskModel, fold: int = 0) -> None:
-        """Transforms of labels and `loss_weights="data"`, as `fit` does it."""
+        """Transforms of labels and `loss_weights="data"`, as `fit` does it.
+
+        And whether steps care for tasks that a batch has no label of.
+        """
         train, _ = self._checked(model, fold)
         learn_labels(model, train, self._shares.setdefault(fold, {}))
+        if fold not in self._complete:
+            x, y, weight = train
+            x = named(model, x)
+            lacks = sources.lacks_labels(model.tasks, x, y, weight, model._state.alike)
+            self._complete[fold] = not lacks
+        model._expect(complete=self._complete[fold])
 
     def program(
         self,
@@ -257,10 +276,17 @@ class Population:
         """
         batch_size = key[2]
         train, validation = data = self._arrays(model, fold)
-        rows = tuple(len(leaf) for leaf in jax.tree.leaves(data))
-        key = (*key, rows, shared)
+        kinds = [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(data)]
+        key = (*key, tuple(kinds), jax.tree.structure(data), shared)
+        rows = self.validation_batch_size or batch_size
+        key += (self._complete[fold], rows, id(self.plan))
+        wanted = min(self.width or limits.choose_width(model, batch_size), members)
         known = self._programs.get(key)
-        if known is not None and known[0].model is model:
+        if (
+            known is not None
+            and known[0].model is model
+            and MOST_CALLS * known[1] >= wanted
+        ):
             program, width, compiled = known
             return program, width, functools.partial(_called, compiled, data)
         program = Program(
@@ -272,8 +298,7 @@ class Population:
             shared_order=shared,
             plan=self.plan,
         )
-        width = self.width or limits.choose_width(model, batch_size)
-        width = min(width, members)
+        width = wanted
         first = jax.tree.map(
             lambda a: jax.ShapeDtypeStruct((width, *a.shape), a.dtype), states
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -15,13 +15,23 @@ from kmtl.tuning import arguments
 from kmtl.tuning.folds import Folds
 from kmtl.tuning.population import limits
 from kmtl.tuning.population.members import EpochEnd, Member, Trained, replay
+from kmtl.tuning.reuse import ModelPool
 from kmtl.tuning.storage import storage_error
 from kmtl.typing import Callback, Options, Trial, Tuner
 
 if TYPE_CHECKING:
+    from kmtl.evaluation._plan import Plan
+    from kmtl.tasks.base import Task
     from kmtl.training.model import MultiTaskModel
 
 logger = logging.getLogger("kmtl")
+
+MOST_STRUCTURES = 32
+
+
+def new_shared() -> dict[str, Any]:
+    """For populations of the same tasks: their models, and what they have compiled."""
+    return {"pool": ModelPool(MOST_STRUCTURES), "programs": {}}
 
 
 class TogetherTrials:
@@ -39,6 +49,8 @@ class TogetherTrials:
         self.tuner = tuner
         self.size = size
         self._population: Any = None
+        #: What is compiled once for all that a search trains.
+        self._shared: dict[str, Any] = {}
         self._folds: Folds | None = None  # of the search that runs
         self._trained: dict[tuple[str, int], Trained] = {}
         #: Per trial that has trained, what ended it (see `TrialRunner.verdict`) and its
@@ -106,6 +118,26 @@ class TogetherTrials:
             return None
         finally:
             self._population = None
+
+    def train_singles(
+        self, plan: Plan, tasks: Sequence[Task], seed: int, parts: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """Single-task models of these tasks, by name; none where they train alone."""
+        from kmtl.tuning.population.singles import train_singles
+
+        names = [task.name for task in tasks]
+        own = names == [task.name for task in self.tuner.hypermodel.tasks]
+        shared = self._compiled() if own else new_shared()
+        try:
+            return train_singles(plan, tasks, seed, parts, **shared)
+        except OutOfMemoryError as error:
+            logger.warning("Single-task models train one at a time: %s", error)
+            return {}
+
+    def _compiled(self) -> dict[str, Any]:
+        if not self._shared:
+            self._shared = new_shared()
+        return self._shared
 
     def trained(self, trial_id: str) -> bool:
         """Whether a trial's epochs are over, and told of for the second time."""
@@ -207,8 +239,14 @@ class TogetherTrials:
             names = [*limits.FIT_OPTIONS, "validation_data"]
             options = {n: fit_options[n] for n in names if n in fit_options}
             options.pop("verbose", None)
+            shared = self._compiled()
             self._population = Population(
-                self.tuner.hypermodel, *data, folds=self._folds, **options
+                self.tuner.hypermodel,
+                *data,
+                folds=self._folds,
+                pool=shared["pool"],
+                programs=shared["programs"],
+                **options,
             )
         return self._population
 
