@@ -12,13 +12,14 @@ from them.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,12 @@ BY_HAND = {
     "learning_rate": Float(1e-4, 1e-1, log=True),
 }
 OBJECTIVE = "val_mean_score"
+#: Hyperparameters that are shown, with the edges of their parts.
+PARTS = {
+    "learning_rate": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 2e-2, 4e-2, 1e-1),
+    "dropout": (0.0, 0.1, 0.2, 0.3, 0.5),
+    "sharing_depth": (0, 1, 2, 3),
+}
 #: Of the share of variance explained.
 NEAR = 0.01
 SETTINGS = {
@@ -78,6 +85,13 @@ second shares nothing, hopeless ones end early (and count). KerasTuner's have ra
 they are written by hand (dropout to 0.5, learning rates from 1e-4 to 1e-1, weights of
 tasks from 1/10 to 10, any sharing depth), and the random one kmtl's ranges, too
 (dropout to 0.3, 5e-4 to 2e-2, 1/4 to 4).
+One number for each division, – for none.
+"""
+WHERE = """
+## Where the good trials are
+
+How far the trials of KerasTuner's two searches with ranges by hand are behind the best
+known: points of the share of variance that is explained.
 """
 
 
@@ -112,7 +126,7 @@ def problem(name: str, seed: int, options: Any) -> Problem:
 
 
 def searched(problem: Problem, seed: int, trials: int, epochs: int) -> dict[str, Any]:
-    """The trials' scores of every side, in the order in which they began."""
+    """The trials of every side, in the order in which they began."""
     _, made = kmtl_side.dataset(problem)
 
     def hypermodel(space: Mapping[str, Any] | None = None) -> kmtl.HyperModel:
@@ -122,7 +136,7 @@ def searched(problem: Problem, seed: int, trials: int, epochs: int) -> dict[str,
         )  # fmt: skip
 
     given = {"validation_data": made.validation, "epochs": epochs}
-    scores: dict[str, list[float | None]] = {}
+    trials_of: dict[str, list[dict[str, Any]]] = {}
     seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         start = time.process_time()
@@ -131,8 +145,8 @@ def searched(problem: Problem, seed: int, trials: int, epochs: int) -> dict[str,
             directory=folder,
         )  # fmt: skip
         tuner.search(made.train, **given, confirm=0, verbose=0)
-        found = tuner.results()["score"]
-        scores["kmtl"] = [None if math.isnan(score) else score for score in found]
+        found = tuner.results()[["score", *PARTS]].to_dict("records")
+        trials_of["kmtl"] = [{n: _plain(v) for n, v in one.items()} for one in found]
         seconds["kmtl"] = time.process_time() - start
         random, bayesian = keras_tuner.RandomSearch, keras_tuner.BayesianOptimization
         for side, kind, space in (
@@ -147,18 +161,59 @@ def searched(problem: Problem, seed: int, trials: int, epochs: int) -> dict[str,
                 max_trials=trials, seed=seed, directory=folder, project_name=side,
             )  # fmt: skip
             stock.search(made.train, **given, verbose=0)
-            ended = stock.oracle.trials
-            scores[side] = [ended[name].score for name in sorted(ended)]
+            trials_of[side] = [
+                {"score": _plain(trial.score)}
+                | {name: trial.hyperparameters.get(name) for name in PARTS}
+                for _, trial in sorted(stock.oracle.trials.items())
+            ]
             seconds[side] = time.process_time() - start
-    return {"scores": scores, "seconds": seconds}
+    return {"trials": trials_of, "seconds": seconds}
 
 
-def trials_until(scores: Iterable[float | None], bound: float, trials: int) -> int:
-    """The number of the first trial that reaches a bound, `trials + 1` for none."""
-    for number, score in enumerate(scores, 1):
-        if score is not None and score >= bound:
+def _plain(value: Any) -> Any:
+    """A number for JSON, None for the score of a trial that has none."""
+    return None if value is None or math.isnan(value) else float(value)
+
+
+def trials_until(trials: Sequence[Mapping[str, Any]], bound: float, most: int) -> int:
+    """The number of the first trial that reaches a bound, `most + 1` for none."""
+    for number, trial in enumerate(trials, 1):
+        if trial["score"] is not None and trial["score"] >= bound:
             return number
-    return trials + 1
+    return most + 1
+
+
+def best_of(run: Mapping[str, Any]) -> float:
+    """The best score of all searches of a table and division."""
+    trials = [trial for side in run["trials"].values() for trial in side]
+    return max(trial["score"] for trial in trials if trial["score"] is not None)
+
+
+def parts(runs: Runs) -> Iterator[str]:
+    """Where in the ranges by hand the trials are that came near."""
+    trials = [
+        {**trial, "behind": best_of(run) - trial["score"]}
+        for run in runs.found.values()
+        for side in ("random", "bayesian")
+        for trial in run["trials"][side]
+        if trial["score"] is not None
+    ]
+    for name, edges in PARTS.items():
+        yield f"\n| {name} | trials | median behind | within {NEAR:g} |"
+        yield "|---|---|---|---|"
+        for low, high in itertools.pairwise(edges):
+            last = high == edges[-1]
+            own = [
+                trial["behind"]
+                for trial in trials
+                if low <= trial[name] and (trial[name] < high or last)
+            ]
+            if own:
+                whole = isinstance(low, int)
+                word = f"{low}" if whole else f"{low:g} to {high:g}"
+                median = statistics.median(own)
+                near = sum(behind <= NEAR for behind in own) / len(own)
+                yield f"| {word} | {len(own)} | {median:.3f} | {near:.0%} |"
 
 
 def report(runs: Runs, kind: str, out: Path) -> dict[str, Any]:
@@ -172,11 +227,11 @@ def report(runs: Runs, kind: str, out: Path) -> dict[str, Any]:
         own = [run for run in runs.found.values() if run["set"] == name]
         if not own:
             continue
-        bests = [max(map(best_of, run["scores"].values())) for run in own]
+        bests = [best_of(run) for run in own]
         cells = []
         for side in SIDES:
             found = [
-                trials_until(run["scores"][side], best - NEAR, most)
+                trials_until(run["trials"][side], best - NEAR, most)
                 for run, best in zip(own, bests, strict=True)
             ]
             until[side] += found
@@ -202,8 +257,9 @@ def report(runs: Runs, kind: str, out: Path) -> dict[str, Any]:
     )  # fmt: skip
     if kind == "fast":
         text += "\nA run with `--fast`, which means nothing.\n"
+    lines += [WHERE, *parts(runs)]
     end = (
-        f"\nOne number for each seed, – for none. Command: `KERAS_BACKEND="
+        f"\nCommand: `KERAS_BACKEND="
         f"{keras.backend.backend()} python experiments/tables/time_to_score.py --data "
         f"FOLDER`; {record['date']}, {record['machine']}, busy with other work; "
         f"{versions}.\n"
@@ -212,10 +268,6 @@ def report(runs: Runs, kind: str, out: Path) -> dict[str, Any]:
     record["until"] = until
     write_json(out / "time_to_score.json", record)
     return record
-
-
-def best_of(scores: Iterable[float | None]) -> float:
-    return max(score for score in scores if score is not None)
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:

@@ -132,12 +132,10 @@ def test_trials_to_a_score_are_counted(tmp_path: Path) -> None:
         "bayesian": [0.8, 0.2, 0.3],
         "random_in_ours": [0.1, 0.795, 0.3],
     }
-    run = {
-        "set": "enb",
-        "seed": 0,
-        "scores": scores,
-        "seconds": dict.fromkeys(scores, 1),
-    }
+    values = {"learning_rate": 0.01, "dropout": 0.1, "sharing_depth": 2}
+    trials = {n: [{"score": s, **values} for s in own] for n, own in scores.items()}
+    seconds = dict.fromkeys(scores, 1)
+    run = {"set": "enb", "seed": 0, "trials": trials, "seconds": seconds}
     (tmp_path / "runs_time_to_score.jsonl").write_text(json.dumps(run) + "\n", "utf-8")
     found, text = written(tmp_path, "--report")
     most = found["settings"]["trials"]
@@ -145,6 +143,7 @@ def test_trials_to_a_score_are_counted(tmp_path: Path) -> None:
     assert found["until"] == until
     assert "| enb | 0.800 | 3 | – | 1 | 2 |" in text
     assert "| came near | | 1 of 1 | 0 of 1 | 1 of 1 | 1 of 1 |" in text
+    assert "| 0.01 to 0.02 | 6 | 0.550 | 17% |" in text  # .7 .6 .5 .5 .6 and 0 behind
 
 
 @pytest.mark.slow
@@ -158,4 +157,4 @@ def test_fast_mode_of_trials_to_a_score(tmp_path: Path) -> None:
     [line] = (
         (tmp_path / "runs_time_to_score_fast.jsonl").read_text("utf-8").splitlines()
     )
-    assert all(len(scores) == 3 for scores in json.loads(line)["scores"].values())
+    assert all(len(trials) == 3 for trials in json.loads(line)["trials"].values())
