@@ -247,12 +247,18 @@ def test_other_data_or_versions_are_another_baseline(
     folder, _ = stored
     x, y = part(20, 0)
     seen = []
+    entry = _baselines._entry
+
+    def seen_entry(*arguments: Any) -> Any:
+        place, key = entry(*arguments)
+        seen.append(key)
+        return place, key
 
     def stop(*arguments: Any) -> None:
-        seen.append(arguments[-1])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("kmtl.evaluation._baselines._train", stop)
+    monkeypatch.setattr(_baselines, "_entry", seen_entry)
+    monkeypatch.setattr(_baselines, "_train", stop)
     changed = {**y, "size": y["size"] + 1e-3}
     for changes in (
         {"train": (x, changed)},
