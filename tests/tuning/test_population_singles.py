@@ -128,7 +128,9 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", ["dropout", pytest.param("maps", marks=pytest.mark.thorough)]
+)
 def test_they_are_those_that_train_alone(
     case: str, tmp_path: Path, alone: list[str]
 ) -> None:
