@@ -74,7 +74,17 @@ def test_the_first_attention_reads_tokens_as_they_are(model) -> None:
     assert {"shared_block2_attention_norm", "shared_block1_mlp_norm"} <= names
 
 
-@pytest.mark.parametrize("sharing", ["hard", "mmoe", "ple", "cross_stitch", "lora"])
+@pytest.mark.parametrize(
+    "sharing",
+    [
+        "hard",
+        "mmoe",
+        *(
+            pytest.param(one, marks=pytest.mark.thorough)
+            for one in ("ple", "cross_stitch", "lora")
+        ),
+    ],
+)
 def test_plain_keras_and_files_compute_the_same(
     table, tmp_path: Path, sharing: str
 ) -> None:

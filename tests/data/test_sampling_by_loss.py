@@ -82,7 +82,14 @@ class TestPlan:
         assert self.told((1.0, 1.0)) == self.PLAN
 
 
-@pytest.mark.parametrize("alternate", [False, True, "epoch"])
+@pytest.mark.parametrize(
+    "alternate",
+    [
+        False,
+        pytest.param(True, marks=pytest.mark.thorough),
+        pytest.param("epoch", marks=pytest.mark.thorough),
+    ],
+)
 def test_a_run_that_goes_on_is_the_unbroken_one(alternate, tmp_path) -> None:
     mixture = mixed(alternate=alternate)
     whole = net(mixture).fit(mixture, batch_size=5, epochs=5, verbose=0).history

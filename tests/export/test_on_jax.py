@@ -28,6 +28,7 @@ def test_boxes_and_best_classes(tmp_path: Path) -> None:
     assert {"boxes_scores", "c_top"} <= set(report.differences)
 
 
+@pytest.mark.thorough
 def test_symbols_and_texts(tmp_path: Path) -> None:
     tasks = [
         kmtl.CTC("said", labels=("a", "b")),

@@ -189,6 +189,7 @@ def test_a_small_spread_beside_a_large_location_keeps_its_digits() -> None:
     )
 
 
+@pytest.mark.thorough
 def test_each_family_finds_its_own_data(tmp_path) -> None:
     """Three laws on one trunk: near the likelihood of the law that made the data."""
     x = RNG.normal(size=(2000, 2)).astype("float32")
