@@ -84,8 +84,7 @@ near in none of its {trials} trials counts as {more}.
 second shares nothing, hopeless ones end early (and count). KerasTuner's have ranges as
 they are written by hand (dropout to 0.5, learning rates from 1e-4 to 1e-1, weights of
 tasks from 1/10 to 10, any sharing depth), and the random one kmtl's ranges, too
-(dropout to 0.3, 5e-4 to 2e-2, 1/4 to 4).
-One number for each division, – for none.
+(dropout to 0.3, 5e-4 to 2e-2, 1/4 to 4). One number for each division, – for none.
 """
 WHERE = """
 ## Where the good trials are
@@ -251,12 +250,19 @@ def report(runs: Runs, kind: str, out: Path) -> dict[str, Any]:
     lines.append(f"| seconds of CPU | | {' | '.join(cells)} |")
     record = record_of(kind, settings, "keras-tuner", "optuna")
     versions = ", ".join(f"{key} {v}" for key, v in record["versions"].items())
+    seeds = {seed for _, seed in runs.found}
     text = TEXT.format(
-        near=NEAR, splits=len(settings["seeds"]), epochs=settings["epochs"],
-        trials=most, more=most + 1,
+        near=NEAR, splits=len(seeds), epochs=settings["epochs"], trials=most,
+        more=most + 1,
     )  # fmt: skip
     if kind == "fast":
         text += "\nA run with `--fast`, which means nothing.\n"
+    if runs.found:
+        ours, *others = (
+            statistics.fmean(until[side]) for side in ("kmtl", "random", "bayesian")
+        )
+        word = "reached" if ours <= min(others) / 2 else "missed"
+        lines.append(f"\nGoal, half of the trials of KerasTuner's two: {word}.")
     lines += [WHERE, *parts(runs)]
     end = (
         f"\nCommand: `KERAS_BACKEND="
