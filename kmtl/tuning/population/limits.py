@@ -45,6 +45,8 @@ FIT_OPTIONS = (
 #: Activations of one call that a CPU still keeps near by.
 CPU_BYTES = 8 * 2**20
 MOST_WIDTH = 64
+#: Structures whose models are kept.
+MOST_STRUCTURES = 32
 #: Trials that are asked for at once, at most, where nobody says.
 DEFAULT_SIZE = 32
 #: Groups of trials, at least, between which proposals learn from results.

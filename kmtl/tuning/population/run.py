@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("kmtl")
 
-MOST_STRUCTURES = 32
 #: Calls of a compiled program of few trials, in the place of one of a wider one that
 #: would have to be compiled.
 MOST_CALLS = 4
@@ -115,7 +114,7 @@ class Population:
             if population is None
             else _checks.check_int("population", population, 1)
         )
-        self.pool = ModelPool(MOST_STRUCTURES) if pool is None else pool
+        self.pool = ModelPool(limits.MOST_STRUCTURES) if pool is None else pool
         self._given: tuple[tuple, Any] = (x, y, sample_weight), validation_data
         self.folds = folds
         #: By fold; 0 where there are none.

@@ -26,12 +26,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("kmtl")
 
-MOST_STRUCTURES = 32
-
 
 def new_shared() -> dict[str, Any]:
     """For populations of the same tasks: their models, and what they have compiled."""
-    return {"pool": ModelPool(MOST_STRUCTURES), "programs": {}}
+    return {"pool": ModelPool(limits.MOST_STRUCTURES), "programs": {}}
 
 
 class TogetherTrials:
