@@ -11,14 +11,13 @@ import keras_tuner
 import numpy as np
 
 from kmtl import _checks
-from kmtl.evaluation.common_scale import MEAN_SCORE, WORST_SCORE, CommonScore
 from kmtl.evaluation.delta import LOG_NAME, LOG_NAMES, DeltaM
 from kmtl.training.model import MultiTaskModel
 from kmtl.tuning import files
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.objective import SearchObjective
 from kmtl.tuning.signature import TASK_WEIGHTS
-from kmtl.typing import AnyHyperModel, Config, Options, Tuner
+from kmtl.typing import AnyHyperModel, Config, Options
 
 # Options of KerasTuner that compile the model again and lose its loss weights.
 RECOMPILING = ("optimizer", "loss", "metrics")
@@ -124,16 +123,6 @@ def check_baselines(
         return _checks.check_choice("baselines", baselines, ("auto",))
     DeltaM(baselines, tasks)  # refuses what does not fit
     return baselines
-
-
-def scoring(tuner: Tuner) -> list[keras.callbacks.Callback]:
-    """Callbacks that log what is compared of all tasks together, before all others."""
-    found: list[keras.callbacks.Callback] = []
-    if tuner.baselines is not None:
-        found.append(DeltaM(tuner.baselines, tuner.tasks))
-    if tuner.oracle.objective.needs((MEAN_SCORE, WORST_SCORE)):
-        found.append(CommonScore(tuner.common_scale, tuner.tasks))
-    return found
 
 
 def spread_seed(seed: int | None) -> int | None:

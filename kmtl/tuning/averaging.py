@@ -11,9 +11,8 @@ import keras
 from kmtl import _checks
 from kmtl.evaluation.ensemble import average, greedy_shares, set_shares
 from kmtl.tuning import search_data
-from kmtl.tuning.arguments import scoring
 from kmtl.tuning.hypermodel import HyperModel
-from kmtl.tuning.objective import ParetoObjective, check_logged
+from kmtl.tuning.objective import ParetoObjective, check_logged, scoring
 from kmtl.typing import Data, Options, Tuner
 
 if TYPE_CHECKING:

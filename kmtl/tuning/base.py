@@ -151,6 +151,7 @@ class SearchTuner(TrialRunner):
         elif self.storage is None and self.workers == 1:
             self.population = limits.size_for(self.hypermodel)
         self._together = TogetherTrials(self, self.population)
+        self.replays = {}
         checked = _checks.check_int("keep_checkpoints", keep_checkpoints, 1)
         self.keep_checkpoints = checked
         self.checkpoints = Checkpoints(Path(self.project_dir))

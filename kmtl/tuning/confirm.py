@@ -183,8 +183,7 @@ def _trainings(
     several = tuner.population != 1 and len(todo) > 1
     if several and together.reason_against(*given) is None:
         members = [
-            Member(tuner.hypermodel.space.values(t.hyperparameters), FIRST_FRESH + seed)
-            for t, seed in todo
+            Member(tuner.values_of(trial), FIRST_FRESH + seed) for trial, seed in todo
         ]
         trained = together.train_members(members, *given)
     if trained is None:
@@ -205,7 +204,8 @@ def _train(tuner: Tuner, trial: Any, seed: int, data: SearchData) -> dict[str, f
     options = {"verbose": 0, **data.fit_options}
     options["callbacks"] = copy.deepcopy(data.callbacks)
     try:
-        found = tuner.train_once(trial, FIRST_FRESH + seed, data.arrays, options)
+        values, execution = tuner.values_of(trial), FIRST_FRESH + seed
+        found = tuner.train_once(trial, values, execution, data.arrays, options)
     except NonFiniteError as error:
         logger.warning("Trial %s, seed %s: %s", trial.trial_id, seed, error)
         return {}  # no numbers: its mean is none, and it is the last

@@ -17,8 +17,13 @@ from kmtl.tasks.checks import check_unique_tasks
 from kmtl.training.model import MultiTaskModel
 from kmtl.training.schedules import LearningRateSchedule
 from kmtl.tuning.feed import Feed, choose_steps_per_execution, is_arrays
-from kmtl.tuning.signature import FIT_NAMES, TASK_WEIGHTS, with_arguments
-from kmtl.tuning.space import Space, is_gradient_weighting
+from kmtl.tuning.signature import (
+    FIT_NAMES,
+    TASK_WEIGHTS,
+    is_gradient_weighting,
+    with_arguments,
+)
+from kmtl.tuning.space import Space
 from kmtl.typing import AnyHyperModel, Config, HyperParameters, Options, Values
 
 #: Arguments of `fit` that say what it reads; those that do not change how.
@@ -202,8 +207,9 @@ class HyperModel(keras_tuner.HyperModel):
 
     def builder_arguments(self, values: Values) -> dict[str, Any]:
         """The builder's keyword arguments but the tasks, for values of the space."""
-        arguments = self.space.builder_values(values)
-        if self.seed is not None and self.space.takes("seed"):
+        signature = self.space.signature
+        arguments = signature.builder_values(values)
+        if self.seed is not None and signature.takes("seed"):
             arguments["seed"] = self._shifted_seed
         return arguments
 

@@ -14,8 +14,8 @@ from keras_tuner.engine.trial import TrialStatus
 
 from kmtl._checks import check_range, did_you_mean
 from kmtl.evaluation.balanced import BALANCED, WORST
-from kmtl.evaluation.common_scale import MEAN_SCORE, WORST_SCORE
-from kmtl.evaluation.delta import LOG_NAME
+from kmtl.evaluation.common_scale import MEAN_SCORE, WORST_SCORE, CommonScore
+from kmtl.evaluation.delta import LOG_NAME, DeltaM
 from kmtl.evaluation.pareto import crowding_distances, non_dominated_ranks
 from kmtl.tasks.base import Task
 from kmtl.tuning.goals import (
@@ -27,7 +27,7 @@ from kmtl.tuning.goals import (
     Pareto,
     parse_goal,
 )
-from kmtl.typing import Logs, Trial
+from kmtl.typing import Logs, Trial, Tuner
 
 #: What is compared of all tasks together; all are better when higher.
 COMMON = (LOG_NAME, BALANCED, WORST, MEAN_SCORE, WORST_SCORE)
@@ -344,6 +344,16 @@ def with_floor(objective: SearchObjective, max_drop: float | None) -> SearchObje
     if floor in objective.constraints:
         return objective
     return type(objective)(objective.goals, [*objective.constraints, floor])
+
+
+def scoring(tuner: Tuner) -> list[keras.callbacks.Callback]:
+    """Callbacks that log what is compared of all tasks together, before all others."""
+    found: list[keras.callbacks.Callback] = []
+    if tuner.baselines is not None:
+        found.append(DeltaM(tuner.baselines, tuner.tasks))
+    if tuner.oracle.objective.needs((MEAN_SCORE, WORST_SCORE)):
+        found.append(CommonScore(tuner.common_scale, tuner.tasks))
+    return found
 
 
 def check_logged(objective: keras_tuner.Objective, logs: Logs, where: str) -> None:

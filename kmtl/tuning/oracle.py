@@ -70,6 +70,8 @@ class StudyOracle(keras_tuner.Oracle):
         self._curves = {}
         self._progressed: set[int] = set()
         self._waits = False
+        #: Trials of this process that no rule stops.
+        self._measured_whole: set[str] = set()
         self.refresh()
 
     def begin(self) -> None:
@@ -258,7 +260,12 @@ class StudyOracle(keras_tuner.Oracle):
 
     def _begun(self, number: int) -> Trial:
         self.refresh()
-        return self.trials[str(number)]
+        trial = self.trials[str(number)]
+        values = trial.hyperparameters.values
+        first = points.first_values(self.get_space())
+        if any(points.alike(values, known) for known in first):
+            self._measured_whole.add(trial.trial_id)
+        return trial
 
     def _last(self) -> Trial:
         """No trial is left to begin: wait for those of others, who may die."""
@@ -370,11 +377,7 @@ class StudyOracle(keras_tuner.Oracle):
         """
         if self.rule is None or not self.rule.stops(self, trial_id):
             return False
-        if isinstance(self.rule, Brackets):
-            return True
-        values = self.trials[trial_id].hyperparameters.values
-        known = points.first_values(self.get_space())
-        return not any(points.alike(values, first) for first in known)
+        return isinstance(self.rule, Brackets) or trial_id not in self._measured_whole
 
     @keras_tuner.synchronized
     def update_trial(

@@ -23,16 +23,25 @@ from kmtl._private.keras_tuner import own_callbacks
 from kmtl.training.checkpoint import Checkpoint
 from kmtl.training.guards import NonFiniteError, non_finite_weight
 from kmtl.training.model import MultiTaskModel
-from kmtl.tuning import arguments, reuse
 from kmtl.tuning import objective as objectives
+from kmtl.tuning import reuse
 from kmtl.tuning.display import SearchEvent, failure_reason
 from kmtl.tuning.folds import Folds
 from kmtl.tuning.hypermodel import HyperModel, execution_of
-from kmtl.tuning.population import TogetherTrials
+from kmtl.tuning.population.members import Replay, replay
+from kmtl.tuning.population.search import TogetherTrials
 from kmtl.tuning.results import SearchResults
 from kmtl.tuning.storage import Checkpoints, storage_error, weights_of
 from kmtl.tuning.study import ENDED, PRUNED
-from kmtl.typing import Callback, HyperParameters, Logs, Options, Trial, Tuner
+from kmtl.typing import (
+    Callback,
+    HyperParameters,
+    Logs,
+    Options,
+    Trial,
+    Tuner,
+    Values,
+)
 
 logger = logging.getLogger("kmtl")
 
@@ -48,6 +57,9 @@ class TrialRun:
     def __init__(self, tuner: Tuner, trial: Trial):
         self.tuner = tuner
         self.trial = trial
+        self.values = tuner.values_of(trial)
+        #: What it did beside others, where it has trained with them.
+        self.replay: Replay | None = tuner.replays.get(trial.trial_id)
         self.best: list[np.ndarray] | None = None
         self.best_value: float | None = None
         #: Metrics and best epoch of each finished training.
@@ -152,14 +164,14 @@ class TrialCallback(keras.callbacks.Callback):
         _check_finite(row, epoch)
         run.rows.append(row)
         self._keep_best(row)
-        told = tuner.replays(trial.trial_id)
+        told = run.replay is not None
         mine = told or tuner.oracle.report(trial.trial_id, epoch, row, run.execution)
         tuner.on_epoch_end(trial, self.model, epoch, logs)
         if not mine:
             run.verdict = "lost"
         else:
             if run.epochs is None or epoch + 1 < run.epochs:
-                run.verdict = tuner.verdict(trial.trial_id, epoch, run.execution)
+                run.verdict = tuner.verdict(epoch)
             self._save(epoch)
         if run.verdict is not None:
             self.model.stop_training = True
@@ -183,7 +195,7 @@ class TrialCallback(keras.callbacks.Callback):
             pause = 0.0
         run = self.run
         # What has trained with others has no weights of the epochs in between.
-        told = run.tuner.replays(run.trial.trial_id)
+        told = run.replay is not None
         if run.verdict != "pause" and (since < pause or told):
             return
         if non_finite_weight(self.model) is not None:
@@ -212,6 +224,8 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
     executions_per_trial: int
     #: The loop over trials, which trains several as one program where it can.
     _together: TogetherTrials
+    #: Trials that it has trained so, whose epochs are told of once more.
+    replays: dict[str, Replay]
     _folds: Folds | None = None
     _pool: reuse.ModelPool
     #: Why every trial builds its model; None where the pool has it.
@@ -257,10 +271,10 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
             The metrics at the best epoch, and its number, means over the trainings.
             None if the trial goes on elsewhere or later.
         """
-        self._run = run = TrialRun(self, trial)
+        run = self._run
         run.epochs = kwargs.get("epochs")
         original = kwargs.pop("callbacks", [])
-        if not self.replays(trial.trial_id):
+        if run.replay is None:
             self.oracle.trains_alone(trial.trial_id)
         while run.execution < self.executions_per_trial and run.verdict is None:
             callbacks = own_callbacks(self, original, trial, run.execution)
@@ -280,6 +294,7 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
         """Run a trial, and enter what came of it; one that fails ends no search."""
         self._diverged = False
         try:
+            self._run = TrialRun(self, trial)
             outcome = self.run_trial(trial, *args, **kwargs)
             if outcome is not None:
                 metrics, step = outcome
@@ -309,22 +324,33 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
     def build_and_fit(self, trial: Trial, *args: Any, **kwargs: Any) -> Any:
         if self._folds is not None:
             args, kwargs = self._folds.arguments(self._run.execution, kwargs)
-        return self.train_once(trial, self._run.execution, args, kwargs)
+        run = self._run
+        return self.train_once(trial, run.values, run.execution, args, kwargs)
+
+    def values_of(self, trial: Trial) -> Values | None:
+        """Values of the space; None where the hypermodel has a `build` of its own."""
+        if self._against_reuse is not None:
+            return None
+        return self.hypermodel.space.values(trial.hyperparameters)
 
     def train_once(
-        self, trial: Trial, execution: int, args: Sequence[Any], options: Options
+        self,
+        trial: Trial,
+        values: Values | None,
+        execution: int,
+        args: Sequence[Any],
+        options: Options,
     ) -> Any:
         """What `HyperModel.fit` returns, on seeds of that execution."""
         # First: the callbacks after them may read what they write.
-        callbacks = [*arguments.scoring(self), *options["callbacks"]]
+        callbacks = [*objectives.scoring(self), *options["callbacks"]]
         options = {**options, "callbacks": callbacks}
+        hp, told = trial.hyperparameters, self.replays.get(trial.trial_id)
         with execution_of(self.hypermodel, execution), _no_retracing_warnings():
-            model = self._trial_model(trial.hyperparameters)
-            replayed = self._together.fit(trial, model, execution, options)
-            if replayed is not None:
-                return replayed
+            model = self._trial_model(hp, values)
+            if told is not None and not options.get("initial_epoch"):
+                return replay(told.trainings[execution], model, callbacks)
             try:
-                hp = trial.hyperparameters
                 return self.hypermodel.fit(hp, model, *args, **options)
             except NonFiniteError:
                 raise  # between epochs: the model is whole, and is put back as others
@@ -332,13 +358,15 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
                 self._pool.discard(model)  # who knows what state it is in
                 raise
 
-    def _trial_model(self, hp: HyperParameters) -> MultiTaskModel:
+    def _trial_model(
+        self, hp: HyperParameters, values: Values | None
+    ) -> MultiTaskModel:
         """A model to train: one of the pool if that is possible, else a new one."""
-        if self._against_reuse is not None:
+        if values is None:
             keras.utils.clear_session()  # lets go of the models before it
             model = self.built(hp)
         else:
-            model = self._pool.model(self.hypermodel, self.hypermodel.space.values(hp))
+            model = self._pool.model(self.hypermodel, values)
         size = model.count_params()
         if self.max_model_size and size > self.max_model_size:
             raise keras_tuner.errors.FailedTrialError(
@@ -354,7 +382,7 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
         logs = logs or {}
         if self._fits_plainly():
             objectives.check_logged(self.oracle.objective, logs, "by this training")
-        if not self.replays(trial.trial_id):
+        if self._run.replay is None:
             self.emit_epoch(trial, epoch, logs, self._run.epochs)
 
     def emit_epoch(
@@ -369,19 +397,16 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
             logs={name: float(value) for name, value in logs.items()},
         )
 
-    def replays(self, trial_id: str) -> bool:
-        """Whether a trial has trained with others, and its epochs are told again."""
-        return self._together.trained(trial_id)
-
-    def verdict(self, trial_id: str, epoch: int, execution: int) -> str | None:
-        """Whether a training ends after an epoch (from 0) that is not its last.
+    def verdict(self, epoch: int) -> str | None:
+        """Whether the training ends after an epoch (from 0) that is not its last.
 
         `"prune"` for a hopeless trial, `"pause"` if it goes on in a later search,
         `"lost"` if another process has taken it over.
         """
-        if self.replays(trial_id):
-            return self._together.verdict(trial_id, epoch)
-        if execution == 0 and self.oracle.should_stop(trial_id):
+        run = self._run
+        if run.replay is not None:
+            return run.replay.verdict if epoch + 1 == run.replay.epochs else None
+        if run.execution == 0 and self.oracle.should_stop(run.trial.trial_id):
             return "prune"
         return "pause" if self.must_pause() else None
 

@@ -294,6 +294,13 @@ def with_arguments(kind: str, chosen: Any, values: Values) -> Any:
     return _registry.get(kind, chosen)(**own)
 
 
+def is_gradient_weighting(weighting: Any) -> bool:
+    """Whether a weighting, by name or as an object, acts on shared parameters."""
+    if isinstance(weighting, str):
+        weighting = _registry.get("weighting", weighting)
+    return getattr(weighting, "kind", None) == "gradient"
+
+
 # -- conditions ------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from kmtl import _checks, _registry
+from kmtl import _checks
 from kmtl._dimensions import Dimension, Float, Int, as_dimension
 from kmtl.sharing import HardSharing
 from kmtl.tasks.base import Task
@@ -23,6 +23,7 @@ from kmtl.tuning.signature import (
     active_names,
     check_conditions,
     default_range,
+    is_gradient_weighting,
     split_name,
     with_condition,
 )
@@ -205,10 +206,6 @@ class Space:
     def builder_values(self, values: Values) -> dict[str, Any]:
         """The builder's keyword arguments, without the tasks, for some values."""
         return self.signature.builder_values(values)
-
-    def takes(self, name: str) -> bool:
-        """Whether the builder, or its backbone, has an argument of that name."""
-        return self.signature.takes(name)
 
     def describe(self) -> dict[str, str]:
         """Dict name -> its range in words, for files and messages."""
@@ -400,13 +397,6 @@ class Space:
             raise ValueError(
                 _checks.unknown_name("hyperparameter in `space`:", name, known)
             )
-
-
-def is_gradient_weighting(weighting: Any) -> bool:
-    """Whether a weighting, by name or as an object, acts on shared parameters."""
-    if isinstance(weighting, str):
-        weighting = _registry.get("weighting", weighting)
-    return getattr(weighting, "kind", None) == "gradient"
 
 
 def _is_open_hard_sharing(sharing: Any) -> bool:

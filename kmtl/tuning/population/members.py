@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import keras
@@ -112,6 +112,22 @@ class Trained:
         """Log name -> its value in every epoch, as `keras.callbacks.History`."""
         names = self.curves[0] if self.curves else ()
         return {name: [logs[name] for logs in self.curves] for name in names}
+
+
+@dataclasses.dataclass(frozen=True)
+class Replay:
+    """A trial that has trained with others; its epochs are told of once more.
+
+    Attributes:
+        trainings: By execution.
+        verdict: What ended it before its last epoch, decided while it trained (see
+            `TrialRunner.verdict`).
+        epochs: After how many.
+    """
+
+    trainings: Mapping[int, Trained]
+    verdict: str | None
+    epochs: int
 
 
 def values_of(model: MultiTaskModel) -> tuple[list, list, list]:

@@ -7,14 +7,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import keras
 from keras_tuner.engine.trial import TrialStatus
 
 from kmtl.training.memory import OutOfMemoryError
-from kmtl.tuning import arguments
 from kmtl.tuning.folds import Folds
+from kmtl.tuning.objective import scoring
 from kmtl.tuning.population import limits
-from kmtl.tuning.population.members import EpochEnd, Member, Trained, replay
+from kmtl.tuning.population.members import EpochEnd, Member, Replay, Trained
 from kmtl.tuning.reuse import ModelPool
 from kmtl.tuning.storage import storage_error
 from kmtl.typing import Callback, Options, Trial, Tuner
@@ -22,7 +21,6 @@ from kmtl.typing import Callback, Options, Trial, Tuner
 if TYPE_CHECKING:
     from kmtl.evaluation._plan import Plan
     from kmtl.tasks.base import Task
-    from kmtl.training.model import MultiTaskModel
 
 logger = logging.getLogger("kmtl")
 
@@ -50,10 +48,6 @@ class TogetherTrials:
         #: What is compiled once for all that a search trains.
         self._shared: dict[str, Any] = {}
         self._folds: Folds | None = None  # of the search that runs
-        self._trained: dict[tuple[str, int], Trained] = {}
-        #: Per trial that has trained, what ended it (see `TrialRunner.verdict`) and its
-        #: last epoch. Decided while it trained, and not again afterwards.
-        self._ends: dict[str, tuple[str | None, int]] = {}
 
     def search(self, *data: Any, **fit_options: Any) -> None:
         """What KerasTuner's `search` does, with several trials at a time."""
@@ -81,20 +75,11 @@ class TogetherTrials:
                 for trial in trials:
                     tuner.train_trial(trial, *data, **fit_options)
                     tuner.on_trial_end(trial)
-                self._forget()
+                tuner.replays.clear()
         finally:  # the next search may have other data and options
-            self._forget()
+            tuner.replays.clear()
             self._population = self._folds = None
         tuner.on_search_end()
-
-    def fit(
-        self, trial: Trial, model: MultiTaskModel, execution: int, options: Options
-    ) -> keras.callbacks.History | None:
-        """The history of a trial that has trained; None if it has not."""
-        trained = self._trained.pop((trial.trial_id, execution), None)
-        if trained is None or options.get("initial_epoch"):
-            return None
-        return replay(trained, model, options.get("callbacks") or ())
 
     def train_members(
         self,
@@ -109,7 +94,7 @@ class TogetherTrials:
                 members,
                 epochs=fit_options["epochs"],
                 objective=self.tuner.oracle.objective,
-                callbacks=[*arguments.scoring(self.tuner), *callbacks],
+                callbacks=[*scoring(self.tuner), *callbacks],
             )
         except OutOfMemoryError as error:
             logger.warning("Trainings go one at a time: %s", error)
@@ -136,15 +121,6 @@ class TogetherTrials:
         if not self._shared:
             self._shared = new_shared()
         return self._shared
-
-    def trained(self, trial_id: str) -> bool:
-        """Whether a trial's epochs are over, and told of for the second time."""
-        return trial_id in self._ends
-
-    def verdict(self, trial_id: str, epoch: int) -> str | None:
-        """What ended a trial after this epoch (from 0), if that did."""
-        kind, last = self._ends[trial_id]
-        return kind if epoch + 1 == last else None
 
     def reason_against(
         self, data: tuple, fit_options: Options, callbacks: Sequence[Callback]
@@ -189,22 +165,19 @@ class TogetherTrials:
         there = self.tuner.checkpoints.has_progress(trial.trial_id)
         return there or self.tuner.oracle.kills(trial.trial_id) > 1
 
-    def _forget(self) -> None:
-        self._trained.clear()
-        self._ends.clear()
-
     def _train(
         self, trials: list, data: tuple, fit_options: dict[str, Any], callbacks: list
     ) -> None:
-        tuner, hypermodel = self.tuner, self.tuner.hypermodel
+        tuner = self.tuner
         if not trials or self._goes_alone(trials[0]):
             return
         if len(trials) < 2 and self._population is None:
             return  # nothing to share the compiling with
         self._population_for(data, fit_options)
         epochs, keys, members = fit_options["epochs"], [], []
+        verdicts: dict[str, str] = {}
         for trial in trials:
-            values = hypermodel.space.values(trial.hyperparameters)
+            values = tuner.values_of(trial)
             for execution in range(tuner.executions_per_trial):
                 keys.append((trial.trial_id, execution))
                 members.append(Member(values, execution))
@@ -213,8 +186,8 @@ class TogetherTrials:
                 members,
                 epochs=epochs,
                 objective=tuner.oracle.objective,
-                callbacks=[*arguments.scoring(tuner), *callbacks],
-                on_epoch_end=functools.partial(self._epoch_end, keys, epochs),
+                callbacks=[*scoring(tuner), *callbacks],
+                on_epoch_end=functools.partial(self._epoch_end, keys, epochs, verdicts),
                 # To go on from, where the time may run out.
                 keep_last=tuner.may_pause,
             )
@@ -222,13 +195,14 @@ class TogetherTrials:
             if storage_error(error) is not None:
                 raise
             logger.warning("Trials train one at a time: %s", error)
-            self._forget()
             return
-        self._trained = dict(zip(keys, trained, strict=True))
-        for trial in trials:
-            kind, _ = self._ends.get(trial.trial_id, (None, 0))
-            last = len(self._trained[trial.trial_id, 0].curves)
-            self._ends[trial.trial_id] = (kind, last)
+        trainings: dict[str, dict[int, Trained]] = {}
+        for (trial_id, execution), one in zip(keys, trained, strict=True):
+            trainings.setdefault(trial_id, {})[execution] = one
+        tuner.replays = {
+            trial_id: Replay(own, verdicts.get(trial_id), len(own[0].curves))
+            for trial_id, own in trainings.items()
+        }
 
     def _population_for(self, data: tuple, fit_options: Options) -> Any:
         from kmtl.tuning.population.run import Population
@@ -268,25 +242,29 @@ class TogetherTrials:
                 self._population.width = error.fits
 
     def _epoch_end(
-        self, keys: list[tuple[str, int]], epochs: int, ended: list[EpochEnd]
+        self,
+        keys: list[tuple[str, int]],
+        epochs: int,
+        verdicts: dict[str, str],
+        ended: list[EpochEnd],
     ) -> set[int]:
         """Tell the tuner of an epoch; places of trainings that stop."""
         tuner, oracle = self.tuner, self.tuner.oracle
-        running = {}
+        running = []
         for report in ended:
             trial_id, execution = keys[report.index]
             epoch = report.epoch - 1
             mine = oracle.report(trial_id, epoch, report.logs, execution)
             tuner.emit_epoch(oracle.trials[trial_id], epoch, report.logs, epochs)
             if not mine:  # another process has it
-                self._ends[trial_id] = ("lost", report.epoch)
+                verdicts[trial_id] = "lost"
             elif execution == 0 and report.epoch < epochs:
-                running[trial_id] = report.epoch
+                running.append(trial_id)
         # After all have reported: trials that train together are compared together.
-        for trial_id, epoch in running.items():
+        for trial_id in running:
             if oracle.should_stop(trial_id):
-                self._ends[trial_id] = ("prune", epoch)
+                verdicts[trial_id] = "prune"
         if tuner.must_pause():
-            for trial_id, epoch in running.items():
-                self._ends.setdefault(trial_id, ("pause", epoch))
-        return {i for i, (trial_id, _) in enumerate(keys) if trial_id in self._ends}
+            for trial_id in running:
+                verdicts.setdefault(trial_id, "pause")
+        return {i for i, (trial_id, _) in enumerate(keys) if trial_id in verdicts}
