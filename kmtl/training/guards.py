@@ -12,6 +12,12 @@ from kmtl.tasks.base import Task
 from kmtl.training.labels import with_weight
 from kmtl.typing import Inputs, Model, SampleWeight, Shape, Tensor, Variable
 
+#: What to do about numbers that are not finite.
+REMEDY = (
+    "Scale labels and inputs, lower the learning rate, or clip gradients "
+    "(`clipnorm=1.0`)"
+)
+
 
 class NonFiniteError(FloatingPointError):
     """A loss or a weight of a model became NaN or infinite.
@@ -165,8 +171,7 @@ class Guards(keras.metrics.Metric):
         ]
         raise NonFiniteError(
             f"The loss of task{'s' if len(names) > 1 else ''} {', '.join(names)} was "
-            f"NaN or infinite in step {step} {place}. Scale labels and inputs, lower "
-            "the learning rate, or clip gradients (`clipnorm=1.0`)",
+            f"NaN or infinite in step {step} {place}. {REMEDY}",
             tasks=names,
             epoch=epoch,
             step=step,
@@ -197,6 +202,30 @@ class Guards(keras.metrics.Metric):
         return f"{task.label_rule}. Received: {shown}"
 
 
+def non_finite_loss(logs: Mapping[str, float]) -> str | None:
+    """Name of a total loss that is no number; None if there is none.
+
+    (No label counts as 0.)
+    """
+    losses = (name for name in ("loss", "val_loss") if name in logs)
+    return next((name for name in losses if not np.isfinite(logs[name])), None)
+
+
+def check_losses(logs: Mapping[str, float], epoch: int) -> None:
+    """Refuse the logs of an epoch, from 1, as `fit` refuses steps within it.
+
+    Raises:
+        NonFiniteError: for a total loss that is no number.
+    """
+    name = non_finite_loss(logs)
+    if name is not None:
+        raise NonFiniteError(
+            f"`{name}` was {logs[name]} in epoch {epoch}. {REMEDY}",
+            epoch=epoch,
+            logs=logs,
+        )
+
+
 def check_guards(model: Model, place: str, epoch: int | None = None) -> None:
     """Raise for what the flags of a model or its weights say.
 
@@ -218,8 +247,7 @@ def _check_weights(model: Model, place: str, epoch: int | None) -> None:
     broken = non_finite_weight(model)
     if broken is not None:
         raise NonFiniteError(
-            f"{broken}, at the end {place}. Scale labels and inputs, lower the "
-            "learning rate, or clip gradients (`clipnorm=1.0`)",
+            f"{broken}, at the end {place}. {REMEDY}",
             epoch=epoch,
             logs=_logs(model),
         )

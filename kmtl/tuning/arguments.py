@@ -11,13 +11,14 @@ import keras_tuner
 import numpy as np
 
 from kmtl import _checks
+from kmtl._describe import plain
 from kmtl.evaluation.delta import LOG_NAME, LOG_NAMES, DeltaM
 from kmtl.training.model import MultiTaskModel
 from kmtl.tuning import files
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.objective import SearchObjective
 from kmtl.tuning.signature import TASK_WEIGHTS
-from kmtl.typing import AnyHyperModel, Config, Options
+from kmtl.typing import AnyHyperModel, Config, Options, Tuner
 
 # Options of KerasTuner that compile the model again and lose its loss weights.
 RECOMPILING = ("optimizer", "loss", "metrics")
@@ -54,7 +55,29 @@ def tasks_of(hypermodel: AnyHyperModel) -> tuple:
     return model.tasks
 
 
-def describe(hypermodel: AnyHyperModel) -> Config:
+def record_of(tuner: Tuner, settings: Options) -> Config:
+    """What a search may only be continued with."""
+    objective, space = tuner.oracle.objective, tuner.oracle.get_space().space
+    record = {
+        "tuner": type(tuner).__name__,
+        "objective": [objective.name, objective.direction],
+        "tasks": [task.to_config() for task in tuner.tasks],
+        "space": {hp.name: hp.get_config() for hp in space},
+        "seed": tuner.seed,
+        "settings": {name: settings[name] for name in tuner.fixed_settings},
+        "executions_per_trial": tuner.executions_per_trial,
+        "baselines": getattr(tuner.baselines, "scores", tuner.baselines),
+        "model": _model(tuner.hypermodel),
+    }
+    # What searched task weights sum to: their hyperparameters are ratios of them.
+    dimensions = getattr(getattr(tuner.hypermodel, "space", None), "dimensions", {})
+    weights = dimensions.get(TASK_WEIGHTS)
+    if weights is not None and not isinstance(getattr(weights, "points", None), tuple):
+        record[files.WEIGHT_SUM] = weights.total
+    return plain(record)
+
+
+def _model(hypermodel: AnyHyperModel) -> Config:
     if not isinstance(hypermodel, HyperModel):
         return {"class": type(hypermodel).__qualname__}
     optimizer = hypermodel.optimizer
@@ -67,14 +90,6 @@ def describe(hypermodel: AnyHyperModel) -> Config:
         "compile_options": hypermodel.compile_options,
         "seed": hypermodel.seed,
     }
-
-
-def describe_weights(hypermodel: AnyHyperModel) -> Config:
-    """What searched task weights sum to: their hyperparameters are ratios of them."""
-    space = getattr(hypermodel, "space", None)
-    found = getattr(space, "dimensions", {}).get(TASK_WEIGHTS)
-    listed = isinstance(getattr(found, "points", None), tuple)
-    return {} if found is None or listed else {files.WEIGHT_SUM: found.total}
 
 
 def check_options(options: Options, own: Collection[str]) -> None:

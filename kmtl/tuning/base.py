@@ -7,25 +7,25 @@ import dataclasses
 import inspect
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import keras_tuner
+from keras_tuner.engine.trial import TrialStatus
 
 from kmtl import _checks
-from kmtl._describe import plain
 from kmtl.evaluation.common_scale import CommonScale
 from kmtl.training.model import MultiTaskModel
 from kmtl.tuning import arguments, files, points, preparation, reuse
 from kmtl.tuning import objective as objectives
 from kmtl.tuning.auto_baselines import train_baselines
 from kmtl.tuning.confirm import confirm_by_itself
-from kmtl.tuning.display import SearchEvent, shown
+from kmtl.tuning.display import SearchEvent, failure_reason, shown
 from kmtl.tuning.folds import Folds, check_folds
 from kmtl.tuning.hypermodel import HyperModel
-from kmtl.tuning.liveness import Owner
 from kmtl.tuning.population import TogetherTrials, limits
 from kmtl.tuning.ray_workers import Ray, check_cluster, check_workers, workers_of
 from kmtl.tuning.running import TrialRunner
@@ -34,10 +34,9 @@ from kmtl.tuning.stopping import AUTO, automatic_rule, make_rule
 from kmtl.tuning.storage import (
     Checkpoints,
     check_storage,
-    open_storage,
     storage_error,
 )
-from kmtl.tuning.study import WARM, SearchStudy, delete_study
+from kmtl.tuning.study import ENDED, PRUNED
 from kmtl.tuning.workers import job_of
 from kmtl.typing import (
     AnyHyperModel,
@@ -46,6 +45,7 @@ from kmtl.typing import (
     Data,
     Inputs,
     Labels,
+    Trial,
     Values,
     Verbose,
 )
@@ -66,6 +66,13 @@ class SearchTuner(TrialRunner):
     #: Names of settings that may not change when a search goes on.
     fixed_settings: tuple[str, ...] = ()
 
+    #: When a search pauses, on `time.monotonic`'s clock.
+    _deadline: float = math.inf
+    #: The process that leads the search, where this one works for it.
+    _parent: int | None = None
+    #: Trials until a worker is replaced.
+    _trials_left: int | None = None
+    _failures: int = 0  # in a row
     #: Of the last search of this process.
     _validation: Data | None = None
     #: Where 0 and 1 are for each task's score, in a search that needs it.
@@ -157,19 +164,8 @@ class SearchTuner(TrialRunner):
         self.checkpoints = Checkpoints(Path(self.project_dir))
         self._most_failures = given["max_consecutive_failed_trials"]
         self.oracle.rule = rule or self.oracle.rule
-        record = {
-            "tuner": type(self).__name__,
-            "objective": [found.name, found.direction],
-            "tasks": [task.to_config() for task in self.tasks],
-            "space": {hp.name: hp.get_config() for hp in self.oracle.get_space().space},
-            "seed": seed,
-            "settings": {name: settings[name] for name in self.fixed_settings},
-            "executions_per_trial": self.executions_per_trial,
-            "baselines": getattr(self.baselines, "scores", self.baselines),
-            "model": arguments.describe(self.hypermodel),
-            **arguments.describe_weights(self.hypermodel),
-        }
-        self._open_study(plain(record), overwrite, warm_start)
+        record = arguments.record_of(self, settings)
+        files.open_study(self, record, overwrite, warm_start)
 
     def enqueue(self, values: Values) -> int | None:
         """Try these values before any that are proposed. They count as a trial.
@@ -316,14 +312,12 @@ class SearchTuner(TrialRunner):
             rule = automatic_rule(data.epochs) if whole else None
             self.oracle.rule = rule
         self.oracle.deadline = self._deadline
+        options = {**data.fit_options, "verbose": verbose}
         try:
-            options = {**data.fit_options, "verbose": verbose}
             self._together.search(*data.arrays, **options)
         except BaseException:
             self._give_back()
             raise
-        finally:
-            self.oracle.close()
 
     @contextlib.contextmanager
     def _working(self) -> Iterator[None]:
@@ -350,6 +344,63 @@ class SearchTuner(TrialRunner):
                 # They are found ownerless, as this process ends in order.
                 logger.warning("No trial could be given back: %s", error)
                 return
+
+    def on_trial_begin(self, trial: Trial) -> None:
+        super().on_trial_begin(trial)
+        self._emit("trial_begin", trial)
+
+    def on_trial_end(self, trial: Trial) -> None:
+        if self._trials_left is not None:
+            self._trials_left -= 1
+        if self._run.goes_on:
+            self.oracle.give_back(trial.trial_id)
+            reason = "interrupted" if self._run.verdict == "pause" else "taken over"
+            self._emit("trial_end", trial, reason=f"{reason}: it goes on later")
+            return
+        # Its end first: where it was matters no more once that is written.
+        super().on_trial_end(trial)
+        self.checkpoints.drop_progress(trial.trial_id)
+        self._drop_checkpoints()
+        trial = self.oracle.get_trial(trial.trial_id)
+        if trial.status in (TrialStatus.COMPLETED, PRUNED):
+            self._failures = 0
+            self._emit("trial_end", trial)
+            return
+        reason = failure_reason(trial)
+        logger.warning("Trial %s failed: %s", trial.trial_id, reason)
+        self._emit("trial_end", trial, reason=reason)
+        # Values under which training diverges are a result, as bad scores are.
+        self._failures += trial.status == TrialStatus.FAILED and not self._diverged
+        if self._failures >= self._most_failures:
+            raise RuntimeError(
+                f"{self._failures} trials in a row failed, the last one with: {reason} "
+                "(`max_consecutive_failed_trials` sets how many may.) The trials and "
+                f"their messages are in {self.project_dir}."
+            )
+
+    def _drop_checkpoints(self) -> None:
+        """Delete those of ended trials that are neither the best nor on the front."""
+        best = self.oracle.get_best_trials(self.keep_checkpoints)
+        kept = {trial.trial_id for trial in best}
+        if isinstance(self.oracle.objective, objectives.ParetoObjective):
+            kept |= set(self.pareto_front().members)
+        # Of no others: a trial that another process has just begun is not known yet.
+        self.checkpoints.drop_all(
+            trial_id
+            for trial_id, trial in self.oracle.trials.items()
+            if trial.status in ENDED and trial_id not in kept
+        )
+
+    @property
+    def may_pause(self) -> bool:
+        """Whether `must_pause` can be true in this search."""
+        return self._parent is not None or math.isfinite(self._deadline)
+
+    def must_pause(self) -> bool:
+        """Whether a training stops after its epoch, to go on in a later search."""
+        if self._parent is not None and os.getppid() != self._parent:
+            self._deadline = -math.inf  # the search was killed
+        return time.monotonic() >= self._deadline
 
     def pre_create_trial(self) -> None:
         if self._trials_left == 0 or self.must_pause():
@@ -389,45 +440,6 @@ class SearchTuner(TrialRunner):
         return self.hypermodel.arguments(self.get_best_hyperparameters()[0])
 
     # -- files ------------------------------------------------------------------------
-
-    def _open_study(
-        self, record: Mapping[str, Any], overwrite: bool, warm_start: Any
-    ) -> None:
-        """Begin the study, or go on with it if it is of the same search."""
-        folder, name = Path(self.project_dir), self.project_name
-        owner = Owner(folder, together=self.population != 1)
-        space = self.oracle.get_space()
-        known: list | None = None
-        storage = None
-        ours = files.mark(folder)
-        if overwrite:
-            # All that can be refused comes before anything is deleted.
-            if warm_start is not None:
-                known = points.warm_points(warm_start, space)
-            if self.storage is not None:
-                storage = open_storage(self.storage, folder)
-            with owner.alone():
-                files.refuse_running(storage, name, owner)
-                files.delete_files(folder)
-                if storage is not None:
-                    delete_study(storage, name)
-        if not ours and self.storage is None:
-            files.refuse_others_trials(folder)
-        storage = storage or open_storage(self.storage, folder)
-        directions = self.oracle.objective.directions
-        study = SearchStudy(storage, name, directions)
-        if not ours and not study.trials():
-            files.refuse_others_trials(folder)
-        files.check_project(study, record, folder)
-        self.oracle.open(study, owner)
-        if self.oracle.trials:
-            logger.info("Going on with the search in %s.", folder)
-        if warm_start is not None and not study.note(WARM):
-            if known is None:
-                known = points.warm_points(warm_start, space)
-            for values in known:
-                points.enqueue(self.oracle, values)
-            study.set_note(WARM, True)
 
     def _populate_initial_space(self) -> None:
         if type(self.hypermodel).build is HyperModel.build:  # all of it is declared

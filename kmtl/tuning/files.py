@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,16 @@ from optuna.trial import TrialState
 from kmtl import _files
 from kmtl._describe import plain
 from kmtl.data.hashing import fingerprint
+from kmtl.tuning import points
 from kmtl.tuning.feed import is_arrays
 from kmtl.tuning.liveness import FOLDER as LOCKS
 from kmtl.tuning.liveness import Owner
 from kmtl.tuning.search_data import SearchData
-from kmtl.tuning.storage import BEST, BUILD_CONFIG, JOURNAL, RESUME
-from kmtl.tuning.study import RECORD, noted
-from kmtl.typing import Config
+from kmtl.tuning.storage import BEST, BUILD_CONFIG, JOURNAL, RESUME, open_storage
+from kmtl.tuning.study import RECORD, WARM, SearchStudy, delete_study, noted
+from kmtl.typing import Config, Tuner
+
+logger = logging.getLogger("kmtl")
 
 #: Says that a folder is a search's.
 MARK = ".kmtl-search"
@@ -29,6 +33,45 @@ WEIGHT_SUM = "`total` of space['task_weights']"
 FORMER_SUM = 1.0
 #: Arguments of `fit` that decide what trials are trained and measured on.
 BUDGET = ("batch_size", "steps_per_epoch", "validation_steps", "shuffle")
+
+
+def open_study(
+    tuner: Tuner, record: Mapping[str, Any], overwrite: bool, warm_start: Any
+) -> None:
+    """Begin a tuner's study, or go on with it if it is of the same search."""
+    folder, name, oracle = Path(tuner.project_dir), tuner.project_name, tuner.oracle
+    owner = Owner(folder, together=tuner.population != 1)
+    space = oracle.get_space()
+    known: list | None = None
+    storage = None
+    ours = mark(folder)
+    if overwrite:
+        # All that can be refused comes before anything is deleted.
+        if warm_start is not None:
+            known = points.warm_points(warm_start, space)
+        if tuner.storage is not None:
+            storage = open_storage(tuner.storage, folder)
+        with owner.alone():
+            refuse_running(storage, name, owner)
+            delete_files(folder)
+            if storage is not None:
+                delete_study(storage, name)
+    if not ours and tuner.storage is None:
+        refuse_others_trials(folder)
+    storage = storage or open_storage(tuner.storage, folder)
+    study = SearchStudy(storage, name, oracle.objective.directions)
+    if not ours and not study.trials():
+        refuse_others_trials(folder)
+    check_project(study, record, folder)
+    oracle.open(study, owner)
+    if oracle.trials:
+        logger.info("Going on with the search in %s.", folder)
+    if warm_start is not None and not study.note(WARM):
+        if known is None:
+            known = points.warm_points(warm_start, space)
+        for values in known:
+            points.enqueue(oracle, values)
+        study.set_note(WARM, True)
 
 
 def check_folder(directory: Any, project_name: Any, overwrite: bool) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import logging
 import math
-import os
 import statistics
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +19,18 @@ from keras_tuner.engine.trial import TrialStatus
 
 from kmtl._private.keras_tuner import own_callbacks
 from kmtl.training.checkpoint import Checkpoint
-from kmtl.training.guards import NonFiniteError, non_finite_weight
+from kmtl.training.guards import NonFiniteError, check_losses, non_finite_weight
 from kmtl.training.model import MultiTaskModel
 from kmtl.tuning import objective as objectives
 from kmtl.tuning import reuse
-from kmtl.tuning.display import SearchEvent, failure_reason
+from kmtl.tuning.display import SearchEvent
 from kmtl.tuning.folds import Folds
 from kmtl.tuning.hypermodel import HyperModel, execution_of
 from kmtl.tuning.population.members import Replay, replay
 from kmtl.tuning.population.search import TogetherTrials
 from kmtl.tuning.results import SearchResults
 from kmtl.tuning.storage import Checkpoints, storage_error, weights_of
-from kmtl.tuning.study import ENDED, PRUNED
+from kmtl.tuning.study import PRUNED
 from kmtl.typing import (
     Callback,
     HyperParameters,
@@ -161,7 +159,7 @@ class TrialCallback(keras.callbacks.Callback):
         run = self.run
         tuner, trial = run.tuner, run.trial
         row = {name: float(value) for name, value in (logs or {}).items()}
-        _check_finite(row, epoch)
+        check_losses(row, epoch + 1)
         run.rows.append(row)
         self._keep_best(row)
         told = run.replay is not None
@@ -219,8 +217,6 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
 
     listener: Callable[[SearchEvent], None] | None
     checkpoints: Checkpoints
-    #: How many of them stay, of ended trials.
-    keep_checkpoints: int
     executions_per_trial: int
     #: The loop over trials, which trains several as one program where it can.
     _together: TogetherTrials
@@ -230,27 +226,8 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
     _pool: reuse.ModelPool
     #: Why every trial builds its model; None where the pool has it.
     _against_reuse: str | None
-    #: When a search pauses, on `time.monotonic`'s clock.
-    _deadline: float = math.inf
-    #: The process that leads the search, where this one works for it.
-    _parent: int | None = None
-    #: Trials until a worker is replaced.
-    _trials_left: int | None = None
-    _most_failures: int
-    _failures: int = 0  # in a row
     _diverged: bool = False
     _run: TrialRun
-
-    @property
-    def may_pause(self) -> bool:
-        """Whether `must_pause` can be true in this search."""
-        return self._parent is not None or math.isfinite(self._deadline)
-
-    def must_pause(self) -> bool:
-        """Whether a training stops after its epoch, to go on in a later search."""
-        if self._parent is not None and os.getppid() != self._parent:
-            self._deadline = -math.inf  # the search was killed
-        return time.monotonic() >= self._deadline
 
     # -- one trial --------------------------------------------------------------------
 
@@ -259,10 +236,6 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
         folder = Path(self.project_dir) / f"trial_{trial_id}"
         folder.mkdir(parents=True, exist_ok=True)
         return str(folder)
-
-    def on_trial_begin(self, trial: Trial) -> None:
-        super().on_trial_begin(trial)
-        self._emit("trial_begin", trial)
 
     def run_trial(self, trial: Trial, *args: Any, **kwargs: Any) -> Any:
         """Train a trial as often as `executions_per_trial` says.
@@ -346,7 +319,7 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
         callbacks = [*objectives.scoring(self), *options["callbacks"]]
         options = {**options, "callbacks": callbacks}
         hp, told = trial.hyperparameters, self.replays.get(trial.trial_id)
-        with execution_of(self.hypermodel, execution), _no_retracing_warnings():
+        with execution_of(self.hypermodel, execution), reuse.no_retracing_warnings():
             model = self._trial_model(hp, values)
             if told is not None and not options.get("initial_epoch"):
                 return replay(told.trainings[execution], model, callbacks)
@@ -414,48 +387,6 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
         plain = (HyperModel.fit, keras_tuner.HyperModel.fit)
         return type(self.hypermodel).fit in plain
 
-    def on_trial_end(self, trial: Trial) -> None:
-        if self._trials_left is not None:
-            self._trials_left -= 1
-        if self._run.goes_on:
-            self.oracle.give_back(trial.trial_id)
-            reason = "interrupted" if self._run.verdict == "pause" else "taken over"
-            self._emit("trial_end", trial, reason=f"{reason}: it goes on later")
-            return
-        # Its end first: where it was matters no more once that is written.
-        super().on_trial_end(trial)
-        self.checkpoints.drop_progress(trial.trial_id)
-        self._drop_checkpoints()
-        trial = self.oracle.get_trial(trial.trial_id)
-        if trial.status in (TrialStatus.COMPLETED, PRUNED):
-            self._failures = 0
-            self._emit("trial_end", trial)
-            return
-        reason = failure_reason(trial)
-        logger.warning("Trial %s failed: %s", trial.trial_id, reason)
-        self._emit("trial_end", trial, reason=reason)
-        # Values under which training diverges are a result, as bad scores are.
-        self._failures += trial.status == TrialStatus.FAILED and not self._diverged
-        if self._failures >= self._most_failures:
-            raise RuntimeError(
-                f"{self._failures} trials in a row failed, the last one with: {reason} "
-                "(`max_consecutive_failed_trials` sets how many may.) The trials and "
-                f"their messages are in {self.project_dir}."
-            )
-
-    def _drop_checkpoints(self) -> None:
-        """Delete those of ended trials that are neither the best nor on the front."""
-        best = self.oracle.get_best_trials(self.keep_checkpoints)
-        kept = {trial.trial_id for trial in best}
-        if isinstance(self.oracle.objective, objectives.ParetoObjective):
-            kept |= set(self.pareto_front().members)
-        # Of no others: a trial that another process has just begun is not known yet.
-        self.checkpoints.drop_all(
-            trial_id
-            for trial_id, trial in self.oracle.trials.items()
-            if trial.status in ENDED and trial_id not in kept
-        )
-
     def built(self, hp: HyperParameters) -> MultiTaskModel:
         """A new compiled model with these values, and with its optimizer's state."""
         with keras_tuner.engine.tuner.maybe_distribute(self.distribution_strategy):
@@ -497,36 +428,6 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
             ) from error
 
 
-def _check_finite(row: Mapping[str, float], epoch: int) -> None:
-    """Refuse an epoch whose total losses are no numbers, as `fit` does in between.
-
-    (No label counts as 0.)
-    """
-    for name in ("loss", "val_loss"):
-        if not math.isfinite(row.get(name, 0.0)):
-            raise NonFiniteError(
-                f"`{name}` was {row[name]} in epoch {epoch + 1}. Scale labels and "
-                "inputs, lower the learning rate, or clip gradients (`clipnorm=1.0`)",
-                epoch=epoch + 1,
-                logs=row,
-            )
-
-
 def _mean(values: Sequence[float]) -> float:
     known = [value for value in values if not math.isnan(value)]
     return statistics.fmean(known) if known else math.nan
-
-
-@contextlib.contextmanager
-def _no_retracing_warnings() -> Iterator[None]:
-    """TensorFlow advises against tracing again, which new models need."""
-
-    def keep(record: logging.LogRecord) -> bool:
-        return "triggered tf.function retracing" not in record.getMessage()
-
-    tensorflow = logging.getLogger("tensorflow")
-    tensorflow.addFilter(keep)
-    try:
-        yield
-    finally:
-        tensorflow.removeFilter(keep)

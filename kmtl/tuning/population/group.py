@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from keras import ops
 
+from kmtl.training.guards import REMEDY, non_finite_loss
 from kmtl.training.schedules import factor
 from kmtl.tuning.objective import SearchObjective
 from kmtl.tuning.population import limits
@@ -175,11 +176,10 @@ class Group:
             for at, (place, row) in enumerate(zip(chunk.places, rows, strict=True)):
                 if place not in wanted:
                     continue
-                if not (sound[at] and _is_sound(row)):
+                if non_finite_loss(row) or not sound[at]:
                     self.results[place].failure = (
                         "A loss or a weight was NaN or infinite in epoch "
-                        f"{self.done[place] + 1}. Scale labels and inputs, lower the "
-                        "learning rate, or clip gradients (`clipnorm=1.0`)"
+                        f"{self.done[place] + 1}. {REMEDY}"
                     )
                     continue
                 for callback in self.callbacks[place]:
@@ -271,11 +271,6 @@ class Group:
                 if place in wanted:
                     states[place] = jax.tree.map(lambda a, at=at: a[at], arrays)
         self.chunks = make_chunks(running, self.width, states)
-
-
-def _is_sound(row: dict[str, float]) -> bool:
-    """Whether the total losses are numbers (a task without labels counts as 0)."""
-    return all(np.isfinite(row.get(name, 0.0)) for name in ("loss", "val_loss"))
 
 
 def _is_own(name: str, weighting: Any) -> bool:
