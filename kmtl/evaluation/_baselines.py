@@ -172,21 +172,24 @@ def baselines(
     folder = Path(cache_dir) if cache_dir is not None else _cache.default_folder()
     folder.mkdir(parents=True, exist_ok=True)
     _swap.remove_abandoned(folder)
+    entries = {
+        (task.name, seed): _entry(plan, task, seed, fingerprints, folder)
+        for task in counted
+        for seed in plan.seeds
+    }
     ready: dict[tuple[str, int], Trained] = {}
     for seed in () if together is None else plan.seeds:
         lacking = [
             task.replace(weight=1.0)
             for task in counted
-            if not _entry(plan, task, seed, fingerprints, folder)[0].exists()
+            if not entries[task.name, seed][0].exists()
         ]
         if len(lacking) > 1:
             _check_all_labels(parts, lacking)
             found = together(plan, lacking, seed, parts)  # type: ignore[misc]
             ready |= {(name, seed): one for name, one in found.items()}
     runs = [
-        _one_run(
-            plan, task, seed, parts, fingerprints, folder, ready.get((task.name, seed))
-        )
+        _one_run(plan, task, seed, parts, fingerprints, entries, ready)
         for task in counted
         for seed in plan.seeds
     ]
@@ -257,14 +260,15 @@ def _one_run(
     seed: int,
     parts: Mapping[str, Any],
     fingerprints: Mapping[str, str],
-    folder: Path,
-    ready: Trained | None,
+    entries: Mapping[tuple[str, int], tuple[Path, str]],
+    trained: Mapping[tuple[str, int], Trained],
 ) -> BaselineRun:
     single = task.replace(weight=1.0)
-    place, wanted = _entry(plan, task, seed, fingerprints, folder)
+    place, wanted = entries[task.name, seed]
     result = _cache.read_entry(place, wanted)
     cached = result is not None
     if result is None:
+        ready = trained.get((task.name, seed))
         if ready is None:
             _check_all_labels(parts, [single])
             ready = _train(plan, single, seed, parts)

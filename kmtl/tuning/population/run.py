@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
@@ -118,10 +117,7 @@ class Population:
         self._given: tuple[tuple, Any] = (x, y, sample_weight), validation_data
         self.folds = folds
         #: By fold; 0 where there are none.
-        self._known: dict[int, tuple[Any, Any]] = {}
-        self._data: dict[int, tuple[Any, Any]] = {}
-        self._shares: dict[int, dict[str, float]] = {}
-        self._complete: dict[int, bool] = {}
+        self._data: dict[int, _Data] = {}
         self._programs: Programs = {} if programs is None else programs
 
     @property
@@ -184,7 +180,11 @@ class Population:
                 except Exception as error:
                     if not is_out_of_memory(error):
                         raise
-                    size = self._width_of(key, wave)
+                    # Also where no program of that structure came to be.
+                    known = (
+                        w for k, (_, w, _) in self._programs.items() if k[:3] == key
+                    )
+                    size = next(known, min(self.width or len(wave), len(wave)))
                     self._programs.clear()  # they hold what memory there is
                     remedy = (
                         "so many trials in one call (`width`), or in a search "
@@ -200,15 +200,8 @@ class Population:
         with execution_of(self.hypermodel, member.execution):
             arguments = self.hypermodel.builder_arguments(member.values)
             options = self.hypermodel.compile_arguments(member.values)
-        return structure(arguments), compilation(options), self._batch(member)
-
-    def _width_of(self, key: Any, wave: Sequence[int]) -> int:
-        """Trials per call of a structure's program, also where none came to be."""
-        found = [w for known, (_, w, _) in self._programs.items() if known[:3] == key]
-        return found[0] if found else min(self.width or len(wave), len(wave))
-
-    def _batch(self, member: Member) -> int:
-        return int(member.values.get("batch_size") or self.batch_size)
+        batch_size = int(member.values.get("batch_size") or self.batch_size)
+        return structure(arguments), compilation(options), batch_size
 
     def model(self, member: Member) -> Any:
         """The structure's model, as new for this member."""
@@ -227,23 +220,10 @@ class Population:
     def _fold(self, member: Member) -> int:
         return 0 if self.folds is None else member.execution % self.folds.count
 
-    def _checked(self, model: MultiTaskModel, fold: int) -> tuple[Any, Any]:
-        """Checked training and validation arrays, `(x, y, weight)` each."""
-        if fold not in self._known:
-            train, validation = self._given
-            if self.folds is not None:
-                train, validation = self.folds.part(fold)
-            if validation is not None:
-                validation = user_data.prepare_validation(model, validation)
-                validation = keras.utils.unpack_x_y_sample_weight(validation)
-            self._known[fold] = (user_data.prepare(model, *train), validation)
-        return self._known[fold]
-
-    def _arrays(self, model: MultiTaskModel, fold: int) -> tuple[Any, Any]:
-        """The same on the device."""
+    def _data_of(self, model: MultiTaskModel, fold: int) -> _Data:
         if fold not in self._data:
-            train, validation = self._checked(model, fold)
-            self._data[fold] = (_on_device(train), _on_device(validation))
+            given = self._given if self.folds is None else self.folds.part(fold)
+            self._data[fold] = _Data(model, *given)
         return self._data[fold]
 
     def learn_labels(self, model: MultiTaskModel, fold: int = 0) -> None:
@@ -251,14 +231,9 @@ class Population:
 
         And whether steps care for tasks that a batch has no label of.
         """
-        train, _ = self._checked(model, fold)
-        learn_labels(model, train, self._shares.setdefault(fold, {}))
-        if fold not in self._complete:
-            x, y, weight = train
-            x = named(model, x)
-            lacks = sources.lacks_labels(model.tasks, x, y, weight, model._state.alike)
-            self._complete[fold] = not lacks
-        model._expect(complete=self._complete[fold])
+        data = self._data_of(model, fold)
+        learn_labels(model, data.train, data.shares)
+        model._expect(complete=data.complete)
 
     def program(
         self,
@@ -274,47 +249,58 @@ class Population:
         Folds of as many rows share what is compiled.
         """
         batch_size = key[2]
-        train, validation = data = self._arrays(model, fold)
-        kinds = [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(data)]
-        key = (*key, tuple(kinds), jax.tree.structure(data), shared)
+        data = self._data_of(model, fold)
+        kinds = [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(data.placed)]
+        key = (*key, tuple(kinds), jax.tree.structure(data.placed), shared)
         rows = self.validation_batch_size or batch_size
-        key += (self._complete[fold], rows, id(self.plan))
-        wanted = min(self.width or limits.choose_width(model, batch_size), members)
+        key += (data.complete, rows, id(self.plan))
+        width = min(self.width or limits.choose_width(model, batch_size), members)
         known = self._programs.get(key)
         if (
-            known is not None
-            and known[0].model is model
-            and MOST_CALLS * known[1] >= wanted
+            known is None
+            or known[0].model is not model
+            or MOST_CALLS * known[1] < width
         ):
-            program, width, compiled = known
-            return program, width, functools.partial(_called, compiled, data)
-        program = Program(
-            model,
-            train,
-            validation,
-            batch_size=batch_size,
-            validation_batch_size=self.validation_batch_size,
-            shared_order=shared,
-            plan=self.plan,
+            program = Program(
+                model,
+                *data.placed,
+                batch_size=batch_size,
+                validation_batch_size=self.validation_batch_size,
+                shared_order=shared,
+                plan=self.plan,
+            )
+            first = jax.tree.map(
+                lambda a: jax.ShapeDtypeStruct((width, *a.shape), a.dtype), states
+            )
+            order = program.order(0, 0)
+            if not shared:
+                order = jax.tree.map(lambda a: np.stack([a] * width), order)
+            known = program, width, program.lower(first, order, *data.placed)()
+            logger.debug("Compiled a population of %d trials per call.", width)
+            self._programs[key] = known
+        program, width, compiled = known
+        return program, width, lambda states, rows: compiled(states, rows, *data.placed)
+
+
+class _Data:
+    """Checked training and validation arrays, `(x, y, weight)` each.
+
+    Attributes:
+        placed: The same on the device.
+        complete: Whether no batch lacks the labels of a task.
+        shares: For `learn_labels`.
+    """
+
+    def __init__(self, model: MultiTaskModel, train: tuple, validation: Any):
+        if validation is not None:
+            validation = user_data.prepare_validation(model, validation)
+            validation = keras.utils.unpack_x_y_sample_weight(validation)
+        self.train = x, y, weight = user_data.prepare(model, *train)
+        self.placed = keras.tree.map_structure(
+            lambda part: None if part is None else jnp.array(part),
+            (self.train, validation),
         )
-        width = wanted
-        first = jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct((width, *a.shape), a.dtype), states
-        )
-        order = program.order(0, 0)
-        if not shared:
-            order = jax.tree.map(lambda a: np.stack([a] * width), order)
-        compiled = program.lower(first, order, train, validation)()
-        logger.debug("Compiled a population of %d trials per call.", width)
-        self._programs[key] = (program, width, compiled)
-        return program, width, functools.partial(_called, compiled, data)
-
-
-def _called(compiled: Callable[..., Any], data: tuple, states: Any, rows: Any) -> Any:
-    return compiled(states, rows, *data)
-
-
-def _on_device(data: Data) -> Any:
-    return keras.tree.map_structure(
-        lambda part: None if part is None else jnp.array(part), data
-    )
+        tasks, x = model.tasks, named(model, x)
+        lacks = sources.lacks_labels(tasks, x, y, weight, model._state.alike)
+        self.complete = not lacks
+        self.shares: dict[str, float] = {}

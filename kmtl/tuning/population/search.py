@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_tuner.engine.trial import TrialStatus
@@ -21,6 +21,7 @@ from kmtl.typing import Callback, Options, Trial, Tuner
 if TYPE_CHECKING:
     from kmtl.evaluation._plan import Plan
     from kmtl.tasks.base import Task
+    from kmtl.tuning.population.run import Population
 
 logger = logging.getLogger("kmtl")
 
@@ -44,10 +45,9 @@ class TogetherTrials:
     def __init__(self, tuner: Tuner, size: int | None = None):
         self.tuner = tuner
         self.size = size
-        self._population: Any = None
+        self._population: Any = None  # of the search that runs
         #: What is compiled once for all that a search trains.
-        self._shared: dict[str, Any] = {}
-        self._folds: Folds | None = None  # of the search that runs
+        self._shared = new_shared()
 
     def search(self, *data: Any, **fit_options: Any) -> None:
         """What KerasTuner's `search` does, with several trials at a time."""
@@ -56,7 +56,6 @@ class TogetherTrials:
         reason: str | None = "one at a time was asked for"
         if self.size != 1:
             reason = self.reason_against(data, fit_options, callbacks)
-        self._folds = tuner._folds
         size = 1
         if reason is None:
             rows = int(fit_options.get("batch_size") or 32)
@@ -78,29 +77,61 @@ class TogetherTrials:
                 tuner.replays.clear()
         finally:  # the next search may have other data and options
             tuner.replays.clear()
-            self._population = self._folds = None
+            self._population = None
         tuner.on_search_end()
+
+    def population_of(
+        self, data: tuple, fit_options: Options, folds: Folds | None = None
+    ) -> Population:
+        """What trains on these data, with all that is compiled so far."""
+        from kmtl.tuning.population.run import Population
+
+        names = {*limits.FIT_OPTIONS, "validation_data"} - {"verbose"}
+        options = {n: fit_options[n] for n in names if n in fit_options}
+        options |= {"folds": folds, **self._shared}
+        return Population(self.tuner.hypermodel, *data, **options)
 
     def train_members(
         self,
+        population: Population,
         members: Sequence[Member],
-        data: tuple,
-        fit_options: Options,
+        epochs: int,
         callbacks: Sequence[Callback],
+        tell: Callable[[list[EpochEnd]], set[int]] = lambda ended: set(),
+        keep_last: bool = False,
     ) -> list[Trained] | None:
-        """Train these beside each other, for no trial; None where that failed."""
+        """Train these beside each other; None where each has to train alone.
+
+        Half as many in a call until memory suffices. `tell` is told of every epoch, and
+        says which of them stop.
+        """
+        told = []
+
+        def epoch_end(ended: list[EpochEnd]) -> set[int]:
+            told.append(ended)
+            return tell(ended)
+
         try:
-            return self._population_for(data, fit_options).train(
-                members,
-                epochs=fit_options["epochs"],
-                objective=self.tuner.oracle.objective,
-                callbacks=[*scoring(self.tuner), *callbacks],
-            )
-        except OutOfMemoryError as error:
-            logger.warning("Trainings go one at a time: %s", error)
+            while True:
+                try:
+                    return population.train(
+                        members,
+                        epochs=epochs,
+                        objective=self.tuner.oracle.objective,
+                        callbacks=[*scoring(self.tuner), *callbacks],
+                        on_epoch_end=epoch_end,
+                        keep_last=keep_last,
+                    )
+                except OutOfMemoryError as error:
+                    if error.fits is None or told:
+                        raise
+                    logger.warning("%s Trying that.", error)
+                    population.width = error.fits
+        except Exception as error:  # memory, or one trial's values: it fails alone
+            if storage_error(error) is not None:
+                raise
+            logger.warning("Trials train one at a time: %s", error)
             return None
-        finally:
-            self._population = None
 
     def train_singles(
         self, plan: Plan, tasks: Sequence[Task], seed: int, parts: Mapping[str, Any]
@@ -110,17 +141,12 @@ class TogetherTrials:
 
         names = [task.name for task in tasks]
         own = names == [task.name for task in self.tuner.hypermodel.tasks]
-        shared = self._compiled() if own else new_shared()
+        shared = self._shared if own else new_shared()
         try:
             return train_singles(plan, tasks, seed, parts, **shared)
         except OutOfMemoryError as error:
             logger.warning("Single-task models train one at a time: %s", error)
             return {}
-
-    def _compiled(self) -> dict[str, Any]:
-        if not self._shared:
-            self._shared = new_shared()
-        return self._shared
 
     def reason_against(
         self, data: tuple, fit_options: Options, callbacks: Sequence[Callback]
@@ -173,7 +199,8 @@ class TogetherTrials:
             return
         if len(trials) < 2 and self._population is None:
             return  # nothing to share the compiling with
-        self._population_for(data, fit_options)
+        if self._population is None:
+            self._population = self.population_of(data, fit_options, tuner._folds)
         epochs, keys, members = fit_options["epochs"], [], []
         verdicts: dict[str, str] = {}
         for trial in trials:
@@ -181,20 +208,15 @@ class TogetherTrials:
             for execution in range(tuner.executions_per_trial):
                 keys.append((trial.trial_id, execution))
                 members.append(Member(values, execution))
-        try:
-            trained = self._train_what_fits(
-                members,
-                epochs=epochs,
-                objective=tuner.oracle.objective,
-                callbacks=[*scoring(tuner), *callbacks],
-                on_epoch_end=functools.partial(self._epoch_end, keys, epochs, verdicts),
-                # To go on from, where the time may run out.
-                keep_last=tuner.may_pause,
-            )
-        except Exception as error:  # memory, or one trial's values: it fails alone
-            if storage_error(error) is not None:
-                raise
-            logger.warning("Trials train one at a time: %s", error)
+        trained = self.train_members(
+            self._population,
+            members,
+            epochs,
+            callbacks,
+            functools.partial(self._epoch_end, keys, epochs, verdicts),
+            keep_last=tuner.may_pause,  # to go on from, where the time may run out
+        )
+        if trained is None:
             return
         trainings: dict[str, dict[int, Trained]] = {}
         for (trial_id, execution), one in zip(keys, trained, strict=True):
@@ -203,43 +225,6 @@ class TogetherTrials:
             trial_id: Replay(own, verdicts.get(trial_id), len(own[0].curves))
             for trial_id, own in trainings.items()
         }
-
-    def _population_for(self, data: tuple, fit_options: Options) -> Any:
-        from kmtl.tuning.population.run import Population
-
-        if self._population is None:
-            names = [*limits.FIT_OPTIONS, "validation_data"]
-            options = {n: fit_options[n] for n in names if n in fit_options}
-            options.pop("verbose", None)
-            shared = self._compiled()
-            self._population = Population(
-                self.tuner.hypermodel,
-                *data,
-                folds=self._folds,
-                pool=shared["pool"],
-                programs=shared["programs"],
-                **options,
-            )
-        return self._population
-
-    def _train_what_fits(
-        self, members: list[Member], on_epoch_end: Any, **options: Any
-    ) -> list[Trained]:
-        """`Population.train`, with half as many in a call until memory suffices."""
-        told = []
-
-        def tell(ended: list[EpochEnd]) -> set[int]:
-            told.append(ended)
-            return on_epoch_end(ended)
-
-        while True:
-            try:
-                return self._population.train(members, on_epoch_end=tell, **options)
-            except OutOfMemoryError as error:
-                if error.fits is None or told:
-                    raise
-                logger.warning("%s Trying that.", error)
-                self._population.width = error.fits
 
     def _epoch_end(
         self,
