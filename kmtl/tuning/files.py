@@ -14,8 +14,8 @@ from optuna.trial import TrialState
 from kmtl import _files
 from kmtl._describe import plain
 from kmtl.data.hashing import fingerprint
+from kmtl.training.feed import is_arrays
 from kmtl.tuning import points
-from kmtl.tuning.feed import is_arrays
 from kmtl.tuning.liveness import FOLDER as LOCKS
 from kmtl.tuning.liveness import Owner
 from kmtl.tuning.search_data import SearchData

@@ -9,7 +9,7 @@ import numpy as np
 
 from kmtl import _checks
 from kmtl.data.folding import fold_rows
-from kmtl.tuning.feed import is_arrays
+from kmtl.training.feed import is_arrays
 from kmtl.tuning.search_data import SearchData
 from kmtl.typing import Inputs, Labels, Options, SampleWeight, Tuner
 

@@ -14,9 +14,9 @@ from keras import ops
 from kmtl import _checks, _registry
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_unique_tasks
+from kmtl.training.feed import Feed, choose_steps_per_execution, is_arrays
 from kmtl.training.model import MultiTaskModel
 from kmtl.training.schedules import LearningRateSchedule
-from kmtl.tuning.feed import Feed, choose_steps_per_execution, is_arrays
 from kmtl.tuning.signature import (
     FIT_NAMES,
     TASK_WEIGHTS,

@@ -197,7 +197,7 @@ class SearchResults:
         Raises:
             ValueError: without TensorFlow, which writes the files.
         """
-        from kmtl.tuning.boards import write_boards
+        from kmtl.plotting._boards import write_boards
 
         table = self.results(all_columns=True)
         return write_boards(table, self.curve_table(), folder)

@@ -10,8 +10,8 @@ from typing import Any
 from kmtl import _arrays
 from kmtl.data.hashing import fingerprint
 from kmtl.training import raw_sets
+from kmtl.training.feed import is_arrays
 from kmtl.training.sources import is_split, plan_of
-from kmtl.tuning.feed import is_arrays
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.typing import AnyHyperModel, Callbacks, Data, Inputs, Labels, Options
 

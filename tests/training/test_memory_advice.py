@@ -84,8 +84,8 @@ def hypermodel() -> kmtl.HyperModel:
 def test_a_population_shrinks_until_it_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    from kmtl.training.epoch_program import Program
     from kmtl.tuning.population import run
-    from kmtl.tuning.population.program import Program
 
     lower, widths = Program.lower, []
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import kmtl
+from kmtl.training.epoch_program import Program
 from kmtl.tuning.oracle import MOST_KILLS
 from kmtl.tuning.population import limits
-from kmtl.tuning.population.program import Program
 from kmtl.tuning.population.run import Population
 
 pytestmark = [

@@ -12,8 +12,8 @@ import pytest
 
 import kmtl
 from kmtl.evaluation import _baselines
+from kmtl.training.epoch_program import Program
 from kmtl.tuning import auto_baselines
-from kmtl.tuning.population.program import Program
 from kmtl.tuning.search_data import SearchData
 
 pytestmark = [

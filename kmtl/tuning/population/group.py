@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from keras import ops
 
+from kmtl.training.epoch_program import State
 from kmtl.training.guards import REMEDY, non_finite_loss
 from kmtl.training.schedules import factor
 from kmtl.tuning.objective import SearchObjective
@@ -22,7 +23,6 @@ from kmtl.tuning.population.members import (
     Trained,
     values_of,
 )
-from kmtl.tuning.population.program import State
 from kmtl.typing import Callback, Model, Variable
 from kmtl.weighting.base import Weighting
 

@@ -16,9 +16,9 @@ from kmtl.data.plans import RowPlan
 from kmtl.evaluation.common_scale import CommonScore
 from kmtl.evaluation.delta import DeltaM
 from kmtl.layers.cluster_centres import ClusterCentres
+from kmtl.training.feed import is_arrays
 from kmtl.training.sources import is_split, plan_of
 from kmtl.tuning import reuse
-from kmtl.tuning.feed import is_arrays
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.typing import (
     AnyHyperModel,

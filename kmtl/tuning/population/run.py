@@ -14,15 +14,15 @@ import numpy as np
 from kmtl import _checks
 from kmtl.data.plans import RowPlan
 from kmtl.training import sources, user_data
+from kmtl.training.epoch_program import Program
+from kmtl.training.feed import learn_labels
 from kmtl.training.labels import named
 from kmtl.training.memory import is_out_of_memory, out_of_memory
-from kmtl.tuning.feed import learn_labels
 from kmtl.tuning.folds import Folds
 from kmtl.tuning.hypermodel import execution_of
 from kmtl.tuning.population import limits
 from kmtl.tuning.population.group import Group
 from kmtl.tuning.population.members import EpochEnd, Member, Trained
-from kmtl.tuning.population.program import Program
 from kmtl.tuning.reuse import ModelPool, compilation, structure
 from kmtl.typing import AnyHyperModel, Callback, Data, Inputs, Labels, SampleWeight
 

@@ -16,10 +16,10 @@ from kmtl.evaluation._plan import Plan
 from kmtl.tasks.base import Task
 from kmtl.training import sources, user_data
 from kmtl.training.callbacks import GuardHooks, with_hooks
-from kmtl.tuning.feed import learn_labels
+from kmtl.training.carried import SHARED, Carried
+from kmtl.training.feed import learn_labels
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.population import limits
-from kmtl.tuning.population.carried import SHARED, Carried
 from kmtl.tuning.population.members import EpochEnd, Member, Snapshot, values_of
 from kmtl.tuning.population.run import Population
 from kmtl.typing import Data, Logs, Options

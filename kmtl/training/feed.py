@@ -1,4 +1,4 @@
-"""The data of a search, prepared once and not for every trial."""
+"""Arrays for many trainings, prepared once and not for each of them."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _MOST_STEPS = 2000  # in one call, which nothing interrupts
 
 
 class Feed:
-    """Arrays given to `search`, checked once, in the form that trains fastest.
+    """Arrays for many calls of `fit`, checked once, in the form that trains fastest.
 
-    On TensorFlow a pipeline that lives as long as the search: Keras would make one per
-    trial, and iterators of it four times per epoch. The order of rows in an epoch is
+    On TensorFlow a pipeline that lives as long as this: Keras would make one for each
+    call, and iterators of it four times per epoch. The order of rows in an epoch is
     that of `ShuffledBatches`, so batches depend on the seed and the epoch alone.
 
     Args:
-        model: A model of the search, for the checks.
+        model: One of the models, for the checks.
         given: `fit`'s arguments: `x`, `y`, `sample_weight`, `validation_data`.
     """
 
@@ -108,7 +108,7 @@ class Feed:
         pipeline, orders = self._training[key]
         # All epochs at once: reading ahead over the end of one is harmless.
         rows = [batches.order(epoch) for epoch in range(first_epoch, epochs)]
-        if rows:  # a trial may go on after its last epoch
+        if rows:  # a training may go on after its last epoch
             orders.assign(rows)
         return {
             "x": pipeline,
@@ -159,8 +159,8 @@ class Feed:
 def learn_labels(model: MultiTaskModel, data: Data, shares: dict[str, float]) -> None:
     """Transforms of labels and `loss_weights="data"`, of the arrays themselves.
 
-    `fit` would read them from a pipeline, and count for every trial again what is kept
-    in `shares`.
+    `fit` would read them from a pipeline, and count for every training again what is
+    kept in `shares`.
     """
     targets.adapt(model, *keras.utils.unpack_x_y_sample_weight(data))
     ruled = [n for n, layer in model.task_outputs.items() if layer.weight_rule]

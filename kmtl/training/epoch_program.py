@@ -1,4 +1,4 @@
-"""One epoch of several trials of one structure, as one compiled program."""
+"""One epoch of several models of one structure, as one compiled program (JAX)."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ State = tuple[list, list, list]
 
 
 class Program:
-    """Trains `width` trials for an epoch and validates them, in one call.
+    """Trains models of one structure for an epoch and validates them, in one call.
 
-    The step is the model's own `train_step`, mapped over trials and scanned over
+    The step is the model's own `train_step`, mapped over models and scanned over
     batches, so losses, masks, weightings, regularisers and metrics are those of `fit`.
-    Data are `(x, y, sample_weight)` on the device; with `shared_order` all trials see
+    Data are `(x, y, sample_weight)` on the device; with `shared_order` all models see
     the rows in the same order.
     """
 
@@ -94,14 +94,14 @@ class Program:
         self._compiled: Any = None
 
     def lower(self, states: State, rows: Any, train: Any, validation: Any) -> Any:
-        """Trace for states with a leading axis of trials; `compile()` comes next.
+        """Trace for states with a leading axis of models; `compile()` comes next.
 
         The data are arguments of what is compiled: it serves any of these shapes.
         """
         in_axes = (0, None if self.shared_order else 0, None, None)
-        over_trials = jax.vmap(self._epoch, in_axes=in_axes)
+        over_models = jax.vmap(self._epoch, in_axes=in_axes)
         with cpu_kernels(self.model, always=True):
-            jitted = jax.jit(over_trials, donate_argnums=0)
+            jitted = jax.jit(over_models, donate_argnums=0)
             lowered = jitted.lower(states, rows, train, validation)
         self.model._state.present = None  # a tracer by now
         # Half of a short search is compiling; on a CPU the last touch changes nothing.
