@@ -307,7 +307,12 @@ def resolve_objective(
     else:
         given = [objective]
     parts = [parse_goal(item, known, score_logs(tasks)) for item in given]
-    goals = [_unbuyable(part) for part in parts if isinstance(part, Goal)]
+    goals = [
+        # Δm in the form that a search may optimise.
+        dataclasses.replace(part, name=BALANCED) if part.name == LOG_NAME else part
+        for part in parts
+        if isinstance(part, Goal)
+    ]
     constraints = [part for part in parts if isinstance(part, Constraint)]
     if not goals:
         raise ValueError(
@@ -326,13 +331,6 @@ def resolve_objective(
             f"Received: objective='{names[0]}'"
         )
     return kind(goals, constraints)
-
-
-def _unbuyable(goal: Goal) -> Goal:
-    """Δm in the form that a search may optimise; any other goal as it is."""
-    if goal.name != LOG_NAME:
-        return goal
-    return dataclasses.replace(goal, name=BALANCED)
 
 
 def with_floor(objective: SearchObjective, max_drop: float | None) -> SearchObjective:

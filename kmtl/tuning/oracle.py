@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -215,14 +215,12 @@ class StudyOracle(keras_tuner.Oracle):
         state = np.random.SeedSequence([self.seed, index]).generate_state(1)[0]
         self.draw_seed = int(state) % (2**31 - 2**20)
         known = points.first_values(self.get_space())
-        if index < len(known) and self._begun_with(known[:index]):
+        tried = [trial.hyperparameters.values for trial in self.trials.values()]
+        # Users may have given others before them.
+        usual = len(tried) == index and all(map(points.alike, tried, known))
+        if index < len(known) and usual:
             return {"status": TrialStatus.RUNNING, "values": known[index]}
         return self.populate_space(str(index))
-
-    def _begun_with(self, known: Sequence[Values]) -> bool:
-        """Whether the trials so far have these values; users may have given others."""
-        tried = [trial.hyperparameters.values for trial in self.trials.values()]
-        return len(tried) == len(known) and all(map(points.alike, tried, known))
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """Values drawn at random, unless a subclass knows better."""
@@ -311,7 +309,7 @@ class StudyOracle(keras_tuner.Oracle):
         number = frozen.number
         result = noted(frozen, "result")
         if result and result["end"]:
-            self._finish(number, result)
+            self.study.end(number, result, self.objective)
             return
         record = noted(frozen, "owner") or {}
         alone = not record.get("together") or noted(frozen, "alone") == record.get("id")
@@ -420,30 +418,9 @@ class StudyOracle(keras_tuner.Oracle):
                 "lengths": getattr(trial, "lengths", None)
                 or {str(key): len(curve) for key, curve in curves.items()},
             }
-            self._finish(number, result)
+            self.study.end(number, result, self.objective)
         self._forget(trial.trial_id)
         self.refresh()
-
-    def _finish(self, number: int, result: Mapping[str, Any]) -> None:
-        """Write the result, then the end: a kill between them loses nothing."""
-        metrics, end = result["metrics"], result["end"]
-        values = None
-        try:
-            self.study.set(number, "result", dict(result))
-            if end == TrialStatus.COMPLETED:
-                # A hypermodel's own `fit` may return one number for the objective.
-                value = metrics.get(self.objective.name, math.nan)
-                logs = {**dict.fromkeys(self.objective.names, value), **metrics}
-                values = self.objective.values(logs)
-                names = [str(part) for part in self.objective.constraints]
-                violations = self.objective.violations(logs)
-                self.study.set_constraints(
-                    number, dict(zip(names, violations, strict=True))
-                )
-        except UpdateFinishedTrialError:
-            return
-        states = {TrialStatus.COMPLETED: TrialState.COMPLETE, PRUNED: TrialState.PRUNED}
-        self.study.finish(number, states.get(end, TrialState.FAIL), values)
 
     def _retried(self, trial: Trial) -> bool:
         if trial.status != TrialStatus.INVALID:

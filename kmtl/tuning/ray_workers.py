@@ -10,7 +10,6 @@ import subprocess
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -157,7 +156,6 @@ class RayWorkers(Workers):
 
     def __init__(self, tuner: Tuner, wanted: Ray, job: Mapping[str, Any]):
         self._ray = ray = _import_ray()
-        check_cluster(tuner)
         nodes = ray.nodes()
         gpus = wanted.num_gpus
         if gpus is None:
@@ -218,12 +216,10 @@ class RayWorkers(Workers):
         log = str(self._log(number))
         actor = self._actor.remote()
         started = actor.run.remote(number, self._job_there, log, self._defaults, SOURCE)
-        found = actor.where.remote(str(self._mark()))
+        # A file of this search alone: who sees it shares its folder.
+        mark = self.folder / f"{self.tuner.oracle.owner.record['id']}.lock"
+        found = actor.where.remote(str(mark))
         self._processes[number] = Place(self._ray, actor, started, found)
-
-    def _mark(self) -> Path:
-        """A file of this search alone: who sees it shares its folder."""
-        return self.folder / f"{self.tuner.oracle.owner.record['id']}.lock"
 
     def _name(self, number: int) -> str:
         where = self._last_place.where

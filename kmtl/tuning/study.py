@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from kmtl.tuning.objective import SearchObjective
 from kmtl.typing import HyperParameters, Values
 
 #: What kmtl notes in a study begins with this. Trials have: `owner`, who trains it;
@@ -107,13 +109,6 @@ class SearchStudy:
         """Note something of a trial that has not ended."""
         self.storage.set_trial_system_attr(self._id_of(number), f"{PREFIX}{key}", value)
 
-    def set_constraints(self, number: int, violations: Mapping[str, float]) -> None:
-        """Note by how much constraints are violated, where Optuna looks for it."""
-        for name, value in violations.items():
-            self.storage.set_trial_system_attr(
-                self._id_of(number), f"constraints:{name}", value
-            )
-
     def report(self, number: int, epoch: int, value: float) -> None:
         """An epoch's objective, for Optuna's pruners and dashboard."""
         self.storage.set_trial_intermediate_value(self._id_of(number), epoch, value)
@@ -135,6 +130,31 @@ class SearchStudy:
     def give_back(self, number: int) -> None:
         """Let a trial that runs wait again."""
         self.storage.set_trial_state_values(self._id_of(number), TrialState.WAITING)
+
+    def end(
+        self, number: int, result: Mapping[str, Any], objective: SearchObjective
+    ) -> None:
+        """Write a result, then the end: a kill between them loses nothing."""
+        metrics, end = result["metrics"], result["end"]
+        values = None
+        try:
+            self.set(number, "result", dict(result))
+            if end == TrialStatus.COMPLETED:
+                # A hypermodel's own `fit` may return one number for the objective.
+                value = metrics.get(objective.name, math.nan)
+                logs = {**dict.fromkeys(objective.names, value), **metrics}
+                values = objective.values(logs)
+                broken = zip(
+                    objective.constraints, objective.violations(logs), strict=True
+                )
+                for constraint, excess in broken:  # where Optuna looks for them
+                    self.storage.set_trial_system_attr(
+                        self._id_of(number), f"constraints:{constraint}", excess
+                    )
+        except UpdateFinishedTrialError:
+            return
+        states = {TrialStatus.COMPLETED: TrialState.COMPLETE, PRUNED: TrialState.PRUNED}
+        self.finish(number, states.get(end, TrialState.FAIL), values)
 
     def finish(
         self, number: int, state: TrialState, values: Sequence[float] | None = None

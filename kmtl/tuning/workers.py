@@ -192,9 +192,7 @@ class Watch:
                 tuner._emit("trial_begin", trial)
             for epoch, logs in self._news(trial_id):
                 news = True
-                tuner._emit(
-                    "epoch_end", trial, epoch=epoch, epochs=self.epochs, logs=logs
-                )
+                tuner.emit_epoch(trial, epoch, logs, self.epochs)
             if trial.status in ENDED:
                 news = True
                 self._over.add(trial_id)
@@ -209,7 +207,7 @@ class Watch:
         rows = [
             (epoch, logs)
             for curve in self.tuner.oracle.curves(trial_id).values()
-            for epoch, logs in enumerate(curve, 1)
+            for epoch, logs in enumerate(curve)
         ]
         told = self._told[trial_id]
         self._told[trial_id] = max(told, len(rows))

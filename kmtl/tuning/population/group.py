@@ -201,7 +201,8 @@ class Group:
                     schedule, first = self.schedules[place]
                     rate.assign(first * factor(schedule, self.done[place], self.epochs))
         weighting = self.model.weighting
-        if weighting is None or _is_own("on_epoch_begin", weighting):
+        hook = None if weighting is None else type(weighting).on_epoch_begin
+        if hook in (None, Weighting.on_epoch_begin):  # which does nothing
             return
         for _, place in chunk.trials(self.model, weighting.variables):
             weighting.on_epoch_begin(self.done[place])
@@ -271,8 +272,3 @@ class Group:
                 if place in wanted:
                     states[place] = jax.tree.map(lambda a, at=at: a[at], arrays)
         self.chunks = make_chunks(running, self.width, states)
-
-
-def _is_own(name: str, weighting: Any) -> bool:
-    """Whether a hook is the base class's, which does nothing."""
-    return getattr(type(weighting), name) is getattr(Weighting, name)

@@ -86,7 +86,8 @@ def reason_against(
     if getattr(plan or plan_of(x), "by_loss", False):
         return "which rows are drawn depends on the losses of each (sampling='loss')"
     for name, part in (("x", (x, y, sample_weight)), ("validation", validation_data)):
-        if part is not None and not _are_arrays(part):
+        first = part[0] if isinstance(part, tuple) and part else part
+        if part is not None and not (is_split(first) or is_arrays(part)):
             return f"the {name} data are not arrays"
     return None
 
@@ -130,11 +131,6 @@ def reason_against_callbacks(callbacks: Sequence[Callback]) -> str | None:
         if not isinstance(callback, known):
             return f"a {type(callback).__name__} acts on one model at a time"
     return None
-
-
-def _are_arrays(data: Data) -> bool:
-    first = data[0] if isinstance(data, tuple) and data else data
-    return is_split(first) or is_arrays(data)
 
 
 def copies(callbacks: Sequence[Callback]) -> list[Any]:

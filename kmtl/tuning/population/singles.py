@@ -22,7 +22,7 @@ from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.population import limits
 from kmtl.tuning.population.members import EpochEnd, Member, Snapshot, values_of
 from kmtl.tuning.population.run import Population
-from kmtl.typing import Data, Logs, Options
+from kmtl.typing import Data, Options
 
 logger = logging.getLogger("kmtl")
 
@@ -153,7 +153,9 @@ def _train(
 
     def tell(ended: list[EpochEnd]) -> set[int]:
         for report in ended:
-            _check_total(report.logs, tasks)
+            total = sum(report.logs[f"{task.name}_loss"] for task in tasks)
+            if not np.isclose(total, report.logs["loss"], rtol=TOLERANCE):
+                raise UnlikeError("the total loss is not the sum of the tasks'")
             for single in singles:
                 single.epoch(report)
         over = all(single.model.stop_training for single in singles)
@@ -177,12 +179,6 @@ def _of_tasks(data: Data, tasks: Sequence[Task]) -> tuple[Any, dict[str, Any]]:
     """Arrays with the labels of these tasks alone."""
     parts = [sources.for_task(data, task) for task in tasks]
     return parts[0][0], {name: labels for _, y in parts for name, labels in y.items()}
-
-
-def _check_total(logs: Logs, tasks: Sequence[Task]) -> None:
-    total = sum(logs[f"{task.name}_loss"] for task in tasks)
-    if not np.isclose(total, logs["loss"], rtol=TOLERANCE):
-        raise UnlikeError("the total loss is not the sum of the tasks'")
 
 
 def _fixed_places(carrier: Any, singles: Sequence[_Single]) -> list[int]:
