@@ -7,7 +7,6 @@ import dataclasses
 import inspect
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -66,10 +65,6 @@ class SearchTuner(TrialRunner):
     #: Names of settings that may not change when a search goes on.
     fixed_settings: tuple[str, ...] = ()
 
-    #: When a search pauses, on `time.monotonic`'s clock.
-    _deadline: float = math.inf
-    #: The process that leads the search, where this one works for it.
-    _parent: int | None = None
     #: Trials until a worker is replaced.
     _trials_left: int | None = None
     _failures: int = 0  # in a row
@@ -390,17 +385,6 @@ class SearchTuner(TrialRunner):
             for trial_id, trial in self.oracle.trials.items()
             if trial.status in ENDED and trial_id not in kept
         )
-
-    @property
-    def may_pause(self) -> bool:
-        """Whether `must_pause` can be true in this search."""
-        return self._parent is not None or math.isfinite(self._deadline)
-
-    def must_pause(self) -> bool:
-        """Whether a training stops after its epoch, to go on in a later search."""
-        if self._parent is not None and os.getppid() != self._parent:
-            self._deadline = -math.inf  # the search was killed
-        return time.monotonic() >= self._deadline
 
     def pre_create_trial(self) -> None:
         if self._trials_left == 0 or self.must_pause():

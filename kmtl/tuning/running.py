@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import os
 import statistics
 import time
 import traceback
@@ -55,7 +56,8 @@ class TrialRun:
     def __init__(self, tuner: Tuner, trial: Trial):
         self.tuner = tuner
         self.trial = trial
-        self.values = tuner.values_of(trial)
+        #: See `TrialRunner.values_of`.
+        self.values: Values | None = None
         #: What it did beside others, where it has trained with them.
         self.replay: Replay | None = tuner.replays.get(trial.trial_id)
         self.best: list[np.ndarray] | None = None
@@ -226,10 +228,23 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
     _pool: reuse.ModelPool
     #: Why every trial builds its model; None where the pool has it.
     _against_reuse: str | None
+    #: When a search pauses, on `time.monotonic`'s clock.
+    _deadline: float = math.inf
+    #: The process that leads the search, where this one works for it.
+    _parent: int | None = None
     _diverged: bool = False
     _run: TrialRun
 
-    # -- one trial --------------------------------------------------------------------
+    @property
+    def may_pause(self) -> bool:
+        """Whether `must_pause` can be true in this search."""
+        return self._parent is not None or math.isfinite(self._deadline)
+
+    def must_pause(self) -> bool:
+        """Whether a training stops after its epoch, to go on in a later search."""
+        if self._parent is not None and os.getppid() != self._parent:
+            self._deadline = -math.inf  # the search was killed
+        return time.monotonic() >= self._deadline
 
     def get_trial_dir(self, trial_id: str) -> str:
         """The folder of a trial, which is made."""
@@ -268,6 +283,7 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
         self._diverged = False
         try:
             self._run = TrialRun(self, trial)
+            self._run.values = self.values_of(trial)
             outcome = self.run_trial(trial, *args, **kwargs)
             if outcome is not None:
                 metrics, step = outcome
