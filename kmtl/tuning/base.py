@@ -226,7 +226,8 @@ class SearchTuner(TrialRunner):
             RuntimeError: if no trial completed, or too many in a row failed, with
                 their reasons.
         """
-        given = SearchData.given(x, y, validation_data, callbacks, fit_options)
+        epochs = self._check_epochs(epochs)
+        given = SearchData.given(x, y, validation_data, callbacks, fit_options, epochs)
         data = given.ready(self.hypermodel)
         self.executions_per_trial, self._folds = self._asked_executions, None
         if confirm is not None:
@@ -237,9 +238,6 @@ class SearchTuner(TrialRunner):
             data = dataclasses.replace(data, validation=self._folds.part(0)[1])
             given = dataclasses.replace(given, validation=data.validation)
         data.check()
-        epochs = self._check_epochs(epochs)
-        given = dataclasses.replace(given, epochs=epochs)
-        data = dataclasses.replace(data, epochs=epochs)
         check_cluster(self)  # before anything is trained
         with self._working(), shown(self, verbose) as verbose:
             preparation.check_first(self, data)

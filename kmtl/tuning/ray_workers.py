@@ -16,7 +16,7 @@ from typing import Any
 import keras
 
 from kmtl import _checks
-from kmtl.tuning.workers import END_SECONDS, SOURCE, Workers
+from kmtl.tuning.workers import END_SECONDS, SOURCE, Workers, shares
 from kmtl.typing import Tuner
 
 logger = logging.getLogger("kmtl")
@@ -182,15 +182,7 @@ class RayWorkers(Workers):
             max_concurrency=2,  # `stop` while `run` runs
             runtime_env={"env_vars": {"KERAS_BACKEND": keras.backend.backend()}},
         )
-        threads = str(max(1, int(wanted.num_cpus)))
-        #: What a node's own environment may say otherwise.
-        self._defaults = {
-            "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-            "TF_NUM_INTRAOP_THREADS": threads,
-            "OMP_NUM_THREADS": threads,
-        }
-        if 0 < gpus < 1:  # several on one device
-            self._defaults["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+        self._defaults = shares(wanted.num_cpus, 0 < gpus < 1)
 
     def _goes_on(self) -> bool:
         places = list(self._processes.values())

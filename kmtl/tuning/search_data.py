@@ -37,7 +37,13 @@ class SearchData:
 
     @classmethod
     def given(
-        cls, x: Any, y: Any, validation: Any, callbacks: Callbacks, options: Options
+        cls,
+        x: Any,
+        y: Any,
+        validation: Any,
+        callbacks: Callbacks,
+        options: Options,
+        epochs: int = 1,
     ) -> SearchData:
         """As users give it; a `Split`, or a tuple with sample weights, in its parts."""
         for data in (x, validation):
@@ -60,7 +66,7 @@ class SearchData:
                     options["sample_weight"] = weight[0]
         if not isinstance(callbacks, (list, tuple)):
             callbacks = [] if callbacks is None else [callbacks]
-        return cls(x, y, plain_data(validation), list(callbacks), options)
+        return cls(x, y, plain_data(validation), list(callbacks), options, epochs)
 
     def ready(self, hypermodel: AnyHyperModel) -> SearchData:
         """Made, with the inputs as the model takes them, and with frames as arrays.

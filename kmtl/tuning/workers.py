@@ -255,16 +255,26 @@ def visible_gpus() -> list[str]:
 
 def environment(number: int, count: int) -> dict[str, str]:
     """Environment of a worker: its GPU, its share of the cores."""
-    env = dict(os.environ)
+    gpus = visible_gpus()
+    env = {**shares(cpu_cores() // count, count > max(1, len(gpus))), **os.environ}
     env["KERAS_BACKEND"] = keras.backend.backend()
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [SOURCE, env.get("PYTHONPATH")]))
-    gpus = visible_gpus()
     if gpus:
         env["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
-    if count > max(1, len(gpus)):  # several on one device
-        env.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    env.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-    share = str(max(1, cpu_cores() // count))
-    for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
-        env.setdefault(name, share)
     return env
+
+
+def shares(cores: float, one_of_several: bool) -> dict[str, str]:
+    """What a machine's own environment may say otherwise, for so many cores.
+
+    `one_of_several` processes on one device.
+    """
+    threads = str(max(1, int(cores)))
+    found = {
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+        "TF_NUM_INTRAOP_THREADS": threads,
+        "OMP_NUM_THREADS": threads,
+    }
+    if one_of_several:
+        found["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    return found

@@ -142,11 +142,7 @@ class TogetherTrials:
         names = [task.name for task in tasks]
         own = names == [task.name for task in self.tuner.hypermodel.tasks]
         shared = self._shared if own else new_shared()
-        try:
-            return train_singles(plan, tasks, seed, parts, **shared)
-        except OutOfMemoryError as error:
-            logger.warning("Single-task models train one at a time: %s", error)
-            return {}
+        return train_singles(plan, tasks, seed, parts, **shared)
 
     def reason_against(
         self, data: tuple, fit_options: Options, callbacks: Sequence[Callback]

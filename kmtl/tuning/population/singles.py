@@ -18,6 +18,7 @@ from kmtl.training import sources, user_data
 from kmtl.training.callbacks import GuardHooks, with_hooks
 from kmtl.training.carried import SHARED, Carried
 from kmtl.training.feed import learn_labels
+from kmtl.training.memory import OutOfMemoryError
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.population import limits
 from kmtl.tuning.population.members import EpochEnd, Member, Snapshot, values_of
@@ -68,13 +69,15 @@ def train_singles(
         parts: `"train"` and `"validation"` data with labels of all tasks.
         **shared: Further arguments of `Population`.
     """
-    reason = _reason_against(plan, tasks, parts)
+    reason, level = _reason_against(plan, tasks, parts), logging.INFO
     try:
         if reason is None:
             return _train(plan, tasks, seed, parts, shared)
     except UnlikeError as error:
         reason = str(error)
-    logger.info("Single-task models train one at a time: %s.", reason)
+    except OutOfMemoryError as error:
+        reason, level = str(error), logging.WARNING
+    logger.log(level, "Single-task models train one at a time: %s.", reason)
     return {}
 
 
