@@ -91,7 +91,6 @@ class Program:
             self._validation_count = rows
         model.reset_metrics()
         self._metrics = [jnp.asarray(v.value) for v in model.metrics_variables]
-        self._compiled: Any = None
 
     def lower(self, states: State, rows: Any, train: Any, validation: Any) -> Any:
         """Trace for states with a leading axis of models; `compile()` comes next.
