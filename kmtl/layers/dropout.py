@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextvars
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -21,15 +23,68 @@ class _Drawn(keras.random.SeedGenerator):
         return self._seed
 
 
+class _Rate(keras.Variable):
+    """A rate that says without a look at the device whether it may be above 0."""
+
+    def __init__(self, rate: float):
+        super().__init__(
+            keras.initializers.Constant(rate),
+            shape=(),
+            dtype="float32",
+            trainable=False,
+            autocast=False,  # 0.1 is not 0.1 in bfloat16
+            name="rate",
+        )
+        self.raised = rate > 0
+
+    def assign(self, value: Any) -> Any:
+        try:
+            self.raised = float(value) != 0
+        except TypeError:  # not a number before its graph has run
+            self.raised = True
+        return super().assign(value)
+
+
+#: Gets the layers at rate 0 that the step being traced leaves out; None: it has all.
+_LEFT_OUT: contextvars.ContextVar[set[Dropout] | None] = contextvars.ContextVar(
+    "left_out", default=None
+)
+
+
+def watched(make: Callable[[], Callable], left_out: set[Dropout]) -> Callable:
+    """A compiled step without the layers at rate 0, made anew when one is raised.
+
+    Args:
+        make: Gives the step, not traced yet.
+        left_out: Gets the layers that are not in it.
+    """
+    step = make()
+
+    def run(*args: Any) -> Any:
+        nonlocal step
+        if any(layer.is_raised() for layer in left_out):
+            left_out.clear()
+            step = make()
+        token = _LEFT_OUT.set(left_out)
+        try:
+            return step(*args)
+        finally:
+            _LEFT_OUT.reset(token)
+
+    return run
+
+
 @keras.saving.register_keras_serializable(package="kmtl")
 class Dropout(keras.layers.Layer):
-    """Dropout with a rate that can change without a new trace.
+    """Dropout with a rate that can change on a compiled model.
 
     Like `keras.layers.Dropout`, but the rate is a non-trainable variable: it can be set
     on a compiled model (`model.set_dropout`), searched over without rebuilding, and is
-    saved with the weights. A rate of 0 costs nothing: a branch of the step on the
-    variable draws no mask then. (In a population, whose trials run side by side, every
-    trial draws its mask.) The seed moves on in every training step, whatever the rate.
+    saved with the weights. At rate 0 the training steps of a `kmtl.MultiTaskModel`
+    leave the layer out until its rate is raised, and are traced once more then; in
+    all else a branch on the variable draws no mask. (In a population, whose trials run
+    side by side, every trial draws its mask.) The seed moves on in every training step
+    that has the layer, whatever the rate.
 
     Args:
         rate: Share of inputs set to zero while training, in [0, 1). The others are
@@ -47,18 +102,15 @@ class Dropout(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, input_shape: Shape) -> None:
-        self.rate = self.add_weight(
-            name="rate",
-            shape=(),
-            initializer=keras.initializers.Constant(self._initial_rate),
-            trainable=False,
-            dtype="float32",
-            autocast=False,  # 0.1 is not 0.1 in bfloat16
-        )
+        self.rate = _Rate(self._initial_rate)
         self.built = True
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         if not training or not self.trainable:  # frozen: heads see what they will see
+            return inputs
+        left_out = _LEFT_OUT.get()
+        if left_out is not None and not self.is_raised():
+            left_out.add(self)
             return inputs
         rate = ops.convert_to_tensor(self.rate)
         seed = _Drawn(self.seed_generator.next())
@@ -81,6 +133,14 @@ class Dropout(keras.layers.Layer):
             if self.built
             else (self._initial_rate)
         )
+
+    def is_raised(self) -> bool:
+        """Whether the rate may be above 0, for who asks in every step."""
+        return self.rate.raised
+
+    def look(self) -> None:
+        """Let `is_raised` know what has not passed `rate.assign`, as a checkpoint."""
+        self.rate.raised |= self.current_rate() > 0
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape

@@ -39,6 +39,10 @@ class CompileState:
     complete: bool = False
     #: Steps look at labels and inputs: data sets or generators have been given.
     streams: bool = False
+    #: Dropout layers at rate 0 that the compiled step of training has not.
+    left_out: set = dataclasses.field(default_factory=set)
+    #: It has them: their rates are about to change.
+    rates_change: bool = False
     #: Rows of the batch being traced that are data, where it is filled up; else None.
     rows: Tensor | None = None
     #: Gives the outputs of which `all_rows` needs those of all rows.

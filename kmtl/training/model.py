@@ -18,6 +18,7 @@ from kmtl._private.keras import (
     keeping_values,
     sublayers,
 )
+from kmtl.layers.dropout import watched
 from kmtl.losses.joint import Joint
 from kmtl.relations import base as relations_base
 from kmtl.relations.base import Relations
@@ -113,6 +114,9 @@ class MultiTaskModel(TaskAccess):
     >>> sorted(history.history)
     ['kind_accuracy', 'kind_loss', 'loss', 'size_loss', 'size_mae']
     """
+
+    train_function: Any  # Keras has both
+    test_function: Any
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -469,14 +473,24 @@ class MultiTaskModel(TaskAccess):
         return self.get_metrics_result()
 
     def make_train_function(self, force: bool = False) -> None:
-        super().make_train_function(force)
-        made: Any = getattr(self, "train_function")  # noqa: B009  typed by Keras
-        self.train_function = with_logs(self, made)
+        state = self._state
+        for layer in state.left_out:
+            layer.look()
+        if force or self.train_function is None:
+            state.left_out.clear()
+            make = self._made_train_function
+            rates = state.rates_change
+            self.train_function = make() if rates else watched(make, state.left_out)
+
+    def _made_train_function(self) -> Any:
+        before = self.train_function
+        super().make_train_function(force=True)
+        made, self.train_function = self.train_function, before
+        return with_logs(self, made)
 
     def make_test_function(self, force: bool = False) -> None:
         super().make_test_function(force)
-        made: Any = getattr(self, "test_function")  # noqa: B009  typed by Keras
-        self.test_function = with_logs(self, made)
+        self.test_function = with_logs(self, self.test_function)
 
     def get_metrics_result(self) -> Logs:
         logs = {metric.name: metric.result() for metric in super().metrics}

@@ -93,7 +93,10 @@ class TaskAccess(FreezingAccess):
             self.task_outputs[name].set_weight(value)
 
     def set_dropout(self, rate: float | Sequence[float] | Mapping[str, float]) -> None:
-        """Assign dropout rates on the built model; no retrace, saved with the model.
+        """Assign dropout rates on the built model; saved with the model.
+
+        Steps of training leave layers at rate 0 out: they are traced once more for a
+        rate that was 0, and never for another.
 
         Args:
             rate: Rate in [0, 1) of all trunk blocks (the heads keep their tasks'

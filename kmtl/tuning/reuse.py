@@ -83,6 +83,7 @@ class ModelPool:
             return entry.model
         model = hypermodel.builder(tasks=hypermodel.tasks, **arguments)
         model.compile(**options)
+        model._state.rates_change = any(name.startswith("dropout") for name in values)
         self.built += 1
         self._entries[key] = _Entry(model, arguments)
         while len(self._entries) > self.size:

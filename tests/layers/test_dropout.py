@@ -138,3 +138,118 @@ def test_training_at_rate_0_is_training_without_dropout() -> None:
             np.testing.assert_allclose(
                 ops.convert_to_numpy(mine), ops.convert_to_numpy(theirs), atol=1e-6
             )
+
+
+def net(dropout: float = 0.0) -> kmtl.MultiTaskModel:
+    model = kmtl.build_mlp(
+        input_shape=(5,), tasks=[kmtl.Regression("a")], dropout=dropout, seed=0
+    )
+    model.compile(keras.optimizers.SGD(0.1))
+    return model
+
+
+def train(model: kmtl.MultiTaskModel, *callbacks, epochs: int = 1) -> None:
+    options = {"batch_size": 3, "shuffle": False, "verbose": 0}
+    model.fit(X, {"a": X[:, 0]}, epochs=epochs, callbacks=[*callbacks], **options)
+
+
+def draws(model: kmtl.MultiTaskModel) -> list[bool]:
+    """Per layer whether it has drawn masks in steps that come now."""
+    layers = [x for x in model.layers if isinstance(x, kmtl.layers.Dropout)]
+
+    def seeds() -> list:
+        return [ops.convert_to_numpy(x.seed_generator.state) for x in layers]
+
+    before = seeds()
+    train(model)
+    return [bool((a != b).any()) for a, b in zip(before, seeds(), strict=True)]
+
+
+def test_steps_leave_layers_at_rate_0_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    uniform = keras.random.uniform
+    monkeypatch.setattr(
+        keras.random, "uniform", lambda *a, **k: drawn.append(1) or uniform(*a, **k)
+    )
+    model = net()
+    assert draws(model) == [False, False]
+    assert not drawn
+    model.set_dropout([0.0, 0.5])
+    assert draws(model) == [False, True]
+    assert len(drawn) == 1
+
+
+def by_weights(model: kmtl.MultiTaskModel) -> None:
+    model.set_weights(net(0.5).get_weights())
+
+
+def by_variable(model: kmtl.MultiTaskModel) -> None:
+    for layer in model.layers:
+        if isinstance(layer, kmtl.layers.Dropout):
+            layer.rate.assign(0.5)
+
+
+def beside_keras(model: kmtl.MultiTaskModel) -> None:
+    """As `tf.train.Checkpoint` does."""
+    if keras.backend.backend() == "jax":
+        return by_variable(model)
+    for layer in model.layers:
+        if isinstance(layer, kmtl.layers.Dropout):
+            layer.rate.value.assign(0.5)
+    return None
+
+
+@pytest.mark.parametrize(
+    "raise_rates",
+    [lambda model: model.set_dropout(0.5), by_weights, by_variable, beside_keras],
+)
+def test_a_rate_that_is_raised_drops(raise_rates) -> None:
+    """Whoever raises it, and whatever was traced before."""
+    model = net()
+    assert draws(model) == [False, False]
+    raise_rates(model)
+    assert draws(model) == [True, True]
+    model.set_dropout(0.0)
+    assert draws(model) == [True, True]  # not traced anew for that
+
+
+def test_a_rate_that_a_file_raises_drops(tmp_path) -> None:
+    model = net()
+    train(model)
+    other = net()
+    other.set_dropout(0.5)
+    other.save(tmp_path / "net.keras")
+    other.save_weights(tmp_path / "net.weights.h5")
+    model.load_weights(tmp_path / "net.weights.h5")
+    assert draws(model) == [True, True]
+    assert draws(keras.models.load_model(tmp_path / "net.keras")) == [True, True]
+
+
+@pytest.mark.parametrize("hook", ["on_epoch_begin", "on_train_batch_end"])
+def test_a_rate_that_a_callback_raises_drops(hook: str) -> None:
+    class Raise(keras.callbacks.Callback):
+        pass
+
+    def run(self, step, logs=None):
+        if step == (1 if hook == "on_epoch_begin" else 0):
+            self.model.set_dropout(0.5)
+
+    setattr(Raise, hook, run)
+    model, other = net(), net()
+    train(model, Raise(), epochs=2)
+    train(other, epochs=2)
+    gap = np.abs(model.predict(X, verbose=0)["a"] - other.predict(X, verbose=0)["a"])
+    assert gap.max() > 1e-4
+
+
+def test_a_step_of_ones_own_has_the_layers() -> None:
+    """Nobody looks at the rates before it: it is traced with all."""
+    if keras.backend.backend() == "jax":
+        pytest.skip("its steps are given the rates")
+    model = net()
+    train(model)
+    step = compiled(lambda: model.train_step((X, {"a": X[:, 0]})))
+    layer = model.get_layer("shared_block1_dropout")
+    before = ops.convert_to_numpy(layer.seed_generator.state)
+    step()
+    assert (ops.convert_to_numpy(layer.seed_generator.state) != before).any()

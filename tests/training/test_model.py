@@ -234,7 +234,8 @@ def traces(model) -> list:
     return calls
 
 
-def test_weights_and_rates_change_training_without_a_trace() -> None:
+def test_weights_and_rates_change_training() -> None:
+    """Without a trace, but for one where a rate is no longer 0."""
     model = table_model(dropout=0.0)
     model.compile(keras.optimizers.SGD(0.5))
     calls = traces(model)
@@ -263,8 +264,12 @@ def test_weights_and_rates_change_training_without_a_trace() -> None:
     assert changed["size_head_logits"] == pytest.approx(
         2 * base["size_head_logits"], rel=1e-4
     )
+    assert len(calls) == count
     rate = 0.9
     assert moved()["size_head_logits"] != pytest.approx(changed["size_head_logits"])
+    count = len(calls)
+    for rate in (0.1, 0.0, 0.9):
+        moved()
     assert len(calls) == count
     assert model.task_weights == weights
     rates = [
