@@ -70,5 +70,4 @@ def masked_mean(
     weights = ops.cast(weights, "float32")
     count = ops.sum(weights, axis=axis)
     everywhere = all_replicas_sum(count)
-    safe = ops.where(everywhere > 0, everywhere, 1.0)
-    return ops.sum(values * weights, axis=axis) / safe, count
+    return ops.divide_no_nan(ops.sum(values * weights, axis=axis), everywhere), count

@@ -18,8 +18,8 @@ def cross_entropy(labels: Tensor, logits: Tensor) -> Tensor:
     labels `(...)` int, or `(..., C)` shares of the classes; logits `(..., C)`.
     """
     labels = ops.convert_to_tensor(labels)
-    log_probability = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
-    return -ops.sum(_shares(labels, logits) * log_probability, axis=-1)
+    logits = ops.cast(logits, "float32")
+    return ops.categorical_crossentropy(_shares(labels, logits), logits, True)
 
 
 def _shares(labels: Tensor, logits: Tensor) -> Tensor:

@@ -340,6 +340,9 @@ class Task(_registry.Registrable):
             inputs: The model's inputs, for tasks whose target they are.
         """
         labels = ops.convert_to_tensor(labels)
+        shape = (-1, *self.label_shape(labels))
+        if len(labels.shape) != len(shape) or tuple(labels.shape[1:]) != shape[1:]:
+            labels = ops.reshape(labels, shape)
         if keras.backend.is_float_dtype(labels.dtype):
             labels = ops.cast(labels, "float32")
             present = ops.logical_not(ops.isnan(labels))
@@ -349,12 +352,8 @@ class Task(_registry.Registrable):
             present = ops.logical_and(
                 present, labels != ops.cast(self.missing, labels.dtype)
             )
-        labels = ops.where(present, labels, ops.zeros_like(labels))
-        shape = (-1, *self.label_shape(labels))
-        return (
-            ops.reshape(labels, shape),
-            ops.reshape(ops.cast(present, "float32"), shape),
-        )
+        labels = ops.where(present, labels, ops.zeros((), labels.dtype))
+        return labels, ops.cast(present, "float32")
 
     def given_labels(self, labels: Tensor) -> Tensor:
         """Clean labels in the shape in which a user's own functions get them."""

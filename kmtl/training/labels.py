@@ -72,6 +72,16 @@ def apply_sample_weight(
     return weights * _with_last_ones(extra, wanted)
 
 
+def with_any(weights: Tensor, mask: Tensor) -> Tensor:
+    """1 for labels with a weight, 0 for others.
+
+    Args:
+        weights: What `apply_sample_weight` made of the mask.
+        mask: 1 for labels that are there, 0 for others.
+    """
+    return mask if weights is mask else ops.cast(weights > 0, mask.dtype)
+
+
 def _without_last_ones(tensor: Tensor, rank: int) -> Tensor:
     """Without last axes of size 1 beyond so many axes."""
     while len(tensor.shape) > rank and tensor.shape[-1] == 1:

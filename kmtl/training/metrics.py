@@ -15,6 +15,7 @@ from kmtl.metrics.side_by_side import side_by_side
 from kmtl.tasks.base import Task
 from kmtl.tasks.metric import Metric, plain_name, served
 from kmtl.training.alike import Folded
+from kmtl.training.labels import with_any
 from kmtl.typing import TaskName, Tensor
 
 
@@ -175,7 +176,7 @@ class TaskMetrics:
             weights: Mask times sample weights. Where it is 0 the label counts as
                 missing; unweighted metrics ignore its size otherwise.
         """
-        seen = mask * ops.cast(weights > 0, mask.dtype)
+        seen = with_any(weights, mask)
         for task, metric, weighted in self.entries.values():
             if task == name:
                 own = getattr(metric, "as_written", False)

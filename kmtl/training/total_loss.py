@@ -16,7 +16,13 @@ from kmtl.losses.masked import all_replicas_sum, replica_count
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import label_dict
 from kmtl.training import alike, packed
-from kmtl.training.labels import apply_sample_weight, clean_labels, loss_targets, named
+from kmtl.training.labels import (
+    apply_sample_weight,
+    clean_labels,
+    loss_targets,
+    named,
+    with_any,
+)
 from kmtl.training.teaching import teach
 from kmtl.typing import Inputs, Labels, Model, Outputs, SampleWeight, TaskName, Tensor
 
@@ -126,15 +132,17 @@ def task_losses(
         labels, mask = clean_labels(task, x, y, y_pred[name])
         weights = apply_sample_weight(mask, sample_weight, name)
         # In data sets a weight of 0 stands for a label that is missing, too.
-        there = ops.cast(weights > 0, "float32")
+        there = with_any(weights, mask)
         layer = model.task_outputs[name]
-        weights = weights * layer.label_weights(task, labels, there)
+        own = layer.label_weights(task, labels, there)
         given = loss_targets(task, y, task.marked(labels, there))
         targets = layer.targets(given, mask)
-        there = ops.cast(weights > 0, "float32")
+        if own is not there:
+            weights = weights * own
+            there = with_any(weights, mask)
         whole[name] = there
         values, each = layer.loss_values(task, targets, inner[name], there)
-        own = ops.sum(values * weights)
+        total = ops.sum(values * weights)
         parted += [ops.sum(part * weights) for part in each]
         extra = sum(
             weight * layer.loss_values(task, targets, inside, there)[0]
@@ -145,7 +153,7 @@ def task_losses(
             values + extra if name in kept else values, weights
         )
         known = _known(task, labels, mask)
-        single[name] = _Losses(own, share, count, deep, known, there)
+        single[name] = _Losses(total, share, count, deep, known, there)
 
     def of_all(field: str) -> Tensor:
         alone = {name: getattr(found, field) for name, found in single.items()}
@@ -346,9 +354,9 @@ def _rows(model: Model, x: Inputs) -> Tensor:
 
 
 def total(model: Model, batch: Batch, training: bool) -> tuple[Tensor, ...]:
-    """Total of the tasks' losses, each task's factor in it, and the rest."""
+    """Total of the tasks' losses, each task's factor in it, and the rest, if any."""
     if model.weighting is None or model.weighting.kind == "gradient":
-        return ops.sum(batch.losses), batch.own, ops.zeros((), "float32")
+        return ops.sum(batch.losses), batch.own, None
     # Several replicas: balance the losses of the global batch. Each replica takes
     # 1/N of the total; the gradient of the sum over replicas gives the rest back.
     total, factors = model.weighting.combine(
@@ -401,19 +409,20 @@ def record(
     model: Model, batch: Batch, penalty: Tensor, weights: Tensor, gramian: Tensor
 ) -> None:
     """Book a step of a gradient-based weighting; losses count with own weights."""
-    _book(model, batch, batch.own, ops.zeros((), "float32"), penalty)
+    _book(model, batch, batch.own, None, penalty)
     if weights is not None:
         model.balance_log.add_weights(weights * batch.own)
     model.balance_log.add_gramian(gramian, batch.balanced)
 
 
 def _book(
-    model: Model, batch: Batch, factors: Tensor, other: Tensor, penalty: Tensor
+    model: Model,
+    batch: Batch,
+    factors: Tensor,
+    other: Tensor | None,
+    penalty: Tensor | None,
 ) -> None:
     terms = model._state.terms
-    terms.has_regularization |= penalty is not None
-    penalty = ops.zeros((), "float32") if penalty is None else penalty
-    terms.has_deep |= batch.deep is not None
     terms.update_state(
         batch.sums,
         batch.counts,
@@ -474,7 +483,7 @@ def report(
         for i, name in enumerate(model.task_names)
     }
     report["regularization"] = penalty
-    report["other"] = float(other)
+    report["other"] = 0.0 if other is None else float(other)
     if batch.joint is not None:
         loss = loss + batch.joint
         report["joint"] = float(batch.joint)

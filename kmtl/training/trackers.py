@@ -43,6 +43,7 @@ class LossTerms(keras.metrics.Metric):
         self.joint = tuple(joint)
         self.has_regularization = False
         self.has_deep = False
+        self.has_other = False
         tasks = len(self.task_names)
         self.raw = self.add_variable((tasks,), "zeros", dtype=self.dtype, name="raw")
         self.weighted = self.add_variable(
@@ -74,8 +75,8 @@ class LossTerms(keras.metrics.Metric):
         sums: Tensor,
         labels: Tensor,
         weights: Tensor,
-        regularization: Tensor,
-        other: Tensor,
+        regularization: Tensor | None,
+        other: Tensor | None,
         rows: Tensor,
         deep: Tensor | None = None,
         terms: Tensor | None = None,
@@ -87,16 +88,16 @@ class LossTerms(keras.metrics.Metric):
             sums: `(T,)`, summed loss over the labels of the batch.
             labels: `(T,)`, number (summed weight) of labels in the batch.
             weights: `(T,)`, each task's factor in the total.
-            regularization: Scalar, regularisation loss.
-            other: Scalar, the rest of the total.
+            regularization: Scalar, regularisation loss; or None.
+            other: Scalar, the rest of the total; or None.
             rows: Scalar, number of examples in the batch.
             deep: `(T,)`, like `sums`, of the predictions inside the model; or None.
             terms: `(K,)`, like `sums`, of the single losses; or None.
             joint: Sums and numbers of rows of the losses over several heads; or None.
         """
-        rows = ops.cast(rows, "float32")
         self.raw.assign_add(sums)
         self.weighted.assign_add(sums * weights)
+        self.has_deep |= deep is not None
         if deep is not None:
             self.deep.assign_add(deep * weights)
         if terms is not None:
@@ -105,9 +106,15 @@ class LossTerms(keras.metrics.Metric):
             self.jointly.assign_add(joint[0])
             self.joint_rows.assign_add(joint[1])
         self.labels.assign_add(labels)
-        self.regularization.assign_add(regularization * rows)
-        self.other.assign_add(other * rows)
-        self.rows.assign_add(rows)
+        self.has_regularization |= regularization is not None
+        self.has_other |= other is not None
+        rows = ops.cast(rows, "float32")
+        if regularization is not None:
+            self.regularization.assign_add(regularization * rows)
+        if other is not None:
+            self.other.assign_add(other * rows)
+        if self.has_regularization or self.has_other:
+            self.rows.assign_add(rows)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -132,7 +139,9 @@ class LossTerms(keras.metrics.Metric):
 
     def total(self, balanced: Tensor) -> Tensor:
         """`loss`, of what the weighting makes of the tasks' losses."""
-        total = balanced + ops.divide_no_nan(self.regularization, self.rows)
+        total = balanced
+        if self.has_regularization:
+            total = total + ops.divide_no_nan(self.regularization, self.rows)
         for i, part in enumerate(self.joint):
             mean = ops.divide_no_nan(self.jointly[i], self.joint_rows[i])
             total = total + part.weight * mean
@@ -144,19 +153,23 @@ class LossTerms(keras.metrics.Metric):
         """What `result` gives, as names and a vector of their values."""
         raw = ratio(self.raw, self.labels)
         weighted = ops.divide_no_nan(self.weighted, self.labels)
-        regularization = ops.divide_no_nan(self.regularization, self.rows)
-        other = ops.divide_no_nan(self.other, self.rows)
-        deep = ops.sum(ops.divide_no_nan(self.deep, self.labels))
-        single = {"loss": self.total(ops.sum(weighted) + other)}
+        balanced = ops.sum(weighted)
+        if self.has_other:
+            balanced = balanced + ops.divide_no_nan(self.other, self.rows)
+        single = {"loss": self.total(balanced)}
         rest: dict[str, Tensor] = {}
         for i, (name, task) in enumerate(self.terms.items()):
             rest[name] = ratio(self.parted[i], self.labels[task])
         for i, part in enumerate(self.joint):
             rest[part.log] = ratio(self.jointly[i], self.joint_rows[i])
         if self.has_regularization:
-            rest["regularization_loss"] = regularization
+            rest["regularization_loss"] = ops.divide_no_nan(
+                self.regularization, self.rows
+            )
         if self.has_deep:
-            rest["deep_supervision_loss"] = deep
+            rest["deep_supervision_loss"] = ops.sum(
+                ops.divide_no_nan(self.deep, self.labels)
+            )
         found = [(tuple(single), ops.stack([*single.values()]))]
         found.append((tuple(f"{name}_loss" for name in self.task_names), raw))
         if rest:
