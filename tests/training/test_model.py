@@ -268,7 +268,8 @@ def test_weights_and_rates_change_training() -> None:
     rate = 0.9
     assert moved()["size_head_logits"] != pytest.approx(changed["size_head_logits"])
     count = len(calls)
-    for rate in (0.1, 0.0, 0.9):
+    for other in (0.1, 0.0, 0.9):
+        rate = other
         moved()
     assert len(calls) == count
     assert model.task_weights == weights
