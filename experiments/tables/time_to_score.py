@@ -84,7 +84,9 @@ near in none of its {trials} trials counts as {more}.
 second shares nothing, hopeless ones end early (and count). KerasTuner's have ranges as
 they are written by hand (dropout to 0.5, learning rates from 1e-4 to 1e-1, weights of
 tasks from 1/10 to 10, any sharing depth), and the random one kmtl's ranges, too
-(dropout to 0.3, 5e-4 to 2e-2, 1/4 to 4). One number for each division, – for none.
+(dropout to 0.3, 5e-4 to 5e-2, 1/4 to 4). One number for each division, – for none.
+kmtl's ranges, and how it proposes and stops trials, were chosen on other tables
+([RANDOM.md](../search_spaces/RANDOM.md)).
 """
 WHERE = """
 ## Where the good trials are

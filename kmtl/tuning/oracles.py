@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras_tuner
@@ -12,21 +12,21 @@ import numpy as np
 import optuna
 from keras_tuner.engine.trial import TrialStatus
 from optuna.distributions import CategoricalDistribution, IntDistribution
-from scipy.optimize import minimize
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import Matern
+from scipy.stats import qmc
 
 from kmtl.tuning import study as studies
+from kmtl.tuning.gaussian import Process
 from kmtl.tuning.objective import ParetoObjective
 from kmtl.tuning.oracle import StudyOracle
 from kmtl.tuning.stopping import Brackets
 from kmtl.tuning.study import PRUNED
-from kmtl.typing import HyperParameters, Oracle, Trial
+from kmtl.typing import HyperParameters, Oracle, Trial, Values
 
-#: Points that a Gaussian process is asked about, and the best of them, from which its
-#: best one is looked for.
-POINTS, STARTS = 1000, 5
+#: Points that a Gaussian process is asked about: drawn anywhere, near the best one, and
+#: with most of what that one has.
+ANYWHERE, NEAR, SOME = 300, 300, 200
+#: How near, and which share is drawn anew.
+SPREAD, ANEW = 0.12, 0.3
 #: A larger grid is not counted.
 MOST_POINTS = 100_000
 
@@ -40,8 +40,9 @@ class BayesianOptimizationOracle(
 ):
     """A Gaussian process, a tree of Parzen estimators, or chance.
 
-    Without `num_initial_points`, a third of the trials are random, at least 3 and at
-    most 3 per hyperparameter (KerasTuner's number, which a short search never passes).
+    The first points are random ones that are spread over the space. Without
+    `num_initial_points` they are a third of the trials, at least 3 and at most 3 per
+    hyperparameter (KerasTuner's number, which a short search never passes).
     """
 
     num_initial_points: int | None
@@ -65,83 +66,101 @@ class BayesianOptimizationOracle(
             most = max(3, 3 * len(_searched(self)))
             self.num_initial_points = min(most, max(3, (self.max_trials or 0) // 3))
         measured = sum(map(_is_measured, self.trials.values()))
-        if measured < self.num_initial_points or not _searched(self):
+        if not _searched(self):
             return super().populate_space(trial_id)
-        response = self._by_process() if self.sampler == "gp" else self._by_trees()
-        if studies.identity(response["values"]) in self.tried:
+        values: Values | None
+        if measured < self.num_initial_points:
+            values = self._spread(len(self.trials))
+        else:
+            values = self._by_process() if self.sampler == "gp" else self._by_trees()
+        if values is None or studies.identity(values) in self.tried:
             return super().populate_space(trial_id)
-        return response
-
-    def _by_process(self) -> dict[str, Any]:
-        """Where the confidence bound is lowest, from all trials of all processes."""
-        process = GaussianProcessRegressor(
-            kernel=Matern(nu=2.5),
-            n_restarts_optimizer=20,
-            normalize_y=True,
-            alpha=self.alpha,
-            random_state=self.seed,
-        )
-
-        def bounds_at(points: np.ndarray) -> np.ndarray:
-            mean, spread = process.predict(points, return_std=True)
-            return mean - self.beta * spread
-
-        searched = _searched(self)
-        # A function of what has been tried, not of what this process has drawn.
-        drawn = np.random.RandomState((self.seed + len(self.trials)) % 2**32)
-        with warnings.catch_warnings():
-            # Of the process's length scale, on few or on equal scores.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            process.fit(*self._measurements(process))
-            points = drawn.uniform(size=(POINTS, len(searched)))
-            ends = [
-                minimize(
-                    lambda point: float(bounds_at(point[None])[0]),
-                    start,
-                    bounds=[(0, 1)] * len(start),
-                    method="L-BFGS-B",
-                )
-                for start in points[np.argsort(bounds_at(points))[:STARTS]]
-            ]
-        best = min(ends, key=lambda end: end.fun).x
-        shares = {id(hp): share for hp, share in zip(searched, best, strict=True)}
-
-        def value(hp: Any) -> Any:
-            return hp.prob_to_value(shares[id(hp)]) if id(hp) in shares else hp.value
-
-        values = studies.chosen(self.hyperparameters, value)
         return {"status": TrialStatus.RUNNING, "values": values}
 
-    def _measurements(
-        self, process: GaussianProcessRegressor
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Where trials were tried, and their scores, of which less is better."""
-        sign = -1.0 if self.objective.direction == "max" else 1.0
-        measured, running, failed, scores = [], [], [], []
-        for trial in self.trials.values():
-            if _is_measured(trial):
-                measured.append(self._vector(trial))
-                scores.append(sign * trial.score)
-            elif trial.status == TrialStatus.RUNNING:
-                running.append(self._vector(trial))
-            elif trial.status == TrialStatus.FAILED:
-                failed.append(self._vector(trial))
-        # As bad as the worst, or the neighbours of what diverged look unexplored.
-        measured, scores = measured + failed, scores + [max(scores)] * len(failed)
-        if running:
-            # A pessimistic guess, so that their neighbours are not proposed.
-            process.fit(np.asarray(measured), np.asarray(scores))
-            mean, spread = process.predict(np.asarray(running), return_std=True)
-            scores += list(mean + spread)
-        return np.asarray(measured + running), np.asarray(scores)
+    def _spread(self, index: int) -> dict[str, Any]:
+        """A random point, and one that is not near the others: of a Sobol sequence."""
+        searched = [hp.name for hp in _searched(self)]
+        sequence = qmc.Sobol(len(searched), seed=self.seed)
+        sequence.fast_forward(index)
+        shares = dict(zip(searched, sequence.random()[0], strict=True))
 
-    def _vector(self, trial: Trial) -> list[float]:
-        values = trial.hyperparameters.values
-        active = {hp.name for hp in studies.active(self.hyperparameters, values)}
-        return [
-            hp.value_to_prob(values[hp.name] if hp.name in active else hp.default)
-            for hp in _searched(self)
+        def value(hp: Any) -> Any:
+            return hp.prob_to_value(shares[hp.name]) if hp.name in shares else hp.value
+
+        return studies.chosen(self.hyperparameters, value)
+
+    def _by_process(self) -> dict[str, Any] | None:
+        """Where the confidence bound is best, from all trials of all processes."""
+        sign = -1.0 if self.objective.direction == "min" else 1.0
+        measured, scores, failed, running = [], [], [], []
+        for trial in self.trials.values():
+            values = trial.hyperparameters.values
+            if _is_measured(trial):
+                measured.append(values)
+                scores.append(sign * trial.score)
+            elif trial.status == TrialStatus.FAILED:
+                failed.append(values)
+            elif trial.status == TrialStatus.RUNNING:
+                running.append(values)
+        # As bad as the worst, or the neighbours of what diverged look unexplored.
+        known, scores = measured + failed, scores + [min(scores)] * len(failed)
+        process = Process(self._points(known), np.asarray(scores), self.alpha)
+        best = known[process.best()]
+        if running:
+            process.pretend(self._points(running))
+        # A function of what has been tried, not of what this process has drawn.
+        rng = np.random.default_rng(self.draw_seed)
+        found = [
+            values
+            for values in self._candidates(best, rng)
+            if studies.identity(values) not in self.tried
         ]
+        if not found:
+            return None
+        bounds = process.bounds(self._points(found), self.beta)
+        return found[int(bounds.argmax())]
+
+    def _candidates(
+        self, best: Values, rng: np.random.Generator
+    ) -> Iterator[dict[str, Any]]:
+        """Points anywhere, near the best one, and with most of what that one has."""
+
+        def anew(hp: Any) -> Any:
+            return hp.random_sample(int(rng.integers(2**31)))
+
+        def near(hp: Any) -> Any:
+            if _is_unordered(hp) or hp.name not in best:
+                return some(hp)
+            share = hp.value_to_prob(best[hp.name]) + SPREAD * rng.normal()
+            return hp.prob_to_value(min(max(share, 0.0), 1.0))
+
+        def some(hp: Any) -> Any:
+            kept = hp.name in best and rng.random() > ANEW
+            return best[hp.name] if kept else anew(hp)
+
+        fixed = keras_tuner.engine.hyperparameters.Fixed
+        for choose, count in ((anew, ANYWHERE), (near, NEAR), (some, SOME)):
+
+            def value(hp: Any, choose: Any = choose) -> Any:
+                return hp.value if isinstance(hp, fixed) else choose(hp)
+
+            for _ in range(count):
+                values = studies.chosen(self.hyperparameters, value)
+                yield studies.encode(self.hyperparameters, values)[2]
+
+    def _points(self, trials: Sequence[Values]) -> np.ndarray:
+        """Trials as coordinates in [0, 1], one or several for each hyperparameter.
+
+        Those that do not count in a trial are at their default there.
+        """
+        return np.asarray([
+            [part for hp in _searched(self) for part in _coordinates(hp, values)]
+            for values in map(self._counting, trials)
+        ])  # fmt: skip
+
+    def _counting(self, values: Values) -> Values:
+        names = {hp.name for hp in studies.active(self.hyperparameters, values)}
+        return {name: value for name, value in values.items() if name in names}
 
     def _by_trees(self) -> dict[str, Any]:
         with warnings.catch_warnings():
@@ -160,8 +179,7 @@ class BayesianOptimizationOracle(
             trial for trial in self.study.trials() if studies.started(trial)
         )
         trial = study.ask()
-        values = studies.chosen(self.hyperparameters, lambda hp: _suggested(trial, hp))
-        return {"status": TrialStatus.RUNNING, "values": values}
+        return studies.chosen(self.hyperparameters, lambda hp: _suggested(trial, hp))
 
 
 class GridSearchOracle(StudyOracle, keras_tuner.oracles.GridSearchOracle):
@@ -228,6 +246,18 @@ def _searched(oracle: Oracle) -> list[Any]:
     """The hyperparameters that are not fixed, as the Gaussian process sees them."""
     fixed = keras_tuner.engine.hyperparameters.Fixed
     return [hp for hp in oracle.hyperparameters.space if not isinstance(hp, fixed)]
+
+
+def _is_unordered(hp: HyperParameters) -> bool:
+    choice = keras_tuner.engine.hyperparameters.Choice
+    return isinstance(hp, choice) and not hp.ordered and len(hp.values) > 2
+
+
+def _coordinates(hp: HyperParameters, values: Values) -> list[float]:
+    value = values.get(hp.name, hp.default)
+    if _is_unordered(hp):
+        return [float(value == one) for one in hp.values]
+    return [hp.value_to_prob(value)]
 
 
 def _suggested(trial: Trial, hp: HyperParameters) -> Any:

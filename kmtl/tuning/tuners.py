@@ -27,7 +27,7 @@ from kmtl.typing import AnyHyperModel
 logger = logging.getLogger("kmtl")
 
 #: Names of samplers.
-SAMPLERS = ("tpe", "gp", "random")
+SAMPLERS = ("auto", "gp", "tpe", "random")
 
 
 class RandomSearch(SearchTuner, keras_tuner.RandomSearch):
@@ -80,8 +80,8 @@ class RandomSearch(SearchTuner, keras_tuner.RandomSearch):
           same storage and `project_name` work on one search, on any machine.
         - `pruner`: what stops hopeless trials early, as `PRUNED`, which is no failure:
           `"asha"`, `"median"`, a `kmtl.tuning.Asha` or `Median`, for one objective
-          any pruner of Optuna, or `"auto"`: halving from a fifth of the epochs on,
-          where there are 8 or more, and no folds. Defaults to None.
+          any pruner of Optuna, or `"auto"`: at half of its epochs one trial in two goes
+          on, where there are 8 epochs or more, and no folds. Defaults to None.
         - `max_minutes`: number > 0: after so many minutes `search` begins no trial, and
           the one that trains stops after its epoch; the next `search` goes on with it.
           Defaults to None.
@@ -162,20 +162,21 @@ class RandomSearch(SearchTuner, keras_tuner.RandomSearch):
 
 
 class BayesianOptimization(SearchTuner, keras_tuner.BayesianOptimization):
-    """Search by a Gaussian process, as KerasTuner's, for multi-task models.
+    """Search by a Gaussian process, for multi-task models.
 
     Args:
         hypermodel, objective, max_trials, baselines, seed, listener, **options: As for
             `kmtl.RandomSearch`.
         num_initial_points: Random trials before the first proposal. Defaults to a
             third of `max_trials`, at least 3 and at most 3 per hyperparameter.
-        alpha: Float > 0, variance of the noise of a score, relative to the spread of
-            all scores. Defaults to 1e-4.
+        alpha: Float > 0, smallest variance of the noise of a score, relative to that
+            of all scores; how much there is, is learned. Defaults to 1e-4.
         beta: Float >= 0: the larger, the more is explored. Defaults to 2.6.
-        sampler: `"gp"`, a Gaussian process as KerasTuner's; `"tpe"`, Optuna's tree of
-            Parzen estimators, which takes several objectives and constraints; or
-            `"auto"`: `"tpe"` for those, else `"gp"`. Both search task weights along the
-            T - 1 logarithms of their ratios. Defaults to `"auto"`.
+        sampler: `"gp"`, a Gaussian process, which learns how noisy scores are and which
+            hyperparameters matter; `"tpe"`, Optuna's tree of Parzen estimators, which
+            takes several objectives and constraints; or `"auto"`: `"tpe"` for those,
+            else `"gp"`. Both search task weights along the T - 1 logarithms of their
+            ratios. Defaults to `"auto"`.
 
     Raises:
         ValueError, TypeError: as for `kmtl.RandomSearch`.
@@ -320,8 +321,8 @@ class Search(SearchTuner):
 
     The first trial has the defaults, the second the same and nothing shared, which is
     what single-task models reach (where a sharing depth from 0 on is searched, and no
-    points are given). After some random ones a tree of Parzen estimators proposes what
-    to try; trials that are hopeless end early; all are compared by their improvement
+    points are given). After some random ones a Gaussian process proposes what to try;
+    trials that are hopeless end early; all are compared by their improvement
     over single-task models, in which no task's gain pays for another one's collapse;
     the best three are trained again on fresh seeds before one is called the best. On
     JAX, small nets train many at a time. Each of these can be given instead.
@@ -332,8 +333,8 @@ class Search(SearchTuner):
         objective: As for `kmtl.RandomSearch`. None: `"val_delta_m"`; for one task that
             counts, its score; without baselines `"val_mean_score"`.
         max_trials: Integer >= 1, trials in all. Defaults to 20.
-        sampler: `"tpe"`, Optuna's tree of Parzen estimators; `"gp"`, a Gaussian
-            process as KerasTuner's; or `"random"`. Defaults to `"tpe"`.
+        sampler: `"gp"`, `"tpe"` or `"auto"`, as for `kmtl.BayesianOptimization`; or
+            `"random"`. Defaults to `"auto"`.
         pruner: As for `kmtl.RandomSearch`. Defaults to `"auto"`: successive halving
             (`kmtl.tuning.Asha`) where a trial has 8 epochs or more.
         baselines: As for `kmtl.RandomSearch`. Defaults to `"auto"`: single-task models
@@ -359,7 +360,8 @@ class Search(SearchTuner):
     >>> sorted(tuner.baselines.scores)
     ['kind', 'size']
 
-    Reference: Bergstra et al., Algorithms for hyper-parameter optimization, NIPS 2011;
+    Reference: Snoek et al., Practical Bayesian optimization of machine learning
+    algorithms, NIPS 2012; Bergstra et al., NIPS 2011 (`"tpe"`);
     Li et al., A system for massively parallel hyperparameter tuning, MLSys 2020.
     """
 
@@ -372,7 +374,7 @@ class Search(SearchTuner):
         objective: Any = None,
         max_trials: int = 20,
         *,
-        sampler: str = "tpe",
+        sampler: str = "auto",
         pruner: Any = "auto",
         baselines: Any = "auto",
         seed: int | None = None,
