@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import keras_tuner
 import numpy as np
 import pytest
+from search_tools import make_tuner, run
 from sklearn.gaussian_process import GaussianProcessRegressor
 
+import kmtl
 from kmtl.tuning.gaussian import CLIP, Process, clipped
 from kmtl.tuning.oracles import _coordinates
 
@@ -69,3 +73,22 @@ def test_names_have_no_order() -> None:
     assert _coordinates(size, {"size": 2}) == pytest.approx([0.5])
     assert _coordinates(rate, {"rate": 0.125}) == [0.25]
     assert _coordinates(rate, {}) == [0.0]  # does not count there: at its default
+
+
+def test_the_first_points_are_spread(tmp_path: Path) -> None:
+    """In every half of every range are as many, which chance alone seldom does."""
+    tuner = make_tuner(
+        tmp_path, kind=kmtl.BayesianOptimization, max_trials=9, num_initial_points=9
+    )
+    run(tuner)
+    found = [t.hyperparameters.values for t in tuner.oracle.trials.values()][1:]
+    for name in ("a", "b"):
+        assert sum(values[name] < 0.5 for values in found) == 4
+    again = make_tuner(
+        tmp_path / "again", kind=kmtl.BayesianOptimization, max_trials=4,
+        num_initial_points=9, seed=1,
+    )  # fmt: skip
+    run(again)
+    assert found[0] not in [
+        t.hyperparameters.values for t in again.oracle.trials.values()
+    ]
