@@ -47,7 +47,7 @@ def test_default_space_is_depth_dropout_weights_and_learning_rate() -> None:
         "sharing_depth": Int(0, 3, default=3),
         "dropout": Float(0.0, 0.3, default=0.0),
         "task_weights": TaskWeights(0.25, 4.0, tasks=("digit", "mask", "ink")),
-        "learning_rate": Float(5e-4, 2e-2, log=True, default=3e-3),
+        "learning_rate": Float(5e-4, 5e-2, log=True, default=5e-3),
     }
 
 
@@ -56,7 +56,7 @@ def test_defaults_of_the_hyperparameters_are_the_builders_own() -> None:
     assert values["sharing_depth"] == 2
     assert values["dropout"] == 0.0
     assert values["task_weights"] == dict.fromkeys(("digit", "mask", "ink"), 1.0)
-    assert values["learning_rate"] == pytest.approx(3e-3)
+    assert values["learning_rate"] == pytest.approx(5e-3)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_weights_have_one_parameter_less_than_tasks() -> None:
 def test_learning_rate_is_log_uniform() -> None:
     space = Space(kmtl.build_mlp, THREE, ["learning_rate"], VECTOR)
     logs = [math.log10(draw["learning_rate"]) for draw in draws(space, 1000)]
-    ends = (math.log10(5e-4), math.log10(2e-2))
+    ends = (math.log10(5e-4), math.log10(5e-2))
     counts, _ = np.histogram(logs, bins=4, range=ends)
     assert ((counts - 250.0) ** 2 / 250.0).sum() < 16.3  # 3 degrees, 0.001
 
