@@ -32,6 +32,7 @@ CHECKED = 100
 @click.option("--time", help="Column of time: the last rows are the test.")
 @click.option("--sep", default=",", show_default=True, help="Between the cells.")
 @click.option("--decimal", default=".", show_default=True, help="In numbers: . or ,")
+@click.option("--thousands", help="Between thousands in numbers, such as , or .")
 @click.option(
     "--seed",
     type=click.IntRange(0),
@@ -55,6 +56,7 @@ def command(
     time: str | None,
     sep: str,
     decimal: str,
+    thousands: str | None,
     seed: int,
     out: Path | None,
 ) -> None:
@@ -72,7 +74,8 @@ def command(
 
     out = out or file.with_name(f"{file.name.partition('.')[0]}-kmtl")
     try:
-        frame = read_csv(file, {"sep": sep, "decimal": decimal})
+        options = {"sep": sep, "decimal": decimal, "thousands": thousands}
+        frame = read_csv(file, options)
         left_out = names_in(ignore, frame)
         predictor = kmtl.fit_table(
             frame.drop(columns=left_out),

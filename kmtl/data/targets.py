@@ -16,6 +16,7 @@ from kmtl.data.strata import strata_of
 
 if TYPE_CHECKING:
     from kmtl.inputs.cells import Cells
+    from kmtl.inputs.spelling import Spelling
     from kmtl.tasks.base import Task
 
 #: Whole numbers of up to so many different values are taken for classes.
@@ -170,11 +171,12 @@ def infer(column: str, values: Any) -> tuple[Task, np.ndarray]:
     numerical) order; other numbers are a regression that is learned in standard units.
 
     Raises:
-        ValueError: for dates, prose, one value, and no value at all: naming the column
-            and saying what to do.
+        ValueError: for dates, prose, numbers with signs or units, one value, and no
+            value at all: naming the column and saying what to do.
     """
     from kmtl.inputs.cells import iso_dates, read
     from kmtl.inputs.columns import text_among_numbers
+    from kmtl.inputs.spelling import spelling_of
     from kmtl.tasks import Regression
     from kmtl.tasks.class_names import sets_in
 
@@ -205,14 +207,18 @@ def infer(column: str, values: Any) -> tuple[Task, np.ndarray]:
     ordered = sorted(set(present.tolist()))
     if len(ordered) < 2:
         raise _one_value(column, ordered[0], len(present))
+    spelling = spelling_of(cells)
+    if spelling is not None:
+        raise _spelled(name, column, spelling)
     odd = text_among_numbers(cells) if cells.kind == "text" else None
     if odd is not None:
         raise ValueError(
             f"Target '{column}' must hold numbers alone, or classes: make the others "
             "NaN, which is a missing label (in read_csv: na_values=...), or parse the "
-            "column with pandas.to_numeric (decimal commas: read_csv(decimal=',')); if "
-            "these are classes: tasks=[kmtl.Classification.from_labels("
-            f"'{name}', frame['{column}'])]. Received: {odd} among numbers"
+            "column with pandas.to_numeric (decimal commas: read_csv(decimal=','); "
+            "commas between thousands: read_csv(thousands=',')); if these are classes: "
+            f"tasks=[kmtl.Classification.from_labels('{name}', frame['{column}'])]. "
+            f"Received: {odd} among numbers"
         )
     if cells.kind == "text" and _is_prose(len(ordered), len(present)):
         raise ValueError(
@@ -306,6 +312,17 @@ def _one_value(column: str, value: Any, rows: int) -> ValueError:
         f"Target '{column}' must have at least two different values: there is "
         f"nothing to learn of one. Received: {value!r} in all "
         f"{rows} rows that have one"
+    )
+
+
+def _spelled(name: str, column: str, spelling: Spelling) -> ValueError:
+    days = ", and numbers of these (days since the first)"
+    return ValueError(
+        f"Target '{column}' must hold numbers or classes. Make {spelling.what} of its "
+        f"text{days if spelling.what == 'dates' else ''}: frame['{column}'] = "
+        f"{spelling.parsed(column)}; if these are classes: tasks=[kmtl.Classification."
+        f"from_labels('{name}', frame['{column}'])]. Received: {spelling.what} as "
+        f"text, such as {spelling.example!r}"
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from kmtl.inputs.cells import SECONDS_A_DAY, Cells, iso_dates, parsed, without
+from kmtl.inputs.spelling import warn_of_spelling
 
 logger = logging.getLogger("kmtl")
 
@@ -89,6 +90,7 @@ def infer_kind(name: str, cells: Cells, what: str) -> str:
     Booleans are boolean, dates (and text that holds ISO dates) datetime, all other
     numbers numeric; text and pandas' categories are categorical, but for text that is
     different in most rows (an identifier, or prose), which is left out with a word.
+    Dates in other formats, and numbers with signs or units, are text, with a word.
 
     Raises:
         ValueError: for a column that mixes text and numbers, or dates and other text.
@@ -119,16 +121,21 @@ def infer_kind(name: str, cells: Cells, what: str) -> str:
                 f"row {row}"
             )
         return "datetime"
+    different = len(set(cells.values[~cells.missing]))
+    left_out = present >= _MANY_ROWS and different > _MOST_DIFFERENT * present
+    fate = "it is left out" if left_out else "each is a category of its own"
+    if warn_of_spelling(name, cells, fate):
+        return "ignored" if left_out else "categorical"
     odd = text_among_numbers(cells)
     if odd is not None:
         logger.warning(
             "Column '%s' holds numbers but for some texts, such as %s: it is read as "
             "text. Make those NaN (in read_csv: na_values=...), or parse the column "
-            "with pandas.to_numeric (decimal commas: read_csv(decimal=',')).",
+            "with pandas.to_numeric (decimal commas: read_csv(decimal=','); commas "
+            "between thousands: read_csv(thousands=',')).",
             *(name, odd),
         )
-    different = len(set(cells.values[~cells.missing]))
-    if present >= _MANY_ROWS and different > _MOST_DIFFERENT * present:
+    if left_out:
         logger.warning(
             "Column '%s' has %d different texts in %d rows, as an identifier or prose "
             "has: it is left out. To keep it: Table(columns={'%s': 'categorical'}), or "

@@ -64,7 +64,7 @@ def test_options_reach_the_call(file: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert options["seed"] == 3
 
 
-def test_decimal_commas_are_read(
+def test_numbers_are_read_as_the_options_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frames: list[pd.DataFrame] = []
@@ -75,9 +75,11 @@ def test_decimal_commas_are_read(
 
     monkeypatch.setattr(kmtl, "fit_table", fit_table)
     file = tmp_path / "houses.csv"
-    houses().to_csv(file, index=False, sep=";", decimal=",")
-    arguments = ["--targets", "sold", "--sep", ";", "--decimal", ","]
-    CliRunner().invoke(main, ["table", str(file), *arguments])
+    given = houses().assign(rent="1.250,5")
+    given.to_csv(file, index=False, sep=";", decimal=",")
+    arguments = ["--targets", "sold", "--sep", ";", "--decimal", ",", "--thousands"]
+    CliRunner().invoke(main, ["table", str(file), *arguments, "."])
+    assert set(frames[0]["rent"]) == {1250.5}
     assert frames[0]["area"].tolist() == pytest.approx(
         houses()["area"].tolist(), nan_ok=True
     )

@@ -1,0 +1,119 @@
+"""Text that stands for dates or numbers is named, with what to do, which works."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import kmtl
+from kmtl.data.targets import infer
+from kmtl.inputs.cells import read
+from kmtl.inputs.spelling import spelling_of
+
+DAYS = pd.Series(pd.date_range("2024-01-02", periods=60, freq="D"))
+MONEY = pd.Series(np.arange(60) * 117.25)
+
+
+def made(texts: pd.Series) -> Any:
+    """What the remedy makes of a column."""
+    found = spelling_of(read(texts, "texts"))
+    assert found is not None
+    code = found.parsed("texts").partition(", or ")[0]
+    return eval(code, {"pandas": pd, "frame": {"texts": texts}})
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        *("%d.%m.%Y", "%m/%d/%Y", "%d/%m/%y", "%Y/%m/%d", "%d %b %Y", "%B %d, %Y"),
+        "%d-%m-%Y %H:%M",
+    ],
+)
+def test_dates_are_read_as_they_are_meant(form: str) -> None:
+    pd.testing.assert_series_equal(
+        made(DAYS.dt.strftime(form)), DAYS, check_dtype=False
+    )
+
+
+def test_whether_days_come_first_is_left_open_where_nothing_says_so() -> None:
+    found = spelling_of(read(["01/02/2024", "03/04/2024"], "texts"))
+    assert found is not None
+    assert "format='%d/%m/%Y'), or format='%m/%d/%Y' if months" in found.remedy
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        MONEY.map("${:,.2f}".format),
+        MONEY.map("{:,.2f}".format),
+        MONEY.map("{:.2f} %".format),
+        MONEY.map("{} km/h".format),
+        MONEY.map("{:,.2f} €".format).str.translate(str.maketrans(",.", ".,")),
+        MONEY.map("{:,.2f}".format).str.replace(",", " "),
+    ],
+)
+def test_numbers_are_read_as_they_are_meant(texts: pd.Series) -> None:
+    np.testing.assert_allclose(made(texts), MONEY)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["5 km", "10 km"] * 30,  # two classes
+        [f"Q{i}" for i in range(60)],
+        [f"{i} {'Elm' if i % 3 else 'Oak'} {i % 5}" for i in range(60)],
+        [f"030 {i} 456" for i in range(100, 160)],
+        [f"1.{i}.0" for i in range(60)],
+        [f"{i}-{i + 1}" for i in range(60)],
+        [f"{i / 7:.3f}" for i in range(60)],
+        [f"{i / 7:.3f}".replace(".", ",") for i in range(60)],
+        ["2024-05-01", "2024-05-02"],
+        ["red", "green"],
+    ],
+)
+def test_other_text_is_left_alone(texts: list[str]) -> None:
+    assert spelling_of(read(texts, "texts")) is None
+
+
+def test_inputs_are_named_in_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    frame = pd.DataFrame(
+        {
+            "built": DAYS.sample(120, replace=True, random_state=0).dt.strftime(
+                "%d.%m.%Y"
+            ),
+            "usd": np.tile(MONEY.map("${:,.2f}".format), 2),
+            "own": [f"{i} kg" for i in range(120)],
+            "y": np.arange(120) / 7,
+        }
+    )
+    with caplog.at_level(logging.WARNING, "kmtl"):
+        data = kmtl.data.from_dataframe(frame, targets=["y"], verbose=False)
+    assert data.inputs["table"].kinds["built"] == "categorical"
+    assert data.inputs["table"].kinds["own"] == "ignored"
+    built, usd, own = sorted(record.getMessage() for record in caplog.records)
+    assert built.startswith("Column 'built' holds dates that are written as text")
+    assert "category of its own" in built
+    assert (
+        "frame['built'] = pandas.to_datetime(frame['built'], format='%d.%m.%Y')"
+        in built
+    )
+    assert "'own' holds numbers" in usd
+    assert "it is left out" in usd
+    assert "'usd' holds numbers" in own
+
+
+@pytest.mark.parametrize(
+    ("texts", "told"),
+    [
+        (MONEY.map("${:,.2f}".format), r"frame\['y'\] = pandas\.to_numeric.*'\$0\.00'"),
+        (DAYS.dt.strftime("%d.%m.%Y"), r"numbers of these .*%d\.%m\.%Y.*'01\.02\.2"),
+    ],
+)
+def test_targets_are_refused(texts: pd.Series, told: str) -> None:
+    """They became as many classes as there are amounts."""
+    with pytest.raises(ValueError, match=told):
+        infer("y", pd.concat([texts, texts]))
