@@ -232,7 +232,12 @@ def infer(column: str, values: Any) -> tuple[Task, np.ndarray]:
     whole = not named and all(value == value // 1 for value in ordered)
     if len(ordered) == 2 or named or (whole and len(ordered) <= FEW_NUMBERS):
         return _classes(name, cells, ordered)
-    return Regression(name, transform="standardize"), cells.values.astype("float64")
+    task = Regression(
+        name,
+        transform="standardize",
+        metrics=("mae", "r2"),  # type: ignore[arg-type]  # r2 < 0: the mean is better
+    )
+    return task, cells.values.astype("float64")
 
 
 def _several(name: str, column: str, rows: list) -> tuple[Task, np.ndarray]:

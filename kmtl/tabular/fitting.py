@@ -32,9 +32,11 @@ from kmtl.tabular.search import TOGETHER, Search
 from kmtl.tabular.targets import TargetColumn, check_kinds
 from kmtl.tasks.base import Task
 from kmtl.training.recipe import Recipe
+from kmtl.training.retracing import no_retracing_warnings
 from kmtl.typing import PathLike
 
 MINUTES = 5.0
+SKILL = "skill on validation (0: as the mean, 1: perfect)"
 #: With fewer rows neither a choice nor a score says anything.
 LEAST_ROWS = 30
 #: Labels of a target that training, validation and test must have.
@@ -157,7 +159,8 @@ def fit_table(
         for number, (column, task) in enumerate(zip(columns, data.tasks, strict=True))
     )
     _check_labels(data, found)
-    return _fit(data, found, minutes, trials, seed, directory, recipe, verbose)
+    with no_retracing_warnings():
+        return _fit(data, found, minutes, trials, seed, directory, recipe, verbose)
 
 
 def _fit(
@@ -195,7 +198,7 @@ def _fit(
     wanted = candidates(table, len(targets))
     search = Search(trainer, wanted, trials, clock, journal, tell)
     if verbose:
-        sys.stdout.write("time     net                      skill on validation\n")
+        sys.stdout.write(f"time     {'net':24} {SKILL}\n")
     # The defaults first; then the others, which are cheap; then what there is time for.
     search.run(most=TOGETHER)
     rivals = fit_rivals(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import json
 import logging
 import numbers
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -193,21 +192,6 @@ class _Entry:
 def _objects(model: MultiTaskModel) -> tuple:
     """What `compile` gave the model."""
     return model.optimizer, model.weighting, model.relations, model.adversary
-
-
-@contextlib.contextmanager
-def no_retracing_warnings() -> Iterator[None]:
-    """TensorFlow advises against tracing again, which new models need."""
-
-    def keep(record: logging.LogRecord) -> bool:
-        return "triggered tf.function retracing" not in record.getMessage()
-
-    tensorflow = logging.getLogger("tensorflow")
-    tensorflow.addFilter(keep)
-    try:
-        yield
-    finally:
-        tensorflow.removeFilter(keep)
 
 
 # -- what makes a structure -----------------------------------------------------------

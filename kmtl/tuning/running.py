@@ -22,6 +22,7 @@ from kmtl._private.keras_tuner import own_callbacks
 from kmtl.training.checkpoint import Checkpoint
 from kmtl.training.guards import NonFiniteError, check_losses, non_finite_weight
 from kmtl.training.model import MultiTaskModel
+from kmtl.training.retracing import no_retracing_warnings
 from kmtl.tuning import objective as objectives
 from kmtl.tuning import reuse
 from kmtl.tuning.display import SearchEvent
@@ -335,7 +336,7 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
         callbacks = [*objectives.scoring(self), *options["callbacks"]]
         options = {**options, "callbacks": callbacks}
         hp, told = trial.hyperparameters, self.replays.get(trial.trial_id)
-        with execution_of(self.hypermodel, execution), reuse.no_retracing_warnings():
+        with execution_of(self.hypermodel, execution), no_retracing_warnings():
             model = self._trial_model(hp, values)
             if told is not None and not options.get("initial_epoch"):
                 return replay(told.trainings[execution], model, callbacks)

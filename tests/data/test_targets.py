@@ -39,6 +39,7 @@ def test_the_task_that_a_column_is(values: Any, task: tuple, labels: Any) -> Non
     assert made.labels == task[1]
     if task[0] == "regression":
         assert made.transform == "standardize"
+        assert [metric.name for metric in made.metrics] == ["mae", "r2"]
     if labels is not None:
         np.testing.assert_array_equal(found, labels)
     made.check_labels(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -341,3 +342,20 @@ def test_nets_whose_balance_has_weights_are_averaged(
 def test_a_predictor_is_a_value(predictor: Any) -> None:
     assert dataclasses.is_dataclass(predictor)
     assert "mean of" in repr(predictor).splitlines()[0]
+
+
+def test_tensorflow_does_not_advise_against_tracing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each net is a model of its own; a page of warnings was on the screen."""
+    log = logging.getLogger("tensorflow")
+
+    def fit(*_: Any) -> None:
+        log.warning("5 out of the last 7 calls triggered tf.function retracing.")
+        log.warning("Something else")
+
+    monkeypatch.setattr("kmtl.tabular.fitting._fit", fit)
+    monkeypatch.setattr(log, "propagate", True)
+    with caplog.at_level(logging.WARNING, "tensorflow"):
+        kmtl.fit_table(houses(), "sold", verbose=False)
+    assert caplog.messages == ["Something else"]
