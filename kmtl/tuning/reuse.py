@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import logging
 import numbers
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -26,8 +25,6 @@ from kmtl.typing import (
     Variable,
 )
 from kmtl.weighting import base as weighting_base
-
-logger = logging.getLogger("kmtl")
 
 #: Seeds whose initial weights are kept per structure (a trial's executions).
 MOST_SEEDS = 4
