@@ -126,15 +126,7 @@ def infer_kind(name: str, cells: Cells, what: str) -> str:
     fate = "it is left out" if left_out else "each is a category of its own"
     if warn_of_spelling(name, cells, fate):
         return "ignored" if left_out else "categorical"
-    odd = text_among_numbers(cells)
-    if odd is not None:
-        logger.warning(
-            "Column '%s' holds numbers but for some texts, such as %s: it is read as "
-            "text. Make those NaN (in read_csv: na_values=...), or parse the column "
-            "with pandas.to_numeric (decimal commas: read_csv(decimal=','); commas "
-            "between thousands: read_csv(thousands=',')).",
-            *(name, odd),
-        )
+    warn_of_numbers(name, cells, "it is read as text")
     if left_out:
         logger.warning(
             "Column '%s' has %d different texts in %d rows, as an identifier or prose "
@@ -161,6 +153,25 @@ def text_among_numbers(cells: Cells) -> str | None:
     if many < _MANY_NUMBERS or sum(like) < _MOSTLY * len(there) or not odd:
         return None
     return shown(odd[0])
+
+
+def warn_of_numbers(name: str, cells: Cells, fate: str) -> None:
+    """Say that a column of text holds numbers but for some texts, if it does.
+
+    Args:
+        name: The column.
+        cells: Its cells.
+        fate: What becomes of it.
+    """
+    odd = text_among_numbers(cells)
+    if odd is not None:
+        logger.warning(
+            "Column '%s' holds numbers but for some texts, such as %s: %s. Make those "
+            "NaN (in read_csv: na_values=...), or parse the column with "
+            "pandas.to_numeric (decimal commas: read_csv(decimal=','); commas between "
+            "thousands: read_csv(thousands=',')).",
+            *(name, odd, fate),
+        )
 
 
 def _first(cells: Cells) -> Cells:

@@ -117,3 +117,16 @@ def test_targets_are_refused(texts: pd.Series, told: str) -> None:
     """They became as many classes as there are amounts."""
     with pytest.raises(ValueError, match=told):
         infer("y", pd.concat([texts, texts]))
+
+
+def test_numbers_with_commas_are_not_left_out_without_a_word(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Thousands or decimals, nobody knows: another in every row, they were prose."""
+    prices = [f"{price},878" for price in range(121, 181)]
+    frame = pd.DataFrame({"price": prices, "rooms": [1, 2, 3] * 20, "y": MONEY})
+    with caplog.at_level(logging.WARNING, "kmtl"):
+        data = kmtl.data.from_dataframe(frame, targets=["y"], verbose=False)
+    assert data.inputs["table"].kinds["price"] == "ignored"
+    assert "it is left out" in caplog.messages[0]
+    assert "thousands=','" in caplog.messages[0]
