@@ -13,6 +13,7 @@ import optuna
 from keras_tuner.engine.trial import TrialStatus
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from scipy.stats import qmc
+from threadpoolctl import threadpool_limits
 
 from kmtl.tuning import study as studies
 from kmtl.tuning.gaussian import Process
@@ -71,8 +72,12 @@ class BayesianOptimizationOracle(
         values: Values | None
         if measured < self.num_initial_points:
             values = self._spread(len(self.trials))
+        elif self.sampler == "tpe":
+            values = self._by_trees()
         else:
-            values = self._by_process() if self.sampler == "gp" else self._by_trees()
+            # A matrix of some dozen rows is no work for several threads.
+            with threadpool_limits(1, user_api="blas"):
+                values = self._by_process()
         if values is None or studies.identity(values) in self.tried:
             return super().populate_space(trial_id)
         return {"status": TrialStatus.RUNNING, "values": values}
@@ -104,21 +109,20 @@ class BayesianOptimizationOracle(
                 running.append(values)
         # As bad as the worst, or the neighbours of what diverged look unexplored.
         known, scores = measured + failed, scores + [min(scores)] * len(failed)
+        known = list(map(self._counting, known))
         process = Process(self._points(known), np.asarray(scores), self.alpha)
         best = known[process.best()]
         if running:
-            process.pretend(self._points(running))
+            process.pretend(self._points(list(map(self._counting, running))))
         # A function of what has been tried, not of what this process has drawn.
         rng = np.random.default_rng(self.draw_seed)
-        found = [
-            values
-            for values in self._candidates(best, rng)
-            if studies.identity(values) not in self.tried
-        ]
-        if not found:
-            return None
+        found = list(self._candidates(best, rng))
         bounds = process.bounds(self._points(found), self.beta)
-        return found[int(bounds.argmax())]
+        for place in np.argsort(-bounds, kind="stable"):
+            values = studies.encode(self.hyperparameters, found[place])[2]
+            if studies.identity(values) not in self.tried:
+                return values
+        return None
 
     def _candidates(
         self, best: Values, rng: np.random.Generator
@@ -126,7 +130,7 @@ class BayesianOptimizationOracle(
         """Points anywhere, near the best one, and with most of what that one has."""
 
         def anew(hp: Any) -> Any:
-            return hp.random_sample(int(rng.integers(2**31)))
+            return hp.prob_to_value(rng.uniform())
 
         def near(hp: Any) -> Any:
             if _is_unordered(hp) or hp.name not in best:
@@ -145,17 +149,17 @@ class BayesianOptimizationOracle(
                 return hp.value if isinstance(hp, fixed) else choose(hp)
 
             for _ in range(count):
-                values = studies.chosen(self.hyperparameters, value)
-                yield studies.encode(self.hyperparameters, values)[2]
+                yield studies.chosen(self.hyperparameters, value)
 
     def _points(self, trials: Sequence[Values]) -> np.ndarray:
         """Trials as coordinates in [0, 1], one or several for each hyperparameter.
 
         Those that do not count in a trial are at their default there.
         """
+        searched = _searched(self)
         return np.asarray([
-            [part for hp in _searched(self) for part in _coordinates(hp, values)]
-            for values in map(self._counting, trials)
+            [part for hp in searched for part in _coordinates(hp, values)]
+            for values in trials
         ])  # fmt: skip
 
     def _counting(self, values: Values) -> Values:

@@ -218,8 +218,7 @@ def walk(
     """
     hps = keras_tuner.HyperParameters()
     for hp in space.space:
-        hps.merge([hp])
-        if hps.is_active(hp):
+        if not hp.conditions or hps.is_active(hp):
             value = hps.values[hp.name] = choose(hp)
             yield hp, value
 
