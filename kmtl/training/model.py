@@ -483,8 +483,16 @@ class MultiTaskModel(TaskAccess):
             self.train_function = make() if rates else watched(make, state.left_out)
 
     def _made_train_function(self) -> Any:
-        before = self.train_function
-        super().make_train_function(force=True)
+        before, own = self.train_function, self.__dict__.get("train_step")
+        # JAX takes equal methods for one: while a step is held, as by a traceback, the
+        # next one would be what was traced for that.
+        self.__dict__["train_step"] = functools.partial(self.train_step)
+        try:
+            super().make_train_function(force=True)
+        finally:
+            del self.__dict__["train_step"]
+            if own is not None:
+                self.__dict__["train_step"] = own
         made, self.train_function = self.train_function, before
         return with_logs(self, made)
 

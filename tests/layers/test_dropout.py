@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -211,6 +213,19 @@ def test_a_rate_that_is_raised_drops(raise_rates) -> None:
     assert draws(model) == [True, True]
     model.set_dropout(0.0)
     assert draws(model) == [True, True]  # not traced anew for that
+
+
+@pytest.mark.parametrize("renew", [lambda model: None, lambda model: model.compile()])
+def test_a_rate_drops_where_a_step_of_before_is_held(renew) -> None:
+    """As a notebook holds it, in the traceback of a `fit` that was interrupted."""
+    model = net()
+    train(model)
+    held = inspect.getclosurevars(model.train_function).nonlocals["step"]
+    renew(model)
+    train(model)
+    model.set_dropout(0.5)
+    assert draws(model) == [True, True]
+    del held
 
 
 def test_a_rate_that_a_file_raises_drops(tmp_path) -> None:
