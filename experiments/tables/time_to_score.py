@@ -289,7 +289,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             if (name, seed) in runs.found:
                 continue
             given = problem(name, seed, options)
-            found = searched(given, seed, settings["trials"], settings["epochs"])
+            # Of their own, or one lucky draw would be that of every table.
+            draws = 100 * seed + SETS.index(name)
+            found = searched(given, draws, settings["trials"], settings["epochs"])
             runs.add({"set": name, "seed": seed, **found})
             print(name, seed, found["seconds"], flush=True)
     return report(runs, kind, options.out)

@@ -25,7 +25,7 @@ RANGES: Mapping[str, Dimension] = {
     # These three, and where the second begins, as measured in
     # experiments/search_spaces.
     "dropout": Float(0.0, 0.3),
-    "learning_rate": Float(5e-4, 5e-2, log=True, default=5e-3),
+    "learning_rate": Float(5e-4, 5e-2, log=True, default=3e-3),
     "task_weights": TaskWeights(0.25, 4.0),
     "activation": Choice(["relu", "gelu", "silu", "tanh"]),
     "normalization": Choice([None, "batch", "layer"]),

@@ -44,7 +44,7 @@ class HyperModel(keras_tuner.HyperModel):
         tasks: The tasks.
         space: What varies. None: sharing depth (0 to all blocks), dropout (0 to 0.3),
             task weights (ratios 1/4 to 4, 1 on average) and learning rate (5e-4 to
-            5e-2, log; 5e-3 in the first trial), without those that are fixed or do not
+            5e-2, log; 3e-3 in the first trial), without those that are fixed or do not
             apply. A list of names, or a dict name -> range; see `kmtl.tuning.Space`.
         optimizer: Keras optimizer or its name. An optimizer object brings its learning
             rate, which then leaves the default space. Defaults to `"adam"`.

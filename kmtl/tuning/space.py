@@ -70,7 +70,7 @@ class Space:
         - `task_weights`: each task's weight 1/4 to 4 times the first task's,
           log-uniform, where there are two tasks or more. They sum to the number of
           tasks: equal ones are 1 each, as without a search.
-        - `learning_rate`: 5e-4 to 5e-2, log-uniform; 5e-3 in the first trial, as a
+        - `learning_rate`: 5e-4 to 5e-2, log-uniform; 3e-3 in the first trial, as a
           search's trials are short for the 1e-3 of most optimizers.
 
     On request, with the range of `"default"`:

@@ -47,7 +47,7 @@ def test_default_space_is_depth_dropout_weights_and_learning_rate() -> None:
         "sharing_depth": Int(0, 3, default=3),
         "dropout": Float(0.0, 0.3, default=0.0),
         "task_weights": TaskWeights(0.25, 4.0, tasks=("digit", "mask", "ink")),
-        "learning_rate": Float(5e-4, 5e-2, log=True, default=5e-3),
+        "learning_rate": Float(5e-4, 5e-2, log=True, default=3e-3),
     }
 
 
@@ -56,7 +56,7 @@ def test_defaults_of_the_hyperparameters_are_the_builders_own() -> None:
     assert values["sharing_depth"] == 2
     assert values["dropout"] == 0.0
     assert values["task_weights"] == dict.fromkeys(("digit", "mask", "ink"), 1.0)
-    assert values["learning_rate"] == pytest.approx(5e-3)
+    assert values["learning_rate"] == pytest.approx(3e-3)
 
 
 @pytest.mark.parametrize(
