@@ -58,11 +58,11 @@ END = """
 Hence the default ranges of `kmtl.tuning.Space`: learning rates from 5e-4 to 5e-2 (here
 the best are near the upper end of what was tried, and none within 1 is below 4e-3; in
 RANDOM.md they are from 1e-3 to 5e-2), dropout to 0.3, and task weights within 1/4 and 4
-times the first one's. A search begins at a learning rate of 0.003: between what was best
-in trainings as short as a search's trials (0.004 to 0.02) and in longer ones (0.0013 to
-0.003, the last table). The 0.001 of the optimizers is behind in short ones; at 0.005
-single-task models of the bundled digits, which baselines train at it, too, are better
-and their scores depend more on the seed.
+times the first one's. A search begins at a learning rate of 0.003: between what was
+best in trainings as short as a search's trials (0.004 to 0.02) and in longer ones
+(0.0013 to 0.003, the last table). The 0.001 of the optimizers is behind in short ones;
+at 0.005 single-task models of the bundled digits, which baselines train at it, too, are
+better and their scores depend more on the seed.
 """
 
 
