@@ -142,6 +142,7 @@ def test_trials_to_a_score_are_counted(tmp_path: Path) -> None:
     until = {"kmtl": [3], "random": [most + 1], "bayesian": [1], "random_in_ours": [2]}
     assert found["until"] == until
     assert "| enb | 0.800 | 3 | – | 1 | 2 |" in text
+    assert "after 21.0 trials in the mean (21; 21 for never)" in text  # .795 for .8
     assert "| came near | | 1 of 1 | 0 of 1 | 1 of 1 | 1 of 1 |" in text
     assert "| 0.01 to 0.02 | 6 | 0.550 | 17% |" in text  # .7 .6 .5 .5 .6 and 0 behind
 
