@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras_tuner
@@ -28,6 +28,7 @@ from kmtl.typing import HyperParameters, Oracle, Trial, Values
 ANYWHERE, NEAR, SOME = 300, 300, 200
 #: How near, and which share is drawn anew.
 SPREAD, ANEW = 0.12, 0.3
+FIXED = keras_tuner.engine.hyperparameters.Fixed
 #: A larger grid is not counted.
 MOST_POINTS = 100_000
 
@@ -88,11 +89,14 @@ class BayesianOptimizationOracle(
         sequence = qmc.Sobol(len(searched), seed=self.seed)
         sequence.fast_forward(index)
         shares = dict(zip(searched, sequence.random()[0], strict=True))
+        return self._point(lambda hp: hp.prob_to_value(shares[hp.name]))
 
-        def value(hp: Any) -> Any:
-            return hp.prob_to_value(shares[hp.name]) if hp.name in shares else hp.value
-
-        return studies.chosen(self.hyperparameters, value)
+    def _point(self, choose: Callable[[Any], Any]) -> dict[str, Any]:
+        """Values of what is searched as chosen, of the rest as they are fixed."""
+        return studies.chosen(
+            self.hyperparameters,
+            lambda hp: hp.value if isinstance(hp, FIXED) else choose(hp),
+        )
 
     def _by_process(self) -> dict[str, Any] | None:
         """Where the confidence bound is best, from all trials of all processes."""
@@ -142,14 +146,9 @@ class BayesianOptimizationOracle(
             kept = hp.name in best and rng.random() > ANEW
             return best[hp.name] if kept else anew(hp)
 
-        fixed = keras_tuner.engine.hyperparameters.Fixed
         for choose, count in ((anew, ANYWHERE), (near, NEAR), (some, SOME)):
-
-            def value(hp: Any, choose: Any = choose) -> Any:
-                return hp.value if isinstance(hp, fixed) else choose(hp)
-
             for _ in range(count):
-                yield studies.chosen(self.hyperparameters, value)
+                yield self._point(choose)
 
     def _points(self, trials: Sequence[Values]) -> np.ndarray:
         """Trials as coordinates in [0, 1], one or several for each hyperparameter.
@@ -248,8 +247,7 @@ class HyperbandOracle(StudyOracle, keras_tuner.oracles.HyperbandOracle):
 
 def _searched(oracle: Oracle) -> list[Any]:
     """The hyperparameters that are not fixed, as the Gaussian process sees them."""
-    fixed = keras_tuner.engine.hyperparameters.Fixed
-    return [hp for hp in oracle.hyperparameters.space if not isinstance(hp, fixed)]
+    return [hp for hp in oracle.hyperparameters.space if not isinstance(hp, FIXED)]
 
 
 def _is_unordered(hp: HyperParameters) -> bool:
