@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 NEEDED = (
     "click", "cloudpickle", "jax", "keras", "keras-tuner", "matplotlib", "numpy",
     "optuna", "pandas", "pillow", "psutil", "rich", "scikit-learn", "scipy", "six",
-    "wrapt", "hypothesis", "pytest", "pytest-xdist",
+    "threadpoolctl", "wrapt", "hypothesis", "pytest", "pytest-xdist",
 )  # fmt: skip
 #: What a machine with JAX, CUDA and PyTorch for Python 3.12 has already.
 THERE = (
