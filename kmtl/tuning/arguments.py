@@ -18,6 +18,7 @@ from kmtl.tuning import files
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.objective import SearchObjective
 from kmtl.tuning.signature import TASK_WEIGHTS
+from kmtl.tuning.study import parameter
 from kmtl.typing import AnyHyperModel, Config, Options, Tuner
 
 # Options of KerasTuner that compile the model again and lose its loss weights.
@@ -57,12 +58,12 @@ def tasks_of(hypermodel: AnyHyperModel) -> tuple:
 
 def record_of(tuner: Tuner, settings: Options) -> Config:
     """What a search may only be continued with."""
-    objective, space = tuner.oracle.objective, tuner.oracle.get_space().space
+    objective, space = tuner.oracle.objective, tuner.oracle.get_space()
     record = {
         "tuner": type(tuner).__name__,
         "objective": [objective.name, objective.direction],
         "tasks": [task.to_config() for task in tuner.tasks],
-        "space": {hp.name: hp.get_config() for hp in space},
+        "space": {parameter(space, hp): hp.get_config() for hp in space.space},
         "seed": tuner.seed,
         "settings": {name: settings[name] for name in tuner.fixed_settings},
         "executions_per_trial": tuner.executions_per_trial,

@@ -231,9 +231,12 @@ class StudyOracle(keras_tuner.Oracle):
 
     def enter(self, values: Values, index: int, waiting: bool = False) -> int:
         """Write a new trial into the study and return its number."""
-        params, distributions, values = studies.encode(self.get_space(), values)
+        space = self.get_space()
+        params, distributions, values = studies.encode(space, values)
         notes: dict[str, Any] = {**self.notes_of(index)}
-        rest = {name: value for name, value in values.items() if name not in params}
+        searched = filter(studies.distribution, studies.active(space, values))
+        names = {hp.name for hp in searched}
+        rest = {name: value for name, value in values.items() if name not in names}
         if rest:
             notes["values"] = rest
         if not waiting:

@@ -31,6 +31,9 @@ SPREAD, ANEW = 0.12, 0.3
 FIXED = keras_tuner.engine.hyperparameters.Fixed
 #: A larger grid is not counted.
 MOST_POINTS = 100_000
+#: The hyperparameters that count, with their values: several may have one name, each
+#: under conditions of its own.
+Point = dict[HyperParameters, Any]
 
 
 class RandomSearchOracle(StudyOracle, keras_tuner.oracles.RandomSearchOracle):
@@ -85,17 +88,19 @@ class BayesianOptimizationOracle(
 
     def _spread(self, index: int) -> dict[str, Any]:
         """A random point, and one that is not near the others: of a Sobol sequence."""
-        searched = [hp.name for hp in _searched(self)]
+        searched = _searched(self)
         sequence = qmc.Sobol(len(searched), seed=self.seed)
         sequence.fast_forward(index)
         shares = dict(zip(searched, sequence.random()[0], strict=True))
-        return self._point(lambda hp: hp.prob_to_value(shares[hp.name]))
+        return _named(self._point(lambda hp: hp.prob_to_value(shares[hp])))
 
-    def _point(self, choose: Callable[[Any], Any]) -> dict[str, Any]:
+    def _point(self, choose: Callable[[Any], Any]) -> Point:
         """Values of what is searched as chosen, of the rest as they are fixed."""
-        return studies.chosen(
-            self.hyperparameters,
-            lambda hp: hp.value if isinstance(hp, FIXED) else choose(hp),
+        return dict(
+            studies.walk(
+                self.hyperparameters,
+                lambda hp: hp.value if isinstance(hp, FIXED) else choose(hp),
+            )
         )
 
     def _by_process(self) -> dict[str, Any] | None:
@@ -123,47 +128,45 @@ class BayesianOptimizationOracle(
         found = list(self._candidates(best, rng))
         bounds = process.bounds(self._points(found), self.beta)
         for place in np.argsort(-bounds, kind="stable"):
-            values = studies.encode(self.hyperparameters, found[place])[2]
+            values = studies.encode(self.hyperparameters, _named(found[place]))[2]
             if studies.identity(values) not in self.tried:
                 return values
         return None
 
-    def _candidates(
-        self, best: Values, rng: np.random.Generator
-    ) -> Iterator[dict[str, Any]]:
+    def _candidates(self, best: Point, rng: np.random.Generator) -> Iterator[Point]:
         """Points anywhere, near the best one, and with most of what that one has."""
 
         def anew(hp: Any) -> Any:
             return hp.prob_to_value(rng.uniform())
 
         def near(hp: Any) -> Any:
-            if _is_unordered(hp) or hp.name not in best:
+            if _is_unordered(hp) or hp not in best:
                 return some(hp)
-            share = hp.value_to_prob(best[hp.name]) + SPREAD * rng.normal()
+            share = hp.value_to_prob(best[hp]) + SPREAD * rng.normal()
             return hp.prob_to_value(min(max(share, 0.0), 1.0))
 
         def some(hp: Any) -> Any:
-            kept = hp.name in best and rng.random() > ANEW
-            return best[hp.name] if kept else anew(hp)
+            kept = hp in best and rng.random() > ANEW
+            return best[hp] if kept else anew(hp)
 
         for choose, count in ((anew, ANYWHERE), (near, NEAR), (some, SOME)):
             for _ in range(count):
                 yield self._point(choose)
 
-    def _points(self, trials: Sequence[Values]) -> np.ndarray:
+    def _points(self, trials: Sequence[Point]) -> np.ndarray:
         """Trials as coordinates in [0, 1], one or several for each hyperparameter.
 
         Those that do not count in a trial are at their default there.
         """
         searched = _searched(self)
         return np.asarray([
-            [part for hp in searched for part in _coordinates(hp, values)]
-            for values in trials
+            [part for hp in searched for part in _coordinates(hp, point)]
+            for point in trials
         ])  # fmt: skip
 
-    def _counting(self, values: Values) -> Values:
-        names = {hp.name for hp in studies.active(self.hyperparameters, values)}
-        return {name: value for name, value in values.items() if name in names}
+    def _counting(self, values: Values) -> Point:
+        found = studies.active(self.hyperparameters, values)
+        return {hp: values[hp.name] for hp in found}
 
     def _by_trees(self) -> dict[str, Any]:
         with warnings.catch_warnings():
@@ -182,7 +185,10 @@ class BayesianOptimizationOracle(
             trial for trial in self.study.trials() if studies.started(trial)
         )
         trial = study.ask()
-        return studies.chosen(self.hyperparameters, lambda hp: _suggested(trial, hp))
+        space = self.hyperparameters
+        return studies.chosen(
+            space, lambda hp: _suggested(trial, hp, studies.parameter(space, hp))
+        )
 
 
 class GridSearchOracle(StudyOracle, keras_tuner.oracles.GridSearchOracle):
@@ -219,7 +225,7 @@ class GridSearchOracle(StudyOracle, keras_tuner.oracles.GridSearchOracle):
         hp, *rest = left
         hps = keras_tuner.HyperParameters()
         hps.values = dict(values)
-        if not hps.is_active(hp):
+        if hp.name in values or not hps.is_active(hp):
             yield from self._continued(rest, values)
             return
         if studies.distribution(hp) is None:
@@ -255,22 +261,26 @@ def _is_unordered(hp: HyperParameters) -> bool:
     return isinstance(hp, choice) and not hp.ordered and len(hp.values) > 2
 
 
-def _coordinates(hp: HyperParameters, values: Values) -> list[float]:
-    value = values.get(hp.name, hp.default)
+def _named(point: Point) -> dict[str, Any]:
+    return {hp.name: value for hp, value in point.items()}
+
+
+def _coordinates(hp: HyperParameters, point: Point) -> list[float]:
+    value = point.get(hp, hp.default)
     if _is_unordered(hp):
         return [float(value == one) for one in hp.values]
     return [hp.value_to_prob(value)]
 
 
-def _suggested(trial: Trial, hp: HyperParameters) -> Any:
+def _suggested(trial: Trial, hp: HyperParameters, name: str) -> Any:
     found = studies.distribution(hp)
     if found is None:
         return hp.default
     if isinstance(found, CategoricalDistribution):
-        return trial.suggest_categorical(hp.name, found.choices)
+        return trial.suggest_categorical(name, found.choices)
     whole = isinstance(found, IntDistribution)
     suggest = trial.suggest_int if whole else trial.suggest_float
-    return suggest(hp.name, found.low, found.high, step=found.step, log=found.log)
+    return suggest(name, found.low, found.high, step=found.step, log=found.log)
 
 
 def _is_measured(trial: Trial) -> bool:

@@ -36,7 +36,6 @@ def hyperparameters_of(
     Of a `kmtl.HyperModel` also what its builder receives: `{"units": (32, 32),
     "task_weights": {"digit": 0.2, ...}}`.
     """
-    known = {hp.name: hp for hp in space.space}
     dimensions: Mapping[str, Any] = {}
     if isinstance(hypermodel, HyperModel):
         dimensions = hypermodel.space.dimensions
@@ -47,12 +46,13 @@ def hyperparameters_of(
         else:
             found[name] = value
     for name, value in found.items():
-        if name not in known:
-            names = {*known, *dimensions}
+        known = [hp for hp in space.space if hp.name == name]
+        if not known:
+            names = {*(hp.name for hp in space.space), *dimensions}
             raise ValueError(_checks.unknown_name("hyperparameter", name, names))
-        if not _contains(known[name], value):
+        if not any(_contains(hp, value) for hp in known):
             raise ValueError(
-                f"`{name}` must be within the space: {known[name]}. "
+                f"`{name}` must be within the space: {' or '.join(map(str, known))}. "
                 f"Received: {name}={value!r}"
             )
     return found
@@ -79,9 +79,14 @@ def enqueue(oracle: Oracle, values: Values) -> int | None:
     oracle.refresh()
     space = oracle.get_space()
     seeds = itertools.count(oracle.seed + 7919 * (len(every) + 1) + 1)  # its own draw
-    drawn = studies.chosen(
-        space, lambda hp: values.get(hp.name, hp.random_sample(next(seeds)))
-    )
+
+    def choose(hp: HyperParameters) -> Any:
+        drawn = hp.random_sample(next(seeds))
+        # Another one of this name may have been meant, under other conditions.
+        within = hp.name in values and _contains(hp, values[hp.name])
+        return values[hp.name] if within else drawn
+
+    drawn = studies.chosen(space, choose)
     params, _, _ = studies.encode(space, drawn)
     if params and any(trial.params == params for trial in every):
         return None
@@ -94,11 +99,11 @@ def first_values(space: Any) -> list[dict[str, Any]]:
     The defaults, and where their tasks share blocks but need not, the same without:
     what single-task models reach, below which no search has to end.
     """
-    usual = default_values(space)
+    defaults = list(studies.walk(space, lambda hp: hp.default))
+    usual = {hp.name: value for hp, value in defaults}
     apart = {}
     if usual.get("sharing", "hard") == "hard":  # other schemes know no depth
-        for hp in space.space:
-            depth = usual.get(hp.name)
+        for hp, depth in defaults:
             own = hp.name == DEPTH or hp.name.startswith(f"{DEPTH}_")
             if own and type(depth) is int and depth > 0 and _contains(hp, 0):
                 apart[hp.name] = 0
@@ -146,7 +151,7 @@ def warm_points(source: Any, space: Any) -> list[dict[str, Any]]:
                 f"`warm_start` must be a tuner, or a project folder with {JOURNAL}. "
                 f"Received: warm_start='{folder}'"
             )
-        found = _best_of_storage(open_storage(None, folder))
+        found = _best_of_storage(open_storage(None, folder), space)
     elif hasattr(source, "oracle") and hasattr(source.oracle, "get_best_trials"):
         best = source.oracle.get_best_trials(WARM_TRIALS)
         found = [trial.hyperparameters.values for trial in best]
@@ -155,20 +160,19 @@ def warm_points(source: Any, space: Any) -> list[dict[str, Any]]:
             "`warm_start` must be a tuner, or the project folder of one. "
             f"Received: {type(source).__name__}"
         )
-    known = {hp.name: hp for hp in space.space}
     points = []
     for values in found:
         shared = {
-            name: value
-            for name, value in values.items()
-            if name in known and _contains(known[name], value)
+            hp.name: values[hp.name]
+            for hp in space.space
+            if hp.name in values and _contains(hp, values[hp.name])
         }
         if shared:
             points.append(shared)
     return points
 
 
-def _best_of_storage(storage: Any) -> list[dict[str, Any]]:
+def _best_of_storage(storage: Any, space: Any) -> list[dict[str, Any]]:
     """Values of the best trials of the only study of a journal."""
     study = optuna.load_study(study_name=None, storage=storage)
     signs = [1.0 if d.name == "MINIMIZE" else -1.0 for d in study.directions]
@@ -179,7 +183,8 @@ def _best_of_storage(storage: Any) -> list[dict[str, Any]]:
         values = [s * v for s, v in zip(signs, trial.values or (), strict=True)]
         return (broken, *values)
 
-    return [dict(trial.params) for trial in sorted(done, key=badness)[:WARM_TRIALS]]
+    best = sorted(done, key=badness)[:WARM_TRIALS]
+    return [studies.decode(space, trial) for trial in best]
 
 
 def _contains(hp: HyperParameters, value: Any) -> bool:

@@ -214,11 +214,12 @@ def walk(
 ) -> Iterator[tuple[HyperParameters, Any]]:
     """The hyperparameters that count, each with the value that is chosen for it.
 
-    Those before it have theirs when it is asked for: they decide whether it counts.
+    Those before it have theirs when it is asked for: they decide whether it counts. Of
+    several of one name it is the first whose conditions hold.
     """
     hps = keras_tuner.HyperParameters()
     for hp in space.space:
-        if not hp.conditions or hps.is_active(hp):
+        if hp.name not in hps.values and (not hp.conditions or hps.is_active(hp)):
             value = hps.values[hp.name] = choose(hp)
             yield hp, value
 
@@ -232,6 +233,18 @@ def active(space: Any, values: Values) -> list[Any]:
     """The hyperparameters of a KerasTuner space that these values make active."""
     found = walk(space, lambda hp: values.get(hp.name, hp.default))
     return [hp for hp, _ in found if hp.name in values]
+
+
+def parameter(space: Any, hp: HyperParameters) -> str:
+    """Optuna's name of a hyperparameter: with its conditions where it is not the first.
+
+    Optuna has one distribution of a name, KerasTuner one for each set of conditions.
+    """
+    first = next(one for one in space.space if one.name == hp.name)
+    if first.conditions == hp.conditions:
+        return hp.name
+    words = (f"{c.name} in {c.values}" for c in hp.conditions)
+    return f"{hp.name} where {' and '.join(words)}"
 
 
 def identity(values: Values) -> tuple[tuple[str, str], ...]:
@@ -279,18 +292,20 @@ def encode(
         found = distribution(hp)
         if found is None:
             continue
-        value = cleaned[hp.name]
+        name, value = parameter(space, hp), cleaned[hp.name]
         if isinstance(found, (IntDistribution, FloatDistribution)):
             value = min(max(value, found.low), found.high)
             value = int(value) if isinstance(found, IntDistribution) else float(value)
-        params[hp.name] = cleaned[hp.name] = value
-        distributions[hp.name] = found
+        params[name] = cleaned[hp.name] = value
+        distributions[name] = found
     return params, distributions, cleaned
 
 
 def decode(space: Any, trial: FrozenTrial) -> dict[str, Any]:
     """KerasTuner's values of a trial, in the order of the space."""
-    values = {**(noted(trial, "values") or {}), **trial.params}
+    names = {parameter(space, hp): hp.name for hp in space.space}
+    values = dict(noted(trial, "values") or {})
+    values |= {names.get(key, key): value for key, value in trial.params.items()}
     order = {hp.name: None for hp in space.space}
     return {name: values[name] for name in {**order, **values} if name in values}
 

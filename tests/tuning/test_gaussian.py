@@ -69,9 +69,9 @@ def test_names_have_no_order() -> None:
     hp.Choice("size", [1, 2, 4], ordered=True)
     hp.Float("rate", 0.0, 0.5)
     kind, size, rate = hp.space
-    assert _coordinates(kind, {"kind": "b"}) == [0.0, 1.0, 0.0]
-    assert _coordinates(size, {"size": 2}) == pytest.approx([0.5])
-    assert _coordinates(rate, {"rate": 0.125}) == [0.25]
+    assert _coordinates(kind, {kind: "b"}) == [0.0, 1.0, 0.0]
+    assert _coordinates(size, {size: 2}) == pytest.approx([0.5])
+    assert _coordinates(rate, {rate: 0.125}) == [0.25]
     assert _coordinates(rate, {}) == [0.0]  # does not count there: at its default
 
 

@@ -114,6 +114,54 @@ def test_conditional_hyperparameters_are_kept_apart(tmp_path: Path) -> None:
         assert outcome(again) == outcome(tuner)
 
 
+@pytest.mark.parametrize("sampler", ["gp", "tpe"])
+def test_one_name_is_another_hyperparameter_under_other_conditions(
+    tmp_path: Path, sampler: str
+) -> None:
+    planted = Planted(valley)
+    levels = {"low": 0.0, "mid": 0.5, "high": 1.0}
+
+    def build(hp: Any) -> Any:
+        a: Any = None
+        kind = hp.Choice("kind", ["one", "two", "three"])
+        with hp.conditional_scope("kind", ["one"]):
+            a = hp.Float("a", 0.0, 1.0) if kind == "one" else a
+        with hp.conditional_scope("kind", ["two"]):
+            a = levels[hp.Choice("a", [*levels])] if kind == "two" else a
+        with hp.conditional_scope("kind", ["three"]):
+            a = hp.Int("a", 5, 9) / 9 if kind == "three" else a
+        model = planted(tasks=TASKS, a=a, b=hp.Float("b", 0.0, 1.0))
+        model.compile("sgd")
+        return model
+
+    def make(name: str, **options: Any) -> Any:
+        return kmtl.BayesianOptimization(
+            build, "val_kind_accuracy", 12, num_initial_points=5, sampler=sampler,
+            seed=0, directory=tmp_path, project_name=name, **options,
+        )  # fmt: skip
+
+    tuner = make("first")
+    assert tuner.enqueue({"kind": "two", "a": "mid"}) == 0
+    assert tuner.enqueue({"kind": "three", "a": 0.5}) == 1  # meant for another one
+    with pytest.raises(ValueError, match=r"`a` must be within the space: .* or .*"):
+        tuner.enqueue({"a": "top"})
+    run(tuner)
+    found = [t.hyperparameters.values for t in tuner.oracle.trials.values()]
+    assert len(found) == 12
+    assert found[0] == {"kind": "two", "a": "mid", "b": found[0]["b"]}
+    types = {"one": float, "two": str, "three": int}
+    assert all(type(values["a"]) is types[values["kind"]] for values in found)
+    assert {values["kind"] for values in found} == set(types)
+    assert outcome(make("first")) == outcome(tuner)  # read again
+    # A database takes but one distribution of a name.
+    storage = f"sqlite:///{tmp_path}/trials.db"
+    warm = run(make("warm", warm_start=tmp_path / "first", storage=storage))
+    best = tuner.oracle.get_best_trials()[0]
+    assert warm.oracle.trials["0"].hyperparameters.values == pytest.approx(
+        best.hyperparameters.values
+    )
+
+
 def test_failed_values_are_not_proposed_again(tmp_path: Path) -> None:
     def score(a: float, b: float, epoch: int) -> float:
         if a > 0.5:
