@@ -217,11 +217,9 @@ def _why_not(column: str, cells: Cells, train: np.ndarray, explicit: bool) -> st
         return "an identifier: another in every row"
     if cells.kind == "text" and not cells.category and len(values) >= FEW_ROWS:
         from kmtl.inputs.cells import iso_dates
-        from kmtl.inputs.columns import warn_of_numbers
         from kmtl.inputs.spelling import warn_of_spelling
 
         if not iso_dates(cells).any():
-            if not warn_of_spelling(column, cells, "it is left out"):
-                warn_of_numbers(column, cells, "it is left out")
+            warn_of_spelling(column, cells, "it is left out")
             return "another text in every row"
     return ""

@@ -41,9 +41,9 @@ def from_dataframe(
     text and pandas' categories categorical. Left out, with a word, are identifiers
     (text, and whole numbers in a column called so, different in every row), text of its
     own in most rows, and columns of one value or without any in the training rows.
-    Dates in other formats, and numbers with signs, units or marks between thousands
-    ("$1,200"), are text: a warning says how to make dates and numbers of them. Missing
-    cells are filled and flagged, from the training rows' statistics.
+    Dates in other formats, times of day, and numbers with signs, units or marks between
+    thousands ("$1,200"), are text: a warning says how to make dates and numbers of
+    them. Missing cells are filled and flagged, from the training rows' statistics.
 
     A target of two values becomes a `kmtl.BinaryClassification`; pandas' ordered
     categories (`pandas.Categorical(..., ordered=True)`, `pandas.cut`) a `kmtl.Ordinal`

@@ -16,15 +16,10 @@ from kmtl.data.strata import strata_of
 
 if TYPE_CHECKING:
     from kmtl.inputs.cells import Cells
-    from kmtl.inputs.spelling import Spelling
     from kmtl.tasks.base import Task
 
 #: Whole numbers of up to so many different values are taken for classes.
 FEW_NUMBERS = 10
-#: Text of more different values than this is no class.
-MOST_NAMES = 100
-#: Nor is text that differs in more than half of this many rows or more.
-MANY_ROWS = 20
 #: A number of so many characters may be a float32 read as float64: 0.10000000149011612.
 LONG = 15
 
@@ -171,12 +166,12 @@ def infer(column: str, values: Any) -> tuple[Task, np.ndarray]:
     numerical) order; other numbers are a regression that is learned in standard units.
 
     Raises:
-        ValueError: for dates, prose, numbers with signs or units, one value, and no
-            value at all: naming the column and saying what to do.
+        ValueError: for dates, times of day, prose, numbers with signs or units, one
+            value, and no value at all: naming the column and saying what to do.
     """
+    from kmtl.data.target_text import check_text
     from kmtl.inputs.cells import iso_dates, read
-    from kmtl.inputs.columns import text_among_numbers
-    from kmtl.inputs.spelling import spelling_of
+    from kmtl.inputs.remedies import Remedy
     from kmtl.tasks import Regression
     from kmtl.tasks.class_names import sets_in
 
@@ -191,43 +186,27 @@ def infer(column: str, values: Any) -> tuple[Task, np.ndarray]:
     if cells.kind == "nothing":
         raise _no_label(column, len(cells.values))
     if cells.kind == "mixed":
+        python = "make the odd ones NaN, which is a missing label"
+        remedy = Remedy("mixed", column, python, target=True)
         raise ValueError(
-            f"Target '{column}' must hold numbers or text, and not both: make the odd "
-            "ones NaN, which is a missing label. Received: "
-            f"{present[0]!r} next to {_unlike(present)!r}"
+            f"Target '{column}' must hold numbers or text, and not both: {remedy}. "
+            f"Received: {present[0]!r} next to {_unlike(present)!r}"
         )
     if cells.kind == "text" and iso_dates(cells).sum() == len(present):
         cells = dataclasses.replace(cells, kind="date")
     if cells.kind == "date":
+        python = (
+            "make numbers of dates, such as "
+            f"(frame['{column}'] - frame['{column}'].min()).dt.days"
+        )
+        remedy = Remedy("days", column, python, target=True)
         raise ValueError(
-            f"Target '{column}' must hold numbers or classes. Make numbers of dates, "
-            f"such as (frame['{column}'] - frame['{column}'].min()).dt.days. "
-            "Received: dates"
+            f"Target '{column}' must hold numbers or classes: {remedy}. Received: dates"
         )
     ordered = sorted(set(present.tolist()))
     if len(ordered) < 2:
         raise _one_value(column, ordered[0], len(present))
-    spelling = spelling_of(cells)
-    if spelling is not None:
-        raise _spelled(name, column, spelling)
-    odd = text_among_numbers(cells) if cells.kind == "text" else None
-    if odd is not None:
-        raise ValueError(
-            f"Target '{column}' must hold numbers alone, or classes: make the others "
-            "NaN, which is a missing label (in read_csv: na_values=...), or parse the "
-            "column with pandas.to_numeric (decimal commas: read_csv(decimal=','); "
-            "commas between thousands: read_csv(thousands=',')); if these are classes: "
-            f"tasks=[kmtl.Classification.from_labels('{name}', frame['{column}'])]. "
-            f"Received: {odd} among numbers"
-        )
-    if cells.kind == "text" and _is_prose(len(ordered), len(present)):
-        raise ValueError(
-            f"Target '{column}' must hold classes or numbers, not text of its own in "
-            "most rows. Make classes of it, or numbers by pandas.to_numeric; if these "
-            f"are classes: tasks=[kmtl.Classification.from_labels('{name}', "
-            f"frame['{column}'])]. Received: {len(ordered)} texts in "
-            f"{len(present)} rows, such as {ordered[0][:40]!r}"
-        )
+    check_text(name, column, cells)
     named = cells.kind != "number" or cells.category
     whole = not named and all(value == value // 1 for value in ordered)
     if len(ordered) == 2 or named or (whole and len(ordered) <= FEW_NUMBERS):
@@ -302,10 +281,6 @@ def _class_name(value: Any) -> str:
     return digits
 
 
-def _is_prose(different: int, present: int) -> bool:
-    return different > MOST_NAMES or (present >= MANY_ROWS and different > present / 2)
-
-
 def _unlike(present: np.ndarray) -> Any:
     """The first value that is not of the first one's kind."""
     text = isinstance(present[0], str)
@@ -317,17 +292,6 @@ def _one_value(column: str, value: Any, rows: int) -> ValueError:
         f"Target '{column}' must have at least two different values: there is "
         f"nothing to learn of one. Received: {value!r} in all "
         f"{rows} rows that have one"
-    )
-
-
-def _spelled(name: str, column: str, spelling: Spelling) -> ValueError:
-    days = ", and numbers of these (days since the first)"
-    return ValueError(
-        f"Target '{column}' must hold numbers or classes. Make {spelling.what} of its "
-        f"text{days if spelling.what == 'dates' else ''}: frame['{column}'] = "
-        f"{spelling.parsed(column)}; if these are classes: tasks=[kmtl.Classification."
-        f"from_labels('{name}', frame['{column}'])]. Received: {spelling.what} as "
-        f"text, such as {spelling.example!r}"
     )
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from kmtl.inputs.cells import SECONDS_A_DAY, Cells, iso_dates, parsed, without
+from kmtl.inputs.remedies import Remedy
 from kmtl.inputs.spelling import warn_of_spelling
 
 logger = logging.getLogger("kmtl")
@@ -24,10 +24,6 @@ KNOTS = 129
 _MANY_ROWS, _MOST_DIFFERENT = 100, 0.5
 #: Text of which this share or more are dates is meant to be dates.
 _MOSTLY = 0.9
-#: Numbers in text, with a decimal point or comma; from so many different ones on a
-#: column is one of numbers, of which some of the first few are there.
-_NUMBER = re.compile(r"\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*", re.ASCII)
-_MANY_NUMBERS, _FEW = 20, 100
 #: Texts that are looked at, to see whether a column may hold dates.
 _FIRST = 1000
 
@@ -90,7 +86,8 @@ def infer_kind(name: str, cells: Cells, what: str) -> str:
     Booleans are boolean, dates (and text that holds ISO dates) datetime, all other
     numbers numeric; text and pandas' categories are categorical, but for text that is
     different in most rows (an identifier, or prose), which is left out with a word.
-    Dates in other formats, and numbers with signs or units, are text, with a word.
+    Dates in other formats, times of day, and numbers with signs or units, are text,
+    with a word.
 
     Raises:
         ValueError: for a column that mixes text and numbers, or dates and other text.
@@ -100,9 +97,11 @@ def infer_kind(name: str, cells: Cells, what: str) -> str:
     if cells.kind == "mixed":
         row, value = _odd_one(cells)
         raise ValueError(
-            f"Column '{name}' of {what} must hold one kind of cells: make the odd ones "
-            "NaN, or all of them strings. Received: "
-            f"{shown(value)} in row {row} of a column with other kinds"
+            f"Column '{name}' of {what} must hold one kind of cells: "
+            + str(
+                Remedy("mixed", name, "make the odd ones NaN, or all of them strings")
+            )
+            + f". Received: {shown(value)} in row {row} of a column with other kinds"
         )
     if cells.kind != "text":
         kinds = {"number": "numeric", "boolean": "boolean", "date": "datetime"}
@@ -116,9 +115,16 @@ def infer_kind(name: str, cells: Cells, what: str) -> str:
             row = int(np.flatnonzero(~dates & ~cells.missing)[0])
             raise ValueError(
                 f"Column '{name}' of {what} must hold dates in one format, such as "
-                f"2024-05-01: parse it with pandas.to_datetime, or say columns="
-                f"{{'{name}': 'categorical'}}. Received: {shown(cells.values[row])} in "
-                f"row {row}"
+                "2024-05-01: "
+                + str(
+                    Remedy(
+                        "dates",
+                        name,
+                        "parse it with pandas.to_datetime, or say columns="
+                        f"{{'{name}': 'categorical'}}",
+                    )
+                )
+                + f". Received: {shown(cells.values[row])} in row {row}"
             )
         return "datetime"
     different = len(set(cells.values[~cells.missing]))
@@ -126,52 +132,18 @@ def infer_kind(name: str, cells: Cells, what: str) -> str:
     fate = "it is left out" if left_out else "each is a category of its own"
     if warn_of_spelling(name, cells, fate):
         return "ignored" if left_out else "categorical"
-    warn_of_numbers(name, cells, "it is read as text")
     if left_out:
+        python = (
+            f"to keep it: Table(columns={{'{name}': 'categorical'}}), or an input of "
+            "its own, kmtl.inputs.Text"
+        )
         logger.warning(
             "Column '%s' has %d different texts in %d rows, as an identifier or prose "
-            "has: it is left out. To keep it: Table(columns={'%s': 'categorical'}), or "
-            "an input of its own, kmtl.inputs.Text.",
-            *(name, different, present, name),
+            "has: it is left out. %s.",
+            *(name, different, present, Remedy("own texts", name, python).sentence),
         )
         return "ignored"
     return "categorical"
-
-
-def text_among_numbers(cells: Cells) -> str | None:
-    """The first text that is no number in a column of many that are; None in others.
-
-    One with a decimal comma is no number to whoever reads the column.
-    """
-    there = cells.values[~cells.missing]
-    if not any(map(_NUMBER.fullmatch, there[:_FEW])):  # before all cells are read
-        return None
-    like = [_NUMBER.fullmatch(text) is not None for text in there]
-    many = len({text for text, is_one in zip(there, like, strict=True) if is_one})
-    odd = [text for text, is_one in zip(there, like, strict=True) if not is_one]
-    odd += [text for text in there if "," in text][:1]
-    if many < _MANY_NUMBERS or sum(like) < _MOSTLY * len(there) or not odd:
-        return None
-    return shown(odd[0])
-
-
-def warn_of_numbers(name: str, cells: Cells, fate: str) -> None:
-    """Say that a column of text holds numbers but for some texts, if it does.
-
-    Args:
-        name: The column.
-        cells: Its cells.
-        fate: What becomes of it.
-    """
-    odd = text_among_numbers(cells)
-    if odd is not None:
-        logger.warning(
-            "Column '%s' holds numbers but for some texts, such as %s: %s. Make those "
-            "NaN (in read_csv: na_values=...), or parse the column with "
-            "pandas.to_numeric (decimal commas: read_csv(decimal=','); commas between "
-            "thousands: read_csv(thousands=',')).",
-            *(name, odd, fate),
-        )
 
 
 def _first(cells: Cells) -> Cells:
@@ -263,9 +235,10 @@ def dates(name: str, cells: Cells, what: str) -> np.ndarray:
         return np.asarray(cells.values, "float64")
     else:
         row = int(np.flatnonzero(~cells.missing)[0])
+    remedy = Remedy("time", name, "or pandas' datetime64; others: pandas.to_datetime")
     raise ValueError(
-        f"Column '{name}' of {what} must hold dates, as pandas' datetime64 or as text "
-        "such as 2024-05-01 or 2024-05-01 13:30:00 (others: pandas.to_datetime). "
+        f"Column '{name}' of {what} must hold dates such as 2024-05-01 or 2024-05-01 "
+        f"13:30:00 ({remedy}). "
         f"Received: {shown(cells.values[row])} in row {row}"
     )
 

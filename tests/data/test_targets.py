@@ -142,7 +142,7 @@ def test_given_tasks_take_their_columns() -> None:
             r"not text of its own.*Classification.from_labels\('y', frame\['y'\]\)",
         ),
         (pd.date_range("2026-01-01", periods=30), r"\.dt\.days\. Received: dates"),
-        (["2026-01-01", "2026-01-02"] * 15, "Make numbers of dates"),
+        (["2026-01-01", "2026-01-02"] * 15, "make numbers of dates"),
         ([1, 2, "three"] * 10, "numbers or text, and not both.* 1 next to 'three'"),
     ],
 )

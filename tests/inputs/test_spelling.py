@@ -16,6 +16,9 @@ from kmtl.inputs.spelling import spelling_of
 
 DAYS = pd.Series(pd.date_range("2024-01-02", periods=60, freq="D"))
 MONEY = pd.Series(np.arange(60) * 117.25)
+TIMES = pd.Series(pd.date_range("2024-01-02 00:07", periods=60, freq="23min"))
+DRAW = np.random.default_rng(0)
+PHONES = DRAW.integers(601_000_000, 799_999_999, 60)
 
 
 def made(texts: pd.Series) -> Any:
@@ -60,9 +63,77 @@ def test_numbers_are_read_as_they_are_meant(texts: pd.Series) -> None:
     np.testing.assert_allclose(made(texts), MONEY)
 
 
+@pytest.mark.parametrize("form", ["%H:%M", "%H:%M:%S", "%I:%M %p", "%I:%M%p"])
+def test_minutes_are_made_of_times_of_day(form: str) -> None:
+    minutes = TIMES.dt.hour * 60.0 + TIMES.dt.minute
+    np.testing.assert_allclose(made(TIMES.dt.strftime(form)), minutes)
+
+
+def test_times_of_day_in_several_forms() -> None:
+    minutes = TIMES.dt.hour * 60.0 + TIMES.dt.minute
+    texts = TIMES.dt.strftime("%H:%M").where(TIMES.index % 3 > 0, None)
+    mixed = texts.fillna(TIMES.dt.strftime("%H:%M:%S")).str.replace(
+        "^0", "", regex=True
+    )
+    np.testing.assert_allclose(made(mixed), minutes)
+    halves = TIMES.dt.strftime("%I:%M %p").str.replace("AM", "a.m.")
+    np.testing.assert_allclose(made(halves.str.replace("PM", "p.m.")), minutes)
+
+
 @pytest.mark.parametrize(
     "texts",
     [
+        [
+            f"{price:,}".replace(",", " ")
+            for price in range(1_500_000, 9_000_000, 125_000)
+        ],
+        [f"{n:,.0f}".replace(",", " ") for n in 10 ** DRAW.uniform(3, 8, 60)],
+        [f"{n:,}" for n in PHONES],
+        [f"{n / 7:.1f}A" for n in range(60)],
+        [f"{n}m" for n in range(60)],
+        [f"{n}GB" for n in range(60)],
+        [f"{n} SEK" for n in range(60)],
+        [f"{n}K" for n in range(60)],
+    ],
+)
+def test_numbers_that_are_near_codes(texts: list[str]) -> None:
+    found = spelling_of(read(texts, "texts"))
+    assert found is not None
+    assert found.what == "numbers"
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [f"{month}.{day}.24" for month in (1, 2, 3) for day in range(1, 12)]
+        + ["13.1.24"],
+        [f"0{month}.{day}.24" for month in (1, 2, 3) for day in range(1, 12)],
+        [f"2001-{month:02}" for month in range(1, 13)],
+        [f"{year}-{month:02}" for year in (2001, 2002) for month in (2, 3)],
+    ],
+)
+def test_dates_that_are_near_versions_and_seasons(texts: list[str]) -> None:
+    found = spelling_of(read(texts, "texts"))
+    assert found is not None
+    assert found.what == "dates"
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [f"{n:,}".replace(",", " ") for n in PHONES],
+        [f"{n:,}".replace(",", ".") for n in PHONES],
+        [f"+420 {n:,}".replace(",", " ") for n in PHONES],
+        ["112", *(f"{n:,}".replace(",", " ") for n in PHONES)],
+        [f"{n}A" for n in range(100, 160)],
+        [f"{n} B" for n in range(100, 160)],
+        [f"{n}{'A' if n % 2 else ''}" for n in range(100, 160)],
+        [f"{n}XB" for n in range(100, 160)],
+        [f"1.{minor}.{patch}" for minor in range(1, 7) for patch in range(10, 20)],
+        [f"{year}-{year % 100 + 1:02}" for year in range(2000, 2012)],
+        ["08:00", "16:00", "00:00"] * 20,  # shifts
+        [f"{n}:{n % 7}" for n in range(60)],
+        [f"{n}:70" for n in range(60)],
         ["5 km", "10 km"] * 30,  # two classes
         [f"Q{i}" for i in range(60)],
         [f"{i} {'Elm' if i % 3 else 'Oak'} {i % 5}" for i in range(60)],
@@ -109,6 +180,11 @@ def test_inputs_are_named_in_a_warning(caplog: pytest.LogCaptureFixture) -> None
 @pytest.mark.parametrize(
     ("texts", "told"),
     [
+        (
+            TIMES.dt.strftime("%H:%M"),
+            r"make minutes of its text: frame\['y'\] = pandas\.to_timedelta.*"
+            r"Received: times of day as text, such as '00:07'",
+        ),
         (MONEY.map("${:,.2f}".format), r"frame\['y'\] = pandas\.to_numeric.*'\$0\.00'"),
         (DAYS.dt.strftime("%d.%m.%Y"), r"numbers of these .*%d\.%m\.%Y.*'01\.02\.2"),
     ],
@@ -130,3 +206,26 @@ def test_numbers_with_commas_are_not_left_out_without_a_word(
     assert data.inputs["table"].kinds["price"] == "ignored"
     assert "it is left out" in caplog.messages[0]
     assert "thousands=','" in caplog.messages[0]
+
+
+def test_times_of_day_are_named_in_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    times = pd.concat([TIMES, TIMES, TIMES]).dt.strftime("%I:%M %p")
+    frame = pd.DataFrame({"seen": times, "y": np.arange(180) / 7}).reset_index()
+    with caplog.at_level(logging.WARNING, "kmtl"):
+        data = kmtl.data.from_dataframe(frame, targets=["y"], verbose=False)
+    assert data.inputs["table"].kinds["seen"] == "categorical"
+    (message,) = caplog.messages
+    assert "'seen' holds times of day that are written as text, such as" in message
+    assert "each is a category of its own. Make minutes of them first: frame" in message
+    made_of_it = eval(message.partition(" = ")[2], {"pandas": pd, "frame": frame})
+    again = frame.assign(seen=made_of_it)
+    again = kmtl.data.from_dataframe(again, targets=["y"], verbose=False)
+    assert again.inputs["table"].kinds["seen"] == "numeric"
+
+
+def test_all_cells_are_looked_at(caplog: pytest.LogCaptureFixture) -> None:
+    """The first hundred of these might be telephone numbers."""
+    amounts = [f"{n:,}".replace(",", " ") for n in [*PHONES, *PHONES, 5, 70, 1200, 93]]
+    amounts += [f"{n:,}".replace(",", " ") for n in DRAW.integers(0, 99_999, 60)]
+    found = spelling_of(read(amounts, "texts"))
+    assert found is not None

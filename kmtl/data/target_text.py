@@ -1,0 +1,72 @@
+"""Columns of text that are no target as they stand: refused, with what to do."""
+
+from __future__ import annotations
+
+from kmtl.inputs.cells import Cells
+from kmtl.inputs.remedies import Remedy
+from kmtl.inputs.spelled_numbers import text_among_numbers
+from kmtl.inputs.spelling import spelling_of
+
+#: Text of more different values than this is no class.
+MOST_NAMES = 100
+#: Nor is text that differs in more than half of this many rows or more.
+MANY_ROWS = 20
+
+
+def check_text(name: str, column: str, cells: Cells) -> None:
+    """Refuse text that stands for numbers, dates or times, and prose.
+
+    Args:
+        name: The task's name.
+        column: The column.
+        cells: Its cells.
+
+    Raises:
+        ValueError: naming the column and saying what to do.
+    """
+    if cells.kind != "text":
+        return
+    classes = (
+        f"if these are classes: tasks=[kmtl.Classification.from_labels('{name}', "
+        f"frame['{column}'])]"
+    )
+    spelling = spelling_of(cells)
+    if spelling is not None:
+        days = ", and numbers of these (days since the first)"
+        python = (
+            f"make {spelling.wanted} of its text"
+            f"{days if spelling.what == 'dates' else ''}: frame['{column}'] = "
+            f"{spelling.parsed(column)}; {classes}"
+        )
+        remedy = Remedy("spelling", column, python, target=True, spelling=spelling)
+        raise ValueError(
+            f"Target '{column}' must hold numbers or classes: {remedy}. "
+            f"Received: {spelling.what} as text, such as {spelling.example!r}"
+        )
+    odd = text_among_numbers(cells)
+    if odd is not None:
+        python = (
+            "make the others NaN, which is a missing label (in read_csv: "
+            "na_values=...), or parse the column with pandas.to_numeric (decimal "
+            "commas: read_csv(decimal=','); commas between thousands: "
+            f"read_csv(thousands=',')); {classes}"
+        )
+        raise ValueError(
+            f"Target '{column}' must hold numbers alone, or classes: "
+            f"{Remedy('numbers', column, python, target=True)}. "
+            f"Received: {odd} among numbers"
+        )
+    present = cells.values[~cells.missing].tolist()
+    different = len(set(present))
+    if _is_prose(different, len(present)):
+        python = f"make classes of it, or numbers by pandas.to_numeric; {classes}"
+        raise ValueError(
+            f"Target '{column}' must hold classes or numbers, not text of its own in "
+            f"most rows: {Remedy('own texts', column, python, target=True)}. "
+            f"Received: {different} texts in {len(present)} rows, such as "
+            f"{min(present)[:40]!r}"
+        )
+
+
+def _is_prose(different: int, present: int) -> bool:
+    return different > MOST_NAMES or (present >= MANY_ROWS and different > present / 2)

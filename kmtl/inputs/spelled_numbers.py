@@ -1,0 +1,143 @@
+"""Text that stands for numbers: `$1,200`, `12 %`, `3.5 kg`; and what only looks so.
+
+A text is a number with a currency sign before it or a unit behind, or with marks
+between thousands. All texts of a column have the same sign or unit, or none at all. Not
+numbers are
+
+- codes: whole numbers and a letter that is no common unit ("102A", "103A"), or several
+  capitals right behind them ("102AB", but "5GB" and "5 EUR");
+- telephone numbers and other identifiers in groups of three: whole numbers of seven
+  digits or more between which spaces or points stand ("601 940 390"), that begin with
+  "+", or are all of one length and no rounder than chance has it, as amounts are;
+- all with a zero before other digits ("030 456").
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from kmtl.inputs.cells import Cells
+from kmtl.inputs.remedies import Spelling
+
+#: The share of a column's texts that must be alike.
+MOSTLY = 0.9
+#: Numbers of fewer different values may be names of classes: "5 km" and "10 km".
+MANY = 20
+#: `$1,200`, `12 %`, `3.5 kg`, `1 234`, `1.234,50 €`: the sign before, the number, and
+#: the unit behind. (Plain numbers, and those with one comma, are not meant.)
+_NUMBER = re.compile(
+    r"[+-]?(?P<sign>[$€£¥₹]?)\s?[+-]?"
+    r"(?P<number>(?!0\d)(\d{1,3}([.,'’ \u00a0\u202f]\d{3})+|\d+)([.,]\d+)?)"
+    r"(?P<gap>\s?)(?P<unit>(%|[^\W\d_][^\d\s+-]{0,7}|[$€£¥₹°][^\W\d_]?)?)"
+)
+#: Numbers with marks between thousands: two marks, or one that is no point or comma.
+_GROUPED = re.compile(r".*[.,]\d+[.,].*|.*[^\d.,].*")
+#: Those without decimals, if two marks are alike or one stands before three digits.
+_WHOLE = re.compile(r"\d+|\d{1,3}([.,'’ \u00a0\u202f]\d{3})+")
+#: Commas before decimals, and points that may stand between thousands.
+_DECIMAL_COMMA = re.compile(r".*,(\d{1,2}|\d{4,})")
+_POINTS = re.compile(r"\d{1,3}(\.\d{3})+")
+#: Letters and capitals that are units also right behind a whole number.
+_LETTERS = frozenset("mgslhtkLKMVW")
+_CAPITALS = frozenset(
+    ("KB", "MB", "GB", "TB", "MP", "HP", "PS", "KM", "CM", "MM", "KG", "ML", "MW", "GW")
+    + ("EUR", "USD", "GBP", "CHF", "JPY", "CNY", "INR", "CAD", "AUD", "SEK", "NOK")
+    + ("DKK", "PLN", "CZK", "HUF", "RUB", "TRY", "BRL", "MXN", "ZAR", "KRW", "SGD")
+)
+#: Telephone numbers have so many digits; ends of amounts are rounder than this.
+_LONG, _ROUND = 7, 0.3
+#: Numbers in text, with a decimal point or comma; in a column of numbers some of the
+#: first few are such.
+_PLAIN = re.compile(r"\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+_FEW = 100
+
+
+def like_numbers(texts: set[str]) -> list[re.Match[str]]:
+    """Those that are numbers with signs, units or marks, or none of these."""
+    return [found for text in texts if (found := _NUMBER.fullmatch(text.strip()))]
+
+
+def numbers_in(texts: set[str]) -> Spelling | None:
+    """The numbers for which the texts stand; None for other text."""
+    matches = like_numbers(texts)
+    if len(matches) < max(MANY, MOSTLY * len(texts)):
+        return None
+    marks = {one["sign"] for one in matches} | {one["unit"] for one in matches}
+    numbers = [one["number"] for one in matches]
+    bare = marks == {""}
+    if len(marks) > 2 or (bare and not any(map(_GROUPED.fullmatch, numbers))):
+        return None
+    if _are_identifiers(matches) if bare else _are_codes(matches):
+        return None
+    pointed = [number for number in numbers if "." in number]
+    commas = any(map(_DECIMAL_COMMA.fullmatch, numbers)) or (
+        bool(pointed) and all(map(_POINTS.fullmatch, pointed))
+    )
+    kept, more = (",", ".str.replace(',', '.')") if commas else (".", "")
+    remedy = (
+        f"pandas.to_numeric({{column}}.str.replace(r'[^0-9{kept}+-]', '', regex=True)"
+        f"{more})"
+    )
+    others = {c for number in numbers for c in number if not c.isdigit() and c != kept}
+    thousands = others.pop() if bare and len(others) == 1 else None
+    example = min(one.string for one in matches)
+    return Spelling("numbers", example, remedy, thousands, kept)
+
+
+def _are_codes(matches: list[re.Match[str]]) -> bool:
+    """Whether the letters behind these are no units."""
+    if not all(_WHOLE.fullmatch(one["number"]) for one in matches):
+        return False
+
+    def is_code(one: re.Match[str]) -> bool:
+        unit = one["unit"]
+        if len(unit) == 1:
+            return unit.isalpha() and unit not in _LETTERS
+        return (
+            unit.isalpha()
+            and unit.isupper()
+            and not one["gap"]
+            and (unit not in _CAPITALS)
+        )
+
+    return any(map(is_code, matches))
+
+
+def _are_identifiers(matches: list[re.Match[str]]) -> bool:
+    """Whether these, without signs and units, are telephone numbers and the like."""
+    numbers = [one["number"] for one in matches]
+    digits = [re.sub(r"\D", "", number) for number in numbers]
+    long = [number for number in digits if len(number) >= _LONG]
+    begins = [one.string.strip()[0] for one in matches]
+    if (
+        len(long) < MOSTLY * len(numbers)
+        or not all(map(_WHOLE.fullmatch, numbers))
+        or any(mark in number for number in numbers for mark in ",'’")
+        or "-" in begins
+    ):
+        return False
+    if "+" in begins:
+        return True
+    ((_, alike),) = Counter(map(len, long)).most_common(1)
+    rounded = sum(number.endswith("0") for number in long)
+    return alike >= MOSTLY * len(long) and rounded <= _ROUND * len(long)
+
+
+def text_among_numbers(cells: Cells) -> str | None:
+    """The first text that is no number in a column of many that are; None in others.
+
+    One with a decimal comma is no number to whoever reads the column.
+    """
+    if cells.kind != "text":
+        return None
+    there = cells.values[~cells.missing]
+    if not any(map(_PLAIN.fullmatch, there[:_FEW])):  # before all cells are read
+        return None
+    like = [_PLAIN.fullmatch(text) is not None for text in there]
+    many = len({text for text, is_one in zip(there, like, strict=True) if is_one})
+    odd = [text for text, is_one in zip(there, like, strict=True) if not is_one]
+    odd += [text for text in there if "," in text][:1]
+    if many < MANY or sum(like) < MOSTLY * len(there) or not odd:
+        return None
+    return repr(odd[0])
