@@ -70,23 +70,26 @@ def command(
 
     import_backend()
     import kmtl
+    from kmtl.cli._remedies import in_the_file
     from kmtl.data.frames import read_csv
+    from kmtl.inputs.remedies import told_by
 
     out = out or file.with_name(f"{file.name.partition('.')[0]}-kmtl")
     try:
-        options = {"sep": sep, "decimal": decimal, "thousands": thousands}
-        frame = read_csv(file, options)
-        left_out = names_in(ignore, frame)
-        predictor = kmtl.fit_table(
-            frame.drop(columns=left_out),
-            names_in(targets, frame),
-            minutes,
-            trials=trials,
-            groups=groups,
-            time=time,
-            seed=seed,
-            directory=out / "search",
-        )
+        with told_by(in_the_file):
+            options = {"sep": sep, "decimal": decimal, "thousands": thousands}
+            frame = read_csv(file, options)
+            left_out = names_in(ignore, frame)
+            predictor = kmtl.fit_table(
+                frame.drop(columns=left_out),
+                names_in(targets, frame),
+                minutes,
+                trials=trials,
+                groups=groups,
+                time=time,
+                seed=seed,
+                directory=out / "search",
+            )
     except (ValueError, TypeError) as error:
         raise click.UsageError(str(error)) from error
     predictor.save(out / "predictor", overwrite=True)

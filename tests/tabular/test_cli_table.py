@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,114 @@ def test_numbers_are_read_as_the_options_say(
     assert frames[0]["area"].tolist() == pytest.approx(
         houses()["area"].tolist(), nan_ok=True
     )
+
+
+SPELLINGS = {
+    "points": [f"{n:,}.5" for n in range(1_000_000, 9_000_000, 100_007)],
+    "commas": [
+        f"{n:,}.5".translate(str.maketrans(",.", ".,"))
+        for n in range(1_000_000, 9_000_000, 100_007)
+    ],
+    "spaces": [f"{n:,}".replace(",", " ") for n in range(0, 8_000_000, 100_007)],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("points", "--thousands ,"),
+        ("commas", "--thousands . --decimal ,"),
+        ("spaces", "--thousands ' '"),
+    ],
+)
+def test_marks_in_numbers_are_said_by_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, options: str
+) -> None:
+    file = tmp_path / "prices.csv"
+    texts = SPELLINGS[kind]
+    pd.DataFrame({"price": texts, "rooms": range(80)}).to_csv(file, index=False)
+    arguments = ["table", str(file), "--targets", "price"]
+    found = CliRunner().invoke(main, arguments)
+    assert found.exit_code == 2
+    told = " ".join(found.output.split())
+    assert f"run again with {options}, if all numbers are written so" in told
+    frames: list[pd.DataFrame] = []
+
+    def fit_table(frame: pd.DataFrame, *_: Any, **__: Any) -> None:
+        frames.append(frame)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(kmtl, "fit_table", fit_table)
+    CliRunner().invoke(main, [*arguments, *shlex.split(options)])
+    marks = {"points": (",", ""), "commas": (".", ""), "spaces": (" ", "")}[kind]
+    wanted = [float(text.replace(*marks).replace(",", ".")) for text in texts]
+    assert frames[0]["price"].tolist() == wanted
+
+
+#: Columns -> what is said of one as an input, and as a target.
+TROUBLES = {
+    "money": (
+        [f"${n},000" for n in range(10, 90)],
+        "plain numbers in the file",
+        "classes",
+    ),
+    "hour": (
+        [f"{n % 24:02}:{n % 60:02}" for n in range(80)],
+        "Write minutes as numbers in the file",
+        "no numbers",
+    ),
+    "built": (
+        [f"{n % 28 + 1}.12.20{n % 20 + 10}" for n in range(80)],
+        "Write the dates as 2024-12-31",
+        "days since the first date",
+    ),
+    "odd": (["?", *map(str, range(79))], "Leave such cells empty", "no numbers"),
+    "own": (
+        [f"some {chr(97 + n)} {chr(98 + n)}" for n in range(120)],
+        "Write fewer different texts in the file",
+        "write fewer different texts in the file",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TROUBLES)
+def test_remedies_are_of_the_file_and_not_of_python(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    def fit(*_: Any) -> None:
+        raise ValueError("enough")
+
+    monkeypatch.setattr("kmtl.tabular.fitting._fit", fit)
+    file = tmp_path / "rows.csv"
+    texts, told, refused = TROUBLES[name]
+    rows = pd.DataFrame(
+        {name: (texts * 2)[:160], "rooms": [*range(80)] * 2, "y": [3, 4] * 80}
+    )
+    rows.to_csv(file, index=False)
+    arguments = ["table", str(file), "--targets"]
+    with caplog.at_level(logging.WARNING, "kmtl"):
+        as_input = CliRunner().invoke(main, [*arguments, "y"])
+    assert "enough" in as_input.output
+    (warning,) = caplog.messages
+    assert told in warning
+    as_target = CliRunner().invoke(main, [*arguments, name])
+    assert as_target.exit_code == 2
+    assert refused in " ".join(as_target.output.split())
+    for words in ("frame[", "pandas", "read_csv", "tasks=", "Table(", "NaN"):
+        assert words not in as_target.output + warning
+
+
+def test_times_are_written_in_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    days = [f"{n % 28 + 1}.12.2024" for n in range(80)]
+    pd.DataFrame({"day": days, "y": range(80)}).to_csv(file, index=False)
+    arguments = ["table", str(file), "--targets", "y", "--time", "day"]
+    found = " ".join(CliRunner().invoke(main, arguments).output.split())
+    assert "13:30:00 (write the dates as 2024-12-31" in found
+    assert "pandas" not in found
 
 
 @pytest.mark.thorough

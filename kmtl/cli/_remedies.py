@@ -1,0 +1,48 @@
+"""What to do about a column of a file, for users of a command: no line of Python."""
+
+from __future__ import annotations
+
+import shlex
+
+from kmtl.inputs.remedies import Remedy, Spelling
+
+_DATES = "write the dates as 2024-12-31 (or 2024-12-31 13:30:00) in the file"
+#: Kind of trouble -> what to do, for columns to predict from and for targets.
+_REMEDIES = {
+    "numbers": (
+        "leave such cells empty in the file; decimal commas: --decimal , and commas "
+        "between thousands: --thousands ,"
+    ),
+    "own texts": "write fewer different texts in the file, such as groups of them",
+    "dates": _DATES,
+    "time": _DATES,
+    "mixed": "leave the odd cells empty in the file",
+    "days": "write numbers in the file, such as days since the first date",
+}
+_CLASSES = "; if these are classes, give them names in the file that are no numbers"
+
+
+def in_the_file(remedy: Remedy) -> str:
+    """A remedy in terms of the file and the options of `kmtl table`."""
+    if remedy.spelling is None:
+        text = _REMEDIES[remedy.kind]
+    elif remedy.spelling.what == "numbers":
+        text = _plain_numbers(remedy.spelling)
+    elif remedy.spelling.what == "times of day":
+        text = "write minutes as numbers in the file, such as 875 for 14:35"
+    else:
+        text = _REMEDIES["days"] if remedy.target else _DATES
+    named = remedy.kind in ("spelling", "numbers")
+    return text + (_CLASSES if remedy.target and named else "")
+
+
+def _plain_numbers(spelling: Spelling) -> str:
+    write = "write plain numbers in the file, such as 1234.5"
+    mark = spelling.thousands
+    # pandas takes one byte for a mark.
+    if mark is None or not mark.isascii():
+        return write
+    options = f"--thousands {shlex.quote(mark)}"
+    if spelling.decimal != ".":
+        options += f" --decimal {shlex.quote(spelling.decimal)}"
+    return f"run again with {options}, if all numbers are written so, or {write}"
