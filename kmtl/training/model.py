@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -483,21 +483,31 @@ class MultiTaskModel(TaskAccess):
             self.train_function = make() if rates else watched(make, state.left_out)
 
     def _made_train_function(self) -> Any:
-        before, own = self.train_function, self.__dict__.get("train_step")
-        # JAX takes equal methods for one: while a step is held, as by a traceback, the
-        # next one would be what was traced for that.
-        self.__dict__["train_step"] = functools.partial(self.train_step)
-        try:
+        before = self.train_function
+        with self._traced_anew("train_step"):
             super().make_train_function(force=True)
-        finally:
-            del self.__dict__["train_step"]
-            if own is not None:
-                self.__dict__["train_step"] = own
         made, self.train_function = self.train_function, before
         return with_logs(self, made)
 
+    @contextlib.contextmanager
+    def _traced_anew(self, step: str) -> Iterator[None]:
+        """Within it Keras makes functions of a step that JAX knows no trace of.
+
+        JAX takes equal methods for one: while a step is held, as by a traceback, the
+        next one would be what was traced for that.
+        """
+        own = self.__dict__.get(step)
+        self.__dict__[step] = functools.partial(getattr(self, step))
+        try:
+            yield
+        finally:
+            del self.__dict__[step]
+            if own is not None:
+                self.__dict__[step] = own
+
     def make_test_function(self, force: bool = False) -> None:
-        super().make_test_function(force)
+        with self._traced_anew("test_step"):
+            super().make_test_function(force)
         self.test_function = with_logs(self, self.test_function)
 
     def get_metrics_result(self) -> Logs:
