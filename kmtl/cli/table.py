@@ -97,6 +97,8 @@ def command(
     served = predictor.export(out / "served", overwrite=True)
     click.echo(f"\n{shown(predictor.leaderboard())}\n")
     click.echo(f"In {out}: predictor (kmtl.load_table), leaderboard.csv, served")
+    if renamed := served_names(served):
+        click.echo(f"The SavedModel takes {', '.join(renamed)}")
     click.echo("Running the SavedModel in a process without kmtl ...")
     kmtl.verify_export(served, predictor.model, frame[:CHECKED])
     click.echo("It gives the predictor's numbers.")
@@ -122,6 +124,18 @@ def names_in(given: tuple[str, ...], frame: Any) -> list[str]:
                 f"Received: columns {', '.join(map(str, known))}"
             )
     return found
+
+
+def served_names(served: Path) -> list[str]:
+    """Columns that a SavedModel takes under other names than their own, and these."""
+    from kmtl.export.description import read_description
+
+    taken = read_description(served)["inputs"].items()
+    return [
+        f"'{one['column']}' as {name}"
+        for name, one in taken
+        if one.get("column") not in (None, name)
+    ]
 
 
 def shown(board: Any) -> str:

@@ -62,6 +62,11 @@ class RawInputs:
             for name, spec in self.specs.items()
         }
 
+    def renamed(self) -> dict[str, str]:
+        """Name in the SavedModel -> the column's own name, where these differ."""
+        found = {name: one["column"] for name, one in self.describe().items()}
+        return {name: own for name, own in found.items() if own not in (None, name)}
+
     def describe(self) -> dict[str, Config]:
         """What the description says of each name, besides dtype and shape."""
         return {

@@ -43,10 +43,12 @@ def export_model(
     inputs (`kmtl.inputs`) it takes what users have: the columns of a table one by one
     (numbers in float32, NaN where missing; texts and dates as strings, "" where
     missing), under their names, in which other characters than letters and digits are
-    underscores. The file formats take what `model.prepare_inputs` gives. Further
-    signatures are each task's own name, `features` when asked for, and `serve` (Keras'
-    name of the default). The file formats have the default one, with `features` as one
-    more output. What each output is stands in the export itself, in a SavedModel as
+    underscores: `area m2` is `area_m2` there, which `verbose=True` prints and the
+    export's description says (`"column"`). The file formats take what
+    `model.prepare_inputs` gives. Further signatures are each task's own name,
+    `features` when asked for, and `serve` (Keras' name of the default). The file
+    formats have the default one, with `features` as one more output. What each output
+    is stands in the export itself, in a SavedModel as
     `assets.extra/kmtl_signature.json`. The names and types written are compared with
     the model's; `kmtl.verify_export` compares the numbers.
 
@@ -275,9 +277,11 @@ def _endpoint(plain: keras.Model, keys: tuple[str, ...]) -> Callable[[Inputs], O
 
 def _summary(path: Path, plain: keras.Model, raw: RawInputs | None) -> str:
     inputs = {tensor.name: tensor for tensor in serving.input_tensors(plain)}
+    columns = {} if raw is None else raw.renamed()
 
     def line(name: str, tensor: Any) -> str:
-        return f"  {name}: {tensor.dtype} {tuple(tensor.shape)}"
+        own = f" (column '{columns[name]}')" if name in columns else ""
+        return f"  {name}: {tensor.dtype} {tuple(tensor.shape)}{own}"
 
     return "\n".join(
         [

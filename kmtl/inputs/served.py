@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,6 +20,53 @@ _DATE = (
 _ZONE = r"[+-][0-9]{2}:[0-9]{2}$"
 #: What rounding may take, as a share of the middle half of a column.
 _MOST_LOST = 1e-4
+
+
+def names(columns: Sequence[Column]) -> dict[str, Column]:
+    """Served name -> column: its name, as TensorFlow takes names.
+
+    Of letters, digits and underscores, a letter first, and different even if capitals
+    are not told apart.
+    """
+    found: dict[str, Column] = {}
+    taken: set[str] = set()
+    for column in columns:
+        if column.kind == "ignored":
+            continue
+        name = _valid(column.name)
+        while name.lower() in taken:
+            name += "_"
+        found[name] = column
+        taken.add(name.lower())
+    return found
+
+
+def check_names(columns: Sequence[Column], what: str) -> None:
+    """Refuse a column that would be served under the name of another one.
+
+    Cells sent under that name would go into the wrong column.
+
+    Args:
+        columns: Those of the table.
+        what: Its name in errors.
+
+    Raises:
+        ValueError: naming both.
+    """
+    own = {column.name for column in columns if column.kind != "ignored"}
+    for served, column in names(columns).items():
+        for name in (_valid(column.name), served):
+            if name != column.name and name in own:
+                raise ValueError(
+                    f"Columns of {what} must have different names in a served model, "
+                    "which has underscores for all but letters and digits: rename or "
+                    f"drop one. Received: '{column.name}' and '{name}', both {name}"
+                )
+
+
+def _valid(name: str) -> str:
+    name = re.sub(r"\W", "_", name, flags=re.ASCII)
+    return name if name[:1].isalpha() else f"column_{name}"
 
 
 def dtype_of(column: Column) -> str:

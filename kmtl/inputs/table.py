@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -213,8 +212,9 @@ class Table(Input):
             data: `pandas.DataFrame`, another library's frame, or a dict of columns.
 
         Raises:
-            ValueError: for columns of one name, without any cell, or of several kinds
-                of cells, and for no row; naming column and row.
+            ValueError: for columns of one name, also in a served model ("area m2" and
+                "area_m2"), without any cell, or of several kinds of cells, and for no
+                row; naming column and row.
         """
         what = "the training rows"
         given = cells_of.columns_of(data, what)
@@ -246,6 +246,7 @@ class Table(Input):
                 f"{what.capitalize()} must have a column that says something: one with "
                 f"two values or more. Received: {', '.join(cells)}"
             )
+        served.check_names(known, what)
         return dataclasses.replace(self, fitted_columns=tuple(known))
 
     def _fit_column(self, name: str, kind: str, cells: Cells, what: str) -> Column:
@@ -352,36 +353,17 @@ class Table(Input):
 
     # -- served -----------------------------------------------------------------------
 
-    def _served(self) -> dict[str, Column]:
-        """Served name -> column: its name, as TensorFlow takes names.
-
-        Of letters, digits and underscores, a letter first, and different even if
-        capitals are not told apart.
-        """
-        found: dict[str, Column] = {}
-        taken: set[str] = set()
-        for column in self.known:
-            if column.kind == "ignored":
-                continue
-            name = re.sub(r"\W", "_", column.name, flags=re.ASCII)
-            name = name if name[:1].isalpha() else f"column_{name}"
-            while name.lower() in taken:
-                name += "_"
-            found[name] = column
-            taken.add(name.lower())
-        return found
-
     def serving_signature(self, name: str) -> dict[str, keras.InputSpec]:
         return {
             key: keras.InputSpec(shape=(None,), dtype=served.dtype_of(column))
-            for key, column in self._served().items()
+            for key, column in served.names(self.known).items()
         }
 
     def serving_columns(self, name: str) -> dict[str, str]:
-        return {key: column.name for key, column in self._served().items()}
+        return {key: column.name for key, column in served.names(self.known).items()}
 
     def serve(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        columns = self._served()
+        columns = served.names(self.known)
         cells = {columns[key].name: t for key, t in tensors.items()}
         return served.serve(cells, tuple(columns.values()))
 
@@ -392,11 +374,11 @@ class Table(Input):
             key: served.rows(
                 column, cells_of.read(given[column.name], f"Column '{column.name}'")
             )
-            for key, column in self._served().items()
+            for key, column in served.names(self.known).items()
         }
 
     def from_serving(self, name: str, rows: Mapping[str, np.ndarray]) -> Inputs:
-        columns = self._served()
+        columns = served.names(self.known)
         return {columns[key].name: array for key, array in rows.items()}
 
     # -- in the model -----------------------------------------------------------------

@@ -157,11 +157,15 @@ class TablePredictor:
     def export(self, path: PathLike, *, overwrite: bool = False) -> Path:
         """Write a SavedModel that takes the table's columns as they are.
 
-        See `MultiTaskModel.export`. Outputs are called as the tasks: values in their
-        unit; of two classes the probability of the second; of several all
-        probabilities, and as `<task>_top` the most probable one, by name if it is
-        written on TensorFlow, else by its number. The names of classes, and units, are
-        in the export's description too (`kmtl_signature.json`).
+        See `MultiTaskModel.export`. Names of columns are made valid there: all but
+        letters and digits are underscores, and a letter comes first. A column
+        `area m2` is `area_m2`, and `2nd` is `column_2nd`; each has its own name as
+        `"column"` in `kmtl_signature.json`, the export's description.
+
+        Outputs are called as the tasks: values in their unit; of two classes the
+        probability of the second; of several all probabilities, and as `<task>_top` the
+        most probable one, by name if it is written on TensorFlow, else by its number.
+        The names of classes, and units, are in the description too.
 
         Args:
             path: The folder to write.

@@ -144,6 +144,30 @@ def test_verification_sees_a_model_that_has_changed(
         model.set_weights(before)
 
 
+@pytest.mark.parametrize("pair", [("area m2", "area_m2"), ("column_2nd", "2nd")])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_column_may_not_be_served_as_another(
+    pair: tuple[str, str], reverse: bool
+) -> None:
+    """Cells of `area_m2` went into `area m2`; refused before anything is trained."""
+    values = pair[::-1] if reverse else pair
+    rows = {name: np.arange(30.0) + n for n, name in enumerate(values)}
+    with pytest.raises(ValueError, match=r"rename or drop one. Received: .* both \w+$"):
+        Table().fit(rows)
+    Table({pair[0]: "ignored"}).fit(rows)
+    with pytest.raises(ValueError, match="different names in a served model"):
+        kmtl.fit_table({**rows, "y": np.arange(30)}, ["y"], trials=1, verbose=False)
+
+
+def test_names_that_are_made_valid_are_printed(
+    model: kmtl.MultiTaskModel, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    model.export(tmp_path / "served", verbose=True)
+    written = capsys.readouterr().out
+    assert "column_2nd: string (None,) (column '2nd')" in written
+    assert "  city: string (None,)\n" in written
+
+
 def test_a_dtype_is_for_arrays_alone(
     model: kmtl.MultiTaskModel, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ from table_tools import TARGETS, houses
 
 import kmtl
 from kmtl.cli.main import main
-from kmtl.cli.table import names_in
+from kmtl.cli.table import names_in, served_names
 
 
 @pytest.fixture
@@ -201,6 +201,8 @@ def test_from_a_file_to_an_export(file: Path, tmp_path: Path) -> None:
     found = CliRunner().invoke(main, ["table", str(file), *arguments])
     assert found.exit_code == 0, found.output
     written = ("rooms", "categorical, 3 values", "average", "load_table")
+    assert served_names(tmp_path / "r" / "served") == ["'price in $' as price_in__"]
+    written += ("The SavedModel takes 'price in $' as price_in__",)
     for words in (*written, "gives the predictor's numbers"):
         assert words in found.output
     board = pd.read_csv(tmp_path / "r" / "leaderboard.csv")
