@@ -228,6 +228,18 @@ def test_a_rate_drops_where_a_step_of_before_is_held(renew) -> None:
     del held
 
 
+def test_a_loss_is_evaluated_where_an_evaluation_of_before_is_held() -> None:
+    """Dropout takes no part in it: traces are held alike."""
+    model = net()
+    model.compile("sgd", loss={"a": "mae"})
+    absolute = model.evaluate(X, {"a": X[:, 0]}, return_dict=True, verbose=0)
+    held = model.test_function
+    model.compile("sgd", loss={"a": "mse"})
+    squared = model.evaluate(X, {"a": X[:, 0]}, return_dict=True, verbose=0)
+    assert squared["a_loss"] != absolute["a_loss"]
+    del held
+
+
 def test_a_rate_that_a_file_raises_drops(tmp_path) -> None:
     model = net()
     train(model)

@@ -72,18 +72,6 @@ def test_files_and_copies_know_it(replaced, tmp_path) -> None:
     assert bare.task("image").loss == "mse"  # as it was declared
 
 
-def test_the_loss_is_never_stale() -> None:
-    """Nor where a notebook holds an evaluation that was interrupted, by its traceback."""
-    made = model()
-    made.compile("sgd")
-    plain = made.evaluate(X, Y, return_dict=True, verbose=0)
-    held = made.test_function
-    made.compile("sgd", loss={"size": "mae"})
-    logs = made.evaluate(X, Y, return_dict=True, verbose=0)
-    assert logs["size_loss"] == pytest.approx(plain["size_mae"], rel=1e-5)
-    del held
-
-
 def test_the_weight_is_never_stale() -> None:
     made = model()
     made.set_task_weights({"size": 0.7})
