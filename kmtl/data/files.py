@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kmtl.inputs import reading
 from kmtl.typing import PathLike
 
 if TYPE_CHECKING:
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 
 #: Endings of names of image files.
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
-#: So many of the files that cannot be used are named.
-MOST_NAMES = 20
 _COLOURED = ("RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")
 
 
@@ -60,34 +57,19 @@ def read_all(
     Returns:
         An array per cell, None where there is none; and a line for each wrong file.
     """
-
-    def one(cell: Cell) -> tuple[np.ndarray | None, str]:
-        if cell.path is None:
-            return None, ""
-        where = f"{cell.path} (row {cell.row}, column '{cell.column}')"
-        if not cell.path.is_file():
-            return None, f"{where}: there is no such file"
-        try:
-            return read(cell.path), ""
-        except (OSError, ValueError, TypeError, SyntaxError) as error:
-            return None, f"{where}: {error}"
-
-    # Decoding releases Python's lock.
-    with ThreadPoolExecutor(max_workers=min(32, 2 * (os.cpu_count() or 1))) as pool:
-        found = list(pool.map(one, cells))
-    return [array for array, _ in found], [line for _, line in found if line]
+    return reading.read_files(
+        [cell.path for cell in cells],
+        read,
+        [f"row {cell.row}, column '{cell.column}'" for cell in cells],
+    )
 
 
 def refuse(wrong: Sequence[str]) -> None:
     """Raise for files that cannot be used, all of them at once."""
-    if not wrong:
-        return
-    more = len(wrong) - MOST_NAMES
-    lines = [*wrong[:MOST_NAMES], *([f"and {more} more"] if more > 0 else [])]
-    raise ValueError(
+    reading.refuse(
+        wrong,
         "Every file that the table names must be there and be readable: leave the rows "
-        f"of others out. Received: {len(wrong)} file{'s' * (len(wrong) > 1)} that "
-        "cannot be used\n  " + "\n  ".join(lines)
+        "of others out",
     )
 
 
@@ -138,7 +120,7 @@ def _pixels(path: Path) -> np.ndarray:
     """Numbers of classes, also out of pictures with a palette; or depths."""
     from PIL import Image as Pillow
 
-    from kmtl.inputs.image import upright
+    from kmtl.inputs.photo_files import upright
 
     with Pillow.open(path) as picture:
         if picture.mode in _COLOURED:
@@ -192,7 +174,7 @@ def common_image(
     """
     from PIL import Image as Pillow
 
-    from kmtl.inputs.image import upright_size
+    from kmtl.inputs.photo_files import upright_size
 
     def header(path: Path) -> np.ndarray:
         with Pillow.open(path) as picture:
@@ -210,7 +192,7 @@ def own_sizes(cells: Sequence[Cell]) -> list[tuple[int, int] | None]:
     """`(height, width)` of the upright images or maps; None where there is none."""
     from PIL import Image as Pillow
 
-    from kmtl.inputs.image import upright_size
+    from kmtl.inputs.photo_files import upright_size
 
     def header(path: Path) -> np.ndarray:
         if path.suffix.lower() == ".npy":

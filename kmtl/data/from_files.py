@@ -38,6 +38,10 @@ def from_folder(
     of 128 × 128 × 3 takes 48 KB). What is missing or cannot be read is named, all of
     it together, before anything else happens.
 
+    The model takes files as well, by their paths, decoded and resized as in training:
+    `model.predict(sorted(pathlib.Path("new").glob("*.jpg")))`, or with several inputs
+    `model.predict({"photo": paths, "facts": frame})`.
+
     Args:
         folder: Folder to which the names of files are relative.
         labels: A CSV file (in the folder, or any) or a `pandas.DataFrame` with a row
@@ -83,6 +87,9 @@ def from_folder(
     ...     inputs=data.inputs, tasks=data.tasks,
     ...     backbone=kmtl.backbones.CNN(filters=(4,)),
     ... )
+    >>> from pathlib import Path
+    >>> model.predict(sorted(Path("pets/cat").glob("*.png")), verbose=0)["label"].shape
+    (10, 1)
     """
     root = Path(folder).expanduser()
     if not root.is_dir():

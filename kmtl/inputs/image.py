@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import io
-import struct
-import sys
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import keras
@@ -14,19 +13,18 @@ import numpy as np
 
 from kmtl import _arrays, _checks
 from kmtl._registry import register
+from kmtl.inputs import photo_files, reading
 from kmtl.inputs.array import check_shape
 from kmtl.inputs.base import Input
+from kmtl.inputs.photo_files import BYTES
 from kmtl.inputs.scaling import ColumnScaling, Standardize, as_state
 from kmtl.layers.maker import LayerMaker
 from kmtl.typing import Tensor
 
 SCALES = ("unit", "standardize", None)
 SERVED = ("pixels", "bytes")
-BYTES = 255.0
 #: Photos whose pixels are looked at for the mean: of more, evenly spaced ones.
 MOST_PHOTOS = 2048
-#: The EXIF tag of it.
-ORIENTATION = 0x0112
 
 
 @register("input", "image")
@@ -36,8 +34,9 @@ class Image(Input):
 
     `fit` and `predict` take an array `(N, h, w, channels)` (or `(N, h, w)` where there
     is one channel), or a sequence of photos of any sizes: arrays `(h, w, channels)`,
-    the bytes of image files, or images of Pillow. Photos of another size than `shape`
-    are resized, bilinear and smoothed where they shrink; their proportions change with
+    image files by their paths (`pathlib.Path`; all that cannot be read are named
+    together) or as bytes, or images of Pillow. Photos of another size than `shape` are
+    resized, bilinear and smoothed where they shrink; their proportions change with
     it. Files and images of Pillow are turned upright, as their EXIF orientation says.
 
     Whole numbers of any dtype are bytes, 0 to 255; booleans are black and white.
@@ -63,6 +62,14 @@ class Image(Input):
     >>> small, large = np.zeros((5, 9, 3), "uint8"), np.full((20, 30, 3), 255, "uint8")
     >>> photo.prepare([small, large], "`x`").mean(axis=(1, 2, 3)).tolist()
     [0.0, 255.0]
+
+    The files of a folder, as for `model.predict`:
+
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> Image.new("RGB", (10, 20), "white").save("holiday.png")
+    >>> photo.prepare(sorted(Path(".").glob("*.png")), "`x`").shape
+    (1, 8, 8, 3)
     """
 
     shape: tuple[int | None, ...]
@@ -126,7 +133,7 @@ class Image(Input):
         if rows is not None:
             if not rows:
                 return np.zeros((0, *(s or 0 for s in self.shape)), self.dtype)
-            photos = [self._photo(row, i, what) for i, row in enumerate(rows)]
+            photos = self._photos(rows, what)
             sizes = {photo.shape for photo in photos}
             if len(sizes) > 1:
                 raise ValueError(
@@ -135,11 +142,17 @@ class Image(Input):
                     f"{sorted(sizes)[0][:2]} and {sorted(sizes)[-1][:2]}"
                 )
             return np.stack(photos)
+        if isinstance(data, (str, os.PathLike)):
+            raise TypeError(
+                f"{what} must be several photos: for those of a folder give "
+                f"sorted(pathlib.Path(folder).glob('*.jpg')). Received: {str(data)!r}"
+            )
         array = _arrays.as_array(data, what)
         if _arrays.is_text(array):
             raise TypeError(
-                f"{what} must hold photos: arrays of pixels, or the bytes of image "
-                f"files. Received: text, {array.ravel()[0]!r}"
+                f"{what} must hold photos: arrays of pixels, paths of image files "
+                "(pathlib.Path(name)), or their bytes. "
+                f"Received: text, {array.ravel()[0]!r}"
             )
         if array.ndim == 3 and self.channels == 1:
             array = array[..., None]
@@ -154,18 +167,33 @@ class Image(Input):
             return array
         return np.stack([self._resized(photo) for photo in array])
 
-    def _photo(self, row: Any, i: int, what: str) -> np.ndarray:
+    def _photos(self, rows: Sequence[Any], what: str) -> list[np.ndarray]:
+        """Photos in the shape and dtype that the model takes; files in parallel."""
+        for i, row in enumerate(rows):
+            if isinstance(row, str):
+                raise TypeError(
+                    f"{what} must hold photos: arrays of pixels, paths of image files "
+                    "(pathlib.Path(name)), or their bytes. "
+                    f"Received: text, {row!r}, in row {i}"
+                )
+        photos, wrong = reading.read_files(
+            [Path(row) if isinstance(row, os.PathLike) else None for row in rows],
+            lambda path: self._photo(path.read_bytes(), "the file"),
+            [f"row {i} of {what}" for i in range(len(rows))],
+        )
+        rule = f"Every file that {what} names must be there and be a photo"
+        reading.refuse(wrong, rule)
+        return [
+            self._photo(rows[i], f"Row {i} of {what}") if photo is None else photo
+            for i, photo in enumerate(photos)
+        ]
+
+    def _photo(self, row: Any, name: str) -> np.ndarray:
         """One photo in the shape and dtype that the model takes."""
-        name = f"Row {i} of {what}"
-        if isinstance(row, str):
-            raise TypeError(
-                f"{what} must hold photos: arrays of pixels, or the bytes of image "
-                f"files (open(path, 'rb').read()). Received: text, {row!r}, in row {i}"
-            )
         if isinstance(row, bytes):
-            pixels = _decoded(row, self.channels, name)
-        elif _is_pillow(row):
-            pixels = _of_pillow(row, self.channels, name)
+            pixels = photo_files.decoded(row, self.channels, name)
+        elif photo_files.is_pillow(row):
+            pixels = photo_files.of_pillow(row, self.channels, name)
         else:
             pixels = _arrays.as_array(row, name)
         if pixels.ndim == 2 and self.channels == 1:
@@ -305,8 +333,10 @@ class Image(Input):
                 return {name: data}
             return {name: self.prepare(data, what)}
         rows = _rows(data)
+        if rows is not None and all(isinstance(row, os.PathLike) for row in rows):
+            rows = [Path(row).read_bytes() for row in rows]
         if rows is None or not all(isinstance(row, bytes) for row in rows):
-            rows = [_encoded(photo) for photo in self.prepare(data, what)]
+            rows = [photo_files.encoded(photo) for photo in self.prepare(data, what)]
         array = np.empty(len(rows), dtype=object)
         array[:] = rows
         return {name: array}
@@ -325,103 +355,3 @@ def _rows(data: Any) -> list | None:
     if isinstance(data, Sequence) and not isinstance(data, (str, bytes)):
         return list(data)
     return None
-
-
-def upright(photo: Any) -> Any:
-    """An image of Pillow, turned as its EXIF orientation says."""
-    photo.load()  # TIFF files are turned in it
-    way = _turn(photo.getexif)
-    return photo if way is None else photo.transpose(way)
-
-
-def upright_size(photo: Any) -> tuple[int, int]:
-    """`(height, width)` of a file that Pillow has opened, once it is upright."""
-    from PIL import Image as Pillow
-
-    if photo.format == "TIFF":  # some versions of Pillow have turned its size
-        height, width = upright(photo).size[::-1]
-        return height, width
-    # Not the method of PNG files, which decodes them.
-    way = _turn(lambda: Pillow.Image.getexif(photo))
-    kept = ("ROTATE_180", "FLIP_LEFT_RIGHT", "FLIP_TOP_BOTTOM")
-    width, height = photo.size
-    return (height, width) if way is None or way.name in kept else (width, height)
-
-
-def _turn(exif: Callable[[], Any]) -> Any:
-    """What makes a photo of this EXIF upright, in Pillow's terms; None: nothing."""
-    from PIL import Image as Pillow
-
-    try:
-        orientation = exif().get(ORIENTATION)
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
-        return None  # the pixels may well be right
-    ways = Pillow.Transpose
-    return {
-        2: ways.FLIP_LEFT_RIGHT,
-        3: ways.ROTATE_180,
-        4: ways.FLIP_TOP_BOTTOM,
-        5: ways.TRANSPOSE,
-        6: ways.ROTATE_270,
-        7: ways.TRANSVERSE,
-        8: ways.ROTATE_90,
-    }.get(orientation)
-
-
-def _is_pillow(row: Any) -> bool:
-    pillow = sys.modules.get("PIL.Image")
-    return pillow is not None and isinstance(row, pillow.Image)
-
-
-def _of_pillow(photo: Any, channels: int, what: str) -> np.ndarray:
-    """Pixels of an image of Pillow: as of its file, but numbers stay numbers."""
-    turned = upright(photo)
-    if turned.mode.startswith("I;"):
-        return _high_bytes(np.asarray(turned), channels, what)
-    if turned.mode not in ("I", "F") and channels in (1, 3):
-        turned = turned.convert("L" if channels == 1 else "RGB")
-    return np.asarray(turned)
-
-
-def _decoded(file: bytes, channels: int, what: str) -> np.ndarray:
-    from PIL import Image as Pillow
-    from PIL import UnidentifiedImageError
-
-    try:
-        with Pillow.open(io.BytesIO(file)) as photo:
-            turned = upright(photo)
-            deep = turned.mode in ("I", "F") or turned.mode.startswith("I;")
-            pixels = np.asarray(
-                turned if deep else turned.convert("L" if channels == 1 else "RGB")
-            )
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise ValueError(
-            f"{what} must be an image file (JPEG, PNG, ...). Received: {len(file)} "
-            f"bytes that are none, beginning with {file[:12]!r} ({error})"
-        ) from error
-    return _high_bytes(pixels, channels, what) if deep else pixels
-
-
-def _high_bytes(grey: np.ndarray, channels: int, what: str) -> np.ndarray:
-    """Grey of 16 bits in bytes, as TensorFlow decodes it: Pillow makes it white."""
-    low, high = grey.min(), grey.max()
-    if grey.dtype.kind == "f" or low < 0 or high >= 2**16:
-        raise ValueError(
-            f"{what} must have pixels of 8 or 16 bits: read the file yourself, and "
-            "give its array to kmtl.inputs.Image(shape, dtype='float32'). "
-            f"Received: a file of {grey.dtype} from {low:.4g} to {high:.4g}"
-        )
-    return np.repeat((grey >> 8).astype("uint8")[..., None], channels, axis=-1)
-
-
-def _encoded(pixels: np.ndarray) -> bytes:
-    """A photo as the bytes of a PNG file."""
-    from PIL import Image as Pillow
-
-    if pixels.dtype != np.uint8:
-        pixels = np.clip(np.rint(pixels * BYTES), 0, BYTES).astype("uint8")
-    file = io.BytesIO()
-    Pillow.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(
-        file, "png"
-    )
-    return file.getvalue()

@@ -108,6 +108,67 @@ def test_it_trains_with_augmentation(data: Any) -> None:
     assert kmtl.evaluate(model, data.validation)["mask"].labels == len(data.validation)
 
 
+def photo_model(inputs: dict) -> kmtl.MultiTaskModel:
+    return kmtl.build(
+        inputs=inputs,
+        tasks=[kmtl.BinaryClassification("room")],
+        backbone=kmtl.backbones.CNN(filters=(4,)),
+        seed=0,
+    )
+
+
+def test_a_model_predicts_from_files(folder: Path) -> None:
+    """In the size of training, which is not that of the files."""
+    data = from_folder(
+        folder,
+        "labels.csv",
+        targets="room",
+        inputs={"left": kmtl.inputs.Image((5, 6, 3))},
+        verbose=False,
+    )
+    model = photo_model(data.inputs)
+    paths = [folder / f"left/{row}.png" for row in data.test.rows]
+    np.testing.assert_array_equal(model.prepare_inputs(paths), data.test.x)
+    wanted = model.predict(data.test.x, verbose=0)["room"]
+    frame = pd.DataFrame({"left": paths, "floor": 1})
+    for given in (paths, {"left": paths}, frame, np.array(paths, object)):
+        found = model.predict(given, verbose=0)["room"]
+        np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(model.predict_on_batch(paths)["room"], wanted)
+    one = model.predict(paths[:1], verbose=0)["room"]
+    np.testing.assert_allclose(one, wanted[:1], rtol=1e-5)
+    model.compile("adam")
+    scores = kmtl.evaluate(model, (paths, data.test.y))
+    assert scores["room"].score == kmtl.evaluate(model, data.test)["room"].score
+
+
+def test_files_that_cannot_be_predicted_from_are_named_together(
+    folder: Path, tmp_path: Path
+) -> None:
+    model = photo_model({"left": kmtl.inputs.Image((5, 6, 3))})
+    (tmp_path / "text.jpg").write_text("no image at all")
+    good = folder / "left/0.png"
+    paths = [good, tmp_path / "gone.png", good, tmp_path / "text.jpg", tmp_path]
+    with pytest.raises(ValueError, match="3 files that cannot be used") as caught:
+        model.predict(paths)
+    rule, *lines = str(caught.value).split("\n")
+    assert rule.startswith("Every file that `x` names must be there and be a photo.")
+    assert "gone.png (row 1 of `x`): there is no such file" in lines[0]
+    assert "text.jpg (row 3 of `x`): the file must be an image file" in lines[1]
+    assert "(row 4 of `x`)" in lines[2]
+    with pytest.raises(TypeError, match=r"pathlib\.Path\(name\).*text, 'left/0.png'"):
+        model.predict(["left/0.png"])
+    with pytest.raises(TypeError, match=r"sorted\(pathlib\.Path\(folder\)\.glob"):
+        model.predict(folder)
+
+
+def test_an_export_is_checked_by_files(folder: Path) -> None:
+    spec = kmtl.inputs.Image((5, 6, 3), served="bytes")
+    paths = [folder / f"left/{n}.png" for n in range(3)]
+    (rows,) = spec.serving_rows("left", paths, "`x`").values()
+    assert rows.tolist() == [path.read_bytes() for path in paths]
+
+
 def test_several_images_of_a_row_and_a_table(folder: Path) -> None:
     inputs = {
         "left": kmtl.inputs.Image((4, 4, 3)),
