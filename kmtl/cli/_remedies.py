@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import shlex
-
 from kmtl.inputs.remedies import Remedy, Spelling
 
 _DATES = "write the dates as 2024-12-31 (or 2024-12-31 13:30:00) in the file"
 #: Kind of trouble -> what to do, for columns to predict from and for targets.
 _REMEDIES = {
     "numbers": (
-        "leave such cells empty in the file; decimal commas: --decimal , and commas "
-        "between thousands: --thousands ,"
+        'leave such cells empty in the file; decimal commas: --decimal "," and commas '
+        'between thousands: --thousands ","'
     ),
     "own texts": "write fewer different texts in the file, such as groups of them",
     "dates": _DATES,
     "time": _DATES,
     "mixed": "leave the odd cells empty in the file",
+    "name": "rename one of the two columns in the file",
     "days": "write numbers in the file, such as days since the first date",
 }
 _CLASSES = "; if these are classes, give them names in the file that are no numbers"
@@ -42,7 +41,8 @@ def _plain_numbers(spelling: Spelling) -> str:
     # pandas takes one byte for a mark.
     if mark is None or not mark.isascii():
         return write
-    options = f"--thousands {shlex.quote(mark)}"
+    # Quotes that every shell knows.
+    options = f'--thousands "{mark}"'
     if spelling.decimal != ".":
-        options += f" --decimal {shlex.quote(spelling.decimal)}"
+        options += f' --decimal "{spelling.decimal}"'
     return f"run again with {options}, if all numbers are written so, or {write}"

@@ -40,6 +40,7 @@ def assemble(
         files: Column -> what is in the files that it names: images and maps of labels.
     """
     from kmtl.inputs import Table
+    from kmtl.inputs.remedies import Remedy
 
     files = files or {}
     found = find_targets(frame, tasks, targets, files)
@@ -81,9 +82,10 @@ def assemble(
     for target in found:
         name, columns = target.task.name, target.columns
         if name in read and name not in columns:
+            remedy = Remedy("name", columns[0], "give the task another", target=True)
             raise ValueError(
                 f"Task '{name}' of column {', '.join(map(repr, columns))} must not "
-                "have the name of a column that is an input: give the task another. "
+                f"have the name of a column that is an input: {remedy}. "
                 f"Received: the input column '{name}'"
             )
     shown = {line.column for line in lines if line.role != "-"}

@@ -143,13 +143,17 @@ def _check_column(frame: Any, column: Any, argument: str) -> None:
 
 
 def _check_once(found: Sequence[Target]) -> None:
+    from kmtl.inputs.remedies import Remedy
+
     seen: dict[str, str] = {}
     for target in found:
         if target.task.name in seen:
+            python = "name one of them: tasks={kmtl.Regression('name'): 'column'}"
+            remedy = Remedy("name", target.columns[0], python, target=True)
             raise ValueError(
                 f"Task names must be unique. Received: '{target.task.name}' for "
                 f"{seen[target.task.name]} and for {', '.join(target.columns)}. "
-                "Name one of them: tasks={kmtl.Regression('name'): 'column'}"
+                f"{remedy.sentence}"
             )
         seen[target.task.name] = ", ".join(target.columns)
 

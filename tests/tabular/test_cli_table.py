@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from click.testing import CliRunner
 from table_tools import TARGETS, houses
 
 import kmtl
+from kmtl.cli._remedies import in_the_file
 from kmtl.cli.main import main
 from kmtl.cli.table import names_in, served_names
+from kmtl.inputs.remedies import Remedy
 
 
 @pytest.fixture
@@ -100,9 +103,9 @@ SPELLINGS = {
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
-        ("points", "--thousands ,"),
-        ("commas", "--thousands . --decimal ,"),
-        ("spaces", "--thousands ' '"),
+        ("points", '--thousands ","'),
+        ("commas", '--thousands "." --decimal ","'),
+        ("spaces", '--thousands " "'),
     ],
 )
 def test_marks_in_numbers_are_said_by_options(
@@ -183,6 +186,30 @@ def test_remedies_are_of_the_file_and_not_of_python(
     assert refused in " ".join(as_target.output.split())
     for words in ("frame[", "pandas", "read_csv", "tasks=", "Table(", "NaN"):
         assert words not in as_target.output + warning
+
+
+@pytest.mark.parametrize(
+    ("columns", "targets"), [(("a m", "a-m"), "a m,a-m"), (("a m", "a_m"), "a m")]
+)
+def test_columns_of_one_name_are_renamed_in_the_file(
+    tmp_path: Path, columns: tuple[str, str], targets: str
+) -> None:
+    file = tmp_path / "rows.csv"
+    values = {name: range(80) for name in (*columns, "x")}
+    pd.DataFrame(values).to_csv(file, index=False)
+    arguments = ["table", str(file), "--targets", targets]
+    found = CliRunner().invoke(main, arguments)
+    assert found.exit_code == 2
+    told = " ".join(found.output.split())
+    assert "ename one of the two columns in the file" in told
+    assert "tasks=" not in told
+
+
+def test_every_kind_of_trouble_has_words() -> None:
+    kinds = re.findall(r'`"([a-z ]+)"`\s+\(', Remedy.__doc__ or "")
+    assert len(kinds) == 8
+    for kind in set(kinds) - {"spelling"}:
+        assert in_the_file(Remedy(kind, "column", "")) != ""
 
 
 def test_times_are_written_in_the_file(tmp_path: Path) -> None:
