@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from common import BUSY, made_by
 from common.table import interval
 
 TASKS = ("income", "never_married")
@@ -147,7 +148,6 @@ def readme(result: dict[str, Any], figures: dict[str, str], missing: list[str]) 
     rows = "all 199,523" if train is None else f"{train:,} of the 199,523"
     held = "one half" if validation is None else f"{validation:,} rows of one half"
     rates = ", ".join(f"{rate:g}" for rate in settings["rates"])
-    versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
     runs = len(settings["seeds"]) + len(settings["rates"])
     minutes = sum(entry["seconds"] * runs for entry in sides.values()) / 60
     parts = [
@@ -187,9 +187,11 @@ def readme(result: dict[str, Any], figures: dict[str, str], missing: list[str]) 
     parts += [
         "\n".join(published),
         SOURCES,
-        f"Command: `{result['command']} --data FOLDER`; about {minutes:.0f} minutes of "
-        f"training in all, on a machine busy with other work; {result['date']}, "
-        f"{result['machine']}; {versions}.",
+        made_by(
+            result,
+            f"{result['command']} --data FOLDER",
+            f"about {minutes:.0f} minutes of training in all, {BUSY}",
+        ),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -10,12 +10,15 @@ import datetime
 import importlib.metadata as metadata
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 
 import kmtl
+
+BUSY = "on cores that other programs used as well"
 
 
 def parser(
@@ -70,3 +73,22 @@ def record_of(kind: str, settings: Any, *packages: str) -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
+
+
+def made_by(record: Mapping[str, Any], command: str, took: str = BUSY) -> str:
+    """The last words of a report: what made it, in what time, when and with what.
+
+    Args:
+        record: Of `record_of`.
+        took: Words for the time, and on what.
+    """
+    versions = ", ".join(f"{name} {v}" for name, v in record["versions"].items())
+    return (
+        f"Command: `{command}`; {took}, {record['date']}, {record['machine']}; "
+        f"{versions}."
+    )
+
+
+def minutes(seconds: float) -> str:
+    """Words for what all runs took."""
+    return f"{seconds / 60:.1f} minutes (wall clock, {BUSY})"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from common import record_of
+from common import made_by, minutes, record_of
 from kmtl._files import Records
 
 #: The figure of `write`.
@@ -136,13 +136,9 @@ def write(
     if max(map(len, others.values()), default=0) > 1:
         draw(others, f"gain over {reference} (95 % interval over seeds)", out / FIGURE)
         lines += [f"![gains]({FIGURE})", ""]
-    minutes = sum(run["seconds"] for run in found.values()) / 60
-    versions = ", ".join(f"{name} {v}" for name, v in record["versions"].items())
-    lines.append(
-        f"Command: `python experiments/{experiment}/run.py --data FOLDER`; "
-        f"{minutes:.1f} minutes (wall clock, on cores that other programs used as "
-        f"well), {record['date']}, {record['machine']}; {versions}."
-    )
+    command = f"python experiments/{experiment}/run.py --data FOLDER"
+    took = minutes(sum(run["seconds"] for run in found.values()))
+    lines.append(made_by(record, command, took))
     if record["kind"] == "fast":
         lines.insert(1, "\nA run with `--fast`, which means nothing.")
     (out / "README.md").write_text("\n".join(lines) + "\n", "utf-8")

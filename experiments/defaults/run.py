@@ -24,7 +24,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # common, and others'
 
 import keras
 import numpy as np
-from common import kind_of, parser, record_of, table
+from common import kind_of, made_by, minutes, parser, record_of, table
 from nyuv2_scenes import data as scenes
 from spoken_digits import data as spoken
 
@@ -222,17 +222,13 @@ def report(runs: table.Runs, kind: str, out: Path) -> dict[str, Any]:
         return lines
 
     record = record_of(kind, SETTINGS[kind])
-    minutes = sum(run["seconds"] for run in runs.found.values()) / 60
-    versions = ", ".join(f"{name} {v}" for name, v in record["versions"].items())
+    seconds = sum(run["seconds"] for run in runs.found.values())
     parts = [WORDS.format(seeds=len(SETTINGS[kind]["seeds"]))]
     if kind == "fast":
         parts.append("A run with `--fast`, which means nothing.")
     parts += [MOMENTUM_WORDS, *rows(MOMENTA), HEAD_WORDS, *rows(HEADS), ""]
-    parts.append(
-        f"Command: `python experiments/defaults/run.py --data FOLDER`; {minutes:.0f} "
-        "minutes (wall clock, on cores that other programs used as well), "
-        f"{record['date']}, {record['machine']}; {versions}."
-    )
+    command = "python experiments/defaults/run.py --data FOLDER"
+    parts.append(made_by(record, command, minutes(seconds)))
     write_text(out / "README.md", "\n".join(parts) + "\n")
     record["runs"] = list(runs.found.values())
     write_json(out / "results.json", record)

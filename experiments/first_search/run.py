@@ -24,7 +24,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # common
 
 import common
-import keras
 
 import kmtl
 from kmtl._files import Records
@@ -152,13 +151,12 @@ def write(runs: Runs, kind: str, out: Path) -> dict[str, Any]:
     ]
     seconds = [round(one["processor_seconds"]) for one in found]
     whole = ", ".join(f"{one['whole']} of {one['trials']}" for one in found)
-    versions = ", ".join(f"{name} {v}" for name, v in record["versions"].items())
-    lines.append(
-        f"Trials that were not stopped early: {whole}. Command: `python "
-        f"experiments/first_search/run.py`, {', '.join(map(str, seconds))} seconds of "
-        f"one core, {record['date']}, {record['machine']}; {versions}; backend "
-        f"{keras.backend.backend()}."
-    )
+    took = f"{', '.join(map(str, seconds))} seconds of one core"
+    lines += [
+        f"Trials that were not stopped early: {whole}.",
+        "",
+        common.made_by(record, "python experiments/first_search/run.py", took),
+    ]
     if kind == "fast":
         lines.insert(1, "A run with `--fast`, which means nothing.\n")
     (out / "README.md").write_text("\n".join(lines) + "\n", "utf-8")

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from common import made_by
 from common.table import interval
 
 TITLES = {
@@ -130,13 +131,7 @@ def readme(result: dict[str, Any], stem: str) -> str:
             f"| {verdict(side, row['over_flat'])} | {row['parameters']:,} |"
         )
     flag = "" if result["kind"] == "default" else f" --{result['kind']}"
-    lines += [
-        "",
-        f"Command: `python experiments/hierarchical_supervision/run.py{flag} --data "
-        f"FOLDER`; {result['minutes']} minutes of training, {result['date']}, "
-        f"{result['machine']}; "
-        + ", ".join(f"{name} {v}" for name, v in result["versions"].items())
-        + ".",
-        "",
-    ]
+    command = f"python experiments/hierarchical_supervision/run.py{flag} --data FOLDER"
+    took = f"{result['minutes']} minutes of training"
+    lines += ["", made_by(result, command, took), ""]
     return "\n".join(lines)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cases import CASES, Case
-from common import table
+from common import made_by, minutes, table
 from common.table import interval
 
 FIGURE = "gains.png"
@@ -69,8 +69,8 @@ def gains_of(case: Case, scores: dict[str, dict]) -> dict[tuple[str, str], Any]:
 def readme_of(record: dict[str, Any], ways: list[dict]) -> str:
     settings = record["settings"]
     seeds, rates = settings["seeds"], settings["rates"]
-    minutes = sum(way["seconds"] for way in ways) / 60
-    versions = ", ".join(f"{name} {v}" for name, v in record["versions"].items())
+    command = "python experiments/joint_vs_alternating/run.py --data FOLDER"
+    took = minutes(sum(way["seconds"] for way in ways))
     lines = [
         "# Joint or alternating training of a shared trunk?",
         "",
@@ -93,12 +93,7 @@ def readme_of(record: dict[str, Any], ways: list[dict]) -> str:
         own = {way["way"]: way for way in ways if way["case"] == case.name}
         found = [own[name] for name in case.ways if name in own]
         lines += ["", *_case(case, found, {**settings, **settings[case.name]})]
-    lines += [
-        "",
-        "Command: `python experiments/joint_vs_alternating/run.py --data FOLDER`; "
-        f"{minutes:.1f} minutes of training (wall clock, on cores that other programs "
-        f"used as well), {record['date']}, {record['machine']}; {versions}.",
-    ]
+    lines += ["", made_by(record, command, took)]
     return "\n".join(lines) + "\n"
 
 

@@ -23,7 +23,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # common, objects
 import pictures
 import rows
 import series
-from common import kind_of, parser, record_of, table
+from common import kind_of, made_by, minutes, parser, record_of, table
 
 from kmtl._files import write_json, write_text
 
@@ -71,15 +71,11 @@ def report(runs: table.Runs, kind: str, out: Path) -> dict[str, Any]:
             notes.append(f"- {kinds}: {example.rows}. Beside: {example.beside}.")
     seconds = sum(run["seconds"] for run in runs.found.values())
     record = record_of(kind, {"seeds": SEEDS[kind]}, "scikit-learn")
-    versions = ", ".join(f"{name} {v}" for name, v in record["versions"].items())
     if kind == "fast":
         lines[0] += "\nA run with `--fast`, which means nothing.\n"
     lines += ["", *notes, ""]
-    lines.append(
-        f"Command: `python experiments/kinds/run.py --data FOLDER`; {seconds / 60:.0f} "
-        "minutes (wall clock, on cores that other programs used as well), "
-        f"{record['date']}, {record['machine']}; {versions}."
-    )
+    command = "python experiments/kinds/run.py --data FOLDER"
+    lines.append(made_by(record, command, minutes(seconds)))
     write_text(out / "README.md", "\n".join(lines) + "\n")
     record["errors"] = found
     write_json(out / "results.json", record)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import made_by
 from common.table import interval
 from scipy import stats
 
@@ -158,7 +159,6 @@ def readme(result: dict[str, Any], figure: str, missing: list[str]) -> str:
     seeds = len(settings["seeds"])
     rates = ", ".join(f"{rate:g}" for rate in settings["rates"])
     rows = [_row(name, sides[name]) for name in _ordered(sides)]
-    versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
     total = sum(
         entry["seconds"] * (seeds + len(settings["rates"])) for entry in sides.values()
     )
@@ -213,8 +213,11 @@ def readme(result: dict[str, Any], figure: str, missing: list[str]) -> str:
             else " The numbers here are lower: fewer images and epochs. `--full` runs "
             "the published protocol (50,000 images, because 10,000 are held out)."
         ),
-        f"Command: `{result['command']} --data FOLDER`; about {total / 60:.0f} minutes "
-        f"of training in all, {result['date']}, {result['machine']}; {versions}.",
+        made_by(
+            result,
+            f"{result['command']} --data FOLDER",
+            f"about {total / 60:.0f} minutes of training in all",
+        ),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -9,6 +9,7 @@ from typing import Any
 import data
 import net
 import numpy as np
+from common import made_by
 
 from kmtl.evaluation import delta_m
 
@@ -228,7 +229,6 @@ def readme(result: dict[str, Any], figures: dict[str, str], missing: list[str]) 
     settings, sides = result["settings"], result["sides"]
     height, width = settings["shape"]
     seeds = len(settings["seeds"])
-    versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
     # hard_0 is the single-task models, counted already.
     used = sum(s["core_seconds"] for n, s in sides.items() if n != "hard_0")
     filters = ", ".join(map(str, settings["filters"]))
@@ -265,9 +265,12 @@ def readme(result: dict[str, Any], figures: dict[str, str], missing: list[str]) 
         "288 x 384, with surface normals instead of boundaries and presence): single "
         "task 38.30 % mIoU and 0.6754 m, equal weights 39.29 % and 0.5493 m (Navon et "
         "al., ICML 2022). Smaller images, nets and budgets give less here.",
-        f"Command: `{result['command']}`; {used * seeds / 60:.0f} core minutes "
-        "of building, compiling and training in all, "
-        f"{result['date']}, {result['machine']}; {versions}.",
+        made_by(
+            result,
+            result["command"],
+            f"{used * seeds / 60:.0f} core minutes of building, compiling and training "
+            "in all",
+        ),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

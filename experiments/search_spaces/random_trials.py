@@ -29,11 +29,10 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # common
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tables"))
 
 import data
-import keras
 import kmtl_side
 import numpy as np
 import recipe
-from common import kind_of, parser, record_of
+from common import kind_of, made_by, parser, record_of
 from run import stand_in
 from sides import Problem
 
@@ -44,6 +43,9 @@ from kmtl.tuning.stopping import automatic_rule
 
 HERE = Path(__file__).resolve().parent
 OBJECTIVE = "val_mean_score"
+COMMAND = (
+    "KERAS_BACKEND=jax python experiments/search_spaces/random_trials.py --data FOLDER"
+)
 DIGITS = "digits"
 #: Tables of Mulan's collection that neither recipe.py nor run.py has.
 MULAN = {"andro": 6, "atp7d": 6}
@@ -321,12 +323,7 @@ def report(runs: Runs, kind: str, out: Path) -> dict[str, Any]:
             for row in columns
         )
         lines.append(f"| {columns[0]['rule']} |{cells}")
-    versions = ", ".join(f"{key} {v}" for key, v in record["versions"].items())
-    lines.append(
-        f"\nCommand: `KERAS_BACKEND={keras.backend.backend()} python "
-        f"experiments/search_spaces/random_trials.py --data FOLDER`; "
-        f"{record['date']}, {record['machine']}, busy with other work; {versions}."
-    )
+    lines += ["", made_by(record, COMMAND)]
     write_text(out / "RANDOM.md", "\n".join(lines) + "\n")
     record["rules"] = table
     write_json(out / "random.json", record)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from common import made_by
+
 ABOUT = {
     "multimnist": (
         "MultiMNIST",
@@ -26,7 +28,6 @@ UNITS = {"accuracy": ("%", 100), "mean_iou": ("%", 100), "mae": ("m", 1)}
 def readme(result: Mapping[str, Any], stem: str = "") -> str:
     settings = result["settings"]
     cpu = sum(problem["cpu_seconds"] for problem in result["problems"].values())
-    versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
     parts = [
         "# Sharing depth, dropout and task weights",
         "Written by `run.py`; do not edit.",
@@ -48,9 +49,12 @@ def readme(result: Mapping[str, Any], stem: str = "") -> str:
     if result["problems"]:
         parts += ["## In short", "\n".join(short(result["problems"]))]
     parts.append(
-        f"Command: `{result['command']} --data FOLDER`, {cpu / 60:.0f} minutes of one "
-        f"core in all, {result['date']}, {result['machine']}; {versions}. Seeds: 0 for "
-        "the searches, fresh ones for the confirmations, "
+        made_by(
+            result,
+            f"{result['command']} --data FOLDER",
+            f"{cpu / 60:.0f} minutes of one core in all",
+        )
+        + " Seeds: 0 for the searches, fresh ones for the confirmations, "
         f"{', '.join(str(1000 + seed) for seed in settings['seeds'])} for the final "
         "runs."
     )

@@ -26,7 +26,7 @@ import data
 import kmtl_side
 import numpy as np
 import pandas as pd
-from common import kind_of, parser, record_of, table
+from common import kind_of, made_by, parser, record_of, table
 from sides import SIDES, Problem
 
 import kmtl
@@ -219,18 +219,14 @@ def report(runs: table.Runs, kind: str, out: Path) -> dict[str, Any]:
     seconds = [f"{statistics.mean(own):.0f}" if own else "–" for own in costs.values()]
     lines.append(f"| seconds of CPU | {' | '.join(seconds)} |" + " – |" * len(OTHERS))
     record = record_of(kind, SETTINGS[kind], "scikit-learn")
-    versions = ", ".join(f"{key} {v}" for key, v in record["versions"].items())
     text = WORDS.format(
         tuned=", ".join(TUNED), divisions=len(SETTINGS[kind]["divisions"])
     )
     if kind == "fast":
         text += "\nA run with `--fast`, which means nothing.\n"
-    end = (
-        "\nCommand: `KERAS_BACKEND=jax python experiments/tables/recipe.py --data "
-        f"FOLDER`; {record['date']}, {record['machine']}, busy with other work; "
-        f"{versions}.\n"
-    )
-    write_text(out / "RECIPE.md", "\n".join([text, *lines]) + "\n" + end)
+    command = "KERAS_BACKEND=jax python experiments/tables/recipe.py --data FOLDER"
+    lines += ["", made_by(record, command)]
+    write_text(out / "RECIPE.md", "\n".join([text, *lines]) + "\n")
     record["runs"] = list(runs.found.values())
     write_json(out / "recipe.json", record)
     return record

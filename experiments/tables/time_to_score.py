@@ -27,10 +27,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # common
 
 import data
-import keras
 import keras_tuner
 import kmtl_side
-from common import kind_of, parser, record_of
+from common import kind_of, made_by, parser, record_of
 from run import stand_in
 from sides import Problem
 
@@ -258,7 +257,6 @@ def report(runs: Runs, kind: str, out: Path) -> dict[str, Any]:
     cells = [f"{statistics.fmean(own):.0f}" if own else "–" for own in seconds]
     lines.append(f"| seconds of CPU | | {' | '.join(cells)} |")
     record = record_of(kind, settings, "keras-tuner", "optuna")
-    versions = ", ".join(f"{key} {v}" for key, v in record["versions"].items())
     seeds = {seed for _, seed in runs.found}
     text = TEXT.format(
         near=NEAR, splits=len(seeds), epochs=settings["epochs"], trials=most,
@@ -279,13 +277,9 @@ def report(runs: Runs, kind: str, out: Path) -> dict[str, Any]:
             f"mean ({', '.join(map(str, caught))}; {most + 1} for never)."
         )
     lines += [WHERE, *parts(runs)]
-    end = (
-        f"\nCommand: `KERAS_BACKEND="
-        f"{keras.backend.backend()} python experiments/tables/time_to_score.py --data "
-        f"FOLDER`; {record['date']}, {record['machine']}, busy with other work; "
-        f"{versions}.\n"
-    )
-    write_text(out / "TIME_TO_SCORE.md", "\n".join([text, *lines]) + "\n" + end)
+    command = "KERAS_BACKEND=jax python experiments/tables/time_to_score.py"
+    lines += ["", made_by(record, f"{command} --data FOLDER")]
+    write_text(out / "TIME_TO_SCORE.md", "\n".join([text, *lines]) + "\n")
     record["until"] = until
     write_json(out / "time_to_score.json", record)
     return record

@@ -9,6 +9,7 @@ from typing import Any
 
 import data
 import numpy as np
+from common import made_by, minutes
 from common.table import interval
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
@@ -198,16 +199,8 @@ def readme(result: dict[str, Any], stem: str) -> str:
     lines += ["", summary(result)]
     if result["tables"].get("wq"):
         lines += real(result, stem)
-    lines += [
-        "",
-        "Command: `python experiments/task_relations/run.py --data FOLDER`; "
-        f"{result['minutes']} minutes of training (wall clock, on a core that "
-        f"other programs used as well), {result['date']}, "
-        f"{result['machine']}; "
-        + ", ".join(f"{name} {v}" for name, v in result["versions"].items())
-        + ".",
-        "",
-    ]
+    command = "python experiments/task_relations/run.py --data FOLDER"
+    lines += ["", made_by(result, command, minutes(60 * result["minutes"])), ""]
     return "\n".join(lines)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +11,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from script_tools import run_script
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 
@@ -116,18 +115,9 @@ def test_strokes_belong_to_the_digit_that_drew_them() -> None:
 )
 def test_fast_modes_run_and_resume(name: str, runs: int, tmp_path) -> None:
     pytest.importorskip("jax")
-    command = [sys.executable, str(EXPERIMENTS / name / "run.py"), "--fast", "--out"]
-    environment = {**os.environ, "PYTHONPATH": str(EXPERIMENTS.parent)}
     ledger = tmp_path / "runs_fast.jsonl"
     for _ in range(2):
-        done = subprocess.run(
-            [*command, str(tmp_path)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+        run_script(f"{name}/run.py", "--fast", "--out", tmp_path)
         lines = ledger.read_text("utf-8").splitlines()
         assert len(lines) == runs
         # As after a kill in the middle of a line: the run is made again.

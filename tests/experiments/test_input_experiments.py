@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from script_tools import run_script
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 NAMES = ("photo_and_table", "snips_intent", "spoken_digits")
@@ -101,10 +101,7 @@ def test_committed_readme_is_what_its_results_say(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_fast_runs(name: str, tmp_path: Path) -> None:
-    script = EXPERIMENTS / name / "run.py"
-    command = [sys.executable, str(script), "--fast", "--out", str(tmp_path)]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr[-4000:]
+    run_script(f"{name}/run.py", "--fast", "--out", tmp_path)
     results = json.loads((tmp_path / "results.json").read_text("utf-8"))
     for run in results["runs"]:
         assert all(np.isfinite(score) for score in run["scores"].values())

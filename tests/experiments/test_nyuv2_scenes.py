@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from script_tools import run_script
 
 FOLDER = Path(__file__).resolve().parents[2] / "experiments" / "nyuv2_scenes"
 
@@ -184,16 +183,8 @@ def test_report(modules, tmp_path) -> None:
 @pytest.mark.thorough
 def test_a_fast_run_goes_on(tmp_path) -> None:
     def run() -> str:
-        done = subprocess.run(
-            [sys.executable, str(FOLDER / "run.py"), "--fast", "--sides", "hard_2"]
-            + ["--out", str(tmp_path)],
-            env={**os.environ, "PYTHONPATH": str(FOLDER.parents[1])},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stdout
+        options = ["--fast", "--sides", "hard_2", "--out", tmp_path]
+        return run_script("nyuv2_scenes/run.py", *options)
 
     first = json.loads(run())
     assert first["side"] == "hard_2"

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from script_tools import run_script
 
 from kmtl.tuning.defaults import RANGES
 
@@ -36,13 +34,7 @@ def test_the_table_is_that_of_the_searches(tmp_path: Path) -> None:
 
 def random_trials(folder: Path, *options: str) -> tuple[dict, str]:
     """random.json and RANDOM.md of a run in a process of its own."""
-    command = [sys.executable, str(FOLDER / "random_trials.py"), *options]
-    subprocess.run(
-        [*command, "--out", str(folder)],
-        check=True,
-        capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(FOLDER.parents[1])},
-    )
+    run_script("search_spaces/random_trials.py", *options, "--out", folder)
     found = json.loads((folder / "random.json").read_text("utf-8"))
     return found, (folder / "RANDOM.md").read_text("utf-8")
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from script_tools import run_script
 
 import kmtl
 from kmtl import _registry
@@ -86,15 +85,8 @@ def test_fast_mode_leaves_results_alone(load) -> None:
 @pytest.mark.slow
 @pytest.mark.thorough
 def test_fast_mode(tmp_path: Path) -> None:
-    command = ["--fast", "--backends", "jax", "--schemes", "mmoe", "--out", tmp_path]
-    done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "sharing.py"), *map(str, command)],
-        env={**os.environ, "PYTHONPATH": str(BENCHMARKS.parents[1])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    options = ["--fast", "--backends", "jax", "--schemes", "mmoe", "--out", tmp_path]
+    run_script("benchmarks/sharing.py", *options)
     record = json.loads((tmp_path / "sharing.json").read_text("utf-8"))
     (entry,) = record["time"][0]["entries"]
     assert entry["scheme"] == "mmoe"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 import keras_tuner
 import numpy as np
 import pytest
+from script_tools import run_script
 
 from kmtl.layers import Dropout
 
@@ -291,20 +290,9 @@ def test_committed_results_are_those_of_the_committed_runs(modules):
 @pytest.mark.thorough
 @pytest.mark.slow
 def test_fast_mode_goes_on_where_it_stopped(tmp_path):
-    command = [sys.executable, str(FOLDER / "run.py"), "--fast", "--out", str(tmp_path)]
-    command += ["--problems", "multimnist"]
-    repository = str(FOLDER.parents[1])
-
     def run() -> str:
-        done = subprocess.run(
-            command,
-            env={**os.environ, "PYTHONPATH": repository},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stdout
+        options = ["--fast", "--out", tmp_path, "--problems", "multimnist"]
+        return run_script("sharing_depth_search/run.py", *options)
 
     run()
     file = tmp_path / "runs_fast.jsonl"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from script_tools import run_script
 
 EXPERIMENT = Path(__file__).resolve().parents[2] / "experiments" / "tables"
 
@@ -79,29 +78,16 @@ def test_ranks(modules) -> None:
 
 @pytest.mark.slow
 def test_fast_mode(tmp_path: Path) -> None:
-    command = [sys.executable, str(EXPERIMENT / "run.py"), "--fast", "--out"]
-    for _ in range(2):  # the second goes on, with nothing left to do
-        done = subprocess.run(
-            [*command, str(tmp_path)],
-            check=True,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(EXPERIMENT.parents[1])},
-        )
-    assert done.stdout == ""
+    run_script("tables/run.py", "--fast", "--out", tmp_path)
+    # It goes on, with nothing left to do.
+    assert run_script("tables/run.py", "--fast", "--out", tmp_path) == ""
     results = json.loads((tmp_path / "results_fast.json").read_text("utf-8"))
     assert set(results["sets"]["sider"]["sides"]) >= {"kmtl", "kmtl_mean", "forest"}
 
 
 @pytest.mark.slow
 def test_fast_mode_of_the_recipe(tmp_path: Path) -> None:
-    command = [sys.executable, str(EXPERIMENT / "recipe.py"), "--fast", "--out"]
-    subprocess.run(
-        [*command, str(tmp_path)],
-        check=True,
-        capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(EXPERIMENT.parents[1])},
-    )
+    run_script("tables/recipe.py", "--fast", "--out", tmp_path)
     found = json.loads((tmp_path / "recipe.json").read_text("utf-8"))
     by_method = {run["method"]: run["error"] for run in found["runs"]}
     assert set(by_method) > {"rate .01", "rate .005", "linear", "forest"}
@@ -113,13 +99,7 @@ def test_fast_mode_of_the_recipe(tmp_path: Path) -> None:
 
 def written(folder: Path, *options: str) -> tuple[dict, str]:
     """time_to_score.json and TIME_TO_SCORE.md of a run in a process of its own."""
-    command = [sys.executable, str(EXPERIMENT / "time_to_score.py"), *options]
-    subprocess.run(
-        [*command, "--out", str(folder)],
-        check=True,
-        capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(EXPERIMENT.parents[1])},
-    )
+    run_script("tables/time_to_score.py", *options, "--out", folder)
     found = json.loads((folder / "time_to_score.json").read_text("utf-8"))
     return found, (folder / "TIME_TO_SCORE.md").read_text("utf-8")
 

@@ -1,19 +1,12 @@
-"""Experiments that compare methods seed by seed: the fast modes write their tables.
-
-The scripts run in processes of their own, because each chooses its backend.
-"""
+"""Experiments that compare methods seed by seed: the fast modes write their tables."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+from script_tools import run_script
 
 
 @pytest.mark.thorough
@@ -35,20 +28,7 @@ EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
     ],
 )  # fmt: skip
 def test_fast_run(name: str, data: str, rows: int, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(EXPERIMENTS / name / "run.py"),
-            "--fast",
-            "--out",
-            tmp_path,
-        ],
-        env={**os.environ, "PYTHONPATH": str(EXPERIMENTS.parent)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_script(f"{name}/run.py", "--fast", "--out", tmp_path)
     table = json.loads((tmp_path / "results.json").read_text("utf-8"))["tables"]
     assert len(table[data]) == rows
     text = (tmp_path / "README.md").read_text("utf-8")
@@ -61,15 +41,7 @@ def test_fast_run(name: str, data: str, rows: int, tmp_path: Path) -> None:
 def test_fast_run_of_what_is_no_table_of_gains(
     name: str, lines: int, tmp_path: Path
 ) -> None:
-    script = str(EXPERIMENTS / name / "run.py")
-    done = subprocess.run(
-        [sys.executable, script, "--fast", "--out", tmp_path],
-        env={**os.environ, "PYTHONPATH": str(EXPERIMENTS.parent)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_script(f"{name}/run.py", "--fast", "--out", tmp_path)
     runs = (tmp_path / "runs_fast.jsonl").read_text("utf-8").splitlines()
     assert len(runs) == lines
     assert "which means nothing" in (tmp_path / "README.md").read_text("utf-8")

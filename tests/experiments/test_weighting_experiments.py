@@ -8,14 +8,13 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from script_tools import run_script
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 
@@ -28,19 +27,6 @@ def load(path: str) -> ModuleType:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
-
-
-def run(script: str, *arguments: object) -> str:
-    repository = str(EXPERIMENTS.parent)
-    done = subprocess.run(
-        [sys.executable, str(EXPERIMENTS / script), *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": repository},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 # -- toy problem ----------------------------------------------------------------------
@@ -90,7 +76,7 @@ def test_toy_front_lies_between_the_minima_of_the_bowls():
 
 def test_toy_fast_mode(tmp_path):
     pytest.importorskip("jax")
-    run(
+    run_script(
         "toy_pareto/run.py", "--methods", "mgda", "--steps", 30_000, "--fast",
         "--out", tmp_path,
     )  # fmt: skip
@@ -153,13 +139,13 @@ def test_multimnist_interval_and_verdict():
 def test_multimnist_fast_mode_goes_on_where_it_stopped(tmp_path):
     pytest.importorskip("jax")
     command = ("multimnist/run.py", "--fast", "--methods", "pcgrad", "--out", tmp_path)
-    run(*command)
+    run_script(*command)
     file = tmp_path / "runs_fast.jsonl"
     lines = file.read_text("utf-8").splitlines()
     assert len(lines) == 3 * (2 + 2)  # two single tasks and one method
     # Killed while writing: half a line at the end, and the one before it lost.
     file.write_text("\n".join(lines[:-1]) + "\n" + lines[-1][:20], "utf-8")
-    again = run(*command)
+    again = run_script(*command)
     assert len(again.strip().splitlines()) == 1
     redone = json.loads(file.read_text("utf-8").splitlines()[-1])
     lost = json.loads(lines[-1])
@@ -186,7 +172,7 @@ def test_benchmark_bars_and_command():
 @pytest.mark.slow
 def test_benchmark_fast_mode(tmp_path):
     pytest.importorskip("jax")
-    printed = run(
+    printed = run_script(
         "benchmarks/weighting.py", "--fast", "--backends", "jax", "--methods", "pcgrad",
         "--out", tmp_path,
     )  # fmt: skip
