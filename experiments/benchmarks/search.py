@@ -7,11 +7,13 @@ the same nets on scikit-learn's digits, each search in a process of its own, the
 in turn, on TensorFlow and on JAX. "stock" is KerasTuner's GridSearch over the trials
 with the net in plain Keras; "reuse" is `kmtl.RandomSearch`, which compiles once per
 structure; "population" the same on JAX with `population=`, which trains many trials as
-one program; "new" is without reuse, for a few trials, whose scores have to be equal bit
-for bit to those of "reuse". Then kmtl's sides with larger nets, other numbers of trials
-and other seeds of the weights. Writes search.json and SEARCH.md to `--out`; runs that
-are there are kept, so that an interrupted benchmark goes on. Seconds are wall time from
-the first trial on, and processor time, which neighbours on the machine disturb less.
+one program, and "again" that search in a second process, which finds what the first
+one compiled; "new" is without reuse, for a few trials, whose scores have to be equal
+bit for bit to those of "reuse". Then kmtl's sides with larger nets, other numbers of
+trials and other seeds of the weights. Writes search.json and SEARCH.md to `--out`; runs
+that are there are kept, so that an interrupted benchmark goes on. Seconds are wall time
+from the first trial on, and processor time, which neighbours on the machine disturb
+less.
 """
 
 from __future__ import annotations
@@ -37,13 +39,22 @@ LARGER = {"mlp": [[256, 256], [1024, 1024]], "cnn": [[64, 128]]}
 
 
 def child(job: dict[str, Any]) -> dict[str, Any]:
-    """Result of a process of its own."""
+    """Result of a process of its own, that of the second one for "again"."""
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(1 + job.get("again", False)):
+            answer = process(job, folder)
+    return answer
+
+
+def process(job: dict[str, Any], folder: str) -> dict[str, Any]:
+    """Result of one process, whose programs are kept in a folder."""
     done = subprocess.run(
         [sys.executable, str(HERE / "search_worker.py"), json.dumps(job)],
         env={
             **os.environ,
             "KERAS_BACKEND": job["backend"],
             "TF_CPP_MIN_LOG_LEVEL": "2",
+            "TMPDIR": folder,
         },
         stdout=subprocess.PIPE,
         text=True,
@@ -89,6 +100,9 @@ def jobs(options: argparse.Namespace) -> list[dict[str, Any]]:
             for _ in range(options.rounds):
                 for side in ("stock", "reuse", *together(backend)):
                     found.append({**at, **side_of(side), "trials": options.trials})
+                for side in together(backend):
+                    again = {**side_of(side), "again": True}
+                    found.append({**at, **again, "trials": options.trials})
     if options.no_scaling:
         return found
     for backend in options.backends:
@@ -159,7 +173,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
 
 def is_run(run: dict[str, Any], job: dict[str, Any]) -> bool:
     """Whether a run is one of this job."""
-    vary = {"population", "weights_seed"} & (set(run) | set(job))
+    vary = {"population", "weights_seed", "again"} & (set(run) | set(job))
     return all(run.get(name) == job.get(name) for name in {*job, *vary})
 
 
@@ -176,7 +190,7 @@ def grouped(record: dict[str, Any]) -> list[list[dict[str, Any]]]:
     found: dict[tuple, list[dict[str, Any]]] = {}
     for run in record["runs"]:
         key = (run["backend"], run["net"], *run["sizes"], run["side"], run["trials"])
-        key += (run.get("population"), "weights_seed" in run)
+        key += (run.get("population"), "weights_seed" in run, "again" in run)
         found.setdefault(key, []).append(run)
     return list(found.values())
 
@@ -230,7 +244,8 @@ def markdown(record: dict[str, Any]) -> str:
         "a side. 'Equal': the first scores are bit for bit those of models built anew "
         "(of a population: the largest difference). Mean score: the lowest and the "
         "highest of the searches; all trials of a search of kmtl begin with the same "
-        "weights, so its mean moves from seed to seed ('other seeds'). Memory: what "
+        "weights, so its mean moves from seed to seed ('other seeds'). 'Again': the "
+        "second process of that search on a machine. Memory: what "
         "the process grew by, per trial after the fifth (of a population: in all).",
         "",
         "| backend | net | side | trials | together | searches | trials/min | "
@@ -253,6 +268,7 @@ def markdown(record: dict[str, Any]) -> str:
         memory = statistics.median(one["mebibytes_per_trial"] for one in runs)
         load = statistics.median(one["load"] for one in runs)
         side = run["side"] + (", other seeds" if "weights_seed" in run else "")
+        side += ", again" if "again" in run else ""
         disk = max(one.get("mebibytes_on_disk", math.nan) for one in runs)
         lines.append(
             f"| {run['backend']} | {run['net']} {'-'.join(map(str, run['sizes']))} | "

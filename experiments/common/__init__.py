@@ -10,6 +10,7 @@ import datetime
 import importlib.metadata as metadata
 import os
 import platform
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,11 @@ from typing import Any
 import keras
 
 import kmtl
+
+# Seconds are those of a machine that has compiled nothing yet.
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"
+if "jax" in sys.modules:
+    sys.modules["jax"].config.update("jax_enable_compilation_cache", False)
 
 BUSY = "on cores that other programs used as well"
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from kmtl._private.keras import sublayers
 from kmtl.data.plans import RowPlan
+from kmtl.training import kept_programs
 from kmtl.training.batches import epoch_length, epoch_order
 from kmtl.training.cpu_kernels import cpu_kernels
 from kmtl.typing import Data
@@ -106,7 +107,7 @@ class Program:
         # Half of a short search is compiling; on a CPU the last touch changes nothing.
         on_cpu = jax.default_backend() == "cpu"
         options = {"xla_backend_optimization_level": 1} if on_cpu else {}
-        return lambda: lowered.compile(options)
+        return lambda: kept_programs.compiled(lowered, options)
 
     def order(self, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Row numbers of an epoch in the order of `ShuffledBatches`, in batches.

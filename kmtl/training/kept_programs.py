@@ -1,0 +1,103 @@
+"""Programs that later processes need not compile again (JAX)."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+
+logger = logging.getLogger("kmtl")
+
+#: Bytes of programs that are kept; the oldest go first.
+MOST_BYTES = 500_000_000
+_LOCK = threading.RLock()
+
+
+def compiled(lowered: Any, options: dict[str, Any]) -> Any:
+    """`lowered.compile(options)`, or what that was in an earlier process.
+
+    JAX's persistent cache does it, in a folder of this machine and this user alone:
+    programs are made for one processor, and whoever can write there can run code here.
+    A cache that the user has chosen (`JAX_COMPILATION_CACHE_DIR`) serves as it is, and
+    with `JAX_ENABLE_COMPILATION_CACHE=0` nothing is kept.
+    """
+    chosen = jax.config.jax_compilation_cache_dir is not None
+    if chosen or not jax.config.jax_enable_compilation_cache:
+        return lowered.compile(options)
+    folder = _folder()
+    if folder is None:
+        return lowered.compile(options)
+    try:
+        with _kept_in(folder):
+            return lowered.compile(options)
+    except Exception as error:
+        # A file that a kill left half written, or a full disk; what is wrong with the
+        # program itself is raised below.
+        logger.debug("Compiled programs in %s are removed: %s", folder, error)
+        _remove(folder, 0)
+    return lowered.compile(options)
+
+
+@contextlib.contextmanager
+def _kept_in(folder: Path) -> Iterator[None]:
+    changes = {
+        "jax_compilation_cache_dir": str(folder),
+        # In place of a warning each time, of which nobody can be rid.
+        "jax_raise_persistent_cache_errors": True,
+    }
+    with _LOCK:
+        before = {name: getattr(jax.config, name) for name in changes}
+        try:
+            for name, value in changes.items():
+                jax.config.update(name, value)
+            compilation_cache.reset_cache()  # it looks where to be only once
+            yield
+        finally:
+            for name, value in before.items():
+                jax.config.update(name, value)
+            compilation_cache.reset_cache()
+
+
+def _folder() -> Path | None:
+    """Where programs are kept; None where nothing can be, or others could write."""
+    user = f"-{os.getuid()}" if hasattr(os, "getuid") else ""
+    path = Path(tempfile.gettempdir()) / f"kmtl{user}" / "programs"
+    try:
+        for folder in (path.parent, path):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            found = folder.lstat()
+            if user and (found.st_uid != os.getuid() or found.st_mode & 0o022):
+                logger.debug("No program is kept: others can write to %s", folder)
+                return None
+        _remove(path, MOST_BYTES)
+    except OSError as error:
+        logger.debug("No program is kept in %s: %s", path, error)
+        return None
+    return path
+
+
+def _remove(folder: Path, most: int) -> None:
+    """Remove files, the oldest first, until at most so many bytes are left."""
+    files = sorted(
+        ((found.st_mtime, found.st_size, path) for path, found in _files(folder)),
+        reverse=True,
+    )
+    total = 0
+    for _, size, path in files:
+        total += size
+        if total > most:
+            path.unlink(missing_ok=True)
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another process removed it
+            yield path, path.stat()
