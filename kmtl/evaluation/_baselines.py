@@ -64,7 +64,6 @@ def baselines(
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     verbose: Verbose = 0,
-    together: Together | None = None,
     **builder_arguments: Any,
 ) -> Baselines:
     """Train one model per scored task: same backbone, one head, same budget.
@@ -114,8 +113,6 @@ def baselines(
         progress: Function `(task name, seed, finished epochs, epochs)`, called after
             each epoch, and once for a model that was stored before.
         verbose: As in `fit`.
-        together: What trains all models of a seed that are not stored as one program,
-            if it can; searches on JAX give it.
         **builder_arguments: Fixed arguments of the builder.
 
     Returns:
@@ -153,8 +150,8 @@ def baselines(
         patience=patience,
         callbacks=list(callbacks),
         verbose=verbose,
-        progress=progress or (lambda task, seed, epoch, epochs: None),
-        rows=_drawn(train, epochs, batch_size),
+        progress=progress,
+        rows=drawn(train, epochs, batch_size),
         shuffle=shuffle,
         steps_per_epoch=steps_per_epoch,
         validation_steps=validation_steps,
@@ -162,9 +159,28 @@ def baselines(
     parts = {"train": train, "validation": validation}
     if test is not None:
         parts["test"] = test
-    specs = specs_in(builder_arguments)
+    return baselines_of(plan, counted, parts, cache_dir)
+
+
+def baselines_of(
+    plan: Plan,
+    counted: Sequence[Task],
+    parts: Mapping[str, Data],
+    cache_dir: str | os.PathLike[str] | None,
+    together: Together | None = None,
+) -> Baselines:
+    """The models of a plan, those that are stored and the others.
+
+    Args:
+        counted: The tasks that are scored.
+        parts: `"train"`, `"validation"` and perhaps `"test"` data.
+        cache_dir: As in `baselines`.
+        together: What trains all models of a seed that are not stored as one program,
+            if it can.
+    """
+    specs = specs_in(plan.arguments)
     parts = {name: prepared_data(specs, data) for name, data in parts.items()}
-    steps = {"train": steps_per_epoch, "validation": validation_steps}
+    steps = {"train": plan.steps_per_epoch, "validation": plan.validation_steps}
     fingerprints = {
         name: sources.contents(_plain(data), steps.get(name))
         for name, data in parts.items()
@@ -376,7 +392,7 @@ def _batches(
     return {"x": ShuffledBatches(*given, batch_size=size, seed=seed, plan=drawn)}
 
 
-def _drawn(train: Data, epochs: int, batch_size: int | None) -> RowPlan | None:
+def drawn(train: Data, epochs: int, batch_size: int | None) -> RowPlan | None:
     """How the rows of a mixture are drawn, where single tasks can follow that."""
     plan = sources.plan_of(train)
     if plan is None or not (plan.by_loss or plan.alternate == "epoch"):

@@ -32,14 +32,15 @@ class Plan:
         builder: Callable[..., keras.Model],
         arguments: dict[str, Any],
         compile_options: dict[str, Any],
-        seeds: Sequence[int] | None,
+        *,
         epochs: int,
         batch_size: int | None,
-        keep: str,
-        patience: int | None,
         callbacks: list[keras.callbacks.Callback],
-        verbose: Verbose,
-        progress: Progress,
+        progress: Progress | None,
+        seeds: Sequence[int] | None = None,
+        keep: str = "best",
+        patience: int | None = None,
+        verbose: Verbose = 0,
         rows: RowPlan | None = None,
         shuffle: bool = True,
         steps_per_epoch: int | None = None,
@@ -57,7 +58,7 @@ class Plan:
         self.patience = patience
         self.callbacks = callbacks
         self.verbose = verbose
-        self.progress = progress
+        self.progress = progress or (lambda task, seed, epoch, epochs: None)
         parameters = inspect.signature(builder).parameters
         anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         self.takes_seed = anything or "seed" in parameters

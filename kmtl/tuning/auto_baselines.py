@@ -10,7 +10,8 @@ import keras
 
 from kmtl.data.mixed_sets import Mixture
 from kmtl.evaluation import Baselines, _cache
-from kmtl.evaluation import baselines as single_task_baselines
+from kmtl.evaluation._baselines import baselines_of, drawn
+from kmtl.evaluation._plan import Plan
 from kmtl.evaluation.delta import DeltaM, scored_tasks
 from kmtl.training import sources
 from kmtl.tuning.search_data import SearchData
@@ -78,10 +79,11 @@ def _trained(tuner: Tuner, data: SearchData) -> Baselines:
     x, y, weight, options = data.x, data.y, data.sample_weight, data.options
     _check_whole("training", x, options.get("steps_per_epoch"))
     _check_whole("validation", data.validation, options.get("validation_steps"))
-    values, plan = tuner.hypermodel.default_values(), options.get("plan")
+    values, rows = tuner.hypermodel.default_values(), options.get("plan")
     train = x if y is None else (x, y) if weight is None else (x, y, weight)
-    if plan is not None:
-        train = Mixture(x, y, list(tuner.tasks), weights=weight, plan=plan)
+    if rows is not None:
+        train = Mixture(x, y, list(tuner.tasks), weights=weight, plan=rows)
+    size = options.get("batch_size", values.get("batch_size"))
 
     def progress(task: str, seed: int, epoch: int, epochs: int) -> None:
         tuner._emit("baseline_epoch_end", task=task, epoch=epoch, epochs=epochs)
@@ -90,23 +92,26 @@ def _trained(tuner: Tuner, data: SearchData) -> Baselines:
     several = tuner.population != 1 and tuner._folds is None
     tuner._emit("baselines_begin", epochs=data.epochs)
     try:
-        found = single_task_baselines(
+        plan = Plan(
             tuner.hypermodel.builder,
-            tasks=tuner.tasks,
-            train=train,
-            validation=data.validation,
+            tuner.hypermodel.builder_arguments(values),
+            tuner.hypermodel.compile_arguments(values),
             epochs=data.epochs,
-            batch_size=options.get("batch_size", values.get("batch_size")),
-            **{name: options[name] for name in AS_TRIALS if name in options},
-            compile_options=tuner.hypermodel.compile_arguments(values),
+            batch_size=size,
             callbacks=[
                 *tuner.hypermodel.schedule_callbacks(values),
                 *filter(_is_passed_on, data.callbacks),
             ],
-            cache_dir=Path(tuner.project_dir) / "baselines",
             progress=progress,
-            together=tuner._together.train_singles if several else None,
-            **tuner.hypermodel.builder_arguments(values),
+            rows=drawn(train, data.epochs, size),
+            **{name: options[name] for name in AS_TRIALS if name in options},
+        )
+        found = baselines_of(
+            plan,
+            scored_tasks(tuner.tasks),
+            {"train": train, "validation": data.validation},
+            Path(tuner.project_dir) / "baselines",
+            tuner._together.train_singles if several else None,
         )
     except Exception as error:
         error.add_note(f"Single-task models failed (`baselines='auto'`). {OTHERWISE}")
