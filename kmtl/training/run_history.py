@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -42,9 +44,11 @@ def write(folder: Path, lines: Sequence[Config]) -> None:
     _files.write_text(folder / NAME, text)
     # Logs that an epoch lacks are empty.
     names = list(dict.fromkeys(name for line in lines for name in line))
-    rows = [[str(line.get(name, "")) for name in names] for line in lines]
-    table = "".join(",".join(row) + "\n" for row in [names, *rows])
-    _files.write_text(folder / TABLE, table)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    _files.write_text(folder / TABLE, table.getvalue())
 
 
 def _text(value: Any) -> Any:

@@ -17,7 +17,7 @@ import pytest
 
 import kmtl
 from kmtl import _files
-from kmtl.training import RunCheckpoint, fit_run
+from kmtl.training import RunCheckpoint, fit_run, run_history
 from kmtl.training.batches import ShuffledBatches
 
 pytestmark = pytest.mark.backend
@@ -348,6 +348,16 @@ def test_folder_holds_what_it_says(tmp_path: Path) -> None:
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert kept == ["epoch-000003.npz", "epoch-000004.npz"]
     assert not list(tmp_path.rglob(f"{_files.UNFINISHED}*"))
+
+
+def test_the_table_of_the_history_quotes_names(tmp_path: Path) -> None:
+    """A task has none with a comma, but a metric of Keras may."""
+    logs = [{"epoch": 0, 'within 1,5 of "it"': 0.5}, {"epoch": 1, "loss": 2.0}]
+    run_history.write(tmp_path, logs)
+    table = pandas.read_csv(tmp_path / "history.csv")
+    assert list(table) == ["epoch", 'within 1,5 of "it"', "loss"]
+    assert table.iloc[0].dropna().to_dict() == logs[0]
+    assert table.iloc[1].dropna().to_dict() == logs[1]
 
 
 def test_history_survives_values_that_json_has_not(tmp_path: Path) -> None:
