@@ -18,7 +18,6 @@ import os
 import statistics
 import sys
 import tempfile
-import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # common
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tables"))
 
 import data
+import keras_tuner
 import kmtl_side
 import numpy as np
 import recipe
@@ -225,36 +225,27 @@ def rules(epochs: int) -> dict[str, Asha | None]:
     }
 
 
-class Books:
-    """What a rule asks of an oracle, of trials whose curves are known."""
-
-    def __init__(self, curves: Mapping[str, Sequence[float]]):
-        self.known = curves
-        self.trials: dict[str, Any] = {}
-        self.lengths: dict[str, int] = {}
-        self.objective = types.SimpleNamespace(
-            get_value=lambda logs: logs["value"], better_than=lambda a, b: a > b
-        )
-
-    def curves(self, trial_id: str) -> dict[int, list[dict[str, float]]]:
-        curve = self.known[trial_id][: self.lengths[trial_id]]
-        return {0: [{"value": value} for value in curve]}
-
-
-def stopped(curves: Mapping[str, Sequence[float]], rule: Any) -> dict[str, int]:
+def stopped(curves: Mapping[str, Sequence[float]], rule: Asha | None) -> dict[str, int]:
     """After how many epochs a rule stops each trial, a few of which begin together."""
-    books, names = Books(curves), list(curves)
+    objective = keras_tuner.Objective(OBJECTIVE, "max")
+    names, logs = list(curves), {}
     for start in range(0, len(names), TOGETHER):
         going = names[start : start + TOGETHER]
         epochs = len(curves[going[0]])
-        for name in going:
-            books.trials[name] = types.SimpleNamespace(status="COMPLETED")
         for epoch in range(1, epochs + 1):
             for name in going:
-                books.lengths[name] = epoch
+                logs[name] = [{OBJECTIVE: value} for value in curves[name][:epoch]]
             if rule is not None and epoch < epochs:
-                going = [name for name in going if not rule.stops(books, name)]
-    return books.lengths
+                going = [
+                    name
+                    for name in going
+                    if not rule.is_hopeless(
+                        logs[name],
+                        (logs[other] for other in logs if other != name),
+                        objective,
+                    )
+                ]
+    return {name: len(curve) for name, curve in logs.items()}
 
 
 def in_default_ranges(trial: Mapping[str, Any]) -> bool:

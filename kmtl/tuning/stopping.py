@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import keras_tuner
 import numpy as np
 import optuna
 from keras_tuner.engine.trial import TrialStatus
@@ -21,6 +22,8 @@ from kmtl.typing import Oracle
 AUTO = "auto"
 #: Epochs from which on they are.
 AUTO_EPOCHS = 8
+#: Logs per epoch.
+Curve = Sequence[dict[str, float]]
 
 
 class Rule(abc.ABC):
@@ -31,8 +34,22 @@ class Rule(abc.ABC):
         """Whether the trial is hopeless, after its last epoch, beside the oracle's."""
 
 
+class CurveRule(Rule):
+    """One that asks for nothing but the logs per epoch of each trial."""
+
+    def stops(self, oracle: Oracle, trial_id: str) -> bool:
+        mine, others = first_curve(oracle, trial_id), rivals(oracle, trial_id)
+        return self.is_hopeless(mine, others, oracle.objective)
+
+    @abc.abstractmethod
+    def is_hopeless(
+        self, mine: Curve, others: Iterable[Curve], objective: keras_tuner.Objective
+    ) -> bool:
+        """Whether a trial stops after the last epoch that it has, beside others."""
+
+
 @dataclasses.dataclass(frozen=True)
-class Asha(Rule):
+class Asha(CurveRule):
     """Asynchronous successive halving.
 
     At `min_epochs`, `min_epochs * factor`, ... epochs a trial goes on only if it is
@@ -55,18 +72,19 @@ class Asha(Rule):
         _checks.check_int("min_epochs", self.min_epochs, 1)
         _checks.check_int("factor", self.factor, 2)
 
-    def stops(self, oracle: Oracle, trial_id: str) -> bool:
-        epochs = len(first_curve(oracle, trial_id))
+    def is_hopeless(
+        self, mine: Curve, others: Iterable[Curve], objective: keras_tuner.Objective
+    ) -> bool:
         rung = self.min_epochs
-        while rung < epochs:
+        while rung < len(mine):
             rung *= self.factor
-        if rung != epochs:
+        if rung != len(mine):
             return False
-        return not among_best(oracle, trial_id, epochs, self.factor, oracle.trials)
+        return not among_best(mine, others, objective, self.factor)
 
 
 @dataclasses.dataclass(frozen=True)
-class Median(Rule):
+class Median(CurveRule):
     """Stop a trial that is worse than half of the others were at the same epoch.
 
     A trial's best epoch so far is compared; several objectives are compared by the
@@ -88,14 +106,15 @@ class Median(Rule):
         _checks.check_int("startup_trials", self.startup_trials, 1)
         _checks.check_int("warmup_epochs", self.warmup_epochs, 0)
 
-    def stops(self, oracle: Oracle, trial_id: str) -> bool:
-        epochs = len(first_curve(oracle, trial_id))
-        if epochs <= self.warmup_epochs:
+    def is_hopeless(
+        self, mine: Curve, others: Iterable[Curve], objective: keras_tuner.Objective
+    ) -> bool:
+        if len(mine) <= self.warmup_epochs:
             return False
-        others, mine = _reached(oracle, trial_id, epochs, oracle.trials)
-        if len(others) < self.startup_trials:
+        reached, own = _reached(mine, others, objective)
+        if len(reached) < self.startup_trials:
             return False
-        return 2 * ahead(oracle.objective, mine, others) > len(others)
+        return 2 * ahead(objective, own, reached) > len(reached)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,16 +168,16 @@ class Brackets(Rule):
         return found
 
     def stops(self, oracle: Oracle, trial_id: str) -> bool:
-        epochs = len(first_curve(oracle, trial_id))
+        curve = first_curve(oracle, trial_id)
         brackets = {
             str(frozen.number): noted(frozen, "bracket")
             for frozen in oracle.study.trials()
         }
         mine = brackets[trial_id]
-        if epochs not in self.rungs(mine):
+        if len(curve) not in self.rungs(mine):
             return False
-        group = [other for other in oracle.trials if brackets.get(other) == mine]
-        return not among_best(oracle, trial_id, epochs, self.factor, group)
+        others = rivals(oracle, trial_id, lambda other: brackets.get(other) == mine)
+        return not among_best(curve, others, oracle.objective, self.factor)
 
 
 class OptunaRule(Rule):
@@ -208,22 +227,32 @@ def automatic_rule(epochs: int) -> Rule | None:
 # -- comparing -------------------------------------------------------------------------
 
 
-def first_curve(oracle: Oracle, trial_id: str) -> list[dict[str, float]]:
+def first_curve(oracle: Oracle, trial_id: str) -> Curve:
     """Logs per epoch of a trial's first training."""
     return oracle.curves(trial_id).get(0, [])
 
 
+def rivals(
+    oracle: Oracle, trial_id: str, are: Callable[[str], bool] = lambda other: True
+) -> Iterator[Curve]:
+    """Curves of the trials that one is compared with."""
+    for other, trial in oracle.trials.items():
+        # A failed one, as one that diverged, is no measure for others.
+        if other != trial_id and trial.status != TrialStatus.FAILED and are(other):
+            yield first_curve(oracle, other)
+
+
 def among_best(
-    oracle: Oracle, trial_id: str, epochs: int, factor: int, group: Any
+    mine: Curve, others: Iterable[Curve], objective: keras_tuner.Objective, factor: int
 ) -> bool:
-    """Whether a trial is among the best 1/factor of a group at this epoch."""
-    others, mine = _reached(oracle, trial_id, epochs, group)
-    kept = max(1, (len(others) + 1) // factor)
-    return ahead(oracle.objective, mine, others) < kept
+    """Whether a trial is among the best 1/factor at its last epoch."""
+    reached, own = _reached(mine, others, objective)
+    kept = max(1, (len(reached) + 1) // factor)
+    return ahead(objective, own, reached) < kept
 
 
 def ahead(
-    objective: SearchObjective,
+    objective: keras_tuner.Objective,
     mine: Mapping[str, float],
     others: Sequence[Mapping[str, float]],
 ) -> int:
@@ -246,16 +275,13 @@ def ahead(
 
 
 def _reached(
-    oracle: Oracle, trial_id: str, epochs: int, group: Any
+    mine: Curve, others: Iterable[Curve], objective: keras_tuner.Objective
 ) -> tuple[list[dict[str, float]], dict[str, float]]:
-    """What the others of a group, and the trial itself, had after so many epochs."""
-    objective = oracle.objective
-    others = []
-    for other in group:
-        # A failed one, as one that diverged, is no measure for others.
-        if other == trial_id or oracle.trials[other].status == TrialStatus.FAILED:
-            continue
-        curve = first_curve(oracle, other)
-        if len(curve) >= epochs:
-            others.append(best_epoch(curve[:epochs], objective))
-    return others, best_epoch(first_curve(oracle, trial_id)[:epochs], objective)
+    """What the others that came so far had after a trial's epochs, and the trial."""
+    epochs = len(mine)
+    reached = [
+        best_epoch(curve[:epochs], objective)
+        for curve in others
+        if len(curve) >= epochs
+    ]
+    return reached, best_epoch(mine, objective)

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import types
 from pathlib import Path
 from typing import Any
 
+import keras_tuner
 import optuna
 import pytest
 from search_tools import Planted, make_tuner, run, valley
@@ -16,21 +16,10 @@ from kmtl.tuning.stopping import Brackets, ahead, make_rule
 pytestmark = pytest.mark.usefixtures("quick")
 
 
-class Curves:
-    """Stands for an oracle whose trials have these accuracies."""
-
-    def __init__(self, **curves: list[float]):
-        self._curves = curves
-        self.trials = {
-            name: types.SimpleNamespace(status="COMPLETED") for name in curves
-        }
-        self.objective = types.SimpleNamespace(
-            get_value=lambda logs: logs["value"],
-            better_than=lambda a, b: a > b,
-        )
-
-    def curves(self, trial_id: str) -> dict[int, list[dict[str, float]]]:
-        return {0: [{"value": value} for value in self._curves[trial_id]]}
+def is_hopeless(rule: Any, mine: list[float], others: list[list[float]]) -> bool:
+    """Of accuracies per epoch."""
+    curve, *rest = ([{"value": value} for value in one] for one in (mine, *others))
+    return rule.is_hopeless(curve, rest, keras_tuner.Objective("value", "max"))
 
 
 @pytest.mark.parametrize(
@@ -46,30 +35,27 @@ class Curves:
     ],
 )
 def test_asha_by_hand(mine: list, others: list, stops: bool) -> None:
-    named = {f"other{i}": curve for i, curve in enumerate(others)}
-    assert Asha().stops(Curves(mine=mine, **named), "mine") is stops
+    assert is_hopeless(Asha(), mine, others) is stops
 
 
 def test_asha_rungs_and_shares() -> None:
-    others = {f"other{i}": [0.1 * i] * 4 for i in range(7)}
-    for value, stops in [(0.55, True), (0.45, True), (0.65, False)]:
-        oracle = Curves(mine=[value] * 4, **others)
-        assert Asha(min_epochs=1, factor=4).stops(oracle, "mine") is (
-            stops and value < 0.5
-        )
-        assert Asha(min_epochs=4, factor=8).stops(oracle, "mine") is (value < 0.6)
-        assert not Asha(min_epochs=3).stops(oracle, "mine")
+    others = [[0.1 * i] * 4 for i in range(7)]
+    for value in (0.45, 0.55, 0.65):
+        mine = [value] * 4
+        assert is_hopeless(Asha(min_epochs=1, factor=4), mine, others) is (value < 0.5)
+        assert is_hopeless(Asha(min_epochs=4, factor=8), mine, others) is (value < 0.6)
+        assert not is_hopeless(Asha(min_epochs=3), mine, others)
 
 
 def test_median_by_hand() -> None:
-    others = {"a": [0.1, 0.9], "b": [0.3, 0.3], "c": [0.5, 0.5]}
+    others = [[0.1, 0.9], [0.3, 0.3], [0.5, 0.5]]
     for value, stops in [(0.2, True), (0.4, False)]:  # 2 of 3 are better, or 1
-        oracle = Curves(mine=[value], **others)
-        assert Median(startup_trials=3).stops(oracle, "mine") is stops
-        assert not Median(startup_trials=4).stops(oracle, "mine")
-        assert not Median(startup_trials=3, warmup_epochs=1).stops(oracle, "mine")
-    late = Curves(mine=[0.2, 0.45], **others)
-    assert Median(startup_trials=3).stops(late, "mine")  # 0.9 and 0.5 are better
+        assert is_hopeless(Median(startup_trials=3), [value], others) is stops
+        assert not is_hopeless(Median(startup_trials=4), [value], others)
+        late = Median(startup_trials=3, warmup_epochs=1)
+        assert not is_hopeless(late, [value], others)
+    # 0.9 and 0.5 are better.
+    assert is_hopeless(Median(startup_trials=3), [0.2, 0.45], others)
 
 
 def test_several_objectives_are_compared_by_fronts() -> None:
