@@ -12,6 +12,7 @@ from kmtl import _checks, _registry
 from kmtl._devices import ensure_memory_growth
 from kmtl._fronts import check_specs, encoded_inputs, plain_input
 from kmtl._private.keras import node_of
+from kmtl._quick import quickly_compiled
 from kmtl.backbones import CNN, MLP, Backbone
 from kmtl.backbones.ways import Ways
 from kmtl.inputs.base import Input
@@ -27,6 +28,7 @@ from kmtl.training.model import MultiTaskModel
 from kmtl.typing import Activation, Initializer, Regularizer, Tensor
 
 
+@quickly_compiled()
 def build(
     *,
     backbone: Backbone | str | Mapping[str, Backbone | str],

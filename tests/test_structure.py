@@ -24,6 +24,7 @@ ROOMS = (
     "_private",
     "_serialization",
     "_locks",
+    "_quick",
     "_swap",
     "_files",
     "_describe",

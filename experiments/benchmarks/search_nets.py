@@ -13,6 +13,8 @@ import kmtl
 
 TASKS = ("digit", "even", "ink")
 TRAIN, VALIDATION, BATCH = 1200, 300, 32
+#: Where dropout, ratios of task weights and learning rates (the two in logarithms) lie.
+DROPOUT, RATIO, RATE = (0.0, 0.5), (0.1, 10.0), (1e-4, 1e-2)
 METRIC = "val_digit_accuracy"
 OBJECTIVE = keras_tuner.Objective(METRIC, "max")
 
@@ -38,11 +40,11 @@ def data(net: str, small: bool) -> tuple[Any, Any]:
 def draw(trials: int, seed: int) -> list[dict[str, float]]:
     """Hyperparameters of the trials, the same for all sides."""
     random = np.random.default_rng(seed)
-    log = {"learning_rate": (1e-4, 1e-2)}
-    log |= {f"weight_ratio_{name}": (0.1, 10.0) for name in TASKS[1:]}
+    log = {"learning_rate": RATE}
+    log |= {f"weight_ratio_{name}": RATIO for name in TASKS[1:]}
     found = []
     for _ in range(trials):
-        values = {"dropout": float(random.uniform(0, 0.5))}
+        values = {"dropout": float(random.uniform(*DROPOUT))}
         for name, (low, high) in log.items():
             values[name] = float(np.exp(random.uniform(np.log(low), np.log(high))))
         found.append(values)
@@ -86,7 +88,7 @@ def plain(net: str, sizes: list[int], values: dict[str, float]) -> keras.Model:
 def hypermodel(
     net: str, sizes: list[int], reuse: bool, seed: int = 0
 ) -> kmtl.HyperModel:
-    """The same net of kmtl, with the default ranges of what varies."""
+    """The same net of kmtl."""
     builder, shape = (
         (kmtl.build_mlp, {"units": sizes, "input_shape": (64,)})
         if net == "mlp"
@@ -100,9 +102,9 @@ def hypermodel(
             kmtl.Regression("ink", metrics=["mae"], pooling="flatten"),
         ],
         space={
-            "dropout": "default",
-            "task_weights": kmtl.tuning.TaskWeights(0.25, 4.0, total=1.0),
-            "learning_rate": "default",
+            "dropout": DROPOUT,
+            "task_weights": kmtl.tuning.TaskWeights(*RATIO, total=1.0),
+            "learning_rate": (*RATE, "log"),
         },
         seed=seed,
         reuse=reuse,
