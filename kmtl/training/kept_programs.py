@@ -18,6 +18,8 @@ logger = logging.getLogger("kmtl")
 
 #: Bytes of programs that are kept; the oldest go first.
 MOST_BYTES = 500_000_000
+#: Of compiling, from which on a program is kept (JAX's own: 1).
+LEAST_SECONDS = 0.1
 _LOCK = threading.RLock()
 
 
@@ -48,8 +50,10 @@ def compiled(lowered: Any, options: dict[str, Any]) -> Any:
 
 @contextlib.contextmanager
 def _kept_in(folder: Path) -> Iterator[None]:
+    seconds = "jax_persistent_cache_min_compile_time_secs"
     changes = {
         "jax_compilation_cache_dir": str(folder),
+        seconds: min(getattr(jax.config, seconds), LEAST_SECONDS),
         # In place of a warning each time, of which nobody can be rid.
         "jax_raise_persistent_cache_errors": True,
     }
