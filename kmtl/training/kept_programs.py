@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import stat
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -31,7 +32,8 @@ def compiled(lowered: Any, options: dict[str, Any]) -> Any:
     A cache that the user has chosen (`JAX_COMPILATION_CACHE_DIR`) serves as it is, and
     with `JAX_ENABLE_COMPILATION_CACHE=0` nothing is kept.
     """
-    chosen = jax.config.jax_compilation_cache_dir is not None
+    with _LOCK:  # in which other threads have kmtl's folder there
+        chosen = jax.config.jax_compilation_cache_dir is not None
     if chosen or not jax.config.jax_enable_compilation_cache:
         return lowered.compile(options)
     folder = _folder()
@@ -41,11 +43,13 @@ def compiled(lowered: Any, options: dict[str, Any]) -> Any:
         with _kept_in(folder):
             return lowered.compile(options)
     except Exception as error:
-        # A file that a kill left half written, or a full disk; what is wrong with the
-        # program itself is raised below.
-        logger.debug("Compiled programs in %s are removed: %s", folder, error)
+        problem = str(error)
+    program = lowered.compile(options)  # raises what is wrong with the program itself
+    # A file that a kill left half written, or a full disk.
+    logger.debug("Compiled programs in %s are removed: %s", folder, problem)
+    with contextlib.suppress(OSError):
         _remove(folder, 0)
-    return lowered.compile(options)
+    return program
 
 
 @contextlib.contextmanager
@@ -73,23 +77,26 @@ def _kept_in(folder: Path) -> Iterator[None]:
 def _folder() -> Path | None:
     """Where programs are kept; None where nothing can be, or others could write."""
     user = f"-{os.getuid()}" if hasattr(os, "getuid") else ""
-    path = Path(tempfile.gettempdir()) / f"kmtl{user}" / "programs"
     try:
+        path = Path(tempfile.gettempdir()) / f"kmtl{user}" / "programs"
         for folder in (path.parent, path):
             folder.mkdir(mode=0o700, exist_ok=True)
             found = folder.lstat()
             if user and (found.st_uid != os.getuid() or found.st_mode & 0o022):
                 logger.debug("No program is kept: others can write to %s", folder)
                 return None
+        if not os.access(path, os.W_OK):
+            logger.debug("No program is kept: nobody can write to %s", path)
+            return None
         _remove(path, MOST_BYTES)
     except OSError as error:
-        logger.debug("No program is kept in %s: %s", path, error)
+        logger.debug("No program is kept: %s", error)
         return None
     return path
 
 
 def _remove(folder: Path, most: int) -> None:
-    """Remove files, the oldest first, until at most so many bytes are left."""
+    """Remove files, the oldest first, until fewer bytes are left; for 0 all of them."""
     files = sorted(
         ((found.st_mtime, found.st_size, path) for path, found in _files(folder)),
         reverse=True,
@@ -97,11 +104,14 @@ def _remove(folder: Path, most: int) -> None:
     total = 0
     for _, size, path in files:
         total += size
-        if total > most:
+        if total >= most:
             path.unlink(missing_ok=True)
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    for path in folder.iterdir():
+    # On GPUs, XLA keeps what it has tuned in a folder within it.
+    for path in folder.rglob("*"):
         with contextlib.suppress(FileNotFoundError):  # another process removed it
-            yield path, path.stat()
+            found = path.stat()
+            if stat.S_ISREG(found.st_mode):
+                yield path, found

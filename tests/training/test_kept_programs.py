@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import tempfile
 from collections.abc import Iterator
@@ -153,16 +154,59 @@ def test_without_a_place_programs_are_compiled(
     np.testing.assert_array_equal(result(), first)
 
 
-def test_errors_of_programs_come_through(hits: list[str]) -> None:
+def test_no_temporary_folder_is_no_trouble(
+    hits: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", missing)
+    result()
+    assert not hits
+
+
+def test_programs_are_compiled_once_where_nobody_can_write(
+    hits: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # also for root
+    result()
+    assert hits == ["misses"]
+
+
+def test_errors_of_programs_come_through(hits: list[str], tmp_path: Path) -> None:
+    """And cost nothing that is kept, nor are they hidden by what cannot be removed."""
     from kmtl.training import kept_programs
 
-    class Lowered:
-        calls = 0
+    result()
+    kept = programs(tmp_path)
 
+    class Lowered:
         def compile(self, options: dict[str, Any]) -> Any:
-            self.calls += 1
             raise MemoryError("RESOURCE_EXHAUSTED")
 
-    lowered = Lowered()
     with pytest.raises(MemoryError, match="RESOURCE_EXHAUSTED"):
-        kept_programs.compiled(lowered, {})
+        kept_programs.compiled(Lowered(), {})
+    assert programs(tmp_path) == kept
+
+
+def test_folders_within_it_are_left(hits: list[str], tmp_path: Path) -> None:
+    """As XLA makes one on GPUs."""
+    first = result()
+    [file] = programs(tmp_path)
+    tuned = file.parent / "xla_gpu_per_fusion_autotune_cache_dir" / "tuned"
+    tuned.parent.mkdir()
+    tuned.touch()
+    file.write_bytes(b"")  # as a full disk leaves it
+    np.testing.assert_array_equal(result(), first)
+    assert not programs(tmp_path)
+    assert not tuned.exists()
+
+
+def test_threads_wait_to_see_what_the_user_has_chosen(
+    hits: list[str], tmp_path: Path
+) -> None:
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: result(), range(8)))
+    assert all(np.array_equal(one, found[0]) for one in found)
+    assert hits == ["misses"] + ["hits"] * 7
