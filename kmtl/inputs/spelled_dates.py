@@ -24,6 +24,7 @@ _TIME = (
     r"( ?(z|utc|[+-]\d{2}:?\d{2}))?)?"
 )
 _MONTH = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
+_NAMED_MONTH = re.compile(_MONTH, re.IGNORECASE)
 #: 31.12.2024, 12/31/24, 31-12-2024.
 _DAY_MONTH = re.compile(
     r"(?P<first>\d{1,2})(?P<mark>[./-])(?P<second>\d{1,2})(?P=mark)"
@@ -69,7 +70,10 @@ def dates_in(texts: set[str]) -> Spelling | None:
     if len(matches) + len(others) < MOSTLY * len(texts) or _are_versions(matches):
         return None
     if len(others) > len(matches):
-        return Spelling("dates", min(others), "pandas.to_datetime({column})")
+        # pandas takes the first one's form for all, and May for a month in full.
+        named = any(map(_NAMED_MONTH.search, others))
+        form = ", format='mixed'" if named else ""
+        return Spelling("dates", min(others), f"pandas.to_datetime({{column}}{form})")
     parts = _orders(matches[0]["mark"], ordered)
     timed = any(one["time"] for one in matches)
     year = "%y" if {len(one["year"]) for one in matches} == {2} else "%Y"

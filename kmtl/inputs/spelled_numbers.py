@@ -27,17 +27,17 @@ MANY = 20
 #: `$1,200`, `12 %`, `3.5 kg`, `1 234`, `1.234,50 €`: the sign before, the number, and
 #: the unit behind. (Plain numbers, and those with one comma, are not meant.)
 _NUMBER = re.compile(
-    r"[+-]?(?P<sign>[$€£¥₹]?)\s?[+-]?"
-    r"(?P<number>(?!0\d)(\d{1,3}([.,'’ \u00a0\u202f]\d{3})+|\d+)([.,]\d+)?)"
+    r"[+-]?(?P<sign>[$€£¥₹]?)\s?[+-]?(?P<number>(?!0\d)("
+    r"\d{1,3}(?P<mark>[.,'’ \u00a0\u202f])\d{3}((?P=mark)\d{3})*"
+    r"(?P<more>(?!(?P=mark))[.,]\d+)?|\d+(?P<rest>[.,]\d+)?))"
     r"(?P<gap>\s?)(?P<unit>(%|[^\W\d_][^\d\s+-]{0,7}|[$€£¥₹°][^\W\d_]?)?)"
 )
 #: Numbers with marks between thousands: two marks, or one that is no point or comma.
 _GROUPED = re.compile(r".*[.,]\d+[.,].*|.*[^\d.,].*")
+#: Of the two marks before decimals.
+_OTHER = {".": ",", ",": "."}
 #: Those without decimals, if two marks are alike or one stands before three digits.
 _WHOLE = re.compile(r"\d+|\d{1,3}([.,'’ \u00a0\u202f]\d{3})+")
-#: Commas before decimals, and points that may stand between thousands.
-_DECIMAL_COMMA = re.compile(r".*,(\d{1,2}|\d{4,})")
-_POINTS = re.compile(r"\d{1,3}(\.\d{3})+")
 #: Letters and capitals that are units also right behind a whole number.
 _LETTERS = frozenset("mgslhtkLKMVW")
 _CAPITALS = frozenset(
@@ -70,19 +70,56 @@ def numbers_in(texts: set[str]) -> Spelling | None:
         return None
     if _are_identifiers(matches) if bare else _are_codes(matches):
         return None
-    pointed = [number for number in numbers if "." in number]
-    commas = any(map(_DECIMAL_COMMA.fullmatch, numbers)) or (
-        bool(pointed) and all(map(_POINTS.fullmatch, pointed))
-    )
-    kept, more = (",", ".str.replace(',', '.')") if commas else (".", "")
-    remedy = (
-        f"pandas.to_numeric({{column}}.str.replace(r'[^0-9{kept}+-]', '', regex=True)"
-        f"{more})"
-    )
+    kept, is_open = _decimal_mark(matches)
+    remedy = _parsed(kept)
+    if is_open:
+        other, name = (".", "points") if kept == "," else (",", "commas")
+        remedy += f", or {_parsed(other)} if {name} stand before decimals"
     others = {c for number in numbers for c in number if not c.isdigit() and c != kept}
     thousands = others.pop() if bare and len(others) == 1 else None
     example = min(one.string for one in matches)
     return Spelling("numbers", example, remedy, thousands, kept)
+
+
+def _parsed(decimal: str) -> str:
+    """Python that makes numbers of `{column}`, with this mark before decimals."""
+    more = ".str.replace(',', '.')" if decimal == "," else ""
+    return (
+        f"pandas.to_numeric({{column}}.str.replace(r'[^0-9{decimal}+-]', '', "
+        f"regex=True){more})"
+    )
+
+
+def _decimal_mark(matches: list[re.Match[str]]) -> tuple[str, bool]:
+    """The mark before decimals, and whether it may as well be the other one.
+
+    Marks are before decimals behind a zero ("0.125"), behind other marks, and where
+    other than three digits follow. Where all are before three digits, numbers without
+    them decide: of more digits than three ("1250"), the marks are before decimals; of
+    fewer, between thousands. Without such numbers it is open, and that is likelier.
+    """
+    votes: Counter[str] = Counter()
+    undecided = set()
+    for one in matches:
+        number, mark, decimals = one["number"], one["mark"], one["more"] or one["rest"]
+        if decimals:
+            votes[decimals[0]] += 1
+        elif mark in (".", ","):
+            if number.startswith("0"):
+                votes[mark] += 1
+            elif number.count(mark) > 1:
+                votes[_OTHER[mark]] += 1
+            else:
+                undecided.add(mark)
+    if votes:
+        return votes.most_common(1)[0][0], False
+    if not undecided:
+        return ".", False
+    mark = min(undecided)
+    plain = [one["number"] for one in matches if one["number"].isdigit()]
+    if any(len(number) > 3 for number in plain):
+        return mark, False
+    return _OTHER[mark], not plain
 
 
 def _are_codes(matches: list[re.Match[str]]) -> bool:

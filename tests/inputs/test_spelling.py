@@ -63,6 +63,52 @@ def test_numbers_are_read_as_they_are_meant(texts: pd.Series) -> None:
     np.testing.assert_allclose(made(texts), MONEY)
 
 
+@pytest.mark.parametrize(
+    ("form", "scale"),
+    [
+        ("{:.3f} kg", 1e3),  # some below 1
+        ("{:.3f} kg", 1.0),  # some above 1000, without a mark
+        ("{:,.3f} kg", 1.0),
+        ("{:,.3f}", 1.0),
+        ("{:,.0f} kg", 1.0),
+        ("{:,.2f} kg", 1.0),
+    ],
+)
+@pytest.mark.parametrize("marks", [",.", ".,", " ,", "'."])
+def test_three_digits_behind_a_mark(form: str, scale: float, marks: str) -> None:
+    values = MONEY / scale + 0.375 * (scale == 1.0) * (".3" in form)
+    texts = values.map(form.format).str.translate(str.maketrans(",.", marks))
+    exact = 0.5 if ".0" in form else 0.006
+    np.testing.assert_allclose(made(texts), values, atol=exact)
+
+
+@pytest.mark.parametrize(("mark", "name"), [(".", "points"), (",", "commas")])
+def test_whether_decimals_follow_is_left_open_where_nothing_says_so(
+    mark: str, name: str
+) -> None:
+    texts = pd.Series([f"{n}{mark}{n * 7 % 1000:03} kg" for n in range(100, 160)])
+    found = spelling_of(read(texts, "texts"))
+    assert found is not None
+    usual, _, other = found.remedy.partition(", or ")
+    assert other.endswith(f" if {name} stand before decimals")
+    codes = (usual, other.partition(" if ")[0])
+    made_of = [
+        eval(code.format(column="texts"), {"pandas": pd, "texts": texts})[1]
+        for code in codes
+    ]
+    assert made_of == [101_707, 101.707]
+    found = spelling_of(read(["99 kg", *texts], "texts"))
+    assert found is not None
+    assert found.remedy == usual
+
+
+def test_months_by_name_in_the_order_of_a_year() -> None:
+    """pandas alone takes the first for a form that they all have."""
+    days = pd.Series(pd.date_range("2024-05-02", periods=60, freq="W"))
+    made_of = made(days.dt.strftime("%d %b %Y"))
+    pd.testing.assert_series_equal(made_of, days, check_dtype=False)
+
+
 @pytest.mark.parametrize("form", ["%H:%M", "%H:%M:%S", "%I:%M %p", "%I:%M%p"])
 def test_minutes_are_made_of_times_of_day(form: str) -> None:
     minutes = TIMES.dt.hour * 60.0 + TIMES.dt.minute
@@ -124,6 +170,7 @@ def test_dates_that_are_near_versions_and_seasons(texts: list[str]) -> None:
         [f"{n:,}".replace(",", " ") for n in PHONES],
         [f"{n:,}".replace(",", ".") for n in PHONES],
         [f"+420 {n:,}".replace(",", " ") for n in PHONES],
+        [f"{n // 1000:,}.{n % 10000:04}".replace(",", ".") for n in PHONES],
         ["112", *(f"{n:,}".replace(",", " ") for n in PHONES)],
         [f"{n}A" for n in range(100, 160)],
         [f"{n} B" for n in range(100, 160)],
