@@ -8,12 +8,12 @@ _DATES = "write the dates as 2024-12-31 (or 2024-12-31 13:30:00) in the file"
 #: Kind of trouble -> what to do, for columns to predict from and for targets.
 _REMEDIES = {
     "numbers": (
-        'leave such cells empty in the file; decimal commas: --decimal "," and commas '
-        'between thousands: --thousands ","'
+        'leave such cells empty in the file, or run again with --decimal "," (decimal '
+        'commas) or --thousands "," (commas between thousands)'
     ),
     "own texts": "write fewer different texts in the file, such as groups of them",
     "dates": _DATES,
-    "time": _DATES,
+    "time": "write them so in the file",
     "mixed": "leave the odd cells empty in the file",
     "name": "rename one of the two columns in the file",
     "days": "write numbers in the file, such as days since the first date",

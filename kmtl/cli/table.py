@@ -9,6 +9,8 @@ import click
 
 #: Rows by which the SavedModel is compared with the model.
 CHECKED = 100
+#: What may be between cells in place of commas, and how it is written in a shell.
+SEPARATORS = {";": ";", "\t": r"\t", "|": "|"}
 
 
 @click.command()
@@ -30,7 +32,9 @@ CHECKED = 100
 )
 @click.option("--groups", help="Column whose rows of one value stay together.")
 @click.option("--time", help="Column of time: the last rows are the test.")
-@click.option("--sep", default=",", show_default=True, help="Between the cells.")
+@click.option(
+    "--sep", default=",", show_default=True, help=r"Between the cells; \t is a tab."
+)
 @click.option("--decimal", default=".", show_default=True, help="In numbers: . or ,")
 @click.option("--thousands", help="Between thousands in numbers, such as , or .")
 @click.option(
@@ -71,12 +75,13 @@ def command(
     import_backend()
     import kmtl
     from kmtl.cli._remedies import in_the_file
-    from kmtl.data.frames import read_csv
+    from kmtl.data.csv_files import read_csv
     from kmtl.inputs.remedies import told_by
 
     out = out or file.with_name(f"{file.name.partition('.')[0]}-kmtl")
     try:
         with told_by(in_the_file):
+            sep = sep.replace(r"\t", "\t")
             options = {"sep": sep, "decimal": decimal, "thousands": thousands}
             frame = read_csv(file, options)
             left_out = names_in(ignore, frame)
@@ -119,11 +124,20 @@ def names_in(given: tuple[str, ...], frame: Any) -> list[str]:
         found += [one for one in parts if one]
     for name in found:
         if name not in known:
+            hint = did_you_mean(name, known) or _other_separator(known)
             raise ValueError(
-                f"The file has no column '{name}'.{did_you_mean(name, known)} "
+                f"The file has no column '{name}'.{hint} "
                 f"Received: columns {', '.join(map(str, known))}"
             )
     return found
+
+
+def _other_separator(columns: list[str]) -> str:
+    """A hint, where all names are one, as another character is between them."""
+    marks = [mark for mark in SEPARATORS if mark in str(columns[0])]
+    if len(columns) > 1 or not marks:
+        return ""
+    return f' Run again with --sep "{SEPARATORS[marks[0]]}"?'
 
 
 def served_names(served: Path) -> list[str]:

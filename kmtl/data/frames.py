@@ -5,21 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kmtl.data.assembling import assemble, check_unique, checked_frame
+from kmtl.data.assembling import assemble, checked_frame
 from kmtl.data.containers import TaskData
+from kmtl.data.csv_files import read_csv
 from kmtl.typing import Options, PathLike
 
 if TYPE_CHECKING:
     from kmtl.tasks.base import Task
-
-#: Options of `pandas.read_csv` that decide what is in the first line; others, such as
-#: `parse_dates` and `index_col`, are of columns that a header alone does not have.
-FIRST_LINE = (
-    *("sep", "delimiter", "dialect", "skipinitialspace", "lineterminator"),
-    *("quotechar", "quoting", "doublequote", "escapechar"),
-    *("comment", "skiprows", "skip_blank_lines"),
-    *("encoding", "encoding_errors", "compression", "storage_options"),
-)
 
 
 def from_dataframe(
@@ -151,40 +143,3 @@ def from_csv(
     <TaskData: tasks price; inputs (1,); rows: train 28, validation 6, test 6>
     """
     return from_dataframe(read_csv(path, read_options), tasks, **options)
-
-
-def read_csv(path: PathLike, read_options: Options | None) -> Any:
-    """The frame in a file, whose columns have names of their own.
-
-    Raises:
-        ValueError: for a file without a table, and two columns of one name.
-    """
-    import pandas as pd
-
-    # In one piece: columns of mixed cells are found as such, not per piece.
-    given = {"low_memory": False, **(read_options or {})}
-    if given.get("engine") in ("python", "pyarrow"):
-        given.pop("low_memory")
-    try:
-        frame = pd.read_csv(path, **given)
-    except pd.errors.EmptyDataError as error:
-        raise ValueError(
-            f"The file must hold a table. Received: path={str(path)!r}, which is empty"
-        ) from error
-    _check_header(path, given)
-    return frame
-
-
-def _check_header(path: PathLike, options: Mapping[str, Any]) -> None:
-    """pandas renames the second of two columns of one name."""
-    import pandas as pd
-
-    if not {"header", "names", "usecols"}.isdisjoint(options):
-        return
-    given = {name: options[name] for name in FIRST_LINE if name in options}
-    # pyarrow cannot read one row.
-    if options.get("engine") in ("c", "python"):
-        given["engine"] = options["engine"]
-    first = pd.read_csv(path, header=None, nrows=1, dtype=str, **given)
-    names = first.iloc[0].dropna().tolist()
-    check_unique(names, f"The header of '{path}'")

@@ -10,7 +10,7 @@ from kmtl import _checks
 from kmtl.data import files
 from kmtl.data.assembling import assemble, checked_frame
 from kmtl.data.containers import TaskData
-from kmtl.data.frames import read_csv
+from kmtl.data.csv_files import read_csv
 from kmtl.typing import Options, PathLike
 
 if TYPE_CHECKING:

@@ -144,8 +144,9 @@ class Image(Input):
             return np.stack(photos)
         if isinstance(data, (str, os.PathLike)):
             raise TypeError(
-                f"{what} must be several photos: for those of a folder give "
-                f"sorted(pathlib.Path(folder).glob('*.jpg')). Received: {str(data)!r}"
+                f"{what} must be several photos: a list of paths, such as [path] for "
+                "one, or sorted(pathlib.Path(folder).glob('*.jpg')) for those of a "
+                f"folder. Received: {str(data)!r}"
             )
         array = _arrays.as_array(data, what)
         if _arrays.is_text(array):

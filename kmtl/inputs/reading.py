@@ -36,7 +36,7 @@ def read_files(
             return None, f"{path} ({place}): there is no such file"
         try:
             return read(path), ""
-        except (OSError, ValueError, TypeError, SyntaxError) as error:
+        except Exception as error:  # Pillow's are of many kinds: a bomb, a bad header
             return None, f"{path} ({place}): {error}"
 
     # Decoding releases Python's lock.

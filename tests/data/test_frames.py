@@ -13,7 +13,7 @@ from sklearn.datasets import load_wine
 
 import kmtl
 from kmtl.data import from_csv, from_dataframe
-from kmtl.data.frames import read_csv
+from kmtl.data.csv_files import read_csv
 
 pytestmark = pytest.mark.backend
 
@@ -398,6 +398,29 @@ def test_options_of_reading_leave_the_header_check_alone(
     path.write_text(text.format("n"))
     with pytest.raises(ValueError, match=r"The header of .*two columns 'n'"):
         read_csv(path, options)
+
+
+@pytest.mark.parametrize(("mark", "decimal"), [(".", ","), (" ", "."), ("'", ".")])
+def test_marks_between_thousands_are_nowhere_else(
+    tmp_path: Path, mark: str, decimal: str
+) -> None:
+    """pandas makes 31122024 of 31.12.2024, and 1215 of the version 1.2.15."""
+    path = tmp_path / "sales.csv"
+    texts = {
+        "day": [mark.join(("31", "12", "2024")), mark.join(("01", "11", "2024"))],
+        "version": [mark.join("123"), mark.join(("1", "2", "15"))],
+        "call": [mark.join(("397", "245", "6780")), mark.join(("397", "246", "6781"))],
+        "rent": [f"1{mark}234{mark}567{decimal}5", f"-12{decimal}5"],
+        "rooms": ["3", "4"],
+        "sold": ["True", "False"],
+    }
+    pd.DataFrame(texts).to_csv(path, index=False, sep=";")
+    frame = read_csv(path, {"sep": ";", "decimal": decimal, "thousands": mark})
+    for name in ("day", "version", "call"):
+        assert frame[name].tolist() == texts[name]
+    assert frame["rent"].tolist() == [1_234_567.5, -12.5]
+    assert frame["rooms"].tolist() == [3, 4]
+    assert frame["sold"].tolist() == [True, False]
 
 
 def test_bad_files(tmp_path: Path) -> None:

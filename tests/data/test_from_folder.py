@@ -143,7 +143,7 @@ def test_a_model_predicts_from_files(folder: Path) -> None:
 
 
 def test_files_that_cannot_be_predicted_from_are_named_together(
-    folder: Path, tmp_path: Path
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = photo_model({"left": kmtl.inputs.Image((5, 6, 3))})
     (tmp_path / "text.jpg").write_text("no image at all")
@@ -156,6 +156,10 @@ def test_files_that_cannot_be_predicted_from_are_named_together(
     assert "gone.png (row 1 of `x`): there is no such file" in lines[0]
     assert "text.jpg (row 3 of `x`): the file must be an image file" in lines[1]
     assert "(row 4 of `x`)" in lines[2]
+    monkeypatch.setattr(Pillow, "MAX_IMAGE_PIXELS", 4)
+    with pytest.raises(ValueError, match=r"1 file .*\n.*0.png \(row 0 .*exceeds limit"):
+        model.predict([good])
+    monkeypatch.undo()
     with pytest.raises(TypeError, match=r"pathlib\.Path\(name\).*text, 'left/0.png'"):
         model.predict(["left/0.png"])
     with pytest.raises(TypeError, match=r"sorted\(pathlib\.Path\(folder\)\.glob"):

@@ -132,6 +132,26 @@ def test_marks_in_numbers_are_said_by_options(
     assert frames[0]["price"].tolist() == wanted
 
 
+def test_what_is_between_cells_is_said_by_an_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames: list[pd.DataFrame] = []
+
+    def fit_table(frame: pd.DataFrame, *_: Any, **__: Any) -> None:
+        frames.append(frame)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(kmtl, "fit_table", fit_table)
+    for mark in (";", "\t", "|"):
+        file = tmp_path / "rows.csv"
+        pd.DataFrame({"a": [1, 2], "b": [3, 4]}).to_csv(file, sep=mark, index=False)
+        arguments = ["table", str(file), "--targets", "b"]
+        told = " ".join(CliRunner().invoke(main, arguments).output.split())
+        (options,) = re.findall(r"Run again with (.*)\?", told)
+        CliRunner().invoke(main, [*arguments, *shlex.split(options)])
+        assert frames.pop()["b"].tolist() == [3, 4]
+
+
 #: Columns -> what is said of one as an input, and as a target.
 TROUBLES = {
     "money": (
@@ -218,7 +238,7 @@ def test_times_are_written_in_the_file(tmp_path: Path) -> None:
     pd.DataFrame({"day": days, "y": range(80)}).to_csv(file, index=False)
     arguments = ["table", str(file), "--targets", "y", "--time", "day"]
     found = " ".join(CliRunner().invoke(main, arguments).output.split())
-    assert "13:30:00 (write the dates as 2024-12-31" in found
+    assert "13:30:00 (write them so in the file). Received: '1.12.2024'" in found
     assert "pandas" not in found
 
 
