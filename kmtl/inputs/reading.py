@@ -29,9 +29,7 @@ def read_files(
         An array per file, None where there is none; and a line for each wrong file.
     """
 
-    def one(path: Path | None, place: str) -> tuple[np.ndarray | None, str]:
-        if path is None:
-            return None, ""
+    def one(path: Path, place: str) -> tuple[np.ndarray | None, str]:
         if not path.is_file():
             return None, f"{path} ({place}): there is no such file"
         try:
@@ -39,10 +37,16 @@ def read_files(
         except Exception as error:  # Pillow's are of many kinds: a bomb, a bad header
             return None, f"{path} ({place}): {error}"
 
+    given = [(i, path) for i, path in enumerate(paths) if path is not None]
+    arrays: list[np.ndarray | None] = [None] * len(paths)
+    wrong = []
     # Decoding releases Python's lock.
     with ThreadPoolExecutor(max_workers=min(32, 2 * (os.cpu_count() or 1))) as pool:
-        found = list(pool.map(one, paths, places))
-    return [array for array, _ in found], [line for _, line in found if line]
+        found = pool.map(lambda each: one(each[1], places[each[0]]), given)
+        for (i, _), (array, line) in zip(given, found, strict=True):
+            arrays[i] = array
+            wrong += [line] if line else []
+    return arrays, wrong
 
 
 def refuse(wrong: Sequence[str], rule: str) -> None:
