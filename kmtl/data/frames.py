@@ -128,7 +128,8 @@ def from_csv(
         path: The file, or its address.
         tasks: As for `from_dataframe`.
         read_options: Further arguments of `pandas.read_csv`, such as `{"sep": ";",
-            "na_values": ["?"]}` or `{"parse_dates": ["day"]}`.
+            "na_values": ["?"]}` or `{"parse_dates": ["day"]}`. With `thousands`,
+            columns whose texts have that mark elsewhere, as dates have, stay text.
         **options: Further arguments of `from_dataframe`.
 
     Example:

@@ -74,13 +74,15 @@ def dates_in(texts: set[str]) -> Spelling | None:
         named = any(map(_NAMED_MONTH.search, others))
         form = ", format='mixed'" if named else ""
         return Spelling("dates", min(others), f"pandas.to_datetime({{column}}{form})")
-    parts = _orders(matches[0]["mark"], ordered)
+    marks = {one["mark"] for one in matches}
+    years = {len(one["year"]) for one in matches}
     timed = any(one["time"] for one in matches)
-    year = "%y" if {len(one["year"]) for one in matches} == {2} else "%Y"
-    forms = [
-        f"dayfirst={part.startswith('%d')}" if timed else f"format='{part}{year}'"
-        for part in parts
-    ]
+    parts = _orders(min(marks), ordered)
+    if timed or others or len(marks) > 1 or len(years) > 1:
+        forms = [f"format='mixed', dayfirst={part.startswith('%d')}" for part in parts]
+    else:
+        year = "%y" if years == {2} else "%Y"
+        forms = [f"format='{part}{year}'" for part in parts]
     remedy = f"pandas.to_datetime({{column}}, {forms[0]})"
     if len(forms) > 1:
         remedy += f", or {forms[1]} if months come first"

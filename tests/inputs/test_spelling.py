@@ -102,6 +102,20 @@ def test_whether_decimals_follow_is_left_open_where_nothing_says_so(
     assert found.remedy == usual
 
 
+def test_dates_in_several_forms() -> None:
+    some, rest = DAYS.index % 3 == 0, DAYS.index % 3 == 1
+    for first, second in [
+        ("%d.%m.%Y", "%d.%m.%Y %H:%M"),
+        ("%d.%m.%Y", "%d.%m.%y"),
+        ("%d/%m/%Y", "%d-%m-%Y"),
+        ("%m/%d/%Y", "%d %b %Y"),
+    ]:
+        texts = DAYS.dt.strftime(first).where(some | rest, DAYS.dt.strftime(second))
+        for turned in (texts, texts[::-1]):  # pandas looks at the first one
+            made_of = made(turned).sort_index()
+            pd.testing.assert_series_equal(made_of, DAYS, check_dtype=False)
+
+
 def test_months_by_name_in_the_order_of_a_year() -> None:
     """pandas alone takes the first for a form that they all have."""
     days = pd.Series(pd.date_range("2024-05-02", periods=60, freq="W"))
