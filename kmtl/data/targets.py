@@ -199,10 +199,10 @@ def infer(column: str, values: Any) -> tuple[Task, np.ndarray]:
     if cells.kind == "text" and iso_dates(cells).sum() == len(present):
         cells = dataclasses.replace(cells, kind="date")
     if cells.kind == "date":
-        python = (
-            "make numbers of dates, such as "
-            f"(frame['{column}'] - frame['{column}'].min()).dt.days"
-        )
+        days = f"frame['{column}']"
+        if isinstance(present[0], str):
+            days = f"pandas.to_datetime({days})"
+        python = f"make numbers of dates, such as ({days} - {days}.min()).dt.days"
         remedy = Remedy("days", column, python, target=True)
         raise ValueError(
             f"Target '{column}' must hold numbers or classes: {remedy}. Received: dates"

@@ -175,3 +175,13 @@ def test_what_is_no_choice_of_targets(options: dict, message: str) -> None:
     )
     with pytest.raises(ValueError, match=message):
         find_targets(frame, options.get("tasks"), options.get("targets"))
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_days_are_made_of_dates_as_is_said(text: bool) -> None:
+    days = pd.Series(pd.date_range("2026-01-03", periods=30))
+    frame = pd.DataFrame({"y": days.dt.strftime("%Y-%m-%d") if text else days})
+    with pytest.raises(ValueError, match="dates") as caught:
+        infer("y", frame["y"])
+    code = str(caught.value).partition("such as ")[2].partition(". Received")[0]
+    assert eval(code, {"pandas": pd, "frame": frame}).tolist() == list(range(30))
