@@ -80,11 +80,12 @@ known is the best trial of all searches of that table and division. A search tha
 near in none of its {trials} trials counts as {more}.
 
 `kmtl.Search` as it is, but for the objective: its first trial has the defaults, its
-second shares nothing, hopeless ones end early (and count). KerasTuner's have ranges as
-they are written by hand (dropout to 0.5, learning rates from 1e-4 to 1e-1, weights of
-tasks from 1/10 to 10, any sharing depth), and the random one kmtl's ranges, too
-(dropout to 0.3, 5e-4 to 5e-2, 1/4 to 4). One number for each division, – for none.
-kmtl's ranges, and how it proposes and stops trials, were chosen on other tables
+second shares nothing, hopeless ones end early (and count). KerasTuner's have ranges
+as they are written by hand (dropout to 0.5, learning rates from 1e-4 to 1e-1, weights
+of tasks from 1/10 to 10, any sharing depth), and the random one kmtl's ranges, too
+(dropout to 0.3, 5e-4 to 5e-2, 1/4 to 4). One number for each division that was run, –
+for none. kmtl's ranges, and how it proposes and stops trials, were chosen on other
+tables
 ([RANDOM.md](../search_spaces/RANDOM.md)).
 """
 WHERE = """
