@@ -30,7 +30,8 @@ def compiled(lowered: Any, options: dict[str, Any]) -> Any:
     JAX's persistent cache does it, in a folder of this machine and this user alone:
     programs are made for one processor, and whoever can write there can run code here.
     A cache that the user has chosen (`JAX_COMPILATION_CACHE_DIR`) serves as it is, and
-    with `JAX_ENABLE_COMPILATION_CACHE=0` nothing is kept.
+    with `JAX_ENABLE_COMPILATION_CACHE=0` nothing is kept. JAX's settings are
+    those of all threads: what others compile meanwhile is kept as well.
     """
     with _LOCK:  # in which other threads have kmtl's folder there
         chosen = jax.config.jax_compilation_cache_dir is not None
