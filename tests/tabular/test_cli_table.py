@@ -69,16 +69,22 @@ def test_options_reach_the_call(file: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert options["seed"] == 3
 
 
-def test_numbers_are_read_as_the_options_say(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    frames: list[pd.DataFrame] = []
+def frames_read(monkeypatch: pytest.MonkeyPatch) -> list[pd.DataFrame]:
+    """What the command reads from now on; nothing is trained."""
+    found: list[pd.DataFrame] = []
 
     def fit_table(frame: pd.DataFrame, *_: Any, **__: Any) -> None:
-        frames.append(frame)
+        found.append(frame)
         raise ValueError("enough")
 
     monkeypatch.setattr(kmtl, "fit_table", fit_table)
+    return found
+
+
+def test_numbers_are_read_as_the_options_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = frames_read(monkeypatch)
     file = tmp_path / "houses.csv"
     given = houses().assign(rent="1.250,5")
     given.to_csv(file, index=False, sep=";", decimal=",")
@@ -119,13 +125,7 @@ def test_marks_in_numbers_are_said_by_options(
     assert found.exit_code == 2
     told = " ".join(found.output.split())
     assert f"run again with {options}, if all numbers are written so" in told
-    frames: list[pd.DataFrame] = []
-
-    def fit_table(frame: pd.DataFrame, *_: Any, **__: Any) -> None:
-        frames.append(frame)
-        raise ValueError("enough")
-
-    monkeypatch.setattr(kmtl, "fit_table", fit_table)
+    frames = frames_read(monkeypatch)
     CliRunner().invoke(main, [*arguments, *shlex.split(options)])
     marks = {"points": (",", ""), "commas": (".", ""), "spaces": (" ", "")}[kind]
     wanted = [float(text.replace(*marks).replace(",", ".")) for text in texts]
@@ -135,13 +135,7 @@ def test_marks_in_numbers_are_said_by_options(
 def test_what_is_between_cells_is_said_by_an_option(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    frames: list[pd.DataFrame] = []
-
-    def fit_table(frame: pd.DataFrame, *_: Any, **__: Any) -> None:
-        frames.append(frame)
-        raise ValueError("enough")
-
-    monkeypatch.setattr(kmtl, "fit_table", fit_table)
+    frames = frames_read(monkeypatch)
     for mark in (";", "\t", "|"):
         file = tmp_path / "rows.csv"
         pd.DataFrame({"a": [1, 2], "b": [3, 4]}).to_csv(file, sep=mark, index=False)
