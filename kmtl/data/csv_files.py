@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from kmtl.data.assembling import check_unique
-from kmtl.inputs.spelled_numbers import MOSTLY
 from kmtl.typing import Options, PathLike
 
 #: Options of `pandas.read_csv` that decide what is in the first line; others, such as
@@ -74,6 +73,8 @@ def _restore_texts(frame: Any, plain: Any, mark: str, decimal: str) -> None:
         mark, decimal: Between thousands, and before decimals.
     """
     from pandas.api.types import is_numeric_dtype
+
+    from kmtl.inputs.spelled_numbers import MOSTLY  # loads Keras
 
     number = re.compile(
         rf"\s*[+-]?\d{{1,3}}({re.escape(mark)}\d{{3}})+({re.escape(decimal)}\d*)?\s*"

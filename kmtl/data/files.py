@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kmtl.inputs import reading
 from kmtl.typing import PathLike
 
 if TYPE_CHECKING:
@@ -57,6 +56,8 @@ def read_all(
     Returns:
         An array per cell, None where there is none; and a line for each wrong file.
     """
+    from kmtl.inputs import reading  # loads Keras
+
     return reading.read_files(
         [cell.path for cell in cells],
         read,
@@ -66,6 +67,8 @@ def read_all(
 
 def refuse(wrong: Sequence[str]) -> None:
     """Raise for files that cannot be used, all of them at once."""
+    from kmtl.inputs import reading
+
     reading.refuse(
         wrong,
         "Every file that the table names must be there and be readable: leave the rows "
