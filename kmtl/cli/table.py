@@ -143,13 +143,10 @@ def _other_separator(columns: list[str]) -> str:
 def served_names(served: Path) -> list[str]:
     """Columns that a SavedModel takes under other names than their own, and these."""
     from kmtl.export.description import read_description
+    from kmtl.export.raw import renamed
 
-    taken = read_description(served)["inputs"].items()
-    return [
-        f"'{one['column']}' as {name}"
-        for name, one in taken
-        if one.get("column") not in (None, name)
-    ]
+    columns = renamed(read_description(served)["inputs"])
+    return [f"'{column}' as {name}" for name, column in columns.items()]
 
 
 def shown(board: Any) -> str:

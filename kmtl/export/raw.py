@@ -64,8 +64,7 @@ class RawInputs:
 
     def renamed(self) -> dict[str, str]:
         """Name in the SavedModel -> the column's own name, where these differ."""
-        found = {name: one["column"] for name, one in self.describe().items()}
-        return {name: own for name, own in found.items() if own not in (None, name)}
+        return renamed(self.describe())
 
     def describe(self) -> dict[str, Config]:
         """What the description says of each name, besides dtype and shape."""
@@ -115,3 +114,9 @@ def as_structure(plain: keras.Model, arrays: Mapping[str, Tensor]) -> Inputs:
     """Prepared arrays in the structure in which a model takes its inputs."""
     names = serving.input_names(plain)
     return keras.tree.pack_sequence_as(plain.input, [arrays[name] for name in names])
+
+
+def renamed(described: Mapping[str, Config]) -> dict[str, str]:
+    """Of what a description says of inputs: those that are columns of other names."""
+    found = {name: one.get("column") for name, one in described.items()}
+    return {name: own for name, own in found.items() if own not in (None, name)}

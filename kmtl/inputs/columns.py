@@ -96,12 +96,11 @@ def infer_kind(name: str, cells: Cells, what: str) -> str:
         return "categorical"
     if cells.kind == "mixed":
         row, value = _odd_one(cells)
+        strings = "make the odd ones NaN, or all of them strings"
         raise ValueError(
             f"Column '{name}' of {what} must hold one kind of cells: "
-            + str(
-                Remedy("mixed", name, "make the odd ones NaN, or all of them strings")
-            )
-            + f". Received: {shown(value)} in row {row} of a column with other kinds"
+            f"{Remedy('mixed', name, strings)}. Received: {shown(value)} in row {row} "
+            "of a column with other kinds"
         )
     if cells.kind != "text":
         kinds = {"number": "numeric", "boolean": "boolean", "date": "datetime"}
@@ -113,18 +112,14 @@ def infer_kind(name: str, cells: Cells, what: str) -> str:
     if dates.sum() >= _MOSTLY * present:
         if dates.sum() < present:
             row = int(np.flatnonzero(~dates & ~cells.missing)[0])
+            parse = (
+                "parse it with pandas.to_datetime, or say columns="
+                f"{{'{name}': 'categorical'}}"
+            )
             raise ValueError(
                 f"Column '{name}' of {what} must hold dates in one format, such as "
-                "2024-05-01: "
-                + str(
-                    Remedy(
-                        "dates",
-                        name,
-                        "parse it with pandas.to_datetime, or say columns="
-                        f"{{'{name}': 'categorical'}}",
-                    )
-                )
-                + f". Received: {shown(cells.values[row])} in row {row}"
+                f"2024-05-01: {Remedy('dates', name, parse)}. Received: "
+                f"{shown(cells.values[row])} in row {row}"
             )
         return "datetime"
     different = len(set(cells.values[~cells.missing]))
