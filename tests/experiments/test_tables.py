@@ -116,15 +116,27 @@ def test_trials_to_a_score_are_counted(tmp_path: Path) -> None:
     trials = {n: [{"score": s, **values} for s in own] for n, own in scores.items()}
     seconds = dict.fromkeys(scores, 1)
     run = {"set": "enb", "seed": 0, "trials": trials, "seconds": seconds}
-    (tmp_path / "runs_time_to_score.jsonl").write_text(json.dumps(run) + "\n", "utf-8")
+    failed = trials | {"kmtl": trials["random"], "random_in_ours": trials["random"]}
+    runs = [run, run | {"seed": 1, "trials": failed}]
+    lines = "".join(json.dumps(one) + "\n" for one in runs)
+    (tmp_path / "runs_time_to_score.jsonl").write_text(lines, "utf-8")
     found, text = written(tmp_path, "--report")
     most = found["settings"]["trials"]
-    until = {"kmtl": [3], "random": [most + 1], "bayesian": [1], "random_in_ours": [2]}
-    assert found["until"] == until
-    assert "| enb | 0.800 | 3 | – | 1 | 2 |" in text
-    assert "after 21.0 trials in the mean (21; 21 for never)" in text  # .795 for .8
-    assert "| came near | | 1 of 1 | 0 of 1 | 1 of 1 | 1 of 1 |" in text
-    assert "| 0.01 to 0.02 | 6 | 0.550 | 17% |" in text  # .7 .6 .5 .5 .6 and 0 behind
+    never = most + 1
+    assert found["until"] == {
+        "kmtl": [3, never],
+        "random": [never, never],
+        "bayesian": [1, 1],
+        "random_in_ours": [2, never],
+    }
+    assert "| enb | 0.800, 0.800 | 3, – | –, – | 1, 1 | 2, – |" in text
+    # In the file only three of the 20 trials are listed.
+    assert "| expected trials | | 23.0 | inf | 1.0 | 22.0 |" in text
+    assert "| mean | | 12.0 | 21.0 | 1.0 | 11.5 |" in text
+    assert "by expected trials, missed; by the mean, missed." in text
+    assert "after 21.0 trials in the mean (21, 21; 21 for never)" in text  # .795 for .8
+    assert "| came near | | 1 of 2 | 0 of 2 | 2 of 2 | 1 of 2 |" in text
+    assert "| 0.01 to 0.02 | 12 | 0.550 | 17% |" in text  # .7 .6 .5 .5 .6 and 0 behind
 
 
 @pytest.mark.slow
