@@ -31,6 +31,35 @@ MOMENTUM = 0.9
 GROUPS, GROUP_CHANNELS = 32, 8
 #: Argument of `layer` with the layer of another model that is copied.
 SOURCE = "kmtl_source"
+#: Beside it, where its config has no name: its class may take nothing but its own
+#: arguments.
+OWN = "kmtl_own"
+
+
+def _like(kind: Any, name: str, config: Config) -> Layer:
+    """A layer of another one's config.
+
+    Raises:
+        TypeError: its class cannot be made from that.
+    """
+    common = {"name": name}
+    if config.pop(OWN, False):
+        common |= {k: config.pop(k) for k in ("trainable",) if k in config}
+        given = config
+    else:
+        given = {**config, **common}
+    try:
+        made = kind.from_config(given)
+    except TypeError as error:
+        raise TypeError(
+            f"Layers of type {kind.__name__} cannot be copied, nor loaded from a "
+            "file: their `get_config` must return what `__init__` takes, and "
+            "`__init__` take `**kwargs` for `super().__init__(**kwargs)`. Received: "
+            f"{kind.__name__}.from_config({given!r}), which raises: {error}"
+        ) from error
+    for key, value in common.items():
+        setattr(made, key, value)
+    return made
 
 
 def _join(prefix: str, name: str) -> str:
@@ -143,8 +172,7 @@ class LayerMaker:
         if SOURCE not in arguments:
             return kind(name=self.name(name), **arguments)
         source = arguments.pop(SOURCE)
-        restore: Any = kind
-        made = restore.from_config({**arguments, "name": self.name(name)})
+        made = _like(kind, self.name(name), arguments)
         if source is not None:
             copy_tables(source, made)  # before it is called
             self._copied.append((source, made))
@@ -163,7 +191,8 @@ class LayerMaker:
             **changes: Entries of its config that are to be others.
         """
         config = {**source.get_config(), **changes}
-        del config["name"]
+        if config.pop("name", None) is None:
+            config[OWN] = True
         seed = self.layer_seed(name)
         if seed is not None and "seed" in config:
             config["seed"] = seed

@@ -338,6 +338,53 @@ def test_searches_tell_nets_of_other_weights_apart(net: keras.Model) -> None:
 # -- refused ---------------------------------------------------------------------------
 
 
+class OwnConfig(keras.layers.Layer):
+    """Its config is its own arguments alone, and lacks a name."""
+
+    def __init__(self, units: int, name: str = "own"):
+        super().__init__(name=name)
+        self.units, self.dense = units, keras.layers.Dense(units)
+
+    def build(self, shape: tuple) -> None:
+        self.dense.build(shape)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+    def get_config(self) -> dict:
+        return {"units": self.units}
+
+
+class NoName(OwnConfig):
+    """What it is made of is no argument of its `__init__`."""
+
+    def __init__(self, units: int):
+        super().__init__(units)
+
+    def get_config(self) -> dict:
+        return {"width": self.units}
+
+
+def around(layer: keras.layers.Layer) -> keras.Model:
+    inputs = keras.Input((3,))
+    outputs = keras.layers.Dense(2, name="last")(layer(inputs))
+    return keras.Model(inputs, outputs)
+
+
+@pytest.mark.parametrize("freeze", [None, "all"])
+def test_a_layer_whose_config_has_no_name(freeze: str | None) -> None:
+    own = OwnConfig(4)
+    backbone = FromKeras(around(own), cuts=["own"], freeze=freeze)
+    model = kmtl.build(
+        backbone=backbone, input_shape=(3,), tasks=TASKS, sharing_depth=0
+    )
+    for name in ("a", "b"):
+        copy = model.get_layer(f"{name}_block1_own")
+        assert copy.trainable is (freeze is None)
+        for mine, its in zip(own.get_weights(), copy.get_weights(), strict=True):
+            np.testing.assert_array_equal(mine, its)
+
+
 class Subclassed(keras.Model):
     def call(self, inputs):
         return inputs
@@ -376,6 +423,12 @@ def functional(outputs: int = 1, inputs: int = 1, skip: bool = False) -> keras.M
 def test_refusals(make, message: str) -> None:
     with pytest.raises(ValueError, match=f"(?s){message}"):
         make()
+
+
+def test_a_layer_that_its_config_does_not_make_is_named() -> None:
+    match = r"Layers of type NoName cannot be copied.*NoName.from_config\({'width': 4}"
+    with pytest.raises(TypeError, match=match):
+        kmtl.build(backbone=FromKeras(around(NoName(4))), input_shape=(3,), tasks=TASKS)
 
 
 def test_refused_types_and_shapes() -> None:
