@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,12 +36,22 @@ class Cell:
 
 
 def cells_of(frame: Any, column: str, folder: Path) -> list[Cell]:
-    """The files that a column names, relative to a folder (or absolute)."""
+    """The files that a column names, relative to a folder (or absolute).
+
+    A `pathlib.Path` may also stand as it is, as `glob` gives it and `predict` takes it.
+    """
     gone = frame[column].isna().tolist()
     return [
-        Cell(row, column, None if gone[row] else folder / str(name))
+        Cell(row, column, None if gone[row] else _file_of(name, folder))
         for row, name in enumerate(frame[column].tolist())
     ]
+
+
+def _file_of(name: Any, folder: Path) -> Path:
+    inside = folder / str(name)
+    if isinstance(name, Path) and not inside.is_file() and name.is_file():
+        return name
+    return inside
 
 
 def read_all(
@@ -251,10 +261,11 @@ def _proportional(one: tuple[int, int], other: tuple[int, int]) -> bool:
 
 
 def names_images(values: Any) -> bool:
-    """Whether a column names image files, in all its cells that are there."""
+    """Whether a column names image files, as text or paths, in all cells there are."""
     present = values.dropna()
     return bool(len(present)) and all(
-        isinstance(name, str) and name.lower().endswith(IMAGES) for name in present
+        isinstance(name, (str, PurePath)) and str(name).lower().endswith(IMAGES)
+        for name in present
     )
 
 

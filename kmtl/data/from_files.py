@@ -45,7 +45,8 @@ def from_folder(
     Args:
         folder: Folder to which the names of files are relative.
         labels: A CSV file (in the folder, or any) or a `pandas.DataFrame` with a row
-            per example: names of files, labels, and whatever else. None for folders of
+            per example: names of files (or `pathlib.Path`, which may also be relative
+            to where Python runs), labels, and whatever else. None for folders of
             images, one per class: the table then has the columns `image` and `label`.
         tasks: As for `from_dataframe`. The column of a task of maps (`Segmentation`,
             `DenseRegression`) names files: `.npy`, or images with one number per pixel

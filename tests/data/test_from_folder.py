@@ -214,6 +214,18 @@ def test_images_are_found_and_sized_by_themselves(folder: Path) -> None:
     )
 
 
+def test_cells_may_be_paths(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `predict` takes them: of the folder's files, or as `glob` gives them."""
+    frame = pd.read_csv(folder / "labels.csv")[["left", "room"]]
+    wanted = from_folder(folder, frame, targets=["room"], verbose=False)
+    monkeypatch.chdir(folder.parent)
+    for below in (Path(), folder, Path(folder.name)):
+        paths = [below / name for name in frame["left"]]
+        given = {"left": paths, "room": frame["room"]}
+        data = from_folder(folder, given, targets=["room"], verbose=False)
+        np.testing.assert_array_equal(data.train.x, wanted.train.x)
+
+
 def test_maps_divide_by_the_classes_in_them(folder: Path, tmp_path: Path) -> None:
     """A class that is in three maps alone is in each part."""
     frame = pd.DataFrame({"image": [f"left/{n}.png" for n in range(ROWS)]})
