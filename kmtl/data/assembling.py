@@ -152,7 +152,10 @@ def check_unique(names: Sequence[Any], what: str) -> None:
 
 def _kind(spec: Input) -> str:
     """An input's kind and shape, in words."""
-    sizes = " × ".join("?" if size is None else str(size) for size in spec.shape)
+    shape = list(spec.shape)
+    if spec.ends_in_mask and shape[-1] is not None:
+        shape[-1] -= 1  # which says where rows are padded: no channel of the user's
+    sizes = " × ".join("?" if size is None else str(size) for size in shape)
     return f"{spec.registered_name}, {sizes}"
 
 

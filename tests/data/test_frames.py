@@ -285,6 +285,15 @@ def test_a_text_is_an_input_of_its_own() -> None:
     assert "note      note    text, 4" in data.description
 
 
+def test_the_mask_of_a_series_is_no_channel_that_is_shown() -> None:
+    steps = [np.full((3 + n % 5, 2), float(n)) for n in range(30)]
+    frame = pd.DataFrame({"walk": steps, "y": [0, 1] * 15})
+    series = {"walk": kmtl.inputs.Series()}
+    data = from_dataframe(frame, targets=["y"], inputs=series, verbose=False)
+    assert data.input_shape == (7, 3)
+    assert "series, 7 × 2" in data.description
+
+
 def test_csv(tmp_path: Path) -> None:
     path = tmp_path / "houses.csv"
     houses().to_csv(path)  # with its index, which is unnamed
