@@ -53,7 +53,7 @@ def assemble(
             taken.setdefault(column, role)
     labels = {target.task.name: target.labels for target in found}
     alike = {target.task.name: target.strata for target in found}
-    parts = divide(frame, split, alike, groups=groups, time=time, seed=seed)
+    parts, said = divide(frame, split, alike, groups=groups, time=time, seed=seed)
     _check_labels(found, parts)
     weights = read_weights(frame, found, parts)
 
@@ -97,7 +97,8 @@ def assemble(
     lines += [_line(target) for target in found]
 
     sizes = ", ".join(f"{name} {len(rows)}" for name, rows in parts.items())
-    text = f"{len(frame):,} rows: {sizes}\n{table_of(lines)}"
+    first = f"{len(frame):,} rows: {sizes}"
+    text = "\n".join([first, *said, table_of(lines)])
     if verbose:
         sys.stdout.write(text + "\n")
     chosen_tasks = [target.task for target in found]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,14 @@ from kmtl import _checks
 from kmtl.data.splitting import split as split_rows
 
 PARTS = ("train", "validation", "test")
+#: Part -> what else it is called in columns and folders.
+SPELLINGS = {
+    "train": ("training",),
+    "validation": ("val", "valid", "dev"),
+    "test": ("testing",),
+}
+#: Share of the training rows that becomes a part that no row is named for.
+HELD_OUT = 0.15
 #: Errors name so many rows.
 MOST_ROWS = 5
 
@@ -23,8 +31,8 @@ def divide(
     groups: str | None,
     time: str | None,
     seed: int,
-) -> dict[str, np.ndarray]:
-    """Part -> numbers of its rows, in order.
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Part -> numbers of its rows, in order; and what is to be said about them.
 
     Args:
         frame: The frame.
@@ -33,7 +41,8 @@ def divide(
         alike: What the parts are to have alike, of each target.
         groups: Column of groups that stay together.
         time: Column of times that order the rows.
-        seed: Of a random division.
+        seed: Of a random division, and of rows held out where a column names no
+            validation or no test rows.
     """
     for name, column in (("groups", groups), ("time", time)):
         if column is not None:
@@ -44,14 +53,14 @@ def divide(
             f"split={split if isinstance(split, str) else 'a dict of rows'!r} as well"
         )
     if isinstance(split, str):
-        return _named(frame, split)
+        return _held_out(_named(frame, split), split, alike, seed)
     if isinstance(split, Mapping):
-        return _given(len(frame), split)
-    fractions = tuple(split)
+        return _given(len(frame), split), []
+    fractions = tuple(split) if isinstance(split, Iterable) else ()
     if len(fractions) != len(PARTS):
         raise ValueError(
             "`split` must be the fractions of train, validation and test, the name of "
-            "a column that names them, or a dict of their rows. "
+            f"a column that names them, or a dict of their rows.{_third(fractions)} "
             f"Received: split={split!r}"
         )
     found = split_rows(
@@ -62,7 +71,35 @@ def divide(
         groups=None if groups is None else frame[groups],
         time=None if time is None else _times(frame[time], time),
     )
-    return dict(zip(PARTS, found, strict=True))
+    return dict(zip(PARTS, found, strict=True)), []
+
+
+def _third(fractions: tuple[Any, ...]) -> str:
+    """What to write in the place of two fractions."""
+    numbers = all(isinstance(fraction, (int, float)) for fraction in fractions)
+    if len(fractions) != len(PARTS) - 1 or not numbers:
+        return ""
+    train, half = fractions[0], fractions[1] / 2
+    return (
+        f" To train on as many rows, write split=({train:g}, {half:g}, {half:g}): "
+        "choices are made by validation rows, and test rows score what was chosen."
+    )
+
+
+def part_of(name: Any) -> str | None:
+    """The part that a name in a column, or of a folder, stands for; None: none.
+
+    Example:
+
+    >>> from kmtl.data.dividing import part_of
+    >>> part_of("Training"), part_of("dev"), part_of("cat")
+    ('train', 'validation', None)
+    """
+    if not isinstance(name, str):
+        return None
+    word = name.strip().lower()
+    known = (part for part in PARTS if word == part or word in SPELLINGS[part])
+    return next(known, None)
 
 
 def check_column(frame: Any, column: Any, argument: str) -> None:
@@ -103,10 +140,48 @@ def _named(frame: Any, column: str) -> dict[str, np.ndarray]:
             f"{must} Leave out rows that have none. Received: no part in {len(gone)} "
             f"rows: {', '.join(map(str, gone[:MOST_ROWS]))}{more}"
         )
-    for row, value in enumerate(values):
-        if value not in PARTS:
-            raise ValueError(f"{must} Received: {value!r} in row {row}")
-    return _filled({part: np.flatnonzero(values == part) for part in PARTS})
+    named = [part_of(value) for value in values]
+    for row, part in enumerate(named):
+        if part is None:
+            others = ", ".join(repr(n) for own in SPELLINGS.values() for n in own)
+            raise ValueError(
+                f"{must} ({others} are taken as well, in any case.) "
+                f"Received: {values[row]!r} in row {row}"
+            )
+    found = np.array(named, object)
+    return {part: np.flatnonzero(found == part) for part in PARTS}
+
+
+def _held_out(
+    parts: dict[str, np.ndarray],
+    column: str,
+    alike: Mapping[str, np.ndarray],
+    seed: int,
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """All three parts: one that has no rows gets some of the training rows."""
+    lacking = [part for part in PARTS if not len(parts[part])]
+    train = parts["train"]
+    if not lacking:
+        return parts, []
+    if len(lacking) > 1 or len(train) < 2:
+        raise ValueError(
+            f"Column '{column}', which is given as `split`, must have rows in 'train', "
+            "and in 'validation' or 'test'. Received: rows in "
+            f"{', '.join(part for part in PARTS if part not in lacking)} alone"
+        )
+    (part,) = lacking
+    share = max(HELD_OUT, 1 / len(train))
+    kept, held = split_rows(
+        len(train),
+        (1 - share, share),
+        seed=seed,
+        stratify={name: strata[train] for name, strata in alike.items()},
+    )
+    note = (
+        f"{part}: {len(held)} of the {len(train)} training rows, as '{column}' names "
+        f"no row for it"
+    )
+    return {**parts, "train": train[kept], part: train[held]}, [note]
 
 
 def _given(rows: int, split: Mapping[str, Any]) -> dict[str, np.ndarray]:

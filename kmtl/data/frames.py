@@ -58,7 +58,9 @@ def from_dataframe(
             their column, such as `{"facts": Table(), "review": Text()}`.
         split: Fractions of train, validation and test; a column that names them in
             each row; or a dict of their rows. Fractions divide at random, alike in all
-            targets at once.
+            targets at once. A column may say "val", "valid" or "dev" as well; where it
+            names no validation rows, or no test rows, these are 15 % of the training
+            rows, drawn in the same way, which is written above the table.
         groups: Column whose rows of one value stay in one part, such as a patient. No
             input, unless `inputs` names it.
         time: Column of dates or numbers: the earliest rows train, the last ones test.

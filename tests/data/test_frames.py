@@ -217,6 +217,37 @@ def test_by_groups_by_time_by_column_and_by_rows() -> None:
     assert [len(part) for part in made(split=split)[1]] == [100, 10, 1]
 
 
+def test_parts_may_be_called_otherwise() -> None:
+    frame = houses()
+    words = ["Train", "training", "val", "valid", " dev", "TEST", "testing", "train"]
+    frame["part"] = words * (ROWS // 8)
+    data = from_dataframe(frame, targets=["sold"], split="part", verbose=False)
+    for part, places in zip(
+        data.splits.values(), ([0, 1, 7], [2, 3, 4], [5, 6]), strict=True
+    ):
+        np.testing.assert_array_equal(np.unique(part.rows % 8), places)
+
+
+@pytest.mark.parametrize(
+    ("given", "lacking"), [("test", "validation"), ("val", "test")]
+)
+def test_a_part_that_no_row_is_named_for_is_held_out(given: str, lacking: str) -> None:
+    frame = pd.DataFrame({"x": np.arange(100.0), "y": [0, 0, 0, 1] * 25})
+    frame["part"] = ["train"] * 80 + [given] * 20
+    options = {"targets": ["y"], "split": "part", "verbose": False}
+    data = from_dataframe(frame, **options)
+    held = data.splits[lacking]
+    assert (held.rows < 80).all()
+    assert len(data.train) == 80 - len(held) == 68
+    assert held.y["y"].sum() == 3  # alike
+    assert f"{lacking}: 12 of the 80 training rows" in data.description
+    again = from_dataframe(frame, **options, seed=1)
+    assert set(again.splits[lacking].rows) != set(held.rows)
+    frame["part"] = given
+    with pytest.raises(ValueError, match="must have rows in 'train', and in 'valid"):
+        from_dataframe(frame, **options)
+
+
 def test_a_task_named_as_an_input_is_refused() -> None:
     frame = pd.DataFrame({"a": np.arange(40.0), "b": np.arange(40) % 7, "c": 1.0})
     with pytest.raises(ValueError, match="Task 'b' of column 'a' must not have"):
@@ -332,6 +363,12 @@ def frame_with(**columns: Any) -> pd.DataFrame:
         (frame_with(), {"inputs": {"a": 3}}, "Received: 'a': int"),
         (frame_with(), {"groups": "patient"}, "`groups` must be a column"),
         (frame_with(), {"split": (0.8, 0.2)}, "`split` must be the fractions of train"),
+        (
+            frame_with(),
+            {"split": (0.8, 0.2)},
+            r"write split=\(0.8, 0.1, 0.1\): .* Received: split=\(0.8, 0.2\)",
+        ),
+        (frame_with(), {"split": 0.2}, "`split` must be the fractions of train.*0.2"),
         (frame_with(), {"split": "a"}, "'train', 'validation' or 'test' in each row"),
         (
             frame_with(),
