@@ -32,12 +32,14 @@ def assemble(
     seed: int,
     verbose: bool,
     files: Mapping[str, np.ndarray] | None = None,
+    said: Sequence[str] = (),
 ) -> TaskData:
     """What `kmtl.data.from_dataframe` returns; its arguments.
 
     Args:
         frame: A checked frame.
         files: Column -> what is in the files that it names: images and maps of labels.
+        said: Lines to write above the table of what becomes of columns.
     """
     from kmtl.inputs import Table
     from kmtl.inputs.remedies import Remedy
@@ -53,7 +55,7 @@ def assemble(
             taken.setdefault(column, role)
     labels = {target.task.name: target.labels for target in found}
     alike = {target.task.name: target.strata for target in found}
-    parts, said = divide(frame, split, alike, groups=groups, time=time, seed=seed)
+    parts, held = divide(frame, split, alike, groups=groups, time=time, seed=seed)
     _check_labels(found, parts)
     weights = read_weights(frame, found, parts)
 
@@ -98,7 +100,7 @@ def assemble(
 
     sizes = ", ".join(f"{name} {len(rows)}" for name, rows in parts.items())
     first = f"{len(frame):,} rows: {sizes}"
-    text = "\n".join([first, *said, table_of(lines)])
+    text = "\n".join([first, *said, *held, table_of(lines)])
     if verbose:
         sys.stdout.write(text + "\n")
     chosen_tasks = [target.task for target in found]

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 from kmtl import _checks
 from kmtl.data import files
 from kmtl.data.assembling import assemble, checked_frame
+from kmtl.data.class_folders import SPLIT, read_folders
 from kmtl.data.containers import TaskData
 from kmtl.data.csv_files import read_csv
 from kmtl.typing import Options, PathLike
 
 if TYPE_CHECKING:
     from kmtl.tasks.base import Task
+
+FRACTIONS = (0.7, 0.15, 0.15)
 
 
 def from_folder(
@@ -25,7 +28,7 @@ def from_folder(
     targets: Sequence[str] | None = None,
     inputs: Any = None,
     size: tuple[int, int] | None = None,
-    split: Any = (0.7, 0.15, 0.15),
+    split: Any = None,
     groups: str | None = None,
     time: str | None = None,
     seed: int = 0,
@@ -48,6 +51,10 @@ def from_folder(
             per example: names of files (or `pathlib.Path`, which may also be relative
             to where Python runs), labels, and whatever else. None for folders of
             images, one per class: the table then has the columns `image` and `label`.
+            Or folders of parts, `train`, and `validation` (`val`, `valid`, `dev`) or
+            `test`, with one per class in each: then also the column `split`. Images in
+            folders deeper down are of the class that these are in; where that is not
+            clear, it is refused.
         tasks: As for `from_dataframe`. The column of a task of maps (`Segmentation`,
             `DenseRegression`) names files: `.npy`, or images with one number per pixel
             (grey, 16 bits, or a palette); where a cell is missing, the map is. Maps
@@ -60,7 +67,9 @@ def from_folder(
             3)), "facts": kmtl.inputs.Table()}`, images by the name of their column.
         size: `(height, width)` of images where `inputs` is None, and of maps. Defaults
             to the images' own size, if they have one, and to that of the first image.
-        split, groups, time, seed, verbose: As for `from_dataframe`.
+        split: As for `from_dataframe`. Defaults to the folders of parts, else to (0.7,
+            0.15, 0.15). A part without a folder is 15 % of the training images.
+        groups, time, seed, verbose: As for `from_dataframe`.
         read_options: Further arguments of `pandas.read_csv`.
 
     Returns:
@@ -68,8 +77,8 @@ def from_folder(
 
     Raises:
         ValueError: for files that are not there or cannot be read, images of several
-            sizes without `size`, maps of other proportions than their photo, and as
-            `from_dataframe`.
+            sizes without `size`, maps of other proportions than their photo, folders
+            that do not say which of them are the classes, and as `from_dataframe`.
 
     Example:
 
@@ -99,7 +108,9 @@ def from_folder(
         )
     if size is not None:
         size = _checks.check_size(size)  # type: ignore[assignment]
-    frame = _table(root, labels, read_options)
+    frame, said = _table(root, labels, read_options)
+    if split is None:
+        split = SPLIT if labels is None and SPLIT in frame else FRACTIONS
     if labels is None and not tasks and not targets:
         targets = ["label"]
     maps = _map_columns(tasks)
@@ -124,27 +135,23 @@ def from_folder(
         seed=seed,
         verbose=verbose,
         files=loaded,
+        said=said,
     )
 
 
-def _table(root: Path, labels: Any, read_options: Options | None) -> Any:
-    """The table of labels."""
-    import pandas as pd
-
+def _table(
+    root: Path, labels: Any, read_options: Options | None
+) -> tuple[Any, list[str]]:
+    """The table of labels, and what is to be said of it."""
     if labels is None:
-        names = files.image_files(root)
-        if not names:
-            raise ValueError(
-                "Without `labels` there must be folders of images, one for each class. "
-                f"Received: none in {root}"
-            )
-        kinds = [name.split("/")[0] for name in names]
-        return pd.DataFrame({"image": names, "label": kinds})
+        table, said = read_folders(root)
+        return checked_frame(table), said
     if hasattr(labels, "columns") or isinstance(labels, Mapping):
-        return checked_frame(labels)
+        return checked_frame(labels), []
     path = Path(labels).expanduser()
     inside = root / path
-    return checked_frame(read_csv(inside if inside.is_file() else path, read_options))
+    read = read_csv(inside if inside.is_file() else path, read_options)
+    return checked_frame(read), []
 
 
 def _map_columns(tasks: Any) -> dict[str, Task]:

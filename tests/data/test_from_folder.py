@@ -366,6 +366,79 @@ def test_a_folder_per_class(tmp_path: Path) -> None:
     assert sorted(len(part) for part in data.splits.values()) == [2, 2, 8]
 
 
+def write(root: Path, *folders: str, images: int = 6) -> Path:
+    for number, folder in enumerate(folders):
+        (root / folder).mkdir(parents=True)
+        for n in range(images):
+            Pillow.fromarray(picture(10 * number + n)).save(root / folder / f"{n}.png")
+    return root
+
+
+def test_folders_of_parts_hold_folders_of_classes(tmp_path: Path) -> None:
+    parts = {"Train": "train", "val": "validation", "TEST": "test"}
+    folders = [f"{part}/{kind}" for part in parts for kind in ("cat", "dog")]
+    data = from_folder(write(tmp_path, *folders), verbose=False)
+    (task,) = data.tasks
+    assert task == kmtl.BinaryClassification("label", labels=("cat", "dog"))
+    for number, (folder, part) in enumerate(parts.items()):
+        split = data.splits[part]
+        assert len(split) == 12
+        for kind in (0, 1):
+            of_kind = split.x[split.y["label"].ravel() == kind]
+            wanted = [picture(10 * (2 * number + kind) + n) for n in range(6)]
+            assert sorted(x.tobytes() for x in of_kind) == sorted(
+                x.tobytes() for x in wanted
+            ), folder
+    assert "split   split   not an input" in data.description
+    # The user's own division of them all.
+    data = from_folder(tmp_path, split=(0.5, 0.25, 0.25), verbose=False)
+    assert [len(part) for part in data.splits.values()] == [18, 9, 9]
+
+
+def test_validation_without_a_folder_is_of_the_training_images(tmp_path: Path) -> None:
+    root = write(tmp_path, "train/cat", "train/dog", "test/cat", "test/dog", images=10)
+    data = from_folder(root, verbose=False)
+    assert [len(part) for part in data.splits.values()] == [17, 3, 20]
+    assert "validation: 3 of the 20 training rows" in data.description
+
+
+@pytest.mark.parametrize(
+    ("folders", "classes"),
+    [
+        (("cat/a", "dog/b", "owl"), ("cat", "dog", "owl")),
+        (("cat/images", "dog/images", "owl/images"), ("cat", "dog", "owl")),
+        (("train", "bus", "car"), ("bus", "car", "train")),
+    ],
+)
+def test_deeper_folders_are_of_the_class_around_them(
+    tmp_path: Path, folders: tuple[str, ...], classes: tuple[str, ...]
+) -> None:
+    data = from_folder(write(tmp_path, *folders), verbose=False)
+    assert data.tasks[0].labels == classes
+    deep = 6 * sum("/" in folder for folder in folders)
+    assert (f"outermost folder of a class; {deep}" in data.description) == bool(deep)
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (("train", "test"), "12 images in no class, such as test/0.png"),
+        (("train/a", "train/b", "test"), "folder='.*train', and predict.* 6 images in"),
+        (("train/a", "train/b"), "folder='.*train'. Received: train alone"),
+        (("train/a", "test/a", "more/a"), "move others away.* more beside test, train"),
+        (("images/a", "images/b"), "folder='.*images'. Received: 'images' alone"),
+        (("train/x/a", "train/x/b", "test/x/a"), "move them out of 'x'"),
+        (("a/train", "a/test", "b/train"), "Received: test, train in 'a'"),
+        (("x/a", "x/b", "y/a", "y/b"), "Received: a, b in 'x' and in 'y'"),
+    ],
+)
+def test_folders_that_do_not_say_the_class_are_refused(
+    tmp_path: Path, folders: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        from_folder(write(tmp_path, *folders), verbose=False)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
