@@ -201,7 +201,7 @@ def infer(column: str, values: Any) -> tuple[Task, np.ndarray]:
     if cells.kind == "date":
         days = f"frame['{column}']"
         if isinstance(present[0], str):
-            days = f"pandas.to_datetime({days})"
+            days = f"pandas.to_datetime({days}, format='ISO8601', utc=True)"
         python = f"make numbers of dates, such as ({days} - {days}.min()).dt.days"
         remedy = Remedy("days", column, python, target=True)
         raise ValueError(

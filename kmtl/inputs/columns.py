@@ -11,7 +11,7 @@ import numpy as np
 
 from kmtl.inputs.cells import SECONDS_A_DAY, Cells, iso_dates, parsed, without
 from kmtl.inputs.remedies import Remedy
-from kmtl.inputs.spelling import warn_of_spelling
+from kmtl.inputs.spelling import spelling_of, warn_of_spelling
 
 logger = logging.getLogger("kmtl")
 
@@ -26,6 +26,8 @@ _MANY_ROWS, _MOST_DIFFERENT = 100, 0.5
 _MOSTLY = 0.9
 #: Texts that are looked at, to see whether a column may hold dates.
 _FIRST = 1000
+#: What makes dates of a column of ISO dates and other text.
+_ISO = "pandas.to_datetime({}, format='ISO8601', utc=True, errors='coerce')"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,9 +114,10 @@ def infer_kind(name: str, cells: Cells, what: str) -> str:
     if dates.sum() >= _MOSTLY * present:
         if dates.sum() < present:
             row = int(np.flatnonzero(~dates & ~cells.missing)[0])
+            found = spelling_of(cells)
+            line = found.parsed(name) if found else _ISO.format(f"frame[{name!r}]")
             parse = (
-                "parse it with pandas.to_datetime, or say columns="
-                f"{{'{name}': 'categorical'}}"
+                f"frame[{name!r}] = {line}, or say columns={{'{name}': 'categorical'}}"
             )
             raise ValueError(
                 f"Column '{name}' of {what} must hold dates in one format, such as "

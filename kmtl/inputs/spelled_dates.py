@@ -14,6 +14,7 @@ Times of day are "14:35", "14:35:10" and "2:05 pm".
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from kmtl.inputs.cells import ISO_DATE
 from kmtl.inputs.remedies import Spelling
@@ -24,7 +25,8 @@ _TIME = (
     r"( ?(z|utc|[+-]\d{2}:?\d{2}))?)?"
 )
 _MONTH = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
-_NAMED_MONTH = re.compile(_MONTH, re.IGNORECASE)
+#: The end of one with a time zone.
+_ZONE = re.compile(r"\d:\d{2}.*(z|utc|[+-]\d{2}:?\d{2})\s*$", re.IGNORECASE)
 #: 31.12.2024, 12/31/24, 31-12-2024.
 _DAY_MONTH = re.compile(
     r"(?P<first>\d{1,2})(?P<mark>[./-])(?P<second>\d{1,2})(?P=mark)"
@@ -66,27 +68,31 @@ def dates_in(texts: set[str]) -> Spelling | None:
     ordered = [(int(one["first"]), int(one["second"])) for one in matches]
     if any(max(one) > 31 or min(one) > 12 or not min(one) for one in ordered):
         return None
-    others = [one.string for one in _matching(_OTHER_DATE, texts)]
-    if len(matches) + len(others) < MOSTLY * len(texts) or _are_versions(matches):
+    others = _matching(_OTHER_DATE, texts)
+    known = len(matches) + len(others)
+    if known < MOSTLY * len(texts) or _are_versions(matches):
         return None
-    if len(others) > len(matches):
-        # pandas takes the first one's form for all, and May for a month in full.
-        named = any(map(_NAMED_MONTH.search, others))
-        form = ", format='mixed'" if named else ""
-        return Spelling("dates", min(others), f"pandas.to_datetime({{column}}{form})")
-    marks = {one["mark"] for one in matches}
-    years = {len(one["year"]) for one in matches}
-    timed = any(one["time"] for one in matches)
-    parts = _orders(min(marks), ordered)
-    if timed or others or len(marks) > 1 or len(years) > 1:
-        forms = [f"format='mixed', dayfirst={part.startswith('%d')}" for part in parts]
-    else:
-        year = "%y" if years == {2} else "%Y"
-        forms = [f"format='{part}{year}'" for part in parts]
-    remedy = f"pandas.to_datetime({{column}}, {forms[0]})"
-    if len(forms) > 1:
-        remedy += f", or {forms[1]} if months come first"
-    return Spelling("dates", min(one.string for one in matches), remedy)
+    days_first = _days_first(matches)
+    options = ", utc=True" * any(map(_ZONE.search, texts))
+    options += ", errors='coerce'" * (known < len(texts))
+
+    def line(if_open: bool) -> str:
+        first = {
+            mark: if_open if known is None else known
+            for mark, known in days_first.items()
+        }
+        column, form = _form(first, matches, others)
+        return f"pandas.to_datetime({column}, {form}{options})"
+
+    remedy = line(if_open=True)
+    both = _both_first(matches)
+    if both is not None:
+        remedy += (
+            f", but nobody can tell days and months where both come first ({both})"
+        )
+    elif None in days_first.values():
+        remedy += f", or {line(if_open=False)} if months come first"
+    return Spelling("dates", min(one.string for one in matches or others), remedy)
 
 
 def times_in(texts: set[str]) -> Spelling | None:
@@ -135,11 +141,52 @@ def _are_versions(matches: list[re.Match[str]]) -> bool:
     )
 
 
-def _orders(mark: str, numbers: list[tuple[int, int]]) -> list[str]:
-    """Day and month in the orders that are possible, up to the year."""
-    days_first, months_first = f"%d{mark}%m{mark}", f"%m{mark}%d{mark}"
-    if mark == "." or any(first > 12 for first, _ in numbers):
-        return [days_first]
-    if any(second > 12 for _, second in numbers):
-        return [months_first]
-    return [days_first, months_first]
+def _days_first(matches: list[re.Match[str]]) -> dict[str, bool | None]:
+    """Mark -> whether days come first in dates with it; None where nothing says so."""
+    found: dict[str, bool | None] = {}
+    for mark in sorted({one["mark"] for one in matches}):
+        own = [one for one in matches if one["mark"] == mark]
+        days = any(int(one["first"]) > 12 for one in own)
+        months = any(int(one["second"]) > 12 for one in own)
+        found[mark] = days if days or months else (True if mark == "." else None)
+    known = {days for days in found.values() if days is not None}
+    if len(known) == 1:  # as with the other marks
+        return dict.fromkeys(found, known.pop())
+    return found
+
+
+def _both_first(matches: list[re.Match[str]]) -> str | None:
+    """Two dates with one mark, a day first in one and a month in the other."""
+    for mark in sorted({one["mark"] for one in matches}):
+        own = [one for one in matches if one["mark"] == mark]
+        days = [one.string for one in own if int(one["first"]) > 12]
+        months = [one.string for one in own if int(one["second"]) > 12]
+        if days and months:
+            return f"{min(days)} and {min(months)}"
+    return None
+
+
+def _form(
+    days_first: Mapping[str, bool],
+    matches: list[re.Match[str]],
+    others: list[re.Match[str]],
+) -> tuple[str, str]:
+    """The column and the arguments of `pandas.to_datetime` that read it as meant.
+
+    pandas takes the first one's form for all, but with `format='mixed'`; and what it
+    is told of days, it believes of years in front too: 2015-01-10 is 1 October then.
+    """
+    marks = [mark for mark, first in days_first.items() if first]
+    years = {len(one["year"]) for one in matches}
+    timed = any(one["time"] for one in matches)
+    if not (others or timed or len(days_first) > 1 or len(years) > 1):
+        ((mark, first),) = days_first.items()
+        year = "%y" if years == {2} else "%Y"
+        day_month = ("%d", "%m") if first else ("%m", "%d")
+        return "{column}", f"format='{mark.join((*day_month, year))}'"
+    years_first = any(one.string.strip()[:4].isdigit() for one in others)
+    if marks and (years_first or len(marks) < len(days_first)):
+        among = "".join(sorted(marks, reverse=True))  # "-" last: no range
+        swapped = rf".str.replace(r'^\s*(\d\d?)[{among}](\d\d?)[{among}](?=\d)', "
+        return "{column}" + swapped + r"r'\2/\1/', regex=True)", "format='mixed'"
+    return "{column}", "format='mixed'" + ", dayfirst=True" * bool(marks)

@@ -180,7 +180,9 @@ def test_what_is_no_choice_of_targets(options: dict, message: str) -> None:
 @pytest.mark.parametrize("text", [False, True])
 def test_days_are_made_of_dates_as_is_said(text: bool) -> None:
     days = pd.Series(pd.date_range("2026-01-03", periods=30))
-    frame = pd.DataFrame({"y": days.dt.strftime("%Y-%m-%d") if text else days})
+    texts = days.dt.strftime("%Y-%m-%d")
+    texts[1::2] += " 00:00:00"  # pandas takes the first one's form for all
+    frame = pd.DataFrame({"y": texts if text else days})
     with pytest.raises(ValueError, match="dates") as caught:
         infer("y", frame["y"])
     code = str(caught.value).partition("such as ")[2].partition(". Received")[0]

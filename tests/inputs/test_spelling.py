@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from typing import Any
 
@@ -45,7 +46,8 @@ def test_dates_are_read_as_they_are_meant(form: str) -> None:
 def test_whether_days_come_first_is_left_open_where_nothing_says_so() -> None:
     found = spelling_of(read(["01/02/2024", "03/04/2024"], "texts"))
     assert found is not None
-    assert "format='%d/%m/%Y'), or format='%m/%d/%Y' if months" in found.remedy
+    assert "'%d/%m/%Y'), or pandas.to_datetime({column}, format='%m" in found.remedy
+    assert found.remedy.endswith(" if months come first")
 
 
 @pytest.mark.parametrize(
@@ -114,6 +116,72 @@ def test_dates_in_several_forms() -> None:
         for turned in (texts, texts[::-1]):  # pandas looks at the first one
             made_of = made(turned).sort_index()
             pd.testing.assert_series_equal(made_of, DAYS, check_dtype=False)
+
+
+FORMS = (
+    *("%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%m/%d/%Y"),
+    *("%d-%m-%Y %H:%M", "%Y/%m/%d", "%Y.%m.%d", "%d %b %Y", "%d-%b-%y", "%B %d, %Y"),
+)
+#: Nobody can tell these apart, column by column.
+EITHER = {"%d/%m/%Y", "%m/%d/%Y"}
+#: Are read as they are.
+ISO = set(FORMS[:2])
+
+
+@pytest.mark.parametrize(("size", "zone"), [(2, ""), (3, ""), (2, "Z"), (2, "+02:00")])
+def test_dates_in_all_mixes_of_forms(size: int, zone: str) -> None:
+    """With dayfirst=True, pandas takes 2024-02-01 for 2 January."""
+    for forms in itertools.combinations(FORMS, size):
+        if set(forms) >= EITHER or set(forms) <= ISO:
+            continue
+        which = DAYS.index % 7 % size  # a few texts of one form, many of another
+        texts = pd.Series([DAYS[i].strftime(forms[n]) for i, n in enumerate(which)])
+        timed = texts.str.contains(":")
+        if zone and not timed.any():
+            continue
+        expected = DAYS.dt.tz_localize("UTC") if zone else DAYS
+        hours = pd.to_timedelta(2 * timed.astype(int) * ("2" in zone), unit="h")
+        turned = texts.where(~timed, texts + zone)[::-1]
+        for column in (turned, pd.concat([turned, pd.Series([None])])):
+            found = made(column).dropna().sort_index()
+            pd.testing.assert_series_equal(
+                found, expected - hours, check_dtype=False, obj=f"{forms} {zone}"
+            )
+
+
+def test_what_is_no_date_among_dates_is_missing() -> None:
+    texts = DAYS.dt.strftime("%d.%m.%Y")
+    texts[7], texts[1::2] = "soon", DAYS.dt.strftime("%Y-%m-%d")[1::2]
+    texts[4] = "soon"
+    made_of = made(texts)
+    assert made_of.isna().sum() == 1
+    assert (made_of.drop(4) == DAYS.drop(4)).all()
+
+
+def test_days_and_months_that_both_come_first_are_named() -> None:
+    texts = pd.Series([day.strftime(f) for day in DAYS for f in sorted(EITHER)])
+    found = spelling_of(read(texts, "texts"))
+    assert found is not None
+    assert "nobody can tell" in found.remedy
+    assert "(13/01/2024 and 01/13/2024)" in found.remedy
+
+
+@pytest.mark.parametrize("odd", ["31.12.2023", "soon"])
+@pytest.mark.parametrize("few", [False, True])
+def test_a_few_other_texts_among_iso_dates_are_told_what_works(
+    odd: str, few: bool
+) -> None:
+    days = DAYS.where(DAYS.index < 2, DAYS[0]) if few else DAYS
+    frame = pd.DataFrame({"d": days.dt.strftime("%Y-%m-%d")})
+    frame.loc[3, "d"] = odd
+    with pytest.raises(ValueError, match="one format, such as") as caught:
+        kmtl.inputs.Table().fit(frame)
+    code = str(caught.value).partition(" = ")[2].partition(", or say")[0]
+    found = eval(code, {"pandas": pd, "frame": frame})
+    day = pd.Timestamp(2023, 12, 31)
+    found = found.dt.tz_localize(None)
+    assert found[3] is pd.NaT if odd == "soon" else found[3] == day
+    assert (found.drop(3) == days.drop(3)).all()
 
 
 def test_months_by_name_in_the_order_of_a_year() -> None:
