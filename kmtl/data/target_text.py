@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 from kmtl.inputs.cells import Cells
 from kmtl.inputs.remedies import Remedy
-from kmtl.inputs.spelled_numbers import text_among_numbers
+from kmtl.inputs.spelled_numbers import plain_in, text_among_numbers
 from kmtl.inputs.spelling import spelling_of
+
+logger = logging.getLogger("kmtl")
 
 #: Text of more different values than this is no class.
 MOST_NAMES = 100
@@ -66,6 +70,31 @@ def check_text(name: str, column: str, cells: Cells) -> None:
             f"Received: {different} texts in {len(present)} rows, such as "
             f"{min(present)[:40]!r}"
         )
+
+
+def warn_of_few_numbers(column: str, cells: Cells, few_whole: int) -> None:
+    """Say that text stands for numbers, of too few different ones to refuse it.
+
+    Args:
+        column: The column.
+        cells: Its cells.
+        few_whole: So many different whole numbers are taken for classes without a word.
+    """
+    if cells.kind != "text" or cells.category:
+        return
+    texts = set(cells.values[~cells.missing].tolist())
+    found = plain_in(texts, least=3)
+    if found is None:
+        return
+    if len(texts) <= few_whole and all(float(text).is_integer() for text in texts):
+        return
+    python = f"for a regression: frame[{column!r}] = {found.parsed(column)}"
+    remedy = Remedy("spelling", column, python, target=True, spelling=found)
+    logger.warning(
+        "Target '%s' holds numbers that are written as text, such as %r: each is a "
+        "class of its own. %s.",
+        *(column, found.example, remedy.sentence),
+    )
 
 
 def _is_prose(different: int, present: int) -> bool:

@@ -167,15 +167,17 @@ def infer(column: str, values: Any) -> tuple[Task, np.ndarray]:
     Two values are yes or no; lists of names several of them at once; categories that
     pandas has in an order are classes in that order; text, other
     categories and whole numbers of up to ten values are classes, in alphabetical (or
-    numerical) order; other numbers are a regression that is learned in standard units.
+    numerical, of "2" and "10" too) order; other numbers are a regression that is
+    learned in standard units.
 
     Raises:
         ValueError: for dates, times of day, prose, numbers with signs or units, one
             value, and no value at all: naming the column and saying what to do.
     """
-    from kmtl.data.target_text import check_text
+    from kmtl.data.target_text import check_text, warn_of_few_numbers
     from kmtl.inputs.cells import iso_dates, read
     from kmtl.inputs.remedies import Remedy
+    from kmtl.inputs.spelled_numbers import in_order
     from kmtl.tasks import Regression
     from kmtl.tasks.class_names import sets_in
 
@@ -207,10 +209,13 @@ def infer(column: str, values: Any) -> tuple[Task, np.ndarray]:
         raise ValueError(
             f"Target '{column}' must hold numbers or classes: {remedy}. Received: dates"
         )
-    ordered = sorted(set(present.tolist()))
+    different = set(present.tolist())
+    text = cells.kind == "text"
+    ordered: list = in_order(different) if text else sorted(different)
     if len(ordered) < 2:
         raise _one_value(column, ordered[0], len(present))
     check_text(name, column, cells)
+    warn_of_few_numbers(column, cells, FEW_NUMBERS)
     named = cells.kind != "number" or cells.category
     whole = not named and all(value == value // 1 for value in ordered)
     if len(ordered) == 2 or named or (whole and len(ordered) <= FEW_NUMBERS):

@@ -1,15 +1,18 @@
 """Text that stands for numbers: `$1,200`, `12 %`, `3.5 kg`; and what only looks so.
 
 A text is a number with a currency sign before it or a unit behind, or with marks
-between thousands. All texts of a column have the same sign or unit, or none at all. Not
-numbers are
+between thousands, or a plain one that was read as text. All texts of a column have the
+same sign or unit, or none at all. Not numbers are
 
 - codes: whole numbers and a letter that is no common unit ("102A", "103A"), or several
   capitals right behind them ("102AB", but "5GB" and "5 EUR");
 - telephone numbers and other identifiers in groups of three: whole numbers of seven
   digits or more between which spaces or points stand ("601 940 390"), that begin with
   "+", or are all of one length and no rounder than chance has it, as amounts are;
-- all with a zero before other digits ("030 456").
+- all with a zero before other digits ("030 456");
+- plain ones if one has such a zero ("01234"), or a "+" before seven digits, or if they
+  are whole, of one length of four digits or more, and no rounder than chance has it
+  ("76131"): postal codes and the like. Years are numbers.
 """
 
 from __future__ import annotations
@@ -51,6 +54,12 @@ _LONG, _ROUND = 7, 0.3
 #: first few are such.
 _PLAIN = re.compile(r"\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 _FEW = 100
+#: What pandas reads as a number.
+_POINT = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+_ZERO_FIRST = re.compile(r"\s*[+-]?0\d")
+#: Shorter ones are no postal codes.
+_CODE = 4
+_FIRST_YEAR, _LAST_YEAR = 1800, 2100
 
 
 def like_numbers(texts: set[str]) -> list[re.Match[str]]:
@@ -79,6 +88,47 @@ def numbers_in(texts: set[str]) -> Spelling | None:
     thousands = others.pop() if bare and len(others) == 1 else None
     example = min(one.string for one in matches)
     return Spelling("numbers", example, remedy, thousands, kept)
+
+
+def like_plain(texts: set[str]) -> list[re.Match[str]]:
+    """Those that are numbers as pandas reads them."""
+    return [found for text in texts if (found := _POINT.fullmatch(text))]
+
+
+def plain_in(texts: set[str], least: int = MANY) -> Spelling | None:
+    """The plain numbers that the texts are, all of them; None for other text.
+
+    Args:
+        texts: Different ones.
+        least: So many must there be.
+    """
+    if len(texts) < least or len(like_plain(texts)) < len(texts):
+        return None
+    if any(map(_ZERO_FIRST.match, texts)) or _are_plain_codes(texts):
+        return None
+    return Spelling("numbers", min(texts), "pandas.to_numeric({column})")
+
+
+def in_order(texts: set[str]) -> list[str]:
+    """Texts in alphabetical order; in that of their numbers if all are plain ones."""
+    if len(like_plain(texts)) < len(texts):
+        return sorted(texts)
+    return sorted(texts, key=lambda text: (float(text), text))
+
+
+def _are_plain_codes(texts: set[str]) -> bool:
+    """Whether plain numbers are postal codes, telephone numbers and the like."""
+    stripped = [text.strip() for text in texts]
+    if any(text[0] == "+" and text[1:].isdigit() for text in stripped):
+        return max(map(len, stripped)) > _LONG
+    if not all(map(str.isdigit, stripped)):
+        return False
+    if all(_FIRST_YEAR <= int(text) <= _LAST_YEAR for text in stripped):
+        return False
+    ((length, alike),) = Counter(map(len, stripped)).most_common(1)
+    rounded = sum(text.endswith("0") for text in stripped)
+    few = rounded <= _ROUND * len(stripped)
+    return length >= _CODE and alike >= MOSTLY * len(stripped) and few
 
 
 def _parsed(decimal: str) -> str:

@@ -10,7 +10,9 @@ from kmtl.inputs.spelled_dates import dates_in, like_dates, like_times, times_in
 from kmtl.inputs.spelled_numbers import (
     MOSTLY,
     like_numbers,
+    like_plain,
     numbers_in,
+    plain_in,
     text_among_numbers,
 )
 
@@ -26,17 +28,18 @@ def spelling_of(cells: Cells) -> Spelling | None:
     Nearly all of the different texts (90 %) must be such, of times and numbers at least
     20: fewer may be names of classes ("5 km", "10 km"). The modules `spelled_dates` and
     `spelled_numbers` say what is one, and which codes, telephone numbers, seasons and
-    versions only look like one. Not meant are ISO dates, and numbers that pandas reads.
+    versions only look like one. Not meant are ISO dates.
     """
     if cells.kind != "text" or cells.category:
         return None
     there = cells.values[~cells.missing]
     first = set(there[:_FIRST].tolist())
-    alike = max(len(like(first)) for like in (like_dates, like_times, like_numbers))
+    kinds = (like_dates, like_times, like_numbers, like_plain)
+    alike = max(len(like(first)) for like in kinds)
     if alike < MOSTLY * len(first):
         return None  # before all cells are read
     texts = set(there.tolist())
-    return dates_in(texts) or times_in(texts) or numbers_in(texts)
+    return dates_in(texts) or times_in(texts) or numbers_in(texts) or plain_in(texts)
 
 
 def warn_of_spelling(name: str, cells: Cells, fate: str) -> bool:

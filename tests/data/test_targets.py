@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,29 @@ def test_numbers_as_names_keep_their_digits() -> None:
     )
     for values, names in cases:
         assert infer("y", pd.Series(values))[0].labels == names
+
+
+@pytest.mark.parametrize(
+    ("texts", "named"),
+    [
+        (["0", "1", "10", "2"], False),
+        (["1.0", "2.0"], False),
+        (["01", "02", "10"], False),
+        ([str(n) for n in range(1, 13)], True),
+        (["2.5", "10.5", "3.5"], True),
+    ],
+)
+def test_few_numbers_as_text_are_classes_in_their_order(
+    texts: list, named: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "kmtl"):
+        task, labels = infer("y", pd.Series([*sorted(texts), None] * 9))
+    assert list(task.labels) == sorted(texts, key=float)
+    assert [None, *task.labels][labels[0] + 1] == min(texts)
+    assert labels[len(texts)] == -1
+    assert ["pandas.to_numeric(frame['y'])" in m for m in caplog.messages] == (
+        [True] * named
+    )
 
 
 def test_lists_of_names_are_several_at_once() -> None:

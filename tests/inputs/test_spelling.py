@@ -269,7 +269,12 @@ def test_dates_that_are_near_versions_and_seasons(texts: list[str]) -> None:
         [f"030 {i} 456" for i in range(100, 160)],
         [f"1.{i}.0" for i in range(60)],
         [f"{i}-{i + 1}" for i in range(60)],
-        [f"{i / 7:.3f}" for i in range(60)],
+        [f"0{n}" for n in range(1234, 1294)],  # postal codes
+        ["01234", *(f"{n}" for n in range(60))],
+        [f"{n}" for n in PHONES],
+        [f"+420{n}" for n in PHONES],
+        [f"{n // 10_000}" for n in PHONES],
+        ["0.5", "1.5", "2.5"] * 20,
         [f"{i / 7:.3f}".replace(".", ",") for i in range(60)],
         ["2024-05-01", "2024-05-02"],
         ["red", "green"],
@@ -277,6 +282,42 @@ def test_dates_that_are_near_versions_and_seasons(texts: list[str]) -> None:
 )
 def test_other_text_is_left_alone(texts: list[str]) -> None:
     assert spelling_of(read(texts, "texts")) is None
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        MONEY.map("{:.3f}".format),
+        (MONEY / 1e6).map(str),  # some as 1e-05
+        MONEY.map("{:.0f}".format),
+        pd.Series([f"{52_000 + 500 * n}" for n in range(60)]),  # one length, but round
+        pd.Series([f"{year}" for year in range(1950, 2010)]),
+        pd.Series([f"{centimetres}" for centimetres in range(140, 200)]),
+        pd.Series([f"{n - 30}" for n in range(60)]),
+    ],
+)
+def test_plain_numbers_that_were_read_as_text(texts: pd.Series) -> None:
+    pd.testing.assert_series_equal(made(texts), texts.astype(float), check_dtype=False)
+    pd.testing.assert_series_equal(
+        made(pd.concat([texts, pd.Series([None])])).dropna(),
+        texts.astype(float),
+        check_dtype=False,
+    )
+
+
+@pytest.mark.parametrize(("times", "kind"), [(1, "ignored"), (3, "categorical")])
+def test_plain_numbers_as_inputs_are_named(
+    times: int, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    texts = np.tile(MONEY.map("{:.2f}".format), times)
+    frame = pd.DataFrame({"usd": texts, "y": np.arange(60 * times) / 7})
+    frame["rooms"] = frame.index % 7
+    with caplog.at_level(logging.WARNING, "kmtl"):
+        data = kmtl.data.from_dataframe(frame, targets=["y"], verbose=False)
+    assert data.inputs["table"].kinds["usd"] == kind
+    (message,) = caplog.messages
+    assert message.startswith("Column 'usd' holds numbers that are written as text")
+    assert message.endswith("frame['usd'] = pandas.to_numeric(frame['usd'])")
 
 
 def test_inputs_are_named_in_a_warning(caplog: pytest.LogCaptureFixture) -> None:
@@ -315,6 +356,10 @@ def test_inputs_are_named_in_a_warning(caplog: pytest.LogCaptureFixture) -> None
             r"Received: times of day as text, such as '00:07'",
         ),
         (MONEY.map("${:,.2f}".format), r"frame\['y'\] = pandas\.to_numeric.*'\$0\.00'"),
+        (
+            MONEY.map("{:.2f}".format),
+            r"frame\['y'\] = pandas\.to_numeric\(frame\['y'\]\); if these are cl",
+        ),
         (DAYS.dt.strftime("%d.%m.%Y"), r"numbers of these .*%d\.%m\.%Y.*'01\.02\.2"),
     ],
 )
