@@ -372,9 +372,12 @@ class SearchTuner(TrialRunner):
             )
 
     def _drop_checkpoints(self) -> None:
-        """Delete those of ended trials that are neither the best nor on the front."""
+        """Delete those of ended trials that are neither the best nor on the front.
+
+        The first trial's are kept, which on fresh seeds may be the best.
+        """
         best = self.oracle.get_best_trials(self.keep_checkpoints)
-        kept = {trial.trial_id for trial in best}
+        kept = {trial.trial_id for trial in best} | {*list(self.oracle.trials)[:1]}
         if isinstance(self.oracle.objective, objectives.ParetoObjective):
             kept |= set(self.pareto_front().members)
         # Of no others: a trial that another process has just begun is not known yet.

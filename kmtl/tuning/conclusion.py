@@ -14,6 +14,7 @@ from keras_tuner.engine.trial import TrialStatus
 from kmtl.evaluation.delta import LOG_NAME
 from kmtl.tuning import points
 from kmtl.tuning.objective import ParetoObjective, SearchObjective, trial_logs
+from kmtl.tuning.study import ENDED, PRUNED
 from kmtl.typing import Trial, Tuner
 
 #: Share of searches, of those in which no trial is better than the first, that may say
@@ -32,14 +33,16 @@ class Conclusion:
         first: Name of the first trial. It had the defaults, unless values were enqueued
             or came from an earlier search.
         gain: By how much the best is better, in the objective's unit; >= 0 is better.
-        noise: What chance alone makes of that, one standard deviation; None where it is
-            not known.
+            NaN where the first trial has no score.
+        noise: What chance alone makes of that, one standard deviation: of several
+            trainings of a trial; of one training each, what epochs alone make, which is
+            less than what seeds make. None where it is not known.
         text: All of it in words; and, where single-task models are known, whether the
             tasks gain from sharing.
         chance: How often the best of so many trials gains as much where none is better:
             Student's t, one-sided, times the number of trials that could have been the
-            best (Bonferroni). None where the noise is not known, and where no trial
-            keeps to the constraints: none is a winner then.
+            best (Bonferroni). None where that of seeds is not known, and where no
+            trial keeps to the constraints: none is a winner then.
     """
 
     best: str
@@ -67,9 +70,16 @@ def conclude(tuner: Tuner) -> Conclusion | None:
     if isinstance(objective, ParetoObjective) or len(trials) < 2:
         return None
     first, ranked = trials[0], oracle.get_best_trials(1)
-    if first.status != TrialStatus.COMPLETED or not ranked:
+    if first.status not in ENDED or not ranked:
         return None
     best = ranked[0]
+    if first.status != TrialStatus.COMPLETED:
+        word = "was stopped early" if first.status == PRUNED else "failed"
+        text = (
+            f"The first trial, {first.trial_id}, {word}: whether the best, "
+            f"{best.trial_id}, is better than it cannot be told."
+        )
+        return Conclusion(best.trial_id, first.trial_id, math.nan, None, text)
     fresh = oracle.study.note("fresh") or {}
     sharing = _sharing(tuner, best, fresh)
     had = first.hyperparameters.values
@@ -86,9 +96,11 @@ def conclude(tuner: Tuner) -> Conclusion | None:
         text = f"{none_keeps}the first, {first.trial_id}, {which}, comes nearest."
         return Conclusion(best.trial_id, first.trial_id, 0.0, None, text)
     if best is first:
+        where = " on fresh seeds" if first.trial_id in fresh else ""
         text = (
-            f"No trial was better than the first, {first.trial_id}, {which}: the space "
-            f"holds nothing better, or so many trials do not find it.{sharing}"
+            f"No trial was better{where} than the first, {first.trial_id}, {which}: "
+            "the space holds nothing better, or so many trials do not find it."
+            f"{sharing}"
         )
         return Conclusion(best.trial_id, first.trial_id, 0.0, None, text)
     curve = (tuner._trainings(first) or [[]])[0]
@@ -113,7 +125,7 @@ def conclude(tuner: Tuner) -> Conclusion | None:
         )
     elif found.is_better:
         text = f"Trial {best.trial_id} is better than {other}: {numbers}."
-    elif noise is None and gain > 0:
+    elif chance is None and gain > (noise or 0):
         text = (
             f"Trial {best.trial_id} is ahead of {other}: {numbers}. Whether it is "
             "better cannot be told from one short training each: search with "
@@ -246,6 +258,8 @@ def _compared(
     noise, freedom = _noise(compared, list(samples.values()), curve)
     if noise is None:
         return _Pair(gain, None, None, means, where, "noise unknown")
+    if not freedom:
+        return _Pair(gain, noise, None, means, where, f"noise {noise:.2g} or more")
     chance = min(1.0, (len(samples) - 1) * _tail(gain, noise, freedom))
     about = f"noise about {noise:.2g}, p = {chance:.2g}"
     return _Pair(gain, noise, chance, means, where, about)
@@ -267,9 +281,9 @@ def _noise(
 ) -> tuple[float | None, int]:
     """Standard deviation of the difference of the means, and its degrees of freedom.
 
-    From the trainings of all trials, where there are several; else from how the last
-    half of the first trial's curve goes up and down between epochs, which is less than
-    what seeds make.
+    From the trainings of all trials, where there are several; else at least that with
+    which the last half of the first trial's curve goes up and down between epochs. That
+    is less than what seeds make, so that it has no degrees of freedom.
     """
     if all(len(values) > 1 for values in compared):
         variance, freedom = _variance(samples)
@@ -279,7 +293,7 @@ def _noise(
         return None, 0
     steps = [b - a for a, b in itertools.pairwise(late)]
     # A step is the difference of two epochs, as the gain is that of two trainings.
-    return math.sqrt(statistics.fmean(step**2 for step in steps)), len(steps)
+    return math.sqrt(statistics.fmean(step**2 for step in steps)), 0
 
 
 def _variance(samples: Iterable[Sequence[float]]) -> tuple[float, int]:

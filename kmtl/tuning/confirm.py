@@ -70,8 +70,7 @@ def confirm(
 ) -> Confirmation:
     """Train the best trials again. See `SearchTuner.confirm`.
 
-    With `beside_first` the search's first trial is trained as well, to compare with; it
-    is no candidate.
+    With `beside_first` the search's first trial is a candidate too, wherever it is.
     """
     num_trials = _checks.check_int("num_trials", num_trials, 1)
     seeds = _checks.check_int("seeds", seeds, 1)
@@ -79,6 +78,9 @@ def confirm(
     chosen = ranked[:num_trials]
     if not chosen:
         raise RuntimeError("No trial completed: there is nothing to confirm.")
+    first = next(iter(tuner.oracle.trials.values()))
+    if beside_first and first in ranked and first not in chosen:
+        chosen.append(first)
     if epochs is None:
         epochs = max(
             len(curve)
@@ -90,14 +92,7 @@ def confirm(
     note = tuner.oracle.study.note(NOTE) or {}
     same = setting is not None and note.get("setting") == setting
     known = dict(note["runs"]) if same else {}
-    first = next(iter(tuner.oracle.trials.values()))
-    beside = beside_first and first not in chosen
-    beside = beside and first.status == TrialStatus.COMPLETED
-    todo = [
-        (trial, seed)
-        for trial in ([*chosen, first] if beside else chosen)
-        for seed in range(seeds)
-    ]
+    todo = [(trial, seed) for trial in chosen for seed in range(seeds)]
     lacking = [pair for pair in todo if _key(*pair) not in known]
     for key, logs in _trainings(tuner, lacking, data):
         known[key] = logs
@@ -107,9 +102,10 @@ def confirm(
     for trial, seed in todo:
         fresh.setdefault(trial.trial_id, []).append(known[_key(trial, seed)])
     tuner.oracle.study.set_note(FRESH, fresh)
-    found = _summarised(tuner, chosen, fresh)
+    places = {trial.trial_id: place for place, trial in enumerate(ranked, 1)}
+    found = _summarised(tuner, chosen, fresh, places)
     tuner.oracle.study.set_note(CONFIRMED, list(found.summary.index))
-    if found.winner not in {t.trial_id for t in ranked[: tuner.keep_checkpoints]}:
+    if found.winner != first.trial_id and places[found.winner] > tuner.keep_checkpoints:
         logger.warning(
             "The winner, trial %s, was not among the best %d of the search, whose "
             "checkpoints are kept (`keep_checkpoints`): `get_best_models` cannot load "
@@ -221,7 +217,10 @@ def _train(tuner: Tuner, trial: Any, seed: int, data: SearchData) -> dict[str, f
 
 
 def _summarised(
-    tuner: Tuner, chosen: Sequence[Any], fresh: Mapping[str, list[dict[str, float]]]
+    tuner: Tuner,
+    chosen: Sequence[Any],
+    fresh: Mapping[str, list[dict[str, float]]],
+    places: Mapping[str, int],
 ) -> Confirmation:
     import pandas
 
@@ -238,10 +237,10 @@ def _summarised(
         )
     scores = tuner.oracle.objective.scores(list(tuner.oracle.trials.values()))
     lines = {}
-    for place, trial in enumerate(chosen, 1):
+    for trial in chosen:
         own = runs[runs["trial"] == trial.trial_id]
         line: dict[str, Any] = {
-            "search_rank": place,
+            "search_rank": places[trial.trial_id],
             "search_score": scores[trial.trial_id],
             "seeds": len(own),
         }

@@ -138,13 +138,22 @@ class StudyOracle(keras_tuner.Oracle):
         """Completed trials only, best first (KerasTuner's would add failed ones).
 
         The best ones of the search come in the order that `SearchTuner.confirm` found,
-        for as long as the search has not found other ones.
+        for as long as the search has not found other ones. The first trial may be among
+        them without being one of the best.
         """
         ranked = self.objective.rank(list(self.trials.values()))
         confirmed = self.study.note(CONFIRMED) or []
-        first = {trial.trial_id: trial for trial in ranked[: len(confirmed)]}
-        if set(confirmed) == set(first):
-            ranked[: len(confirmed)] = [first[trial_id] for trial_id in confirmed]
+        first = next(iter(self.trials), None)
+        others = [trial.trial_id for trial in ranked if trial.trial_id != first]
+        winners = set(confirmed) - {first}
+        if winners == set(others[: len(winners)]):
+            ranked.sort(  # stable
+                key=lambda trial: (
+                    confirmed.index(trial.trial_id)
+                    if trial.trial_id in confirmed
+                    else len(confirmed)
+                )
+            )
         return ranked[:num_trials]
 
     def curves(self, trial_id: str) -> dict[int, list[dict[str, float]]]:

@@ -110,7 +110,8 @@ class RandomSearch(SearchTuner, keras_tuner.RandomSearch):
           score may be worse than its single-task score by more. Needs `baselines`.
           Defaults to None.
         - `keep_checkpoints`: integer >= 1: the weights of so many of the best trials
-          stay on the disk (of `"pareto"`, those of the whole front too). Defaults to 3.
+          stay on the disk, and those of the first one (of `"pareto"`, those of the
+          whole front too). Defaults to 3.
 
     A search is continued by running the same program again, also after a kill: finished
     trials are kept, an interrupted one goes on from its checkpoint, written every 30
