@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 def assemble(
     frame: Any,
-    tasks: Sequence[Task] | Mapping[Task, Any] | None,
     *,
+    tasks: Sequence[Task] | Mapping[Task, Any] | None,
     targets: Sequence[str] | None,
     inputs: Any,
     split: Any,

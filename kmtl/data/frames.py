@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kmtl.data.assembling import assemble, checked_frame
+from kmtl.data.column_names import ColumnNames
 from kmtl.data.containers import TaskData
 from kmtl.data.csv_files import read_csv
 from kmtl.typing import Options, PathLike
@@ -46,7 +47,9 @@ def from_dataframe(
     masked for that task.
 
     Args:
-        frame: `pandas.DataFrame` (or one of polars, or a dict of columns).
+        frame: `pandas.DataFrame` (or one of polars, or a dict of columns). Columns
+            whose names are no text, such as 3 or ("t", "y"), are called by these or by
+            their text, `"3"`, which is what is printed.
         tasks: Tasks named as their columns, or a dict task -> column, or columns for a
             task of several: `{kmtl.MultiLabel("tags", classes=2): ["new", "hot"]}`.
             `kmtl.Regression("price", sample_weight="area")` weighs rows by a column,
@@ -104,17 +107,15 @@ def from_dataframe(
     >>> kmtl.evaluate(model, data.test).examples
     6
     """
-    return assemble(
-        checked_frame(frame),
-        tasks,
+    named = ColumnNames(frame).options(
+        tasks=tasks,
         targets=targets,
         inputs=inputs,
         split=split,
         groups=groups,
         time=time,
-        seed=seed,
-        verbose=verbose,
     )
+    return assemble(checked_frame(frame), **named, seed=seed, verbose=verbose)
 
 
 def from_csv(

@@ -10,6 +10,7 @@ from kmtl import _checks
 from kmtl.data import files
 from kmtl.data.assembling import assemble, checked_frame
 from kmtl.data.class_folders import SPLIT, read_folders
+from kmtl.data.column_names import ColumnNames
 from kmtl.data.containers import TaskData
 from kmtl.data.csv_files import read_csv
 from kmtl.typing import Options, PathLike
@@ -113,6 +114,15 @@ def from_folder(
         split = SPLIT if labels is None and SPLIT in frame else FRACTIONS
     if labels is None and not tasks and not targets:
         targets = ["label"]
+    named = ColumnNames(labels).options(
+        tasks=tasks,
+        targets=targets,
+        inputs=inputs,
+        split=split,
+        groups=groups,
+        time=time,
+    )
+    tasks, targets, inputs = named["tasks"], named["targets"], named["inputs"]
     maps = _map_columns(tasks)
     for column in maps:
         if column not in frame.columns:
@@ -121,17 +131,12 @@ def from_folder(
                 f"{_checks.did_you_mean(column, frame.columns)} "
                 f"Received: columns {', '.join(frame.columns)}"
             )
-    used = {*maps, *([targets] if isinstance(targets, str) else targets or ())}
+    used = {*maps, *(targets or ())}
     specs = _inputs(frame, root, inputs, used, size)
     loaded = _load(frame, root, specs, maps, size)
     return assemble(
         frame,
-        tasks,
-        targets=targets,
-        inputs=specs,
-        split=split,
-        groups=groups,
-        time=time,
+        **{**named, "inputs": specs},
         seed=seed,
         verbose=verbose,
         files=loaded,

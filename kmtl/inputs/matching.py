@@ -36,6 +36,7 @@ def match(specs: Mapping[str, Input], x: Inputs) -> dict[str, tuple[Inputs, str]
     if x is None:
         raise ValueError("`x` must be given: rows or a data set. Received: None")
     if has_names(x):
+        x = _by_text(x)
         alone = len(specs) == 1
         return {name: _named(name, spec, x, alone) for name, spec in specs.items()}
     if len(specs) > 1:
@@ -73,6 +74,17 @@ def has_names(x: Inputs) -> bool:
     return isinstance(x, Mapping) or (
         hasattr(x, "columns") and hasattr(x, "__getitem__") and not hasattr(x, "dtype")
     )
+
+
+def _by_text(x: Inputs) -> Inputs:
+    """With text for names such as 3, by which inputs know their columns."""
+    names = list(x) if isinstance(x, Mapping) else list(x.columns)
+    texts = list(map(str, names))
+    if texts == names or len(set(texts)) < len(texts):
+        return x
+    if isinstance(x, Mapping):
+        return dict(zip(texts, x.values(), strict=True))
+    return x.set_axis(texts, axis=1)  # pandas': others know no other names than text
 
 
 def _is_table(x: Inputs) -> bool:

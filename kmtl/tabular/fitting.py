@@ -13,6 +13,7 @@ import numpy as np
 
 from kmtl import _checks
 from kmtl.data.assembling import checked_frame
+from kmtl.data.column_names import ColumnNames
 from kmtl.data.containers import TaskData
 from kmtl.data.frames import from_dataframe
 from kmtl.data.hashing import fingerprint
@@ -132,7 +133,16 @@ def fit_table(
         minutes = _checks.check_range("minutes", minutes, 0, low_open=True)
     seed = _checks.check_int("seed", seed, 0)
     recipe = recipe or Recipe()
-    _check_inputs(inputs)
+    named = ColumnNames(frame).options(
+        tasks=tasks,
+        targets=targets,
+        inputs=inputs,
+        split=split,
+        groups=groups,
+        time=time,
+    )
+    tasks = named["tasks"]
+    _check_inputs(named["inputs"])
     frame = checked_frame(frame)
     if len(frame) < LEAST_ROWS:
         raise ValueError(
@@ -141,18 +151,8 @@ def fit_table(
         )
     given = list(tasks or ())
     check_kinds(given)
-    names = [targets] if isinstance(targets, str) else list(targets or ())
-    data = from_dataframe(
-        frame,
-        tasks,
-        targets=names or None,
-        inputs=inputs,
-        split=split,
-        groups=groups,
-        time=time,
-        seed=seed,
-        verbose=verbose,
-    )
+    names = named["targets"] or []
+    data = from_dataframe(frame, **named, seed=seed, verbose=verbose)
     columns = _columns(tasks, given) + names
     found = tuple(
         TargetColumn.of(frame, column, task, inferred=number >= len(given))

@@ -338,6 +338,60 @@ def test_csv(tmp_path: Path) -> None:
     np.testing.assert_allclose(data.test.x, direct.test.x, rtol=1e-6)
 
 
+LEVELS = [("x", "a"), ("x", "b"), ("t", "y"), ("t", "z"), ("t", "part")]
+
+
+@pytest.mark.parametrize("names", [range(5), LEVELS], ids=["numbers", "levels"])
+@pytest.mark.parametrize("given", [lambda name: name, str], ids=["as it is", "text"])
+def test_names_of_columns_need_not_be_text(names: Any, given: Any) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(60, 5)))
+    frame[4] = ["train", "validation", "test"] * 20
+    frame.columns = pd.MultiIndex.from_tuples(names) if names is LEVELS else names
+    a, b, y, z, part = map(given, frame.columns)
+    options: dict = {"split": part, "verbose": False}
+    data = from_dataframe(frame, {kmtl.Regression("z"): z}, targets=[y], **options)
+    kinds = data.inputs["table"].kinds
+    assert list(kinds) == [str(name) for name in frame.columns[:2]]
+    own = frame.iloc[data.test.rows]
+    (first, last) = (task.name for task in data.tasks)
+    np.testing.assert_array_equal(data.test.y[first], own.iloc[:, 3])
+    np.testing.assert_array_equal(data.test.y[last], own.iloc[:, 2])
+    np.testing.assert_array_equal(data.inputs["table"].prepare(own, "x"), data.test.x)
+    both = {kmtl.MultiLabel("m", classes=2): [a, b]}
+    frame.iloc[:, :2] = rng.integers(0, 2, (60, 2))
+    data = from_dataframe(frame, both, inputs=[y], **options)
+    rows = frame.iloc[data.test.rows, :2]
+    np.testing.assert_array_equal(data.test.y["m"], rows)
+    data = from_dataframe(frame, targets=z, groups=y, verbose=False)
+    assert str(frame.columns[2]) not in data.inputs["table"].kinds
+    with pytest.raises(ValueError, match="There is no column '77'"):
+        from_dataframe(frame, targets=77, verbose=False)
+
+
+def test_a_model_takes_the_frame_whose_names_are_no_text() -> None:
+    """Alone or among other inputs, each by the text of its name."""
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 3)))
+    frame["note"] = ["a house", "a flat and more"] * 30
+    inputs = {"facts": kmtl.inputs.Table([0, 1]), "note": kmtl.inputs.Text()}
+    data = from_dataframe(frame, targets=[2], inputs=inputs, verbose=False)
+    model = kmtl.build(
+        inputs=data.inputs,
+        tasks=data.tasks,
+        backbone={"facts": "mlp", "note": "mlp"},
+        seed=0,
+    )
+    wanted = model.predict(data.test.x, verbose=0)["y_2"]
+    own = frame.iloc[data.test.rows]
+    found = model.predict(own, verbose=0)["y_2"]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    model.compile("adam")
+    scores = kmtl.evaluate(model, (own, {"y_2": own[2]}))
+    assert scores["y_2"].score == pytest.approx(
+        kmtl.evaluate(model, data.test)["y_2"].score, rel=1e-5
+    )
+
+
 # -- refused ---------------------------------------------------------------------------
 
 

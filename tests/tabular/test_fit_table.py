@@ -17,6 +17,7 @@ from sklearn.linear_model import Ridge
 from table_tools import ROWS, TARGETS, houses
 
 import kmtl
+from kmtl.data.assembling import checked_frame
 from kmtl.tabular import Candidate, candidates
 
 # On JAX the nets train side by side, and compiling them takes long.
@@ -256,6 +257,26 @@ def test_errors_come_before_training(
     frame = houses().assign(**change)[: options.pop("rows", ROWS)]
     with pytest.raises((ValueError, TypeError), match=message):
         kmtl.fit_table(frame, **options, verbose=False)
+
+
+@pytest.mark.parametrize("given", [lambda name: name, str], ids=["as it is", "text"])
+def test_columns_need_not_be_named_by_text(
+    given: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kmtl.tabular.fitting._fit", lambda data, found, *_: found)
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(100, 5)))
+    found = kmtl.fit_table(
+        frame,
+        targets=[given(3)],
+        tasks={kmtl.Regression("own"): given(1)},
+        inputs=[given(0), given(4)],
+        verbose=False,
+    )
+    assert [target.column for target in found] == ["1", "3"]
+    for target in found:
+        np.testing.assert_array_equal(
+            target.labels(checked_frame(frame)), frame[int(target.column)]
+        )
 
 
 @pytest.mark.parametrize("given", [houses().to_numpy(), "houses.csv", None])
