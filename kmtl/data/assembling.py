@@ -33,6 +33,7 @@ def assemble(
     verbose: bool,
     files: Mapping[str, np.ndarray] | None = None,
     said: Sequence[str] = (),
+    said_of_left: str = "",
 ) -> TaskData:
     """What `kmtl.data.from_dataframe` returns; its arguments.
 
@@ -40,6 +41,7 @@ def assemble(
         frame: A checked frame.
         files: Column -> what is in the files that it names: images and maps of labels.
         said: Lines to write above the table of what becomes of columns.
+        said_of_left: A line to write below it, if it has columns that are in no input.
     """
     from kmtl.inputs import Table
     from kmtl.inputs.remedies import Remedy
@@ -91,6 +93,14 @@ def assemble(
                 f"Received: the input column '{name}'"
             )
     shown = {line.column for line in lines if line.role != "-"}
+    told_of = {*taken, *(line.column for line in lines)}
+    left = [column for column in frame.columns if column not in told_of]
+    lines += [
+        Line(
+            column, "-", "left out: not in `inputs`", float(frame[column].isna().mean())
+        )
+        for column in left
+    ]
     lines += [
         Line(column, role, "not an input")
         for column, role in taken.items()
@@ -100,7 +110,8 @@ def assemble(
 
     sizes = ", ".join(f"{name} {len(rows)}" for name, rows in parts.items())
     first = f"{len(frame):,} rows: {sizes}"
-    text = "\n".join([first, *said, *held, table_of(lines)])
+    last = [said_of_left] if left and said_of_left else []
+    text = "\n".join([first, *said, *held, table_of(lines), *last])
     if verbose:
         sys.stdout.write(text + "\n")
     chosen_tasks = [target.task for target in found]

@@ -64,8 +64,9 @@ def from_folder(
             their EXIF orientation says.
         targets: As for `from_dataframe`. Defaults to `label` without a table.
         inputs: None for an image from each column that names image files and is no
-            target; or a dict of inputs, such as `{"photo": kmtl.inputs.Image((64, 64,
-            3)), "facts": kmtl.inputs.Table()}`, images by the name of their column.
+            target, and for no other column, which is written; or a dict of inputs, such
+            as `{"photo": kmtl.inputs.Image((64, 64, 3)), "facts":
+            kmtl.inputs.Table()}`, images by the name of their column.
         size: `(height, width)` of images where `inputs` is None, and of maps. Defaults
             to the images' own size, if they have one, and to that of the first image.
         split: As for `from_dataframe`. Defaults to the folders of parts, else to (0.7,
@@ -141,7 +142,17 @@ def from_folder(
         verbose=verbose,
         files=loaded,
         said=said,
+        said_of_left="" if labels is None or inputs else _how_to_use_all(specs),
     )
+
+
+def _how_to_use_all(specs: Mapping[str, Any]) -> str:
+    """What to write for columns that are in no image."""
+    images = [
+        f'"{name}": kmtl.inputs.Image({spec.shape})' for name, spec in specs.items()
+    ]
+    given = ", ".join([*images, '"facts": kmtl.inputs.Table()'])
+    return f"To predict from the columns that are left out as well: inputs={{{given}}}"
 
 
 def _table(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +292,28 @@ def test_a_named_identifier_is_taken() -> None:
     assert data.inputs["table"].kinds == {"house_id": "numeric"}
 
 
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        ["rooms", "house_id"],
+        {"note": kmtl.inputs.Text()},
+        {"facts": kmtl.inputs.Table(columns=["rooms"]), "note": kmtl.inputs.Text()},
+    ],
+    ids=["names", "text", "several"],
+)
+def test_every_column_is_in_the_table_that_is_printed(inputs: Any) -> None:
+    frame = houses().assign(owner=np.arange(ROWS) % 30)
+    data = from_dataframe(
+        frame, targets=["sold"], inputs=inputs, groups="owner", verbose=False
+    )
+    lines = {line.split()[0]: line for line in data.description.splitlines()[2:]}
+    assert set(lines) == set(frame.columns)
+    taken = {name for spec in data.inputs.values() for name in spec.takes_columns()}
+    for name in set(frame.columns) - taken - set(data.inputs) - {"sold", "owner"}:
+        assert " -  " in lines[name]
+        assert "left out: not in `inputs`" in lines[name]
+
+
 def test_several_inputs() -> None:
     inputs = {
         "facts": kmtl.inputs.Table(columns=["rooms", "town"]),
@@ -300,7 +323,7 @@ def test_several_inputs() -> None:
     table = inputs["when"].fit(houses()[["listed"]])
     # rooms, two flags of missing cells, town; and what a day is read as
     assert data.input_shape == {"facts": (4,), "when": table.shape}
-    assert "rooms   facts" in data.description
+    assert re.search(r"^rooms +facts +numeric", data.description, re.MULTILINE)
     inputs["facts"] = kmtl.inputs.Table(columns={"garden": "ignored"})
     data = from_dataframe(houses(), targets=["sold"], inputs=inputs, verbose=False)
     assert "listed" not in data.inputs["facts"].kinds  # another input's

@@ -226,6 +226,26 @@ def test_cells_may_be_paths(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
         np.testing.assert_array_equal(data.train.x, wanted.train.x)
 
 
+def test_columns_beside_the_images_are_said_to_be_left_out(folder: Path) -> None:
+    frame = pd.read_csv(folder / "labels.csv").drop(columns=["things", "depth"])
+    frame.loc[:4, "area"] = np.nan
+    data = from_folder(folder, frame, targets=["room"], verbose=False)
+    *table, last = data.description.splitlines()
+    lines = {line.split()[0]: line for line in table[2:]}
+    assert list(lines) == ["left", "right", "area", "floor", "room"]
+    assert "-       left out: not in `inputs`" in lines["area"]
+    assert lines["area"].endswith("25 %")
+    inputs = eval(last.partition("inputs=")[2], {"kmtl": kmtl})
+    data = from_folder(folder, frame, targets=["room"], inputs=inputs, verbose=False)
+    assert data.inputs["facts"].kinds == {"area": "numeric", "floor": "numeric"}
+    assert "left out" not in data.description
+    assert "To predict from" not in data.description
+    photos = from_folder(
+        folder, frame[["left", "room"]], targets=["room"], verbose=False
+    )
+    assert "To predict from" not in photos.description
+
+
 def test_maps_divide_by_the_classes_in_them(folder: Path, tmp_path: Path) -> None:
     """A class that is in three maps alone is in each part."""
     frame = pd.DataFrame({"image": [f"left/{n}.png" for n in range(ROWS)]})
