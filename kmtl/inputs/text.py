@@ -31,11 +31,11 @@ SALT = 0x6B6D746C  # "kmtl"
 class Text(Input):
     """Texts, cut into tokens that are numbered as the training texts say.
 
-    `fit` and `predict` take a sequence of strings, a column of a frame, or an array. A
-    missing text (None, NaN) is an empty one. The prepared array holds token ids
-    `(N, length)`: 0 for padding, 1 for unknown tokens, then the tokens by how often
-    they come, which is what `keras.layers.TextVectorization` gives. Trunks over
-    sequences embed them; others get `log(1 + count)` of each token.
+    `fit` and `predict` take a sequence of strings, a column of a frame (categories of
+    pandas too), or an array. A missing text (None, NaN) is an empty one. The prepared
+    array holds token ids `(N, length)`: 0 for padding, 1 for unknown tokens, then the
+    tokens by how often they come, which is what `keras.layers.TextVectorization` gives.
+    Trunks over sequences embed them; others get `log(1 + count)` of each token.
 
     Args:
         length: Tokens of a text that are kept, the first ones. None: of the longest
@@ -43,7 +43,8 @@ class Text(Input):
         split: `"word"`, between blanks (the default), or `"character"`.
         standardize: As of `keras.layers.TextVectorization`:
             `"lower_and_strip_punctuation"` (the default), `"lower"`,
-            `"strip_punctuation"` or None. Stripping leaves nothing of a token of
+            `"strip_punctuation"` or None. Letters of ASCII alone are lowered, as
+            TensorFlow does it: "Ä" stays. Stripping leaves nothing of a token of
             punctuation alone, such as "," between blanks: those that follow move up.
             Where each token has a label (`kmtl.Tagging`), give `"lower"` or None,
             which keep every token.
@@ -288,7 +289,7 @@ def _texts(data: Any, what: str) -> list[str]:
     if isinstance(data, (list, tuple)):
         rows = list(data)
     else:
-        array = _arrays.as_array(data, what)
+        array = _arrays.as_array(_column(data, what), what)
         if array.ndim == 2 and array.shape[1] == 1:
             array = array[:, 0]
         if array.ndim != 1:
@@ -299,6 +300,21 @@ def _texts(data: Any, what: str) -> list[str]:
     return [_text(row, i, what) for i, row in enumerate(rows)]
 
 
+def _column(data: Any, what: str) -> Any:
+    """The one column of a frame of pandas; categories as what they are called."""
+    if type(data).__module__.split(".")[0] != "pandas":
+        return data
+    if hasattr(data, "columns"):
+        if len(data.columns) != 1:
+            raise ValueError(
+                f"{what} must hold one text per row: give one column, such as "
+                "frame['text']. Received: columns "
+                f"{', '.join(map(str, data.columns)) or 'none'}"
+            )
+        data = data.iloc[:, 0]
+    return data.astype(object) if str(data.dtype) == "category" else data
+
+
 def _text(row: Any, i: int, what: str) -> str:
     if isinstance(row, (list, tuple, np.ndarray)) and len(row) == 1:
         row = row[0]
@@ -306,10 +322,12 @@ def _text(row: Any, i: int, what: str) -> str:
         return row.decode("utf-8", "replace")
     if isinstance(row, str):
         return str(row)
-    if row is None or type(row).__name__ == "NAType" or row != row:
+    shape = tuple(getattr(row, "shape", ()))  # arrays are not compared to one bool
+    if row is None or type(row).__name__ == "NAType" or (not shape and row != row):
         return ""
+    received = f"an array of shape {shape}" if shape else repr(row)
     raise TypeError(
         f"{what} must hold texts; write numbers as texts, or give the model another "
-        f"kind of input (kmtl.inputs.Array, Table or Tokens). Received: {row!r} in "
-        f"row {i}"
+        f"kind of input (kmtl.inputs.Array, Image, Table or Tokens). "
+        f"Received: {received} in row {i}"
     )

@@ -76,8 +76,21 @@ def test_texts_of_every_form() -> None:
         np.array([["play jazz"], [""]]),
         pandas.Series(["play jazz", pandas.NA]),
         pandas.Series(["play jazz", None], dtype="string"),
+        pandas.Series(["play jazz", None], dtype="category"),
+        pandas.Categorical(["play jazz", None]),
+        pandas.DataFrame({"said": ["play jazz", None]}),
+        pandas.DataFrame({"said": ["play jazz", None]}, dtype="category"),
     ):
         np.testing.assert_array_equal(spec.prepare(given, "`x`"), expected)
+
+
+def test_a_frame_of_several_columns_is_no_text() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"said": ["a"], "by": ["b"]})
+    with pytest.raises(
+        ValueError, match=r"give one column.*Received: columns said, by"
+    ):
+        Text().fit(frame)
 
 
 def test_served_ids_are_those_that_predict_takes() -> None:
@@ -154,6 +167,11 @@ def test_refusals() -> None:
     for call, message in (
         (lambda: text.prepare([1.5], "`x`"), r"`x` must hold texts.* 1\.5 in row 0"),
         (lambda: text.prepare("one", "`x`"), r"must be a sequence of texts"),
+        (
+            lambda: Text().fit([np.zeros((4, 4, 3))] * 2),
+            r"must hold texts.*Image.*an array of shape \(4, 4, 3\) in row 0",
+        ),
+        (lambda: text.prepare([["a", "b"]], "`x`"), r"must hold texts.*\['a', 'b'\]"),
         (lambda: text.prepare(np.ones((2, 3)), "`x`"), r"one text per row"),
         (lambda: Text().fit(["", " "]), r"must hold tokens.*2 texts without any"),
         (lambda: Text(min_count=2).fit(["a"]), r"`min_count` leaves no token"),
