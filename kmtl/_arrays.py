@@ -19,8 +19,8 @@ def as_array(value: Any, what: str, *, holes: bool = False) -> np.ndarray:
     """A NumPy array in the machine's byte order, of numbers, flags or strings.
 
     Takes arrays and tensors of any library, lists, and pandas' Series and DataFrames
-    with its own kinds of numbers. What marks an absent number (None, pandas' NA) is
-    NaN then.
+    with its own kinds of numbers, and categories that are numbers. What marks an absent
+    number (None, pandas' NA) is NaN then.
 
     Args:
         value: What the user gave.
@@ -29,7 +29,7 @@ def as_array(value: Any, what: str, *, holes: bool = False) -> np.ndarray:
 
     Raises:
         TypeError, ValueError: for what is no array: None, rows of different shapes,
-            sparse and ragged tensors, categories.
+            sparse and ragged tensors, categories that are no numbers.
 
     Example:
 
@@ -162,11 +162,13 @@ def _from_pandas(value: Any, what: str) -> np.ndarray:
         return np.stack(columns, axis=1) if columns else np.zeros((len(value), 0))
     dtype = getattr(value, "dtype", None)
     if str(dtype) == "category":
-        raise TypeError(
-            f"{what} must hold numbers: pass `.cat.codes`, which are -1 where the "
-            "category is missing. Received: categories "
-            f"{list(value.cat.categories)[:5]}"
-        )
+        names = dtype.categories
+        if names.dtype.kind not in "biuf":
+            raise TypeError(
+                f"{what} must hold numbers: pass `.cat.codes`, which are -1 where the "
+                f"category is missing. Received: categories {list(names)[:5]}"
+            )
+        return _from_objects(np.asarray(value.astype(object)), value, what)
     if isinstance(dtype, np.dtype):
         array = np.asarray(value)
         return _from_objects(array, value, what) if array.dtype.kind == "O" else array

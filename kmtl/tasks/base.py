@@ -576,6 +576,8 @@ class Task(_registry.Registrable):
         """
 
     def _name_hint(self) -> str:
+        if self.class_count is None:
+            return "; make numbers of text first, such as by pandas.to_numeric"
         if self.class_names is None:
             return "; map class names to 0..C-1 first"
         return "; map the names in a data set first, as `task.label_array(names)` does"

@@ -155,6 +155,22 @@ def test_given_tasks_take_their_columns() -> None:
     assert [target.task.name for target in both] == ["hot", "colour"]
 
 
+@pytest.mark.parametrize("numbers", [[0, 2], [0, 2, None], [0.0, 2.0]])
+def test_categories_that_are_numbers_are_the_numbers_of_classes(numbers: list) -> None:
+    """`.cat.codes` makes class 1 of 2."""
+    frame = pd.DataFrame({"p": pd.Categorical(numbers * 10)})
+    (target,) = find_targets(frame, [kmtl.Classification("p", classes=3)], None)
+    expected = np.array(numbers * 10, float)
+    np.testing.assert_array_equal(target.labels, expected)
+
+
+def test_a_regression_of_text_is_told_of_numbers() -> None:
+    frame = pd.DataFrame({"p": ["1.5", "2.5"] * 10})
+    with pytest.raises(ValueError, match=r"make numbers of text.*to_numeric") as caught:
+        find_targets(frame, [kmtl.Regression("p")], None)
+    assert "class" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

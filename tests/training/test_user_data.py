@@ -41,6 +41,7 @@ def test_labels_in_every_form_mean_the_same(model) -> None:
         "masked": np.ma.masked_array(Y["kind"], holes == -1),
         "Int64": pd.Series(absent, dtype="Int64"),
         "objects": np.array(absent, dtype=object),
+        "categories": pd.Series(pd.array(absent, "Int64"), dtype="category"),
         "big": holes.astype(">i8"),
     }
     columns = {
