@@ -162,7 +162,7 @@ def _from_pandas(value: Any, what: str) -> np.ndarray:
         return np.stack(columns, axis=1) if columns else np.zeros((len(value), 0))
     dtype = getattr(value, "dtype", None)
     if str(dtype) == "category":
-        names = dtype.categories
+        names = value.dtype.categories
         if names.dtype.kind not in "biuf":
             raise TypeError(
                 f"{what} must hold numbers: pass `.cat.codes`, which are -1 where the "

@@ -12,7 +12,6 @@ import numpy as np
 from kmtl.typing import PathLike
 
 if TYPE_CHECKING:
-    from kmtl.inputs.image import Image
     from kmtl.tasks.base import Task
 
 #: Endings of names of image files.
@@ -84,15 +83,6 @@ def refuse(wrong: Sequence[str]) -> None:
         "Every file that the table names must be there and be readable: leave the rows "
         "of others out",
     )
-
-
-def photo_reader(spec: Image) -> Callable[[Path], np.ndarray]:
-    """Reads an image file as the input takes it."""
-
-    def read(path: Path) -> np.ndarray:
-        return np.asarray(spec.prepare([path.read_bytes()], "the file")[0])
-
-    return read
 
 
 def map_reader(

@@ -253,7 +253,7 @@ def _load(
             for cell in cells
             if cell.path is None
         ]
-        photos[column], bad = files.read_all(cells, files.photo_reader(spec))
+        photos[column], bad = files.read_all(cells, spec.read_photo)
         wrong += bad
         named.append(cells)
     found: dict[str, list] = {}

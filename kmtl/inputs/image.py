@@ -179,7 +179,7 @@ class Image(Input):
                 )
         photos, wrong = reading.read_files(
             [Path(row) if isinstance(row, os.PathLike) else None for row in rows],
-            lambda path: self._photo(path.read_bytes(), "the file"),
+            self.read_photo,
             [f"row {i} of {what}" for i in range(len(rows))],
         )
         rule = f"Every file that {what} names must be there and be a photo"
@@ -189,12 +189,22 @@ class Image(Input):
             for i, photo in enumerate(photos)
         ]
 
+    def read_photo(self, path: Path) -> np.ndarray:
+        """The photo in a file in the shape and dtype that the model takes."""
+        return self._photo(path.read_bytes(), "the file")
+
     def _photo(self, row: Any, name: str) -> np.ndarray:
         """One photo in the shape and dtype that the model takes."""
         if isinstance(row, bytes):
             pixels = photo_files.decoded(row, self.channels, name)
         elif photo_files.is_pillow(row):
             pixels = photo_files.of_pillow(row, self.channels, name)
+        elif hasattr(row, "read"):
+            raise TypeError(
+                f"{name} must be an array of pixels, a path (pathlib.Path), or the "
+                "bytes of an image file: give what `.read()` or `.getvalue()` returns. "
+                f"Received: a file that is open, {type(row).__name__}"
+            )
         else:
             pixels = _arrays.as_array(row, name)
         if pixels.ndim == 2 and self.channels == 1:

@@ -84,9 +84,11 @@ def decoded(file: bytes, channels: int, what: str) -> np.ndarray:
                 turned if deep else turned.convert("L" if channels == 1 else "RGB")
             )
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        # Pillow says of unknown ones where they lie in memory.
+        why = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
         raise ValueError(
             f"{what} must be an image file (JPEG, PNG, ...). Received: {len(file)} "
-            f"bytes that are none, beginning with {file[:12]!r} ({error})"
+            f"bytes that are none, beginning with {file[:12]!r}{why}"
         ) from error
     return _high_bytes(pixels, channels, what) if deep else pixels
 

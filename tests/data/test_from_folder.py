@@ -280,7 +280,9 @@ def test_bad_files_are_named_together(folder: Path, tmp_path: Path) -> None:
     assert len(lines) == 5
     assert "gone.png (row 2, column 'left'): there is no such file" in "\n".join(lines)
     assert any("broken.png (row 4, column 'left')" in line for line in lines)
-    assert any("text.jpg (row 5, column 'left')" in line for line in lines)
+    (text,) = (line for line in lines if "text.jpg (row 5, column 'left')" in line)
+    assert ": the file must be an image file" in text
+    assert text.endswith("beginning with b'no image at '")
     assert "row 6, column 'left': no name of a file" in "\n".join(lines)
     (coloured,) = (line for line in lines if "coloured.png" in line)
     assert "one number per pixel" in coloured

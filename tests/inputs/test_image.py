@@ -138,7 +138,14 @@ def test_images_of_pillow_are_as_their_files() -> None:
     [
         (["photo.jpg"], r"must hold photos.*text, 'photo\.jpg', in row 0"),
         (np.array(["a"]), r"must hold photos.*text, .*'a'"),
-        ([file_of(PHOTOS[0]), b"no photo"], r"Row 1 of `x` must be an image file"),
+        (
+            [file_of(PHOTOS[0]), b"no photo"],
+            r"Row 1 of `x` must be an image file.* beginning with b'no photo'$",
+        ),
+        (
+            [io.BytesIO(file_of(PHOTOS[0]))],
+            r"Row 0 of `x` must be .* `\.read\(\)`.* a file that is open, BytesIO",
+        ),
         (PHOTOS[..., :1], r"must have 3 channels.*repeat the channel.*1 channels"),
         (np.zeros((2, 8, 6, 4)), r"leave out the last channel"),
         (PHOTOS[0], r"must have shape \(N, height, width, 3\)"),
