@@ -12,6 +12,7 @@ import numpy as np
 from kmtl.data.columns import Line, fit_table, plan_inputs, table_of
 from kmtl.data.containers import Split, TaskData
 from kmtl.data.dividing import divide
+from kmtl.data.learnable import check_learnable
 from kmtl.data.targets import Target, find_targets
 from kmtl.data.weights import WEIGHTS, read_weights
 
@@ -58,7 +59,7 @@ def assemble(
     labels = {target.task.name: target.labels for target in found}
     alike = {target.task.name: target.strata for target in found}
     parts, held = divide(frame, split, alike, groups=groups, time=time, seed=seed)
-    _check_labels(found, parts)
+    check_learnable(found, parts)
     weights = read_weights(frame, found, parts)
 
     x: dict[str, Any] = {}
@@ -171,16 +172,6 @@ def _kind(spec: Input) -> str:
         shape[-1] -= 1  # which says where rows are padded: no channel of the user's
     sizes = " × ".join("?" if size is None else str(size) for size in shape)
     return f"{spec.registered_name}, {sizes}"
-
-
-def _check_labels(found: Sequence[Target], parts: Mapping[str, np.ndarray]) -> None:
-    for target in found:
-        if not target.present()[parts["train"]].any():
-            raise ValueError(
-                f"Target '{', '.join(target.columns)}' must have a label in a training "
-                "row at least: divide otherwise, or leave it out. Received: labels "
-                "in validation and test rows only"
-            )
 
 
 def _line(target: Target) -> Line:

@@ -477,6 +477,16 @@ def frame_with(**columns: Any) -> pd.DataFrame:
         ),
         (pd.DataFrame({"y": [0, 1] * 15}), {}, "none beside targets"),
         (
+            frame_with(svm=[-1, 1] * 15),
+            {"tasks": [kmtl.BinaryClassification("svm")]},
+            r"-1 says 'not labelled'.*\.map\({-1: 0, 1: 1}\).* 1 in all 15 rows",
+        ),
+        (
+            frame_with(kind=["b"] * 30),
+            {"tasks": [kmtl.Classification("kind", labels=("a", "b", "c"))]},
+            "'kind' must have labels of at least two classes.*'b' in all 30 rows",
+        ),
+        (
             frame_with(z=[None] * 29 + [1.0]),
             {"tasks": [kmtl.Regression("z")], "time": "a"},
             "Target 'z' must have a label in a training row",
@@ -486,6 +496,18 @@ def frame_with(**columns: Any) -> pd.DataFrame:
 def test_what_is_refused(frame: pd.DataFrame, options: dict, message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         from_dataframe(frame, **{"targets": ["y"], **options}, verbose=False)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_classes_without_a_training_row_are_named(given: bool, caplog: Any) -> None:
+    frame = frame_with(kind=["a"] * 10 + ["b"] * 15 + ["c"] * 5)
+    kind = kmtl.Classification("kind", labels=("a", "b", "c"))
+    options: dict = {"tasks": [kind]} if given else {"targets": ["kind"]}
+    from_dataframe(frame, **options, time="a", verbose=False)
+    assert "Target 'kind' has no training row of a class: 'c'." in caplog.text
+    caplog.clear()
+    from_dataframe(frame, **options, verbose=False)
+    assert not caplog.text
 
 
 def test_a_column_that_is_lacking_at_predict_is_named(model: Any) -> None:
