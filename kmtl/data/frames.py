@@ -52,6 +52,8 @@ def from_dataframe(
             their text, `"3"`, which is what is printed.
         tasks: Tasks named as their columns, or a dict task -> column, or columns for a
             task of several: `{kmtl.MultiLabel("tags", classes=2): ["new", "hot"]}`.
+            `kmtl.Classification("kind", labels="auto")` learns the classes of its
+            column, as `targets` does, with options of your own.
             `kmtl.Regression("price", sample_weight="area")` weighs rows by a column,
             which is no input then, unless `inputs` names it.
         targets: Names of columns whose tasks are inferred, beside `tasks`.

@@ -77,7 +77,7 @@ def find_targets(
 
     if isinstance(targets, str):
         targets = [targets]
-    given = dict(tasks) if isinstance(tasks, Mapping) else tasks
+    given, learned = learned_classes(frame, tasks)
     files = files or {}
     if not given and not targets:
         raise ValueError(
@@ -85,7 +85,8 @@ def find_targets(
             f" neither, for columns {', '.join(frame.columns)}"
         )
     found = [
-        _given(
+        learned.get(task.name)
+        or _given(
             frame, task, given[task] if isinstance(given, dict) else task.name, files
         )
         for task in (check_unique_tasks(list(given)) if given else ())
@@ -97,6 +98,58 @@ def find_targets(
     _check_once(found)
     check_unique_tasks([target.task for target in found])
     return found
+
+
+def learned_classes(frame: Any, tasks: Any) -> tuple[Any, dict[str, Target]]:
+    """Given tasks, those with `labels="auto"` with the classes of their columns.
+
+    Args:
+        frame: A checked frame.
+        tasks: As of `find_targets`.
+
+    Returns:
+        The tasks, a list or a dict; and task name -> target, of the learned ones.
+
+    Raises:
+        ValueError, TypeError: for a task of several columns, and for a column of which
+            no classes are inferred.
+    """
+    from kmtl.tasks.class_names import are_learned
+
+    if not isinstance(tasks, (Mapping, list, tuple)):
+        return tasks, {}
+    columns = dict(tasks) if isinstance(tasks, Mapping) else {}
+    learned = {
+        task.name: _learned(frame, task, columns.get(task, task.name))
+        for task in tasks
+        if are_learned(task)
+    }
+    made = [learned[task.name].task if are_learned(task) else task for task in tasks]
+    if not columns:
+        return made, learned
+    return dict(zip(made, columns.values(), strict=True)), learned
+
+
+def _learned(frame: Any, task: Task, column: Any) -> Target:
+    if not isinstance(column, str):
+        raise TypeError(
+            f"Task '{task.name}' must have one column for its classes to be learned, "
+            f"labels='auto'. Received: {column!r}"
+        )
+    _check_column(frame, column, "tasks")
+    inferred, labels = infer(column, frame[column])
+    if inferred.class_count is None or labels.ndim > 1:
+        raise ValueError(
+            f"Target '{column}' must hold classes for task '{task.name}' to learn "
+            "them, labels='auto': text, categories, flags or up to "
+            f"{FEW_NUMBERS} whole numbers, one per row. "
+            f"Received: what {inferred.registered_name} is for"
+        )
+    names = inferred.labels or ("0", "1")
+    if task.missing != -1 and (labels < 0).any():
+        labels = np.where(labels < 0, np.nan, labels)
+    task = dataclasses.replace(task, labels=names)
+    return Target(task, (column,), labels, inferred=False)
 
 
 def _given(
@@ -128,7 +181,7 @@ def _check_fit(task: Task, labels: np.ndarray, names: tuple[str, ...]) -> None:
             raise
         raise ValueError(
             f"{error}. (targets=['{names[0]}'] learns the classes of a column, "
-            "whatever they are called.)"
+            "whatever they are called; so does labels='auto' of kmtl.Classification.)"
         ) from error
 
 

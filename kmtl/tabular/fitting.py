@@ -32,6 +32,7 @@ from kmtl.tabular.rivals import fit_rivals
 from kmtl.tabular.search import TOGETHER, Search
 from kmtl.tabular.targets import TargetColumn, check_kinds
 from kmtl.tasks.base import Task
+from kmtl.tasks.class_names import are_learned
 from kmtl.training.recipe import Recipe
 from kmtl.training.retracing import no_retracing_warnings
 from kmtl.typing import PathLike
@@ -155,7 +156,12 @@ def fit_table(
     data = from_dataframe(frame, **named, seed=seed, verbose=verbose)
     columns = _columns(tasks, given) + names
     found = tuple(
-        TargetColumn.of(frame, column, task, inferred=number >= len(given))
+        TargetColumn.of(
+            frame,
+            column,
+            task,
+            inferred=number >= len(given) or are_learned(given[number]),
+        )
         for number, (column, task) in enumerate(zip(columns, data.tasks, strict=True))
     )
     _check_labels(data, found)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from kmtl import _checks
 from kmtl.tasks.base import Task
+from kmtl.tasks.class_names import check_known
 from kmtl.typing import Labels, TaskName, Tensor
 
 
@@ -24,6 +25,7 @@ def check_unique_tasks(tasks: Sequence[Task]) -> tuple[Task, ...]:
                 "`tasks` must hold kmtl tasks such as kmtl.Classification('digit', "
                 f"classes=10). Received: {task!r} of type {type(task).__name__}"
             )
+        check_known(task)
     seen: set[str] = set()
     for task in tasks:
         if task.name in seen:

@@ -125,6 +125,32 @@ def is_absent(row: Any) -> bool:
     return row is None or type(row).__name__ == "NAType" or bool(row != row)
 
 
+#: `labels` of a task whose classes are to be learned of a table's column.
+LEARNED = "auto"
+
+
+def are_learned(task: Any) -> bool:
+    """Whether a task's classes are not known yet: `labels="auto"`."""
+    labels = getattr(task, "labels", None)
+    return isinstance(labels, str) and labels == LEARNED
+
+
+def check_known(task: Any) -> None:
+    """Refuse a task whose classes are not known, which has no output for each.
+
+    Raises:
+        ValueError: saying how they are learned.
+    """
+    if are_learned(task):
+        raise ValueError(
+            f"`labels` of task '{task.name}' must be known before a model is "
+            "built, with an output for each: learn them from training labels, as "
+            f"kmtl.Classification.from_labels('{task.name}', labels), or let "
+            "kmtl.data.from_dataframe, from_csv or from_folder learn them, whose "
+            "`data.tasks` have them. Received: labels='auto'"
+        )
+
+
 def check_are_names(task: Any, argument: str = "") -> None:
     """Refuse `labels` of a task that are one name, or a number.
 

@@ -12,7 +12,13 @@ from kmtl import _checks, losses, metrics
 from kmtl._registry import register
 from kmtl.tasks import soft
 from kmtl.tasks.base import Task
-from kmtl.tasks.class_names import check_are_names, names_in
+from kmtl.tasks.class_names import (
+    are_learned,
+    check_are_names,
+    check_known,
+    names_in,
+)
+from kmtl.tasks.names import check_task_name
 from kmtl.typing import Inputs, Shape, Tensor
 
 
@@ -33,7 +39,9 @@ class Classification(Task):
 
     Args:
         classes: Number of classes, >= 2. Defaults to the number of `labels`.
-        labels: The classes' names. `Classification.from_labels` learns them.
+        labels: The classes' names. `Classification.from_labels` learns them; in the
+            `tasks` of `kmtl.data.from_dataframe`, `from_csv`, `from_folder` and
+            `kmtl.fit_table`, so does `"auto"`, of the column, as `targets` does.
 
     Example:
 
@@ -95,19 +103,16 @@ class Classification(Task):
         return cls(name, labels=tuple(found), **options)
 
     def __post_init__(self) -> None:
-        if isinstance(self.labels, str) and self.labels == "auto":
-            raise ValueError(
-                f"`labels` of task '{self.name}' must be known before a model is "
-                "built, with an output for each: learn them from training labels, as "
-                f"kmtl.Classification.from_labels('{self.name}', labels). "
-                "Received: labels='auto'"
-            )
+        if are_learned(self) and type(self) is Classification:
+            check_task_name(self.name)
+            return  # all else is checked in the task that knows its classes
+        check_known(self)
         check_are_names(self, "classes")
         if self.classes is None:
             if self.labels is None:
                 raise TypeError(
                     f"Task '{self.name}' must have `classes`, or the classes' names as "
-                    "`labels`. Received: classes=None, labels=None"
+                    "`labels` (in a table 'auto'). Received: classes=None, labels=None"
                 )
             object.__setattr__(self, "classes", len(self.labels))
         object.__setattr__(
@@ -117,14 +122,16 @@ class Classification(Task):
 
     @property
     def label_count(self) -> int:
-        return self.classes
+        return self.class_count
 
     @property
     def class_count(self) -> int:
+        check_known(self)
         return self.classes
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
+        check_known(self)
         return self.labels
 
     def label_shape(self, labels: Tensor) -> tuple[int, ...]:

@@ -186,6 +186,18 @@ def test_bundled_frame_with_given_tasks() -> None:
         )
 
 
+def test_a_given_task_learns_its_classes() -> None:
+    task = kmtl.Classification("town", labels="auto", hidden=(4,))
+    data = from_dataframe(houses(), [task], targets=["sold"], verbose=False)
+    assert data.tasks[0].labels == ("Bonn", "Köln", "Ulm")
+    assert data.tasks[0].hidden == (4,)
+    for part in data.splits.values():
+        own = houses()["town"].iloc[part.rows]
+        found = [None if n < 0 else data.tasks[0].labels[n] for n in part.y["town"]]
+        assert found == [None if pd.isna(town) else town for town in own]
+    assert "classification 'town': Bonn, Köln, Ulm" in data.description
+
+
 # -- parts -----------------------------------------------------------------------------
 
 

@@ -227,3 +227,47 @@ def test_days_are_made_of_dates_as_is_said(text: bool) -> None:
         infer("y", frame["y"])
     code = str(caught.value).partition("such as ")[2].partition(". Received")[0]
     assert eval(code, {"pandas": pd, "frame": frame}).tolist() == list(range(30))
+
+
+@pytest.mark.parametrize(
+    ("cells", "names"),
+    [
+        (["red", "blue", None, "green"], ("blue", "green", "red")),
+        ([7.0, 3.0, np.nan, 5.0], ("3", "5", "7")),
+        ([True, False, None, True], ("0", "1")),
+    ],
+    ids=["text", "numbers", "flags"],
+)
+@pytest.mark.parametrize("missing", [-1, None])
+def test_classes_of_a_given_task_are_learned(
+    cells: list, names: tuple, missing: int | None
+) -> None:
+    frame = pd.DataFrame({"kind": cells * 10, "x": np.arange(40)})
+    options: dict = {"hidden": (8,), "loss": "focal", "missing": missing}
+    task = kmtl.Classification("k", labels="auto", **options)
+    plain = kmtl.Regression("x")
+    first, second = find_targets(frame, {task: "kind", plain: "x"}, None)
+    assert first.task == kmtl.Classification("k", labels=names, **options)
+    assert second.task is plain
+    (wanted,) = find_targets(frame, None, ["kind"])
+    np.testing.assert_array_equal(first.present(), wanted.present())
+    there = wanted.present()
+    np.testing.assert_array_equal(first.labels[there], wanted.labels[there])
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ("x", "'x' must hold classes for task 'k' to learn them.*regression"),
+        ("tags", "'tags' must hold classes for task 'k'.*multi_label"),
+        ("one", "at least two different values"),
+        (["x", "one"], "must have one column for its classes"),
+        ("y", "There is no column 'y'"),
+    ],
+)
+def test_what_holds_no_classes_is_not_learned(column: Any, message: str) -> None:
+    frame = pd.DataFrame({"x": np.arange(30.0) / 7, "one": "a"})
+    frame["tags"] = [["a"], ["a", "b"], []] * 10
+    task = kmtl.Classification("k", labels="auto")
+    with pytest.raises((TypeError, ValueError), match=message):
+        find_targets(frame, {task: column}, None)

@@ -279,6 +279,17 @@ def test_columns_need_not_be_named_by_text(
         )
 
 
+def test_classes_of_a_given_task_are_called_as_in_the_column(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kmtl.tabular.fitting._fit", lambda data, found, *_: found)
+    frame = pd.DataFrame({"x": np.arange(90.0), "kind": [7, 3, 5] * 30})
+    task = kmtl.Classification("k", labels="auto")
+    (target,) = kmtl.fit_table(frame, tasks={task: "kind"}, verbose=False)
+    assert target.values == (3, 5, 7)
+    assert target.labels(frame).tolist() == [2, 0, 1] * 30
+
+
 @pytest.mark.parametrize("given", [houses().to_numpy(), "houses.csv", None])
 def test_only_frames_are_taken(given: Any) -> None:
     with pytest.raises(TypeError, match=r"`frame` must be a pandas.DataFrame"):

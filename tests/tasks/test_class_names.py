@@ -57,6 +57,9 @@ def test_names_are_learned_from_training_labels() -> None:
     np.testing.assert_array_equal(answer.label_array(["yes", "no"]), [1, 0])
 
 
+LEARN = r"from_labels\('a', labels"
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -71,7 +74,15 @@ def test_names_are_learned_from_training_labels() -> None:
         (lambda: kmtl.Keypoints("a", labels=3), "a number give `points=3`"),
         (lambda: kmtl.MultiLabel("a", labels="xy"), "sequence of names. Received"),
         (lambda: kmtl.Regression("a", labels=3), "sequence of names. Received"),
-        (lambda: kmtl.Classification("a", labels="auto"), r"from_labels\('a', labels"),
+        (lambda: kmtl.Classification("a", labels="auto").class_count, LEARN),
+        (lambda: kmtl.Classification("a", labels="auto").label_array(["x"]), LEARN),
+        (
+            lambda: kmtl.build_mlp(
+                input_shape=(2,), tasks=[kmtl.Classification("a", labels="auto")]
+            ),
+            LEARN,
+        ),
+        (lambda: kmtl.Ordinal("a", labels="auto"), LEARN),
         (
             lambda: kmtl.Classification.from_labels("a", [0, 1]),
             r"write Classification\('a', classes=C\)",
