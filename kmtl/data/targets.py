@@ -231,6 +231,7 @@ def infer(column: str, values: Any) -> tuple[Task, np.ndarray]:
     from kmtl.inputs.cells import iso_dates, read
     from kmtl.inputs.remedies import Remedy
     from kmtl.inputs.spelled_numbers import in_order
+    from kmtl.inputs.unlike import refused
     from kmtl.tasks import Regression
     from kmtl.tasks.class_names import sets_in
 
@@ -245,12 +246,7 @@ def infer(column: str, values: Any) -> tuple[Task, np.ndarray]:
     if cells.kind == "nothing":
         raise _no_label(column, len(cells.values))
     if cells.kind == "mixed":
-        python = "make the odd ones NaN, which is a missing label"
-        remedy = Remedy("mixed", column, python, target=True)
-        raise ValueError(
-            f"Target '{column}' must hold numbers or text, and not both: {remedy}. "
-            f"Received: {present[0]!r} next to {_unlike(present)!r}"
-        )
+        raise refused(column, cells)
     if cells.kind == "text" and iso_dates(cells).sum() == len(present):
         cells = dataclasses.replace(cells, kind="date")
     if cells.kind == "date":
@@ -341,12 +337,6 @@ def _class_name(value: Any) -> str:
             short = np.float32(value)
         digits = str(short) if float(short) == value else digits
     return digits
-
-
-def _unlike(present: np.ndarray) -> Any:
-    """The first value that is not of the first one's kind."""
-    text = isinstance(present[0], str)
-    return next((v for v in present if isinstance(v, str) != text), present[-1])
 
 
 def _one_value(column: str, value: Any, rows: int) -> ValueError:

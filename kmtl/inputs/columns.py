@@ -12,6 +12,7 @@ import numpy as np
 from kmtl.inputs.cells import SECONDS_A_DAY, Cells, iso_dates, parsed, without
 from kmtl.inputs.remedies import Remedy
 from kmtl.inputs.spelling import spelling_of, warn_of_spelling
+from kmtl.inputs.unlike import refused, shown
 
 logger = logging.getLogger("kmtl")
 
@@ -26,6 +27,7 @@ _MANY_ROWS, _MOST_DIFFERENT = 100, 0.5
 _MOSTLY = 0.9
 #: Texts that are looked at, to see whether a column may hold dates.
 _FIRST = 1000
+_FLAGS = "True and False (1 and 0)"
 #: What makes dates of a column of ISO dates and other text.
 _ISO = "pandas.to_datetime({}, format='ISO8601', utc=True, errors='coerce')"
 
@@ -92,18 +94,13 @@ def infer_kind(name: str, cells: Cells, what: str) -> str:
     with a word.
 
     Raises:
-        ValueError: for a column that mixes text and numbers, or dates and other text.
+        ValueError: for a column that mixes text and numbers, or dates and other text,
+            and for cells of other kinds, such as lists.
     """
     if cells.category:
         return "categorical"
     if cells.kind == "mixed":
-        row, value = _odd_one(cells)
-        strings = "make the odd ones NaN, or all of them strings"
-        raise ValueError(
-            f"Column '{name}' of {what} must hold one kind of cells: "
-            f"{Remedy('mixed', name, strings)}. Received: {shown(value)} in row {row} "
-            "of a column with other kinds"
-        )
+        raise refused(name, cells, what)
     if cells.kind != "text":
         kinds = {"number": "numeric", "boolean": "boolean", "date": "datetime"}
         return kinds[cells.kind]
@@ -150,16 +147,6 @@ def _first(cells: Cells) -> Cells:
     return Cells(cells.kind, cells.values[rows], cells.missing[rows])
 
 
-def _odd_one(cells: Cells) -> tuple[int, Any]:
-    """Row and cell of the first that is not as the first one."""
-    rows = np.flatnonzero(~cells.missing)
-    text = isinstance(cells.values[rows[0]], str)
-    odd = next(
-        (row for row in rows if isinstance(cells.values[row], str) != text), rows[0]
-    )
-    return int(odd), cells.values[odd]
-
-
 def numbers(name: str, cells: Cells, what: str, kind: str = "numeric") -> np.ndarray:
     """The cells as numbers, NaN where missing.
 
@@ -168,9 +155,13 @@ def numbers(name: str, cells: Cells, what: str, kind: str = "numeric") -> np.nda
     """
     if cells.kind in ("text", "mixed", "date"):
         row, value = _no_number(cells)
-        hint = ": make it NaN, or parse the column with pandas.to_numeric"
+        rule = "numbers: make it NaN, or parse the column with pandas.to_numeric"
+        if kind == "boolean":
+            rule = f"{_FLAGS}: make it one of these, or NaN"
+            if isinstance(value, str):
+                rule = f"{_FLAGS}: make flags of text, {_flags(name, value)}"
         raise ValueError(
-            f"Column '{name}' of {what} must hold numbers{hint}. "
+            f"Column '{name}' of {what} must hold {rule}. "
             f"Received: {shown(value)} in row {row}"
         )
     values = np.asarray(cells.values, "float64")
@@ -179,12 +170,18 @@ def numbers(name: str, cells: Cells, what: str, kind: str = "numeric") -> np.nda
         wrong = ~np.isnan(values) & (values != 0) & (values != 1)
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
-        rule = "True and False (1 and 0)" if kind == "boolean" else "finite numbers"
+        rule = _FLAGS if kind == "boolean" else "finite numbers"
         raise ValueError(
             f"Column '{name}' of {what} must hold {rule}, and NaN where one is "
             f"missing. Received: {values[row]} in row {row}"
         )
     return values
+
+
+def _flags(name: str, text: str) -> str:
+    """Python that makes flags of a column of such text."""
+    yes, no = ("True", "False") if text in ("True", "False") else ("yes", "no")
+    return f"such as frame[{name!r}].map({{{yes!r}: True, {no!r}: False}})"
 
 
 def _no_number(cells: Cells) -> tuple[int, Any]:
@@ -239,11 +236,6 @@ def dates(name: str, cells: Cells, what: str) -> np.ndarray:
         f"13:30:00 ({remedy}). "
         f"Received: {shown(cells.values[row])} in row {row}"
     )
-
-
-def shown(cell: Any) -> str:
-    """A cell as Python writes it."""
-    return repr(cell.item() if isinstance(cell, np.generic) else cell)
 
 
 def readings(seconds: np.ndarray, kind: str) -> dict[str, np.ndarray]:

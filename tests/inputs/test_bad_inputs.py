@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 
 import kmtl
+from kmtl.data.targets import infer
 from kmtl.inputs.array import Array
 from kmtl.inputs.table import Table
 
@@ -71,6 +73,46 @@ def test_training_rows(data: Any, message: str) -> None:
         Table().fit(data)
 
 
+TIMES = [datetime.time(11), datetime.time(0, 30), None]
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (
+            TIMES,
+            r"make minutes of them: .*times of day, such as datetime.time\(11, 0\)",
+        ),
+        ([[1, 2], [3, 4], None], r"columns of their entries.*lists, such as \[1, 2\]"),
+        ([np.arange(2.0)] * 3, r"columns of their entries.*arrays, such as array"),
+        ([{"a": 1}] * 3, r"columns of their entries.*dicts, such as {'a': 1} in row 0"),
+        ([1j, 2.5j, 0j], "two columns of them.*complex numbers, such as 1j in row 0"),
+        ([object] * 3, "make numbers, texts or dates.*type objects, such as <class"),
+    ],
+)
+@pytest.mark.parametrize("target", [False, True])
+def test_cells_of_one_kind_that_is_none_for_a_table(
+    cells: list, message: str, target: bool
+) -> None:
+    """They were called odd ones of a column with other kinds."""
+    column = pd.Series(cells, name="a")
+    with pytest.raises(ValueError, match=f"'a' .*must hold .*{message}"):
+        infer("a", column) if target else Table().fit(column.to_frame())
+
+
+def test_what_is_said_of_times_and_lists_works() -> None:
+    frame = pd.DataFrame({"t": TIMES, "v": [[1, 2], [3, 4], [5, 6]]})
+    names = {"pandas": pd, "frame": frame}
+    with pytest.raises(ValueError, match="minutes") as caught:
+        Table().fit(frame[["t"]])
+    code = str(caught.value).partition(" = ")[2].partition(". Received")[0]
+    np.testing.assert_array_equal(eval(code, names), [660, 30, np.nan])
+    with pytest.raises(ValueError, match="entries") as caught:
+        Table().fit(frame[["v"]])
+    code = str(caught.value).partition("entries, ")[2].partition(", or give")[0]
+    assert eval(code, names)[["v_0", "v_1"]].to_numpy().tolist() == frame["v"].tolist()
+
+
 @pytest.mark.parametrize("data", [np.ones((3, 2)), [1, 2, 3], "rows.csv", None])
 def test_what_is_no_table(data: Any) -> None:
     with pytest.raises(TypeError, match="must be a frame or a dict of columns"):
@@ -117,7 +159,12 @@ def test_arguments_of_a_table() -> None:
         ({"seen": [2024, 0]}, "'seen' of `x` must hold dates.*2024.0 in row 0"),
         ({"seen": ["2024-13-01", ""]}, "'seen' of `x` must hold days that exist"),
         ({"member": [1, 3]}, "'member' of `x` .*True and False.*3.0 in row 1"),
-        ({"member": ["yes", ""]}, "'member' of `x` must hold numbers.*'yes' in row 0"),
+        (
+            {"member": ["yes", ""]},
+            r"'member' of `x` must hold True and False.*frame\['member'\]\.map\("
+            r"\{'yes': True, 'no': False\}\)\. Received: 'yes' in row 0",
+        ),
+        ({"member": ["False", ""]}, r"\.map\(\{'True': True, 'False': False\}\)"),
         ({"code": ["a", "b"]}, "'code' of `x` must hold numbers.*'a' in row 0"),
         ({"code": [1]}, "All columns of `x` must have the same number of rows"),
     ],

@@ -329,7 +329,9 @@ def test_cells_that_frames_hold_as_objects() -> None:
     np.testing.assert_array_equal(table.prepare(plain, "`x`"), wanted)
     plain["band"] = bands.astype(object)
     np.testing.assert_array_equal(table.prepare(plain, "`x`"), wanted)
-    with pytest.raises(ValueError, match=r"Column 'lists' of .*one kind of cells"):
+    with pytest.raises(
+        ValueError, match=r"Column 'lists' of .*must hold .*lists, such as"
+    ):
         Table().fit({"lists": pd.Series([[1, 2], [3, 4]])})
 
 
