@@ -148,7 +148,7 @@ def fit_table(
         train: Numbers of the training rows.
     """
     from kmtl.inputs.cells import read
-    from kmtl.inputs.columns import infer_kind
+    from kmtl.inputs.columns import check_cells, infer_kind
 
     if table.fitted:
         used = table.takes_columns()
@@ -182,7 +182,12 @@ def fit_table(
             f"says something. Received: all left out ({told})"
         )
     rows = frame[columns].iloc[train]
-    table = dataclasses.replace(table, columns=kinds).fit(rows)
+    try:
+        table = dataclasses.replace(table, columns=kinds).fit(rows)
+    except ValueError:
+        for column, kind in kinds.items():  # rows are those of the frame here
+            check_cells(column, kind, cells[column], "the frame")
+        raise
     return table, [_line(found, cells, why, name) for found in table.known]
 
 

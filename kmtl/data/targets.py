@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kmtl import _checks
+from kmtl import _arrays, _checks
 from kmtl.data.label_counts import present_labels
 from kmtl.data.strata import strata_of
 
@@ -166,11 +166,25 @@ def _given(
         labels = task.label_array(part)
     if several and len(names) == 1 and labels.ndim == 1:
         labels = labels[:, None]
+    _check_finite(task.name, labels)
     _check_fit(task, labels, names)
     target = Target(task, tuple(map(str, names)), labels, inferred=False)
     if not target.present().any():
         raise _no_label(", ".join(names), len(frame))
     return target
+
+
+def _check_finite(name: str, labels: np.ndarray) -> None:
+    """Refuse infinite labels of columns, naming the frame's row."""
+    if labels.dtype.kind != "f" or labels.ndim > 2:
+        return
+    wrong = np.argwhere(np.abs(labels) > _arrays.FLOAT_MAX)
+    if len(wrong):
+        raise ValueError(
+            f"Labels of task '{name}' must be finite and within float32: make others "
+            "NaN, which is a missing label. Received: "
+            f"{labels[tuple(wrong[0])]} in {_arrays.place(wrong[0])}"
+        )
 
 
 def _check_fit(task: Task, labels: np.ndarray, names: tuple[str, ...]) -> None:
@@ -274,6 +288,7 @@ def infer(column: str, values: Any) -> tuple[Task, np.ndarray]:
         transform="standardize",
         metrics=("mae", "r2"),  # type: ignore[arg-type]  # r2 < 0: the mean is better
     )
+    _check_finite(name, cells.values)
     return task, cells.values.astype("float64")
 
 

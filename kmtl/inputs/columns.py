@@ -275,6 +275,20 @@ def category_values(
     return texts(name, cells, what) if text else numbers(name, cells, what)
 
 
+def check_cells(name: str, kind: str, cells: Cells, what: str) -> None:
+    """Refuse cells that a column of this kind may not hold.
+
+    Raises:
+        ValueError: naming column and row.
+    """
+    if kind == "categorical":
+        category_values(name, cells, what)
+    elif kind in ("numeric", "boolean"):
+        numbers(name, cells, what, kind)
+    elif kind != "ignored":
+        dates(name, cells, what)
+
+
 def codes_of(values: np.ndarray, categories: tuple) -> np.ndarray:
     """Number of each cell's category, from 1; 0 for others and where missing."""
     import pandas as pd

@@ -522,6 +522,28 @@ def test_classes_without_a_training_row_are_named(given: bool, caplog: Any) -> N
     assert not caplog.text
 
 
+@pytest.mark.parametrize("row", [3, 20, 33])
+def test_rows_in_errors_are_those_of_the_frame(row: int) -> None:
+    """They were those of the training rows; or labels were refused in `fit` alone."""
+    rows = range(40)
+    frame = pd.DataFrame({"a": rows, "y": np.arange(40.0), "z": [n % 3 for n in rows]})
+    frame["a"] = frame["a"].astype(float)
+    frame.loc[row, "a"] = np.inf
+    with pytest.raises(ValueError, match=f"'a' of the frame .*inf in row {row}$"):
+        from_dataframe(frame, targets=["y"], verbose=False)
+    frame["a"] = pd.Series(rows).map(str).where(frame.index == row, frame["z"] + 0.5)
+    kinds = kmtl.inputs.Table({"a": "numeric"})
+    with pytest.raises(ValueError, match=f"'a' of the frame .*'{row}' in row {row}$"):
+        from_dataframe(frame, targets=["y"], inputs=kinds, verbose=False)
+    frame["a"] = rows
+    frame.loc[row, "y"] = -np.inf
+    given = [{"targets": ["y"]}, {"tasks": [kmtl.Regression("y")]}]
+    given.append({"tasks": {kmtl.Regression("y"): ["y", "z"]}})
+    for options in given:
+        with pytest.raises(ValueError, match=f"task 'y' .*-inf in row {row}"):
+            from_dataframe(frame, **options, verbose=False)
+
+
 def test_a_column_that_is_lacking_at_predict_is_named(model: Any) -> None:
     with pytest.raises(ValueError, match="lacks column rooms"):
         model.predict(houses().drop(columns="rooms"), verbose=0)
