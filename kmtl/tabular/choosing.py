@@ -52,11 +52,12 @@ class Chosen:
         self, answers: Mapping[str, Mapping[str, np.ndarray]]
     ) -> dict[str, np.ndarray]:
         """Target -> mean of the members' answers, given by member and target."""
-        own = [answers[member.name] for member, _ in self.members]
-        return {
-            name: mean_of([one[name] for one in own], shares)
-            for name, shares in self.shares.items()
-        }
+        found = {}
+        for name in self.members[0][1]:
+            own = [(one.name, shares[name]) for one, shares in self.members]
+            parts = [(answers[one][name], share) for one, share in own if share]
+            found[name] = mean_of(*zip(*parts, strict=True))
+        return found
 
     @property
     def shares(self) -> dict[str, list[float]]:
@@ -72,7 +73,8 @@ def choose(
 
     They are chosen for all targets at once, by the mean skill: a choice per target
     would fit the few validation rows as many times. Then each target weighs them, and
-    the `others`, anew, as far as its rows decide (`ROWS`, `ERRORS`).
+    the `others`, anew, as far as its rows decide (`ROWS`, `ERRORS`). What answers for
+    some targets only is weighed there alone.
 
     Args:
         nets: The trained nets.
@@ -92,24 +94,29 @@ def choose(
         counts = greedy_shares(score, size, DRAWS, min(FIRST, size // 3))
         return [count / sum(counts) for count in counts]
 
-    common = dict(zip(pool, shares_of(pool, skills), strict=True))
+    whole = [member for member in pool if member.answers.keys() >= skills.keys()]
+    common = dict.fromkeys(pool, 0.0)
+    common |= zip(whole, shares_of(whole, skills), strict=True)
     kept = [member for member in pool if common[member] or member in others]
-    shares: dict[Member, dict[str, float]] = {member: {} for member in kept}
+    shares: dict[Member, dict[str, float]] = {
+        member: dict.fromkeys(skills, 0.0) for member in kept
+    }
     for name, skill in skills.items():
         rows = int(skill.rows.sum())
         weight = rows / (rows + ROWS) if len(skills) > 1 else 0.0
-        own = shares_of(kept, [name])
+        able = [member for member in kept if name in member.answers]
+        own = shares_of(able, [name])
         both = [
             weight * mine + (1 - weight) * common[member]
-            for member, mine in zip(kept, own, strict=True)
+            for member, mine in zip(able, own, strict=True)
         ]
-        answers = [member.answers[name] for member in kept]
+        answers = [member.answers[name] for member in able]
         gain = skill.losses(mean_of(answers, both)) - skill.losses(
             mean_of(answers, own)
         )
         if weight and gain.mean() > ERRORS * stats.sem(gain):
             both = own
-        for member, share in zip(kept, both, strict=True):
+        for member, share in zip(able, both, strict=True):
             shares[member][name] = share
     shared = [net for net in nets if net.candidate.shares]
     alone = [net for net in nets if not net.candidate.shares]

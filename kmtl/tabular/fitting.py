@@ -27,7 +27,7 @@ from kmtl.tabular.clock import Clock
 from kmtl.tabular.journal import Journal
 from kmtl.tabular.nets import Net, Trainer
 from kmtl.tabular.predictor import TablePredictor
-from kmtl.tabular.rival_models import MODELLED, can_be_modelled, model_of
+from kmtl.tabular.rival_models import model_of, that_can_be_averaged
 from kmtl.tabular.rivals import fit_rivals
 from kmtl.tabular.search import TOGETHER, Search
 from kmtl.tabular.targets import TargetColumn, check_kinds
@@ -222,10 +222,7 @@ def _fit(
     if search.interrupted and verbose:
         sys.stdout.write("Interrupted: going on with the nets that there are.\n")
     others = list(rivals.values())
-    averaged = [side for side in others if side.name in MODELLED]
-    chosen = choose(
-        search.nets, skills, averaged if can_be_modelled(data.tasks) else ()
-    )
+    chosen = choose(search.nets, skills, that_can_be_averaged(others))
     sides = [
         leaderboard.answers_of_sides(trainer, chosen, rivals, part.x)
         for part in (data.validation, data.test)

@@ -10,6 +10,7 @@ import numpy as np
 from kmtl.data.containers import TaskData
 from kmtl.tabular.choosing import Chosen
 from kmtl.tabular.nets import Net, Trainer
+from kmtl.tabular.rival_models import can_be_modelled
 from kmtl.tabular.rivals import Rivals
 from kmtl.tabular.scores import lead, scores, sign
 from kmtl.tabular.targets import TargetColumn
@@ -106,7 +107,10 @@ def _choice(
 ) -> str:
     """How a side was chosen, in words."""
     if side in rivals:
-        return rivals[side].by_target[name].choice
+        rival = rivals[side].by_target[name]
+        if can_be_modelled(side, rival.task):
+            return rival.choice
+        return f"{rival.choice}; cannot be in the average"
     if side == AVERAGE:
         own = {member.name: shares[name] for member, shares in chosen.members}
         parts = [

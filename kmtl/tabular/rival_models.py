@@ -3,7 +3,7 @@ nets, saved and exported."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -14,7 +14,7 @@ from kmtl.evaluation.ensemble import inputs_like
 from kmtl.inputs.table import Table
 from kmtl.layers.decision_trees import DecisionTrees
 from kmtl.layers.linear_columns import LinearColumns
-from kmtl.tabular.rivals import FOREST, LINEAR, Rival, columns_of
+from kmtl.tabular.rivals import FOREST, LINEAR, Rival, Rivals, columns_of
 from kmtl.tabular.scores import LEAST, kind_of
 from kmtl.tasks.base import Task
 from kmtl.tasks.output import TaskOutput
@@ -24,19 +24,35 @@ from kmtl.typing import Tensor
 #: Kinds of rivals whose answers a model of kmtl can give. (Boosted trees keep theirs in
 #: attributes that scikit-learn calls private.)
 MODELLED = (LINEAR, FOREST)
-#: Kinds of tasks. (Of classes in an order an output is no probability per class.)
-TASKS = ("regression", "binary_classification", "classification")
+#: Kinds of tasks whose outputs are values, or logarithms of probabilities.
+TASKS = ("regression", "binary_classification", "classification", "ordinal")
 #: In the place of the logarithm of a probability of 0.
 NEVER = -100.0
 
 
-def can_be_modelled(tasks: Sequence[Task]) -> bool:
-    """Whether a model of kmtl can give what rivals say of these tasks."""
-    return all(
-        kind_of(task) in TASKS
+def can_be_modelled(kind: str, task: Task) -> bool:
+    """Whether a model of kmtl can give what a kind of rivals says of a task."""
+    return (
+        kind in MODELLED
+        and kind_of(task) in TASKS
         and task.output_activation in ("linear", "sigmoid", "softmax")
-        for task in tasks
     )
+
+
+def that_can_be_averaged(sides: Iterable[Rivals]) -> list[Rivals]:
+    """The sides that can be averaged with nets, each with its targets of which it
+    can."""
+    found = []
+    for side in sides:
+        kept = {
+            name: rival
+            for name, rival in side.by_target.items()
+            if can_be_modelled(side.name, rival.task)
+        }
+        if kept:
+            answers = {name: side.answers[name] for name in kept}
+            found.append(Rivals(side.name, kept, answers))
+    return found
 
 
 def model_of(
@@ -45,9 +61,10 @@ def model_of(
     """A model that says of every target what its rival says.
 
     Args:
-        rivals: Target -> the rival; of kinds in `MODELLED`, for tasks in `TASKS`.
+        rivals: Target -> the rival, for which `can_be_modelled` is true. Of targets
+            without one the model says the same of all rows.
         table: Says what the input's columns are.
-        like: A net of the same inputs.
+        like: A net of the same inputs and tasks.
 
     Returns:
         A model whose values are in the labels' unit, not compiled.
@@ -55,10 +72,18 @@ def model_of(
     inputs, structure = inputs_like(like)
     (x,) = keras.tree.flatten(structure)
     outputs = {}
-    for name, rival in rivals.items():
-        task = rival.task
+    for task in like.tasks:
         plain = task if task.transform is None else task.replace(transform=None)
-        outputs[name] = TaskOutput(plain)(_scores(rival, table, x))
+        rival = rivals.get(task.name)
+        if rival is None:  # an average of all tasks asks for each
+            units = like.output[task.name].shape[-1]
+            layer = LinearColumns(
+                units, sizes=table.cardinalities, name=f"{task.name}_nothing"
+            )
+            scores = layer(x)
+        else:
+            scores = _scores(rival, table, x)
+        outputs[task.name] = TaskOutput(plain)(scores)
     return MultiTaskModel(inputs, outputs)
 
 

@@ -141,6 +141,9 @@ def test_the_best_members_are_averaged(predictor: Any) -> None:
     assert trials["validation_skill"].between(-1, 1).all()
     assert nets["epochs"].tolist() == [2, 2, 2]
     assert trials["share"].iloc[-1] == 0  # boosted trees cannot be exported
+    choices = predictor.leaderboard().groupby("model")["choice"]
+    told = choices.apply(lambda own: own.str.contains("cannot be in the average").all())
+    assert told[told].index.tolist() == ["gradient boosting"]
     # The best is the first that greedy selection takes.
     assert trials.loc[trials["validation_skill"][:-1].idxmax(), "share"] > 0
 

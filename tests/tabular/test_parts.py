@@ -21,6 +21,7 @@ from kmtl.tabular.choosing import choose
 from kmtl.tabular.clock import Clock
 from kmtl.tabular.journal import Journal
 from kmtl.tabular.nets import Net
+from kmtl.tabular.rivals import Rivals
 from kmtl.tabular.search import REPEATED, SEEDS, Search
 from kmtl.tabular.targets import TargetColumn
 
@@ -104,6 +105,28 @@ def test_nets_whose_errors_cancel_are_averaged() -> None:
         mean,
         np.average([labels + 1, labels - 1.1], axis=0, weights=chosen.shares["price"]),
     )
+
+
+def test_what_answers_for_one_target_is_weighed_there_alone() -> None:
+    labels = np.arange(300.0)
+    tasks = [PRICE.replace(name=name) for name in ("one", "two")]
+    skills = {task.name: scores.Skill(task, labels, labels) for task in tasks}
+    far = dict.fromkeys(skills, -labels)
+    single = Net(
+        Candidate(name="a", why="a test"),
+        0,
+        [],
+        far,
+        dict.fromkeys(skills, -1.0),
+        1,
+        1.0,
+    )
+    forest = Rivals("forest", {}, {"one": labels})
+    chosen = choose([single], skills, [forest])
+    assert chosen.shares == {"one": [0.0, 1.0], "two": [1.0, 0.0]}
+    mean = chosen.average({"a": far, "forest": {"one": labels}})
+    np.testing.assert_array_equal(mean["one"], labels)
+    np.testing.assert_array_equal(mean["two"], -labels)
 
 
 @pytest.mark.parametrize("off_rows", ["one", "all"])

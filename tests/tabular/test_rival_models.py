@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import kmtl
 from kmtl.evaluation import average
 from kmtl.tabular.clock import Clock
 from kmtl.tabular.nets import answers_of
-from kmtl.tabular.rival_models import MODELLED, can_be_modelled, model_of
+from kmtl.tabular.rival_models import MODELLED, model_of, that_can_be_averaged
 from kmtl.tabular.rivals import _trees_for, fit_rivals
 from kmtl.tabular.scores import Skill
 
@@ -25,6 +26,7 @@ TASKS = [
     kmtl.BinaryClassification("sold"),
     kmtl.Classification("stars", classes=4),  # no row has class 1
     kmtl.BinaryClassification("always"),
+    kmtl.Ordinal("grade", classes=4),
 ]
 
 
@@ -40,6 +42,7 @@ def fitted() -> Any:
         "sold": (frame["sold"] == "yes").to_numpy("int32").reshape(-1, 1),
         "stars": np.where(stars == 1, 3, stars).astype("int32"),
         "always": np.ones((len(frame), 1), "int32"),
+        "grade": np.where(stars == 1, 3, stars).astype("int32"),
     }
     skills = {task.name: Skill(task, y[task.name], y[task.name]) for task in TASKS}
     with pytest.MonkeyPatch.context() as patch:
@@ -92,9 +95,38 @@ def test_it_is_averaged_with_nets(fitted: Any) -> None:
         np.testing.assert_allclose(value, wanted, rtol=1e-4, atol=1e-6)
 
 
-def test_classes_in_an_order_have_no_such_model() -> None:
-    assert can_be_modelled(TASKS)
-    assert not can_be_modelled([*TASKS, kmtl.Ordinal("grade", classes=3)])
+def test_a_side_is_averaged_in_those_targets_that_it_can_be(fitted: Any) -> None:
+    table, x, rivals, net = fitted
+    found = that_can_be_averaged(rivals.values())
+    assert [side.name for side in found] == list(MODELLED)  # not boosted trees
+    assert all(list(side.answers) == [task.name for task in TASKS] for side in found)
+    some = {name: rivals["forest"].by_target[name] for name in ("price", "grade")}
+    made = model_of(some, table, net)
+    shares = {task.name: [1.0, 0.0] for task in TASKS} | {"grade": [0.0, 1.0]}
+    both = average([net, made], shares)
+    answers = answers_of(both.tasks, both.predict(x, verbose=0))
+    of_net = answers_of(net.tasks, net.predict(x, verbose=0))
+    wanted = {**of_net, "grade": rivals["forest"].answers["grade"]}
+    for name, value in answers.items():
+        np.testing.assert_allclose(value, wanted[name], rtol=1e-4, atol=1e-5)
+
+
+class OwnScale(kmtl.Regression):
+    """Of which no model of kmtl says what a forest says."""
+
+    @property
+    def output_activation(self) -> str:
+        return "softplus"
+
+
+def test_a_target_without_such_a_model_leaves_the_others_theirs(fitted: Any) -> None:
+    _, _, rivals, _ = fitted
+    forest = rivals["forest"]
+    other = dataclasses.replace(forest.by_target["price"], task=OwnScale("price"))
+    side = dataclasses.replace(forest, by_target={**forest.by_target, "price": other})
+    (found,) = that_can_be_averaged([side])
+    assert list(found.answers) == list(found.by_target)
+    assert set(forest.answers) - set(found.answers) == {"price"}
 
 
 def test_forests_of_many_rows_have_fewer_trees() -> None:
