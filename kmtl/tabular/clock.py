@@ -15,7 +15,7 @@ class Clock:
 
     def __init__(self, minutes: float | None, spent: float = 0.0):
         self.seconds = None if minutes is None else 60.0 * minutes
-        self._start = time.monotonic() - spent
+        self._start, self._before = time.monotonic() - spent, spent
 
     @property
     def spent(self) -> float:
@@ -26,8 +26,15 @@ class Clock:
     def over(self) -> bool:
         return self.seconds is not None and self.spent >= self.seconds
 
-    def share(self, part: float) -> float | None:
-        """Seconds of a share of the whole time, as far as there are; None: no end."""
+    def share(self, part: float, of_this_call: bool = False) -> float | None:
+        """Seconds of a share of the whole time, as far as there are; None: no end.
+
+        Args:
+            part: The share.
+            of_this_call: As if there were no earlier calls: for what these have not
+                kept.
+        """
         if self.seconds is None:
             return None
-        return max(0.0, min(part * self.seconds, self.seconds - self.spent))
+        spent = self.spent - (self._before if of_this_call else 0.0)
+        return max(0.0, min(part * self.seconds, self.seconds - spent))

@@ -28,7 +28,7 @@ from kmtl.tabular.journal import Journal
 from kmtl.tabular.nets import Net, Trainer
 from kmtl.tabular.predictor import TablePredictor
 from kmtl.tabular.rival_models import model_of, that_can_be_averaged
-from kmtl.tabular.rivals import fit_rivals
+from kmtl.tabular.rivals import RivalSearch
 from kmtl.tabular.search import TOGETHER, Search
 from kmtl.tabular.targets import TargetColumn, check_kinds
 from kmtl.tasks.base import Task
@@ -75,13 +75,15 @@ def fit_table(
 
     The time is looked at between trainings and after every epoch: none begins when it
     is over, and each takes a quarter of it at most, with as many epochs as fit. The
-    first net is trained for an epoch at least, and the other models are fitted once at
-    least, however little time there is. What comes after the search (the average, the
-    test) takes some seconds more. The search ends before its time when all that is
-    planned is done.
+    first net is trained for an epoch at least, however little time there is. The other
+    models have a fifth of it: where that is short for a large table or many classes,
+    they are fitted with fewer trees or on fewer rows, or not at all, and the
+    leaderboard says which. What comes after the search (the average, the test) takes
+    some seconds more. The search ends before its time when all that is planned is done.
 
-    Ctrl-C ends the search, and goes on with what there is. With a `directory` a later
-    call of the same arguments goes on with the search; also after a kill.
+    Ctrl-C ends the search, and goes on with what there is: the leaderboard and the
+    verdicts say what was not fitted. A second one ends the call. With a `directory` a
+    later call of the same arguments goes on with the search; also after a kill.
 
     Args:
         frame: `pandas.DataFrame` (or one of polars, or a dict of columns), at least 30
@@ -194,20 +196,20 @@ def _fit(
     }
     trainer = Trainer(data, recipe, seed, skills, clock)
 
+    def say(name: str, words: str) -> None:
+        if verbose:
+            sys.stdout.write(f"{clock.spent:5.0f} s  {name:24} {words}\n")
+            sys.stdout.flush()
+
     def tell(net: Net | tuple[str, str]) -> None:
-        if not verbose:
-            return
-        words = f"failed: {net[1]}" if isinstance(net, tuple) else f"{net.skill:.4f}"
-        name = net[0] if isinstance(net, tuple) else net.name
-        sys.stdout.write(f"{clock.spent:5.0f} s  {name:24} {words}\n")
+        if isinstance(net, Net):
+            say(net.name, f"{net.skill:.4f}")
+        else:
+            say(net[0], f"failed: {net[1]}")
 
     wanted = candidates(table, len(targets))
     search = Search(trainer, wanted, trials, clock, journal, tell)
-    if verbose:
-        sys.stdout.write(f"time     {'net':24} {SKILL}\n")
-    # The defaults first; then the others, which are cheap; then what there is time for.
-    search.run(most=TOGETHER)
-    rivals = fit_rivals(
+    rivals = RivalSearch(
         table,
         data.tasks,
         data.train.x,
@@ -216,17 +218,46 @@ def _fit(
         skills,
         clock,
         seed,
+        say,
     )
+    if verbose:
+        sys.stdout.write(f"time     {'net':24} {SKILL}\n")
+    # The defaults first; then the others, which are cheap; then what there is time for.
+    search.run(most=TOGETHER)
     if not search.interrupted:
+        rivals.run()
+    if not (search.interrupted or rivals.interrupted):
         search.run()
-    if search.interrupted and verbose:
-        sys.stdout.write("Interrupted: going on with the nets that there are.\n")
-    others = list(rivals.values())
-    chosen = choose(search.nets, skills, that_can_be_averaged(others))
-    sides = [
-        leaderboard.answers_of_sides(trainer, chosen, rivals, part.x)
+    interrupted = search.interrupted or rivals.interrupted
+    if interrupted:
+        say("interrupted", "going on with what there is; Ctrl-C again ends it all")
+    try:
+        predictor = _finished(data, targets, table, trainer, search, rivals)
+    except KeyboardInterrupt:
+        if interrupted:
+            raise
+        say("interrupted", "only the test is left; Ctrl-C again ends it all")
+        predictor = _finished(data, targets, table, trainer, search, rivals)
+    if verbose:
+        sys.stdout.write(f"{predictor!r}\n")
+    return predictor
+
+
+def _finished(
+    data: TaskData,
+    targets: Sequence[TargetColumn],
+    table: Table,
+    trainer: Trainer,
+    search: Search,
+    rivals: RivalSearch,
+) -> TablePredictor:
+    """What is trained, averaged and scored on the test rows."""
+    sides = rivals.sides
+    chosen = choose(search.nets, trainer.skills, that_can_be_averaged(sides.values()))
+    on_validation, on_test = (
+        leaderboard.answers_of_sides(trainer, chosen, sides, part.x)
         for part in (data.validation, data.test)
-    ]
+    )
     like = trainer.rebuilt(search.nets[0])
     members = [
         trainer.rebuilt(one)
@@ -234,23 +265,21 @@ def _fit(
         else model_of(one.by_target, table, like)
         for one, _ in chosen.members
     ]
-    model = average(members, chosen.shares)
-    predictor = TablePredictor(
-        model,
+    return TablePredictor(
+        average(members, chosen.shares),
         tuple(targets),
-        leaderboard.verdicts_of(data, targets, sides[1]),
+        leaderboard.verdicts_of(data, targets, on_test, rivals.missing),
         {
             name: part.rows
             for name, part in data.splits.items()
             if part.rows is not None
         },
         data.description,
-        leaderboard.rows_of(data, targets, chosen, rivals, *sides),
-        leaderboard.trial_rows(search.nets, chosen, others),
+        leaderboard.rows_of(
+            data, targets, chosen, sides, on_validation, on_test, rivals.missing
+        ),
+        leaderboard.trial_rows(search.nets, chosen, list(sides.values())),
     )
-    if verbose:
-        sys.stdout.write(f"{predictor!r}\n")
-    return predictor
 
 
 def _check_inputs(inputs: Any) -> None:

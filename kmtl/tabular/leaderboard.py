@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ("target", "model", "metric", "better", "test", "validation", "choice")
 
+#: Side and target -> why there is no such model.
+Missing = Mapping[tuple[str, str], str]
 #: Side -> target -> answers.
 Answers = dict[str, dict[str, np.ndarray]]
 
@@ -51,23 +54,30 @@ def rows_of(
     rivals: Mapping[str, Rivals],
     on_validation: Answers,
     on_test: Answers,
+    missing: Missing,
 ) -> list[dict[str, Any]]:
-    """Rows of the leaderboard: per target all sides, the best on the test first."""
+    """Rows of the leaderboard: per target all sides, the best on the test first, and
+    last those that were not fitted."""
     found = []
     for target in targets:
         task, name = target.task, target.task.name
-        rows = []
+        rows: list[dict[str, Any]] = []
+        line: dict[str, Any] = {
+            "target": target.column,
+            "metric": lead(task) + (f" ({task.unit})" if task.unit else ""),
+            "better": "higher" if sign(task) > 0 else "lower",
+        }
         for side, answers in on_test.items():
+            if name not in answers:
+                continue
             test = scores(task, data.test.y[name], answers[name])
             validation = scores(
                 task, data.validation.y[name], on_validation[side][name]
             )
             rows.append(
                 {
-                    "target": target.column,
+                    **line,
                     "model": "net" if side == ALONE and len(targets) == 1 else side,
-                    "metric": lead(task) + (f" ({task.unit})" if task.unit else ""),
-                    "better": "higher" if sign(task) > 0 else "lower",
                     "test": test[lead(task)],
                     "validation": validation[lead(task)],
                     "choice": _choice(side, name, chosen, rivals),
@@ -75,22 +85,35 @@ def rows_of(
             )
         key = sign(task)
         rows.sort(key=lambda row: -key * np.nan_to_num(row["test"], nan=-key * 1e300))
+        nothing = {"test": math.nan, "validation": math.nan}
+        for side, why in _missing_of(name, missing).items():
+            choice = f"not fitted: {why}"
+            rows.append({**line, **nothing, "model": side, "choice": choice})
         found += rows
     return found
 
 
 def verdicts_of(
-    data: TaskData, targets: Sequence[TargetColumn], on_test: Answers
+    data: TaskData,
+    targets: Sequence[TargetColumn],
+    on_test: Answers,
+    missing: Missing,
 ) -> dict[str, str]:
     """Column -> what its rows of the leaderboard say."""
-    return {
-        target.column: verdict(
-            target.task,
-            data.test.y[target.task.name],
-            {side: answers[target.task.name] for side, answers in on_test.items()},
+    found = {}
+    for target in targets:
+        name = target.task.name
+        own = {
+            side: answers[name] for side, answers in on_test.items() if name in answers
+        }
+        found[target.column] = verdict(
+            target.task, data.test.y[name], own, _missing_of(name, missing)
         )
-        for target in targets
-    }
+    return found
+
+
+def _missing_of(target: str, missing: Missing) -> dict[str, str]:
+    return {side: why for (side, name), why in missing.items() if name == target}
 
 
 def frame_of(rows: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:

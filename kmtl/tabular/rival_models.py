@@ -14,8 +14,9 @@ from kmtl.evaluation.ensemble import inputs_like
 from kmtl.inputs.table import Table
 from kmtl.layers.decision_trees import DecisionTrees
 from kmtl.layers.linear_columns import LinearColumns
-from kmtl.tabular.rivals import FOREST, LINEAR, Rival, Rivals, columns_of
+from kmtl.tabular.rivals import FOREST, LINEAR, Rival, Rivals
 from kmtl.tabular.scores import LEAST, kind_of
+from kmtl.tabular.settings import columns_of
 from kmtl.tasks.base import Task
 from kmtl.tasks.output import TaskOutput
 from kmtl.training.model import MultiTaskModel

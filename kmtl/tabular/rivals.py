@@ -5,42 +5,33 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import warnings
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from kmtl.inputs.table import Table
+from kmtl.tabular import settings
 from kmtl.tabular.clock import Clock
+from kmtl.tabular.pacing import fitted, threads_for
 from kmtl.tabular.scores import Skill, kind_of, present
+from kmtl.tabular.settings import Setting
 from kmtl.tasks.base import Task
 
 LINEAR, FOREST, TREES = "linear model", "forest", "gradient boosting"
-#: Share of the time within which further settings are tried; the first always is.
+KINDS = (LINEAR, FOREST, TREES)
+#: Share of the time for all of them.
 SHARE = 0.2
-#: scikit-learn's trees take so many categories of a column.
-MOST_CATEGORIES = 255
+#: Seconds of each first fit, where its part of that is less.
+LEAST_SECONDS = 0.5
+#: A fit of so many seconds is told.
+SLOW = 2.0
+INTERRUPTED = "interrupted before"
 
-#: Strengths of the penalty, first what is tried first.
-RIDGE = (1.0, 10.0, 0.1, 100.0, 1000.0)
-LOGISTIC = (1.0, 0.1, 0.01, 10.0)
-#: Rate, leaves and trees; the first are scikit-learn's defaults.
-BOOSTING = ((0.1, 31, 100), (0.05, 15, 400), (0.1, 7, 200))
-#: Kind, rows in a leaf at least, and share of the columns that a division looks at.
-FOREST_OF_VALUES = (
-    ("ExtraTrees", 1, 1.0),
-    ("RandomForest", 1, "sqrt"),
-    ("ExtraTrees", 5, 1.0),
-    ("RandomForest", 5, 1.0),
-)
-FOREST_OF_CLASSES = (
-    ("RandomForest", 1, "sqrt"),
-    ("RandomForest", 5, "sqrt"),
-    ("ExtraTrees", 2, "sqrt"),
-)
-#: Trees of a forest: as many as there are nodes for, in all targets together.
-MOST_TREES, LEAST_TREES, MOST_NODES = 300, 50, 4_000_000
+#: Kind -> the setting of a number, for a task, with a seed; None after the last one.
+Makers = Mapping[str, Callable[[Table, Task, int, int], Setting | None]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,7 +52,8 @@ class Rival:
 
     def answers(self, x: np.ndarray) -> np.ndarray:
         """What it says of prepared rows, as `kmtl.tabular.scores` takes it."""
-        return _answers(self.task, self.model, x)
+        with threadpool_limits(threads_for(x.size)):
+            return _answers(self.task, self.model, x)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,7 +62,7 @@ class Rivals:
 
     Args:
         name: Of the kind.
-        by_target: Target -> its model.
+        by_target: Target -> its model, of those that were fitted.
         answers: Target -> answers for the validation rows.
     """
 
@@ -78,29 +70,14 @@ class Rivals:
     by_target: Mapping[str, Rival]
     answers: Mapping[str, np.ndarray]
 
-    @classmethod
-    def of(cls, name: str, by_target: Mapping[str, Rival], x: np.ndarray) -> Rivals:
-        """With the answers for prepared validation rows."""
-        answers = {target: rival.answers(x) for target, rival in by_target.items()}
-        return cls(name, by_target, answers)
-
     @property
     def skill(self) -> float:
         """Mean over the targets."""
         return float(np.mean([rival.skill for rival in self.by_target.values()]))
 
 
-def fit_rivals(
-    table: Table,
-    tasks: list[Task],
-    x: np.ndarray,
-    y: Mapping[str, np.ndarray],
-    validation_x: np.ndarray,
-    skills: Mapping[str, Skill],
-    clock: Clock,
-    seed: int,
-) -> dict[str, Rivals]:
-    """Kind -> of each target the best of its settings on the validation rows.
+class RivalSearch:
+    """Of each kind, for each target, the best of its settings on the validation rows.
 
     Args:
         table: Says what the columns of `x` are.
@@ -108,66 +85,147 @@ def fit_rivals(
         x, y: Prepared training rows.
         validation_x: Prepared validation rows.
         skills: Per target, how its answers for these are judged.
-        clock: Further settings are tried within a share of its time.
+        clock: They have a share of its time.
         seed: Of the trees.
+        tell: Called with what was fitted, and how good it is.
     """
-    whole = clock.share(SHARE)
-    own = Clock(None if whole is None else whole / 60)
-    forest = functools.partial(_forest, trees=_trees_for(len(x), len(tasks)))
-    kinds: dict[str, Callable[[Table, Task, int, int], Any]] = {
-        LINEAR: _linear,
-        FOREST: forest,
-        TREES: _trees,
-    }
-    found: dict[str, dict[str, Rival]] = {kind: {} for kind in kinds}
-    tried: dict[tuple[str, str], int] = {}
-    most = max(map(len, (RIDGE, LOGISTIC, BOOSTING, FOREST_OF_VALUES)))
-    for number in range(most):
-        for kind, settings in kinds.items():
-            for task in tasks:
-                if number and own.over:
-                    continue
-                made = settings(table, task, number, seed)
-                if made is None:
-                    continue
-                model, choice = made
-                rival = _fitted(task, model, choice, x, y[task.name], validation_x)
-                rival = dataclasses.replace(
-                    rival, skill=skills[task.name](rival.answers(validation_x))
+
+    def __init__(
+        self,
+        table: Table,
+        tasks: Sequence[Task],
+        x: np.ndarray,
+        y: Mapping[str, np.ndarray],
+        validation_x: np.ndarray,
+        skills: Mapping[str, Skill],
+        clock: Clock,
+        seed: int,
+        tell: Callable[[str, str], None] = lambda name, words: None,
+    ):
+        self.table, self.tasks, self.seed = table, list(tasks), seed
+        self.x, self.y, self.validation_x = x, y, validation_x
+        self.skills, self.clock, self.tell = skills, clock, tell
+        self.interrupted = False
+        #: Kind and target -> why no model of that kind is fitted for it.
+        self.missing: dict[tuple[str, str], str] = {
+            (kind, task.name): INTERRUPTED for kind in KINDS for task in self.tasks
+        }
+        self._best: dict[tuple[str, str], tuple[Rival, np.ndarray]] = {}
+        self._tried: dict[tuple[str, str], int] = {}
+
+    def run(self) -> None:
+        """Fit a first setting of each, then others while their share of time lasts.
+
+        Ctrl-C ends it with what is fitted.
+        """
+        try:
+            self._run()
+        except KeyboardInterrupt:
+            self.interrupted = True
+
+    @property
+    def sides(self) -> dict[str, Rivals]:
+        """Kind -> its models, of kinds that have some."""
+        found = {}
+        for kind in KINDS:
+            own = {t.name: self._best.get((kind, t.name)) for t in self.tasks}
+            there = {name: pair for name, pair in own.items() if pair is not None}
+            if there:
+                found[kind] = Rivals(
+                    kind,
+                    {
+                        name: self._told(kind, rival)
+                        for name, (rival, _) in there.items()
+                    },
+                    {name: answers for name, (_, answers) in there.items()},
                 )
-                tried[kind, task.name] = number + 1
-                best = found[kind].get(task.name)
-                if best is None or rival.skill > best.skill:
-                    found[kind][task.name] = rival
-    for kind, by_target in found.items():
-        for name, one in by_target.items():
-            choice = f"{one.choice}; best of {tried[kind, name]}"
-            by_target[name] = dataclasses.replace(one, choice=choice)
-    return {
-        kind: Rivals.of(kind, by_target, validation_x)
-        for kind, by_target in found.items()
-    }
+        return found
 
+    def _told(self, kind: str, rival: Rival) -> Rival:
+        tried = self._tried[kind, rival.task.name]
+        return dataclasses.replace(rival, choice=f"{rival.choice}; best of {tried}")
 
-def _fitted(
-    task: Task,
-    model: Any,
-    choice: str,
-    x: np.ndarray,
-    labels: np.ndarray,
-    validation_x: np.ndarray,
-) -> Rival:
-    from sklearn.dummy import DummyClassifier
-    from sklearn.exceptions import ConvergenceWarning
+    def _run(self) -> None:
+        share = self.clock.share(SHARE, of_this_call=True)
+        own = Clock(None if share is None else share / 60)
+        trees = settings.trees_for(len(self.x), len(self.tasks))
+        makers: Makers = {
+            LINEAR: settings.linear,
+            FOREST: functools.partial(settings.forest, trees=trees),
+            TREES: settings.boosting,
+        }
+        firsts = len(KINDS) * len(self.tasks)
+        for kind, make in makers.items():
+            for task in self.tasks:
+                # What the ones before have left is there for those that follow.
+                left = own.share(1)
+                seconds = None if left is None else max(LEAST_SECONDS, left / firsts)
+                firsts -= 1
+                self._try(kind, task, make, 0, seconds)
+            self._tell(kind, kind)
+        before = {kind: side.skill for kind, side in self.sides.items()}
+        for number, kind, task in self._further():
+            if not own.over and (kind, task.name) in self._best:
+                self._try(kind, task, makers[kind], number, own.share(1))
+        for kind, side in self.sides.items():
+            if side.skill > before[kind]:
+                self._tell(kind, f"{kind}, tuned")
 
-    there = present(task, labels)
-    labels = labels[there].reshape(-1)
-    if kind_of(task) != "regression" and len(np.unique(labels)) < 2:
-        model, choice = DummyClassifier(), "one class in all training rows"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(x[there], labels)
-    return Rival(task, model, choice, -np.inf)
+    def _further(self) -> Iterator[tuple[int, str, Task]]:
+        lists = (settings.RIDGE, settings.LOGISTIC, settings.BOOSTING)
+        forests = (settings.FOREST_OF_VALUES, settings.FOREST_OF_CLASSES)
+        for number in range(1, max(map(len, (*lists, *forests)))):
+            for kind in KINDS:
+                for task in self.tasks:
+                    yield number, kind, task
+
+    def _try(
+        self,
+        kind: str,
+        task: Task,
+        make: Callable[[Table, Task, int, int], Setting | None],
+        number: int,
+        seconds: float | None,
+    ) -> None:
+        setting = make(self.table, task, number, self.seed)
+        if setting is None:
+            return
+        start, key = time.monotonic(), (kind, task.name)
+        found = self._fitted(task, setting, seconds, whole=number > 0)
+        if isinstance(found, str):
+            if not number:
+                self.missing[key] = found
+                self.tell(f"{kind}: {task.name}", f"not fitted: {found}")
+            return
+        answers = found.answers(self.validation_x)
+        skill = self.skills[task.name](answers)
+        rival = dataclasses.replace(found, skill=skill)
+        self.missing.pop(key, None)
+        self._tried[key] = self._tried.get(key, 0) + 1
+        if key not in self._best or skill > self._best[key][0].skill:
+            self._best[key] = (rival, answers)
+        if len(self.tasks) > 1 and time.monotonic() - start > SLOW:
+            self.tell(f"{kind}: {task.name}", f"{skill:.4f}")
+
+    def _fitted(
+        self, task: Task, setting: Setting, seconds: float | None, whole: bool
+    ) -> Rival | str:
+        from sklearn.dummy import DummyClassifier
+
+        there = present(task, self.y[task.name])
+        x, labels = self.x[there], self.y[task.name][there].reshape(-1)
+        if kind_of(task) != "regression":
+            labels = labels.astype(np.int64)
+            if len(np.unique(labels)) < 2:
+                model = DummyClassifier().fit(x, labels)
+                return Rival(task, model, "one class in all training rows", -np.inf)
+        found = fitted(setting, x, labels, seconds, whole)
+        return found if isinstance(found, str) else Rival(task, *found, -np.inf)
+
+    def _tell(self, kind: str, name: str) -> None:
+        side = self.sides.get(kind)
+        if side is not None:
+            self.tell(name, f"{side.skill:.4f}")
 
 
 def _answers(task: Task, model: Any, x: np.ndarray) -> np.ndarray:
@@ -177,86 +235,3 @@ def _answers(task: Task, model: Any, x: np.ndarray) -> np.ndarray:
     chances = np.zeros((len(x), task.label_count))
     chances[:, model.classes_.astype(np.int64)] = model.predict_proba(x)
     return chances[:, 1] if kind_of(task) == "binary_classification" else chances
-
-
-def _trees_for(rows: int, targets: int) -> int:
-    """How many trees a forest has: fewer where trees of many rows would fill memory."""
-    nodes = 2 * rows * targets  # of a tree whose leaves hold a row each
-    return max(LEAST_TREES, min(MOST_TREES, MOST_NODES // nodes))
-
-
-def _linear(table: Table, task: Task, number: int, seed: int) -> Any:
-    """Ridge or logistic regression on standard units and one-hot categories."""
-    from sklearn.compose import ColumnTransformer
-    from sklearn.linear_model import LogisticRegression, Ridge
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import OneHotEncoder, StandardScaler
-
-    regression = kind_of(task) == "regression"
-    options = RIDGE if regression else LOGISTIC
-    if number >= len(options):
-        return None
-    value = options[number]
-    numbers, flags, codes = columns_of(table)
-    front = ColumnTransformer(
-        [
-            ("numbers", StandardScaler(), numbers),
-            ("flags", "passthrough", flags),
-            ("codes", OneHotEncoder(handle_unknown="ignore"), codes),
-        ]
-    )
-    if regression:
-        return make_pipeline(front, Ridge(value)), f"ridge, penalty {value:g}"
-    model = LogisticRegression(C=value, max_iter=1000)
-    return make_pipeline(front, model), f"logistic regression, C {value:g}"
-
-
-def _forest(table: Table, task: Task, number: int, seed: int, trees: int) -> Any:
-    """Many trees, each of other rows or divisions; categories by their numbers."""
-    from sklearn import ensemble
-
-    regression = kind_of(task) == "regression"
-    options = FOREST_OF_VALUES if regression else FOREST_OF_CLASSES
-    if number >= len(options):
-        return None
-    kind, leaf, share = options[number]
-    model = getattr(ensemble, f"{kind}{'Regressor' if regression else 'Classifier'}")(
-        trees, min_samples_leaf=leaf, max_features=share, random_state=seed
-    )
-    name = {"ExtraTrees": "extra trees", "RandomForest": "random trees"}[kind]
-    columns = "all columns" if share == 1.0 else f"{share} of the columns"
-    return model, f"{trees} {name}, leaves of {leaf} or more rows, {columns}"
-
-
-def _trees(table: Table, task: Task, number: int, seed: int) -> Any:
-    from sklearn import ensemble
-
-    if number >= len(BOOSTING):
-        return None
-    rate, leaves, count = BOOSTING[number]
-    _, _, codes = columns_of(table)
-    sizes = dict(zip(codes, table.cardinalities, strict=True))
-    few = [column for column, size in sizes.items() if size <= MOST_CATEGORIES]
-    regression = kind_of(task) == "regression"
-    kind = "Regressor" if regression else "Classifier"
-    model = getattr(ensemble, f"HistGradientBoosting{kind}")(
-        learning_rate=rate,
-        max_leaf_nodes=leaves,
-        max_iter=count,
-        early_stopping=False,
-        categorical_features=few or None,
-        random_state=seed,
-    )
-    return model, f"{count} trees of {leaves} leaves, rate {rate:g}"
-
-
-def columns_of(table: Table) -> tuple[list[int], list[int], list[int]]:
-    """Places of numbers, of flags for missing cells, and of codes of categories."""
-    first = len(table.parts)
-    second = first + len(table.indicators)
-    last = second + len(table.categorical)
-    return (
-        list(range(first)),
-        list(range(first, second)),
-        list(range(second, last)),
-    )

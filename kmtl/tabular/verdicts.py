@@ -12,12 +12,18 @@ from kmtl.tabular.scores import lead, present, score, sign
 from kmtl.tasks.base import Task
 
 AVERAGE, SHARED, ALONE = "average", "shared net", "independent nets"
+WORDS = {TREES: "Boosting", FOREST: "A forest", LINEAR: "A linear model"}
 #: A difference is more than chance from so many of its standard errors on.
 ERRORS = 2.0
 RESAMPLES = 200
 
 
-def verdict(task: Task, labels: np.ndarray, answers: Mapping[str, np.ndarray]) -> str:
+def verdict(
+    task: Task,
+    labels: np.ndarray,
+    answers: Mapping[str, np.ndarray],
+    missing: Mapping[str, str] | None = None,
+) -> str:
     """Whether to share, and whether something simpler is better.
 
     Differences of less than two standard errors, over 200 draws of the test rows with
@@ -27,11 +33,13 @@ def verdict(task: Task, labels: np.ndarray, answers: Mapping[str, np.ndarray]) -
         task: The target's task.
         labels: Test labels.
         answers: Side -> its answers for the test rows.
+        missing: Side -> why there is none.
     """
     there = present(task, labels)
     own = {name: found[there] for name, found in answers.items()}
     found = _Sides(task, labels[there].reshape(-1), own)
-    return " ".join([_sharing(found), _others(found)]).strip()
+    words = [_sharing(found), _others(found), _not_compared(missing or {})]
+    return " ".join(filter(None, words))
 
 
 class _Sides:
@@ -88,18 +96,24 @@ def _sharing(sides: _Sides) -> str:
     return f"Train it alone: better by {sides.in_words(gain, SHARED)} ({both})."
 
 
+def _not_compared(missing: Mapping[str, str]) -> str:
+    if not missing:
+        return ""
+    parts = [f"{WORDS[side].lower()} ({why})" for side, why in missing.items()]
+    return f"Not compared with {', '.join(parts)}."
+
+
 def _others(sides: _Sides) -> str:
-    words = {TREES: "Boosting", FOREST: "A forest", LINEAR: "A linear model"}
-    others = [name for name in words if name in sides.scores]
+    others = [name for name in WORDS if name in sides.scores]
     if not others or not math.isfinite(sides.scores[AVERAGE]):
         return ""
     best = max(others, key=lambda name: sides.gain(name, AVERAGE))
     gain = sides.gain(best, AVERAGE)
     both = f"{sides.shown(best)}, average {sides.shown(AVERAGE)}"
     if sides.is_chance(best, AVERAGE):
-        return f"{words[best]} is as good, within chance ({both})."
+        return f"{WORDS[best]} is as good, within chance ({both})."
     if gain > 0:
         gained = sides.in_words(gain, AVERAGE)
-        return f"{words[best]} is better by {gained} ({both})."
+        return f"{WORDS[best]} is better by {gained} ({both})."
     gained = sides.in_words(gain, best)
     return f"The average is better than linear models and trees by {gained} ({both})."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from table_tools import ROWS, TARGETS, houses
 
 import kmtl
 from kmtl.data.assembling import checked_frame
-from kmtl.tabular import Candidate, candidates
+from kmtl.tabular import Candidate, candidates, fitting, pacing
 
 # On JAX the nets train side by side, and compiling them takes long.
 pytestmark = [pytest.mark.backend, pytest.mark.thorough(on="jax")]
@@ -38,8 +39,8 @@ def predictor() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kmtl.tabular.fitting.candidates", small_nets)
         few_trees = ((0.1, 31, 20), (0.05, 7, 40))
-        patch.setattr("kmtl.tabular.rivals.BOOSTING", few_trees)
-        patch.setattr("kmtl.tabular.rivals.MOST_TREES", 10)
+        patch.setattr("kmtl.tabular.settings.BOOSTING", few_trees)
+        patch.setattr("kmtl.tabular.settings.MOST_TREES", 10)
         return kmtl.fit_table(houses(), TARGETS, trials=3, **QUICK)
 
 
@@ -305,8 +306,8 @@ def test_the_same_seed_gives_the_same(
 ) -> None:
     monkeypatch.setattr("kmtl.tabular.fitting.candidates", small_nets)
     few_trees = ((0.1, 31, 20), (0.05, 7, 40))
-    monkeypatch.setattr("kmtl.tabular.rivals.BOOSTING", few_trees)
-    monkeypatch.setattr("kmtl.tabular.rivals.MOST_TREES", 10)
+    monkeypatch.setattr("kmtl.tabular.settings.BOOSTING", few_trees)
+    monkeypatch.setattr("kmtl.tabular.settings.MOST_TREES", 10)
     again = kmtl.fit_table(houses(), TARGETS, trials=3, **QUICK)
     pd.testing.assert_frame_equal(
         again.leaderboard(), predictor.leaderboard(), rtol=1e-5
@@ -363,8 +364,8 @@ def test_nets_whose_balance_has_weights_are_averaged(
         return [dataclasses.replace(first, weighting="uncertainty")]
 
     monkeypatch.setattr("kmtl.tabular.fitting.candidates", balanced)
-    monkeypatch.setattr("kmtl.tabular.rivals.BOOSTING", ((0.1, 7, 2),))
-    monkeypatch.setattr("kmtl.tabular.rivals.MOST_TREES", 5)
+    monkeypatch.setattr("kmtl.tabular.settings.BOOSTING", ((0.1, 7, 2),))
+    monkeypatch.setattr("kmtl.tabular.settings.MOST_TREES", 5)
     monkeypatch.setattr("kmtl.tabular.choosing.greedy_shares", lambda *_: [1, 0, 0])
     found = kmtl.fit_table(houses(), TARGETS[:2], trials=1, **QUICK)
     rows = houses().iloc[found.rows["test"]]
@@ -372,6 +373,55 @@ def test_nets_whose_balance_has_weights_are_averaged(
         rows["sold"] == "yes", found.predict(rows, probabilities=True)["sold: yes"]
     )
     assert on_test(found, "sold", "average")["test"] == pytest.approx(area, rel=1e-4)
+
+
+def test_ctrl_c_ends_the_search_and_a_second_one_the_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr("kmtl.tabular.fitting.candidates", small_nets)
+    monkeypatch.setattr("kmtl.tabular.settings.MOST_TREES", 5)
+    calls: list[Any] = []
+
+    def interrupt(after: int, *arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) > after:
+            raise KeyboardInterrupt
+        return pacing.fitted(*arguments)
+
+    def fit() -> Any:
+        calls.clear()
+        options = {**QUICK, "verbose": True, "directory": tmp_path / "search"}
+        return kmtl.fit_table(houses(), TARGETS[:2], trials=1, **options)
+
+    # Among the other models.
+    monkeypatch.setattr("kmtl.tabular.rivals.fitted", partial(interrupt, 2))
+    found = fit()
+    assert "Ctrl-C again" in capsys.readouterr().out
+    assert len(found.predict(houses()[:3])) == 3
+    board = found.leaderboard()
+    gone = board[board["test"].isna()]
+    assert set(gone["model"]) == {"forest", "gradient boosting"}
+    assert set(gone["choice"]) == {"not fitted: interrupted before"}
+    words = "Not compared with a forest (interrupted before), boosting (interrupted"
+    assert all(words in verdict for verdict in found.verdict.values())
+
+    def stops(times: int, *arguments: Any) -> Any:
+        ends.append(arguments)
+        if len(ends) <= times:
+            raise KeyboardInterrupt
+        return finished(*arguments)
+
+    # Once more at the end, or there alone.
+    ends: list[Any] = []
+    finished = fitting._finished
+    monkeypatch.setattr("kmtl.tabular.fitting._finished", partial(stops, 1))
+    with pytest.raises(KeyboardInterrupt):
+        fit()
+    ends.clear()
+    monkeypatch.setattr("kmtl.tabular.settings.BOOSTING", ((0.1, 7, 2),))
+    monkeypatch.setattr("kmtl.tabular.rivals.fitted", pacing.fitted)
+    assert fit().leaderboard()["test"].notna().all()
+    assert len(ends) == 2
 
 
 def test_a_predictor_is_a_value(predictor: Any) -> None:

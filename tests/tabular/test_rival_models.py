@@ -17,8 +17,9 @@ from kmtl.evaluation import average
 from kmtl.tabular.clock import Clock
 from kmtl.tabular.nets import answers_of
 from kmtl.tabular.rival_models import MODELLED, model_of, that_can_be_averaged
-from kmtl.tabular.rivals import _trees_for, fit_rivals
+from kmtl.tabular.rivals import RivalSearch
 from kmtl.tabular.scores import Skill
+from kmtl.tabular.settings import trees_for
 
 pytestmark = pytest.mark.backend
 TASKS = [
@@ -46,10 +47,13 @@ def fitted() -> Any:
     }
     skills = {task.name: Skill(task, y[task.name], y[task.name]) for task in TASKS}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kmtl.tabular.rivals.MOST_TREES", 10)
-        patch.setattr("kmtl.tabular.rivals.LEAST_TREES", 10)
-        patch.setattr("kmtl.tabular.rivals.BOOSTING", ((0.1, 7, 2),))
-        rivals = fit_rivals(table, TASKS, x, y, x, skills, Clock(0.0001), seed=0)
+        patch.setattr("kmtl.tabular.settings.MOST_TREES", 10)
+        patch.setattr("kmtl.tabular.settings.LEAST_TREES", 10)
+        patch.setattr("kmtl.tabular.settings.BOOSTING", ((0.1, 7, 2),))
+        patch.setattr("kmtl.tabular.rivals.LEAST_SECONDS", 60.0)
+        search = RivalSearch(table, TASKS, x, y, x, skills, Clock(0.0001), seed=0)
+        search.run()
+        rivals = search.sides
     net = kmtl.build(
         backbone=kmtl.backbones.TabularMLP(units=(4,), numerical=None),
         inputs={"table": table},
@@ -130,9 +134,9 @@ def test_a_target_without_such_a_model_leaves_the_others_theirs(fitted: Any) -> 
 
 
 def test_forests_of_many_rows_have_fewer_trees() -> None:
-    assert _trees_for(500, 3) == 300
-    assert _trees_for(10_000, 2) == 100
-    assert _trees_for(10**6, 2) == 50
+    assert trees_for(500, 3) == 300
+    assert trees_for(10_000, 2) == 100
+    assert trees_for(10**6, 2) == 50
 
 
 @pytest.mark.thorough
