@@ -151,6 +151,18 @@ def candidates(table: Table, targets: int) -> list[Candidate]:
     return found
 
 
+def left_out(table: Table, targets: int) -> dict[str, str]:
+    """What `candidates` leaves out because of a table's size -> why."""
+    found = {}
+    if targets > MOST_STITCHED:
+        why = f"it mixes all pairs of more than {MOST_STITCHED} targets"
+        found["cross-stitch"] = why
+    if len(table.numeric) > MOST_EMBEDDED:
+        why = f"of more than {MOST_EMBEDDED} columns they are too wide"
+        found["embedded numbers"] = why
+    return found
+
+
 def _shared_otherwise(base: Candidate) -> list[Candidate]:
     change = dataclasses.replace
     return [

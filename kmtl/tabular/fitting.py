@@ -21,12 +21,13 @@ from kmtl.evaluation import _cache
 from kmtl.evaluation.ensemble import average
 from kmtl.inputs.table import Table
 from kmtl.tabular import leaderboard, scores
-from kmtl.tabular.candidate import candidates
+from kmtl.tabular.candidate import candidates, left_out
 from kmtl.tabular.choosing import choose
 from kmtl.tabular.clock import Clock
 from kmtl.tabular.journal import Journal
 from kmtl.tabular.nets import Net, Trainer
 from kmtl.tabular.predictor import TablePredictor
+from kmtl.tabular.resampling import blocks_of
 from kmtl.tabular.rival_models import model_of, that_can_be_averaged
 from kmtl.tabular.rivals import RivalSearch
 from kmtl.tabular.search import TOGETHER, Search
@@ -98,6 +99,8 @@ def fit_table(
         inputs: Columns to predict from, or a `kmtl.inputs.Table(columns={"zip":
             "categorical"})`, which says what some are. Defaults to all others.
         split, groups, time: How rows are divided; see `kmtl.data.from_dataframe`.
+            Verdicts draw whole groups, or blocks of rows in the order of time, to say
+            what may be chance.
         seed: Integer >= 0: of the division, the nets and the trees.
         directory: Folder for finished nets, from which a later call goes on. Its
             `minutes` are those of all calls together. Defaults to none.
@@ -124,7 +127,7 @@ def fit_table(
     >>> predictor.predict(frame[:2]).columns.tolist()
     ['cultivar', 'alcohol']
     >>> predictor.leaderboard().groupby("target").size().to_dict()
-    {'alcohol': 5, 'cultivar': 5}
+    {'alcohol': 6, 'cultivar': 6}
 
     Reference: Caruana et al. (greedy averages), ICML 2004.
     """
@@ -167,8 +170,20 @@ def fit_table(
         for number, (column, task) in enumerate(zip(columns, data.tasks, strict=True))
     )
     _check_labels(data, found)
+    assert data.test.rows is not None
+    blocks = blocks_of(frame, data.test.rows, groups, time)
     with no_retracing_warnings():
-        return _fit(data, found, minutes, trials, seed, directory, recipe, verbose)
+        return _fit(
+            data,
+            found,
+            minutes,
+            trials,
+            seed,
+            directory,
+            recipe,
+            verbose,
+            blocks,
+        )
 
 
 def _fit(
@@ -180,6 +195,7 @@ def _fit(
     directory: PathLike | None,
     recipe: Recipe,
     verbose: bool,
+    blocks: np.ndarray | None,
 ) -> TablePredictor:
     assert data.inputs is not None
     table = next(iter(data.inputs.values()))
@@ -222,6 +238,8 @@ def _fit(
     )
     if verbose:
         sys.stdout.write(f"time     {'net':24} {SKILL}\n")
+        for name, why in left_out(table, len(targets)).items():
+            say(name, f"left out: {why}")
     # The defaults first; then the others, which are cheap; then what there is time for.
     search.run(most=TOGETHER)
     if not search.interrupted:
@@ -232,12 +250,12 @@ def _fit(
     if interrupted:
         say("interrupted", "going on with what there is; Ctrl-C again ends it all")
     try:
-        predictor = _finished(data, targets, table, trainer, search, rivals)
+        predictor = _finished(data, targets, table, trainer, search, rivals, blocks)
     except KeyboardInterrupt:
         if interrupted:
             raise
         say("interrupted", "only the test is left; Ctrl-C again ends it all")
-        predictor = _finished(data, targets, table, trainer, search, rivals)
+        predictor = _finished(data, targets, table, trainer, search, rivals, blocks)
     if verbose:
         sys.stdout.write(f"{predictor!r}\n")
     return predictor
@@ -250,6 +268,7 @@ def _finished(
     trainer: Trainer,
     search: Search,
     rivals: RivalSearch,
+    blocks: np.ndarray | None,
 ) -> TablePredictor:
     """What is trained, averaged and scored on the test rows."""
     sides = rivals.sides
@@ -265,10 +284,11 @@ def _finished(
         else model_of(one.by_target, table, like)
         for one, _ in chosen.members
     ]
+    missing = {**search.missing(data.tasks), **rivals.missing}
     return TablePredictor(
         average(members, chosen.shares),
         tuple(targets),
-        leaderboard.verdicts_of(data, targets, on_test, rivals.missing),
+        leaderboard.verdicts_of(data, targets, on_test, missing, blocks),
         {
             name: part.rows
             for name, part in data.splits.items()
@@ -276,9 +296,11 @@ def _finished(
         },
         data.description,
         leaderboard.rows_of(
-            data, targets, chosen, sides, on_validation, on_test, rivals.missing
+            data, targets, chosen, sides, on_validation, on_test, missing
         ),
-        leaderboard.trial_rows(search.nets, chosen, list(sides.values())),
+        leaderboard.trial_rows(
+            search, chosen, list(sides.values()), left_out(table, len(targets))
+        ),
     )
 
 

@@ -10,12 +10,13 @@ import numpy as np
 
 from kmtl.data.containers import TaskData
 from kmtl.tabular.choosing import Chosen
-from kmtl.tabular.nets import Net, Trainer
+from kmtl.tabular.nets import Trainer
 from kmtl.tabular.rival_models import can_be_modelled
 from kmtl.tabular.rivals import Rivals
-from kmtl.tabular.scores import lead, scores, sign
+from kmtl.tabular.scores import constant, kind_of, lead, scores, sign
+from kmtl.tabular.search import Search
 from kmtl.tabular.targets import TargetColumn
-from kmtl.tabular.verdicts import ALONE, AVERAGE, SHARED, verdict
+from kmtl.tabular.verdicts import ALONE, AVERAGE, CONSTANT, SHARED, verdict
 
 if TYPE_CHECKING:
     import pandas
@@ -44,7 +45,13 @@ def answers_of_sides(
     for side, net in ((SHARED, chosen.shared), (ALONE, chosen.alone)):
         if net is not None:
             found[side] = by_net[net.name]
-    return found | others
+    found |= others
+    train = trainer.data.train.y
+    found[CONSTANT] = {
+        task.name: constant(task, train[task.name], len(x))
+        for task in trainer.data.tasks
+    }
+    return found
 
 
 def rows_of(
@@ -80,7 +87,9 @@ def rows_of(
                     "model": "net" if side == ALONE and len(targets) == 1 else side,
                     "test": test[lead(task)],
                     "validation": validation[lead(task)],
-                    "choice": _choice(side, name, chosen, rivals),
+                    "choice": _same(target, answers[name])
+                    if side == CONSTANT
+                    else _choice(side, name, chosen, rivals),
                 }
             )
         key = sign(task)
@@ -98,6 +107,7 @@ def verdicts_of(
     targets: Sequence[TargetColumn],
     on_test: Answers,
     missing: Missing,
+    blocks: np.ndarray | None,
 ) -> dict[str, str]:
     """Column -> what its rows of the leaderboard say."""
     found = {}
@@ -107,9 +117,18 @@ def verdicts_of(
             side: answers[name] for side, answers in on_test.items() if name in answers
         }
         found[target.column] = verdict(
-            target.task, data.test.y[name], own, _missing_of(name, missing)
+            target.task, data.test.y[name], own, _missing_of(name, missing), blocks
         )
     return found
+
+
+def _same(target: TargetColumn, answers: np.ndarray) -> str:
+    """What the constant answer is, in words."""
+    kind, found = kind_of(target.task), target.named(answers[:1])[0]
+    if kind == "regression":
+        return f"mean of the training labels, {found:.4g}"
+    which = "median" if kind == "ordinal" else "most frequent"
+    return f"{which} class of the training labels, {found}"
 
 
 def _missing_of(target: str, missing: Missing) -> dict[str, str]:
@@ -149,9 +168,23 @@ def _choice(
 
 
 def trial_rows(
-    nets: Sequence[Net], chosen: Chosen, others: Sequence[Rivals] = ()
+    search: Search,
+    chosen: Chosen,
+    others: Sequence[Rivals],
+    left_out: Mapping[str, str],
 ) -> list[dict[str, Any]]:
-    """One row per trained net, and one for each other side."""
+    """One row per trained net, then for nets that failed and that do not apply, and
+    for each other side.
+
+    Args:
+        search: Has the nets.
+        chosen: Has the shares.
+        others: The other sides.
+        left_out: Name of a candidate -> why it is not tried.
+    """
+    nets = search.nets
+    gone = {name: f"failed: {why}" for name, why in search.failures.items()}
+    gone |= {name: f"left out: {why}" for name, why in left_out.items()}
     shares = {
         member.name: float(np.mean(list(own.values())))
         for member, own in chosen.members
@@ -167,6 +200,17 @@ def trial_rows(
         }
         for net in nets
     ]
+    for name, why in gone.items():
+        rows.append(
+            {
+                "model": name,
+                "why": why.partition("\n")[0],
+                "validation_skill": math.nan,
+                "epochs": 0,
+                "seconds": math.nan,
+                "share": 0.0,
+            }
+        )
     for side in others:
         rows.append(
             {
@@ -174,7 +218,7 @@ def trial_rows(
                 "why": "no net: one per target, by scikit-learn",
                 "validation_skill": side.skill,
                 "epochs": 0,
-                "seconds": float("nan"),
+                "seconds": math.nan,
                 "share": shares.get(side.name, 0.0),
             }
         )

@@ -52,9 +52,10 @@ class TablePredictor:
 
     def __repr__(self) -> str:
         members = [row["model"] for row in self.nets if row["share"]]
+        trained = sum(math.isfinite(row["validation_skill"]) for row in self.nets)
         parts = ", ".join(f"{name} {len(rows)}" for name, rows in self.rows.items())
         lines = [
-            f"<TablePredictor: mean of {len(members)} of {len(self.nets)} models; "
+            f"<TablePredictor: mean of {len(members)} of {trained} models; "
             f"rows: {parts}>"
         ]
         for target in self.targets:
@@ -135,14 +136,17 @@ class TablePredictor:
 
         Columns: `target`; `model`: the average (which `predict` uses), the best net in
         which targets share weights, the best in which each has its own, a linear model,
-        a forest and gradient boosting; `metric`, and whether `better` is `"higher"` or
-        `"lower"`; `test`, on rows that were looked at once, after all choices;
-        `validation`, by which these were made; `choice`: what was chosen, and how.
+        a forest and gradient boosting (which cannot be in the average: it could not be
+        exported), and the constant answer that training labels give; `metric`, and
+        whether `better` is `"higher"` or `"lower"`; `test`, on rows that were looked at
+        once, after all choices; `validation`, by which these were made; `choice`: what
+        was chosen, and how. What was not fitted is last, without scores.
         """
         return frame_of(self.board)
 
     def trials(self) -> pandas.DataFrame:
-        """One row per trained net, in their order, then one per other kind of model.
+        """One row per trained net, in their order, then one per net that failed or was
+        left out (`why` says it), and one per other kind of model.
 
         What it is for, its skill on the validation rows (0: no better than the mean, 1:
         perfect; mean over the targets), epochs, seconds, and its share in the average

@@ -128,6 +128,15 @@ def losses(task: Task, labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
     return -np.log(np.clip(chance, LEAST, 1.0))
 
 
+def constant(task: Task, train: np.ndarray, count: int) -> np.ndarray:
+    """The same answer for some rows: the training labels' mean, or classes' shares."""
+    known = train[present(task, train)].reshape(-1)
+    if kind_of(task) in ("regression", "binary_classification"):
+        return np.full(count, known.astype("float64").mean())
+    shares = np.bincount(known.astype(np.int64), minlength=task.label_count)
+    return np.broadcast_to(shares / shares.sum(), (count, len(shares)))
+
+
 class Skill:
     """A target's score on a scale that all targets share, by which models are chosen.
 
@@ -145,15 +154,8 @@ class Skill:
         self.task = task
         self.rows = present(task, labels)
         self.labels = labels[self.rows].reshape(-1)
-        known = train[present(task, train)].reshape(-1)
-        self.constant = float(np.mean(losses(task, self.labels, self._same(known))))
-
-    def _same(self, known: np.ndarray) -> np.ndarray:
-        count, kind = len(self.labels), kind_of(self.task)
-        if kind in ("regression", "binary_classification"):
-            return np.full(count, known.astype("float64").mean())
-        shares = np.bincount(known.astype(np.int64), minlength=self.task.label_count)
-        return np.broadcast_to(shares / shares.sum(), (count, len(shares)))
+        same = constant(task, train, len(self.labels))
+        self.constant = float(np.mean(losses(task, self.labels, same)))
 
     def losses(self, answers: np.ndarray) -> np.ndarray:
         """Of the rows with a label."""

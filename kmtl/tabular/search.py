@@ -9,6 +9,8 @@ from kmtl.tabular.candidate import Candidate
 from kmtl.tabular.clock import Clock
 from kmtl.tabular.journal import Journal
 from kmtl.tabular.nets import Net, Trainer
+from kmtl.tabular.verdicts import ALONE, SHARED
+from kmtl.tasks.base import Task
 
 #: When all candidates have been tried, so many of the best are trained on more seeds.
 REPEATED = 3
@@ -76,6 +78,20 @@ class Search:
         if not self.nets:
             reasons = "; ".join(f"{k}: {v}" for k, v in self.failures.items())
             raise RuntimeError(f"No net could be trained on this table. {reasons}")
+
+    def missing(self, tasks: Sequence[Task]) -> dict[tuple[str, str], str]:
+        """Nets that share, or do not, of which all that were begun failed, and task ->
+        why."""
+        found: dict[tuple[str, str], str] = {}
+        for side, shares in ((SHARED, True), (ALONE, False)):
+            failed = [
+                self.failures[one.name].partition("\n")[0]
+                for one in self.wanted
+                if one.shares == shares and one.name in self.failures
+            ]
+            if failed and all(net.candidate.shares != shares for net in self.nets):
+                found |= {(side, task.name): f"failed: {failed[0]}" for task in tasks}
+        return found
 
     def _waves(self) -> Iterator[list[Trial]]:
         """What is trained next: candidates of one structure, then seeds of the best."""

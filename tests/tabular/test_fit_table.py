@@ -64,7 +64,7 @@ def test_every_side_stands_in_the_leaderboard(predictor: Any) -> None:
     sides = {"average", "shared net", "independent nets", "linear model"}
     for target in TARGETS:
         own = board[board["target"] == target]
-        assert set(own["model"]) == sides | {"forest", "gradient boosting"}
+        assert set(own["model"]) == sides | {"forest", "gradient boosting", "constant"}
         assert own["choice"].str.len().min() > 5
         ranked = own["test"] * np.where(own["better"] == "higher", -1, 1)
         assert ranked.is_monotonic_increasing
@@ -87,6 +87,21 @@ def test_the_average_scores_as_scikit_learn_says(
         assert row["test"] == pytest.approx(value, rel=1e-4)
     again = predictor.evaluate(test_rows).groupby("target").first()["value"]
     assert again.to_dict() == pytest.approx(wanted, rel=1e-4)
+
+
+def test_the_constant_answer_is_of_the_training_rows(predictor: Any) -> None:
+    labels = houses()[TARGETS]
+    train, test = (labels.iloc[predictor.rows[part]] for part in ("train", "test"))
+    row = on_test(predictor, "price in $", "constant")
+    mean = train["price in $"].mean()
+    error = np.sqrt(np.mean((test["price in $"] - mean) ** 2))
+    assert row["test"] == pytest.approx(error, rel=1e-5)
+    assert row["choice"] == f"mean of the training labels, {mean:.4g}"
+    assert on_test(predictor, "sold", "constant")["test"] == 0.5
+    row = on_test(predictor, "stars", "constant")
+    common = train["stars"].mode()[0]
+    assert row["test"] == pytest.approx(np.mean(test["stars"] == common))
+    assert row["choice"] == f"most frequent class of the training labels, {common}"
 
 
 def plain(predictor: Any) -> tuple[np.ndarray, pd.Series, np.ndarray]:
@@ -349,7 +364,7 @@ def test_one_target_tiny_time_and_own_tasks(capsys: Any) -> None:
     assert len(found.trials()) >= 1
     board = found.leaderboard()
     assert set(board["model"]) == {
-        *("average", "net", "linear model", "forest", "gradient boosting"),
+        *("average", "net", "linear model", "forest", "gradient boosting", "constant"),
     }
     assert set(board["metric"]) == {"rmse ($)"}
     assert found.predict(frame).columns.tolist() == ["price"]

@@ -15,12 +15,13 @@ from table_tools import houses
 
 import kmtl
 from kmtl.data.targets import infer
-from kmtl.tabular import candidates, fitting, scores, verdicts
-from kmtl.tabular.candidate import Candidate
-from kmtl.tabular.choosing import choose
+from kmtl.tabular import candidates, fitting, leaderboard, scores, verdicts
+from kmtl.tabular.candidate import Candidate, left_out
+from kmtl.tabular.choosing import Chosen, choose
 from kmtl.tabular.clock import Clock
 from kmtl.tabular.journal import Journal
 from kmtl.tabular.nets import Net
+from kmtl.tabular.resampling import blocks_of, draws
 from kmtl.tabular.rivals import Rivals
 from kmtl.tabular.search import REPEATED, SEEDS, Search
 from kmtl.tabular.targets import TargetColumn
@@ -264,6 +265,19 @@ def test_nets_that_fail_are_named() -> None:
     search.run()
     assert search.failures == {"shared": "NaN"}
     assert len(search.nets) == 2
+    assert search.missing([PRICE]) == {}
+    search = searched(FakeTrainer(fail=("alone",)), trials=3)
+    search.run()
+    assert search.missing([PRICE]) == {("independent nets", "price"): "failed: NaN"}
+    [single] = [n for n in search.nets if n.name == "shared"]
+    chosen = Chosen([(single, {"price": 1.0})], single, None, (1, 0))
+    gone = left_out(kmtl.inputs.Table().fit(houses()[["rooms"]]), 7)
+    rows = pd.DataFrame(leaderboard.trial_rows(search, chosen, [], gone))
+    rows = rows.set_index("model")
+    assert list(rows.index) == ["shared", "shared, dropout", "alone", "cross-stitch"]
+    assert rows.loc["alone", "why"] == "failed: NaN"
+    assert rows.loc["cross-stitch", "why"].startswith("left out: it mixes all pairs")
+    assert rows["validation_skill"].isna().tolist() == [False, False, True, True]
     with pytest.raises(RuntimeError, match=r"No net could be trained.*shared: NaN"):
         searched(FakeTrainer(fail=("shared",)), trials=1).run()
 
@@ -302,6 +316,7 @@ def said(task: Any, labels: np.ndarray, **answers: np.ndarray) -> str:
         "alone": verdicts.ALONE,
         "linear": verdicts.LINEAR,
         "trees": verdicts.TREES,
+        "same": verdicts.CONSTANT,
     }
     return verdicts.verdict(task, labels, {names[k]: v for k, v in answers.items()})
 
@@ -323,9 +338,88 @@ def test_verdicts_say_what_the_scores_say() -> None:
     words = said(PRICE, labels, mean=far, shared=far, alone=like, linear=like)
     assert words.startswith("Share it or not: no difference beyond chance")
     assert "A linear model is as good, within chance" in words
-    assert "was not trained alone" in said(
-        PRICE, labels, mean=far, shared=far, linear=far
+    better, worse = sorted((far, like), key=lambda one: np.nanstd(one - labels))
+    words = said(PRICE, labels, mean=worse, shared=worse, linear=better)
+    assert words.startswith("Sharing was not compared with a net for this target alone")
+    assert "give more minutes, or more trials" in words
+    assert "A linear model is as good or better by" in words
+    assert "%, within chance" in words
+
+
+def test_what_the_average_cannot_hold_is_said_to_be_better() -> None:
+    labels = RNG.normal(size=200)
+    near, far = labels + 0.1 * RNG.normal(size=200), labels + RNG.normal(size=200)
+    words = said(PRICE, labels, mean=far, shared=near, alone=near, trees=near)
+    assert "predict gives the average, which cannot hold it" in words
+    assert "The average is worse than the shared net by 9" in words
+    words = said(PRICE, labels, mean=far, alone=far, linear=near)
+    assert "A linear model is better" in words
+    assert "cannot hold it" not in words
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "what"),
+    [
+        (PRICE, RNG.normal(size=300), "the training mean"),
+        (SOLD, RNG.integers(0, 2, 300), "one answer for all rows"),
+        (KIND, RNG.integers(0, 3, 300), "the most frequent class"),
+        (GRADE, RNG.integers(0, 3, 300), "the median class"),
+    ],
+    ids=lambda given: getattr(given, "name", ""),
+)
+def test_what_nothing_predicts_is_said_so(task: Any, labels: Any, what: str) -> None:
+    same = scores.constant(task, labels, 300)
+    other = scores.constant(task, RNG.permutation(labels)[:290], 300)
+    noise = other + RNG.normal(scale=1e-4, size=other.shape)
+    words = said(task, labels, mean=noise, shared=noise, trees=other, same=same)
+    assert f"Nothing predicts it: no side is better than {what} beyond chance" in words
+    assert "hare it" not in words
+    assert "Boosting" not in words
+    right = labels + 0.1 if same.ndim == 1 else np.eye(3)[labels]
+    words = said(task, labels, mean=noise, shared=noise, trees=right, same=same)
+    assert "Nothing predicts it" not in words
+    assert "Boosting is better" in words
+    assert f"The average is not better than {what} beyond chance" in words
+
+
+def test_what_was_not_fitted_is_named() -> None:
+    labels = RNG.normal(size=50)
+    names = {verdicts.AVERAGE: labels, verdicts.SHARED: labels}
+    missing = {verdicts.ALONE: "failed: NaN", verdicts.TREES: "it takes 9 s at least"}
+    words = verdicts.verdict(PRICE, labels, names, missing)
+    assert "a net for this target alone: failed: NaN." in words
+    assert "Not compared with boosting (it takes 9 s at least)." in words
+
+
+def test_rows_of_one_group_are_drawn_together() -> None:
+    groups = np.repeat(np.arange(8), 50)
+    labels, near = np.zeros(400), np.full(400, 1.0)
+    far = np.full(400, 1.1)
+    far[groups == 0] = 0.5  # one group of eight says the opposite
+    answers = {verdicts.AVERAGE: far, verdicts.SHARED: near, verdicts.ALONE: far}
+    assert "Share it: better" in verdicts.verdict(PRICE, labels, answers)
+    found = verdicts.verdict(PRICE, labels, answers, blocks=groups)
+    assert "no difference beyond chance" in found
+    one = verdicts.verdict(PRICE, labels, answers, blocks=np.zeros(400, int))
+    assert "no difference beyond chance" in one
+
+
+def test_blocks_are_groups_or_rows_that_follow_in_time() -> None:
+    frame = pd.DataFrame(
+        {"who": ["a", "b", None, "b", "a", None], "day": [6, 2, 1, 3, 5, 4]}
     )
+    rows = np.array([0, 1, 3, 4, 5])
+    found = blocks_of(frame, rows, "who", None)
+    assert found is not None
+    assert found.tolist() == [0, 1, 1, 0, 2]
+    found = blocks_of(frame, rows, None, "day")
+    assert found is not None
+    assert found.tolist() == [2, 0, 0, 1, 1]
+    assert blocks_of(frame, rows, None, None) is None
+    for drawn in draws(5, found, 5):
+        counts = np.bincount(found[drawn], minlength=3)
+        assert (counts % [2, 2, 1] == 0).all()
+        assert sum(counts / [2, 2, 1]) == 3
 
 
 def test_points_of_accuracy_and_undefined_scores() -> None:
