@@ -171,7 +171,7 @@ def fit_table(
     )
     _check_labels(data, found)
     assert data.test.rows is not None
-    blocks = blocks_of(frame, data.test.rows, groups, time)
+    blocks = blocks_of(frame, data.test.rows, named["groups"], named["time"])
     with no_retracing_warnings():
         return _fit(
             data,
