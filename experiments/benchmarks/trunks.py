@@ -2,7 +2,8 @@
 
     taskset -c 0 python experiments/benchmarks/trunks.py
 
-Two heads, a class and a number, on every trunk. The other side is `to_keras()` of the
+Two heads, a class and a number, on every trunk; on a ResNet with a decoder ("unet",
+"fpn", "aspp") a map of classes and a number. The other side is `to_keras()` of the
 same model with losses and metrics of Keras; for `FromKeras`, MobileNetV2 of
 `keras.applications` with two dense layers, made without kmtl. Both sides train in turn
 in one process, an epoch of some steps each, and CPU time is compared pair by pair: the
@@ -29,20 +30,26 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 BAR = 1.03
-IMAGE, SERIES = (32, 32, 3), (32, 8)
+IMAGE, SERIES, TABLE = (32, 32, 3), (32, 8), (16,)
+#: Heads on maps, of a ResNet.
+DECODERS = ("unet", "fpn", "aspp")
 TRUNKS = {
     "mlp": (64,),
+    "tabular": TABLE,
+    "ft_transformer": TABLE,
     "cnn": IMAGE,
     "resnet": IMAGE,
     "vit": IMAGE,
     "conv1d": SERIES,
+    "tcn": SERIES,
     "rnn": SERIES,
     "transformer": SERIES,
     "from_keras": IMAGE,
+    **dict.fromkeys(DECODERS, IMAGE),
 }
 BATCH, CLASSES = 32, 5
 #: Steps of small nets per step of the others: an epoch has costs of its own.
-MORE = {"mlp": 20, "conv1d": 4, "transformer": 2, "cnn": 2}
+MORE = {"mlp": 20, "tabular": 10, "conv1d": 4, "tcn": 4, "transformer": 2, "cnn": 2}
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -69,10 +76,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 # -- in a process of its own -----------------------------------------------------------
 
 
-def tasks() -> list[Any]:
+def tasks(name: str) -> list[Any]:
     import kmtl
 
-    return [kmtl.Classification("kind", classes=CLASSES), kmtl.Regression("size")]
+    if name in DECODERS:
+        kind: Any = kmtl.Segmentation("kind", classes=CLASSES, decoder=name)
+    else:
+        kind = kmtl.Classification("kind", classes=CLASSES)
+    return [kind, kmtl.Regression("size")]
 
 
 def ours(name: str) -> Any:
@@ -81,13 +92,13 @@ def ours(name: str) -> Any:
 
     shape: Any = TRUNKS[name]
     backbone: Any = name
-    if name == "resnet":
+    if name == "resnet" or name in DECODERS:
         backbone = kmtl.backbones.ResNet(filters=(16, 32, 64))
     elif name == "from_keras":
         backbone = kmtl.backbones.FromKeras(
             mobile_net(), preprocessing=None, cuts="auto"
         )
-    model = kmtl.build(backbone=backbone, input_shape=shape, tasks=tasks(), seed=0)
+    model = kmtl.build(backbone=backbone, input_shape=shape, tasks=tasks(name), seed=0)
     model.compile("adam")
     return model
 
@@ -131,7 +142,9 @@ def data(name: str, rows: int) -> tuple[Any, dict[str, Any]]:
     random = np.random.default_rng(0)
     x = random.normal(size=(rows, *TRUNKS[name])).astype("float32")
     labels = {
-        "kind": random.integers(0, CLASSES, rows).astype("float32"),
+        "kind": random.integers(
+            0, CLASSES, (rows, *IMAGE[:2]) if name in DECODERS else rows
+        ).astype("float32"),
         "size": random.normal(size=rows).astype("float32"),
     }
     return x, labels
