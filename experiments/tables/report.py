@@ -49,10 +49,12 @@ def figures(runs: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
             seeds = max(r["seeds"] for r in group)
             group = [r for r in group if r["seeds"] == seeds]
             whole = len(group) == (3 if name in SMALL else 2)
-            if side in own and not whole:
-                continue  # what was measured on all divisions says more
-            one = [np.mean([m["test"] for m in r["members"]]) for r in group]
             cost = [np.mean(r["cpu_seconds"]) for r in group]
+            if side in own and not whole:
+                # What was measured on all divisions says more, but for the time.
+                own[side]["cpu_seconds"] = round(float(np.mean(cost)), 1)
+                continue
+            one = [np.mean([m["test"] for m in r["members"]]) for r in group]
             own[side] = {**_figure(one, cost), "whole": whole}
             if side == "kmtl" and seeds > 1:
                 mean = [r["mean"]["test"] for r in group]
@@ -209,13 +211,19 @@ def _page(results: dict[str, Any], first: str) -> str:
         mark = "" if name in TUNED_ON else " *"
         lines.append(f"| {name}{mark} | " + " | ".join([*cells, *ranks]) + " |")
 
-    def costs(side: str) -> str:
-        found = [
-            f"{name} {one['sides'][side]['cpu_seconds']:.0f}"
-            for name, one in sets.items()
-            if "cpu_seconds" in one["sides"].get(side, {})
-        ]
-        return ", ".join(found) or "none yet"
+    timed = [
+        side
+        for side in used
+        if any("cpu_seconds" in one["sides"].get(side, {}) for one in sets.values())
+    ]
+    costs = [
+        "| set | " + " | ".join(TITLES[side] for side in timed) + " |",
+        "|---" * (len(timed) + 1) + "|",
+    ]
+    for name, one in sets.items():
+        spent = [one["sides"].get(side, {}).get("cpu_seconds") for side in timed]
+        cells = ["–" if one is None else f"{one:.0f}" for one in spent]
+        costs.append(f"| {name} | " + " | ".join(cells) + " |")
 
     def lost(key: str) -> str:
         found = [name for name, one in sets.items() if one[key]]
@@ -226,8 +234,7 @@ def _page(results: dict[str, Any], first: str) -> str:
     return notes.format(
         table="\n".join(lines),
         first=first,
-        costs=costs("kmtl"),
-        costs_of_members=costs("kmtl_members"),
+        costs="\n".join(costs),
         lost=lost("behind_forest"),
         lost_by_members=lost("members_behind_forest"),
         reference=results["reference"],
