@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,8 @@ def command(
     """
     from kmtl.cli._quiet import import_backend
 
+    sep = sep.replace(r"\t", "\t")
+    check_names(file, sep, [*targets, *ignore], [groups, time])
     import_backend()
     import kmtl
     from kmtl.cli._remedies import in_the_file
@@ -81,7 +84,6 @@ def command(
     out = out or file.with_name(f"{file.name.partition('.')[0]}-kmtl")
     try:
         with told_by(in_the_file):
-            sep = sep.replace(r"\t", "\t")
             options = {"sep": sep, "decimal": decimal, "thousands": thousands}
             frame = read_csv(file, options)
             left_out = names_in(ignore, frame)
@@ -109,27 +111,54 @@ def command(
     click.echo("It gives the predictor's numbers.")
 
 
-def names_in(given: tuple[str, ...], frame: Any) -> list[str]:
+def check_names(
+    file: Path, sep: str, given: Sequence[str], single: Sequence[str | None]
+) -> None:
+    """Refuse names that the header does not have, before the backend is imported.
+
+    Args:
+        file, sep: Read as far as the header; what cannot be read is told later.
+        given: Names, separated by commas.
+        single: One name each, or None.
+    """
+    import pandas as pd
+
+    try:
+        header = pd.read_csv(file, sep=sep, nrows=0)
+    except (ValueError, OSError):  # of pandas too: no table, no text
+        return
+    try:
+        names_in(given, header)
+        _check_there([name for name in single if name], list(header.columns))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def names_in(given: Sequence[str], frame: Any) -> list[str]:
     """Columns named one by one or separated by commas; a name may hold commas itself.
 
     Raises:
         ValueError: for one that the file does not have.
     """
-    from kmtl._checks import did_you_mean
-
     known = list(frame.columns)
     found: list[str] = []
     for text in given:
         parts = [text] if text in known else [one.strip() for one in text.split(",")]
         found += [one for one in parts if one]
-    for name in found:
+    _check_there(found, known)
+    return found
+
+
+def _check_there(names: Sequence[str], known: list[str]) -> None:
+    from kmtl._checks import did_you_mean
+
+    for name in names:
         if name not in known:
             hint = did_you_mean(name, known) or _other_separator(known)
             raise ValueError(
                 f"The file has no column '{name}'.{hint} "
                 f"Received: columns {', '.join(map(str, known))}"
             )
-    return found
 
 
 def _other_separator(columns: list[str]) -> str:

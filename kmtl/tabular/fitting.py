@@ -337,8 +337,8 @@ def _check_labels(data: TaskData, targets: Sequence[TargetColumn]) -> None:
             if count < least:
                 raise ValueError(
                     f"Target '{target.column}' must have at least {least} labels in "
-                    f"the {name} rows: label more, divide otherwise (`split`), or "
-                    f"leave it out. Received: {count}"
+                    f"the {name} rows: label more, divide otherwise, or leave it out. "
+                    f"Received: {count}"
                 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,8 +69,9 @@ class TablePredictor:
         """Predictions for the rows of a frame with the columns that were trained on.
 
         Args:
-            frame: `pandas.DataFrame` (or one of polars, or a dict of columns). Further
-                columns, the targets among them, are not looked at.
+            frame: `pandas.DataFrame` (or one of polars, or a dict of columns, or of a
+                single row's cells). Further columns, the targets among them, are not
+                looked at. There may be no row.
             probabilities: Add a column `"<target>: <class>"` per class.
 
         Returns:
@@ -82,6 +84,7 @@ class TablePredictor:
         """
         import pandas as pd
 
+        frame = _as_columns(frame)
         answers = self._answers(frame)
         found: dict[str, Any] = {}
         for target in self.targets:
@@ -107,6 +110,7 @@ class TablePredictor:
         """
         import pandas as pd
 
+        frame = _as_columns(frame)
         answers = self._answers(frame)
         frame = checked_frame(frame)
         lines = []
@@ -125,9 +129,11 @@ class TablePredictor:
         return pd.DataFrame(lines, columns=["target", "metric", "value"])
 
     def _answers(self, frame: Any) -> dict[str, np.ndarray]:
-        x = self.model.prepare_inputs(frame)
+        x = self.model.prepare_inputs(_some_row(frame))
         outputs = self.model.predict(x, batch_size=ROWS, verbose=0)
-        return answers_of(self.model.tasks, outputs)
+        found = answers_of(self.model.tasks, outputs)
+        count = _row_count(frame)
+        return {name: answers[:count] for name, answers in found.items()}
 
     # -- what happened ----------------------------------------------------------------
 
@@ -164,7 +170,7 @@ class TablePredictor:
         See `MultiTaskModel.export`. Names of columns are made valid there: all but
         letters and digits are underscores, and a letter comes first. A column
         `area m2` is `area_m2`, and `2nd` is `column_2nd`; each has its own name as
-        `"column"` in `kmtl_signature.json`, the export's description.
+        `"column"` in `assets.extra/kmtl_signature.json`, the export's description.
 
         Outputs are called as the tasks: values in their unit; of two classes the
         probability of the second; of several all probabilities, and as `<task>_top` the
@@ -239,6 +245,7 @@ def load_table(path: PathLike) -> TablePredictor:
             model.task(one["task"]),
             None if one["values"] is None else tuple(one["values"]),
             one.get("given", False),
+            one.get("ordered", False),
         )
         for one in found["targets"]
     )
@@ -252,6 +259,28 @@ def load_table(path: PathLike) -> TablePredictor:
         _with_nan(found["board"]),
         _with_nan(found["nets"]),
     )
+
+
+def _as_columns(frame: Any) -> Any:
+    """Cells of one row as columns of one cell."""
+    if not isinstance(frame, Mapping):
+        return frame
+    is_row = all(cell is None or np.ndim(cell) == 0 for cell in frame.values())
+    return {name: [cell] for name, cell in frame.items()} if is_row else frame
+
+
+def _some_row(frame: Any) -> Any:
+    """The frame, or one row of missing cells if it has none: Keras predicts nothing of
+    no row."""
+    if _row_count(frame) != 0:
+        return frame
+    names = frame if isinstance(frame, Mapping) else frame.columns
+    return {name: [None] for name in names}
+
+
+def _row_count(frame: Any) -> int:
+    columns = list(frame.values()) if isinstance(frame, Mapping) else [frame]
+    return max((len(one) for one in columns if hasattr(one, "__len__")), default=1)
 
 
 def _is_ours(path: Path) -> bool:

@@ -24,12 +24,14 @@ class TargetColumn:
         values: The classes as the column has them, in the order of their numbers; None
             for numbers. What is no number, flag or text, such as an interval, is text.
         given: Whether the task is the user's, who says what is missing, not inferred.
+        ordered: Whether the column is one of pandas' ordered categories.
     """
 
     column: str
     task: Task
     values: tuple[Any, ...] | None = None
     given: bool = False
+    ordered: bool = False
 
     @classmethod
     def of(cls, frame: Any, column: str, task: Task, inferred: bool) -> TargetColumn:
@@ -37,14 +39,14 @@ class TargetColumn:
         if kind_of(task) == "regression":
             return cls(column, task, given=not inferred)
         known: list[Any] = list(task.labels or range(task.label_count))
+        series = frame[column]
+        ordered = bool(getattr(series.dtype, "ordered", False))
         if inferred:
-            series = frame[column]
-            ordered = getattr(series.dtype, "ordered", False)
             found = series.cat.categories if ordered else series.dropna().unique()
             plain = _plain(list(found))
             if len(plain) == len(known):  # else text that was read as something else
                 known = plain if ordered else sorted(plain)
-        return cls(column, task, tuple(known), not inferred)
+        return cls(column, task, tuple(known), not inferred, ordered)
 
     def labels(self, frame: Any) -> np.ndarray:
         """Labels of a frame's rows, `(N,)`, missing ones as the task has them.
@@ -82,10 +84,16 @@ class TargetColumn:
             labels[row] = numbers[value]
         return labels
 
-    def named(self, answers: np.ndarray) -> np.ndarray:
-        """Answers as the column has them: numbers, or classes by their names."""
+    def named(self, answers: np.ndarray) -> Any:
+        """Answers as the column has them: numbers, or classes by their names, in an
+        order if they have one."""
         if self.values is None:
             return answers
+        if self.ordered:
+            import pandas as pd
+
+            codes = decided(self.task, answers)
+            return pd.Categorical.from_codes(codes, list(self.values), ordered=True)
         names = np.empty(len(self.values), object)
         names[:] = self.values
         found = names[decided(self.task, answers)]
@@ -106,7 +114,7 @@ class TargetColumn:
     def to_config(self) -> Config:
         values = None if self.values is None else list(self.values)
         config = {"column": self.column, "task": self.task.name, "values": values}
-        return {**config, "given": self.given}
+        return {**config, "given": self.given, "ordered": self.ordered}
 
 
 def _plain(values: list[Any]) -> list[Any]:

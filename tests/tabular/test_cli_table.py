@@ -49,6 +49,29 @@ def test_mistakes_are_named(file: Path, arguments: list[str], message: str) -> N
     assert message in " ".join(found.output.split())
 
 
+@pytest.mark.parametrize("option", ["--targets", "--ignore", "--groups", "--time"])
+def test_names_are_looked_at_before_the_backend_is_imported(
+    file: Path, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def imported() -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("kmtl.cli._quiet.import_backend", imported)
+    arguments = ["table", str(file), "--targets", "sold", option, "starz"]
+    found = CliRunner().invoke(main, arguments)
+    assert found.exit_code == 2
+    assert "no column 'starz'. Did you mean 'stars'" in " ".join(found.output.split())
+
+
+def test_too_few_labels_are_told_without_python(file: Path) -> None:
+    frame = pd.read_csv(file)
+    frame["price in $"] = frame["price in $"].where(frame.index < 5)
+    frame.to_csv(file, index=False)
+    arguments = ["table", str(file), "--targets", "price in $"]
+    told = " ".join(CliRunner().invoke(main, arguments).output.split())
+    assert "label more, divide otherwise, or leave it out" in told
+
+
 def test_options_reach_the_call(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
 

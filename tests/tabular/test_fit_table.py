@@ -191,6 +191,20 @@ def test_predictions_are_as_the_columns_were(predictor: Any) -> None:
     )
 
 
+def test_one_row_may_be_a_dict_of_cells_and_there_may_be_none(predictor: Any) -> None:
+    frame = houses()[["rooms", "area", "town"]]
+    found = predictor.predict(frame, probabilities=True)
+    row = predictor.predict({"rooms": 3.0, "area": 70.0, "town": None})
+    as_columns = predictor.predict({"rooms": [3.0], "area": [70.0], "town": [None]})
+    pd.testing.assert_frame_equal(row, as_columns)
+    none = predictor.predict(frame[:0], probabilities=True)
+    assert none.index.equals(frame[:0].index)
+    assert none.shape == (0, found.shape[1])
+    pd.testing.assert_series_equal(none.dtypes.drop("sold"), found.dtypes.drop("sold"))
+    with pytest.raises(ValueError, match="lacks column area"):
+        predictor.predict(frame[:0].drop(columns="area"))
+
+
 def test_rows_for_use_are_checked(predictor: Any, test_rows: pd.DataFrame) -> None:
     with pytest.raises(ValueError, match="lacks column area"):
         predictor.predict(test_rows.drop(columns="area"))

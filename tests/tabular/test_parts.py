@@ -464,12 +464,16 @@ def test_labels_for_scores_are_those_of_training(column: pd.Series) -> None:
     np.testing.assert_array_equal(target.labels(frame), expected)
     config = json.loads(json.dumps(target.to_config()))
     values = None if config["values"] is None else tuple(config["values"])
-    again = TargetColumn("target", task, values, config["given"])
+    again = TargetColumn("target", task, values, config["given"], config["ordered"])
     np.testing.assert_array_equal(again.labels(frame), expected)
     if values is not None:
-        names = target.named(np.eye(len(values))[:, -1] if len(values) == 2 else
-                             np.eye(len(values)))  # fmt: skip
+        two = scores.kind_of(task) == "binary_classification"
+        names = again.named(np.eye(len(values))[:, -1] if two else np.eye(len(values)))
         assert names.tolist() == list(values)
+        ordered = getattr(column.dtype, "ordered", False)
+        assert bool(getattr(names, "ordered", False)) == ordered
+        if ordered:
+            assert names.categories.tolist() == list(values)
 
 
 def test_labels_of_a_task_that_was_given_are_read_as_it_reads_them() -> None:
