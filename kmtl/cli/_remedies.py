@@ -12,6 +12,7 @@ _REMEDIES = {
         'commas) or --thousands "," (commas between thousands)'
     ),
     "own texts": "write fewer different texts in the file, such as groups of them",
+    "categories": "write rare ones as one in the file, if they are to count as seen",
     "dates": _DATES,
     "time": "write them so in the file",
     "mixed": "leave the odd cells empty in the file",

@@ -305,9 +305,10 @@ def fit_categories(values: np.ndarray, most: int) -> tuple[str | float, ...]:
     counts = pd.Series(values, dtype=values.dtype).value_counts(sort=True)
     found = counts.index[:most].tolist()
     if len(counts) > most:
+        remedy = Remedy("categories", "", "raise `max_categories` to keep more")
         logger.warning(
             "A column has %d categories: the %d most frequent are kept, the others "
-            "count as unseen (max_categories).",
-            *(len(counts), most),
+            "count as unseen. %s.",
+            *(len(counts), most, remedy.sentence),
         )
     return tuple(sorted(found))

@@ -47,7 +47,8 @@ class Remedy:
         kind: What is wrong: `"spelling"` (text that stands for something), `"numbers"`
             (numbers but for some texts), `"own texts"` (another one in most rows),
             `"dates"` (in several formats), `"mixed"` (text and numbers), `"time"` (no
-            ISO dates), `"days"` (dates to be predicted), `"name"` (that of another).
+            ISO dates), `"days"` (dates to be predicted), `"name"` (that of another),
+            `"categories"` (too many).
         column: The column.
         python: What to do in Python.
         target: Whether it is to be predicted.

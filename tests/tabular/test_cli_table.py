@@ -17,7 +17,7 @@ import kmtl
 from kmtl.cli._remedies import in_the_file
 from kmtl.cli.main import main
 from kmtl.cli.table import names_in, served_names
-from kmtl.inputs.remedies import Remedy
+from kmtl.inputs.remedies import Remedy, told_by
 
 
 @pytest.fixture
@@ -242,9 +242,22 @@ def test_columns_of_one_name_are_renamed_in_the_file(
     assert "tasks=" not in told
 
 
+def test_many_categories_are_told_without_python(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING, "kmtl"):
+        kmtl.inputs.Table(max_categories=2).fit({"c": ["a", "b", "c"]})
+        with told_by(in_the_file):
+            kmtl.inputs.Table(max_categories=2).fit({"c": ["a", "b", "c"]})
+    python, file = caplog.messages
+    assert "Raise `max_categories` to keep more." in python
+    assert "max_categories" not in file
+    assert "Write rare ones as one in the file" in file
+
+
 def test_every_kind_of_trouble_has_words() -> None:
     kinds = re.findall(r'`"([a-z ]+)"`\s+\(', Remedy.__doc__ or "")
-    assert len(kinds) == 8
+    assert len(kinds) == 9
     for kind in set(kinds) - {"spelling"}:
         assert in_the_file(Remedy(kind, "column", "")) != ""
 
