@@ -38,6 +38,8 @@ from kmtl.training.recipe import Recipe
 from kmtl.training.retracing import no_retracing_warnings
 from kmtl.typing import PathLike
 
+#: Epochs without a better one after which a net's training ends: many share the time.
+PATIENCE = 40
 MINUTES = 5.0
 SKILL = "skill on validation (0: as the mean, 1: perfect)"
 #: With fewer rows neither a choice nor a score says anything.
@@ -105,7 +107,7 @@ def fit_table(
         directory: Folder for finished nets, from which a later call goes on. Its
             `minutes` are those of all calls together. Defaults to none.
         recipe: How nets are trained; fewer `epochs`, for example. Defaults to
-            `kmtl.Recipe()`.
+            `kmtl.Recipe(patience=40)`: many nets share the time.
         verbose: Write what becomes of the columns, and a line per net.
 
     Returns:
@@ -138,7 +140,7 @@ def fit_table(
     if minutes is not None:
         minutes = _checks.check_range("minutes", minutes, 0, low_open=True)
     seed = _checks.check_int("seed", seed, 0)
-    recipe = recipe or Recipe()
+    recipe = recipe or Recipe(patience=PATIENCE)
     named = ColumnNames(frame).options(
         tasks=tasks,
         targets=targets,

@@ -229,7 +229,10 @@ class Trainer:
         return found
 
     def _stopping(self) -> keras.callbacks.EarlyStopping:
-        return _StopOnTaskLosses(self.data.tasks, self.recipe.patience)
+        patience = self.recipe.patience
+        if patience is None:
+            patience = self.recipe.epochs
+        return _StopOnTaskLosses(self.data.tasks, patience)
 
     def _net(
         self,

@@ -37,9 +37,11 @@ class Recipe:
         schedule: How it changes over the epochs, one of
             `kmtl.training.schedules.SCHEDULES`. Defaults to `"cosine"`: towards 0.
         weight_decay: Of AdamW, >= 0. Defaults to 0.01.
-        epochs: At most. Defaults to 150.
+        epochs: Defaults to 150.
         patience: Training ends when the validation loss has not fallen for so many
-            epochs; the weights are those of the best epoch. Defaults to 40.
+            epochs. None, the default, trains all of them: at the high rates of early
+            epochs it may stand still for long, and fall as the rate does. With
+            validation data the weights are those of the best epoch, either way.
         batch_size: None takes a power of two between 32 and 256, a sixty-fourth of
             the rows or so.
 
@@ -61,7 +63,7 @@ class Recipe:
     schedule: str = "cosine"
     weight_decay: float = 0.01
     epochs: int = 150
-    patience: int = 40
+    patience: int | None = None
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
@@ -77,7 +79,8 @@ class Recipe:
         decay = _checks.check_range("weight_decay", self.weight_decay, 0, 1)
         put("weight_decay", decay)
         put("epochs", _checks.check_int("epochs", self.epochs, 1))
-        put("patience", _checks.check_int("patience", self.patience, 1))
+        if self.patience is not None:
+            put("patience", _checks.check_int("patience", self.patience, 1))
         if self.batch_size is not None:
             put("batch_size", _checks.check_int("batch_size", self.batch_size, 1))
 
@@ -111,12 +114,15 @@ class Recipe:
     def callbacks(
         self, validation: bool = True, rows: int | None = None
     ) -> list[keras.callbacks.Callback]:
-        """New callbacks: the schedule, and with validation data the stopping."""
+        """New callbacks: the schedule, and with validation data the best epoch."""
         schedule = LearningRateSchedule(self.schedule, self.rate(rows), self.epochs)
         if not validation:
             return [schedule]
         stopping = keras.callbacks.EarlyStopping(
-            "val_loss", mode="min", patience=self.patience, restore_best_weights=True
+            "val_loss",
+            mode="min",
+            patience=self.epochs if self.patience is None else self.patience,
+            restore_best_weights=True,
         )
         return [schedule, stopping]
 

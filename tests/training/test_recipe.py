@@ -63,6 +63,20 @@ def test_it_stops_and_keeps_the_best_epoch(trained) -> None:
         np.testing.assert_array_equal(found, kept)
 
 
+def test_all_epochs_are_trained_and_the_best_one_is_kept() -> None:
+    model = kmtl.build_mlp(
+        input_shape=(3,), tasks=[kmtl.Regression("y")], units=(8,), seed=0
+    )
+    seen = Rates()
+    parts = {"validation_data": (X[40:], {"y": -Y[40:]}), "callbacks": seen}
+    recipe = kmtl.Recipe(learning_rate=0.1, epochs=50, batch_size=40)
+    logs = recipe.fit(model, X[:40], {"y": Y[:40]}, verbose=0, **parts).history
+    best = int(np.argmin(logs["val_loss"]))
+    assert len(logs["val_loss"]) == 50 > best + 41  # where 40 would have been enough
+    for found, kept in zip(model.get_weights(), seen.weights[best], strict=True):
+        np.testing.assert_array_equal(found, kept)
+
+
 def test_what_compile_gets(trained) -> None:
     model, _, _ = trained
     assert isinstance(model.optimizer, keras.optimizers.AdamW)
