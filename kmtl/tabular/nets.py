@@ -229,9 +229,7 @@ class Trainer:
         return found
 
     def _stopping(self) -> keras.callbacks.EarlyStopping:
-        patience = self.recipe.patience
-        if patience is None:
-            patience = self.recipe.epochs
+        patience = self.recipe.stops_after(len(self.data.train))
         return _StopOnTaskLosses(self.data.tasks, patience)
 
     def _net(

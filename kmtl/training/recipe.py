@@ -15,6 +15,8 @@ from kmtl.typing import Callbacks, Data, Inputs, Labels, Model, SampleWeight
 
 #: Learning rates of few and of many training rows, and from how many these are many.
 _FEW_ROWS, _MANY_ROWS, _MANY = 0.005, 0.01, 2000
+#: Epochs without a better one after which training ends, of few rows.
+_PATIENCE = 40
 #: Batches of an epoch that a batch size is chosen for, and the sizes it stays within.
 _BATCHES, _SMALLEST, _LARGEST = 64, 32, 256
 
@@ -39,9 +41,9 @@ class Recipe:
         weight_decay: Of AdamW, >= 0. Defaults to 0.01.
         epochs: Defaults to 150.
         patience: Training ends when the validation loss has not fallen for so many
-            epochs. None, the default, trains all of them: at the high rates of early
-            epochs it may stand still for long, and fall as the rate does. With
-            validation data the weights are those of the best epoch, either way.
+            epochs; the weights are those of the best epoch, either way. None takes 40
+            where the rate is the smaller one, and all epochs where it is 0.01: there
+            the loss may stand still for long, and fall as the rate does.
         batch_size: None takes a power of two between 32 and 256, a sixty-fourth of
             the rows or so.
 
@@ -103,7 +105,17 @@ class Recipe:
         """
         if self.learning_rate is not None:
             return self.learning_rate
-        return _MANY_ROWS if rows is not None and rows >= _MANY else _FEW_ROWS
+        return _MANY_ROWS if _are_many(rows) else _FEW_ROWS
+
+    def stops_after(self, rows: int | None = None) -> int:
+        """Epochs without a better one that end training, for so many training rows.
+
+        >>> [kmtl.Recipe().stops_after(rows) for rows in (200, 4000)]
+        [40, 150]
+        """
+        if self.patience is not None:
+            return self.patience
+        return self.epochs if _are_many(rows) else _PATIENCE
 
     def optimizer(self, rows: int | None = None) -> keras.optimizers.Optimizer:
         """A new optimizer for so many training rows."""
@@ -121,7 +133,7 @@ class Recipe:
         stopping = keras.callbacks.EarlyStopping(
             "val_loss",
             mode="min",
-            patience=self.epochs if self.patience is None else self.patience,
+            patience=self.stops_after(rows),
             restore_best_weights=True,
         )
         return [schedule, stopping]
@@ -187,6 +199,10 @@ class Recipe:
             verbose=verbose,
             **options,
         )
+
+
+def _are_many(rows: int | None) -> bool:
+    return rows is not None and rows >= _MANY
 
 
 def _as_list(callbacks: Callbacks) -> list[keras.callbacks.Callback]:

@@ -31,6 +31,7 @@ class Rates(keras.callbacks.Callback):
 
 @pytest.fixture(scope="module")
 def trained():
+    keras.utils.set_random_seed(0)  # of the order of rows
     model = kmtl.build_mlp(
         input_shape=(3,), tasks=[kmtl.Regression("y")], units=(8,), seed=0
     )
@@ -63,14 +64,20 @@ def test_it_stops_and_keeps_the_best_epoch(trained) -> None:
         np.testing.assert_array_equal(found, kept)
 
 
-def test_all_epochs_are_trained_and_the_best_one_is_kept() -> None:
+def test_many_rows_are_trained_for_all_epochs_and_the_best_one_is_kept() -> None:
+    """There, with the larger rate, the loss may stand still for long."""
+    few = kmtl.Recipe().callbacks(rows=1999)[1]
+    assert few.patience == 40
+    assert kmtl.Recipe(patience=7).callbacks(rows=2000)[1].patience == 7
+    keras.utils.set_random_seed(0)
     model = kmtl.build_mlp(
         input_shape=(3,), tasks=[kmtl.Regression("y")], units=(8,), seed=0
     )
     seen = Rates()
+    x, y = np.tile(X[:40], (50, 1)), np.tile(Y[:40], 50)
     parts = {"validation_data": (X[40:], {"y": -Y[40:]}), "callbacks": seen}
-    recipe = kmtl.Recipe(learning_rate=0.1, epochs=50, batch_size=40)
-    logs = recipe.fit(model, X[:40], {"y": Y[:40]}, verbose=0, **parts).history
+    recipe = kmtl.Recipe(epochs=50, batch_size=2000)
+    logs = recipe.fit(model, x, {"y": y}, verbose=0, **parts).history
     best = int(np.argmin(logs["val_loss"]))
     assert len(logs["val_loss"]) == 50 > best + 41  # where 40 would have been enough
     for found, kept in zip(model.get_weights(), seen.weights[best], strict=True):
