@@ -222,7 +222,7 @@ def _page(results: dict[str, Any], first: str) -> str:
     ]
     for name, one in sets.items():
         spent = [one["sides"].get(side, {}).get("cpu_seconds") for side in timed]
-        cells = ["–" if one is None else f"{one:.0f}" for one in spent]
+        cells = ["–" if seconds is None else f"{seconds:.0f}" for seconds in spent]
         costs.append(f"| {name} | " + " | ".join(cells) + " |")
 
     def lost(key: str) -> str:

@@ -42,12 +42,14 @@ def _like(kind: Any, name: str, config: Config) -> Layer:
     Raises:
         TypeError: its class cannot be made from that.
     """
-    common = {"name": name}
+    later: Config = {}
     if config.pop(OWN, False):
-        common |= {k: config.pop(k) for k in ("trainable",) if k in config}
+        later["name"] = name
+        if "trainable" in config:
+            later["trainable"] = config.pop("trainable")
         given = config
     else:
-        given = {**config, **common}
+        given = {**config, "name": name}
     try:
         made = kind.from_config(given)
     except TypeError as error:
@@ -57,7 +59,7 @@ def _like(kind: Any, name: str, config: Config) -> Layer:
             "`__init__` take `**kwargs` for `super().__init__(**kwargs)`. Received: "
             f"{kind.__name__}.from_config({given!r}), which raises: {error}"
         ) from error
-    for key, value in common.items():
+    for key, value in later.items():
         setattr(made, key, value)
     return made
 

@@ -79,6 +79,7 @@ def fitted(
 
 def threads_for(cells: int) -> int:
     """Threads of a fit: by the table's size, and no more than cores that we may use."""
+    # It sees the quota of a container, which the count of cores does not; no types.
     from joblib import cpu_count  # type: ignore[import-untyped]
 
     return int(max(1, min(cpu_count(), cells // CELLS)))

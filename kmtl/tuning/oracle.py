@@ -147,13 +147,8 @@ class StudyOracle(keras_tuner.Oracle):
         others = [trial.trial_id for trial in ranked if trial.trial_id != first]
         winners = set(confirmed) - {first}
         if winners == set(others[: len(winners)]):
-            ranked.sort(  # stable
-                key=lambda trial: (
-                    confirmed.index(trial.trial_id)
-                    if trial.trial_id in confirmed
-                    else len(confirmed)
-                )
-            )
+            places = {trial_id: place for place, trial_id in enumerate(confirmed)}
+            ranked.sort(key=lambda trial: places.get(trial.trial_id, len(places)))
         return ranked[:num_trials]
 
     def curves(self, trial_id: str) -> dict[int, list[dict[str, float]]]:
