@@ -61,8 +61,10 @@ def test_fast_run(script: Any, tmp_path: Path) -> None:
 
 @pytest.mark.thorough
 @pytest.mark.slow
-def test_readmes_search_ends_where_single_task_models_are(script: Any) -> None:
-    """One seed, and the space between the bound of three and what one may be off."""
-    scores = script.run(0)["scores"]
-    assert scores["best"]["Δm %"] >= script.BOUND - 2.0
-    assert scores["ensemble"]["Δm %"] >= script.BOUND
+def test_readmes_search_ends_where_single_task_models_are(
+    script: Any, tmp_path: Path
+) -> None:
+    """Over three seeds; the script ends with an error where a bound is missed."""
+    means = script.main(["--out", str(tmp_path)])["means"]
+    assert means["best"] >= script.BOUND
+    assert means["ensemble"] >= means["best"] - script.SLACK
