@@ -70,6 +70,7 @@ def is_stream(data: Data) -> bool:
     return hasattr(data, "__iter__") and not (
         isinstance(data, (Mapping, list, tuple, str))
         or hasattr(data, "shape")
+        or is_split(data)  # which unpacks into its arrays
         or is_dataset(data)
     )
 
