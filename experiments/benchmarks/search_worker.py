@@ -26,7 +26,7 @@ WARM = 5  # trials until the memory of a search has settled
 
 
 class Clock:
-    """Time and memory at the end of every trial."""
+    """Time and memory at the end of every trial, and of the search."""
 
     def __init__(self) -> None:
         self.marks = [(time.perf_counter(), time.process_time(), _peak())]
@@ -41,10 +41,14 @@ class Clock:
         tuner.on_trial_end = on_trial_end
         return tuner
 
+    def stop(self) -> None:
+        """After what a search does when its trials are done."""
+        self.marks.append((time.perf_counter(), time.process_time(), _peak()))
+
     def result(self) -> dict[str, Any]:
         wall, processor, memory = zip(*self.marks, strict=True)
-        warm = min(WARM, len(memory) - 1)
-        later = max(1, len(memory) - 1 - warm)
+        warm = min(WARM, len(memory) - 2)
+        later = max(1, len(memory) - 2 - warm)
         return {
             "wall": wall[-1] - wall[0],
             "processor": processor[-1] - processor[0],
@@ -85,8 +89,9 @@ def stock(job: dict[str, Any], trials: list, folder: str, clock: Clock) -> list[
 
 
 def ours(job: dict[str, Any], trials: list, folder: str, clock: Clock) -> list[float]:
-    """kmtl's tuner. Side "reuse" compiles once, "new" builds every trial,
-    "population" (JAX) trains many as one program."""
+    """kmtl's tuner. "default" and "search" say nothing of how trials train, "reuse"
+    trains them one at a time, "new" builds each, "population" (JAX) trains so many as
+    one program."""
     train, validation = nets.data(job["net"], job["small"])
     model = nets.hypermodel(
         job["net"],
@@ -94,13 +99,15 @@ def ours(job: dict[str, Any], trials: list, folder: str, clock: Clock) -> list[f
         reuse=job["side"] != "new",
         seed=job.get("weights_seed", 0),
     )
-    tuner = kmtl.RandomSearch(
+    kind = kmtl.Search if job["side"] == "search" else kmtl.RandomSearch
+    defaults = job["side"] in ("default", "search")
+    tuner = kind(
         model,
         objective=nets.METRIC,
         max_trials=len(trials),
         seed=0,
         directory=folder,
-        population=job.get("population", 1),
+        **({} if defaults else {"population": job.get("population", 1)}),
     )
     for values in trials:
         tuner.enqueue(values)
@@ -116,7 +123,8 @@ def ours(job: dict[str, Any], trials: list, folder: str, clock: Clock) -> list[f
 
 # A new way of searching enters here: a function `(job, trials, folder, clock)` that
 # returns the best value of `nets.METRIC` of every trial, in their order.
-SIDES = {"stock": stock, "reuse": ours, "new": ours, "population": ours}
+OURS = ("default", "search", "reuse", "new", "population")
+SIDES = {"stock": stock} | dict.fromkeys(OURS, ours)
 
 
 def main() -> None:
@@ -125,6 +133,7 @@ def main() -> None:
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         scores = SIDES[job["side"]](job, trials, folder, clock)
+        clock.stop()
         files = [path for path in Path(folder).rglob("*") if path.is_file()]
         disk = sum(path.stat().st_size for path in files) / 2**20
     result = {
