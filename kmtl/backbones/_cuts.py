@@ -38,6 +38,23 @@ def named(graph: Graph, names: Sequence[str]) -> list[int]:
     return sorted(cuts, key=graph.position)
 
 
+def at_levels(graph: Graph) -> list[int]:
+    """The maps that the model names, but the last one, in order.
+
+    Raises:
+        ValueError: for a model that names none, or whose maps do not part it.
+    """
+    found = {at: name for name, at in graph.levels.items() if at != graph.output}
+    names = [*found.values()]
+    if not names:
+        raise ValueError(
+            '`cuts="pyramid"` is for a model with `pyramid_outputs`, as backbones of '
+            "keras-hub have them, or with a dict of maps for outputs. Received: a "
+            f"model that names no map before its output. {_advice(graph)}"
+        )
+    return named(graph, names)
+
+
 def _advice(graph: Graph) -> str:
     found = [graph.name_of(number) for number in automatic(graph)]
     return f'cuts="auto" cuts at {found}. ' if found else ""

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from kmtl import _checks
-from kmtl._private.keras import mask_on, node_of
-from kmtl.typing import Layer, Model, Node, Operation, Tensor, Variable
+from kmtl._private.keras import mask_on
+from kmtl.backbones._nodes import (
+    Padding,
+    in_order,
+    is_functional,
+    kwargs_of,
+    nested,
+    padding,
+    reads,
+    strides,
+    unmade,
+)
+from kmtl.typing import Model, Operation, Tensor, Variable
+
+logger = logging.getLogger("kmtl")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,19 +33,6 @@ class Value:
     """A tensor of the graph; the first ones are the model's inputs."""
 
     number: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Padding:
-    """The mask of an input: where it is not one number.
-
-    Args:
-        input: Number of the input.
-        value: The number that is padding.
-    """
-
-    input: int
-    value: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Step:
         name: Its name; inside a nested model with that model's name before it.
         args, kwargs: What it is called with, tensors as `Value`.
         inputs, outputs: Numbers of the tensors that it reads and gives.
+        strides: Whether it makes maps smaller.
     """
 
     operation: Operation
@@ -51,6 +53,7 @@ class Step:
     kwargs: dict[str, Any]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    strides: bool = False
 
     @property
     def has_kernel(self) -> bool:
@@ -62,28 +65,14 @@ class Step:
         """The variables of a layer; none of other operations."""
         return list(getattr(self.operation, "weights", []))
 
-    @property
-    def strides(self) -> bool:
-        """Whether it makes maps smaller."""
-        given = getattr(self.operation, "strides", None)
-        return given is not None and max(keras.tree.flatten(given)) > 1
-
-
-@functools.cache
-def functional_class() -> type[keras.Model]:
-    """The class of `keras.Model(inputs, outputs)`, which Keras keeps to itself."""
-    inputs = keras.Input((1,))
-    return type(keras.Model(inputs, inputs))
-
 
 def check_functional(model: Model) -> keras.Model:
     """The functional model that a model is.
 
     Raises:
-        ValueError: for a model whose layers are called in code, or one that has several
-            outputs, saying what to give instead.
+        ValueError: for a model whose layers are called in code, saying what to give
+            instead.
     """
-    functional = functional_class()
     if isinstance(model, keras.Sequential):
         if not model.built:
             raise ValueError(
@@ -91,28 +80,48 @@ def check_functional(model: Model) -> keras.Model:
                 f"Received: keras.Sequential '{model.name}', which is not built"
             )
         model = keras.Model(model.inputs, model.outputs, name=model.name)
-    if not isinstance(model, functional) or type(model).call is not functional.call:
+    if not is_functional(model):
         raise ValueError(
             "`model` must be a functional Keras model, whose layers stand in a graph: "
             "keras.Model(inputs, outputs), keras.Sequential or one of "
             "keras.applications. What a subclass computes in its `call` cannot be "
             f"parted into blocks. Received: {type(model).__name__} '{model.name}'"
         )
-    if len(model.outputs) != 1:
-        names = [tensor.name for tensor in model.outputs]
-        raise ValueError(
-            "`model` must have one output: take one of them with "
-            "keras.Model(model.input, model.get_layer(name).output). "
-            f"Received: model '{model.name}' with {len(names)} outputs, {names}"
-        )
     return model
+
+
+def levels_of(model: Model) -> dict[str, Tensor]:
+    """Maps of several sizes that a model names.
+
+    They are the `pyramid_outputs` of keras-hub's backbones, or a model's outputs where
+    these are a dict of maps.
+    """
+    if len(model.outputs) == 1:
+        return dict(getattr(model, "pyramid_outputs", None) or {})
+    given = model.output
+    maps = isinstance(given, dict) and all(len(t.shape) == 4 for t in model.outputs)
+    return dict(given) if maps else {}
+
+
+@functools.cache
+def _tell_whole(model: str, kind: str) -> None:
+    """Once, and not for every backbone that a search makes of the model."""
+    logger.warning(
+        "Model '%s' is one block, which is shared or copied as a whole: what the "
+        "`get_config` of its %s returns does not make this layer again, so that it "
+        "cannot be parted.", model, kind,
+    )  # fmt: skip
 
 
 class Graph:
     """The steps of a functional model, nested models taken apart.
 
+    A model with a class of its own, of which the layers cannot be made by their configs
+    but the model can, stays whole.
+
     Args:
-        model: A functional model or a `keras.Sequential`, with one output.
+        model: A functional model or a `keras.Sequential`, with one output; or with a
+            dict of maps, of which one is made of all the others.
 
     The masks of padding that Keras takes along (of `Embedding(mask_zero=True)` and
     `Masking`) are no part of the steps: `padding` says which tensor has which, so that
@@ -121,22 +130,34 @@ class Graph:
 
     def __init__(self, model: Model):
         model = check_functional(model)
+        layer = unmade(model)
+        if layer is not None:
+            _tell_whole(model.name, type(layer).__name__)
+            model = keras.Model(model.input, model(model.input), name=model.name)
         #: Name -> input; their numbers are their places.
         self.inputs: dict[str, Tensor] = {t.name: t for t in model.inputs}
         self.steps: list[Step] = []
         #: Name of a layer -> the tensors that it gives, one per call.
         self.places: dict[str, list[int]] = {}
+        #: Name of a map that the model names -> that tensor, in the model's order.
+        self.levels: dict[str, int] = {}
         #: Tensors that carry the mask of an input.
         self.padding: dict[int, Padding] = {}
         self._count = len(model.inputs) - 1
         self._channels: dict[int, int] = {}
         self._ranks = {i: len(t.shape) for i, t in enumerate(model.inputs)}
         known = {id(tensor): i for i, tensor in enumerate(model.inputs)}
-        (self.output,) = self._read(model, known, "")
+        outputs = self._read(model, known, "")
         self._maker = {
             number: i for i, step in enumerate(self.steps) for number in step.outputs
         }
         self._before = self._ancestors()
+        self.output = self._last(model, outputs)
+        self.levels = {
+            name: at
+            for name, at in self.levels.items()
+            if not self.is_input(at) and len(self.steps[self._maker[at]].outputs) == 1
+        }
 
     def number_of(self, name: str) -> int:
         """Number of the input for one of this name; the only one has any name."""
@@ -158,16 +179,16 @@ class Graph:
             return Value(known[id(leaf)]) if is_tensor else leaf
 
         inputs_of = {key: at for key, at in known.items() if self.is_input(at)}
-        for node in _in_order(model.outputs, known, inputs_of):
+        for node in in_order(model.outputs, known, inputs_of):
             name = prefix + node.operation.name
             args = keras.tree.map_structure(number, tuple(node.arguments.args))
             kwargs = {
                 key: keras.tree.map_structure(number, value)
-                for key, value in _kwargs(node, inputs_of).items()
+                for key, value in kwargs_of(node, inputs_of).items()
                 if value is not None and key != "training"  # `fit` says it anew
             }
-            inputs = tuple(known[id(tensor)] for tensor in _reads(node, inputs_of))
-            inner = _nested(node)
+            inputs = tuple(known[id(tensor)] for tensor in reads(node, inputs_of))
+            inner = nested(node)
             if inner is not None:
                 begin = zip(inner.inputs, inputs, strict=True)
                 own = {id(tensor): at for tensor, at in begin}
@@ -178,16 +199,41 @@ class Graph:
                 for at, tensor in zip(made, node.outputs, strict=True):
                     self._channels[at] = int((tensor.shape or (0,))[-1] or 0)
                     self._ranks[at] = len(tensor.shape)
-                step = Step(node.operation, name, args, kwargs, inputs, tuple(made))
+                step = Step(
+                    node.operation, name, args, kwargs, inputs, tuple(made),
+                    strides(node),
+                )  # fmt: skip
                 self.steps.append(step)
             for at, tensor in zip(made, node.outputs, strict=True):
                 known[id(tensor)] = at
-                carried = _padding(mask_on(tensor), inputs_of)
+                carried = padding(mask_on(tensor), inputs_of)
                 if carried is not None:
                     self.padding[at] = carried
             if len(made) == 1:
                 self.places.setdefault(name, []).extend(made)
+        levels = levels_of(model).items()
+        found = {prefix + name: known.get(id(tensor)) for name, tensor in levels}
+        self.levels |= {name: at for name, at in found.items() if at is not None}
         return [known[id(tensor)] for tensor in model.outputs]
+
+    def _last(self, model: Model, outputs: Sequence[int]) -> int:
+        """The output that is made of all the others."""
+        last = max(outputs, key=self.position)
+        if len(outputs) == 1:
+            return last
+        steps = [self._maker.get(number) for number in outputs]
+        before = self._before[self._maker[last]]
+        chain = all(step is None or before >> step & 1 for step in steps)
+        levels = levels_of(model)
+        if chain and levels and steps.count(self._maker[last]) == 1:
+            return last
+        names = [*levels] or [tensor.name for tensor in model.outputs]
+        one = "model.output[name]" if levels else "model.get_layer(name).output"
+        raise ValueError(
+            "`model` must have one output, or a dict of maps of which one is made of "
+            f"all the others: take one of them with keras.Model(model.input, {one}). "
+            f"Received: model '{model.name}' with {len(names)} outputs, {names}"
+        )
 
     def _ancestors(self) -> list[int]:
         """Per step, as bits, itself and the steps that it depends on."""
@@ -208,10 +254,14 @@ class Graph:
         Raises:
             ValueError: if there is no such layer, or it is applied several times.
         """
+        if name not in self.places and name in self.levels:
+            return self.levels[name]
         if name not in self.places:
+            known = [*self.places, *self.levels]
+            maps = f" (or of maps: {', '.join(self.levels)})" if self.levels else ""
             raise ValueError(
-                "`cuts` must be names of layers of the model, each with one output."
-                f"{_checks.did_you_mean(name, self.places)} Received: {name!r}"
+                f"`cuts` must be names of layers of the model{maps}, each with one "
+                f"output.{_checks.did_you_mean(name, known)} Received: {name!r}"
             )
         if len(self.places[name]) > 1:
             raise ValueError(
@@ -253,6 +303,8 @@ class Graph:
 
     def position(self, number: int) -> int:
         """By it the cuts of a graph are in order: the number of steps up to one."""
+        if self.is_input(number):
+            return 0
         return self._before[self._maker[number]].bit_count()
 
     def separators(self) -> list[int]:
@@ -294,94 +346,3 @@ class Graph:
     def rank(self, number: int) -> int:
         """Number of a tensor's axes, with the batch."""
         return self._ranks[number]
-
-
-def _padding(mask: Tensor | None, inputs: Mapping[int, int]) -> Padding | None:
-    """What a mask says of an input, if that is all it is made of.
-
-    Args:
-        mask: As `Embedding` and `Masking` make it, and `Add` and `Concatenate` join it.
-        inputs: Id of an input -> its number.
-    """
-    if mask is None:
-        return None
-    node, rank = node_of(mask), 2
-    kind = type(node.operation).__name__
-    if kind == "ExpandDims":  # for each channel of what `Concatenate` joins
-        return _padding(node.input_tensors[0], inputs)
-    if kind == "LogicalOr":  # of what `Add` has added, or of a mask and zeros
-        return _the_one(node.input_tensors, inputs)
-    if kind == "Any" and node.operation.axis in (-1, [-1]):
-        node, rank = node_of(node.input_tensors[0]), 3
-        if type(node.operation).__name__ == "Concatenate":
-            last = len(node.outputs[0].shape) == 3 and node.operation.axis in (-1, 2)
-            return _the_one(node.input_tensors, inputs) if last else None
-    if type(node.operation).__name__ != "NotEqual":
-        return None
-    read, value = node.arguments.args
-    known = inputs.get(id(read))
-    if known is None or not isinstance(value, (int, float)) or len(read.shape) != rank:
-        return None
-    return Padding(known, value)
-
-
-def _the_one(masks: Sequence[Tensor], inputs: Mapping[int, int]) -> Padding | None:
-    """What several masks say, if it is the same; zeros say nothing."""
-    own = [m for m in masks if type(node_of(m).operation).__name__ != "ZerosLike"]
-    found = {_padding(mask, inputs) for mask in own}
-    return found.pop() if len(found) == 1 else None
-
-
-def _kwargs(node: Node, inputs: Mapping[int, int]) -> dict[str, Any]:
-    """What a node is called with by name, but for masks that Keras takes along."""
-    masks = map(mask_on, node.input_tensors)
-    carried = {id(mask) for mask in masks if _padding(mask, inputs) is not None}
-
-    def along(value: Any) -> bool:
-        leaves = [leaf for leaf in keras.tree.flatten(value) if leaf is not None]
-        return bool(leaves) and all(id(leaf) in carried for leaf in leaves)
-
-    return {k: v for k, v in node.arguments.kwargs.items() if not along(v)}
-
-
-def _reads(node: Node, inputs: Mapping[int, int]) -> list[Tensor]:
-    """The tensors that a node is called with, but for such masks."""
-    leaves = keras.tree.flatten((node.arguments.args, _kwargs(node, inputs)))
-    return [leaf for leaf in leaves if isinstance(leaf, keras.KerasTensor)]
-
-
-def _nested(node: Node) -> keras.Model | None:
-    """The functional model that a node calls, if its layers can stand for it."""
-    called: Layer = node.operation
-    if isinstance(called, keras.Sequential):
-        called = keras.Model(called.inputs, called.outputs)
-    given = node.arguments.kwargs.items()
-    more = any(value is not None and key != "training" for key, value in given)
-    if type(called) is not functional_class() or more:
-        return None
-    fits = len(called.inputs) == len(node.input_tensors)
-    return called if fits else None
-
-
-def _in_order(
-    outputs: Sequence[Tensor], known: dict[int, int], inputs: dict[int, int]
-) -> Iterator[Node]:
-    """The nodes that make some tensors from those known, each after what it reads."""
-    seen: set[int] = set()
-    stack: list[tuple[Node, bool]] = [
-        (node_of(tensor), False)
-        for tensor in reversed(outputs)
-        if id(tensor) not in known
-    ]
-    while stack:
-        node, ready = stack.pop()
-        if ready:
-            yield node
-        elif id(node) not in seen:
-            seen.add(id(node))
-            stack.append((node, True))
-            stack.extend(
-                (node_of(tensor), False)
-                for tensor in reversed(_reads(node, inputs))
-                if id(tensor) not in known
-            )

@@ -45,8 +45,11 @@ NOISE = (
 )
 #: Give what block 0 reads as the model takes it.
 INPUTS = (keras.layers.InputLayer, InputSource, ToMembers)
-#: Rates in the configs of layers that drop something inside.
-DROPOUTS = ("dropout", "recurrent_dropout")
+#: Where a net is cut if its layers are not named.
+FOUND = {"auto": _cuts.automatic, "pyramid": _cuts.at_levels}
+#: Part of what rates are called in configs of layers that drop something inside:
+#: `dropout`, `recurrent_dropout`, `attention_dropout`, `drop_path`.
+DROP = "drop"
 
 
 @register("backbone", "from_keras")
@@ -62,18 +65,22 @@ class FromKeras(Backbone):
 
     Args:
         model: A functional `keras.Model` (or `keras.Sequential`) with one output, which
-            the heads read: hand-made, of `keras.applications`, a backbone of keras-hub.
-            One with several inputs takes the `inputs` of `kmtl.build` by the names of
-            its own. Or a function that makes one with one input, such as
-            `keras.applications.MobileNetV2`, or that function's name: it is called with
-            the `input_shape` of the net to build, and `include_top=False`.
+            the heads read: hand-made, of `keras.applications`, an image backbone of
+            keras-hub (see below); or with a dict of maps for outputs, of which the one
+            that is made of all the others is read. One with several inputs takes the
+            `inputs` of `kmtl.build` by the names of its own. Or a function that makes
+            one with one input, such as `keras.applications.MobileNetV2`, or that
+            function's name: it is called with the `input_shape` (or `image_shape`) of
+            the net to build, and `include_top=False`.
         cuts: Names of the layers at which a block ends, in any order; all of the model
             after a cut must depend on what is before by that layer's output alone (and
             the mask of padding that Keras takes along from an `Embedding` or `Masking`
             of the input, which goes beside): with several inputs, after they have met.
-            Of a nested model, layers are called `<model>_<layer>`. `"auto"` cuts
-            between the sizes of the maps of a convolutional net, else between layers
-            with weights. `backbone.cut_names` tells where.
+            Of a nested model, layers are called `<model>_<layer>`. Maps may be named as
+            the model names them in its `pyramid_outputs` or dict of outputs ("P3"), and
+            `"pyramid"` cuts at each of these. `"auto"` cuts between the sizes of the
+            maps of a convolutional net, else between layers with weights.
+            `backbone.cut_names` tells where.
         freeze: `"all"`, or the number of leading blocks that are not trained: nothing
             in them changes. Batch normalisation runs with its statistics and dropout is
             left out, so that heads learn from what they will see later. None trains
@@ -89,6 +96,21 @@ class FromKeras(Backbone):
         dropout: As for `Backbone`, after every block; None (the default) for none but
             the model's own.
         kernel_regularizer: In the place of the layers' own; None keeps them.
+
+    A backbone of keras-hub is given as it comes from its class or `from_preset`. Heads
+    with a decoder, as `kmtl.Segmentation(decoder="unet")`, read the maps at all cuts.
+    What its `keras_hub.layers.ImageConverter` does to images (its `scale` and `offset`,
+    on values up to 255) is not part of it: that is `preprocessing`, or a layer before
+    it, as in `keras.Model(x, net(keras.layers.Rescaling(...)(x)))`, whose cuts have the
+    net's name before theirs. Its weights are frozen by `freeze`, or by its `trainable`.
+    A file of the kmtl model is loaded after `import keras_hub`.
+
+    >>> net = keras_hub.models.Backbone.from_preset(  # doctest: +SKIP
+    ...     "resnet_18_imagenet", image_shape=(128, 128, 3)
+    ... )
+    >>> backbone = kmtl.backbones.FromKeras(  # doctest: +SKIP
+    ...     net, cuts="pyramid", freeze=1  # blocks end at the maps P2, P3 and P4
+    ... )
 
     Raises:
         ValueError: for a subclassed model, several outputs, and cuts that are no layers
@@ -147,13 +169,13 @@ class FromKeras(Backbone):
                 "or the name of one in keras.applications. "
                 f"Received: model={self.model!r}"
             )
-        if self.cuts != "auto":
+        if not (isinstance(self.cuts, str) and self.cuts in FOUND):
             if isinstance(self.cuts, str) or not all(
                 isinstance(name, str) for name in self.cuts
             ):
                 raise TypeError(
-                    '`cuts` must be "auto" or a sequence of names of layers. '
-                    f"Received: cuts={self.cuts!r}"
+                    '`cuts` must be "auto", "pyramid" or a sequence of names of '
+                    f"layers. Received: cuts={self.cuts!r}"
                 )
             put("cuts", tuple(self.cuts))
         if self.is_made:
@@ -223,8 +245,9 @@ class FromKeras(Backbone):
             given["include_top"] = False
         if "weights" in known:
             given["weights"] = self.weights if input_shape is not None else None
-        if input_shape is not None and ("input_shape" in known or open_):
-            given["input_shape"] = input_shape
+        shape = "image_shape" if "image_shape" in known else "input_shape"
+        if input_shape is not None and (shape in known or open_):
+            given[shape] = input_shape
         model = self.model(**{**given, **self.arguments})
         if not isinstance(model, keras.Model):
             raise TypeError(
@@ -252,8 +275,8 @@ class FromKeras(Backbone):
 
     @functools.cached_property
     def _ends(self) -> list[int]:
-        if self.cuts == "auto":
-            return _cuts.automatic(self.graph)
+        if isinstance(self.cuts, str):
+            return FOUND[self.cuts](self.graph)
         return _cuts.named(self.graph, self.cuts)
 
     @functools.cached_property
@@ -270,7 +293,7 @@ class FromKeras(Backbone):
 
     @property
     def num_blocks(self) -> int:
-        if not self.is_made and self.cuts != "auto":
+        if not self.is_made and not isinstance(self.cuts, str):
             return len(self.cuts) + 1
         return len(self.pieces) if self.is_made else self._some.num_blocks
 
@@ -510,7 +533,7 @@ def _still(config: Mapping[str, Any]) -> Config:
     """
     changes: Config = {}
     for key, value in config.items():
-        if key in DROPOUTS and isinstance(value, (int, float)):
+        if DROP in key and isinstance(value, float) and 0.0 < value < 1.0:
             changes[key] = 0.0
         elif isinstance(value, Mapping) and (inner := _still(value)):
             changes[key] = {**value, **inner}
