@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from kmtl.layers.copying import copy_tables
+from kmtl.layers.named import remade
 from kmtl.training.model import MultiTaskModel
 from kmtl.typing import Layer, Tensor
 
@@ -108,7 +109,7 @@ def joined(
     def copy(layer: Layer) -> Layer:
         if layer.name in shared:
             return shared[layer.name]
-        made = type(layer).from_config(layer.get_config())
+        made = remade(layer)
         copy_tables(layer, made)
         if layer.name in trunk:
             shared[layer.name] = made
@@ -150,7 +151,7 @@ def _fresh_trunk(model: MultiTaskModel) -> list[np.ndarray]:
     trunk = keras.Model(model.input, seam.output)
 
     def copy(layer: Layer) -> Layer:
-        made = type(layer).from_config(layer.get_config())
+        made = remade(layer)
         copy_tables(layer, made)
         return made
 

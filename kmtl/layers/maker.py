@@ -12,6 +12,7 @@ import keras
 from kmtl._checks import check_choice
 from kmtl.layers.copying import copy_tables, copy_values
 from kmtl.layers.dropout import Dropout
+from kmtl.layers.named import put_name
 from kmtl.typing import (
     Activation,
     Config,
@@ -42,14 +43,9 @@ def _like(kind: Any, name: str, config: Config) -> Layer:
     Raises:
         TypeError: its class cannot be made from that.
     """
-    later: Config = {}
-    if config.pop(OWN, False):
-        later["name"] = name
-        if "trainable" in config:
-            later["trainable"] = config.pop("trainable")
-        given = config
-    else:
-        given = {**config, "name": name}
+    named = not config.pop(OWN, False)
+    trainable = None if named else config.pop("trainable", None)
+    given = {**config, "name": name} if named else config
     try:
         made = kind.from_config(given)
     except TypeError as error:
@@ -59,8 +55,8 @@ def _like(kind: Any, name: str, config: Config) -> Layer:
             "`__init__` take `**kwargs` for `super().__init__(**kwargs)`. Received: "
             f"{kind.__name__}.from_config({given!r}), which raises: {error}"
         ) from error
-    for key, value in later.items():
-        setattr(made, key, value)
+    if name not in made.name:  # it takes none, or has one of its own
+        put_name(made, name, trainable)
     return made
 
 

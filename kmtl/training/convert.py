@@ -10,6 +10,7 @@ import keras
 from kmtl.export.serving import input_names
 from kmtl.layers.copying import copy_state, copy_tables
 from kmtl.layers.grouped import plain_initializers
+from kmtl.layers.named import remade
 from kmtl.layers.subspaces import plain_regularizers
 from kmtl.tasks.output import TaskOutput
 from kmtl.typing import Layer, Model
@@ -69,4 +70,4 @@ def _plain_layer(layer: Layer, activations: dict[int, str]) -> Layer:
     if hasattr(layer, "to_keras"):
         return layer.to_keras()
     config = plain_regularizers(plain_initializers(layer.get_config()))
-    return layer.__class__.from_config(config)
+    return remade(layer, config)

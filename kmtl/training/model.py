@@ -19,6 +19,7 @@ from kmtl._private.keras import (
     sublayers,
 )
 from kmtl.layers.dropout import watched
+from kmtl.layers.named import with_names
 from kmtl.losses.joint import Joint
 from kmtl.relations import base as relations_base
 from kmtl.relations.base import Relations
@@ -298,7 +299,7 @@ class MultiTaskModel(TaskAccess):
         return model
 
     def get_config(self) -> Config:
-        config = super().get_config()
+        config = with_names(super().get_config(), self.layers)
         if self.built_with is not None:
             config["built_with"] = self.built_with.to_config()
         return config

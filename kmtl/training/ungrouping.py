@@ -8,6 +8,7 @@ import keras
 
 from kmtl.layers.copying import copy_state, copy_tables
 from kmtl.layers.head_group import HeadGroup, HeadOfGroup
+from kmtl.layers.named import remade
 from kmtl.training.model import MultiTaskModel
 from kmtl.typing import Layer, Model
 
@@ -47,7 +48,7 @@ def ungrouped(model: Model) -> Model:
             new = layer.to_keras()
             new.trainable = _group(layer).trainable
         else:
-            new = layer.__class__.from_config(layer.get_config())
+            new = remade(layer)
             copy_tables(layer, new)  # before it is called
         made.append((layer, new))
         return new

@@ -338,6 +338,7 @@ def test_searches_tell_nets_of_other_weights_apart(net: keras.Model) -> None:
 # -- refused ---------------------------------------------------------------------------
 
 
+@keras.saving.register_keras_serializable("kmtl_tests")
 class OwnConfig(keras.layers.Layer):
     """Its config is its own arguments alone, and lacks a name."""
 
@@ -353,6 +354,14 @@ class OwnConfig(keras.layers.Layer):
 
     def get_config(self) -> dict:
         return {"units": self.units}
+
+
+@keras.saving.register_keras_serializable("kmtl_tests")
+class FixedName(keras.layers.Dense):
+    """It takes a name, and has another."""
+
+    def __init__(self, units: int, **kwargs):
+        super().__init__(units, **{**kwargs, "name": "own"})
 
 
 class NoName(OwnConfig):
@@ -383,6 +392,31 @@ def test_a_layer_whose_config_has_no_name(freeze: str | None) -> None:
         assert copy.trainable is (freeze is None)
         for mine, its in zip(own.get_weights(), copy.get_weights(), strict=True):
             np.testing.assert_array_equal(mine, its)
+
+
+@pytest.mark.parametrize("kind", [OwnConfig, FixedName])
+@pytest.mark.parametrize("depth", [0, 1])
+def test_copies_of_a_layer_that_takes_no_name_are_loaded(
+    kind: type, depth: int, tmp_path: Path
+) -> None:
+    backbone = FromKeras(around(kind(4)), cuts=["own"], freeze=1)
+    model = kmtl.build(
+        backbone=backbone, input_shape=(3,), tasks=TASKS, sharing_depth=depth
+    )
+    owners = ["a", "b"] if depth == 0 else ["shared"]
+    names = [f"{owner}_block1_own" for owner in owners]
+    rows = X[:, 0, :3, 0]
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    twice = type(loaded).from_config(loaded.get_config())
+    twice.set_weights(model.get_weights())
+    for one in (loaded, twice):
+        assert not any(one.get_layer(name).trainable for name in names)
+        for name, output in one(rows).items():
+            np.testing.assert_array_equal(output, model(rows)[name])
+    plain = model.to_keras()
+    assert {*names} <= {layer.name for layer in plain.layers}
+    np.testing.assert_allclose(plain(rows)["b"], model(rows)["b"], rtol=1e-6)
 
 
 class Subclassed(keras.Model):
