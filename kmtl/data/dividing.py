@@ -37,11 +37,11 @@ def divide(
     Args:
         frame: The frame.
         split: Three fractions; the name of a column that names each row's part; or a
-            dict part -> numbers of rows, or flags.
+            dict part -> numbers of rows, or flags; of two parts or all three.
         alike: What the parts are to have alike, of each target.
         groups: Column of groups that stay together.
         time: Column of times that order the rows.
-        seed: Of a random division, and of rows held out where a column names no
+        seed: Of a random division, and of rows held out where a column or a dict has no
             validation or no test rows.
     """
     for name, column in (("groups", groups), ("time", time)):
@@ -53,9 +53,12 @@ def divide(
             f"split={split if isinstance(split, str) else 'a dict of rows'!r} as well"
         )
     if isinstance(split, str):
-        return _held_out(_named(frame, split), split, alike, seed)
+        source = f"Column '{split}', which is given as `split`,", f"'{split}' names"
+        return _held_out(_named(frame, split), *source, alike, seed)
     if isinstance(split, Mapping):
-        return _given(len(frame), split), []
+        return _held_out(
+            _given(len(frame), split), "`split`", "`split` has", alike, seed
+        )
     fractions = tuple(split) if isinstance(split, Iterable) else ()
     if len(fractions) != len(PARTS):
         raise ValueError(
@@ -154,7 +157,8 @@ def _named(frame: Any, column: str) -> dict[str, np.ndarray]:
 
 def _held_out(
     parts: dict[str, np.ndarray],
-    column: str,
+    source: str,
+    names: str,
     alike: Mapping[str, np.ndarray],
     seed: int,
 ) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -164,10 +168,10 @@ def _held_out(
     if not lacking:
         return parts, []
     if len(lacking) > 1 or len(train) < 2:
+        known = [part for part in PARTS if part not in lacking]
         raise ValueError(
-            f"Column '{column}', which is given as `split`, must have rows in 'train', "
-            "and in 'validation' or 'test'. Received: rows in "
-            f"{', '.join(part for part in PARTS if part not in lacking)} alone"
+            f"{source} must have rows in 'train', and in 'validation' or 'test'. "
+            f"Received: rows in {', '.join(known) or 'none'} alone"
         )
     (part,) = lacking
     share = max(HELD_OUT, 1 / len(train))
@@ -178,22 +182,28 @@ def _held_out(
         stratify={name: strata[train] for name, strata in alike.items()},
     )
     note = (
-        f"{part}: {len(held)} of the {len(train)} training rows, as '{column}' names "
-        f"no row for it"
+        f"{part}: {len(held)} of the {len(train)} training rows, as {names} no row for "
+        "it"
     )
     return {**parts, "train": train[kept], part: train[held]}, [note]
 
 
 def _given(rows: int, split: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    if set(split) != set(PARTS):
+    named = {name: part_of(name) for name in split}
+    given = {part: name for name, part in named.items() if part is not None}
+    if len(given) < len(split):
         raise ValueError(
-            f"`split` must have the rows of {', '.join(PARTS)}. "
-            f"Received: {', '.join(map(str, split)) or 'none'}"
+            "`split` must have the rows of train, and of validation or test, or of "
+            f"both. Received: {', '.join(map(str, split))}"
         )
-    found = {}
+    found = dict.fromkeys(PARTS, np.zeros(0, np.int64))
     owner = np.full(rows, "", object)
-    for part in PARTS:
-        numbers = _numbers(split[part], rows, part)
+    for part, name in given.items():
+        numbers = _numbers(split[name], rows, name)
+        if not len(numbers):
+            raise ValueError(
+                f"`split` must have a row in '{name}', or leave it out. Received: none"
+            )
         if len(np.unique(numbers)) < len(numbers):
             raise ValueError(
                 "`split` must have every row at most once. "
@@ -207,7 +217,7 @@ def _given(rows: int, split: Mapping[str, Any]) -> dict[str, np.ndarray]:
             )
         owner[numbers] = part
         found[part] = numbers
-    return _filled(found)
+    return found
 
 
 def _numbers(given: Sequence[int], rows: int, part: str) -> np.ndarray:
@@ -226,10 +236,3 @@ def _numbers(given: Sequence[int], rows: int, part: str) -> np.ndarray:
             )
         )
     return array.astype(np.int64)
-
-
-def _filled(parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    for part, rows in parts.items():
-        if not len(rows):
-            raise ValueError(f"`split` must have a row in '{part}'. Received: none")
-    return parts

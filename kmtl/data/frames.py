@@ -62,10 +62,11 @@ def from_dataframe(
             are; or a dict of inputs: tables by any name, other kinds by the name of
             their column, such as `{"facts": Table(), "review": Text()}`.
         split: Fractions of train, validation and test; a column that names them in
-            each row; or a dict of their rows. Fractions divide at random, alike in all
-            targets at once. A column may say "val", "valid" or "dev" as well; where it
-            names no validation rows, or no test rows, these are 15 % of the training
-            rows, drawn in the same way, which is written above the table.
+            each row; or a dict of their rows, `{"train": [0, 1], "test": [4]}`, numbers
+            or flags. Fractions divide at random, alike in all targets at once. Columns
+            and dicts may say "val", "valid" or "dev" as well; where they name no
+            validation rows, or no test rows, these are 15 % of the training rows, drawn
+            in the same way, which is written above the table.
         groups: Column whose rows of one value stay in one part, such as a patient. No
             input, unless `inputs` names it.
         time: Column of dates or numbers: the earliest rows train, the last ones test.

@@ -244,10 +244,18 @@ def test_parts_may_be_called_otherwise() -> None:
 @pytest.mark.parametrize(
     ("given", "lacking"), [("test", "validation"), ("val", "test")]
 )
-def test_a_part_that_no_row_is_named_for_is_held_out(given: str, lacking: str) -> None:
+@pytest.mark.parametrize("by", ["column", "rows", "flags"])
+def test_a_part_that_no_row_is_named_for_is_held_out(
+    given: str, lacking: str, by: str
+) -> None:
     frame = pd.DataFrame({"x": np.arange(100.0), "y": [0, 0, 0, 1] * 25})
-    frame["part"] = ["train"] * 80 + [given] * 20
-    options = {"targets": ["y"], "split": "part", "verbose": False}
+    split: Any = {"train": np.arange(80), given: np.arange(80, 100)}
+    if by == "column":
+        frame["part"] = ["train"] * 80 + [given] * 20
+        split = "part"
+    elif by == "flags":
+        split = {part: np.isin(np.arange(100), rows) for part, rows in split.items()}
+    options = {"targets": ["y"], "split": split, "verbose": False}
     data = from_dataframe(frame, **options)
     held = data.splits[lacking]
     assert (held.rows < 80).all()
@@ -256,7 +264,10 @@ def test_a_part_that_no_row_is_named_for_is_held_out(given: str, lacking: str) -
     assert f"{lacking}: 12 of the 80 training rows" in data.description
     again = from_dataframe(frame, **options, seed=1)
     assert set(again.splits[lacking].rows) != set(held.rows)
-    frame["part"] = given
+    if by == "column":
+        frame["part"] = given
+    else:
+        split.pop("train")
     with pytest.raises(ValueError, match="must have rows in 'train', and in 'valid"):
         from_dataframe(frame, **options)
 
@@ -468,6 +479,16 @@ def frame_with(**columns: Any) -> pd.DataFrame:
             frame_with(),
             {"split": {"train": [0], "validation": [30], "test": [2]}},
             r"numbers of rows, 0 to 29.*from 30 to 30",
+        ),
+        (
+            frame_with(),
+            {"split": {"train": [0], "tset": [1]}},
+            "rows of train, and of validation or test, or of both. .*: train, tset",
+        ),
+        (
+            frame_with(),
+            {"split": {"train": [0, 1], "val": [], "test": [2]}},
+            "a row in 'val', or leave it out",
         ),
         (frame_with(), {"split": "a", "time": "a"}, "`groups` and `time` divide rows"),
         (
