@@ -30,7 +30,7 @@ class Candidate:
         members: Nets in one that share most weights (`kmtl.backbones.Ensemble`); 1
             for a plain net.
         weighting: How the targets' losses are balanced; None for their plain sum.
-        weight_decay: Of the optimizer.
+        weight_decay: Of the optimizer; None for the recipe's.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Candidate:
     dropout: float = 0.1
     members: int = 1
     weighting: str | None = None
-    weight_decay: float = 0.01
+    weight_decay: float | None = None
 
     @property
     def structure(self) -> Candidate:

@@ -154,7 +154,7 @@ class Trainer:
     ) -> MultiTaskModel:
         model = self._model(candidate, seed)
         hp = keras_tuner.HyperParameters()
-        hp.values.update(_values(candidate))
+        hp.values.update(self._values(candidate))
         x, y = self.data.train.arrays()
         hypermodel.execution = seed
         try:
@@ -193,7 +193,7 @@ class Trainer:
                 pool=self._pool,
             )
         population = self._population
-        members = [Member(_values(candidate), seed) for candidate, seed in wanted]
+        members = [Member(self._values(candidate), seed) for candidate, seed in wanted]
         epochs = self.recipe.epochs
         share = self.clock.share(SHARE * len(members))
         if share is not None and epochs > PROBE:
@@ -264,7 +264,7 @@ class Trainer:
         made = self._hypermodel(net.candidate)
         made.execution = net.seed
         try:
-            arguments = made.builder_arguments(_values(net.candidate))
+            arguments = made.builder_arguments(self._values(net.candidate))
         finally:
             made.execution = 0
         model = builders.build(tasks=self.data.tasks, **arguments)
@@ -280,9 +280,11 @@ class Trainer:
     def _hypermodel(self, candidate: Candidate) -> HyperModel:
         key = candidate.structure
         if key not in self._hypermodels:
-            recipe = dataclasses.replace(
-                self.recipe, weight_decay=candidate.weight_decay
-            )
+            recipe = self.recipe
+            if candidate.weight_decay is not None:
+                recipe = dataclasses.replace(
+                    recipe, weight_decay=candidate.weight_decay
+                )
             space: dict[str, Any] = {"learning_rate_schedule": [recipe.schedule]}
             if candidate.has_free_dropout:
                 space["dropout"] = (0.0, 0.5)
@@ -305,18 +307,17 @@ class Trainer:
         hypermodel = self._hypermodel(candidate)
         hypermodel.execution = seed
         try:
-            values = {**hypermodel.default_values(), **_values(candidate)}
+            values = {**hypermodel.default_values(), **self._values(candidate)}
             return self._pool.model(hypermodel, values)
         finally:
             hypermodel.execution = 0
 
-
-def _values(candidate: Candidate) -> dict[str, Any]:
-    """Values of the hypermodel's space."""
-    found: dict[str, Any] = {"learning_rate_schedule": Recipe.schedule}
-    if candidate.has_free_dropout:
-        found["dropout"] = candidate.dropout
-    return found
+    def _values(self, candidate: Candidate) -> dict[str, Any]:
+        """Values of the hypermodel's space."""
+        found: dict[str, Any] = {"learning_rate_schedule": self.recipe.schedule}
+        if candidate.has_free_dropout:
+            found["dropout"] = candidate.dropout
+        return found
 
 
 def _affordable(seconds: float, share: float, epochs: int) -> int:

@@ -126,7 +126,7 @@ def direction_of(model: Model, monitor: str) -> str | None:
     return known
 
 
-def _direct(model: Model, callback: Callback) -> None:
+def set_direction(model: Model, callback: Callback) -> None:
     """Say which way is better to a callback that would guess, and fail.
 
     `mode="auto"` knows the metrics of Keras' own `compile` alone.
@@ -213,7 +213,7 @@ def with_hooks(model: Model, callbacks: Callbacks, x: Any = None) -> Callbacks:
     else:
         given = list(callbacks or [])
     for callback in given:
-        _direct(model, callback)
+        set_direction(model, callback)
     own.append(MonitorHooks(given))
     last = ScheduleHooks(given)
     if not isinstance(callbacks, keras.callbacks.CallbackList):

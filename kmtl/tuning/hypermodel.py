@@ -14,9 +14,10 @@ from keras import ops
 from kmtl import _checks, _registry
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_unique_tasks
-from kmtl.training.feed import Feed, choose_steps_per_execution, is_arrays
+from kmtl.training.feed import Feed, choose_steps_per_execution
 from kmtl.training.model import MultiTaskModel
 from kmtl.training.schedules import LearningRateSchedule
+from kmtl.training.sources import is_dataset, is_stream, plan_of
 from kmtl.tuning.signature import (
     FIT_NAMES,
     TASK_WEIGHTS,
@@ -24,7 +25,7 @@ from kmtl.tuning.signature import (
     with_arguments,
 )
 from kmtl.tuning.space import Space
-from kmtl.typing import AnyHyperModel, Config, HyperParameters, Options, Values
+from kmtl.typing import AnyHyperModel, Config, Data, HyperParameters, Options, Values
 
 #: Arguments of `fit` that say what it reads; those that do not change how.
 ARRAY_ARGUMENTS = ("x", "y", "sample_weight", "validation_data")
@@ -159,8 +160,9 @@ class HyperModel(keras_tuner.HyperModel):
     ) -> Any:
         """Train the model: `model.fit` with the arguments given to `search`.
 
-        With a `seed`, numpy arrays are shuffled by it (Keras would use the global
-        seed). A data set decides its own order. Where nothing looks at single batches,
+        With a `seed`, arrays are shuffled by it, also those of a `kmtl.data.Split`,
+        lists and frames (Keras would use the global seed). A data set decides its own
+        order. Where nothing looks at single batches,
         a small model on TensorFlow runs a whole epoch in one call, unless
         `compile_options` say `steps_per_execution`.
         """
@@ -231,7 +233,7 @@ class HyperModel(keras_tuner.HyperModel):
         found = dict(kwargs)
         if "batch_size" in values:
             data = args[0] if args else kwargs.get("x")
-            if kwargs.get("batch_size") is not None or not is_arrays(data):
+            if kwargs.get("batch_size") is not None or _has_order(data):
                 raise keras_tuner.errors.FatalValueError(
                     "`batch_size` is searched: give arrays to `search`, and no "
                     f"`batch_size`. Received: batch_size={kwargs.get('batch_size')} "
@@ -277,7 +279,7 @@ class HyperModel(keras_tuner.HyperModel):
         if (
             len(args) > 2
             or parts[0] is None
-            or not is_arrays(*parts)
+            or _has_order(parts[0])
             or others.pop("shuffle", True) is not True
             or not others.keys() <= PLAIN_ARGUMENTS
         ):
@@ -303,6 +305,11 @@ class HyperModel(keras_tuner.HyperModel):
 
     def __getstate__(self) -> Config:
         return {**self.__dict__, "_feed": None}
+
+
+def _has_order(data: Data) -> bool:
+    """Whether the data themselves say which rows come when."""
+    return is_dataset(data) or is_stream(data) or plan_of(data) is not None
 
 
 @contextlib.contextmanager

@@ -62,6 +62,13 @@ class SearchData:
             x = plain_data(x)
             if isinstance(x, tuple):
                 x, y, *weight = x
+                if weight and options.get("sample_weight") is not None:
+                    raise ValueError(
+                        "`sample_weight` must be left out when `x` holds weights of "
+                        "its own: a tuple of three, or a kmtl.data.Split of tasks "
+                        "with `sample_weight`. Received: sample_weight of type "
+                        f"{type(options['sample_weight']).__name__}"
+                    )
                 if weight:
                     options["sample_weight"] = weight[0]
         if not isinstance(callbacks, (list, tuple)):

@@ -20,6 +20,8 @@ from table_tools import ROWS, TARGETS, houses
 import kmtl
 from kmtl.data.assembling import checked_frame
 from kmtl.tabular import Candidate, candidates, fitting, pacing
+from kmtl.tabular.clock import Clock
+from kmtl.tabular.nets import Trainer
 
 # On JAX the nets train side by side, and compiling them takes long.
 pytestmark = [pytest.mark.backend, pytest.mark.thorough(on="jax")]
@@ -473,3 +475,17 @@ def test_tensorflow_does_not_advise_against_tracing(
     with caplog.at_level(logging.WARNING, "tensorflow"):
         kmtl.fit_table(houses(), "sold", verbose=False)
     assert caplog.messages == ["Something else"]
+
+
+def test_nets_are_trained_by_the_recipe() -> None:
+    data = kmtl.data.from_dataframe(houses(60), targets=["sold"], verbose=False)
+    recipe = kmtl.Recipe(schedule="constant", weight_decay=0.5, learning_rate=0.02)
+    trainer = Trainer(data, recipe, 0, {}, Clock(None))
+    net = Candidate(name="net", why="", units=(4,), numerical=None)
+    optimizer = trainer._model(net, 0).optimizer
+    assert optimizer.weight_decay == 0.5
+    assert float(optimizer.learning_rate) == pytest.approx(0.02)
+    values = trainer._values(net)
+    assert trainer._hypermodel(net).schedule_callbacks(values) == []
+    own = dataclasses.replace(net, weight_decay=0.1)
+    assert trainer._model(own, 0).optimizer.weight_decay == 0.1

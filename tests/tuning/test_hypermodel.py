@@ -6,11 +6,12 @@ from typing import Any
 import keras
 import keras_tuner
 import numpy as np
+import pandas as pd
 import pytest
 
 import kmtl
 from kmtl.training.batches import ShuffledBatches
-from kmtl.tuning.hypermodel import is_arrays
+from kmtl.training.feed import is_arrays
 
 pytestmark = pytest.mark.backend
 
@@ -173,7 +174,7 @@ def test_wrong_builders_end_a_search() -> None:
 # -- order of the data -----------------------------------------------------------------
 
 
-def test_only_arrays_are_shuffled_by_us() -> None:
+def test_what_arrays_are() -> None:
     x, y = data()
     assert is_arrays(x, y, None)
     assert not is_arrays(ShuffledBatches(x, y), None)
@@ -198,6 +199,27 @@ def test_a_seed_decides_the_training_whatever_the_global_seed() -> None:
     for left, right in zip(one, same, strict=True):
         np.testing.assert_array_equal(left, right)
     assert not np.allclose(one[0], other[0])
+
+
+@pytest.mark.parametrize("form", ["split", "lists", "frames"])
+def test_rows_of_every_form_are_shuffled_by_the_seed(form: str) -> None:
+    x, y = data()
+    given: tuple = {
+        "split": (kmtl.data.Split(x, y, list(TASKS), "train"),),
+        "lists": (x.tolist(), {name: part.tolist() for name, part in y.items()}),
+        "frames": (pd.DataFrame(x), pd.DataFrame(y)),
+    }[form]
+
+    def train(global_seed: int, *rows: Any) -> list[np.ndarray]:
+        keras.utils.set_random_seed(global_seed)
+        hypermodel = make(seed=0)
+        hp = at(hypermodel, learning_rate=0.01)
+        model = hypermodel.build(hp)
+        hypermodel.fit(hp, model, *rows, batch_size=4, epochs=1, verbose=0)
+        return model.get_weights()
+
+    for left, right in zip(train(1, x, y), train(2, *given), strict=True):
+        np.testing.assert_array_equal(left, right)
 
 
 def test_labels_are_checked_whole_with_a_seed_too() -> None:

@@ -236,3 +236,24 @@ def test_folds_are_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert [len(curve) for curve in executions.values()] == [2, 2]
     assert len(lowered) == 1
     np.testing.assert_allclose(found[0], found[1], rtol=1e-4)
+
+
+def test_early_stopping_beside_others_is_that_of_fit(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It knows which way is better, and no NaN is its best value."""
+    x, y = data(1)
+    nowhere = (x, {**y, "first": np.full(len(x), np.nan)})
+    for monitor, epochs in (("val_sum_mae", 2), ("val_first_mae", EPOCHS)):
+        tuner = make(tmp_path / monitor, max_trials=2)
+        tuner.search(
+            *data(0),
+            validation_data=nowhere,
+            epochs=EPOCHS,
+            batch_size=8,
+            callbacks=[
+                keras.callbacks.EarlyStopping(monitor, patience=1, min_delta=1e9)
+            ],
+        )
+        assert "one at a time" not in caplog.text
+        assert set(epochs_trained(tuner).values()) == {epochs}

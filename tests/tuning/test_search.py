@@ -14,6 +14,7 @@ import kmtl
 import kmtl.tuning.stopping
 from kmtl.training.batches import ShuffledBatches
 from kmtl.tuning import SearchEvent, running
+from kmtl.tuning.search_data import SearchData
 
 pytestmark = pytest.mark.backend
 
@@ -282,3 +283,14 @@ def test_a_search_keeps_the_baselines_that_it_began_with(
     assert kept.cached
     assert second.baselines.load_model("ink").task_names == ("ink",)
     assert second.baselines.tasks == first.baselines.tasks
+
+
+def test_weights_are_given_once() -> None:
+    (x, y), validation = digits()
+    weight = {"ink": np.ones(64)}
+    split = kmtl.data.Split(x, y, list(TASKS), "train", weights=weight)
+    for data in (split, (x, y, weight)):
+        found = SearchData.given(data, None, validation, None, {})
+        assert found.sample_weight == weight
+        with pytest.raises(ValueError, match="`sample_weight` must be left out"):
+            SearchData.given(data, None, validation, None, {"sample_weight": weight})

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kmtl.training.callbacks import MonitorHooks, set_direction
 from kmtl.training.guards import NonFiniteError
 from kmtl.typing import Callback, Values
 
@@ -159,8 +160,14 @@ def replay(
             `model.fit` does.
     """
     epochs = first_epoch + len(trained.curves)
+    for callback in callbacks:
+        set_direction(model, callback)
     run = keras.callbacks.CallbackList(
-        list(callbacks), add_history=True, model=model, epochs=epochs, verbose=0
+        [MonitorHooks(callbacks), *callbacks],
+        add_history=True,
+        model=model,
+        epochs=epochs,
+        verbose=0,
     )
     model.stop_training = False
     run.on_train_begin()
