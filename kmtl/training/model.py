@@ -631,7 +631,9 @@ class MultiTaskModel(TaskAccess):
         ruled = [n for n, layer in self.task_outputs.items() if layer.weight_rule]
         shares: dict[str, float] = {}
         if ruled:
-            data = x if y is None else (x, y, sample_weight)
+            data = x
+            if y is not None:
+                data = sources.training_rows((x, y, sample_weight), split)
             shares = sources.label_shares(data, self.tasks)
         lacks = sources.lacks_labels(
             self.tasks, named(self, x), y, sample_weight, self._state.alike

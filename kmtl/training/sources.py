@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import itertools
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -292,6 +293,15 @@ def _one_behind_the_other(
         own = [labels[name] for name in names if labels.get(name) is not None]
         if len(own) == len(names) and len({(a.shape, a.dtype) for a in own}) == 1:
             yield names, np.concatenate(own)
+
+
+def training_rows(parts: Any, validation_split: float) -> Any:
+    """Nested arrays without the rows at the end that are held out, as Keras splits."""
+    rows = len(next(a for a in keras.tree.flatten(parts) if a is not None))
+    count = math.floor(rows * (1.0 - validation_split))
+    return keras.tree.map_structure(
+        lambda array: None if array is None else array[:count], parts
+    )
 
 
 def label_shares(data: Data, tasks: Sequence[Task]) -> dict[str, float]:

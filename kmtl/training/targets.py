@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -57,11 +56,8 @@ def adapt(
     if y is None and isinstance(x, ShuffledBatches):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(x.parts)
     if y is not None:
-        rows = len(keras.tree.flatten(x)[0])
-        count = math.floor(rows * (1.0 - validation_split))  # as Keras splits
-        parts = (label_dict(y, model.tasks), sample_weight)
-        part, weight = keras.tree.map_structure(
-            lambda array: None if array is None else array[:count], parts
+        _, part, weight = sources.training_rows(
+            (x, label_dict(y, model.tasks), sample_weight), validation_split
         )
         _tell_scales(model, part)
         batches: Iterable = _slices(part, weight)

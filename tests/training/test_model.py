@@ -323,6 +323,11 @@ def test_weights_by_data() -> None:
             for name, count in counts.items()
         }
     )
+    # Rows that are held out do not count.
+    held_out = Y["kind"].copy()
+    held_out[: ROWS // 2] = -1
+    model.fit(X, Y | {"kind": held_out}, validation_split=0.5, verbose=0)
+    assert model.task_weights["kind"] == 0.0
     # Weights set by hand stay, and a new rule counts again.
     model.compile("sgd", loss_weights="data")
     model.set_task_weights({"kind": 7.0})

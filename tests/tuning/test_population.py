@@ -434,10 +434,16 @@ def test_what_cannot_trains_one_at_a_time(
     assert "Trials train one at a time: " in caplog.text
 
 
+class Patient(keras.callbacks.EarlyStopping):
+    """Its own hooks would not be called."""
+
+
 @on_jax
 def test_refused_before_any_training(plain: Any) -> None:
     x, y = data(8)
     member = Member(values(plain.hypermodel, 0))
+    with pytest.raises(ValueError, match="Patient acts on one model"):
+        plain.train([member], epochs=1, callbacks=[Patient("val_loss")])
     with pytest.raises(ValueError, match="TensorBoard acts on one model"):
         plain.train([member], epochs=1, callbacks=[keras.callbacks.TensorBoard()])
     with pytest.raises(ValueError, match="not arrays"):

@@ -128,9 +128,14 @@ def reason_against_callbacks(callbacks: Sequence[Callback]) -> str | None:
     """The same for the callbacks of `search`."""
     known = (DeltaM, CommonScore, keras.callbacks.EarlyStopping)
     for callback in callbacks:
-        if not isinstance(callback, known):
+        # A subclass may do more, which would not be called.
+        if not isinstance(callback, known) or not _is_known(type(callback)):
             return f"a {type(callback).__name__} acts on one model at a time"
     return None
+
+
+def _is_known(kind: type) -> bool:
+    return kind.__module__.split(".")[0] in ("keras", "kmtl")
 
 
 def copies(callbacks: Sequence[Callback]) -> list[Any]:
