@@ -161,13 +161,13 @@ def _from_pandas(value: Any, what: str) -> np.ndarray:
             )
         return np.stack(columns, axis=1) if columns else np.zeros((len(value), 0))
     dtype = getattr(value, "dtype", None)
+    names = categories_in(value)
+    if names:
+        raise TypeError(
+            f"{what} must hold numbers: pass `.cat.codes`, which are -1 where the "
+            f"category is missing. Received: categories {names[:5]}"
+        )
     if str(dtype) == "category":
-        names = value.dtype.categories
-        if names.dtype.kind not in "biuf":
-            raise TypeError(
-                f"{what} must hold numbers: pass `.cat.codes`, which are -1 where the "
-                f"category is missing. Received: categories {list(names)[:5]}"
-            )
         return _from_objects(np.asarray(value.astype(object)), value, what)
     if isinstance(dtype, np.dtype):
         array = np.asarray(value)
@@ -177,6 +177,22 @@ def _from_pandas(value: Any, what: str) -> np.ndarray:
     if value.isna().any():
         return np.asarray(value.to_numpy(dtype="float64", na_value=np.nan))
     return np.asarray(value.to_numpy(dtype=getattr(dtype, "numpy_dtype", None)))
+
+
+def categories_in(value: Any) -> list:
+    """The categories of a pandas column of such, if they are no numbers.
+
+    Example:
+
+    >>> import pandas as pd
+    >>> from kmtl._arrays import categories_in
+    >>> categories_in(pd.Series(["low", "high"], dtype="category"))
+    ['high', 'low']
+    """
+    dtype = getattr(value, "dtype", None)
+    if str(dtype) != "category" or dtype.categories.dtype.kind in "biuf":
+        return []
+    return list(dtype.categories)
 
 
 def is_text(array: np.ndarray) -> bool:

@@ -155,6 +155,8 @@ def _learned(frame: Any, task: Task, column: Any) -> Target:
 def _given(
     frame: Any, task: Task, columns: Any, files: Mapping[str, np.ndarray]
 ) -> Target:
+    from kmtl.data.target_text import check_numbers
+
     several = not isinstance(columns, str)
     names = tuple(columns) if several else (columns,)
     for column in names:
@@ -163,6 +165,8 @@ def _given(
         labels = files[names[0]]
     else:
         part = frame[list(names)] if several else frame[columns]
+        for column in names:
+            check_numbers(task, column, frame[column])
         labels = task.label_array(part)
     if several and len(names) == 1 and labels.ndim == 1:
         labels = labels[:, None]
@@ -241,9 +245,8 @@ def infer(column: str, values: Any) -> tuple[Task, np.ndarray]:
         ValueError: for dates, times of day, prose, numbers with signs or units, one
             value, and no value at all: naming the column and saying what to do.
     """
-    from kmtl.data.target_text import check_text, warn_of_few_numbers
-    from kmtl.inputs.cells import iso_dates, read
-    from kmtl.inputs.remedies import Remedy
+    from kmtl.data.target_text import check_dates, check_text, warn_of_few_numbers
+    from kmtl.inputs.cells import read
     from kmtl.inputs.spelled_numbers import in_order
     from kmtl.inputs.unlike import refused
     from kmtl.tasks import Regression
@@ -261,17 +264,7 @@ def infer(column: str, values: Any) -> tuple[Task, np.ndarray]:
         raise _no_label(column, len(cells.values))
     if cells.kind == "mixed":
         raise refused(column, cells)
-    if cells.kind == "text" and iso_dates(cells).sum() == len(present):
-        cells = dataclasses.replace(cells, kind="date")
-    if cells.kind == "date":
-        days = f"frame['{column}']"
-        if isinstance(present[0], str):
-            days = f"pandas.to_datetime({days}, format='ISO8601', utc=True)"
-        python = f"make numbers of dates, such as ({days} - {days}.min()).dt.days"
-        remedy = Remedy("days", column, python, target=True)
-        raise ValueError(
-            f"Target '{column}' must hold numbers or classes: {remedy}. Received: dates"
-        )
+    check_dates(column, cells, "numbers or classes")
     different = set(present.tolist())
     text = cells.kind == "text"
     ordered: list = in_order(different) if text else sorted(different)

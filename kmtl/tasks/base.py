@@ -515,6 +515,11 @@ class Task(_registry.Registrable):
             names = names_in(labels, what)
             if names is not None:
                 return numbers_of(names, self.class_names, what)
+        if self.class_count is None and (names := _arrays.categories_in(labels)):
+            raise TypeError(
+                f"{what} must be numbers. Received: categories {names[:5]}"
+                f"{self._name_hint()}"
+            )
         array = _arrays.as_array(labels, what, holes=True)
         return _arrays.within_int32(array)
 
@@ -533,7 +538,7 @@ class Task(_registry.Registrable):
             raise ValueError(
                 f"Labels of task '{self.name}' must be numbers. "
                 f"Received: dtype={array.dtype}"
-                + (self._name_hint() * _arrays.is_text(array))
+                + (self._text_hint(array) * _arrays.is_text(array))
             )
         expected = self.expected_shapes(input_shape)
         if not array.ndim or not any(fits(array.shape[1:], s) for s in expected):
@@ -575,9 +580,16 @@ class Task(_registry.Registrable):
             ValueError: naming the task and the row.
         """
 
+    def _text_hint(self, array: np.ndarray) -> str:
+        texts = list(dict.fromkeys(array.ravel().tolist()))[:3]
+        return f", such as {', '.join(map(repr, texts))}{self._name_hint()}"
+
     def _name_hint(self) -> str:
         if self.class_count is None:
-            return "; make numbers of text first, such as by pandas.to_numeric"
+            return (
+                "; make numbers of text first, such as by pandas.to_numeric, or, if "
+                "these are classes, take kmtl.Classification"
+            )
         if self.class_names is None:
             return "; map class names to 0..C-1 first"
         return "; map the names in a data set first, as `task.label_array(names)` does"

@@ -174,6 +174,46 @@ def test_a_regression_of_text_is_told_of_numbers() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        (
+            pd.Categorical(["low", "high"] * 10),
+            r"from_labels\('size', frame\['p'\]\).*: 'low', 'high', first in row 0",
+        ),
+        (
+            ["1.5", "2.5", None, "n/k"] * 5,
+            r"pandas\.to_numeric\(.*'coerce'\). Received: 'n/k', first in row 3",
+        ),
+        ([1, 2, "three", None] * 5, "Received: 'three', first in row 2"),
+        ([*"abcde"] * 4, r"Received: 'a', 'b', 'c', \.\.\., first in row 0"),
+        (
+            [f"${n},000" for n in range(1, 21)],
+            r"frame\['p'\] = .*Received: '\$1,000'",
+        ),
+        (pd.date_range("2026-01-01", periods=20), r"\.dt\.days\. Received: dates"),
+    ],
+)
+@pytest.mark.parametrize("kind", [kmtl.Regression, kmtl.Count])
+def test_a_task_of_numbers_names_what_is_none(
+    kind: type, values: Any, message: str
+) -> None:
+    frame = pd.DataFrame({"p": values})
+    with pytest.raises(ValueError, match=f"Target 'p' must hold numbers.*{message}"):
+        find_targets(frame, {kind("size"): "p"}, None)
+
+
+def test_numbers_of_any_type_are_labels_of_a_regression() -> None:
+    frame = pd.DataFrame({"a": [True, False], "b": pd.array([1, None], "Int64")})
+    frame["c"] = pd.Categorical([1.5, 2.5])
+    frame["d"] = pd.Series([1, None], dtype=object)
+    found = find_targets(frame, [kmtl.Regression(name) for name in frame], None)
+    labels = np.stack([target.labels for target in found])
+    np.testing.assert_array_equal(
+        labels, [[1, 0], [1, np.nan], [1.5, 2.5], [1, np.nan]]
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
         ([None] * 30, "Target 'y' must have at least one label.* none in 30 rows"),
         (["a"] * 30, "at least two different values.* 'a' in all 30 rows"),
         ([3.0] * 29 + [None], "at least two different values.* 3.0 in all 29 rows"),

@@ -88,6 +88,12 @@ REFUSED = {
         Y | {"kind": pd.Series(list("aab"), dtype="category")},
         "cat.codes",
     ),
+    "category_y": (
+        X,
+        Y | {"size": pd.Series(list("aabbab"), dtype="category")},
+        r"'size' must be numbers.*\['a', 'b'\]; make numbers.* kmtl.Classification",
+    ),
+    "words_y": (X, Y | {"size": ["1", "x"] * 3}, "such as '1', 'x'; make numbers of"),
     "overflow_y": (X, Y | {"size": np.full(6, 1e300)}, r"within float32.*1e\+300"),
     "digits": (X, Y | {"size": 1e9 + Y["size"]}, "subtract their mean first"),
 }
