@@ -101,17 +101,25 @@ def _of_rows(array: np.ndarray, what: str) -> np.ndarray:
     there = [isinstance(item, (list, tuple, np.ndarray)) for item in items]
     rows = [as_array(v, what) for v, known in zip(items, there, strict=True) if known]
     wrong = [
-        type(item).__name__
-        for item, known in zip(items, there, strict=True)
+        f"{type(item).__name__} in row {i}"
+        for i, (item, known) in enumerate(zip(items, there, strict=True))
         if not (
             known or item is None or type(item).__name__ == "NAType" or item != item
         )
     ]
-    if wrong or len({row.shape for row in rows}) > 1:
+    shapes = [row.shape for row in rows]
+    if wrong or len(set(shapes)) > 1:
+        most = max(set(shapes), key=shapes.count)
+        odd = next((i for i, shape in enumerate(shapes) if shape != most), 0)
+        place_of = np.flatnonzero(there)
         raise ValueError(
-            f"{what} must have rows of one shape; pad them to one length. "
-            f"Received: {f'an array of arrays and {wrong[0]}' if wrong else ''}"
-            f"{'' if wrong else 'rows of different shapes'}"
+            f"{what} must have rows of one shape; pad them to one length. Received: "
+            + (
+                f"an array of arrays and {wrong[0]}"
+                if wrong
+                else f"rows of different shapes, {most} and, in row {place_of[odd]}, "
+                f"{shapes[odd]}"
+            )
         )
     if all(there):
         stacked = np.stack(rows)
@@ -189,7 +197,7 @@ def categories_in(value: Any) -> list:
     >>> categories_in(pd.Series(["low", "high"], dtype="category"))
     ['high', 'low']
     """
-    dtype = getattr(value, "dtype", None)
+    dtype: Any = getattr(value, "dtype", None)
     if str(dtype) != "category" or dtype.categories.dtype.kind in "biuf":
         return []
     return list(dtype.categories)

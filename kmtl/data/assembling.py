@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kmtl import _arrays
 from kmtl.data.columns import Line, fit_table, plan_inputs, table_of
 from kmtl.data.containers import Split, TaskData
 from kmtl.data.dividing import divide
@@ -19,6 +21,9 @@ from kmtl.data.weights import WEIGHTS, read_weights
 if TYPE_CHECKING:
     from kmtl.inputs.base import Input
     from kmtl.tasks.base import Task
+
+#: What kinds of inputs call the rows that they are fitted on.
+TRAINING = re.compile(r"\bThe training (rows|texts|clips|photos)\b")
 
 
 def assemble(
@@ -76,12 +81,15 @@ def assemble(
             rows = frame
         else:
             rows = files.get(name, frame[name])
-            at = parts["train"]
-            specs[name] = spec.fit(rows[at] if name in files else rows.iloc[at])
+            specs[name] = _fitted(spec, name, rows, parts["train"])
             missing = float(frame[name].isna().mean())
             told = [Line(name, name, _kind(specs[name]), missing)]
         what = "the frame" if rows is frame else f"Column '{name}'"
         x[name] = specs[name].prepare(rows, what)
+        if rows is not frame:
+            # As `fit` would, which counts the rows of a part.
+            advice = ": fill or drop such rows, also unlabelled ones"
+            _arrays.check_finite(x[name], what, advice)
         lines += told
     read = {column for spec in specs.values() for column in spec.takes_columns()}
     for target in found:
@@ -163,6 +171,20 @@ def check_unique(names: Sequence[Any], what: str) -> None:
                 f"Received: two columns '{name}'"
             )
         seen.add(name)
+
+
+def _fitted(spec: Input, name: str, rows: Any, train: np.ndarray) -> Input:
+    """A kind of one column that knows the training rows; errors name the frame's."""
+    own = rows[train] if isinstance(rows, np.ndarray) else rows.iloc[train]
+    try:
+        return spec.fit(own)
+    except (TypeError, ValueError) as error:
+        try:
+            spec.fit(rows)  # which are numbered as the frame is
+        except (TypeError, ValueError) as found:
+            kind = TypeError if isinstance(found, TypeError) else ValueError
+            raise kind(TRAINING.sub(f"Column '{name}'", str(found))) from error
+        raise
 
 
 def _kind(spec: Input) -> str:

@@ -89,7 +89,15 @@ class Array(Input):
         return dataclasses.replace(self, statistics=statistics)
 
     def prepare(self, data: Inputs, what: str) -> np.ndarray:
-        return _arrays.as_array(data, what)
+        array = _arrays.as_array(data, what)
+        if array.dtype.kind == "O":
+            texts = (i for i, row in enumerate(array) if isinstance(row, (str, bytes)))
+            row = next(texts, 0)
+            raise TypeError(
+                f"{what} must hold numbers, as many in each row. "
+                f"Received: {array[row]!r} in row {row}"
+            )
+        return array
 
     def encode(self, x: Tensor, make: LayerMaker) -> Tensor:
         if self.scale is None:

@@ -515,9 +515,10 @@ class Task(_registry.Registrable):
             names = names_in(labels, what)
             if names is not None:
                 return numbers_of(names, self.class_names, what)
-        if self.class_count is None and (names := _arrays.categories_in(labels)):
+        categories = _arrays.categories_in(labels)
+        if self.class_count is None and categories:
             raise TypeError(
-                f"{what} must be numbers. Received: categories {names[:5]}"
+                f"{what} must be numbers. Received: categories {categories[:5]}"
                 f"{self._name_hint()}"
             )
         array = _arrays.as_array(labels, what, holes=True)
