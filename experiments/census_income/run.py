@@ -30,8 +30,6 @@ import keras
 import net
 import report
 
-from kmtl._files import Records
-
 HERE = Path(__file__).resolve().parent
 TUNING_SEED = 100  # not one of the final seeds
 DEFAULT = {
@@ -55,7 +53,7 @@ SIDES = [
 ]
 
 
-class Runs(Records):
+class Runs(common.Runs):
     """Finished runs, in a file with one line of JSON each."""
 
     KEY = ("side", "phase", "rate", "seed")
@@ -140,7 +138,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         *(["--fast"] if options.fast else []),
         *([f"--seeds {options.seeds}"] if options.seeds is not None else []),
     ]
-    record = common.record_of(kind, settings)
+    record = common.record_of(kind, settings, runs.found.values())
     record |= {
         "command": " ".join(
             [

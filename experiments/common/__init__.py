@@ -6,18 +6,14 @@ A script that runs by itself appends the folder above its own to `sys.path` for 
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib.metadata as metadata
 import os
-import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
-
-import kmtl
+import dated
+from dated import Runs as Runs
 
 # Seconds are those of a machine that has compiled nothing yet.
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"
@@ -59,26 +55,15 @@ def kind_of(options: argparse.Namespace) -> str:
     return "fast" if options.fast else "default"
 
 
-def record_of(kind: str, settings: Any, *packages: str) -> dict[str, Any]:
-    """When, where and with what results were made.
+def record_of(
+    kind: str, settings: Any, runs: Iterable[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What was run, and when, where and with what, as the finished runs say.
 
     Args:
-        packages: Those to name the versions of, beside kmtl, Keras and the backend.
+        runs: Lines of a `Runs`.
     """
-    return {
-        "kind": kind,
-        "settings": settings,
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {
-            "kmtl": kmtl.__version__,
-            **{
-                name: metadata.version(name)
-                for name in ("keras", *packages, keras.backend.backend())
-            },
-            "python": platform.python_version(),
-        },
-    }
+    return {"kind": kind, "settings": settings, **dated.seen(runs)}
 
 
 def made_by(record: Mapping[str, Any], command: str, took: str = BUSY) -> str:
@@ -88,11 +73,7 @@ def made_by(record: Mapping[str, Any], command: str, took: str = BUSY) -> str:
         record: Of `record_of`.
         took: Words for the time, and on what.
     """
-    versions = ", ".join(f"{name} {v}" for name, v in record["versions"].items())
-    return (
-        f"Command: `{command}`; {took}, {record['date']}, {record['machine']}; "
-        f"{versions}."
-    )
+    return f"Command: `{command}`; {took}, {dated.words(record)}."
 
 
 def minutes(seconds: float) -> str:

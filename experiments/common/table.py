@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+import common
 from common import made_by, minutes, record_of
-from kmtl._files import Records
 
 #: The figure of `write`.
 FIGURE = "methods.png"
@@ -70,7 +70,7 @@ def draw(gains: dict[str, dict[str, Any]], label: str, file: Path) -> None:
     plt.close(figure)
 
 
-class Runs(Records):
+class Runs(common.Runs):
     """Finished runs, in a file with one line of JSON each."""
 
     KEY = ("data", "method", "seed")
@@ -97,7 +97,8 @@ def write(
         text: What was done, with settings in braces.
         experiment: Name of the folder.
     """
-    record, found = record_of(kind, settings), runs.found
+    found = runs.found
+    record = record_of(kind, settings, found.values())
     lines = [text.format(**{k: _shown(v) for k, v in settings.items()}), ""]
     tables: dict[str, Any] = {}
     there = {key[0] for key in found}

@@ -221,7 +221,7 @@ def report(runs: table.Runs, kind: str, out: Path) -> dict[str, Any]:
             lines.append(f"| {method} | {' | '.join(cells)} |")
         return lines
 
-    record = record_of(kind, SETTINGS[kind])
+    record = record_of(kind, SETTINGS[kind], runs.found.values())
     seconds = sum(run["seconds"] for run in runs.found.values())
     parts = [WORDS.format(seeds=len(SETTINGS[kind]["seeds"]))]
     if kind == "fast":

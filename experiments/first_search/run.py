@@ -26,7 +26,6 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # common
 import common
 
 import kmtl
-from kmtl._files import Records
 
 HERE = Path(__file__).resolve().parent
 SEEDS = (0, 1, 2)
@@ -46,7 +45,7 @@ single-task models of the same net, in %.
 """
 
 
-class Runs(Records):
+class Runs(common.Runs):
     """Finished runs."""
 
     KEY = ("seed",)
@@ -119,7 +118,7 @@ def write(runs: Runs, kind: str, out: Path) -> dict[str, Any]:
     """README.md and results.json; whether the bounds hold is in the latter."""
     settings = {"epochs": 2 if kind == "fast" else 15, "bound": BOUND}
     found = list(runs.found.values())
-    record = common.record_of(kind, settings)
+    record = common.record_of(kind, settings, runs.found.values())
     trials = found[0]["trials"]
     lines = [TEXT.format(epochs=settings["epochs"], trials=trials)]
     columns = list(found[0]["scores"]["best"])

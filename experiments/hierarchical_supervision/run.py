@@ -26,7 +26,6 @@ import keras
 import report
 
 import kmtl
-from kmtl._files import Records
 from kmtl.sharing import HardSharing, Hierarchical
 from kmtl.training.batches import ShuffledBatches
 
@@ -127,7 +126,7 @@ class Program:
         }
 
 
-class Runs(Records):
+class Runs(common.Runs):
     """Finished runs, in a file with one line of JSON each."""
 
     KEY = ("side", "seed")
@@ -164,7 +163,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
                     }
                 )
                 print(side, seed, scores, seconds, flush=True)
-    record = common.record_of(kind, settings)
+    record = common.record_of(kind, settings, runs.found.values())
     return report.write(record, runs.found, settings["sides"], options.out)
 
 

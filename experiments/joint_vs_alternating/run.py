@@ -28,7 +28,6 @@ import report
 from cases import CASES, Parts, Way
 
 import kmtl
-from kmtl._files import Records
 from kmtl.tuning.population import Member
 from kmtl.tuning.population.run import Population
 
@@ -62,7 +61,7 @@ FAST = {
 }
 
 
-class Ways(Records):
+class Ways(common.Runs):
     """Finished ways, in a file with one line of JSON each."""
 
     KEY = ("case", "way")
@@ -151,7 +150,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             seconds = round(time.perf_counter() - began, 1)
             ways.add({"case": case.name, "way": way, **result, "seconds": seconds})
             print(way, result["rate"], result["scores"], seconds, flush=True)
-    record = common.record_of(kind, settings)
+    record = common.record_of(kind, settings, ways.found.values())
     return report.write(record, list(ways.found.values()), options.out)
 
 

@@ -31,7 +31,6 @@ import net
 import report
 
 from kmtl import _registry
-from kmtl._files import Records
 
 HERE = Path(__file__).resolve().parent
 TUNING_SEED = 100  # not one of the final seeds
@@ -85,7 +84,7 @@ def sides(methods: list[str] | None) -> list[tuple[str, str | None, tuple[str, .
     return [*singles, *((name, rules.get(name, name), net.TASKS) for name in chosen)]
 
 
-class Runs(Records):
+class Runs(common.Runs):
     """Finished runs, in a file with one line of JSON each."""
 
     KEY = ("side", "phase", "rate", "seed")
@@ -181,7 +180,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             parts = data.load(settings["sizes"], options.data)
         for side in chosen:
             train_side(side, parts, runs, settings, options.level)
-    record = common.record_of(kind, settings)
+    record = common.record_of(kind, settings, runs.found.values())
     record |= {
         "command": "python experiments/multimnist/run.py"
         + (f" --{kind.split('_')[0]}" if kind.split("_")[0] != "default" else "")

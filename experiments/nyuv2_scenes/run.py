@@ -32,8 +32,6 @@ import net
 import numpy as np
 import report
 
-from kmtl._files import Records
-
 HERE = Path(__file__).resolve().parent
 SMALL = {
     "size": "small",
@@ -69,7 +67,7 @@ SETTINGS = {
 FAST_SIDES = (*(f"single_{name}" for name in net.TASKS), "hard_2", "mtan")
 
 
-class Runs(Records):
+class Runs(common.Runs):
     """Finished runs, in a file with one line of JSON each."""
 
     KEY = ("side", "seed")
@@ -147,7 +145,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
                 run = train(side, *sides[side], seed, parts, settings, maps)
                 runs.add(run)
                 print(json.dumps(run), flush=True)
-    record = common.record_of(kind, settings)
+    record = common.record_of(kind, settings, runs.found.values())
     record |= {
         "command": "python experiments/nyuv2_scenes/run.py --data FOLDER"
         + ("" if kind == "small" else " --fast" if options.fast else f" --size {kind}"),

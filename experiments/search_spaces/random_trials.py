@@ -27,6 +27,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # common
 # Before this folder, which has a run.py too.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tables"))
 
+import common
 import data
 import keras_tuner
 import kmtl_side
@@ -37,7 +38,7 @@ from run import stand_in
 from sides import Problem
 
 import kmtl
-from kmtl._files import Records, write_json, write_text
+from kmtl._files import write_json, write_text
 from kmtl.tuning import Asha, Float, TaskWeights
 from kmtl.tuning.stopping import automatic_rule
 
@@ -115,7 +116,7 @@ in the mean. The problems above with {epochs} epochs; {long} with {more} epochs.
 """
 
 
-class Runs(Records):
+class Runs(common.Runs):
     """Finished problems."""
 
     KEY = ("set", "epochs")
@@ -285,7 +286,7 @@ def report(runs: Runs, kind: str, out: Path) -> dict[str, Any]:
     every = list(runs.found.values())
     short = [run for run in every if run["epochs"] == settings["epochs"]]
     long = [run for run in every if run["epochs"] == settings["long"]]
-    record = record_of(kind, settings)
+    record = record_of(kind, settings, every)
     lines = [
         TEXT.format(
             count=len(short), most=MOST, epochs=settings["epochs"],

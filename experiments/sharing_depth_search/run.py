@@ -30,7 +30,6 @@ import problems
 import report
 
 import kmtl
-from kmtl._files import Records
 from kmtl.evaluation import DeltaM
 
 HERE = Path(__file__).resolve().parent
@@ -73,10 +72,11 @@ FAST = {
 }
 
 
-class Lines(Records):
+class Lines(common.Runs):
     """Finished parts, in a file with one line of JSON each."""
 
     KEY = ("problem", "side", "seed")
+    PACKAGES = ("keras-tuner",)
 
     def search(self, problem: str, side: str) -> dict[str, Any] | None:
         return self.found.get((problem, side, None))
@@ -261,7 +261,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             for name in options.problems or problems.PROBLEMS
         ]
         train(made, lines, settings, options.out / f"searches_{kind}")
-    record = common.record_of(kind, settings, "keras-tuner")
+    record = common.record_of(kind, settings, lines.found.values())
     record |= {
         "command": "python experiments/sharing_depth_search/run.py"
         + (f" --{kind}" if kind != "default" else ""),

@@ -8,6 +8,7 @@ from typing import Any
 
 import data
 import numpy as np
+from dated import versions_of
 
 HERE = Path(__file__).resolve().parent
 #: Figures of the sides, measured before: side -> set -> [mean, spread or None].
@@ -230,7 +231,6 @@ def _page(results: dict[str, Any], first: str) -> str:
         return ", ".join(found) or "none of those measured"
 
     notes = (HERE / "notes.md").read_text("utf-8")
-    versions = ", ".join(f"{k} {v}" for k, v in results["versions"].items())
     return notes.format(
         table="\n".join(lines),
         first=first,
@@ -238,9 +238,9 @@ def _page(results: dict[str, Any], first: str) -> str:
         lost=lost("behind_forest"),
         lost_by_members=lost("members_behind_forest"),
         reference=results["reference"],
-        date=results["date"],
-        machine=results["machine"],
-        versions=versions,
+        date=results["date"] or "date not recorded",
+        machine=results["machine"] or "machine not recorded",
+        versions=versions_of(results),
         backend=results["backend"],
         tuned=", ".join(TUNED_ON),
     )

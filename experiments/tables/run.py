@@ -18,10 +18,8 @@ that name.
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib.metadata as metadata
 import os
-import platform
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,15 +27,15 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # dated
+
 import data
+import dated
 import keras
 import numpy as np
 import pandas as pd
 import report
 from sides import SIDES, Problem
-
-import kmtl
-from kmtl._files import Records
 
 HERE = Path(__file__).resolve().parent
 SEARCHED = "kmtl_fit_table"
@@ -45,10 +43,11 @@ SEARCHED = "kmtl_fit_table"
 OURS = {"kmtl": "tabular", "kmtl_members": "ensemble"}
 
 
-class Runs(Records):
+class Runs(dated.Runs):
     """Finished splits, in a file with one line of JSON each."""
 
     KEY = ("set", "split", "side", "seeds")
+    PACKAGES = ("scikit-learn",)
 
 
 def problems(
@@ -159,7 +158,6 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             if (name, number, side, seeds) in runs.found:
                 continue
             run = {"set": name, "split": number, "side": side, "seeds": seeds}
-            run["date"] = datetime.date.today().isoformat()
             if side in OURS:
                 run |= run_ours(problem, test, side, seeds, epochs)
             else:
@@ -168,20 +166,16 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
                     run["minutes"] = options.minutes
             runs.add(run)
             print(run, flush=True)
-    backend = keras.backend.backend()
-    record = {
-        "kind": kind,
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "backend": backend,
-        "versions": {
-            "kmtl": kmtl.__version__,
-            "keras": keras.__version__,
-            backend: metadata.version(backend),
-            "python": platform.python_version(),
-        },
-    }
-    return report.write(record, list(runs.found.values()), options.out)
+    finished = list(runs.found.values())
+    record = {"kind": kind, **dated.seen(finished), "backend": backend_of(finished)}
+    return report.write(record, finished, options.out)
+
+
+def backend_of(runs: list[dict[str, Any]]) -> str:
+    """The backend of the runs that say it, else this one's."""
+    names = {name for run in runs for name in run.get("made", {}).get("versions", {})}
+    found = names & {"jax", "tensorflow"}
+    return found.pop() if len(found) == 1 else keras.backend.backend()
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # common
 
+import common
 import data
 import keras_tuner
 import kmtl_side
@@ -34,7 +35,7 @@ from run import stand_in
 from sides import Problem
 
 import kmtl
-from kmtl._files import Records, write_json, write_text
+from kmtl._files import write_json, write_text
 from kmtl.evaluation.common_scale import CommonScale, CommonScore
 from kmtl.tuning import Float, TaskWeights
 from kmtl.tuning.reuse import ModelPool
@@ -102,10 +103,11 @@ known: points of the share of variance that is explained.
 """
 
 
-class Runs(Records):
+class Runs(common.Runs):
     """Finished searches of one table and seed, all sides."""
 
     KEY = ("set", "seed")
+    PACKAGES = ("keras-tuner", "optuna")
 
 
 class Stock(keras_tuner.HyperModel):
@@ -275,7 +277,7 @@ def report(runs: Runs, kind: str, out: Path) -> dict[str, Any]:
     seconds = [[run["seconds"][side] for run in runs.found.values()] for side in SIDES]
     cells = [f"{statistics.fmean(own):.0f}" if own else "–" for own in seconds]
     lines.append(f"| seconds of CPU | | {' | '.join(cells)} |")
-    record = record_of(kind, settings, "keras-tuner", "optuna")
+    record = record_of(kind, settings, runs.found.values())
     seeds = {seed for _, seed in runs.found}
     text = TEXT.format(
         near=NEAR, splits=len(seeds), epochs=settings["epochs"], trials=most,

@@ -29,7 +29,6 @@ import report
 
 import kmtl
 from kmtl import _registry
-from kmtl._files import Records
 
 HERE = Path(__file__).resolve().parent
 METHODS = ("frobenius", "trace_norm", "mtrl")
@@ -121,7 +120,7 @@ class Program:
         return float(np.mean(errors))
 
 
-class Runs(Records):
+class Runs(common.Runs):
     """Finished runs, in a file with one line of JSON each."""
 
     KEY = ("data", "method", "alpha", "seed")
@@ -170,7 +169,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     if not options.report:
         for name, settings in plan.items():
             train_all(name, settings, runs, options.data)
-    record = common.record_of(kind, plan)
+    record = common.record_of(kind, plan, runs.found.values())
     return report.write(record, runs.found, options.out)
 
 

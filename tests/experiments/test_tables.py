@@ -15,6 +15,7 @@ EXPERIMENT = Path(__file__).resolve().parents[2] / "experiments" / "tables"
 
 @pytest.fixture
 def modules(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENT.parent))  # dated
     monkeypatch.syspath_prepend(str(EXPERIMENT))
     for name in ("data", "report"):
         monkeypatch.delitem(sys.modules, name, raising=False)
