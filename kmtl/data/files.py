@@ -164,7 +164,11 @@ def stacked_maps(task: Task, maps: Sequence[np.ndarray | None]) -> np.ndarray:
     dtype = "int32" if classes and not (lacking and np.isnan(gone)) else "float32"
     whole = np.empty((len(maps), *shape), dtype)
     for row, found in enumerate(maps):
-        whole[row] = gone if found is None else np.where(np.isnan(found), gone, found)
+        # Not `np.where(lacks, gone, found)`: bytes of no sign take no -1.
+        lacks = np.True_ if found is None else np.isnan(found)
+        whole[row] = 0 if found is None else np.where(lacks, 0, found)
+        if lacks.any():
+            whole[row][lacks] = gone
     return whole
 
 
