@@ -55,7 +55,7 @@ def _like(kind: Any, name: str, config: Config) -> Layer:
             "`__init__` take `**kwargs` for `super().__init__(**kwargs)`. Received: "
             f"{kind.__name__}.from_config({given!r}), which raises: {error}"
         ) from error
-    if name not in made.name:  # it takes none, or has one of its own
+    if made.name != name:  # it takes none, or has one of its own
         put_name(made, name, trainable)
     return made
 

@@ -126,7 +126,14 @@ def direction_of(model: Model, monitor: str) -> str | None:
     return known
 
 
-def set_direction(model: Model, callback: Callback) -> None:
+def monitor_hooks(model: Model, callbacks: Sequence[Callback]) -> MonitorHooks:
+    """Hooks for these callbacks, which know from now on which way is better."""
+    for callback in callbacks:
+        _set_direction(model, callback)
+    return MonitorHooks(callbacks)
+
+
+def _set_direction(model: Model, callback: Callback) -> None:
     """Say which way is better to a callback that would guess, and fail.
 
     `mode="auto"` knows the metrics of Keras' own `compile` alone.
@@ -212,9 +219,7 @@ def with_hooks(model: Model, callbacks: Callbacks, x: Any = None) -> Callbacks:
         given = [callbacks]
     else:
         given = list(callbacks or [])
-    for callback in given:
-        set_direction(model, callback)
-    own.append(MonitorHooks(given))
+    own.append(monitor_hooks(model, given))
     last = ScheduleHooks(given)
     if not isinstance(callbacks, keras.callbacks.CallbackList):
         return [*own, *given, last]

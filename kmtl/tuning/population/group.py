@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from keras import ops
 
-from kmtl.training.callbacks import MonitorHooks, set_direction
+from kmtl.training.callbacks import monitor_hooks
 from kmtl.training.epoch_program import State
 from kmtl.training.guards import REMEDY, non_finite_loss
 from kmtl.training.schedules import factor
@@ -118,9 +117,9 @@ class Group:
             population.learn_labels(model, fold)
             initial[place] = values_of(model)
         self.model = model
-        for callback in itertools.chain(*self.callbacks.values()):
-            set_direction(model, callback)
-        self.monitors = {p: MonitorHooks(own) for p, own in self.callbacks.items()}
+        self.monitors = {
+            place: monitor_hooks(model, own) for place, own in self.callbacks.items()
+        }
         orders = {(self.seeds[p], self.done[p]) for p in places}
         shared = len(orders) == 1
         self.program, self.width, self.call = population.program(

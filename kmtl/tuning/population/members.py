@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kmtl.training.callbacks import MonitorHooks, set_direction
+from kmtl.training.callbacks import monitor_hooks
 from kmtl.training.guards import NonFiniteError
 from kmtl.typing import Callback, Values
 
@@ -160,10 +160,8 @@ def replay(
             `model.fit` does.
     """
     epochs = first_epoch + len(trained.curves)
-    for callback in callbacks:
-        set_direction(model, callback)
     run = keras.callbacks.CallbackList(
-        [MonitorHooks(callbacks), *callbacks],
+        [monitor_hooks(model, callbacks), *callbacks],
         add_history=True,
         model=model,
         epochs=epochs,
