@@ -98,7 +98,7 @@ class Group:
         self.members = {place: members[place] for place in places}
         self.epochs = epochs
         self.objective = objective
-        self.done = {p: member.first_epoch for p, member in self.members.items()}
+        self.done = dict.fromkeys(places, 0)
         self.results = {place: Trained([]) for place in places}
         self.best_values: dict[int, float] = {}
         self.seeds = {p: population.order_seed(m) for p, m in self.members.items()}
@@ -112,16 +112,13 @@ class Group:
             if schedule != "constant":
                 rate = float(ops.convert_to_numpy(model.optimizer.learning_rate))
                 self.schedules[place] = schedule, rate
-            if member.start is not None:
-                member.start.restore(model)
             population.learn_labels(model, fold)
             initial[place] = values_of(model)
         self.model = model
         self.monitors = {
             place: monitor_hooks(model, own) for place, own in self.callbacks.items()
         }
-        orders = {(self.seeds[p], self.done[p]) for p in places}
-        shared = len(orders) == 1
+        shared = len(set(self.seeds.values())) == 1
         self.program, self.width, self.call = population.program(
             key, model, shared, len(places), initial[places[0]], fold
         )
@@ -132,14 +129,10 @@ class Group:
         on_epoch_end: Callable[[list[EpochEnd]], Collection[int] | None] | None,
         keep_last: bool,
     ) -> dict[int, Trained]:
-        running = [p for p in self.members if self.done[p] < self.epochs]
-        for place in self.members:
-            if place not in running:
-                self._finish(place, keep_last)
+        running = list(self.members)
         for callbacks in self.callbacks.values():
             for callback in callbacks:
                 callback.on_train_begin()
-        self._drop(running)
         while running:
             ended = self._epoch(running)
             stop = set(on_epoch_end(ended) or ()) if on_epoch_end else set()
@@ -247,7 +240,6 @@ class Group:
 
     def _finish(self, place: int, keep_last: bool) -> None:
         result = self.results[place]
-        result.stopped = self.done[place] < self.epochs
         if keep_last:
             result.last = self._snapshot(place, True)
         if result.best is None:

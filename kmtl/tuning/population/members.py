@@ -57,18 +57,10 @@ class Member:
         values: Values of the hypermodel's space.
         execution: Which training of the same values; it shifts the seed, as in
             `kmtl.HyperModel`.
-        start: Where an earlier training ended, with the optimizer's values; the order
-            of rows goes on from there. None begins anew.
     """
 
     values: Values
     execution: int = 0
-    start: Snapshot | None = None
-
-    @property
-    def first_epoch(self) -> int:
-        """Number of epochs trained before."""
-        return 0 if self.start is None else self.start.epoch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +89,6 @@ class Trained:
         curves: The logs of every epoch, as `fit` would have them.
         best: Weights of the best epoch by the objective; without one, of the last.
         last: Everything at the end of the last epoch, if it was asked for.
-        stopped: Whether it ended before all epochs.
         failure: What became NaN or infinite, and when; that epoch is in no curve. None
             for a sound training.
     """
@@ -105,7 +96,6 @@ class Trained:
     curves: list[dict[str, float]]
     best: Snapshot | None = None
     last: Snapshot | None = None
-    stopped: bool = False
     failure: str | None = None
 
     @property
@@ -144,10 +134,7 @@ def values_of(model: MultiTaskModel) -> tuple[list, list, list]:
 
 
 def replay(
-    trained: Trained,
-    model: MultiTaskModel,
-    callbacks: Sequence[Callback] = (),
-    first_epoch: int = 0,
+    trained: Trained, model: MultiTaskModel, callbacks: Sequence[Callback] = ()
 ) -> keras.callbacks.History:
     """Call the epoch hooks of `callbacks` with what the trial logged.
 
@@ -159,7 +146,7 @@ def replay(
         NonFiniteError: after the last sound epoch of a training that diverged, as
             `model.fit` does.
     """
-    epochs = first_epoch + len(trained.curves)
+    epochs = len(trained.curves)
     run = keras.callbacks.CallbackList(
         [monitor_hooks(model, callbacks), *callbacks],
         add_history=True,
@@ -169,7 +156,7 @@ def replay(
     )
     model.stop_training = False
     run.on_train_begin()
-    for epoch, logs in enumerate(trained.curves, start=first_epoch):
+    for epoch, logs in enumerate(trained.curves):
         run.on_epoch_begin(epoch)
         if trained.best is not None and trained.best.epoch == epoch + 1:
             trained.best.restore(model)

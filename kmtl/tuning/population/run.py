@@ -125,11 +125,6 @@ class Population:
         """Number of programs compiled so far."""
         return len(self._programs)
 
-    @property
-    def widths(self) -> list[int]:
-        """Trials per call of each program compiled so far."""
-        return [width for _, width, _ in self._programs.values()]
-
     def train(
         self,
         members: Sequence[Member],
@@ -144,7 +139,7 @@ class Population:
 
         Args:
             members: The trials, of any structures.
-            epochs: Number of the last epoch, also of members that begin later.
+            epochs: Epochs of each.
             objective: `keras_tuner.Objective` that chooses each trial's best epoch.
                 None: the last is the best.
             callbacks: `kmtl.evaluation.DeltaM` and Keras' `EarlyStopping` (or
@@ -153,7 +148,7 @@ class Population:
                 that train side by side have finished an epoch; returns the places of
                 trials to stop.
             keep_last: Also return everything at the end of training, with the
-                optimizer's values, to go on from (`Member.start`).
+                optimizer's values, to go on from.
 
         Returns:
             One `Trained` per member, in their order.
