@@ -74,7 +74,7 @@ def record_of(tuner: Tuner, settings: Options) -> Config:
     dimensions = getattr(getattr(tuner.hypermodel, "space", None), "dimensions", {})
     weights = dimensions.get(TASK_WEIGHTS)
     if weights is not None and not isinstance(getattr(weights, "points", None), tuple):
-        record[files.WEIGHT_SUM] = weights.total
+        record["`total` of space['task_weights']"] = weights.total
     return plain(record)
 
 

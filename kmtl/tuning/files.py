@@ -19,7 +19,7 @@ from kmtl.tuning import points
 from kmtl.tuning.liveness import FOLDER as LOCKS
 from kmtl.tuning.liveness import Owner
 from kmtl.tuning.search_data import SearchData
-from kmtl.tuning.storage import BEST, BUILD_CONFIG, JOURNAL, RESUME, open_storage
+from kmtl.tuning.storage import BEST, JOURNAL, RESUME, open_storage
 from kmtl.tuning.study import RECORD, WARM, SearchStudy, delete_study, noted
 from kmtl.typing import Config, Tuner
 
@@ -27,10 +27,6 @@ logger = logging.getLogger("kmtl")
 
 #: Says that a folder is a search's.
 MARK = ".kmtl-search"
-#: Key of the record: what searched task weights sum to, None for the default. Searches
-#: that were begun before it was written down had another default.
-WEIGHT_SUM = "`total` of space['task_weights']"
-FORMER_SUM = 1.0
 #: Arguments of `fit` that decide what trials are trained and measured on.
 BUDGET = ("batch_size", "steps_per_epoch", "validation_steps", "shuffle")
 
@@ -151,7 +147,7 @@ def delete_files(folder: Path) -> None:
     for trial in folder.glob("trial_*"):
         if not trial.name.removeprefix("trial_").isdecimal() or trial.is_symlink():
             continue
-        for pattern in (BEST, RESUME, f"{RESUME}.damaged-*", BUILD_CONFIG):
+        for pattern in (BEST, RESUME, f"{RESUME}.damaged-*"):
             _unlink_all(trial, pattern)
         with contextlib.suppress(OSError):  # somebody else's files are in it
             trial.rmdir()
@@ -168,14 +164,11 @@ def _unlink_all(folder: Path, pattern: str) -> None:
 
 def check_project(study: Any, record: Mapping[str, Any], folder: Path) -> None:
     """Refuse to continue a search with other settings; record those of a new one."""
-    found = study.note(RECORD)
-    if found is None and study.trials():
+    if study.note(RECORD) is None and study.trials():
         raise ValueError(
             f"The study '{study.study.study_name}' in this `storage` is not of a "
             "tuner of kmtl. Choose another `project_name`."
         )
-    if found is not None and record.get(WEIGHT_SUM, 0) is None:
-        study.set_note(RECORD, {WEIGHT_SUM: FORMER_SUM, **found})
     _check_record(study, record, f"{folder} holds a search")
 
 
@@ -197,10 +190,7 @@ def check_same_data(study: Any, data: SearchData) -> None:
 
 
 def _check_record(study: Any, record: Mapping[str, Any], what: str) -> None:
-    """Compare what is known of both, and write down what is new.
-
-    Records of older versions lack some keys: they are continued as they are called.
-    """
+    """Compare what is known of both, and write down what is new."""
     record = json.loads(json.dumps(record))
     known = study.note(RECORD) or {}
     differences = [

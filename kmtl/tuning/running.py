@@ -10,7 +10,6 @@ import statistics
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -246,12 +245,6 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
         if self._parent is not None and os.getppid() != self._parent:
             self._deadline = -math.inf  # the search was killed
         return time.monotonic() >= self._deadline
-
-    def get_trial_dir(self, trial_id: str) -> str:
-        """The folder of a trial, which is made."""
-        folder = Path(self.project_dir) / f"trial_{trial_id}"
-        folder.mkdir(parents=True, exist_ok=True)
-        return str(folder)
 
     def run_trial(self, trial: Trial, *args: Any, **kwargs: Any) -> Any:
         """Train a trial as often as `executions_per_trial` says.

@@ -43,7 +43,6 @@ SQLITE_TIMEOUT = 60.0
 BEST = "checkpoint.npz"
 #: Where an unfinished trial was, with its optimizer.
 RESUME = "resume.npz"
-BUILD_CONFIG = "build_config.json"  # KerasTuner's
 REMEDY = "Train the model anew: `tuner.hypermodel.build(trial.hyperparameters)`."
 
 
@@ -235,7 +234,7 @@ class Checkpoints:
         found = self._project.glob(f"trial_*/{BEST}")
         there = {path.parent.name.removeprefix("trial_") for path in found}
         for trial_id in there.intersection(trial_ids):
-            for name in (BEST, RESUME, BUILD_CONFIG):
+            for name in (BEST, RESUME):
                 self._path(trial_id, name).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # somebody else's files are in it
                 self._path(trial_id, BEST).parent.rmdir()

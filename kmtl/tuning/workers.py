@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import pickle
-import re
 import shutil
 import subprocess
 import sys
@@ -49,9 +48,6 @@ class Workers:
         self.count = count
         self.folder = Path(tuner.project_dir).absolute() / FOLDER
         self.folder.mkdir(parents=True, exist_ok=True)
-        for left in self.folder.glob("job-*.pkl*"):  # of kmtl 0.1: data, passwords
-            if re.fullmatch(r"job-[0-9a-f]{12}\.pkl(\.error-\d+)?", left.name):
-                left.unlink(missing_ok=True)
         #: `subprocess.Popen`, or what has its verbs.
         self._processes: dict[int, Any] = {}
         self._deaths = 0

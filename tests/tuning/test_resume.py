@@ -314,19 +314,8 @@ def test_another_number_of_executions_is_refused(tmp_path: Path) -> None:
         make_tuner(tmp_path, max_trials=2, executions_per_trial=3)
 
 
-def test_searches_of_older_versions_go_on(tmp_path: Path) -> None:
-    """Their records lack what was not written down then."""
-    study = run(make_tuner(tmp_path, max_trials=1)).oracle.study
-    new = ("batch_size", "steps_per_epoch", "shuffle", "executions_per_trial")
-    record = study.note(RECORD)
-    study.set_note(RECORD, {k: v for k, v in record.items() if k not in new})
-    tuner = run(make_tuner(tmp_path, max_trials=2))
-    assert len(tuner.oracle.trials) == 2
-    assert tuner.oracle.study.note(RECORD).keys() == record.keys()
-
-
-def test_task_weights_of_older_searches_keep_their_meaning(tmp_path: Path) -> None:
-    """They summed to 1, where nothing else was said."""
+def test_another_sum_of_task_weights_is_refused(tmp_path: Path) -> None:
+    """Their hyperparameters are ratios of it."""
 
     def tuner(weights: Any) -> Any:
         hypermodel = kmtl.HyperModel(
@@ -340,15 +329,10 @@ def test_task_weights_of_older_searches_keep_their_meaning(tmp_path: Path) -> No
             hypermodel, "val_size_mae", 1, seed=0, directory=tmp_path
         )
 
-    study = tuner(TaskWeights(total=1.0)).oracle.study
-    record = study.note(RECORD)
-    for older in (True, False):
-        study.set_note(
-            RECORD, {k: v for k, v in record.items() if not older or "total" not in k}
-        )
-        with pytest.raises(ValueError, match=r"`total` of.*was 1.0 and is now null"):
-            tuner(TaskWeights())
-        tuner(TaskWeights(total=1.0))
+    tuner(TaskWeights(total=1.0))
+    with pytest.raises(ValueError, match=r"`total` of.*was 1.0 and is now null"):
+        tuner(TaskWeights())
+    tuner(TaskWeights(total=1.0))
 
 
 def test_a_folder_of_kerastuner_itself_is_refused(tmp_path: Path) -> None:

