@@ -305,9 +305,8 @@ class SearchTuner(TrialRunner):
             rule = automatic_rule(data.epochs) if whole else None
             self.oracle.rule = rule
         self.oracle.deadline = self._deadline
-        options = {**data.fit_options, "verbose": verbose}
         try:
-            self._together.search(*data.arrays, **options)
+            self._together.search(data, verbose)
         except BaseException:
             self._give_back()
             raise

@@ -175,16 +175,13 @@ def _trainings(
 ) -> Iterator[tuple[str, dict[str, float]]]:
     """Logs at the epoch that counts of each training, side by side where possible."""
     together, trained = tuner._together, None
-    given = (data.arrays, data.fit_options)
     several = tuner.population != 1 and len(todo) > 1
-    if several and together.reason_against(*given, data.callbacks) is None:
+    if several and together.reason_against(data) is None:
         members = [
             Member(tuner.values_of(trial), FIRST_FRESH + seed) for trial, seed in todo
         ]
-        population = together.population_of(*given)
-        trained = together.train_members(
-            population, members, data.epochs, data.callbacks
-        )
+        population = together.population_of(data)
+        trained = together.train_members(population, members, data)
     if trained is None:
         for trial, seed in todo:
             yield _key(trial, seed), _train(tuner, trial, seed, data)

@@ -39,7 +39,7 @@ class StudyOracle(keras_tuner.Oracle):
     ends, so any process can go on from there, and several can search at once. What is
     proposed depends on the seed and on the trials so far alone.
 
-    Subclasses say what to propose, in KerasTuner's `populate_space`; here it is chance.
+    Subclasses say what to `propose`; here it is chance.
     """
 
     study: SearchStudy
@@ -195,22 +195,18 @@ class StudyOracle(keras_tuner.Oracle):
                 continue
             if self.study.claim(frozen.number, self.owner.record):
                 return self._begun(frozen.number)
-        if full:
+        values = None if full else self._proposal(len(found))
+        if values is None:
             return self._last()
-        response = self._proposal(len(found))
-        if response["status"] == TrialStatus.STOPPED:
-            return self._last()
-        if response["status"] != TrialStatus.RUNNING:
-            return self._no_trial(response["status"])
-        number = self.enter(response["values"] or {}, len(found))
+        number = self.enter(values, len(found))
         if self._is_surplus(number):  # other machines proposed at the same time
             self.study.set(number, "surplus", True)
             self.study.finish(number, TrialState.FAIL)
             return self._no_trial(TrialStatus.IDLE)
         return self._begun(number)
 
-    def _proposal(self, index: int) -> dict[str, Any]:
-        """Values of the trial that is the `index`-th to begin.
+    def _proposal(self, index: int) -> dict[str, Any] | None:
+        """Values of the trial that is the `index`-th to begin; None if none is left.
 
         The first are known, and two processes that begin at once both propose them: one
         of them is surplus. Nothing is written before, so a kill changes nothing.
@@ -223,13 +219,16 @@ class StudyOracle(keras_tuner.Oracle):
         # Users may have given others before them.
         usual = len(tried) == index and all(map(points.alike, tried, known))
         if index < len(known) and usual:
-            return {"status": TrialStatus.RUNNING, "values": known[index]}
-        return self.populate_space(str(index))
+            return known[index]
+        return self.populate_space(str(index))["values"]
+
+    def propose(self) -> dict[str, Any] | None:
+        """Values to try, here random ones; None if none is left."""
+        return points.random_values(self.get_space(), self.draw_seed, self.tried)
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        """Values drawn at random, unless a subclass knows better."""
-        space = self.get_space()
-        values = points.random_values(space, self.draw_seed, self.tried)
+        """The same in KerasTuner's form."""
+        values = self.propose()
         status = TrialStatus.STOPPED if values is None else TrialStatus.RUNNING
         return {"status": status, "values": values}
 
@@ -411,23 +410,25 @@ class StudyOracle(keras_tuner.Oracle):
                 trial.status = TrialStatus.INVALID
         if not self.is_mine(trial.trial_id):
             logger.warning("Trial %s was taken over by another process.", number)
-            self._forget(trial.trial_id)
-            self.refresh()
-            return
-        if trial.message:
-            self.study.set(number, "message", trial.message[:MOST_MESSAGE])
-        if not self._retried(trial):
-            curves = studies.read_curves(self.study.trial(number))
-            result = {
-                "end": trial.status,
-                "metrics": metrics,
-                "step": int(trial.best_step or 0),
-                "lengths": getattr(trial, "lengths", None)
-                or {str(key): len(curve) for key, curve in curves.items()},
-            }
-            self.study.end(number, result, self.objective)
+        else:
+            if trial.message:
+                self.study.set(number, "message", trial.message[:MOST_MESSAGE])
+            if not self._retried(trial):
+                self._write_end(trial, metrics)
         self._forget(trial.trial_id)
         self.refresh()
+
+    def _write_end(self, trial: Trial, metrics: Mapping[str, float]) -> None:
+        number = int(trial.trial_id)
+        curves = studies.read_curves(self.study.trial(number))
+        result = {
+            "end": trial.status,
+            "metrics": metrics,
+            "step": int(trial.best_step or 0),
+            "lengths": getattr(trial, "lengths", None)
+            or {str(key): len(curve) for key, curve in curves.items()},
+        }
+        self.study.end(number, result, self.objective)
 
     def _retried(self, trial: Trial) -> bool:
         if trial.status != TrialStatus.INVALID:

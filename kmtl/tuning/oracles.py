@@ -64,16 +64,14 @@ class BayesianOptimizationOracle(
         self.sampler = sampler
         self.learns = sampler != "random"
 
-    def populate_space(self, trial_id: str) -> dict[str, Any]:
-        if not self.learns:
-            return super().populate_space(trial_id)
+    def propose(self) -> dict[str, Any] | None:
+        if not self.learns or not _searched(self):
+            return super().propose()
         if self.num_initial_points is None:
             most = max(3, 3 * len(_searched(self)))
             self.num_initial_points = min(most, max(3, (self.max_trials or 0) // 3))
         measured = sum(map(_is_measured, self.trials.values()))
-        if not _searched(self):
-            return super().populate_space(trial_id)
-        values: Values | None
+        values: dict[str, Any] | None
         if measured < self.num_initial_points:
             values = self._spread(len(self.trials))
         elif self.sampler == "tpe":
@@ -83,8 +81,8 @@ class BayesianOptimizationOracle(
             with threadpool_limits(1, user_api="blas"):
                 values = self._by_process()
         if values is None or studies.identity(values) in self.tried:
-            return super().populate_space(trial_id)
-        return {"status": TrialStatus.RUNNING, "values": values}
+            return super().propose()
+        return values
 
     def _spread(self, index: int) -> dict[str, Any]:
         """A random point, and one that is not near the others: of a Sobol sequence."""
@@ -196,12 +194,12 @@ class GridSearchOracle(StudyOracle, keras_tuner.oracles.GridSearchOracle):
 
     _size: tuple[int | None, int] | None = None  # for which `max_trials`, how many
 
-    def populate_space(self, trial_id: str) -> dict[str, Any]:
+    def propose(self) -> dict[str, Any] | None:
         for values in self.combinations():
             _, _, values = studies.encode(self.get_space(), values)
             if studies.identity(values) not in self.tried:
-                return {"status": TrialStatus.RUNNING, "values": values}
-        return {"status": TrialStatus.STOPPED, "values": None}
+                return values
+        return None
 
     @property
     def expected_trials(self) -> int | None:

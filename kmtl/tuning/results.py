@@ -388,10 +388,9 @@ class SearchResults:
         trials = list(self.oracle.trials.values())
         ranked = self.oracle.objective.rank(trials)
         places = {trial.trial_id: i for i, trial in enumerate(ranked, 1)}
-        names = [trial.trial_id for trial in trials]
         return {
             name: {"trial": name, "status": trial.status, "rank": places.get(name)}
-            for name, trial in zip(names, trials, strict=True)
+            for name, trial in self.oracle.trials.items()
         }
 
     def _directions(self) -> dict[str, str]:

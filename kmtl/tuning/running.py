@@ -30,6 +30,7 @@ from kmtl.tuning.hypermodel import HyperModel, execution_of
 from kmtl.tuning.population.members import Replay, replay
 from kmtl.tuning.population.search import TogetherTrials
 from kmtl.tuning.results import SearchResults
+from kmtl.tuning.search_data import SearchData
 from kmtl.tuning.storage import Checkpoints, storage_error, weights_of
 from kmtl.tuning.study import PRUNED
 from kmtl.typing import (
@@ -40,6 +41,7 @@ from kmtl.typing import (
     Trial,
     Tuner,
     Values,
+    Verbose,
 )
 
 logger = logging.getLogger("kmtl")
@@ -272,13 +274,14 @@ class TrialRunner(SearchResults, keras_tuner.Tuner):
             self.checkpoints.save(trial.trial_id, run.best)
         return run.outcome()
 
-    def train_trial(self, trial: Trial, *args: Any, **kwargs: Any) -> None:
+    def train_trial(self, trial: Trial, data: SearchData, verbose: Verbose) -> None:
         """Run a trial, and enter what came of it; one that fails ends no search."""
         self._diverged = False
+        options = {**data.fit_options, "verbose": verbose}
         try:
             self._run = TrialRun(self, trial)
             self._run.values = self.values_of(trial)
-            outcome = self.run_trial(trial, *args, **kwargs)
+            outcome = self.run_trial(trial, *data.arrays, **options)
             if outcome is not None:
                 metrics, step = outcome
                 trial.lengths = self._run.lengths

@@ -203,14 +203,6 @@ class Space:
             f"sharing_depth={self.signature.default('sharing_depth')!r}"
         )
 
-    def builder_values(self, values: Values) -> dict[str, Any]:
-        """The builder's keyword arguments, without the tasks, for some values."""
-        return self.signature.builder_values(values)
-
-    def describe(self) -> dict[str, str]:
-        """Dict name -> its range in words, for files and messages."""
-        return {name: repr(item) for name, item in self.dimensions.items()}
-
     # -- defaults ---------------------------------------------------------------------
 
     def _as_dict(self, space: Any, settled: set[str]) -> dict[str, Any]:

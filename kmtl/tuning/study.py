@@ -158,13 +158,10 @@ class SearchStudy:
 
     def finish(
         self, number: int, state: TrialState, values: Sequence[float] | None = None
-    ) -> bool:
-        """End a trial; False if it has ended already."""
-        try:
+    ) -> None:
+        """End a trial, unless it has ended already."""
+        with contextlib.suppress(UpdateFinishedTrialError):
             self.storage.set_trial_state_values(self._id_of(number), state, values)
-        except UpdateFinishedTrialError:
-            return False
-        return True
 
     def _id_of(self, number: int) -> int:
         if number not in self._ids:

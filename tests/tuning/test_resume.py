@@ -18,7 +18,6 @@ import kmtl
 from kmtl.training.raw_sets import prepared_data
 from kmtl.tuning import TaskWeights
 from kmtl.tuning.storage import DurableJournal
-from kmtl.tuning.study import RECORD
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -73,7 +73,7 @@ def test_a_value_counts_only_where_its_condition_holds() -> None:
     assert both["activation"] == "relu"
     neither = values_of(space, normalization="batch", sharing_depth=1)
     assert neither == {"normalization": "batch", "sharing_depth": 1}
-    assert space.builder_values(neither) == {**VECTOR, **neither}
+    assert space.signature.builder_values(neither) == {**VECTOR, **neither}
     # All are declared, flat: a sampler sees the same space in every trial.
     hp = keras_tuner.HyperParameters()
     space.values(hp)
@@ -310,21 +310,26 @@ def test_width_and_blocks() -> None:
     space = make({"width": "default", "blocks": "default", "sharing_depth": "default"})
     assert space.dimensions["sharing_depth"] == Int(0, 4, default=4)
     values = values_of(space, width=32, blocks=3, sharing_depth=4)
-    assert space.builder_values(values) == {
+    assert space.signature.builder_values(values) == {
         **VECTOR,
         "units": (32, 32, 32),
         "sharing_depth": 3,
     }
     cnn = make({"width": (4, 8), "blocks": (1, 3)}, kmtl.build_cnn)
     values = values_of(cnn, width=4, blocks=3)
-    assert cnn.builder_values(values)["filters"] == (4, 8, 16)
+    assert cnn.signature.builder_values(values)["filters"] == (4, 8, 16)
     alone = make({"blocks": (1, 3)}, kmtl.build_cnn)  # 32 filters first, as the builder
-    assert alone.builder_values(values_of(alone, blocks=1))["filters"] == (32,)
+    assert alone.signature.builder_values(values_of(alone, blocks=1))["filters"] == (
+        32,
+    )
     alone = make({"width": (4, 8)}, kmtl.build_cnn)
-    assert alone.builder_values(values_of(alone, width=5))["filters"] == (5, 10)
+    assert alone.signature.builder_values(values_of(alone, width=5))["filters"] == (
+        5,
+        10,
+    )
     backbone = kmtl.backbones.CNN(filters=(4, 8), normalization="batch")
     space = Space(kmtl.build, THREE, ["width"], {**IMAGE, "backbone": backbone})
-    built = space.builder_values(values_of(space, width=16))["backbone"]
+    built = space.signature.builder_values(values_of(space, width=16))["backbone"]
     assert built == kmtl.backbones.CNN(filters=(16, 32), normalization="batch")
     with pytest.raises(ValueError, match="fixed and in `space`"):
         make(["width"], units=(4,))

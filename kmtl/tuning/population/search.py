@@ -15,8 +15,9 @@ from kmtl.tuning.objective import scoring
 from kmtl.tuning.population import limits
 from kmtl.tuning.population.members import EpochEnd, Member, Replay, Trained
 from kmtl.tuning.reuse import ModelPool
+from kmtl.tuning.search_data import SearchData
 from kmtl.tuning.storage import storage_error
-from kmtl.typing import Callback, Options, Trial, Tuner
+from kmtl.typing import Trial, Tuner, Verbose
 
 if TYPE_CHECKING:
     from kmtl.evaluation._plan import Plan
@@ -49,16 +50,15 @@ class TogetherTrials:
         #: What is compiled once for all that a search trains.
         self._shared = new_shared()
 
-    def search(self, *data: Any, **fit_options: Any) -> None:
+    def search(self, data: SearchData, verbose: Verbose) -> None:
         """What KerasTuner's `search` does, with several trials at a time."""
         tuner = self.tuner
-        callbacks = list(fit_options.get("callbacks") or ())
         reason: str | None = "one at a time was asked for"
         if self.size != 1:
-            reason = self.reason_against(data, fit_options, callbacks)
+            reason = self.reason_against(data)
         size = 1
         if reason is None:
-            rows = int(fit_options.get("batch_size") or 32)
+            rows = int(data.options.get("batch_size") or 32)
             size = self.size or limits.trials_at_once(tuner, rows)
         elif self.size not in (None, 1):  # several were asked for
             logger.warning("Trials train one at a time: %s.", reason)
@@ -70,9 +70,9 @@ class TogetherTrials:
                 for trial in trials:
                     tuner.on_trial_begin(trial)
                 if reason is None:
-                    self._train(trials, data, fit_options, callbacks)
+                    self._train(trials, data)
                 for trial in trials:
-                    tuner.train_trial(trial, *data, **fit_options)
+                    tuner.train_trial(trial, data, verbose)
                     tuner.on_trial_end(trial)
                 tuner.replays.clear()
         finally:  # the next search may have other data and options
@@ -80,23 +80,19 @@ class TogetherTrials:
             self._population = None
         tuner.on_search_end()
 
-    def population_of(
-        self, data: tuple, fit_options: Options, folds: Folds | None = None
-    ) -> Population:
+    def population_of(self, data: SearchData, folds: Folds | None = None) -> Population:
         """What trains on these data, with all that is compiled so far."""
         from kmtl.tuning.population.run import Population
 
-        names = {*limits.FIT_OPTIONS, "validation_data"} - {"verbose"}
-        options = {n: fit_options[n] for n in names if n in fit_options}
-        options |= {"folds": folds, **self._shared}
-        return Population(self.tuner.hypermodel, *data, **options)
+        options = {name: v for name, v in data.options.items() if name != "verbose"}
+        options |= {"validation_data": data.validation, "folds": folds, **self._shared}
+        return Population(self.tuner.hypermodel, *data.arrays, **options)
 
     def train_members(
         self,
         population: Population,
         members: Sequence[Member],
-        epochs: int,
-        callbacks: Sequence[Callback],
+        data: SearchData,
         tell: Callable[[list[EpochEnd]], set[int]] = lambda ended: set(),
         keep_last: bool = False,
     ) -> list[Trained] | None:
@@ -116,9 +112,9 @@ class TogetherTrials:
                 try:
                     return population.train(
                         members,
-                        epochs=epochs,
+                        epochs=data.epochs,
                         objective=self.tuner.oracle.objective,
-                        callbacks=[*scoring(self.tuner), *callbacks],
+                        callbacks=[*scoring(self.tuner), *data.callbacks],
                         on_epoch_end=epoch_end,
                         keep_last=keep_last,
                     )
@@ -144,22 +140,19 @@ class TogetherTrials:
         shared = self._shared if own else new_shared()
         return train_singles(plan, tasks, seed, parts, **shared)
 
-    def reason_against(
-        self, data: tuple, fit_options: Options, callbacks: Sequence[Callback]
-    ) -> str | None:
+    def reason_against(self, data: SearchData) -> str | None:
         """Why trials train one at a time, or None if they can train together."""
         tuner = self.tuner
         if tuner._folds is not None and tuner.may_pause:
             return "with `max_minutes` a search pauses in the middle of its folds"
-        others = set(fit_options) - {"validation_data", "epochs", "callbacks"}
-        return limits.reason_against_callbacks(callbacks) or limits.reason_against(
+        return limits.reason_against_callbacks(data.callbacks) or limits.reason_against(
             tuner.hypermodel,
-            data[0],
-            data[1] if len(data) > 1 else None,
-            sample_weight=fit_options.get("sample_weight"),
-            validation_data=fit_options.get("validation_data"),
-            plan=fit_options.get("plan"),
-            fit_options=sorted(others),
+            data.x,
+            data.y,
+            sample_weight=data.sample_weight,
+            validation_data=data.validation,
+            plan=data.options.get("plan"),
+            fit_options=sorted(data.options),
         )
 
     def _take(self, size: int) -> tuple[list[Any], bool]:
@@ -187,17 +180,15 @@ class TogetherTrials:
         there = self.tuner.checkpoints.has_progress(trial.trial_id)
         return there or self.tuner.oracle.kills(trial.trial_id) > 1
 
-    def _train(
-        self, trials: list, data: tuple, fit_options: dict[str, Any], callbacks: list
-    ) -> None:
+    def _train(self, trials: list, data: SearchData) -> None:
         tuner = self.tuner
         if not trials or self._goes_alone(trials[0]):
             return
         if len(trials) < 2 and self._population is None:
             return  # nothing to share the compiling with
         if self._population is None:
-            self._population = self.population_of(data, fit_options, tuner._folds)
-        epochs, keys, members = fit_options["epochs"], [], []
+            self._population = self.population_of(data, tuner._folds)
+        keys, members = [], []
         verdicts: dict[str, str] = {}
         for trial in trials:
             values = tuner.values_of(trial)
@@ -207,9 +198,8 @@ class TogetherTrials:
         trained = self.train_members(
             self._population,
             members,
-            epochs,
-            callbacks,
-            functools.partial(self._epoch_end, keys, epochs, verdicts),
+            data,
+            functools.partial(self._epoch_end, keys, data.epochs, verdicts),
             keep_last=tuner.may_pause,  # to go on from, where the time may run out
         )
         if trained is None:
