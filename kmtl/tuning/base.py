@@ -152,7 +152,7 @@ class SearchTuner(TrialRunner):
             self.population = _checks.check_int("population", population, 1)
         elif self.storage is None and self.workers == 1:
             self.population = limits.size_for(self.hypermodel)
-        self._together = TogetherTrials(self, self.population)
+        self._together = TogetherTrials(self)
         self.replays = {}
         checked = _checks.check_int("keep_checkpoints", keep_checkpoints, 1)
         self.keep_checkpoints = checked

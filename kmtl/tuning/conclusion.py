@@ -92,16 +92,15 @@ def conclude(tuner: Tuner) -> Conclusion | None:
     if _broken(objective, best):  # one that keeps to them would be before it
         bounds = ", ".join(map(str, objective.constraints))
         none_keeps = f"No trial keeps to the constraints ({bounds}): "
-    if best is first and none_keeps:
-        text = f"{none_keeps}the first, {first.trial_id}, {which}, comes nearest."
-        return Conclusion(best.trial_id, first.trial_id, 0.0, None, text)
+    other = f"the first, {first.trial_id}, {which}"
     if best is first:
         where = " on fresh seeds" if first.trial_id in fresh else ""
-        text = (
-            f"No trial was better{where} than the first, {first.trial_id}, {which}: "
-            "the space holds nothing better, or so many trials do not find it."
-            f"{sharing}"
-        )
+        text = f"{none_keeps}{other}, comes nearest."
+        if not none_keeps:
+            text = (
+                f"No trial was better{where} than {other}: the space holds nothing "
+                f"better, or so many trials do not find it.{sharing}"
+            )
         return Conclusion(best.trial_id, first.trial_id, 0.0, None, text)
     curve = (tuner._trainings(first) or [[]])[0]
     curve = [_value(objective, row) for row in curve]
@@ -111,7 +110,6 @@ def conclude(tuner: Tuner) -> Conclusion | None:
     gain, noise, chance = pair.gain, pair.noise, pair.chance
     found = Conclusion(best.trial_id, first.trial_id, gain, noise, "", chance)
     numbers = f"{pair.means} {pair.where}, {pair.about}"
-    other = f"the first, {first.trial_id}, {which}"
     if none_keeps:  # ranked by what they lack, which is not what is compared here
         text = (
             f"{none_keeps}trial {best.trial_id} comes nearest. Beside {other}: "

@@ -33,19 +33,18 @@ def new_shared() -> dict[str, Any]:
 
 
 class TogetherTrials:
-    """The loop over a tuner's trials: `size` at a time, trained together.
+    """The loop over a tuner's trials: its `population` at a time, trained together.
 
     While they train, every epoch goes into the study, to the listener and to the rule
     that stops hopeless trials. Everything else (best epochs, checkpoints, failures) is
     the tuner's, which is told of each trial's epochs afterwards, as if `fit` ran. What
-    cannot train together trains one at a time. Without a size, it suits the model.
+    cannot train together trains one at a time. Without a number, it suits the model.
 
     A kill loses the epochs of the trials that were training together: they begin again.
     """
 
-    def __init__(self, tuner: Tuner, size: int | None = None):
+    def __init__(self, tuner: Tuner):
         self.tuner = tuner
-        self.size = size
         self._population: Any = None  # of the search that runs
         #: What is compiled once for all that a search trains.
         self._shared = new_shared()
@@ -54,13 +53,13 @@ class TogetherTrials:
         """What KerasTuner's `search` does, with several trials at a time."""
         tuner = self.tuner
         reason: str | None = "one at a time was asked for"
-        if self.size != 1:
+        if tuner.population != 1:
             reason = self.reason_against(data)
         size = 1
         if reason is None:
             rows = int(data.options.get("batch_size") or 32)
-            size = self.size or limits.trials_at_once(tuner, rows)
-        elif self.size not in (None, 1):  # several were asked for
+            size = tuner.population or limits.trials_at_once(tuner, rows)
+        elif tuner.population not in (None, 1):  # several were asked for
             logger.warning("Trials train one at a time: %s.", reason)
         tuner.on_search_begin()
         try:
