@@ -16,8 +16,9 @@ class FreezingAccess(keras.Model):
         Neither gradients nor momentum, weight decay or averages move what is frozen;
         batch normalisation in it uses its moving statistics and leaves them alone, and
         kmtl's dropout in it is off. Before or after `compile`, before or after `fit`;
-        kept in the model's file. (Of the layers of a net that was not made by kmtl, see
-        `kmtl.backbones.FromKeras(freeze=...)`, which leaves their dropout out, too.)
+        kept in the model's file. Layers of a net that was not made by kmtl go on with
+        their dropout while training, and are named in a warning:
+        `kmtl.backbones.FromKeras(freeze=...)` leaves it out.
 
         Args:
             *parts: `"trunk"` (all but the heads), `"block_1"` and so on (that block,
@@ -46,6 +47,7 @@ class FreezingAccess(keras.Model):
             )
         layers = freezing.layers_of(self, parts, "freeze")
         freezing.set_trainable(self, layers, False)
+        freezing.tell_of_noise(layers)
 
     def unfreeze(self, *parts: str) -> None:
         """Train parts of the model again, also what was frozen in other ways.

@@ -223,3 +223,47 @@ def test_refused() -> None:
         model.freeze()
     model.freeze("kind")  # of a single task, the head alone
     assert model.frozen == ("kind",)
+
+
+def dropping(kind: str, rate: float) -> keras.Model:
+    """A net whose dropout is a layer, in a layer or in a model inside."""
+    inputs = keras.Input((3, 4))
+    x = inputs
+    if kind == "layer":
+        x = keras.layers.Dropout(rate, name="drops")(x)
+    elif kind == "inside":
+        x = keras.layers.MultiHeadAttention(1, 2, dropout=rate, name="drops")(x, x)
+    else:
+        inner = [keras.layers.Dense(3), keras.layers.GaussianNoise(rate)]
+        x = keras.Sequential(inner, name="drops")(x)
+    return keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
+
+
+@pytest.mark.parametrize("kind", ["layer", "inside", "nested"])
+def test_frozen_layers_that_still_drop_are_named(kind: str, caplog) -> None:
+    x = np.random.default_rng(0).normal(size=(8, 3, 4)).astype("float32")
+    tasks = [kmtl.Regression("a")]
+    trunk = kmtl.backbones.FromKeras
+
+    def built(rate: float, **options) -> kmtl.MultiTaskModel:
+        backbone = trunk(dropping(kind, rate), **options)
+        return kmtl.build(backbone=backbone, input_shape=(3, 4), tasks=tasks, seed=0)
+
+    def moves(model: kmtl.MultiTaskModel, name: str) -> bool:
+        """Whether training draws something."""
+        return np.any(np.array(model(x, training=True)[name] != model(x)[name]))
+
+    for rate in (0.0, 0.5):
+        model = built(rate)
+        found = kmtl.transfer(dropping(kind, rate), tasks, freeze="trunk")
+        more = kmtl.add_task(model, kmtl.Regression("b"))
+        model.freeze("trunk")
+        told = [one for one in caplog.messages if "go on with their dropout" in one]
+        assert len(told) == (3 if rate else 0)
+        assert all("drops" in message for message in told)
+        assert moves(found, "a") == moves(more, "b") == moves(model, "a") == bool(rate)
+    caplog.clear()
+    model = built(0.5, freeze="all")
+    model.freeze("trunk")
+    assert not moves(model, "a")
+    assert not caplog.messages
