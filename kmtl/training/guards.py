@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import keras
@@ -13,6 +14,8 @@ from kmtl.training.labels import with_weight
 from kmtl.typing import Inputs, Model, SampleWeight, Shape, Tensor, Variable
 
 #: What to do about numbers that are not finite.
+#: A variable of more entries is summed where it is, a smaller one is read.
+MANY_ENTRIES = 100_000
 REMEDY = (
     "Scale labels and inputs, lower the learning rate, or clip gradients "
     "(`clipnorm=1.0`)"
@@ -226,7 +229,9 @@ def check_losses(logs: Mapping[str, float], epoch: int) -> None:
         )
 
 
-def check_guards(model: Model, place: str, epoch: int | None = None) -> None:
+def check_guards(
+    model: Model, place: str, epoch: int | None = None, weights: bool = True
+) -> None:
     """Raise for what the flags of a model or its weights say.
 
     Args:
@@ -234,12 +239,15 @@ def check_guards(model: Model, place: str, epoch: int | None = None) -> None:
         place: Where it happened, such as "of epoch 3".
         epoch: Number of the epoch, from 1.
 
+        weights: Whether to look at the weights; else they were, since they moved.
+
     Raises:
         ValueError: for labels, inputs or sample weights out of range.
         NonFiniteError: for a loss or a weight that is not finite.
     """
     model._state.guards.check(model, place, epoch)
-    _check_weights(model, place, epoch)
+    if weights:
+        _check_weights(model, place, epoch)
 
 
 def _check_weights(model: Model, place: str, epoch: int | None) -> None:
@@ -261,17 +269,20 @@ def non_finite_weight(model: keras.Model) -> str | None:
     found = [v for v in model.trainable_variables if _is_float(v)]
     for layer in model.layers:
         found += [v for v in layer.non_trainable_variables if _is_float(v)]
-    if not found:
-        return None
-    # One sum each: it is finite only if all entries are (but not the other way round).
-    sums = ops.stack([ops.cast(ops.sum(v), "float32") for v in found])
-    sums = ops.convert_to_numpy(sums)
-    for at in np.flatnonzero(~np.isfinite(sums)):
-        values = ops.convert_to_numpy(ops.cast(found[at], "float32"))
-        wrong = int((~np.isfinite(values)).sum())
+    # Of large ones a sum each: it is finite only if all entries are (but not the other
+    # way round). To read a small one is less work than any operation on it.
+    large = [v for v in found if math.prod(v.shape) > MANY_ENTRIES]
+    sums = [ops.cast(ops.sum(v), "float32") for v in large]
+    finite = np.isfinite(ops.convert_to_numpy(ops.stack(sums))) if sums else ()
+    fine = {id(v) for v, one in zip(large, finite, strict=True) if one}
+    for variable in found:
+        if id(variable) in fine:
+            continue
+        values = ops.convert_to_numpy(variable)
+        wrong = values.size - np.count_nonzero(np.isfinite(values))
         if wrong:
             return (
-                f"Weight '{found[at].path}' has {wrong} of {values.size} entries that "
+                f"Weight '{variable.path}' has {wrong} of {values.size} entries that "
                 "are NaN or infinite"
             )
     return None

@@ -880,7 +880,9 @@ class MultiTaskModel(TaskAccess):
                 return_dict=True,
                 **kwargs,
             )
-        check_guards(self, "of the evaluation")
+        # Within `fit` the hooks have looked at the weights before this began.
+        weights = not kwargs.get(CACHED_EVALUATION)
+        check_guards(self, "of the evaluation", weights=weights)
         loss = total_loss.of_all(self)
         if loss is not None:
             logs["loss"] = float(keras.ops.convert_to_numpy(loss))
