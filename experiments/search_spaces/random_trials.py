@@ -5,14 +5,14 @@
 
 Random trials in wide ranges, each to its end, over tables and the bundled digits.
 FOLDER (or $KMTL_DATA_DIR) holds `mtr`, `chem` and `multitask_classic`. Each finished
-problem is a line of runs_random.jsonl; the same command goes on where it stopped.
-RANDOM.md and random.json are written from them. The tables are others than those of
-../tables/time_to_score.py, where the ranges that were chosen by this are tried.
+problem is a line of runs_random.jsonl, and of runs_size.jsonl for what sizes.py adds;
+the same command goes on where it stopped. RANDOM.md and random.json are written from
+them. The tables are others than those of ../tables/time_to_score.py, where the ranges
+that were chosen by this are tried.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import statistics
@@ -33,7 +33,9 @@ import keras_tuner
 import kmtl_side
 import numpy as np
 import recipe
+import sizes
 from common import kind_of, made_by, parser, record_of
+from part_tables import NEAR, Gap, parts
 from run import stand_in
 from sides import Problem
 
@@ -70,8 +72,6 @@ PARTS = {
     "ratio of task weights": (1.0, 2.0, 4.0, 8.0, 16.0),
     "sharing_depth": (0, 1, 2, 3, 4),
 }
-#: Of the share of variance that is explained, or of balanced accuracy over chance.
-NEAR = 0.01
 SETTINGS = {
     "default": {
         "epochs": 15,
@@ -80,6 +80,9 @@ SETTINGS = {
         "long trials": 40,
         "sets": SETS,
         "draws": 40,
+        "size epochs": 30,
+        "size trials": 32,
+        "size draws": 200,
     },
     "fast": {
         "epochs": 8,
@@ -88,6 +91,9 @@ SETTINGS = {
         "long trials": 0,
         "sets": SETS[:1],
         "draws": 2,
+        "size epochs": 1,
+        "size trials": 1,
+        "size draws": 2,
     },
 }
 #: Trials of a search, and how many begin together (as populations do by default).
@@ -143,15 +149,21 @@ def problem(name: str, options: Any) -> Problem:
     return Problem(x, y, kind, train, validation)
 
 
+def data_of(name: str, options: Any) -> Any:
+    """A `kmtl.data.TaskData`."""
+    if name == DIGITS:
+        return kmtl.data.digits()
+    return kmtl_side.dataset(problem(name, options))[1]
+
+
 def trained(name: str, epochs: int, trials: int, options: Any) -> list[dict[str, Any]]:
     """Values and scores per epoch of random trials."""
     given: dict[str, Any] = {"space": SPACE, "seed": 0}
+    made = data_of(name, options)
     if name == DIGITS:
-        made: Any = kmtl.data.digits()
         given |= {"input_shape": made.input_shape, "filters": (16, 32, 32)}
         hypermodel = kmtl.HyperModel(kmtl.build_cnn, tasks=made.tasks, **given)
     else:
-        _, made = kmtl_side.dataset(problem(name, options))
         given |= {"inputs": made.inputs, "units": (64, 64)}
         hypermodel = kmtl.HyperModel(kmtl.build_mlp, tasks=made.tasks, **given)
     with tempfile.TemporaryDirectory() as folder:
@@ -182,34 +194,13 @@ def shown(trial: Mapping[str, Any]) -> dict[str, float]:
     return {**values, "ratio of task weights": max(ratios) / min(ratios)}
 
 
-def behind(run: Mapping[str, Any]) -> list[tuple[dict[str, float], float]]:
+def behind(run: Mapping[str, Any]) -> list[Gap]:
     """Each trial's values, and how far its score is behind the best one."""
     scores = [max(trial["curve"]) for trial in run["trials"]]
     return [
         (shown(trial), max(scores) - score)
         for trial, score in zip(run["trials"], scores, strict=True)
     ]
-
-
-def parts(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    for name, edges in PARTS.items():
-        yield f"\n| {name} | trials | median behind | within {NEAR:g} | {2 * NEAR:g} |"
-        yield "|---|---|---|---|---|"
-        for low, high in itertools.pairwise(edges):
-            own = [
-                [gap for values, gap in behind(run) if low <= values[name] < high]
-                for run in runs
-            ]
-            own = [gaps for gaps in own if gaps]
-            if not own:
-                continue
-            word = f"{low}" if isinstance(low, int) else f"{low:g} to {high:g}"
-            median = statistics.fmean(map(statistics.median, own))
-            cells = [f"{sum(map(len, own))}", f"{median:.3f}"]
-            for near in (NEAR, 2 * NEAR):
-                shares = [sum(g <= near for g in gaps) / len(gaps) for gaps in own]
-                cells.append(f"{statistics.fmean(shares):.0%}")
-            yield f"| {word} | {' | '.join(cells)} |"
 
 
 def rules(epochs: int) -> dict[str, Asha | None]:
@@ -280,7 +271,7 @@ def costs(runs: Sequence[Mapping[str, Any]], draws: int) -> Iterator[dict[str, A
         yield {"rule": word + used, "cost": cost, "kept": kept, "loss": loss}
 
 
-def report(runs: Runs, kind: str, out: Path) -> dict[str, Any]:
+def report(runs: Runs, size_runs: Runs, kind: str, out: Path) -> dict[str, Any]:
     """RANDOM.md and random.json, of the finished problems."""
     settings = SETTINGS[kind]
     every = list(runs.found.values())
@@ -296,7 +287,8 @@ def report(runs: Runs, kind: str, out: Path) -> dict[str, Any]:
     ]  # fmt: skip
     if kind == "fast":
         lines.append("A run with `--fast`, which means nothing.\n")
-    lines += parts(short)
+    for name, edges in PARTS.items():
+        lines += parts(name, edges, [behind(run) for run in short])
     found = {len(part[0]["trials"][0]["curve"]): part for part in (short, long) if part}
     table = {
         epochs: list(costs(part, settings["draws"])) for epochs, part in found.items()
@@ -315,6 +307,10 @@ def report(runs: Runs, kind: str, out: Path) -> dict[str, Any]:
             for row in columns
         )
         lines.append(f"| {columns[0]['rule']} |{cells}")
+    if size_runs.found:
+        numbers = (settings[f"size {one}"] for one in ("epochs", "trials", "draws"))
+        more, record["searches"] = sizes.section([*size_runs.found.values()], *numbers)
+        lines += more
     lines += ["", made_by(record, COMMAND)]
     write_text(out / "RANDOM.md", "\n".join(lines) + "\n")
     record["rules"] = table
@@ -327,8 +323,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     options = parser(__doc__, HERE, folders).parse_args(arguments)
     kind = kind_of(options)
     settings = SETTINGS[kind]
-    stem = "runs_random" + ("_fast" if kind == "fast" else "")
-    runs = Runs(options.out / f"{stem}.jsonl")
+    end = "_fast.jsonl" if kind == "fast" else ".jsonl"
+    runs = Runs(options.out / f"runs_random{end}")
+    size_runs = Runs(options.out / f"runs_size{end}")
     few = settings["long trials"]
     wanted = [
         (name, settings["epochs"], few if name == DIGITS else settings["trials"])
@@ -340,7 +337,16 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             found = trained(name, epochs, trials, options)
             runs.add({"set": name, "epochs": epochs, "trials": found})
             print(name, epochs, len(found), flush=True)
-    return report(runs, kind, options.out)
+    epochs = settings["size epochs"]
+    for name in () if options.report else settings["sets"]:
+        if (name, epochs) not in size_runs.found:
+            made = data_of(name, options)
+            if name == DIGITS:  # without the mask, which is no task of these nets
+                made = made.select("digit", "parity", "ink")
+            found = sizes.trained(made, epochs, settings["size trials"])
+            size_runs.add({"set": name, "epochs": epochs, "trials": found})
+            print(name, "sizes", len(found), flush=True)
+    return report(runs, size_runs, kind, options.out)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 from pathlib import Path
+from types import ModuleType
 
+import keras
+import numpy as np
 import pytest
 from script_tools import run_script
 
@@ -72,3 +76,83 @@ def test_fast_mode_of_random_trials(tmp_path: Path) -> None:
     assert "which means nothing" in text
     [line] = (tmp_path / "runs_random_fast.jsonl").read_text("utf-8").splitlines()
     assert [len(trial["curve"]) for trial in json.loads(line)["trials"]] == [8] * 6
+    [line] = (tmp_path / "runs_size_fast.jsonl").read_text("utf-8").splitlines()
+    spaces = [trial["space"] for trial in json.loads(line)["trials"]]
+    assert len(spaces) == len(set(spaces)) == 6
+
+
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script's second part."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module("sizes")
+
+
+def test_weight_decay_as_a_variable_is_that_of_adamw(sizes: ModuleType) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(32, 3)), rng.normal(size=(32, 1))
+    weights = []
+    for decay, optimizer in (
+        (0.5, sizes.Decayed(0.1)),
+        (None, keras.optimizers.AdamW(0.1, weight_decay=0.5)),
+        (0.0, sizes.Decayed(0.1)),
+        (None, keras.optimizers.Adam(0.1)),
+    ):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        model.compile(optimizer, "mse")
+        optimizer.build(model.trainable_variables)
+        if decay is not None:
+            optimizer.decay.assign(decay)
+        model.fit(x, y, epochs=3, batch_size=8, shuffle=False, verbose=0)
+        weights.append(np.concatenate([w.ravel() for w in model.get_weights()]))
+    np.testing.assert_allclose(weights[0], weights[1], rtol=1e-5)
+    np.testing.assert_allclose(weights[2], weights[3], rtol=1e-5)
+    assert np.abs(weights[0] - weights[2]).max() > 0.01
+
+
+def test_trials_draw_what_their_space_has(sizes: ModuleType) -> None:
+    found = sizes.drawn(20)
+    assert found == sizes.drawn(20)
+    assert len(found) == 20 * 6
+    for space, values in found:
+        own = sizes.SPACES.get(space, (sizes.DECAY,))
+        for name, fixed in sizes.FIXED.items():
+            assert name in own or values[name] == fixed
+        assert 5e-4 <= values["learning_rate"] <= 5e-2
+        assert 0 <= values["dropout"] <= 0.3
+    drawn = [values for space, values in found if space == "with all three"]
+    assert {values["width"] for values in drawn} == {16, 32, 64, 128, 256}
+    assert {values["blocks"] for values in drawn} == {1, 2, 3, 4}
+    assert max(values[sizes.DECAY] for values in drawn) <= 0.1
+    wide = [values[sizes.DECAY] for space, values in found if space == sizes.WIDE]
+    assert max(wide) > 0.1
+
+
+def test_searches_with_and_without_sizes_are_compared(sizes: ModuleType) -> None:
+    """Of four trials of each space the last is .2 better: 256 wide, where it can be."""
+    trials = []
+    for space, own in {**sizes.SPACES, sizes.WIDE: (sizes.DECAY,)}.items():
+        for number in range(4):
+            best = number == 3
+            values = {"learning_rate": 0.01, "dropout": 0.1, **sizes.FIXED}
+            if "width" in own:
+                values["width"] = 256 if best else 16
+            if sizes.DECAY in own:
+                values[sizes.DECAY] = 0.5 if space == sizes.WIDE else 1e-3
+            score = 0.5 + 0.2 * best + 0.1 * ("width" in own)
+            trials.append({"space": space, "values": values, "score": score})
+    runs = [{"set": "edm", "epochs": 30, "trials": trials}]
+    lines, rows = sizes.section(runs, 30, 4, 50)
+    text = "\n".join(lines)
+    assert "| 16 | 6 | 0.200 | 0% | 0% |" in text  # with width, with all three
+    assert "| 256 | 2 | 0.000 | 100% | 100% |" in text
+    assert "| 0 to 1e-05 | 4 | 0.300 | 0% | 0% |" in text
+    assert "| 0.1 to 1 | 4 | 0.300 | 0% | 0% |" in text
+    found = {row["space"]: row for row in rows}
+    plain, width = found["learning rate and dropout"], found["with width"]
+    assert (plain["within"], plain["trials"], plain["compiled"]) == (0, None, 1)
+    assert (width["within"], width["compiled"]) == (1, 2)
+    assert width["trials"] in (2, 3)
+    assert plain["by problem"]["edm"] == pytest.approx(0.1)
+    assert width["behind"] == pytest.approx([0, 0, 0])
