@@ -54,11 +54,11 @@ TEXT = """
 Random trials of the same tables and of the bundled digits (without their mask) with
 `kmtl.build_mlp`, all blocks shared, equal task weights, {epochs} epochs, at the best
 one. All draw the learning rate and the dropout from their default ranges; width,
-blocks and weight decay (of AdamW) are drawn from theirs, or are those of a model
-of which nothing is searched: two blocks of 64, no decay. {trials} trials in each of the
-{spaces} spaces below, and as many with a weight decay up to {most:g}. A table has the
-trials that drew what it is about; that of weight decay those without it, too, from the
-first space.
+blocks and weight decay (of AdamW) are drawn from theirs, or are those of a model of
+which nothing is searched: two blocks of 64, no decay. {trials} trials in each of the
+{spaces} spaces below, and as many with a weight decay up to {most:g}; all spaces have
+the same learning rates and dropout rates. A table has the trials that drew what it is
+about; that of weight decay those without it, too, from the first space.
 """
 SEARCHES = """
 ### With and without them, in searches of {search} trials
@@ -116,25 +116,31 @@ def one_of(dimension: Any, rng: np.random.Generator) -> Any:
     return round(rng.uniform(dimension.low, dimension.high), 4)
 
 
-def drawn(trials: int) -> list[tuple[str, dict[str, Any]]]:
-    """Space and values of every trial, the same for all problems."""
-    found = []
+def drawn(trials: int, seed: int) -> list[tuple[str, dict[str, Any]]]:
+    """Space and values of every trial.
+
+    The trials of all spaces have the same learning rates and dropout rates, so that
+    none is ahead by luck with these.
+    """
+    rng = np.random.default_rng(seed)
+    usual = [{n: one_of(DRAWN[n], rng) for n in ALWAYS} for _ in range(trials)]
     wide = {DECAY: kmtl.tuning.Float(RANGES[DECAY].low, MOST_DECAY, log=True)}
     spaces = {name: {one: DRAWN[one] for one in own} for name, own in SPACES.items()}
-    for number, (name, own) in enumerate({**spaces, WIDE: wide}.items()):
-        rng = np.random.default_rng(number)
-        ranges = {**{one: DRAWN[one] for one in ALWAYS}, **own}
-        for _ in range(trials):
-            values = {one: one_of(ranges[one], rng) for one in ranges}
-            found.append((name, {**FIXED, **values}))
-    return found
+    return [
+        (space, {**FIXED, **values, **{n: one_of(own[n], rng) for n in own}})
+        for space, own in {**spaces, WIDE: wide}.items()
+        for values in usual
+    ]
 
 
-def trained(made: Any, epochs: int, trials: int) -> list[dict[str, Any]]:
+def trained(made: Any, epochs: int, trials: int, seed: int) -> list[dict[str, Any]]:
     """Values and best scores of random trials.
 
     Args:
         made: `kmtl.data.TaskData`.
+        epochs: Of each trial.
+        trials: Of each space.
+        seed: Of what is drawn.
     """
     front: dict[str, Any] = {"inputs": made.inputs}
     if made.inputs is None:
@@ -143,7 +149,7 @@ def trained(made: Any, epochs: int, trials: int) -> list[dict[str, Any]]:
     hypermodel = HyperModel(
         kmtl.build_mlp, tasks=made.tasks, space=space, seed=0, **front
     )
-    pool, every = Pool(32), drawn(trials)
+    pool, every = Pool(32), drawn(trials, seed)
     model = pool.model(hypermodel, every[0][1])
     batches = batches_of(prepare_validation(model, made.validation))
     scale = common_scale.measure(model, batches)

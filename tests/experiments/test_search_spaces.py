@@ -112,8 +112,8 @@ def test_weight_decay_as_a_variable_is_that_of_adamw(sizes: ModuleType) -> None:
 
 
 def test_trials_draw_what_their_space_has(sizes: ModuleType) -> None:
-    found = sizes.drawn(20)
-    assert found == sizes.drawn(20)
+    found = sizes.drawn(20, 0)
+    assert found == sizes.drawn(20, 0) != sizes.drawn(20, 1)
     assert len(found) == 20 * 6
     for space, values in found:
         own = sizes.SPACES.get(space, (sizes.DECAY,))
@@ -121,6 +121,8 @@ def test_trials_draw_what_their_space_has(sizes: ModuleType) -> None:
             assert name in own or values[name] == fixed
         assert 5e-4 <= values["learning_rate"] <= 5e-2
         assert 0 <= values["dropout"] <= 0.3
+    rates = [values["learning_rate"] for _, values in found]
+    assert rates == rates[:20] * 6
     drawn = [values for space, values in found if space == "with all three"]
     assert {values["width"] for values in drawn} == {16, 32, 64, 128, 256}
     assert {values["blocks"] for values in drawn} == {1, 2, 3, 4}
