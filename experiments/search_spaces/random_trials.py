@@ -5,7 +5,7 @@
 
 Random trials in wide ranges, each to its end, over tables and the bundled digits.
 FOLDER (or $KMTL_DATA_DIR) holds `mtr`, `chem` and `multitask_classic`. Each finished
-problem is a line of runs_random.jsonl, and of runs_size.jsonl for what sizes.py adds;
+problem is a line of runs_random.jsonl, and of runs_size*.jsonl for what sizes.py adds;
 the same command goes on where it stopped. RANDOM.md and random.json are written from
 them. The tables are others than those of ../tables/time_to_score.py, where the ranges
 that were chosen by this are tried.
@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tables"))
 
 import common
 import data
+import keras
 import keras_tuner
 import kmtl_side
 import numpy as np
@@ -80,9 +81,7 @@ SETTINGS = {
         "long trials": 40,
         "sets": SETS,
         "draws": 40,
-        "size epochs": 30,
-        "size trials": 40,
-        "size draws": 200,
+        "sizes": {"epochs": 30, "trials": 40, "draws": 200},
     },
     "fast": {
         "epochs": 8,
@@ -91,9 +90,7 @@ SETTINGS = {
         "long trials": 0,
         "sets": SETS[:1],
         "draws": 2,
-        "size epochs": 1,
-        "size trials": 1,
-        "size draws": 2,
+        "sizes": {"epochs": 1, "trials": 1, "draws": 2},
     },
 }
 #: Trials of a search, and how many begin together (as populations do by default).
@@ -271,7 +268,9 @@ def costs(runs: Sequence[Mapping[str, Any]], draws: int) -> Iterator[dict[str, A
         yield {"rule": word + used, "cost": cost, "kept": kept, "loss": loss}
 
 
-def report(runs: Runs, size_runs: Runs, kind: str, out: Path) -> dict[str, Any]:
+def report(
+    runs: Runs, sized: Runs, tested: Runs, kind: str, out: Path
+) -> dict[str, Any]:
     """RANDOM.md and random.json, of the finished problems."""
     settings = SETTINGS[kind]
     every = list(runs.found.values())
@@ -307,9 +306,9 @@ def report(runs: Runs, size_runs: Runs, kind: str, out: Path) -> dict[str, Any]:
             for row in columns
         )
         lines.append(f"| {columns[0]['rule']} |{cells}")
-    if size_runs.found:
-        numbers = (settings[f"size {one}"] for one in ("epochs", "trials", "draws"))
-        more, record["searches"] = sizes.section([*size_runs.found.values()], *numbers)
+    if sized.found:
+        found = list(sized.found.values()), list(tested.found.values())
+        more, record["searches"] = sizes.section(*found, settings["sizes"])
         lines += more
     lines += ["", made_by(record, COMMAND)]
     write_text(out / "RANDOM.md", "\n".join(lines) + "\n")
@@ -325,7 +324,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     settings = SETTINGS[kind]
     end = "_fast.jsonl" if kind == "fast" else ".jsonl"
     runs = Runs(options.out / f"runs_random{end}")
-    size_runs = Runs(options.out / f"runs_size{end}")
+    sized = Runs(options.out / f"runs_size{end}")
+    tested = Runs(options.out / f"runs_size_test{end}")
     few = settings["long trials"]
     wanted = [
         (name, settings["epochs"], few if name == DIGITS else settings["trials"])
@@ -337,16 +337,30 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             found = trained(name, epochs, trials, options)
             runs.add({"set": name, "epochs": epochs, "trials": found})
             print(name, epochs, len(found), flush=True)
-    epochs = settings["size epochs"]
-    for seed, name in () if options.report else enumerate(settings["sets"]):
-        if (name, epochs) not in size_runs.found:
-            made = data_of(name, options)
-            if name == DIGITS:  # without the mask, which is no task of these nets
-                made = made.select("digit", "parity", "ink")
-            found = sizes.trained(made, epochs, settings["size trials"], seed)
-            size_runs.add({"set": name, "epochs": epochs, "trials": found})
+    if not options.report and keras.backend.backend() == "jax":
+        train_sizes(sized, tested, settings, options)
+    return report(runs, sized, tested, kind, options.out)
+
+
+def train_sizes(
+    sized: Runs, tested: Runs, settings: Mapping[str, Any], options: Any
+) -> None:
+    """Trials of nets of many sizes; they need populations, and so JAX."""
+    epochs, trials = settings["sizes"]["epochs"], settings["sizes"]["trials"]
+    for seed, name in enumerate(settings["sets"]):
+        key = name, epochs
+        if key in tested.found:
+            continue
+        made = data_of(name, options)
+        if name == DIGITS:  # without the mask, which is no task of these nets
+            made = made.select("digit", "parity", "ink")
+        if key not in sized.found:
+            found = sizes.trained(made, epochs, trials, seed)
+            sized.add({"set": name, "epochs": epochs, "trials": found})
             print(name, "sizes", len(found), flush=True)
-    return report(runs, size_runs, kind, options.out)
+        scores = sizes.again(made, sized.found[key])
+        tested.add({"set": name, "epochs": epochs, "scores": scores})
+        print(name, "sizes, test", flush=True)
 
 
 if __name__ == "__main__":

@@ -11,22 +11,14 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 from part_tables import NEAR, Gap, parts
+from size_nets import ALWAYS, DECAY, Nets
 
 import kmtl
-from kmtl.evaluation import common_scale
-from kmtl.training.sources import batches_of
-from kmtl.training.user_data import prepare_validation
 from kmtl.tuning.defaults import RANGES, WIDTHS
 from kmtl.tuning.population import Member
-from kmtl.tuning.reuse import ModelPool
 
-OBJECTIVE = "val_mean_score"
-DECAY = "adamw.weight_decay"
-#: What all trials draw.
-ALWAYS = ("learning_rate", "dropout")
 DRAWN = {name: RANGES[name] for name in (*ALWAYS, "blocks", DECAY)}
 DRAWN["width"] = WIDTHS["units"]
 #: What the others are where nothing is searched.
@@ -46,6 +38,8 @@ EDGES: Mapping[str, Sequence[float]] = {
     "blocks": (1, 2, 3, 4, 5),
     DECAY: (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0),
 }
+#: Of the nets by which the best trials are compared on the test rows.
+SEEDS = range(1, 6)
 #: Trials of a search, and after how many it is looked at.
 SEARCH, LOOKS = 20, (5, 10, 20)
 TEXT = """
@@ -72,33 +66,10 @@ learning rates and dropout rates, and no other value, share one.
 BEHIND = """
 Behind after {search} trials, by problem:
 """
-
-
-class Decayed(keras.optimizers.AdamW):
-    """AdamW whose weight decay is a variable, so that its trials share a program."""
-
-    def build(self, variables: Sequence[Any]) -> None:
-        if not self.built:
-            self.decay = self.add_variable((), name="decay")
-        super().build(variables)
-
-    def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
-        for variable in variables:
-            kept = 1 - self.decay * self.learning_rate
-            variable.assign(variable * keras.ops.cast(kept, variable.dtype))
-
-
-class HyperModel(kmtl.HyperModel):
-    def compile_arguments(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        given = super().compile_arguments(values)
-        return {**given, "optimizer": Decayed(values["learning_rate"])}
-
-
-class Pool(ModelPool):
-    def model(self, hypermodel: Any, values: Mapping[str, Any]) -> Any:
-        model = super().model(hypermodel, values)
-        model.optimizer.decay.assign(values[DECAY])
-        return model
+TESTED = """
+The best of each space's {trials} trials, trained again from {seeds} other seeds: mean
+score on the test rows, at the epoch that is best for validation.
+"""
 
 
 # -- trials ----------------------------------------------------------------------------
@@ -142,55 +113,25 @@ def trained(made: Any, epochs: int, trials: int, seed: int) -> list[dict[str, An
         trials: Of each space.
         seed: Of what is drawn.
     """
-    front: dict[str, Any] = {"inputs": made.inputs}
-    if made.inputs is None:
-        front = {"input_shape": made.input_shape}
-    space = [*ALWAYS, "width", "blocks"]
-    hypermodel = HyperModel(
-        kmtl.build_mlp, tasks=made.tasks, space=space, seed=0, **front
-    )
-    pool, every = Pool(32), drawn(trials, seed)
-    model = pool.model(hypermodel, every[0][1])
-    batches = batches_of(prepare_validation(model, made.validation))
-    scale = common_scale.measure(model, batches)
-    score = common_scale.CommonScore(scale, made.tasks)
-    curves = curves_of(hypermodel, made, pool, [v for _, v in every], epochs, score)
+    every = drawn(trials, seed)
+    found = Nets(made).trained([Member(values) for _, values in every], epochs)
     return [
-        {"space": name, "values": values, "score": round(max(curve), 5)}
-        for (name, values), curve in zip(every, curves, strict=True)
-        if len(curve) == epochs and all(map(math.isfinite, curve))
+        {"space": name, "values": values, "score": round(score, 5)}
+        for (name, values), (score, _) in zip(every, found, strict=True)
+        if math.isfinite(score)
     ]
 
 
-def curves_of(
-    hypermodel: HyperModel,
-    made: Any,
-    pool: Pool,
-    values: Sequence[Mapping[str, Any]],
-    epochs: int,
-    score: keras.callbacks.Callback,
-) -> list[list[float]]:
-    """Every trial's score in every epoch."""
-    if keras.backend.backend() == "jax":
-        from kmtl.tuning.population.run import Population
-
-        population = Population(
-            hypermodel, made.train, validation_data=made.validation, pool=pool
-        )
-        members = [Member(dict(one)) for one in values]
-        found = population.train(members, epochs=epochs, callbacks=[score])
-        return [one.history[OBJECTIVE] if one.curves else [] for one in found]
-    curves = []
-    for one in values:
-        history = pool.model(hypermodel, one).fit(
-            made.train,
-            validation_data=made.validation,
-            epochs=epochs,
-            callbacks=[score],
-            verbose=0,
-        )
-        curves.append(history.history[OBJECTIVE])
-    return curves
+def again(made: Any, run: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Scores on the test rows of the best trial of each space, from other seeds."""
+    members = []
+    for space in SPACES:
+        own = [trial for trial in run["trials"] if trial["space"] == space]
+        best = max(own, key=lambda trial: trial["score"])
+        members += [Member(best["values"], seed) for seed in SEEDS]
+    scores = Nets(made).trained(members, run["epochs"], test=True)
+    found = iter(round(score, 5) for _, score in scores)
+    return {space: [next(found) for _ in SEEDS] for space in SPACES}
 
 
 # -- what is written -------------------------------------------------------------------
@@ -239,13 +180,31 @@ def searches(runs: Sequence[Mapping[str, Any]], draws: int) -> Iterator[dict[str
         }
 
 
+def by_problem(
+    spaces: Sequence[str], rows: Mapping[str, Sequence[float]]
+) -> Iterator[str]:
+    """A table of one number for each problem and space, and of their means."""
+    yield f"| problem | {' | '.join(spaces)} |"
+    yield "|---" * (1 + len(spaces)) + "|"
+    means = [statistics.fmean(column) for column in zip(*rows.values(), strict=True)]
+    for name, numbers in {**rows, "mean": means}.items():
+        yield f"| {name} | {' | '.join(f'{number:.3f}' for number in numbers)} |"
+
+
 def section(
-    runs: Sequence[Mapping[str, Any]], epochs: int, trials: int, draws: int
+    runs: Sequence[Mapping[str, Any]],
+    tested: Sequence[Mapping[str, Any]],
+    settings: Mapping[str, Any],
 ) -> tuple[list[str], list[dict[str, Any]]]:
-    """Lines of RANDOM.md, and the rows of what searches are compared by."""
-    lines = [
-        TEXT.format(epochs=epochs, trials=trials, spaces=len(SPACES), most=MOST_DECAY)
-    ]
+    """Lines of RANDOM.md, and the rows of what searches are compared by.
+
+    Args:
+        runs: With the trials of a problem each.
+        tested: With the scores of their best trials on the test rows.
+        settings: `epochs` and `trials` of the runs, and `draws` of searches.
+    """
+    trials, draws = settings["trials"], settings["draws"]
+    lines = [TEXT.format(**settings, spaces=len(SPACES), most=MOST_DECAY)]
     for name, edges in EDGES.items():
         spaces = [space for space, own in SPACES.items() if name in own]
         if name == DECAY:
@@ -262,9 +221,13 @@ def section(
         cells += [f"{gap:.3f}" for gap in row["behind"]] + [f"{row['compiled']:.0f}"]
         lines.append(f"| {' | '.join(cells)} |")
     lines += [BEHIND.format(search=SEARCH)]
-    lines.append(f"| problem | {' | '.join(row['space'] for row in rows)} |")
-    lines.append("|---" * (1 + len(rows)) + "|")
-    for run in runs:
-        cells = [f"{row['by problem'][run['set']]:.3f}" for row in rows]
-        lines.append(f"| {run['set']} | {' | '.join(cells)} |")
+    ends = {run["set"]: [row["by problem"][run["set"]] for row in rows] for run in runs}
+    lines += by_problem(list(SPACES), ends)
+    if tested:
+        lines.append(TESTED.format(trials=trials, seeds=len(SEEDS)))
+        scores = {
+            one["set"]: [statistics.fmean(one["scores"][space]) for space in SPACES]
+            for one in tested
+        }
+        lines += by_problem(list(SPACES), scores)
     return lines, rows

@@ -71,7 +71,11 @@ def test_rules_are_weighed_by_the_trials_that_are_there(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.thorough
-def test_fast_mode_of_random_trials(tmp_path: Path) -> None:
+def test_fast_mode_of_random_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("jax")
+    monkeypatch.setenv("KERAS_BACKEND", "jax")  # as its command says
     _, text = random_trials(tmp_path, "--fast")
     assert "which means nothing" in text
     [line] = (tmp_path / "runs_random_fast.jsonl").read_text("utf-8").splitlines()
@@ -79,6 +83,8 @@ def test_fast_mode_of_random_trials(tmp_path: Path) -> None:
     [line] = (tmp_path / "runs_size_fast.jsonl").read_text("utf-8").splitlines()
     spaces = [trial["space"] for trial in json.loads(line)["trials"]]
     assert len(spaces) == len(set(spaces)) == 6
+    [line] = (tmp_path / "runs_size_test_fast.jsonl").read_text("utf-8").splitlines()
+    assert list(map(len, json.loads(line)["scores"].values())) == [5] * 5
 
 
 @pytest.fixture
@@ -88,14 +94,20 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("sizes")
 
 
-def test_weight_decay_as_a_variable_is_that_of_adamw(sizes: ModuleType) -> None:
+@pytest.fixture
+def nets(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module("size_nets")
+
+
+def test_weight_decay_as_a_variable_is_that_of_adamw(nets: ModuleType) -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(32, 3)), rng.normal(size=(32, 1))
     weights = []
     for decay, optimizer in (
-        (0.5, sizes.Decayed(0.1)),
+        (0.5, nets.Decayed(0.1)),
         (None, keras.optimizers.AdamW(0.1, weight_decay=0.5)),
-        (0.0, sizes.Decayed(0.1)),
+        (0.0, nets.Decayed(0.1)),
         (None, keras.optimizers.Adam(0.1)),
     ):
         keras.utils.set_random_seed(0)
@@ -145,12 +157,15 @@ def test_searches_with_and_without_sizes_are_compared(sizes: ModuleType) -> None
             score = 0.5 + 0.2 * best + 0.1 * ("width" in own)
             trials.append({"space": space, "values": values, "score": score})
     runs = [{"set": "edm", "epochs": 30, "trials": trials}]
-    lines, rows = sizes.section(runs, 30, 4, 50)
+    tested = [{"set": "edm", "scores": {space: [0.5, 0.75] for space in sizes.SPACES}}]
+    settings = {"epochs": 30, "trials": 4, "draws": 50}
+    lines, rows = sizes.section(runs, tested, settings)
     text = "\n".join(lines)
     assert "| 16 | 6 | 0.200 | 0% | 0% |" in text  # with width, with all three
     assert "| 256 | 2 | 0.000 | 100% | 100% |" in text
     assert "| 0 to 1e-05 | 4 | 0.300 | 0% | 0% |" in text
     assert "| 0.1 to 1 | 4 | 0.300 | 0% | 0% |" in text
+    assert "| edm | 0.625 | 0.625 | 0.625 | 0.625 | 0.625 |" in text
     found = {row["space"]: row for row in rows}
     plain, width = found["learning rate and dropout"], found["with width"]
     assert (plain["within"], plain["trials"], plain["compiled"]) == (0, None, 1)
