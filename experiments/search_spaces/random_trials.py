@@ -276,7 +276,8 @@ def report(
     every = list(runs.found.values())
     short = [run for run in every if run["epochs"] == settings["epochs"]]
     long = [run for run in every if run["epochs"] == settings["long"]]
-    record = record_of(kind, settings, every)
+    all_runs = [run for part in (runs, sized, tested) for run in part.found.values()]
+    record = record_of(kind, settings, all_runs)
     lines = [
         TEXT.format(
             count=len(short), most=MOST, epochs=settings["epochs"],

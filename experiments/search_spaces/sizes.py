@@ -16,11 +16,11 @@ from part_tables import NEAR, Gap, parts
 from size_nets import ALWAYS, DECAY, Nets
 
 import kmtl
-from kmtl.tuning.defaults import RANGES, WIDTHS
+from kmtl.tuning.defaults import RANGES
 from kmtl.tuning.population import Member
 
 DRAWN = {name: RANGES[name] for name in (*ALWAYS, "blocks", DECAY)}
-DRAWN["width"] = WIDTHS["units"]
+DRAWN["width"] = kmtl.tuning.Choice([16, 32, 64, 128, 256])
 #: What the others are where nothing is searched.
 FIXED = {"width": 64, "blocks": 2, DECAY: 0.0}
 #: What is drawn beside them in a search.

@@ -77,7 +77,7 @@ class Space:
         - `sharing_depth="per_task"`: 0 to all blocks for each task; `dropout=
           "per_block"`: 0 to 0.5 for each block; `task_weights="uniform"`: uniform on
           the simplex.
-        - `width`: 16, 32, 64, 128 or 256 units in every block, or 8, 16, 32 or 64
+        - `width`: 64, 128 or 256 units in every block, or 8, 16, 32 or 64
           filters in the first one, doubled from block to block. `blocks`: 1 to 4.
         - `activation`: relu, gelu, silu, tanh. `normalization`: none, batch, layer.
         - `l2`: 1e-6 to 1e-2, log: L2 regularisation of all kernels.

@@ -309,10 +309,10 @@ def test_sharing_depth_per_task() -> None:
 def test_width_and_blocks() -> None:
     space = make({"width": "default", "blocks": "default", "sharing_depth": "default"})
     assert space.dimensions["sharing_depth"] == Int(0, 4, default=4)
-    values = values_of(space, width=32, blocks=3, sharing_depth=4)
+    values = values_of(space, width=128, blocks=3, sharing_depth=4)
     assert space.signature.builder_values(values) == {
         **VECTOR,
-        "units": (32, 32, 32),
+        "units": (128, 128, 128),
         "sharing_depth": 3,
     }
     cnn = make({"width": (4, 8), "blocks": (1, 3)}, kmtl.build_cnn)
