@@ -12,7 +12,7 @@ from kmtl import _checks, _registry
 from kmtl._devices import ensure_memory_growth
 from kmtl._fronts import check_specs, encoded_inputs, plain_input
 from kmtl._private.keras import node_of
-from kmtl._quick import quickly_compiled
+from kmtl._quick import compiling_quickly
 from kmtl.backbones import CNN, MLP, Backbone
 from kmtl.backbones.ways import Ways
 from kmtl.inputs.base import Input
@@ -28,7 +28,7 @@ from kmtl.training.model import MultiTaskModel
 from kmtl.typing import Activation, Initializer, Regularizer, Tensor
 
 
-@quickly_compiled()
+@compiling_quickly
 def build(
     *,
     backbone: Backbone | str | Mapping[str, Backbone | str],

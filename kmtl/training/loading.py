@@ -7,11 +7,11 @@ from typing import Any
 import keras
 
 from kmtl import _registry
-from kmtl._quick import quickly_compiled
+from kmtl._quick import compiling_quickly
 from kmtl.typing import PathLike
 
 
-@quickly_compiled()
+@compiling_quickly
 def load_model(path: PathLike, **options: Any) -> keras.Model:
     """Load a model saved with `model.save("x.keras")`.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from search_tools import TASKS, data
 
 import kmtl
 from kmtl.data.plans import RowPlan
+from kmtl.evaluation import _cache
 from kmtl.evaluation._own_rows import OwnRows
 from kmtl.training.batches import ShuffledBatches
 
@@ -71,6 +73,24 @@ def test_single_tasks_have_the_trials_steps(
     assert [(tasks, count) for tasks, count, _ in SEEN] == [
         (tasks, steps * EPOCHS) for tasks in (1, 1, 2)
     ]
+
+
+@pytest.mark.parametrize("builder", [kmtl.build, kmtl.build_mlp, kmtl.build_cnn])
+def test_single_tasks_are_kept_under_each_builder(builder: Any) -> None:
+    described = _cache.describe(builder, "builder")
+    assert described["function"] == f"kmtl.builders.{builder.__name__}"
+    json.dumps(described)
+
+
+def test_a_search_with_a_trunk_has_single_tasks(tmp_path: Path) -> None:
+    trunk = kmtl.backbones.MLP(units=(2,))
+    given = {"tasks": TASKS, "input_shape": (2,), "backbone": trunk, "space": []}
+    hypermodel = kmtl.HyperModel(kmtl.build, seed=0, **given)
+    tuner = kmtl.RandomSearch(
+        hypermodel, "val_delta_m", 1, baselines="auto", seed=0, directory=tmp_path
+    )
+    tuner.search(X, Y, validation_data=(X, Y), epochs=1, verbose=0)
+    assert set(tuner.baselines.scores) == {task.name for task in TASKS}
 
 
 def test_single_tasks_have_the_trials_callbacks(
