@@ -178,10 +178,14 @@ def xgboost(problem: Problem, seed: int) -> np.ndarray:
 
 
 def realmlp(problem: Problem, seed: int) -> np.ndarray:
-    """RealMLP-TD of pytabkit, which takes the validation rows for stopping."""
+    """RealMLP-TD of pytabkit, which takes the validation rows for stopping.
+
+    It takes no missing numbers: they are the column's median of the training rows.
+    """
     import pytabkit
 
     x = problem.x
+    x = x.fillna(x.iloc[problem.train].median(numeric_only=True))
     if problem.kind == "regression":
         model = pytabkit.RealMLP_TD_Regressor(device="cpu", random_state=seed)
         model.fit(
