@@ -16,7 +16,7 @@ from collections.abc import Iterable
 
 #: Test -> the variants that are kept, on both backends.
 KEPT = {
-    "training/test_runs.py::test_epochs_that_end_anywhere*": ["mixture", "endless"],
+    "training/test_runs.py::test_epochs_that_end_anywhere*": ["endless"],
     "tuning/test_auto_baselines.py::test_single_tasks_have_the_trials_steps": [
         "arrays"
     ],
@@ -184,6 +184,8 @@ LONG = [
     "training/test_memory.py::test_a_pool_of_models_keeps*",
     "training/test_runs.py::test_interrupted_run_ends_exactly*",
     "tuning/test_confirm.py::test_the_best_models_as_one",
+    "tuning/test_confirm.py::test_averages_are_judged_as_trials",
+    "training/test_recipe.py::test_many_rows*",
     "tuning/test_confirm.py::test_fresh_seeds_are_those_of_no_execution",
     "tuning/test_no_number.py::test_inputs_in_a_list",
     "tuning/test_population.py::test_what_cannot_trains_one_at_a_time",

@@ -278,7 +278,7 @@ def non_finite_weight(model: keras.Model) -> str | None:
     for variable in found:
         if id(variable) in fine:
             continue
-        values = ops.convert_to_numpy(variable)
+        values = ops.convert_to_numpy(ops.copy(variable))
         wrong = values.size - np.count_nonzero(np.isfinite(values))
         if wrong:
             return (

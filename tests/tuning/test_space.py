@@ -125,7 +125,7 @@ def test_task_weights_by_hand() -> None:
     # 1 : 0.5 : 4 scaled to sum to 6
     expected = {"digit": 6 / 5.5, "mask": 3 / 5.5, "ink": 24 / 5.5}
     assert values["task_weights"] == pytest.approx(expected)
-    assert space.builder_values(values) == {
+    assert space.signature.builder_values(values) == {
         "input_shape": (8,),
         "loss_weights": pytest.approx(expected),
     }
@@ -198,7 +198,7 @@ def test_arguments_of_a_fixed_backbone() -> None:
     space = Space(kmtl.build, THREE, None, {**IMAGE, "backbone": backbone})
     assert list(space.dimensions)[:2] == ["sharing_depth", "dropout"]
     assert space.dimensions["sharing_depth"] == Int(0, 2, default=2)
-    built = space.builder_values(values_of(space, dropout=0.3))["backbone"]
+    built = space.signature.builder_values(values_of(space, dropout=0.3))["backbone"]
     assert built == kmtl.backbones.CNN(
         filters=(4, 8), normalization="batch", dropout=0.3
     )
