@@ -13,9 +13,9 @@ from kmtl.tasks.base import Task
 from kmtl.training.labels import with_weight
 from kmtl.typing import Inputs, Model, SampleWeight, Shape, Tensor, Variable
 
-#: What to do about numbers that are not finite.
 #: A variable of more entries is summed where it is, a smaller one is read.
 MANY_ENTRIES = 100_000
+#: What to do about numbers that are not finite.
 REMEDY = (
     "Scale labels and inputs, lower the learning rate, or clip gradients "
     "(`clipnorm=1.0`)"
@@ -238,8 +238,7 @@ def check_guards(
         model: A compiled model.
         place: Where it happened, such as "of epoch 3".
         epoch: Number of the epoch, from 1.
-
-        weights: Whether to look at the weights; else they were, since they moved.
+        weights: Whether to look at the weights. False: that was done since they moved.
 
     Raises:
         ValueError: for labels, inputs or sample weights out of range.
@@ -269,15 +268,13 @@ def non_finite_weight(model: keras.Model) -> str | None:
     found = [v for v in model.trainable_variables if _is_float(v)]
     for layer in model.layers:
         found += [v for v in layer.non_trainable_variables if _is_float(v)]
-    # Of large ones a sum each: it is finite only if all entries are (but not the other
-    # way round). To read a small one is less work than any operation on it.
-    large = [v for v in found if math.prod(v.shape) > MANY_ENTRIES]
-    sums = [ops.cast(ops.sum(v), "float32") for v in large]
-    finite = np.isfinite(ops.convert_to_numpy(ops.stack(sums))) if sums else ()
-    fine = {id(v) for v, one in zip(large, finite, strict=True) if one}
     for variable in found:
-        if id(variable) in fine:
-            continue
+        if math.prod(variable.shape) > MANY_ENTRIES:
+            # The sum is finite only if all entries are (but not the other way round).
+            total = ops.cast(ops.sum(variable), "float32")
+            if np.isfinite(ops.convert_to_numpy(total)):
+                continue
+        # To read a small one is less work than any operation on it.
         values = ops.convert_to_numpy(ops.copy(variable))
         wrong = values.size - np.count_nonzero(np.isfinite(values))
         if wrong:
