@@ -25,7 +25,7 @@ from kmtl.backbones.base import Backbone
 from kmtl.backbones.preprocessing import MODES, mode_of, preprocess
 from kmtl.inputs.base import Input
 from kmtl.inputs.source import InputSource
-from kmtl.layers.dropout import Dropout
+from kmtl.layers.dropout import DROP, KERAS_NOISE, Dropout
 from kmtl.layers.maker import LayerMaker
 from kmtl.layers.members import ToMembers
 from kmtl.layers.sequences import MaskedPooling, PaddingMask, WithMask
@@ -36,20 +36,11 @@ logger = logging.getLogger("kmtl")
 #: What functions of `keras.applications` load unless told otherwise.
 IMAGENET = "imagenet"
 #: Do nothing at inference, and are left out where nothing is trained.
-NOISE = (
-    Dropout,
-    keras.layers.AlphaDropout,
-    keras.layers.Dropout,  # and the spatial ones
-    keras.layers.GaussianDropout,
-    keras.layers.GaussianNoise,
-)
+NOISE = (Dropout, *KERAS_NOISE)
 #: Give what block 0 reads as the model takes it.
 INPUTS = (keras.layers.InputLayer, InputSource, ToMembers)
 #: Where a net is cut if its layers are not named.
 FOUND = {"auto": _cuts.automatic, "pyramid": _cuts.at_levels}
-#: Part of what rates are called in configs of layers that drop something inside:
-#: `dropout`, `recurrent_dropout`, `attention_dropout`, `drop_path`.
-DROP = "drop"
 
 
 @register("backbone", "from_keras")

@@ -12,6 +12,17 @@ from keras import ops
 from kmtl._checks import check_range
 from kmtl.typing import Config, Seed, Shape, Store, Tensor
 
+#: Keras' layers that draw while training, frozen or not, with a `rate` or `stddev`.
+KERAS_NOISE = (
+    keras.layers.AlphaDropout,
+    keras.layers.Dropout,  # and the spatial ones
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+)
+#: Part of what rates are called in configs of layers that drop something inside:
+#: `dropout`, `recurrent_dropout`, `attention_dropout`, `drop_path`.
+DROP = "drop"
+
 
 class _Drawn(keras.random.SeedGenerator):
     """A seed that was drawn before: a branch must not change a variable on JAX."""

@@ -10,7 +10,7 @@ from keras import ops
 
 from kmtl import _checks
 from kmtl._private.keras import sublayers
-from kmtl.layers.dropout import Dropout
+from kmtl.layers.dropout import DROP, KERAS_NOISE, Dropout
 from kmtl.layers.head_group import HeadGroup, HeadOfGroup, own_weights, trained_by
 from kmtl.tasks.output import TaskOutput
 from kmtl.training import rate_factors
@@ -21,14 +21,6 @@ from kmtl.training.task_variables import tasks_of_layers
 from kmtl.typing import Layer, Model, TaskName, Variable
 
 logger = logging.getLogger("kmtl")
-
-#: Keras' layers that draw while training, frozen or not, with a `rate` or `stddev`.
-NOISE = (
-    keras.layers.AlphaDropout,
-    keras.layers.Dropout,  # and the spatial ones
-    keras.layers.GaussianDropout,
-    keras.layers.GaussianNoise,
-)
 
 
 def parts_of(model: Model) -> dict[str, list[Layer]]:
@@ -127,8 +119,8 @@ def _draws(layer: Layer) -> bool:
     if type(layer).__module__.partition(".")[0] == "kmtl":
         return False
     config = layer.get_config()
-    names = {name for name in config if "drop" in name}
-    if isinstance(layer, NOISE):
+    names = {name for name in config if DROP in name}
+    if isinstance(layer, KERAS_NOISE):
         names |= {"rate", "stddev"}
     values = [config.get(name) for name in names]
     return any(isinstance(value, float) and value > 0 for value in values)
