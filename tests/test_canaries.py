@@ -249,6 +249,20 @@ def test_layers_inside_layers_are_found() -> None:
     assert built not in sublayers(built)
 
 
+def test_a_functional_model_asks_what_to_call_at_a_node() -> None:
+    """kmtl: `StillModel`, by which Keras' own dropout is off where it is frozen."""
+    from kmtl.training.still import StillModel
+
+    inputs = keras.Input((4,))
+    x = np.ones((2, 4), "float32")
+    for frozen in (False, True):
+        dropout = keras.layers.Dropout(0.5, trainable=not frozen)
+        outputs = dropout(inputs)
+        plain, still = (kind(inputs, outputs) for kind in (keras.Model, StillModel))
+        assert np.any(plain(x, training=True) != x)  # Keras looks at `training` alone
+        assert np.all(still(x, training=True) == x) is np.bool_(frozen)
+
+
 def test_a_layer_can_be_made_to_forget() -> None:
     """kmtl: `forget_layer`, `forget_variable`; assigning None keeps the old ones."""
     from kmtl._private.keras import forget_layer, forget_variable

@@ -23,6 +23,8 @@ from kmtl.typing import (
 OVERRIDDEN = (
     # At an epoch's end Keras computes every metric once more, operation by operation.
     "_get_metrics_result_or_logs",
+    # What a functional model calls at a node: what is frozen there draws nothing.
+    "_get_operation_for_node",
 )
 
 # -- the graph of a functional model ---------------------------------------------------

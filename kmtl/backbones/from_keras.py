@@ -25,7 +25,6 @@ from kmtl.backbones.base import Backbone
 from kmtl.backbones.preprocessing import MODES, mode_of, preprocess
 from kmtl.inputs.base import Input
 from kmtl.inputs.source import InputSource
-from kmtl.layers.dropout import DROP, KERAS_NOISE, Dropout
 from kmtl.layers.maker import LayerMaker
 from kmtl.layers.members import ToMembers
 from kmtl.layers.sequences import MaskedPooling, PaddingMask, WithMask
@@ -35,8 +34,6 @@ logger = logging.getLogger("kmtl")
 
 #: What functions of `keras.applications` load unless told otherwise.
 IMAGENET = "imagenet"
-#: Do nothing at inference, and are left out where nothing is trained.
-NOISE = (Dropout, *KERAS_NOISE)
 #: Give what block 0 reads as the model takes it.
 INPUTS = (keras.layers.InputLayer, InputSource, ToMembers)
 #: Where a net is cut if its layers are not named.
@@ -74,8 +71,8 @@ class FromKeras(Backbone):
             `backbone.cut_names` tells where.
         freeze: `"all"`, or the number of leading blocks that are not trained: nothing
             in them changes. Batch normalisation runs with its statistics and dropout is
-            left out, so that heads learn from what they will see later. None trains
-            all that is trainable in the model.
+            off, so that heads learn from what they will see later; `model.unfreeze`
+            trains them. None trains all that is trainable in the model.
         weights: For a function: `"imagenet"`, the path of a weights file, or None for
             weights drawn by the `seed` of the net to build. A model has its own.
         preprocessing: What is done to the inputs first: `"bytes"` brings images in
@@ -450,9 +447,6 @@ class FromKeras(Backbone):
 
         made: dict[int, Callable[..., Any]] = {}  # of layers that are applied twice
         for step in self.pieces[index]:
-            if frozen and isinstance(step.operation, NOISE):
-                values[step.outputs[0]] = values[step.inputs[0]]
-                continue
             args = keras.tree.map_structure(current, step.args)
             kwargs = keras.tree.map_structure(current, step.kwargs)
             called = made.get(id(step.operation))
@@ -471,9 +465,7 @@ class FromKeras(Backbone):
     def _copy(self, step: Step, make: LayerMaker, frozen: bool) -> Callable[..., Any]:
         if not isinstance(step.operation, keras.layers.Layer):
             return make.operation(step.operation, step.name)
-        changes: Config = {}
-        if frozen:
-            changes = {"trainable": False, **_still(step.operation.get_config())}
+        changes: Config = {"trainable": False} if frozen else {}
         # Without weights of its own a net is drawn by the seed of what is built.
         values = self.weights is not None
         return make.copy(step.operation, step.name, values=values, **changes)
@@ -514,21 +506,6 @@ def _with_mask(features: Tensor, mask: Tensor | None, make: LayerMaker) -> Tenso
     if mask is None:
         return features
     return make.layer(WithMask, "mask")([features, mask])
-
-
-def _still(config: Mapping[str, Any]) -> Config:
-    """Entries of a layer's config with which it draws no dropout while training.
-
-    Those of layers inside it, too: Keras calls these with the `training` of the step,
-    whatever they were called with in the graph.
-    """
-    changes: Config = {}
-    for key, value in config.items():
-        if DROP in key and isinstance(value, float) and 0.0 < value < 1.0:
-            changes[key] = 0.0
-        elif isinstance(value, Mapping) and (inner := _still(value)):
-            changes[key] = {**value, **inner}
-    return changes
 
 
 def _described(model: keras.Model) -> Config:

@@ -16,6 +16,7 @@ from keras import ops
 
 from kmtl._private.keras import nodes_of
 from kmtl.training.packed import Group, groups_in
+from kmtl.training.still import StillModel
 from kmtl.training.task_variables import (
     rows_of_heads,
     shares_frozen,
@@ -110,7 +111,7 @@ def make_plan(model: Model, weighting: Weighting) -> Plan | None:
     seam = model.seam
     trunk = None
     if seam is not None:
-        trunk = keras.Model(model.input, seam.output)
+        trunk = StillModel(model.input, seam.output)
         # Beyond the seam a task may read another's head; it is then not the only place.
         before = {id(variable) for variable in trunk.trainable_variables}
         if any(id(variable) not in before for variable in shared):
@@ -138,12 +139,12 @@ def make_plan(model: Model, weighting: Weighting) -> Plan | None:
             groups = ()
         for group in groups:
             read = nodes_of(group.layer)[0].input_tensors[0]
-            stem = None if read is seam.output else keras.Model(seam.output, read)
+            stem = None if read is seam.output else StillModel(seam.output, read)
             places = [names.index(name) for name in group.places]
             several.append(SeveralHeads(group, places, stem))
         inside = {name for group in groups for name in group.places}
         heads = {
-            task: keras.Model(seam.output, tensor)
+            task: StillModel(seam.output, tensor)
             for task, tensor in model.output.items()
             if task not in inside
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 import keras
@@ -10,7 +9,7 @@ from keras import ops
 
 from kmtl import _checks
 from kmtl._private.keras import sublayers
-from kmtl.layers.dropout import DROP, KERAS_NOISE, Dropout
+from kmtl.layers.dropout import Dropout
 from kmtl.layers.head_group import HeadGroup, HeadOfGroup, own_weights, trained_by
 from kmtl.tasks.output import TaskOutput
 from kmtl.training import rate_factors
@@ -19,8 +18,6 @@ from kmtl.training.packed import groups_in
 from kmtl.training.run_record import carry_trained
 from kmtl.training.task_variables import tasks_of_layers
 from kmtl.typing import Layer, Model, TaskName, Variable
-
-logger = logging.getLogger("kmtl")
 
 
 def parts_of(model: Model) -> dict[str, list[Layer]]:
@@ -96,34 +93,6 @@ def set_trainable(model: Model, layers: Sequence[Layer], value: bool) -> bool:
     if changed:
         forget_steps(model)
     return changed
-
-
-def tell_of_noise(layers: Sequence[Layer]) -> None:
-    """Name frozen layers that go on dropping: Keras looks at `training` alone."""
-    found = [
-        layer.name
-        for layer in layers
-        if any(_draws(one) for one in (layer, *sublayers(layer)))
-    ]
-    if found:
-        logger.warning(
-            "Frozen layers of Keras' own go on with their dropout or noise while "
-            "training, and heads learn from features that they do not see later: %s. "
-            "kmtl.backbones.FromKeras(net, freeze=...) leaves it out.",
-            ", ".join(dict.fromkeys(found)),
-        )
-
-
-def _draws(layer: Layer) -> bool:
-    """Whether a layer, which is not of kmtl, draws something inside while training."""
-    if type(layer).__module__.partition(".")[0] == "kmtl":
-        return False
-    config = layer.get_config()
-    names = {name for name in config if DROP in name}
-    if isinstance(layer, KERAS_NOISE):
-        names |= {"rate", "stddev"}
-    values = [config.get(name) for name in names]
-    return any(isinstance(value, float) and value > 0 for value in values)
 
 
 def _owner(layer: Layer) -> Layer:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import keras
-
 from kmtl.training import freezing
+from kmtl.training.still import StillModel
 
 
-class FreezingAccess(keras.Model):
+class FreezingAccess(StillModel):
     """Base of `kmtl.MultiTaskModel`: what of it is trained."""
 
     def freeze(self, *parts: str) -> None:
@@ -15,10 +14,8 @@ class FreezingAccess(keras.Model):
 
         Neither gradients nor momentum, weight decay or averages move what is frozen;
         batch normalisation in it uses its moving statistics and leaves them alone, and
-        kmtl's dropout in it is off. Before or after `compile`, before or after `fit`;
-        kept in the model's file. Layers of a net that was not made by kmtl go on with
-        their dropout while training, and are named in a warning:
-        `kmtl.backbones.FromKeras(freeze=...)` leaves it out.
+        dropout and noise in it are off. Before or after `compile`, before or after
+        `fit`; kept in the model's file.
 
         Args:
             *parts: `"trunk"` (all but the heads), `"block_1"` and so on (that block,
@@ -47,7 +44,6 @@ class FreezingAccess(keras.Model):
             )
         layers = freezing.layers_of(self, parts, "freeze")
         freezing.set_trainable(self, layers, False)
-        freezing.tell_of_noise(layers)
 
     def unfreeze(self, *parts: str) -> None:
         """Train parts of the model again, also what was frozen in other ways.

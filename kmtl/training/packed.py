@@ -13,12 +13,12 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import keras
 from keras import ops
 
 from kmtl._private.keras import nodes_of, producer
 from kmtl.layers.beside import Beside, WithBeside
 from kmtl.layers.head_group import HeadGroup, HeadOfGroup
+from kmtl.training.still import StillModel
 from kmtl.typing import Model, Outputs, TaskName, Tensor
 
 #: Methods that a class of the user's may define, and then sees outputs by task.
@@ -90,7 +90,7 @@ def packing(model: Model) -> Iterator[None]:
         yield
         return
     if state.packed_net is None:
-        state.packed_net = keras.Model(model.input, packed_outputs(model))
+        state.packed_net = StillModel(model.input, packed_outputs(model))
     state.packed = state.packed_net
     try:
         yield

@@ -12,7 +12,7 @@ from kmtl.sharing.base import Sharing, resolve
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_unique_tasks
 from kmtl.tasks.output import TaskOutput
-from kmtl.training.freezing import set_trainable, tell_of_noise
+from kmtl.training.freezing import set_trainable
 from kmtl.training.model import MultiTaskModel
 from kmtl.training.ungrouping import ungrouped
 from kmtl.transferring import carrying
@@ -45,9 +45,8 @@ def add_task(
     Args:
         model: A trained model of `kmtl.build` and its like. It stays as it is.
         task: The task.
-        freeze: True freezes all that the old model had, and switches kmtl's dropout in
-            it off (of Keras' own layers a warning tells, as of `model.freeze`), False
-            nothing; or parts, as for `model.freeze`, such as `"trunk"`.
+        freeze: True freezes all that the old model had, and switches the dropout in it
+            off, False nothing; or parts, as for `model.freeze`, such as `"trunk"`.
         sharing: The model's scheme with the new task in it, where it is to have another
             place: `HardSharing(depth={"size": 2, "flag": 1})`, say, or a group of a
             `TreeSharing`. Of the old tasks it must say what the model's says.
@@ -98,7 +97,6 @@ def add_task(
             if layer.name in had and not isinstance(layer, TaskOutput)
         ]
         set_trainable(made, old_layers, False)
-        tell_of_noise(old_layers)
     elif freeze:
         made.freeze(*((freeze,) if isinstance(freeze, str) else freeze))
     return made

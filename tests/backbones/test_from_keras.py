@@ -14,6 +14,7 @@ from keras import ops
 import kmtl
 from kmtl.backbones import FromKeras
 from kmtl.testing._models import model_of
+from kmtl.training.still import StillModel
 
 pytestmark = pytest.mark.backend
 
@@ -217,7 +218,7 @@ def test_what_is_frozen_stays_bit_for_bit(
             assert (value != before[name]).any(), name
     if freeze == "all":  # its dropout is still, too
         read = model.get_layer("a_head_flatten").input
-        sub = keras.Model(model.input, read)
+        sub = StillModel(model.input, read)
         np.testing.assert_array_equal(sub(X, training=True), sub(X))
 
 
@@ -245,7 +246,7 @@ def test_what_layers_make_when_they_are_built_is_frozen_too(by_user: bool) -> No
         trained = {v.path.split("/")[0] for v in one.trainable_variables}
         assert trained == {"a_head_logits", "b_head_logits"}
     if not by_user:  # dropout inside of a layer is still, too
-        sub = keras.Model(model.input, model.get_layer("a_head_logits").input)
+        sub = StillModel(model.input, model.get_layer("a_head_logits").input)
         np.testing.assert_array_equal(sub(rows, training=True), sub(rows))
         source = net.get_layer("attend").get_weights()
         copied = model.get_layer("shared_block2_attend").get_weights()
