@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from kmtl._private.keras import nodes_of
 from kmtl.typing import Config, Layer
 
 #: Layers with a name that their config does not give them.
@@ -38,6 +39,31 @@ def remade(layer: Layer, config: Config | None = None) -> Layer:
     if layer in _NAMED:
         put_name(made, layer.name, layer.trainable)
     return made
+
+
+def in_a_model(layer: Layer, copy: Layer) -> Layer:
+    """What plain Keras saves and loads under a layer's name, for a copy of it.
+
+    Keras gives a layer of such a class its own name on loading, and refuses two of one
+    name. A model around it has a name; so has it where the layer is called with one
+    structure of tensors.
+
+    Args:
+        layer: Called in a model.
+        copy: Like it.
+    """
+    if layer not in _NAMED:
+        return copy
+    given = nodes_of(layer)[0].arguments.args
+    if len(given) != 1:
+        return copy
+    inputs = keras.tree.map_structure(
+        lambda tensor: keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype),
+        given[0],
+    )
+    model = keras.Model(inputs, copy(inputs), name=layer.name)
+    model.trainable = layer.trainable
+    return model
 
 
 def with_names(config: Config, layers: list[Layer]) -> Config:

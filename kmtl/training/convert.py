@@ -10,7 +10,7 @@ import keras
 from kmtl.export.serving import input_names
 from kmtl.layers.copying import copy_state, copy_tables
 from kmtl.layers.grouped import plain_initializers
-from kmtl.layers.named import remade
+from kmtl.layers.named import in_a_model, remade
 from kmtl.layers.subspaces import plain_regularizers
 from kmtl.tasks.output import TaskOutput
 from kmtl.typing import Layer, Model
@@ -24,7 +24,8 @@ def to_keras(model: Model, activated: bool) -> keras.Model:
         for task in model.tasks
         if activated
     }
-    made: dict[int, tuple[Any, Any]] = {}  # layers with what stands for them
+    made: dict[int, tuple[Any, Any]] = {}  # layers with those like them
+    called: dict[int, Any] = {}  # and what is called for them
 
     def replace(layer: Layer) -> Any:
         if not isinstance(layer, keras.layers.Layer):  # an operation of keras.ops
@@ -36,7 +37,8 @@ def to_keras(model: Model, activated: bool) -> keras.Model:
                 new = _plain_layer(layer, activations)
                 copy_tables(layer, new)  # before it is called
             made[id(layer)] = layer, new
-        return made[id(layer)][1]
+            called[id(layer)] = in_a_model(layer, new)
+        return called[id(layer)]
 
     structure = model.input
     with warnings.catch_warnings():  # about keys that differ from the inputs' names

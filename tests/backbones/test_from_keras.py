@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -418,6 +421,35 @@ def test_copies_of_a_layer_that_takes_no_name_are_loaded(
     plain = model.to_keras()
     assert {*names} <= {layer.name for layer in plain.layers}
     np.testing.assert_allclose(plain(rows)["b"], model(rows)["b"], rtol=1e-6)
+
+
+def test_plain_copies_of_such_a_layer_are_loaded_without_kmtl(tmp_path: Path) -> None:
+    rows = X[:, 0, :3, 0]
+    np.save(tmp_path / "rows.npy", rows)
+    said = []
+    for kind in (OwnConfig, FixedName):
+        model = kmtl.build(
+            backbone=FromKeras(around(kind(4)), cuts=["own"], freeze=1),
+            input_shape=(3,), tasks=TASKS, sharing_depth=0,
+        )  # fmt: skip
+        plain = model.to_keras()
+        plain.save(tmp_path / f"{kind.__name__}.keras")
+        said.append(ops.convert_to_numpy(plain(rows)["b"]))
+    code = f"""
+import sys, keras, numpy as np
+{inspect.getsource(OwnConfig)}
+{inspect.getsource(FixedName)}
+for kind in ("OwnConfig", "FixedName"):
+    model = keras.models.load_model(f"{{kind}}.keras")
+    assert not any(model.get_layer(f"{{t}}_block1_own").trainable for t in "ab")
+    said = model(np.load("rows.npy"))["b"]
+    np.save(f"{{kind}}.npy", keras.ops.convert_to_numpy(said))
+assert "kmtl" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    for kind, here in zip((OwnConfig, FixedName), said, strict=True):
+        there = np.load(tmp_path / f"{kind.__name__}.npy")
+        np.testing.assert_array_equal(there, here)
 
 
 class Subclassed(keras.Model):
