@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import keras
+
 from kmtl.backbones._graph import Graph
 
 #: Most blocks where nothing in the graph says where one ends.
 MOST_BLOCKS = 12
+#: Layers that add zeros around a map.
+PADS = (
+    keras.layers.ZeroPadding1D,
+    keras.layers.ZeroPadding2D,
+    keras.layers.ZeroPadding3D,
+)
 
 
 def named(graph: Graph, names: Sequence[str]) -> list[int]:
@@ -68,7 +76,8 @@ def automatic(graph: Graph) -> list[int]:
     one size; else it is a layer with what follows without kernels, some together where
     there are more than `MOST_BLOCKS`.
     """
-    cuts = graph.separators()
+    # Zeros around a map are for the kernel that reads them, and so of its block.
+    cuts = [cut for cut in graph.separators() if not isinstance(graph.maker(cut), PADS)]
     units = _units(graph, cuts)
     ends = [cut for cut, _, _ in units[:-1]]
     if not ends:

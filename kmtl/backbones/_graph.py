@@ -339,6 +339,10 @@ class Graph:
         """Name of the layer that gives a tensor."""
         return self.steps[self._maker[number]].name
 
+    def maker(self, number: int) -> Operation:
+        """The layer or operation that gives a tensor, which is no input."""
+        return self.steps[self._maker[number]].operation
+
     def channels(self, number: int) -> int:
         """Size of a tensor's last axis, 0 where it is open."""
         return self._channels[number]

@@ -50,6 +50,28 @@ def test_cuts_where_maps_become_smaller() -> None:
     assert FromKeras(keras.Model(inputs, x)).cut_names == ("pool0", "pool1")
 
 
+def test_zeros_around_a_map_are_of_the_block_that_reads_them() -> None:
+    """Cross-stage partial stages: a half goes beside the other's residual unit."""
+    layers = keras.layers
+    inputs = x = keras.Input((32, 32, 3))
+    for i in range(3):
+        x = layers.ZeroPadding2D(((0, 1), (0, 1)), name=f"pad{i}")(x)
+        x = layers.Conv2D(8, 3, strides=2, name=f"down{i}")(x)
+        x = layers.LeakyReLU()(layers.BatchNormalization()(x))
+        beside, y = (layers.Conv2D(4, 1)(x) for _ in range(2))
+        z = layers.Conv2D(4, 3)(layers.ZeroPadding2D(1)(y))
+        y = layers.Add()([y, z])
+        x = layers.Concatenate()([beside, y])
+        x = layers.Conv2D(8, 1)(x)
+        x = layers.LeakyReLU(name=f"stage{i}")(layers.BatchNormalization()(x))
+    backbone = FromKeras(keras.Model(inputs, x))
+    assert backbone.cut_names == ("stage0", "stage1")
+    tasks = [kmtl.Segmentation("mask", classes=2, decoder="unet")]
+    model = kmtl.build(backbone=backbone, input_shape=(32, 32, 3), tasks=tasks)
+    read = [model.get_layer(f"shared_block{i + 1}_stage{i}") for i in range(3)]
+    assert [layer.output.shape[1] for layer in read] == [16, 8, 4]
+
+
 def test_mobilenet_from_a_file_of_weights(tmp_path: Path) -> None:
     options = {"alpha": 0.35}
     shape = (32, 32, 3)
