@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,9 +20,6 @@ from kmtl.data.weights import WEIGHTS, read_weights
 if TYPE_CHECKING:
     from kmtl.inputs.base import Input
     from kmtl.tasks.base import Task
-
-#: What kinds of inputs call the rows that they are fitted on.
-TRAINING = re.compile(r"\bThe training (rows|texts|clips|photos)\b")
 
 
 def assemble(
@@ -178,12 +174,8 @@ def _fitted(spec: Input, name: str, rows: Any, train: np.ndarray) -> Input:
     own = rows[train] if isinstance(rows, np.ndarray) else rows.iloc[train]
     try:
         return spec.fit(own)
-    except (TypeError, ValueError) as error:
-        try:
-            spec.fit(rows)  # which are numbered as the frame is
-        except (TypeError, ValueError) as found:
-            kind = TypeError if isinstance(found, TypeError) else ValueError
-            raise kind(TRAINING.sub(f"Column '{name}'", str(found))) from error
+    except (TypeError, ValueError):
+        spec.learn(rows, f"Column '{name}'")  # fails for a row as the frame numbers it
         raise
 
 

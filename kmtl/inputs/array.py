@@ -67,24 +67,24 @@ class Array(Input):
     def fitted(self) -> bool:
         return self.scale is None or self.statistics is not None
 
-    def fit(self, data: Inputs) -> Self:
+    def learn(self, data: Inputs, what: str) -> Self:
         if self.scale is None:
             return self
-        array = self.prepare(data, "The training rows")
+        array = self.prepare(data, what)
         if array.ndim != len(self.shape) + 1 or not array.size:
             raise ValueError(
-                f"The training rows must be at least one, of shape {self.shape}. "
+                f"{what} must be at least one, of shape {self.shape}. "
                 f"Received: an array of shape {array.shape}"
             )
         array = array[:: 1 + array.size // MOST_VALUES]
         values = array.reshape(-1, array.shape[-1]).astype("float64")
         if values.shape[-1] != self.shape[-1]:
             raise ValueError(
-                f"The training rows must have shape {self.shape}. "
+                f"{what} must have shape {self.shape}. "
                 f"Received: an array of shape {array.shape}"
             )
-        _arrays.check_finite(values, "The training rows")
-        _check_digits(array.reshape(values.shape))
+        _arrays.check_finite(values, what)
+        _check_digits(array.reshape(values.shape), what)
         statistics = SCALES[self.scale].fit(values)
         return dataclasses.replace(self, statistics=statistics)
 
@@ -110,13 +110,13 @@ class Array(Input):
         return self.encode(x, make)
 
 
-def _check_digits(columns: np.ndarray) -> None:
+def _check_digits(columns: np.ndarray, what: str) -> None:
     """Refuse columns whose rows float32 cannot tell apart, such as timestamps."""
     lost = _arrays.lost_digits(columns)
     if lost is not None:
         column, step, deviation = lost
         raise ValueError(
-            "The training rows must keep their digits in float32, in which a net "
+            f"{what} must keep their digits in float32, in which a net "
             "calculates: subtract the column's mean from all rows, or give the model a "
             "kmtl.inputs.Table of the columns, which does. Received: column "
             f"{column} with a standard deviation of {deviation:.3g} where float32 has "

@@ -76,6 +76,7 @@ class Audio(Input):
         default_factory=set, init=False, repr=False, compare=False
     )
 
+    training_rows: ClassVar[str] = "The training clips"
     no_target: ClassVar[str | None] = (
         "The net sees spectrograms, and rows are waves that end in padding: give it "
         "the spectrograms as a kmtl.inputs.Series, and reconstruct that"
@@ -127,20 +128,19 @@ class Audio(Input):
         assert self.samples is not None
         return -(-self.samples // self.step)
 
-    def fit(self, data: Any) -> Self:
+    def learn(self, data: Any, what: str) -> Self:
         """A copy that knows the length and each band's mean of the training clips."""
-        clips = _clips(data, "The training clips")
+        clips = _clips(data, what)
         longest = max((len(clip) for clip in clips), default=0)
         if not longest:
             raise ValueError(
-                "The training clips must hold sound. Received: "
-                f"{len(clips)} clips of zeros alone"
+                f"{what} must hold sound. Received: {len(clips)} clips of zeros alone"
             )
         least = round(self.window * self.rate)
         spec = dataclasses.replace(
             self, samples=self.samples or max(longest, least), statistics=None
         )
-        waves = spec._padded(clips[:: -(-len(clips) // MOST_CLIPS)], "The clips", {"x"})
+        waves = spec._padded(clips[:: -(-len(clips) // MOST_CLIPS)], what, {what})
         layer, frames = spec._layer("fit"), WaveFrames(spec.step)
         power = ops.convert_to_numpy(layer(waves)).astype("float64")
         there = ops.convert_to_numpy(frames(waves)) > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import keras
 import numpy as np
@@ -33,6 +33,9 @@ class Input(_registry.Registrable):
     #: (`kmtl.Reconstruction`), and what to do instead; None where they are one.
     no_target: ClassVar[str | None] = None
 
+    #: What `fit` calls its rows in errors.
+    training_rows: ClassVar[str] = "The training rows"
+
     #: Whether the last channel of prepared rows says which steps are there.
     ends_in_mask: ClassVar[bool] = False
 
@@ -57,11 +60,20 @@ class Input(_registry.Registrable):
         """Whether it knows what it needs of the training rows."""
         return True
 
-    def fit(self, data: Inputs) -> Input:
+    def fit(self, data: Inputs) -> Self:
         """A copy that knows the training rows; itself where there is nothing to know.
 
         Args:
             data: Training rows, in the form in which `fit` of the model takes them.
+        """
+        return self.learn(data, self.training_rows)
+
+    def learn(self, data: Inputs, what: str) -> Self:
+        """What `fit` does, with rows that errors call by another name.
+
+        Args:
+            data: Training rows.
+            what: Their name, which begins sentences, such as "The training rows".
         """
         return self
 

@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import keras
 import numpy as np
@@ -114,15 +114,17 @@ class Image(Input):
     def fitted(self) -> bool:
         return self.scale != "standardize" or self.statistics is not None
 
-    def fit(self, data: Any) -> Self:
+    training_rows: ClassVar[str] = "The training photos"
+
+    def learn(self, data: Any, what: str) -> Self:
         """A copy that knows the mean and spread of the training photos' channels."""
         if self.scale != "standardize":
             return self
         if len(data) > MOST_PHOTOS:
             data = data[:: -(-len(data) // MOST_PHOTOS)]
-        pixels = self.prepare(data, "The training photos")
+        pixels = self.prepare(data, what)
         if not pixels.size:
-            raise ValueError("The training photos must be at least one. Received: none")
+            raise ValueError(f"{what} must be at least one. Received: none")
         values = pixels.reshape(-1, self.channels).astype("float64")
         return dataclasses.replace(self, statistics=Standardize().fit(values))
 

@@ -81,9 +81,8 @@ class Series(Input):
     def dtype(self) -> str:
         return "float32"
 
-    def fit(self, data: Any) -> Self:
+    def learn(self, data: Any, what: str) -> Self:
         """A copy that knows the channels' scales and the longest series."""
-        what = "The training rows"
         rows = _series(data, what)
         steps = [row for row in rows if len(row)]
         if not steps:

@@ -78,6 +78,7 @@ class Text(Input):
     _told: set[str] = dataclasses.field(
         default_factory=set, init=False, repr=False, compare=False
     )
+    training_rows: ClassVar[str] = "The training texts"
     gives_ids: ClassVar[bool] = True
     no_target: ClassVar[str | None] = (
         "The numbers of tokens are no quantities: to give texts, train "
@@ -143,19 +144,18 @@ class Text(Input):
     def dtype(self) -> str:
         return "int32"
 
-    def fit(self, data: Any) -> Self:
+    def learn(self, data: Any, what: str) -> Self:
         """A copy that knows the tokens and the length of the training texts.
 
         Raises:
             TypeError, ValueError: for what is no text, and where no token is left.
         """
-        texts = _texts(data, "The training texts")
+        texts = _texts(data, what)
         split = [self._split(text) for text in texts]
         longest = max(map(len, split), default=0)
         if not longest:
             raise ValueError(
-                "The training texts must hold tokens. "
-                f"Received: {len(texts)} texts without any"
+                f"{what} must hold tokens. Received: {len(texts)} texts without any"
             )
         changes: dict[str, Any] = {}
         if self.length is None:

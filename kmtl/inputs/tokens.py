@@ -79,14 +79,12 @@ class Tokens(Input):
     def dtype(self) -> str:
         return "int32"
 
-    def fit(self, data: Any) -> Self:
+    def learn(self, data: Any, what: str) -> Self:
         """A copy that knows the largest id and the longest row."""
-        rows = self._rows(data, "The training rows")
+        rows = self._rows(data, what)
         longest = max((len(row) for row in rows), default=0)
         if not longest:
-            raise ValueError(
-                f"The training rows must hold ids. Received: {len(rows)} empty rows"
-            )
+            raise ValueError(f"{what} must hold ids. Received: {len(rows)} empty rows")
         largest = max(int(row.max()) for row in rows if len(row))
         return dataclasses.replace(
             self,

@@ -58,3 +58,45 @@ def test_a_bad_row_has_its_number_in_the_frame(
         )
     assert "Column 'own'" in str(e.value)
     assert "training" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "value", "message"),
+    [
+        (
+            inputs.Array((1,), scale="standardize"),
+            np.array([1.7e9]),
+            "keep their digits",
+        ),
+        (inputs.Text(), "", "hold tokens"),
+        (inputs.Tokens(), [], "hold ids"),
+        (inputs.Series(), np.ones((0, 1)), "hold steps"),
+        (inputs.Audio(8000), np.zeros(800), "hold sound"),
+    ],
+)
+def test_a_column_of_nothing_is_called_by_its_name(
+    spec: inputs.Input, value: Any, message: str
+) -> None:
+    frame = pd.DataFrame({"y": np.arange(ROWS) % 2})
+    frame["own"] = column(value, value, 0)
+    if isinstance(spec, inputs.Array):
+        frame["own"] = [value + i for i in range(ROWS)]  # seconds since 1970
+    with pytest.raises(ValueError, match=rf"^Column 'own' must {message}"):
+        kmtl.data.from_dataframe(
+            frame, targets=["y"], inputs={"own": spec}, verbose=False
+        )
+
+
+def test_what_a_kind_of_the_users_says_stays() -> None:
+    """It overrides `fit`, and says itself what is wrong."""
+
+    class Own(inputs.Array):
+        def fit(self, data: Any) -> Own:
+            raise ValueError("The training rows are too few.")
+
+    frame = pd.DataFrame({"y": np.arange(ROWS) % 2})
+    frame["own"] = column(np.ones(1), np.ones(1), 0)
+    with pytest.raises(ValueError, match="The training rows are too few"):
+        kmtl.data.from_dataframe(
+            frame, targets=["y"], inputs={"own": Own((1,), scale=None)}, verbose=False
+        )
