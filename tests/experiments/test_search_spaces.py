@@ -18,13 +18,20 @@ from kmtl.tuning.defaults import RANGES
 FOLDER = Path(__file__).resolve().parents[2] / "experiments" / "search_spaces"
 
 
-def test_the_table_is_that_of_the_searches(tmp_path: Path) -> None:
+def test_the_table_is_that_of_the_searches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = importlib.util.spec_from_file_location("spaces", FOLDER / "run.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     script.main(["--out", str(tmp_path)])
     found = (tmp_path / "README.md").read_text("utf-8")
     assert found == (FOLDER / "README.md").read_text("utf-8")
+    spaces = {"with all three": [0.5, 0.125], "learning rate and dropout": [0.25]}
+    rows = [{"space": name, "behind": behind} for name, behind in spaces.items()]
+    (tmp_path / "random.json").write_text(json.dumps({"searches": rows}), "utf-8")
+    monkeypatch.setattr(script, "HERE", tmp_path)
+    assert "(0.125\nbehind, 0.250 without them)" in script.end()
     # What comes within 1 of the best can be found by default.
     near = [t for search in script.searches() for t in search if t["behind"] <= 1]
     for name in ("learning_rate", "dropout"):
