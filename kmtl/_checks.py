@@ -111,10 +111,12 @@ def check_task_keys(
     """Keys of a per-task dict must be task names, all of them unless `partial`."""
     known = list(tasks)
     if not isinstance(mapping, Mapping):
+        why = ""
+        if isinstance(mapping, (list, tuple)):
+            why = "; lists are refused because Keras pairs them in alphabetical order"
         raise TypeError(
-            f"`{argument}` must be a dict keyed by task name ({', '.join(known)}); "
-            f"lists are refused because Keras pairs them in alphabetical order. "
-            f"Received: {type(mapping).__name__}"
+            f"`{argument}` must be a dict keyed by task name ({', '.join(known)}){why}."
+            f" Received: {type(mapping).__name__}"
         )
     for key in mapping:
         if key not in known:

@@ -17,6 +17,7 @@ from kmtl.tasks.base import Task
 from kmtl.training import sources
 from kmtl.training.model import MultiTaskModel
 from kmtl.training.raw_sets import prepared_data
+from kmtl.training.user_data import check_counts
 from kmtl.typing import Data, Verbose
 
 ROWS_AT_ONCE = 256
@@ -84,6 +85,7 @@ def evaluate(
             "`model` must be a kmtl model, which knows its tasks. "
             f"Received: {type(model).__name__}"
         )
+    check_counts(batch_size=batch_size)
     tasks = model.tasks
     data = prepared_data(model.input_specs, data)
     singles, split, noise = _baselines_of(baselines, data, split)

@@ -56,7 +56,7 @@ def check_format(name: str, options: Options) -> Format:
             )
             raise TypeError(
                 _checks.unknown_name(
-                    f"argument for format='{name}'", option, (*known, *found.options)
+                    f"argument for format='{name}':", option, (*known, *found.options)
                 )
             )
     backend = keras.backend.backend()

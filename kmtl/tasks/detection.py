@@ -201,7 +201,7 @@ class Detection(Task):
             if isinstance(one[4], str) and one[4] not in (self.labels or ()):
                 raise ValueError(
                     _checks.unknown_name(
-                        f"class of task '{self.name}'", one[4], self.labels or ()
+                        f"class of task '{self.name}':", one[4], self.labels or ()
                     )
                 )
         numbers = [

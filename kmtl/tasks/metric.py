@@ -161,7 +161,7 @@ def resolve_metrics(task: Any, metrics: Any) -> tuple[Metric, ...]:
             if metric.name not in task.METRICS:
                 raise ValueError(
                     _checks.unknown_name(
-                        f"metric of {task.registered_name} task '{task.name}'",
+                        f"metric of {task.registered_name} task '{task.name}':",
                         metric.name,
                         task.METRICS,
                     )

@@ -68,7 +68,7 @@ def read(task: Any, given: Mapping) -> tuple[dict[str, Any], tuple[Term, ...]]:
                 loss = keras.saving.deserialize_keras_object(loss)
         elif name not in task.LOSSES:
             raise ValueError(
-                _checks.unknown_name(f"loss of task '{task.name}'", name, task.LOSSES)
+                _checks.unknown_name(f"loss of task '{task.name}':", name, task.LOSSES)
                 + f" Or a name of your own with a loss object: {name!r}: "
                 "(keras.losses.Huber(), 0.5)."
             )

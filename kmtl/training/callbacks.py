@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from kmtl import _checks
 from kmtl._private.keras import sublayers
 from kmtl.layers.gradient_reversal import GradientReversal
 from kmtl.training.batches import ShuffledBatches
@@ -115,6 +116,28 @@ def _is_nan(value: Any) -> bool:
     return value is not None and math.isnan(value)
 
 
+def check_callbacks(callbacks: Callbacks) -> None:
+    """Refuse what is no callback: names, classes.
+
+    Raises:
+        TypeError: saying what to give.
+    """
+    several = isinstance(callbacks, (list, tuple))
+    for one in callbacks if several else [callbacks]:
+        wrong = isinstance(one, (str, type)) or (several and not _is_callback(one))
+        if wrong:
+            raise TypeError(
+                "`callbacks` must be objects of keras.callbacks.Callback, such as "
+                "keras.callbacks.EarlyStopping('val_loss', patience=3). "
+                f"Received: {one!r}"
+            )
+
+
+def _is_callback(thing: Any) -> bool:
+    """Whether Keras can call it: other classes may stand for Keras' own."""
+    return callable(getattr(thing, "on_epoch_end", None))
+
+
 def direction_of(model: Model, monitor: str) -> str | None:
     """`"max"` or `"min"`: which way a log is better, None where it is not known."""
     name = monitor.removeprefix("val_")
@@ -143,6 +166,21 @@ def _set_direction(model: Model, callback: Callback) -> None:
         direction = direction_of(model, monitor) if isinstance(monitor, str) else None
         if direction is not None:
             callback.mode = direction
+        elif isinstance(callback, MONITORS):
+            _check_logged(model, callback)
+
+
+def _check_logged(model: Model, callback: Callback) -> None:
+    """Name the logs, where Keras would ask for the mode of one that nobody writes."""
+    name = str(callback.monitor).removeprefix("val_")
+    if name not in model.metrics_names:
+        where = str(callback.monitor).removesuffix(name)
+        known = [where + log for log in model.metrics_names]
+        what = f"log in `monitor` of {type(callback).__name__}:"
+        raise ValueError(
+            f"{_checks.unknown_name(what, callback.monitor, known)} For a log that a "
+            "callback of yours writes, say which way is better: mode='min' or 'max'."
+        )
 
 
 class BatchHooks(keras.callbacks.Callback):

@@ -198,6 +198,27 @@ def _check_joint(
     return joint
 
 
+def _optimizer(given: Any) -> Optimizer:
+    """The Keras optimizer of a name, a config, or itself."""
+    try:
+        made = keras.optimizers.get(given)
+    except (TypeError, ValueError):  # which name no argument
+        made = None
+    if isinstance(made, keras.optimizers.Optimizer):
+        return made
+    close = ""
+    if isinstance(given, str):
+        kinds = [
+            one for one in vars(keras.optimizers).values() if isinstance(one, type)
+        ]
+        close = _checks.did_you_mean(given.lower(), (k.__name__.lower() for k in kinds))
+    kind = ValueError if isinstance(given, str) else TypeError
+    raise kind(
+        '`optimizer` must be a Keras optimizer or its name, such as "adam" or '
+        f"keras.optimizers.Adam(0.001).{close} Received: optimizer={given!r}"
+    )
+
+
 def _check_options(
     optimizer: str | Optimizer,
     steps_per_execution: Any,
@@ -205,12 +226,7 @@ def _check_options(
     **others: Any,
 ) -> Config:
     """What Keras would refuse half-way, or in the first step."""
-    made = keras.optimizers.get(optimizer)
-    if not isinstance(made, keras.optimizers.Optimizer):
-        raise TypeError(
-            "`optimizer` must be a Keras optimizer or its name. "
-            f"Received: optimizer={optimizer!r}"
-        )
+    made = _optimizer(optimizer)
     steps = steps_per_execution
     if not isinstance(steps, str) or steps != AUTO:
         steps = _checks.check_int("steps_per_execution", steps, 1)

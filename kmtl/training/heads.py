@@ -105,7 +105,7 @@ def _check_input_name(model: Model, task: Any) -> None:
         )
     if task.input is not None and task.input not in names:
         raise ValueError(
-            _checks.unknown_name(f"`input` of task '{task.name}'", task.input, names)
+            _checks.unknown_name(f"`input` of task '{task.name}':", task.input, names)
         )
 
 

@@ -238,7 +238,7 @@ class TaskMetrics:
         except ValueError as error:
             raise ValueError(
                 _checks.unknown_name(
-                    f"metric of task '{task.name}'", spec, task.METRICS
+                    f"metric of task '{task.name}':", spec, task.METRICS
                 )
                 + " Or a Keras metric."
             ) from error

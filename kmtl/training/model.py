@@ -41,7 +41,7 @@ from kmtl.training.balance import current_plan
 from kmtl.training.balance_log import BalanceLog
 from kmtl.training.batches import ShuffledBatches
 from kmtl.training.built_with import BuiltWith
-from kmtl.training.callbacks import with_hooks
+from kmtl.training.callbacks import check_callbacks, with_hooks
 from kmtl.training.compile_state import CompileState
 from kmtl.training.compiling import check
 from kmtl.training.guards import Guards, check_guards
@@ -603,6 +603,8 @@ class MultiTaskModel(TaskAccess):
             epochs=epochs,
             **{name: kwargs.get(name) for name in _COUNTS},
         )
+        _checks.check_int("initial_epoch", kwargs.get("initial_epoch", 0))
+        check_callbacks(callbacks)
         if class_weight is not None:
             raise ValueError(
                 "`class_weight` belongs to a task: "

@@ -82,7 +82,19 @@ def prepare(
 
 
 def prepare_validation(model: Model, data: Data) -> Data:
-    """`validation_data` in the form that Keras takes."""
+    """`validation_data` in the form that Keras takes.
+
+    Raises:
+        ValueError, TypeError: as `prepare`, which names parts of the data, within it.
+    """
+    try:
+        return _as_validation(model, data)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"In `validation_data`: {error}") from error
+
+
+def _as_validation(model: Model, data: Data) -> Data:
     if is_split(data):
         data = data.arrays()
     if isinstance(data, (tuple, list)):

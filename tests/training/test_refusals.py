@@ -149,7 +149,19 @@ DATA = {
         (X, Y),
         {"validation_data": (X, without("kind"))},
         ValueError,
-        "Labels lack task kind",
+        "^In `validation_data`: Labels lack task kind",
+    ),
+    "validation_inputs": (
+        (X, Y),
+        {"validation_data": X[:0]},
+        ValueError,
+        "^In `validation_data`: `x` must have at least one row",
+    ),
+    "validation_kind": (
+        (X, Y),
+        {"validation_data": "val"},
+        TypeError,
+        "^In `validation_data`: `x` must be an array. Received: 'val'",
     ),
     "set_lacking": (
         (OnePart((X, without("kind"))),),
@@ -178,6 +190,40 @@ DATA = {
 }
 
 
+FIT = {
+    "callbacks_name": (
+        {"callbacks": "early"},
+        TypeError,
+        "`callbacks` must be objects of .*Received: 'early'",
+    ),
+    "callbacks_class": (
+        {"callbacks": [keras.callbacks.EarlyStopping]},
+        TypeError,
+        "EarlyStopping.*Received: <class",
+    ),
+    "monitor": (
+        {"callbacks": [keras.callbacks.EarlyStopping("val_kind_acc")]},
+        ValueError,
+        "`monitor` of EarlyStopping: 'val_kind_acc'. Did you mean 'val_kind_accuracy'",
+    ),
+    "initial_epoch": (
+        {"initial_epoch": "1"},
+        TypeError,
+        "`initial_epoch` must be an integer >= 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FIT)
+def test_arguments_of_fit_are_refused_before_training(model, case: str) -> None:
+    options, error, message = FIT[case]
+    before = model.get_weights()
+    with pytest.raises(error, match=message):
+        model.fit(X, Y, **options, verbose=0)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
 @pytest.mark.parametrize("case", DATA)
 def test_fit_refuses(model, case: str) -> None:
     args, options, error, message = DATA[case]
@@ -194,7 +240,11 @@ def test_fit_refuses(model, case: str) -> None:
 METRIC = keras.metrics.MeanAbsoluteError(name="off")
 COMPILE = {
     "loss_list": ({"loss": ["mse", "mse"]}, TypeError, "`loss` must be a dict"),
-    "loss_name": ({"loss": "mse"}, TypeError, "Received: str"),
+    "loss_name": (
+        {"loss": "mse"},
+        TypeError,
+        r"keyed by task name \(kind, flag, size\). Received: str",
+    ),
     "loss_typo": ({"loss": {"kid": "focal"}}, ValueError, "Did you mean 'kind'"),
     "loss_unknown": (
         {"loss": {"kind": "mse"}},
@@ -210,7 +260,7 @@ COMPILE = {
     "metrics_unknown": (
         {"metrics": {"kind": "acuracy"}},
         ValueError,
-        "Did you mean 'accuracy'.* Or a Keras metric",
+        "metric of task 'kind': 'acuracy'. Did you mean 'accuracy'.* Or a Keras metric",
     ),
     "metrics_shared": (
         {"metrics": {"kind": METRIC, "size": METRIC}},
@@ -248,6 +298,17 @@ def test_compile_refuses_and_changes_nothing(model, case: str) -> None:
     assert model.optimizer is optimizer
     assert model._state is state
     assert model.task_weights["size"] == 1.0
+
+
+def test_optimizers_that_are_none(model) -> None:
+    with pytest.raises(ValueError, match=r"`optimizer` must.* Did you mean 'adam'"):
+        model.compile("adm")
+    with pytest.raises(
+        TypeError, match=r"`optimizer` must.*Received: optimizer=<class"
+    ):
+        model.compile(keras.optimizers.Adam)
+    with pytest.raises(ValueError, match="`batch_size` must be an integer >= 1"):
+        kmtl.evaluate(model, (X, Y), batch_size=0)
 
 
 def test_before_compile() -> None:
