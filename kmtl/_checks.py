@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -86,14 +86,11 @@ def check_int(argument: str, value: Any, low: int = 0, high: int | None = None) 
 
 def check_ints(argument: str, values: Any, low: int = 1) -> tuple[int, ...]:
     """A sequence of whole numbers >= low, as a tuple of Python ints."""
-    if isinstance(values, str) or not isinstance(values, (Sequence, tuple)):
-        try:
-            values = list(values)
-        except TypeError as error:
-            raise TypeError(
-                f"`{argument}` must be a sequence of integers. "
-                f"Received: {argument}={values!r}"
-            ) from error
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise TypeError(
+            f"`{argument}` must be a sequence of integers, such as (64,). "
+            f"Received: {argument}={values!r}"
+        )
     return tuple(check_int(f"{argument}[{i}]", v, low) for i, v in enumerate(values))
 
 
@@ -159,6 +156,19 @@ def check_activation(value: Any, argument: str = "activation") -> Any:
         f"`{argument}` must be loadable by name: decorate the function with "
         f"@keras.saving.register_keras_serializable(). Received: {argument}={value!r}"
     )
+
+
+def check_regularizer(value: Any, argument: str = "kernel_regularizer") -> Any:
+    """Config of a Keras regulariser, from which it can be made again."""
+    import keras
+
+    try:
+        return keras.regularizers.serialize(keras.regularizers.get(value))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"`{argument}` must be a Keras regulariser or its name, such as 'l2' or "
+            f"keras.regularizers.L2(1e-4). Received: {argument}={value!r}"
+        ) from error
 
 
 def check_initializer(value: Any, argument: str = "kernel_initializer") -> Any:

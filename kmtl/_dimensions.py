@@ -254,7 +254,8 @@ def _as_dimension(given: Any) -> Dimension:
     if not isinstance(given, tuple) or len(given) not in (2, 3):
         raise TypeError(
             "a range is `(low, high)` or `(low, high, 'log')`, a choice is a list or a "
-            f"dict name -> object, or give a kmtl.tuning dimension. Received: {given!r}"
+            'dict name -> object, the range of kmtl is "default", or give a '
+            f"kmtl.tuning dimension. Received: {given!r}"
         )
     low, high, *scale = given
     if scale:

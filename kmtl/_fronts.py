@@ -212,7 +212,7 @@ def check_input_shape(shape: Shape) -> tuple[int | None, ...]:
         shape = tuple(shape)
     except TypeError as error:
         raise TypeError(
-            "`input_shape` must be a tuple without the batch axis. "
+            "`input_shape` must be a tuple without the batch axis, such as (8,). "
             f"Received: input_shape={shape!r}"
         ) from error
     if not shape:

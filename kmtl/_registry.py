@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import inspect
 import pkgutil
 import re
 import sys
@@ -162,6 +163,51 @@ def get(kind: str, name: str) -> Any:
             return cls
     hint = " For a class of your own call kmtl.register(...) first."
     raise ValueError(unknown_name(kind, name, _classes[kind]) + hint)
+
+
+def made(kind: str, given: Any, argument: str = "") -> Any:
+    """An object of a kind, from itself or the name of a class with its defaults.
+
+    Args:
+        kind: Key of `KINDS`.
+        given: The object or the name.
+        argument: What errors call it. Defaults to the kind.
+
+    Raises:
+        TypeError, ValueError: for anything else, classes with it, and for the name of a
+            class that needs arguments.
+    """
+    _load(kind)
+    base, argument = base_of(kind), argument or kind
+    if isinstance(given, base):
+        return given
+    if isinstance(given, str):
+        cls = get(kind, given)
+        needed = _needed(cls)
+        if needed:
+            raise TypeError(
+                f"`{argument}` must be an object where its class has no default for "
+                f"`{'`, `'.join(needed)}`: {cls.__name__}"
+                f"({', '.join(f'{name}=...' for name in needed)}). "
+                f"Received: {argument}={given!r}"
+            )
+        return cls()
+    hint = ""
+    if isinstance(given, type) and issubclass(given, base):
+        hint = f", such as {given.__name__}({', '.join(_needed(given))}),"
+    raise TypeError(
+        f"`{argument}` must be an object of {KINDS[kind][0]}{hint} or one of "
+        f"{', '.join(names(kind))}. Received: {argument}={given!r}"
+    )
+
+
+def _needed(cls: type) -> list[str]:
+    """Names of the arguments without which a class makes no object."""
+    ways = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    arguments = inspect.signature(cls).parameters.values()
+    return [
+        one.name for one in arguments if one.kind in ways and one.default is one.empty
+    ]
 
 
 def _subclasses(cls: Any) -> Iterator[type]:

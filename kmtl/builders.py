@@ -18,6 +18,7 @@ from kmtl.backbones.ways import Ways
 from kmtl.inputs.base import Input
 from kmtl.layers.maker import LayerMaker
 from kmtl.sharing import HardSharing, Sharing
+from kmtl.sharing.base import resolve as resolve_sharing
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_loss_weights, check_unique_tasks
 from kmtl.tasks.head_groups import grouped_heads
@@ -94,7 +95,7 @@ def build(
     ensure_memory_growth()  # before the first variable takes the GPU
     tasks = check_unique_tasks(tasks)
     trunk = resolve_backbone(backbone)
-    scheme = _resolve(sharing, "sharing", Sharing)
+    scheme = resolve_sharing(sharing)
     specs = check_specs(inputs, input_shape, tasks)
     trunk = trunk.for_inputs(specs)
     for task in tasks:
@@ -320,19 +321,13 @@ def resolve_backbone(backbone: Any) -> Backbone:
         encoders = {name: resolve_backbone(one) for name, one in backbone.items()}
         made: Backbone = _registry.get("backbone", "fusion")(encoders=encoders)
         return made
-    found: Backbone = _resolve(backbone, "backbone", Backbone)
+    if isinstance(backbone, keras.Model):
+        raise TypeError(
+            "`backbone` must be an object of kmtl.backbones: of a Keras model make "
+            f"kmtl.backbones.FromKeras(model). Received: backbone={backbone!r}"
+        )
+    found: Backbone = _registry.made("backbone", backbone)
     return found
-
-
-def _resolve(given: Any, kind: str, base: type) -> Any:
-    if isinstance(given, base):
-        return given
-    if isinstance(given, str):
-        return _registry.get(kind, given)()
-    raise TypeError(
-        f"`{kind}` must be one of {_registry.names(kind)} or a kmtl.{base.__name__} "
-        f"object. Received: {kind}={given!r}"
-    )
 
 
 def _check_layer_names(inputs: Sequence[Any], outputs: Mapping[str, Any]) -> None:

@@ -6,8 +6,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import keras
-
 from kmtl import _checks, _registry
 from kmtl.inputs.base import Input
 from kmtl.layers.maker import NORMALIZATIONS, LayerMaker
@@ -63,9 +61,7 @@ class Backbone(_registry.Registrable):
         initializer = _checks.check_initializer(self.kernel_initializer)
         object.__setattr__(self, "kernel_initializer", initializer)
         if self.kernel_regularizer is not None:
-            regularizer = keras.regularizers.serialize(
-                keras.regularizers.get(self.kernel_regularizer)
-            )
+            regularizer = _checks.check_regularizer(self.kernel_regularizer)
             object.__setattr__(self, "kernel_regularizer", regularizer)
 
     @property

@@ -174,8 +174,8 @@ class FromKeras(Backbone):
         if self.dropout is not None:
             put("dropout", self._check_dropout())
         if self.kernel_regularizer is not None:
-            made = keras.regularizers.get(self.kernel_regularizer)
-            put("kernel_regularizer", keras.regularizers.serialize(made))
+            made = _checks.check_regularizer(self.kernel_regularizer)
+            put("kernel_regularizer", made)
 
     def _check_model(self) -> None:
         if self.arguments:

@@ -43,7 +43,8 @@ class MLP(Backbone):
         super().check_input_shape(input_shape)
         if None in input_shape:
             raise ValueError(
-                "`input_shape` of backbone 'mlp' must be fully known. "
+                "`input_shape` of backbone 'mlp' must be fully known, and have no "
+                f"batch axis, such as {tuple(s for s in input_shape if s)}. "
                 f"Received: input_shape={tuple(input_shape)}"
             )
 

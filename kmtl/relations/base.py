@@ -230,11 +230,7 @@ def get(relations: str | Relations | None) -> Relations | None:
     Raises:
         ValueError, TypeError: for anything else.
     """
-    if relations is None or isinstance(relations, Relations):
-        return relations
-    if isinstance(relations, str):
-        return _registry.get("relations", relations)()
-    raise TypeError(
-        f"`relations` must be one of {_registry.names('relations')} or a "
-        f"kmtl.relations object. Received: relations={relations!r}"
-    )
+    if relations is None:
+        return None
+    made: Relations = _registry.made("relations", relations)
+    return made

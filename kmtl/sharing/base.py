@@ -185,11 +185,5 @@ def resolve(sharing: Any, argument: str = "sharing") -> Sharing:
     Raises:
         TypeError, ValueError: for anything else, naming the argument.
     """
-    if isinstance(sharing, Sharing):
-        return sharing
-    if isinstance(sharing, str):
-        return _registry.get("sharing", sharing)()
-    raise TypeError(
-        f"`{argument}` must be one of {_registry.names('sharing')} or a kmtl.sharing "
-        f"object. Received: {argument}={sharing!r}"
-    )
+    made: Sharing = _registry.made("sharing", sharing, argument)
+    return made

@@ -15,7 +15,10 @@ def check_unique_tasks(tasks: Sequence[Task]) -> tuple[Task, ...]:
     if isinstance(tasks, Task):
         tasks = (tasks,)
     if isinstance(tasks, (str, Mapping)) or not isinstance(tasks, Iterable):
-        raise TypeError(f"`tasks` must be a list of kmtl tasks. Received: {tasks!r}")
+        got = type(tasks).__name__ if isinstance(tasks, Mapping) else repr(tasks)
+        raise TypeError(
+            f"`tasks` must be a list of kmtl tasks, which have names. Received: {got}"
+        )
     tasks = tuple(tasks)
     if not tasks:
         raise ValueError("`tasks` must name at least one task. Received: tasks=[]")

@@ -122,20 +122,23 @@ def check_callbacks(callbacks: Callbacks) -> None:
     Raises:
         TypeError: saying what to give.
     """
-    several = isinstance(callbacks, (list, tuple))
-    for one in callbacks if several else [callbacks]:
-        wrong = isinstance(one, (str, type)) or (several and not _is_callback(one))
-        if wrong:
-            raise TypeError(
-                "`callbacks` must be objects of keras.callbacks.Callback, such as "
-                "keras.callbacks.EarlyStopping('val_loss', patience=3). "
-                f"Received: {one!r}"
-            )
+    if isinstance(callbacks, (list, tuple)):
+        wrong = [one for one in callbacks if not _is_callback(one)]
+    else:
+        wrong = [callbacks] if isinstance(callbacks, (str, type)) else []
+    if wrong:
+        raise TypeError(
+            "`callbacks` must be objects of keras.callbacks.Callback, such as "
+            "keras.callbacks.EarlyStopping('val_loss', patience=3). "
+            f"Received: {wrong[0]!r}"
+        )
 
 
 def _is_callback(thing: Any) -> bool:
     """Whether Keras can call it: other classes may stand for Keras' own."""
-    return callable(getattr(thing, "on_epoch_end", None))
+    return callable(getattr(thing, "on_epoch_end", None)) and not isinstance(
+        thing, type
+    )
 
 
 def direction_of(model: Model, monitor: str) -> str | None:

@@ -495,13 +495,9 @@ def _snapshot(variable: Variable) -> np.ndarray:
 
 def get(identifier: str | dict | Weighting | None) -> Weighting | None:
     """A weighting from its name, config or itself (`None` stays `None`)."""
-    if identifier is None or isinstance(identifier, Weighting):
-        return identifier
-    if isinstance(identifier, str):
-        return _registry.get("weighting", identifier)()
+    if identifier is None:
+        return None
     if isinstance(identifier, dict):
         return keras.saving.deserialize_keras_object(identifier)
-    raise TypeError(
-        "`weighting` must be a name such as 'uncertainty', a kmtl.weighting object or "
-        f"None. Received: weighting={identifier!r}"
-    )
+    made: Weighting = _registry.made("weighting", identifier)
+    return made

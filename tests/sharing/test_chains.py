@@ -252,7 +252,7 @@ def test_refusals() -> None:
             build(kind(after={"buy": "clik"}))
         with pytest.raises(ValueError, match=r"Unknown sharing 'soft'"):
             kind(after=AFTER, base="soft")
-        with pytest.raises(TypeError, match=r"`base` must be one of"):
+        with pytest.raises(TypeError, match=r"`base` must be an object of"):
             kind(after=AFTER, base=3)
     tasks = [*TASKS[:2], kmtl.Regression("price"), kmtl.MultiLabel("tags", classes=2)]
     with pytest.raises(ValueError, match="task 'price' has not: make it a"):

@@ -157,7 +157,7 @@ BAD = {
     "name_log": (lambda: R("regularization"), ValueError, "name='regularization'"),
     "name_signature": (lambda: R("serving_default"), ValueError, "serving_default"),
     "hidden": (lambda: R("a", hidden=8), TypeError, "sequence of integers"),
-    "hidden_text": (lambda: R("a", hidden="8"), TypeError, "must be an integer >= 1"),
+    "hidden_text": (lambda: R("a", hidden="8"), TypeError, "sequence of integers"),
     "hidden_zero": (lambda: R("a", hidden=(8, 0)), ValueError, r"hidden\[1\]=0"),
     "hidden_half": (lambda: R("a", hidden=(2.5,)), TypeError, r"hidden\[0\]=2.5"),
     "hidden_bool": (lambda: R("a", hidden=(True,)), TypeError, r"hidden\[0\]=True"),
@@ -214,7 +214,7 @@ BAD = {
     "metric": (
         lambda: C("a", classes=2, metrics=("acuracy",)),
         ValueError,
-        "Unknown metric of classification task 'a' 'acuracy'. Did you mean 'accuracy'",
+        "Unknown metric of classification task 'a': 'acuracy'. Did you mean 'accuracy'",
     ),
     "metric_type": (
         lambda: R("a", metrics=(keras.metrics.MeanAbsoluteError(),)),
