@@ -16,7 +16,9 @@ from kmtl.sharing.base import Sharing
 from kmtl.typing import Shape
 
 if TYPE_CHECKING:
-    from kmtl.training.model import MultiTaskModel
+    from kmtl.training.kmtl_model import check_model
+from kmtl.training.kmtl_model import check_model
+from kmtl.training.model import MultiTaskModel
 
 
 def harden(model: MultiTaskModel, weights: bool = True) -> MultiTaskModel:
@@ -50,6 +52,7 @@ def harden(model: MultiTaskModel, weights: bool = True) -> MultiTaskModel:
     >>> bool(np.allclose(hard(x)["b"], model(x)["b"]))
     True
     """
+    check_model(model)
     recipes = [layer.recipe for layer in model.layers if getattr(layer, "recipe", None)]
     if not recipes:
         raise ValueError(

@@ -17,6 +17,7 @@ from kmtl.combining.trunks import (
     values_of,
 )
 from kmtl.layers.copying import copy_state
+from kmtl.training.kmtl_model import check_model, check_models
 from kmtl.training.model import MultiTaskModel
 from kmtl.typing import Inputs, Layer, TaskName, Variable
 
@@ -117,7 +118,7 @@ def merge(
     default = 0.4 if method == "task_arithmetic" else 1.0
     scale = default if scale is None else scale
     scale = _checks.check_range("scale", scale, 0, low_open=True)
-    models = list(models)
+    models = check_models(models)
     check_alike(models)
     weights = _shares(shares, len(models))
     found, fresh = joined(models, name)
@@ -219,6 +220,7 @@ def _beginning(
         fresh: Per model what the seeds of its trunk's layers give.
     """
     if initial is not None:
+        check_model(initial, "initial")
         check_alike([models[0], initial], tasks=False)
         return values_of(initial, trunk)
     for other in fresh[1:]:

@@ -50,11 +50,6 @@ def check_alike(models: Sequence[MultiTaskModel], tasks: bool = True) -> None:
     Raises:
         ValueError, TypeError: saying what differs.
     """
-    for model in models:
-        if not isinstance(model, MultiTaskModel):
-            raise TypeError(
-                f"`models` must be models of kmtl. Received: {type(model).__name__}"
-            )
     if len(models) < 2:
         raise ValueError(
             f"`models` must be at least two models. Received: {len(models)}"

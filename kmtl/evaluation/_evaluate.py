@@ -15,6 +15,7 @@ from kmtl.evaluation.results import Baselines
 from kmtl.evaluation.table import Evaluation, TaskRow
 from kmtl.tasks.base import Task
 from kmtl.training import sources
+from kmtl.training.kmtl_model import check_model
 from kmtl.training.model import MultiTaskModel
 from kmtl.training.raw_sets import prepared_data
 from kmtl.training.user_data import check_counts
@@ -80,11 +81,7 @@ def evaluate(
     >>> result.per_class["kind"].recall.tolist()
     [1.0, 0.0]
     """
-    if not isinstance(model, MultiTaskModel):
-        raise TypeError(
-            "`model` must be a kmtl model, which knows its tasks. "
-            f"Received: {type(model).__name__}"
-        )
+    check_model(model)
     check_counts(batch_size=batch_size)
     tasks = model.tasks
     data = prepared_data(model.input_specs, data)

@@ -14,6 +14,7 @@ from kmtl.layers.average import MEMBER, SPACES, AverageOutputs
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_same_meaning
 from kmtl.tasks.output import TaskOutput
+from kmtl.training.kmtl_model import check_models
 from kmtl.training.model import MultiTaskModel
 from kmtl.typing import Data
 
@@ -231,11 +232,7 @@ def check_means(tasks: Iterable[Task], models: int) -> None:
 def _check_alike(models: Sequence[MultiTaskModel]) -> None:
     if not models:
         raise ValueError("`models` must have at least one model. Received: []")
-    for model in models:
-        if not isinstance(model, MultiTaskModel):
-            raise TypeError(
-                f"`models` must be models of kmtl. Received: {type(model).__name__}"
-            )
+    check_models(models)
     first = models[0]
     check_means(first.tasks, len(models))
     for model in models[1:]:

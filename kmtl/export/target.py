@@ -20,6 +20,10 @@ def check_target(path: str | os.PathLike, overwrite: bool, suffix: str) -> Path:
         overwrite: Whether an export may be replaced.
         suffix: How a file's name must end; "" for a folder.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(
+            f"`filepath` must be a path: a string or pathlib.Path. Received: {path!r}"
+        )
     if "://" in os.fspath(path):
         raise ValueError(
             "`filepath` must be a path on this machine; copy the export from there. "

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from kmtl.evaluation import evaluate
+from kmtl.training.kmtl_model import check_model
 from kmtl.training.model import MultiTaskModel
 from kmtl.training.sources import is_split
 from kmtl.transferring.tasks import remove_task
@@ -60,6 +61,8 @@ def forgetting(before: MultiTaskModel, after: MultiTaskModel, data: Data) -> For
     >>> kmtl.forgetting(old, new, (np.ones((4, 2)), {"a": np.ones(4)})).worst
     0.0
     """
+    check_model(before, "before")
+    check_model(after, "after")
     common = [name for name in before.task_names if name in after.task_names]
     if not common:
         raise ValueError(

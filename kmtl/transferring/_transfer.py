@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+import keras
 
 from kmtl import _checks
 from kmtl.backbones.from_keras import FromKeras
@@ -12,6 +14,7 @@ from kmtl.sharing.base import Sharing
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_unique_tasks
 from kmtl.training.built_with import BuiltWith
+from kmtl.training.kmtl_model import check_model
 from kmtl.training.model import MultiTaskModel
 from kmtl.transferring import carrying
 from kmtl.typing import Model
@@ -81,7 +84,15 @@ def transfer(
     Reference: Yosinski et al., "How transferable are features in deep neural
     networks?", NeurIPS 2014.
     """
+    if not isinstance(source, keras.Model):
+        check_model(source, "source")
+    if not isinstance(freeze, Iterable):
+        raise TypeError(
+            '`freeze` must be "trunk", or another part, or several, as of '
+            f"`model.freeze`. Received: freeze={freeze!r}"
+        )
     if into is not None:
+        check_model(into, "into")
         if tasks or keep:
             raise ValueError(
                 "Give either `into`, a model with its tasks, or `tasks` and `keep`. "

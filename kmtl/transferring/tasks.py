@@ -13,6 +13,7 @@ from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_unique_tasks
 from kmtl.tasks.output import TaskOutput
 from kmtl.training.freezing import set_trainable
+from kmtl.training.kmtl_model import check_model
 from kmtl.training.model import MultiTaskModel
 from kmtl.training.ungrouping import ungrouped
 from kmtl.transferring import carrying
@@ -75,6 +76,12 @@ def add_task(
     arXiv:1606.09282, for the setting; Rusu et al., "Progressive neural networks",
     2016, arXiv:1606.04671, for columns that read older ones.
     """
+    check_model(model)
+    if not isinstance(task, Task):
+        raise TypeError(
+            "`task` must be one task, such as kmtl.Regression('size'): add several "
+            f"one after the other. Received: {type(task).__name__}"
+        )
     old = model.task_names
     tasks = check_unique_tasks([*(model.task(name) for name in old), task])
     _, scheme = record_of(model, "model").parts()
@@ -150,6 +157,12 @@ def remove_task(model: MultiTaskModel, name: str) -> MultiTaskModel:
     >>> kmtl.remove_task(model, "b").task_names
     ('a',)
     """
+    check_model(model)
+    if not isinstance(name, str):
+        raise TypeError(
+            "`name` must be the name of a task of the model: "
+            f"{', '.join(model.task_names)}. Received: {type(name).__name__}"
+        )
     names = model.task_names
     _checks.check_task_keys("name", {name: None}, names, partial=True)
     if len(names) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Collection
 from typing import Any
@@ -47,6 +48,14 @@ def tasks_of(hypermodel: AnyHyperModel) -> tuple:
     if isinstance(hypermodel, HyperModel):
         return hypermodel.tasks
     build = getattr(hypermodel, "build", hypermodel)
+    try:
+        inspect.signature(build).bind(None)
+    except TypeError as error:
+        raise TypeError(
+            "`hypermodel` must be a kmtl.HyperModel, such as kmtl.HyperModel("
+            "kmtl.build_mlp, input_shape=..., tasks=...), or a function of "
+            f"hyperparameters alone. Received: hypermodel={hypermodel!r}"
+        ) from error
     model = build(keras_tuner.HyperParameters())
     if not isinstance(model, MultiTaskModel):
         raise TypeError(
@@ -112,6 +121,7 @@ def check_options(options: Options, own: Collection[str]) -> None:
         known = (*KERAS_TUNER_OPTIONS, *ORACLE_OPTIONS, *own)
         if name not in known:
             raise TypeError(_checks.unknown_name("argument", name, known))
+    _checks.check_int("executions_per_trial", options.get("executions_per_trial", 1), 1)
     overwrite = bool(options.get("overwrite"))
     files.check_folder(options.get("directory"), options.get("project_name"), overwrite)
 

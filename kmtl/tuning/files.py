@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,10 @@ def open_study(
 
 def check_folder(directory: Any, project_name: Any, overwrite: bool) -> None:
     """Refuse what cannot be the folder of a search, or may not be overwritten."""
+    if not isinstance(directory, (str, os.PathLike, type(None))):
+        raise TypeError(
+            f"`directory` must be the path of a folder. Received: {directory!r}"
+        )
     if directory is not None and "://" in str(directory):
         raise ValueError(
             "`directory` must be a local folder: files are replaced in one step, which "
@@ -85,6 +90,12 @@ def check_folder(directory: Any, project_name: Any, overwrite: bool) -> None:
             f"Received: project_name={project_name!r}"
         )
     folder = Path(directory or ".") / path
+    there_is = next(one for one in (folder, *folder.parents) if one.exists())
+    if not there_is.is_dir():
+        raise NotADirectoryError(
+            f"`directory` must be a folder, or a path where one can be made: "
+            f"'{there_is}' is a file. Received: directory={str(directory)!r}"
+        )
     if (folder / "oracle.json").exists():
         raise ValueError(
             f"{folder} holds a search of another tuner. Choose another `directory` or "

@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING
 
+import keras
 from keras_tuner.engine.trial import TrialStatus
 
+from kmtl import _checks
 from kmtl.evaluation import common_scale
 from kmtl.evaluation.common_scale import MEAN_SCORE, WORST_SCORE
 from kmtl.evaluation.delta import LOG_NAME, LOG_NAMES
 from kmtl.evaluation.measurable import NOT_OF_MODEL, batches_of, unmeasurable, why
-from kmtl.training import sources, user_data
+from kmtl.training import callbacks, sources, user_data
+from kmtl.training.model import MultiTaskModel
 from kmtl.tuning import objective as objectives
 from kmtl.tuning.display import failure_reason
 from kmtl.tuning.search_data import SearchData
 from kmtl.tuning.study import PRUNED
-from kmtl.typing import Data, Tuner
-
-if TYPE_CHECKING:
-    from kmtl.training.model import MultiTaskModel
+from kmtl.typing import Data, Options, Tuner
 
 logger = logging.getLogger("kmtl")
 
+#: Numbers of rows and steps that `fit` takes.
+COUNTS = ("batch_size", "validation_batch_size", "steps_per_epoch", "validation_steps")
 #: Where a study keeps the tasks' common scale.
 SCALE = "common_scale"
 
 
 def check_first(tuner: Tuner, data: SearchData) -> None:
     """What would fail in every trial fails here, on the default model."""
+    callbacks.check_callbacks(data.callbacks)
+    user_data.check_counts(**{name: data.options.get(name) for name in COUNTS})
+    if tuner._fits_plainly():
+        _check_names(data.options)
     model = tuner.built(tuner.oracle.get_space())
     steps = data.options.get("steps_per_epoch")
     user_data.check_ends(data.x, "steps_per_epoch", steps)
@@ -51,6 +57,16 @@ def check_first(tuner: Tuner, data: SearchData) -> None:
         _check_measurable(tuner, model, validation, steps)
     if common:
         _measure_scale(tuner, model, validation, steps)
+
+
+def _check_names(options: Options) -> None:
+    """Refuse arguments that `fit` does not have."""
+    fits = (MultiTaskModel.fit, keras.Model.fit)
+    known = {name for fit in fits for name in inspect.signature(fit).parameters}
+    known = known - {"self", "kwargs"} | {"plan", "folds", "confirm"}
+    for name in options:
+        if name not in known:
+            raise TypeError(_checks.unknown_name("argument of `search`:", name, known))
 
 
 def _measure_scale(
@@ -124,6 +140,11 @@ def check_some_completed(tuner: Tuner) -> None:
             tuner.max_minutes,
         )
         return
+    if not trials:
+        raise RuntimeError(
+            "No trial has been run: call the tuner's `search` first. Received: an "
+            f"empty search in {tuner.project_dir}"
+        )
     raise RuntimeError(
         "No trial completed. "
         + ", ".join(

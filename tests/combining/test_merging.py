@@ -187,5 +187,5 @@ def test_refused(singles) -> None:
     ):
         with pytest.raises(ValueError, match=f"`{next(iter(options))}` belongs to"):
             kmtl.merge(singles, method, **options)
-    with pytest.raises(TypeError, match="models of kmtl"):
+    with pytest.raises(TypeError, match="must be a kmtl model"):
         kmtl.merge([keras.Sequential([keras.Input((1,))]), singles[0]])

@@ -311,7 +311,7 @@ def test_models_that_differ_are_refused(members: list[Any]) -> None:
         average([by_hand("left", "right"), by_hand("right", "left")])
     with pytest.raises(ValueError, match="at least one"):
         average([])
-    with pytest.raises(TypeError, match="models of kmtl"):
+    with pytest.raises(TypeError, match="must be a kmtl model"):
         average([3])
 
 

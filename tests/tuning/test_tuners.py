@@ -241,6 +241,9 @@ def test_the_total_loss_compares_trials_that_weigh_alike(tmp_path: Path) -> None
         ({"baselines": {"kind": 0.0, "size": 1.0}}, ValueError, "other than 0"),
         ({"listener": 3}, TypeError, "must be callable"),
         ({"directory": "gs://bucket"}, ValueError, "local folder"),
+        ({"directory": 3}, TypeError, "`directory` must be the path.*Received: 3"),
+        ({"directory": __file__}, NotADirectoryError, "`directory`.*is a file"),
+        ({"executions_per_trial": 0}, ValueError, "`executions_per_trial` must be"),
     ],
 )
 def test_bad_arguments_of_tuners(
@@ -257,13 +260,26 @@ def test_bad_arguments_of_tuners(
         ({"validation_split": 0.2}, "`validation_split` is not taken"),
         ({"validation_freq": 2}, "`validation_freq` must be 1"),
         ({"epochs": 0}, ">= 1"),
+        ({"batch_size": 0}, "`batch_size` must be an integer >= 1"),
+        ({"callbacks": "early"}, "`callbacks` must be objects.*Received: 'early'"),
+        ({"batchsize": 8}, "of `search`: 'batchsize'. Did you mean 'batch_size'"),
     ],
 )
 def test_bad_arguments_of_search(tmp_path: Path, options: dict, message: str) -> None:
     tuner = make_tuner(tmp_path)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         run(tuner, **options)
     assert not tuner.oracle.trials
+
+
+def test_a_builder_is_no_hypermodel() -> None:
+    with pytest.raises(TypeError, match=r"kmtl.HyperModel, such as .*build_mlp at"):
+        kmtl.RandomSearch(kmtl.build_mlp, objective="val_loss")
+
+
+def test_results_before_the_search(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="call the tuner's `search` first"):
+        make_tuner(tmp_path).get_best_models()
 
 
 def test_labels_are_checked_before_the_first_trial(tmp_path: Path) -> None:
