@@ -217,8 +217,13 @@ def _write_saved_model(
         for name, keys in endpoints.items()
     }
     with _programs_for_tensorflow():  # wherever endpoints may be traced
-        if raw is not None:
-            archive = _with_raw_inputs(serves, plain, raw)
+        if raw is not None or keras.backend.backend() == "jax":
+            serves = {name: _for_no_rows(serve) for name, serve in serves.items()}
+            archive = (
+                _archive_of(serves)
+                if raw is None
+                else _with_raw_inputs(serves, plain, raw)
+            )
         archive.write_out(str(folder), verbose=False)
 
 
@@ -248,22 +253,50 @@ def _with_raw_inputs(
         key: tf.TensorSpec(spec.shape, spec.dtype, key)
         for key, spec in raw.signature.items()
     }
-    archive = keras.export.ExportArchive()
-    if keras.backend.backend() == "tensorflow":
-        archive.track(plain)  # JAX's variables come with the functions
-    for resource in raw.resources():
-        archive.track(resource)
 
     def of_users(serve: Callable[[Inputs], Outputs]) -> Any:
         def run(inputs: dict[str, Tensor]) -> Outputs:
             return serve(as_structure(plain, raw.prepare(inputs)))
 
-        function = tf.function(run, input_signature=[specs], autograph=False)
-        function.get_concrete_function()  # an archive takes functions that were traced
-        return function
+        return tf.function(run, input_signature=[specs], autograph=False)
 
-    for name, serve in serves.items():
-        archive.add_endpoint(name, of_users(serve))
+    tracked = [*raw.resources()]
+    if keras.backend.backend() == "tensorflow":
+        tracked.insert(0, plain)  # JAX's variables come with the functions
+    return _archive_of(
+        {name: of_users(serve) for name, serve in serves.items()}, tracked
+    )
+
+
+def _for_no_rows(serve: Any) -> Any:
+    """An endpoint that takes batches without a row, too.
+
+    Programs of JAX's take a number of rows from 1 on, and so do spectrograms: without
+    any, one of zeros goes in, and what it gives is left out.
+    """
+    import tensorflow as tf
+
+    def run(*inputs: Any) -> Outputs:
+        rows = tf.shape(tf.nest.flatten(inputs)[0])[0]
+
+        def filled(tensor: Tensor) -> Tensor:
+            shape = [tf.maximum(1 - rows, 0), *tf.unstack(tf.shape(tensor))[1:]]
+            return tf.concat([tensor, tf.zeros(shape, tensor.dtype)], axis=0)
+
+        found = serve(*tf.nest.map_structure(filled, inputs))
+        return {name: value[:rows] for name, value in found.items()}
+
+    return tf.function(run, input_signature=serve.input_signature, autograph=False)
+
+
+def _archive_of(functions: Mapping[str, Any], tracked: Sequence[Any] = ()) -> Any:
+    """An archive of TensorFlow functions by the names of their endpoints."""
+    archive = keras.export.ExportArchive()
+    for resource in tracked:
+        archive.track(resource)
+    for name, function in functions.items():
+        function.get_concrete_function()  # an archive takes functions that were traced
+        archive.add_endpoint(name, function)
     return archive
 
 

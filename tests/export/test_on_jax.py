@@ -1,5 +1,5 @@
 """SavedModels that JAX writes, of kinds that take the largest or sort: TensorFlow runs
-them, for any number of rows."""
+them, for any number of rows, none too."""
 
 from __future__ import annotations
 
@@ -40,3 +40,18 @@ def test_symbols_and_texts(tmp_path: Path) -> None:
     x = RNG.normal(size=(3, 6, 2)).astype("float32")
     report = kmtl.verify_export(path, model, x)
     assert {"said_decoded", "text_decoded"} <= set(report.differences)
+
+
+def test_no_rows(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    inputs = {name: keras.Input((2,), name=name) for name in ("left", "right")}
+    task = kmtl.Classification("c", classes=3)
+    logits = keras.layers.Dense(3)(keras.layers.Concatenate()([*inputs.values()]))
+    model = kmtl.MultiTaskModel(inputs, {"c": kmtl.TaskOutput(task)(logits)})
+    path = model.export(tmp_path / "saved", top_k=2, verbose=False)
+    serve = tf.saved_model.load(path).signatures["serving_default"]
+    for rows in (0, 2):
+        found = serve(left=tf.ones((rows, 2)), right=tf.ones((rows, 2)))
+        shapes = {name: tuple(values.shape) for name, values in found.items()}
+        assert shapes == {"c": (rows, 3), "c_top": (rows, 2), "c_top_scores": (rows, 2)}

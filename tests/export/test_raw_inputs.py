@@ -187,3 +187,17 @@ def test_arrays_are_served_as_they_are(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         serve(rows=tf.constant(rows))["y"], made.predict_on_batch(rows)["y"], atol=1e-5
     )
+
+
+def test_a_spectrogram_of_no_clip(tmp_path: Path) -> None:
+    clips = [RNG.uniform(-0.5, 0.5, 90) for _ in range(3)]
+    spec = kmtl.inputs.Audio(1000, bands=3).fit(clips)
+    net = kmtl.backbones.RNN(units=(4,))
+    made = kmtl.build(inputs=spec, backbone=net, tasks=[kmtl.Regression("y")], seed=0)
+    path = made.export(tmp_path / "served")
+    serve = tf.saved_model.load(path).signatures["serving_default"]
+    (name,) = serve.structured_input_signature[1]
+    waves = np.stack(clips).astype("float32")
+    expected = made.predict(clips, verbose=0)["y"]
+    np.testing.assert_allclose(serve(**{name: waves})["y"], expected, atol=1e-5)
+    assert serve(**{name: waves[:0]})["y"].shape == (0, 1)
