@@ -14,7 +14,7 @@ import numpy as np
 
 from kmtl._private.keras import sublayers
 from kmtl.data.plans import RowPlan
-from kmtl.training import kept_programs
+from kmtl.training import kept_programs, total_loss
 from kmtl.training.batches import epoch_length, epoch_order
 from kmtl.training.cpu_kernels import cpu_kernels
 from kmtl.typing import Data
@@ -181,7 +181,14 @@ class Program:
         else:
             batches = (jnp.asarray(self._validation_rows), starts)
             metrics, _ = jax.lax.scan(step, metrics, batches)
-        return self._results(metrics, exact=parts * size)
+        logs = self._results(metrics, exact=parts * size)
+        variables = [*model.trainable_variables, *model.non_trainable_variables]
+        with self._holding(
+            [*variables, *model.metrics_variables],
+            [*trainable, *non_trainable, *metrics],
+        ):
+            loss = total_loss.of_all(model)
+        return logs if loss is None else {**logs, "loss": loss}
 
     def _batch(self, data: Data, rows: Any, start: Any, count: int, pads: bool) -> Any:
         x, y, weight = keras.tree.map_structure(
@@ -265,9 +272,6 @@ def _rows_are_apart(model: MultiTaskModel) -> bool:
 
 def _any_batches_will_do(model: MultiTaskModel) -> bool:
     """Whether the logs do not depend on how the validation rows are batched."""
-    weighting = model.weighting
-    if weighting is not None and weighting.kind == "loss":
-        return False  # the total is not a sum over rows
     return all(
         getattr(metric, "any_batches", False)
         for metric in model._state.metrics.objects()

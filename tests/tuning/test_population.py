@@ -211,7 +211,8 @@ def test_convolutions_and_maps() -> None:
 def test_weightings(weighting: str) -> None:
     """One with a hook between epochs, one that acts on gradients."""
     model = hypermodel(compile_options={"weighting": weighting})
-    train, validation = data(16), data(8, 1)
+    # One row beside a whole batch: `val_loss` is what is made of the losses of all.
+    train, validation = data(16), data(VALIDATION, 1)
     members = [values(model, number) for number in range(2)]
     trained = together(
         model, members, *train, validation_data=validation, batch_size=8, epochs=4
