@@ -122,6 +122,8 @@ class HyperModel(keras_tuner.HyperModel):
             if isinstance(rate, Mapping):
                 settled.add("learning_rate_schedule")
         settled |= {"weighting"} & set(self.compile_options)
+        if self.seed is not None:
+            settled.add("seed")
         chosen = {
             "optimizer": optimizer,
             "weighting": self.compile_options.get("weighting"),

@@ -140,7 +140,10 @@ class Space:
         }
         check_conditions(self.dimensions, self._chosen["optimizer"])
         self._check_weighting()
-        lacking = self.signature.lacking({*self.fixed, *self.dimensions, "tasks"})
+        given_elsewhere = {"tasks", *settled.intersection({"seed"})}
+        lacking = self.signature.lacking(
+            {*self.fixed, *self.dimensions, *given_elsewhere}
+        )
         if lacking:
             given = sorted({*self.fixed, *self.dimensions})
             raise ValueError(

@@ -36,6 +36,16 @@ def data(rows: int = 8) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return x, {"kind": (x[:, 0] > 0).astype("int32"), "size": x[:, 1]}
 
 
+def test_a_builder_that_must_have_a_seed_gets_it() -> None:
+    def builder(*, tasks: Any, seed: int) -> kmtl.MultiTaskModel:
+        return kmtl.build_mlp(input_shape=(2,), tasks=tasks, units=(3,), seed=seed)
+
+    made = kmtl.HyperModel(builder, tasks=TASKS, space=["learning_rate"], seed=4)
+    assert made.arguments(at(made)) == {"tasks": TASKS, "seed": 4}
+    with pytest.raises(ValueError, match="builder needs `seed`: give it to HyperModel"):
+        kmtl.HyperModel(builder, tasks=TASKS, space=["learning_rate"])
+
+
 def test_values_arrive_in_the_model() -> None:
     hypermodel = make()
     hp = at(
