@@ -126,7 +126,7 @@ def mixed(
     arrays = [one.arrays() for one in sets]
     names = [one.name for one in sets]
     x = joined_inputs([x for x, _ in arrays], names)
-    rows = [_rows_of(part) for part, _ in arrays]
+    rows = [rows_of(part) for part, _ in arrays]
     kind = LossPlan if sampling == BY_LOSS else RowPlan
     plan = kind(
         tuple(names),
@@ -223,7 +223,7 @@ class LabelledSet:
                 f"makes them of a table. Received: a {type(x).__name__} for "
                 f"'{self.name}'"
             )
-        rows = _rows_of(x)
+        rows = rows_of(x)
         if isinstance(y, Mapping):
             names = {task.name for task in self.tasks}
             y = {name: labels for name, labels in y.items() if name in names}
@@ -267,7 +267,12 @@ def all_tasks(sets: Sequence[LabelledSet]) -> list[Task]:
     return list(found.values())
 
 
-def _rows_of(x: Inputs) -> int:
+def rows_of(x: Inputs) -> int:
+    """Number of rows of a set's inputs.
+
+    Raises:
+        ValueError: for inputs of different numbers, or without any row.
+    """
     parts = x.values() if isinstance(x, Mapping) else [x]
     counts = {len(part) for part in parts}
     if len(counts) != 1 or 0 in counts:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kmtl.data.cleaning import label_dtype, tensorflow
 from kmtl.data.mixed_rows import check_alike, label_tail
-from kmtl.data.mixed_sets import LabelledSet, all_tasks
+from kmtl.data.mixed_sets import LabelledSet, all_tasks, rows_of
 from kmtl.data.plans import RowPlan, shares_of
 from kmtl.tasks.soft import are_vectors
 from kmtl.typing import Batch, Data
@@ -67,11 +67,12 @@ def mixed_stream(
 def _stream(one: LabelledSet, seed: int) -> tuple[Any, int | None]:
     """Batches `(x, y, masks)` of a set's own tasks, and its rows if they are known."""
     tf = tensorflow()
-    data = one.data
+    data, rows = one.data, None
     if not hasattr(data, "element_spec"):
         from kmtl.data.arrays import from_arrays
 
         x, y = one.arrays()
+        rows = rows_of(x)
         data = from_arrays(
             x, y, one.weights(), tasks=one.tasks, shuffle=True, seed=seed
         )
@@ -112,8 +113,9 @@ def _stream(one: LabelledSet, seed: int) -> tuple[Any, int | None]:
             )
         task.check_labels(labels[task.name].numpy())
     count = int(data.cardinality())
-    size = int(next(iter(labels.values())).shape[0])
-    return data.map(clean), count * size if count > 0 else None
+    if rows is None and count > 0:
+        rows = count * int(next(iter(labels.values())).shape[0])
+    return data.map(clean), rows
 
 
 def _check_counts(

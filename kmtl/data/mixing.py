@@ -45,11 +45,11 @@ def mixture(
     Args:
         datasets: Dict task, or tuple of tasks -> data set with their labels: `(x, y)`
             arrays (`y` a dict, or an array for one task), a `kmtl.data.Split`, or a
-            batched `tf.data.Dataset` of `(x, y)` or `(x, y, masks)`. Or
-            `kmtl.data.TaskData` all of them. A task may be in several sets; tasks of a
-            Split may be given by name. Inputs are arrays of one shape and dtype in all
-            sets, or dicts: then an input that a set lacks is zeros (or empty strings)
-            there, which only its own tasks see.
+            batched `tf.data.Dataset` of `(x, y)` or `(x, y, masks)`, whose last batch
+            counts as a whole one. Or `kmtl.data.TaskData` all of them. A task may be in
+            several sets; tasks of a Split may be given by name. Inputs are arrays of
+            one shape and dtype in all sets, or dicts: then an input that a set lacks is
+            zeros (or empty strings) there, which only its own tasks see.
         sampling: Share of each set in an epoch: `"proportional"` to its rows;
             `"equal"`; `"temperature"`, in proportion to rows ** (1 / temperature);
             `"loss"`, equal in the first epochs and then in proportion to each set's

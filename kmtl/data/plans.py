@@ -66,7 +66,12 @@ class RowPlan:
             choose = max if self.steps == "longest" else min
             if self.alternate == "epoch":
                 return (choose(given) * unit,) * len(given)
-            total = choose(n / s for n, s in zip(given, self.shares, strict=True))
+            # By rows: few of them are much less than a batch. Of sets that last equally
+            # long, as "proportional" ones do, the largest is rounded least.
+            lasts = np.round(np.divide(self.rows, self.shares), 6)
+            ends = np.flatnonzero(lasts == choose(lasts))
+            end = max(ends, key=self.rows.__getitem__)
+            total = given[end] / self.shares[end]
             found = [max(1, round(share * total)) for share in self.shares]
         elif self.alternate == "epoch":
             return (self.steps * unit,) * len(given)

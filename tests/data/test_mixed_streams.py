@@ -41,6 +41,16 @@ def test_batches_hold_labels_and_masks_of_all_tasks():
     assert sum(masks["letter"].sum() for _, _, masks in batches) == 5
 
 
+def test_arrays_count_by_their_rows():
+    """Not by batches, of which these have two."""
+    zeros = np.zeros((66, 4), "float32"), {"letter": np.zeros(66, "int32")}
+    letters = tf.data.Dataset.from_tensors(zeros)
+    sizes = np.ones((33, 4), "float32"), np.zeros(33)
+    data = kmtl.data.mixture({LETTER: letters, SIZE: sizes}, batch_size=9)
+    of_sizes = np.concatenate([x.numpy()[:, 0] == 1 for x, _, _ in data])
+    assert (of_sizes.sum(), (~of_sizes).sum()) == (33, 66)
+
+
 def test_batches_of_one_set_take_turns():
     _, batches = batches_of(alternate=True, batch_size=3, steps=4, sampling="equal")
     assert [x[:, 0].tolist() for x, _, _ in batches] == [[0] * 3, [1] * 3] * 2

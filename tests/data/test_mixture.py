@@ -46,6 +46,10 @@ class TestWhatAnEpochHolds:
             ("equal", {"alternate": True, "steps": "shortest"}, [16, 16]),
             ("equal", {"alternate": True, "steps": 3}, [16, 8]),
             ({LETTER: 3, SIZE: 1}, {"alternate": True, "steps": 8}, [48, 16]),
+            # 10 rows last as long as 90: to round them to two batches is not to see 90
+            # twice.
+            ("proportional", {"alternate": True}, [96, 8]),
+            ("proportional", {"alternate": True, "steps": "shortest"}, [96, 8]),
         ],
     )
     def test_shares_are_exact(self, sampling, options, counts):
