@@ -12,6 +12,7 @@ from kmtl.evaluation.ensemble import greedy_shares
 from kmtl.tabular.nets import Net
 from kmtl.tabular.rivals import Rivals
 from kmtl.tabular.scores import Skill
+from kmtl.tabular.verdicts import ALONE, SHARED
 
 #: The average begins with so many of the best (of few models with a third of them),
 #: and so many more are drawn.
@@ -58,6 +59,20 @@ class Chosen:
             parts = [(answers[one][name], share) for one, share in own if share]
             found[name] = mean_of(*zip(*parts, strict=True))
         return found
+
+    @property
+    def unfinished(self) -> dict[str, str]:
+        """The one of `shared` and `alone` that had time for less than half of the
+        other's epochs -> for how many. It may be worse for that alone."""
+        if self.shared is None or self.alone is None:
+            return {}
+        sides = {SHARED: self.shared, ALONE: self.alone}
+        most = max(net.epochs for net in sides.values())
+        return {
+            side: f"{net.epochs} of {net.cut_from} epochs"
+            for side, net in sides.items()
+            if net.cut_from is not None and 2 * net.epochs < most
+        }
 
     @property
     def shares(self) -> dict[str, list[float]]:

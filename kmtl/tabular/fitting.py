@@ -290,7 +290,9 @@ def _finished(
     return TablePredictor(
         average(members, chosen.shares),
         tuple(targets),
-        leaderboard.verdicts_of(data, targets, on_test, missing, blocks),
+        leaderboard.verdicts_of(
+            data, targets, on_test, missing, blocks, chosen.unfinished
+        ),
         {
             name: part.rows
             for name, part in data.splits.items()

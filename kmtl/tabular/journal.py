@@ -78,6 +78,7 @@ class Journal:
                 "epochs": net.epochs,
                 "seconds": net.seconds,
                 "skills": net.skills,
+                "cut_from": net.cut_from,
             }
         )
 
@@ -106,6 +107,7 @@ class Journal:
             found["skills"],
             found["epochs"],
             found["seconds"],
+            found.get("cut_from"),  # older records have none
         )
 
     def _path(self, candidate: Candidate, seed: int) -> Path:

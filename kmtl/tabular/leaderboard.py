@@ -108,6 +108,7 @@ def verdicts_of(
     on_test: Answers,
     missing: Missing,
     blocks: np.ndarray | None,
+    unfinished: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Column -> what its rows of the leaderboard say."""
     found = {}
@@ -117,7 +118,12 @@ def verdicts_of(
             side: answers[name] for side, answers in on_test.items() if name in answers
         }
         found[target.column] = verdict(
-            target.task, data.test.y[name], own, _missing_of(name, missing), blocks
+            target.task,
+            data.test.y[name],
+            own,
+            _missing_of(name, missing),
+            blocks,
+            unfinished,
         )
     return found
 
@@ -164,7 +170,9 @@ def _choice(
     net = chosen.shared if side == SHARED else chosen.alone
     count = chosen.counts[0 if side == SHARED else 1]
     assert net is not None
-    return f"{net.name}: {net.candidate.why}; best of {count}"
+    cut = f"; {net.epochs} of {net.cut_from} epochs, as time was short"
+    had = "" if net.cut_from is None else cut
+    return f"{net.name}: {net.candidate.why}{had}; best of {count}"
 
 
 def trial_rows(

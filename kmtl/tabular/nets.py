@@ -18,6 +18,7 @@ from kmtl.data.containers import TaskData
 from kmtl.tabular.candidate import Candidate
 from kmtl.tabular.clock import Clock
 from kmtl.tabular.scores import Skill, kind_of
+from kmtl.tabular.watching import StopOnTaskLosses, TaskLosses, Watch
 from kmtl.tasks.base import Task
 from kmtl.training.guards import NonFiniteError
 from kmtl.training.recipe import Recipe
@@ -25,7 +26,6 @@ from kmtl.tuning.hypermodel import HyperModel
 from kmtl.tuning.population import reason_against
 from kmtl.tuning.population.limits import reason_against_model
 from kmtl.tuning.reuse import ModelPool
-from kmtl.typing import Logs
 
 if TYPE_CHECKING:
     from kmtl.training.model import MultiTaskModel
@@ -50,6 +50,7 @@ class Net:
         skills: Target -> skill there.
         epochs: Epochs that were trained.
         seconds: Time that they took.
+        cut_from: Epochs that it would have had, if it ended because time was short.
     """
 
     candidate: Candidate
@@ -59,6 +60,7 @@ class Net:
     skills: dict[str, float]
     epochs: int
     seconds: float
+    cut_from: int | None = None
 
     @property
     def name(self) -> str:
@@ -130,11 +132,11 @@ class Trainer:
         epochs = self.recipe.epochs
         share = self.clock.share(SHARE)
         if share is not None and epochs > PROBE:
-            watch = _Watch(None)
+            watch = Watch(None)
             self._fit(hypermodel, candidate, seed, PROBE, [watch])
             left = share - (time.monotonic() - start)
             epochs = _affordable(watch.seconds, left, epochs)
-        watch = _Watch(self.clock)
+        watch = Watch(self.clock)
         try:
             model = self._fit(
                 hypermodel, candidate, seed, epochs, [watch, self._stopping()]
@@ -142,7 +144,8 @@ class Trainer:
         except NonFiniteError as error:
             return str(error)
         seconds = time.monotonic() - start
-        return self._net(candidate, seed, model, watch.epochs, seconds)
+        short = watch.late or watch.epochs == epochs
+        return self._net(candidate, seed, model, watch.epochs, seconds, short)
 
     def _fit(
         self,
@@ -206,31 +209,38 @@ class Trainer:
             left = share - (times[-1] - start)
             epochs = _affordable(times[-1] - times[-2], left, epochs)
 
+        cut: set[int] = set()
+
         def late(ended: list[Any]) -> list[int]:
-            return [one.index for one in ended] if self.clock.over else []
+            over = [one.index for one in ended] if self.clock.over else []
+            cut.update(over)
+            return over
 
         trained = population.train(
             members,
             epochs=epochs,
-            objective=_TaskLosses(self.data.tasks),
+            objective=TaskLosses(self.data.tasks),
             callbacks=[self._stopping()],
             on_epoch_end=late,
         )
         seconds = (time.monotonic() - start) / len(members)
         found: list[Net | str] = []
-        for (candidate, seed), one in zip(wanted, trained, strict=True):
+        for place, ((candidate, seed), one) in enumerate(
+            zip(wanted, trained, strict=True)
+        ):
             if one.failure is not None or one.best is None:
                 found.append(str(one.failure))
                 continue
             model = self._model(candidate, seed)
             one.best.restore(model)
-            net = self._net(candidate, seed, model, len(one.curves), seconds)
-            found.append(net)
+            count = len(one.curves)
+            short = place in cut or count == epochs
+            found.append(self._net(candidate, seed, model, count, seconds, short))
         return found
 
     def _stopping(self) -> keras.callbacks.EarlyStopping:
         patience = self.recipe.stops_after(len(self.data.train))
-        return _StopOnTaskLosses(self.data.tasks, patience)
+        return StopOnTaskLosses(self.data.tasks, patience)
 
     def _net(
         self,
@@ -239,13 +249,16 @@ class Trainer:
         model: MultiTaskModel,
         epochs: int,
         seconds: float,
+        short: bool,
     ) -> Net | str:
         answers = self.ask(model, self.data.validation.x)
         if not all(np.isfinite(found).all() for found in answers.values()):
             return "its answers are not finite"
         weights = [np.array(value) for value in model.get_weights()]
         skills = {name: skill(answers[name]) for name, skill in self.skills.items()}
-        return Net(candidate, seed, weights, answers, skills, epochs, seconds)
+        most = self.recipe.epochs
+        cut_from = most if short and epochs < most else None
+        return Net(candidate, seed, weights, answers, skills, epochs, seconds, cut_from)
 
     # -- afterwards -------------------------------------------------------------------
 
@@ -336,57 +349,3 @@ def answers_of(
         one = kind_of(task) in ("regression", "binary_classification")
         found[task.name] = answers[:, 0] if one else answers
     return found
-
-
-class _TaskLosses:
-    """The sum of the targets' own losses, by which an epoch is the best.
-
-    Not the total loss, which a weighting moves while it trains.
-    """
-
-    direction = "min"
-
-    def __init__(self, tasks: Sequence[Task]):
-        self.names = [f"val_{task.name}_loss" for task in tasks]
-
-    def has_value(self, logs: Logs) -> bool:
-        return all(name in logs for name in self.names)
-
-    def get_value(self, logs: Logs) -> float:
-        return math.fsum(float(logs[name]) for name in self.names)
-
-    def better_than(self, one: float, other: float) -> bool:
-        return one < other
-
-
-class _StopOnTaskLosses(keras.callbacks.EarlyStopping):
-    """Keras' early stopping by the sum of the targets' own losses."""
-
-    def __init__(self, tasks: Sequence[Task], patience: int):
-        super().__init__(
-            "val_loss", mode="min", patience=patience, restore_best_weights=True
-        )
-        self.losses = _TaskLosses(tasks)
-
-    def get_monitor_value(self, logs: Logs | None) -> float | None:
-        if logs is None or not self.losses.has_value(logs):
-            return None
-        return self.losses.get_value(logs)
-
-
-class _Watch(keras.callbacks.Callback):
-    """Counts epochs and their seconds, and ends training when the time is over."""
-
-    def __init__(self, clock: Clock | None):
-        super().__init__()
-        self.clock = clock
-        self.epochs, self.seconds, self._start = 0, 0.0, 0.0
-
-    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        self._start = time.monotonic()
-
-    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        self.epochs += 1
-        self.seconds = time.monotonic() - self._start
-        if self.clock is not None and self.clock.over:
-            self.model.stop_training = True

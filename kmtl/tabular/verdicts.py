@@ -33,6 +33,7 @@ def verdict(
     answers: Mapping[str, np.ndarray],
     missing: Mapping[str, str] | None = None,
     blocks: np.ndarray | None = None,
+    unfinished: Mapping[str, str] | None = None,
 ) -> str:
     """Whether to share, and whether something simpler is better, or nothing good.
 
@@ -45,6 +46,8 @@ def verdict(
         answers: Side -> its answers for the test rows.
         missing: Side -> why there is none.
         blocks: The block of each test row, where these are drawn in place of rows.
+        unfinished: The one of the two sides of sharing that had too little time to be
+            compared, unless it is better -> for how many epochs it had time.
     """
     there = present(task, labels)
     own = {name: found[there] for name, found in answers.items()}
@@ -52,7 +55,10 @@ def verdict(
         blocks = blocks[there]
     found = _Sides(task, labels[there].reshape(-1), own, blocks)
     missing = missing or {}
-    words = [_nothing(found) or " ".join([_sharing(found, missing), *_others(found)])]
+    words = [
+        _nothing(found)
+        or " ".join([_sharing(found, missing, unfinished or {}), *_others(found)])
+    ]
     return " ".join([*words, _not_compared(missing)]).strip()
 
 
@@ -126,7 +132,9 @@ def _nothing(sides: _Sides) -> str:
     )
 
 
-def _sharing(sides: _Sides, missing: Mapping[str, str]) -> str:
+def _sharing(
+    sides: _Sides, missing: Mapping[str, str], unfinished: Mapping[str, str]
+) -> str:
     if SHARED not in sides.scores:
         why = missing.get(SHARED)
         return "" if why is None else f"No net that shares was trained: {why}."
@@ -134,6 +142,12 @@ def _sharing(sides: _Sides, missing: Mapping[str, str]) -> str:
         why = missing.get(ALONE, "give more minutes, or more trials")
         return f"Sharing was not compared with a net for this target alone: {why}."
     both = f"shared {sides.shown(SHARED)}, alone {sides.shown(ALONE)}"
+    for side, epochs in unfinished.items():
+        if not sides.is_better(side, ALONE if side == SHARED else SHARED):
+            return (
+                f"Sharing was not compared ({both}): the {side} had time for "
+                f"{epochs}; give more minutes."
+            )
     if sides.is_chance(SHARED, ALONE):
         return f"Share it or not: no difference beyond chance ({both})."
     gain = sides.gain(SHARED, ALONE)
