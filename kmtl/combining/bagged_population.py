@@ -35,12 +35,12 @@ class BaggedPopulation(Population):
         self,
         key: Any,
         model: Model,
-        shared: bool,
         members: int,
+        epochs: int,
         states: Any,
         fold: int = 0,
     ) -> Any:
-        found = super().program(key, model, shared, members, states, fold)
+        found = super().program(key, model, members, epochs, states, fold)
         program = found[0]
         plain = type(program).order
 

@@ -12,8 +12,11 @@ from keras import ops
 from kmtl.data.caches import fill_caches
 from kmtl.evaluation.common_scale import MEAN_SCORE, WORST_SCORE
 from kmtl.evaluation.delta import LOG_NAMES
+from kmtl.tasks.checks import label_dict
 from kmtl.training import sources
-from kmtl.typing import Data, Inputs
+from kmtl.training.labels import named
+from kmtl.training.packed import opened
+from kmtl.typing import Data, Inputs, Logs
 
 if TYPE_CHECKING:
     from kmtl.training.model import MultiTaskModel
@@ -46,8 +49,7 @@ def unmeasurable(
             break
         rows = len(keras.tree.flatten(x)[0])
         outputs = _random_outputs(model, x, rows, draw)
-        logs = model.compute_metrics(x, y or {}, outputs, weight)
-        found = {f"val_{name}": value for name, value in logs.items()}
+        found = _metrics(model, left, (x, y or {}, outputs, weight))
         for name in list(left):
             if name in losses:
                 _, counts = sources.count_labels((x, y, weight), model.tasks)
@@ -59,6 +61,27 @@ def unmeasurable(
                 left.remove(name)
     model.reset_metrics()
     return left
+
+
+def _metrics(model: MultiTaskModel, names: Sequence[str], data: tuple) -> Logs:
+    """Metrics after a batch, as they are called in validation; at least those named.
+
+    Where it can be, no others: their first batch takes seconds on JAX.
+    """
+    logs = [name.removeprefix("val_") for name in names]
+    entries = model._state.metrics.entries
+    owners = {entries[log][0] for log in logs if log in entries}
+    losses = {f"{task.name}_loss" for task in model.tasks}
+    if model._state.packed is not None or set(logs) - set(entries) - losses:
+        found = model.compute_metrics(*data)
+        return {f"val_{log}": value for log, value in found.items()}
+    x, y, outputs, weight = data
+    x, y = named(model, x), label_dict(y, model.tasks)
+    for task in model.tasks:
+        if task.name in owners:
+            both = opened(model, outputs), outputs
+            model._update_metrics(task, x, y, both, weight)
+    return {f"val_{log}": entries[log][1].result() for log in logs if log in entries}
 
 
 def why(name: str, validation: Data, tasks: Sequence[Any]) -> str:

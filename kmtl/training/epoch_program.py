@@ -52,8 +52,8 @@ class Program:
 
     The step is the model's own `train_step`, mapped over models and scanned over
     batches, so losses, masks, weightings, regularisers and metrics are those of `fit`.
-    Data are `(x, y, sample_weight)` on the device; with `shared_order` all models see
-    the rows in the same order.
+    Data are `(x, y, sample_weight)` on the device; each model sees the rows in its own
+    order.
     """
 
     def __init__(
@@ -64,11 +64,9 @@ class Program:
         *,
         batch_size: int,
         validation_batch_size: int | None,
-        shared_order: bool,
         plan: RowPlan | None = None,
     ):
         self.model = model
-        self.shared_order = shared_order
         self.batch_size = batch_size
         self.plan = plan
         self._given = len(keras.tree.flatten(train[0])[0])
@@ -98,8 +96,7 @@ class Program:
 
         The data are arguments of what is compiled: it serves any of these shapes.
         """
-        in_axes = (0, None if self.shared_order else 0, None, None)
-        over_models = jax.vmap(self._epoch, in_axes=in_axes)
+        over_models = jax.vmap(self._epoch, in_axes=(0, 0, None, None))
         with cpu_kernels(self.model, always=True):
             jitted = jax.jit(over_models, donate_argnums=0)
             lowered = jitted.lower(states, rows, train, validation)

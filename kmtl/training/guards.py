@@ -11,6 +11,7 @@ from keras import ops
 
 from kmtl.tasks.base import Task
 from kmtl.training.labels import with_weight
+from kmtl.training.values import read
 from kmtl.typing import Inputs, Model, SampleWeight, Shape, Tensor, Variable
 
 #: A variable of more entries is summed where it is, a smaller one is read.
@@ -275,7 +276,7 @@ def non_finite_weight(model: keras.Model) -> str | None:
             if np.isfinite(ops.convert_to_numpy(total)):
                 continue
         # To read a small one is less work than any operation on it.
-        values = ops.convert_to_numpy(ops.copy(variable))
+        (values,) = read([variable])
         wrong = values.size - np.count_nonzero(np.isfinite(values))
         if wrong:
             return (

@@ -35,6 +35,7 @@ from kmtl.training import (
     streams,
     targets,
     total_loss,
+    values,
 )
 from kmtl.training.adversaries import Adversary
 from kmtl.training.balance import current_plan
@@ -462,16 +463,25 @@ class MultiTaskModel(TaskAccess):
         groups = alike.fold_whole(self, metrics.groups, x, y, y_pred, sample_weight)
         metrics.update_alike(groups)
         for task in self.tasks:
-            name = task.name
-            if metrics.are_alone(name):
-                labels, mask = clean_labels(task, x, y, y_pred[name])
-                weights = apply_sample_weight(mask, sample_weight, name)
-                seen, written = y_pred[name], as_written(given, name)
-                outputs = seen, seen if written is None else written
-                metrics.update(name, labels, outputs, mask, weights)
+            if metrics.are_alone(task.name):
+                self._update_metrics(task, x, y, (y_pred, given), sample_weight)
         if self._state.packed is not None:
             return packed_logs(self)
         return self.get_metrics_result()
+
+    def _update_metrics(
+        self, task: Any, x: Any, y: Any, outputs: tuple, sample_weight: Any
+    ) -> None:
+        """Update the metrics of one task that are not kept with those of others.
+
+        `outputs` are opened, and as the net gives them.
+        """
+        name, (y_pred, given) = task.name, outputs
+        labels, mask = clean_labels(task, x, y, y_pred[name])
+        weights = apply_sample_weight(mask, sample_weight, name)
+        seen, written = y_pred[name], as_written(given, name)
+        both = seen, seen if written is None else written
+        self._state.metrics.update(name, labels, both, mask, weights)
 
     def make_train_function(self, force: bool = False) -> None:
         state = self._state
@@ -737,6 +747,10 @@ class MultiTaskModel(TaskAccess):
         if streams and not self._state.streams:
             self._state.streams = True
             self.train_function = self.test_function = None
+
+    def reset_metrics(self) -> None:
+        """Reset the state of all metrics, as `keras.Model.reset_metrics`."""
+        values.reset(self.metrics)
 
     def train_on_batch(
         self,

@@ -6,9 +6,9 @@ import inspect
 
 import keras
 import numpy as np
-from keras import ops
 
 from kmtl.training.optimizer_slots import build_optimizer
+from kmtl.training.values import read
 from kmtl.typing import Callback, Config, Variable
 
 
@@ -26,9 +26,10 @@ def variables(model: keras.Model) -> list[Variable]:
 
 
 def array_of(variable: Variable) -> np.ndarray:
-    if str(variable.dtype) == "bfloat16":  # which npz files do not know
-        return ops.convert_to_numpy(ops.cast(variable.value, "float32"))
-    return np.asarray(ops.convert_to_numpy(variable.value))
+    """A copy of the value (backends may hand out views that they overwrite)."""
+    (value,) = read([variable])
+    # bfloat16: npz files do not know it.
+    return value.astype("float32") if str(value.dtype) == "bfloat16" else value
 
 
 def callback_state(callback: Callback) -> tuple[Config, dict[str, list]]:

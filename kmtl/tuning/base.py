@@ -267,12 +267,6 @@ class SearchTuner(TrialRunner):
         if isinstance(self.hypermodel, HyperModel):
             self.hypermodel.forget_data()  # arrays may have changed since
 
-    def on_search_end(self) -> None:
-        super().on_search_end()
-        self._pool.clear()
-        if isinstance(self.hypermodel, HyperModel):
-            self.hypermodel.forget_data()
-
     # -- the loop over trials ---------------------------------------------------------
 
     def work(self, job: Mapping[str, Any], parent: int) -> bool:
@@ -324,6 +318,13 @@ class SearchTuner(TrialRunner):
             raise failed from error
         finally:
             self.oracle.close()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Of models and data, which are in memory for what trains next."""
+        self._pool.clear()
+        if isinstance(self.hypermodel, HyperModel):
+            self.hypermodel.forget_data()
 
     def _give_back(self) -> None:
         """Let the trials of this process wait for another."""

@@ -245,7 +245,11 @@ class SearchResults:
         """
         data = SearchData.given(x, y, validation_data, callbacks, fit_options)
         data.check()
-        return confirm(self, data.ready(self.hypermodel), num_trials, seeds, epochs)
+        try:
+            ready = data.ready(self.hypermodel)
+            return confirm(self, ready, num_trials, seeds, epochs)
+        finally:
+            self._let_go()
 
     def conclusion(self) -> Conclusion | None:
         """Whether the best trial is better than the first.

@@ -17,6 +17,7 @@ from kmtl import _checks, builders
 from kmtl.backbones import Backbone
 from kmtl.layers.copying import refresh
 from kmtl.training.model import MultiTaskModel
+from kmtl.training.values import assign
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.typing import (
     AnyHyperModel,
@@ -108,7 +109,7 @@ class _Entry:
             compiled += model.relations.variables
         if model.adversary is not None:
             compiled += model.adversary.variables
-        self._compiled = [(variable, _kept(variable)) for variable in compiled]
+        self._compiled = compiled, [_kept(variable) for variable in compiled]
         self._trainable = [id(v) for v in model.trainable_variables]
         self._objects = _objects(model)
         rates = frozen(dropout_of(arguments)) if fixed_dropout(model) else None
@@ -138,10 +139,7 @@ class _Entry:
     ) -> None:
         """Make the model equal to a new one of these arguments."""
         model = self.model
-        for variable, value in zip(
-            _layer_variables(model), self._start(hypermodel, arguments), strict=True
-        ):
-            variable.assign(value)
+        assign(_layer_variables(model), self._start(hypermodel, arguments))
         refresh(model)
         rates = dropout_of(arguments)
         if _are_rates(rates) and self._fixed_rates is None:
@@ -151,8 +149,7 @@ class _Entry:
         )
         for task in tasks:
             model.task_outputs[task.name].set_weight(task.weight, rule)
-        for variable, value in self._compiled:
-            variable.assign(value)
+        assign(*self._compiled)
         rate = _rate(options["optimizer"])
         if rate is not None:
             model.optimizer.learning_rate = rate

@@ -190,8 +190,8 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 def weights_of(model: MultiTaskModel) -> list[np.ndarray]:
-    """Copies of a model's weights (backends may hand out views that they overwrite)."""
-    return [np.array(array_of(variable)) for variable in lasting(model, model.weights)]
+    """Copies of a model's weights."""
+    return [array_of(variable) for variable in lasting(model, model.weights)]
 
 
 class Checkpoints:

@@ -118,9 +118,8 @@ class Group:
         self.monitors = {
             place: monitor_hooks(model, own) for place, own in self.callbacks.items()
         }
-        shared = len(set(self.seeds.values())) == 1
         self.program, self.width, self.call = population.program(
-            key, model, shared, len(places), initial[places[0]], fold
+            key, model, len(places), epochs, initial[places[0]], fold
         )
         self.chunks = make_chunks(list(places), self.width, initial)
 
@@ -218,10 +217,8 @@ class Group:
     def _rows(self, chunk: Chunk) -> Any:
         orders = [
             self.program.order(self.seeds[place], self.done[place])
-            for place in chunk.places[: 1 if self.program.shared_order else None]
+            for place in chunk.places
         ]
-        if self.program.shared_order:
-            return orders[0]
         orders += [orders[-1]] * (self.width - len(orders))
         return tuple(np.stack(part) for part in zip(*orders, strict=True))
 

@@ -175,12 +175,19 @@ def choose_width(model: MultiTaskModel, batch_size: int) -> int:
     """Trials per call: many where steps are tiny, few where memory or caches are."""
     import jax
 
-    size = activation_bytes(model, batch_size)
+    if jax.default_backend() == "cpu" and has_convolution(model):
+        return 1
+    return _light_steps(model, batch_size)
+
+
+def _light_steps(model: MultiTaskModel, batch_size: int) -> int:
+    """Models whose steps at the same time do not wait for memory."""
+    import jax
+
+    size = max(1, activation_bytes(model, batch_size))
     if jax.default_backend() == "cpu":
-        if has_convolution(model):
-            return 1
-        return max(1, min(MOST_WIDTH, CPU_BYTES // max(1, size)))
-    return max(1, min(most_members(model), free_bytes() // (8 * max(1, size))))
+        return max(1, min(MOST_WIDTH, CPU_BYTES // size))
+    return max(1, min(most_members(model), free_bytes() // (8 * size)))
 
 
 def size_for(hypermodel: AnyHyperModel) -> int | None:
@@ -191,10 +198,14 @@ def size_for(hypermodel: AnyHyperModel) -> int | None:
 
 
 def trials_at_once(tuner: Tuner, batch_size: int) -> int:
-    """Trials that suit the model that a tuner's space has by default."""
+    """Trials that suit the model that a tuner's space has by default.
+
+    Also where each is a call of its own, as of small convolutions: an epoch in one call
+    spares the work between its steps.
+    """
     hypermodel, oracle = tuner.hypermodel, tuner.oracle
     model = hypermodel.build(oracle.get_space())
-    size = min(DEFAULT_SIZE, choose_width(model, batch_size), most_members(model))
+    size = min(DEFAULT_SIZE, _light_steps(model, batch_size), most_members(model))
     if oracle.learns and oracle.max_trials:
         size = min(size, max(1, oracle.max_trials // LEARNING_PARTS))
     return max(1, size)

@@ -34,6 +34,9 @@ logger = logging.getLogger("kmtl")
 #: Calls of a compiled program of few trials, in the place of one of a wider one that
 #: would have to be compiled.
 MOST_CALLS = 4
+#: Operations (about 6 for a parameter and row) for trials that only fill up a program
+#: that is there: seconds of a CPU, as compiling takes.
+MOST_WASTED = 3e10
 #: With their widths, and as what was compiled.
 Programs = dict[Any, tuple[Program, int, Callable[..., Any]]]
 
@@ -234,8 +237,8 @@ class Population:
         self,
         key: Any,
         model: MultiTaskModel,
-        shared: bool,
         members: int,
+        epochs: int,
         states: Any,
         fold: int = 0,
     ) -> tuple[Program, int, Callable[..., Any]]:
@@ -246,35 +249,47 @@ class Population:
         batch_size = key[2]
         data = self._data_of(model, fold)
         kinds = [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(data.placed)]
-        key = (*key, tuple(kinds), jax.tree.structure(data.placed), shared)
+        key = (*key, tuple(kinds), jax.tree.structure(data.placed))
         rows = self.validation_batch_size or batch_size
         key += (data.complete, rows, id(self.plan))
         width = min(self.width or limits.choose_width(model, batch_size), members)
-        known = self._programs.get(key)
-        if (
-            known is None
-            or known[0].model is not model
-            or MOST_CALLS * known[1] < width
-        ):
+        work = 6 * model.count_params() * len(keras.tree.flatten(data.train[0])[0])
+        known = self._known(key, model, width, MOST_WASTED / max(1, work * epochs))
+        if known is None:
             program = Program(
                 model,
                 *data.placed,
                 batch_size=batch_size,
                 validation_batch_size=self.validation_batch_size,
-                shared_order=shared,
                 plan=self.plan,
             )
             first = jax.tree.map(
                 lambda a: jax.ShapeDtypeStruct((width, *a.shape), a.dtype), states
             )
-            order = program.order(0, 0)
-            if not shared:
-                order = jax.tree.map(lambda a: np.stack([a] * width), order)
+            order = jax.tree.map(lambda a: np.stack([a] * width), program.order(0, 0))
             known = program, width, program.lower(first, order, *data.placed)()
             logger.debug("Compiled a population of %d trials per call.", width)
-            self._programs[key] = known
+            self._programs[(*key, width)] = known
         program, width, compiled = known
         return program, width, lambda states, rows: compiled(states, rows, *data.placed)
+
+    def _known(
+        self, key: Any, model: MultiTaskModel, width: int, spare: float
+    ) -> tuple[Program, int, Callable[..., Any]] | None:
+        """What is compiled and does for `width` trials, the narrowest one.
+
+        With at most `spare` trials that fill it up, whose results nobody reads.
+        """
+        found = []
+        for name, entry in self._programs.items():
+            calls = -(-width // entry[1])
+            if name[:-1] != key or entry[0].model is not model or calls > MOST_CALLS:
+                continue
+            if calls * entry[1] - width <= spare:
+                found.append(entry)
+        return min(
+            found, key=lambda entry: -(-width // entry[1]) * entry[1], default=None
+        )
 
 
 class _Data:
