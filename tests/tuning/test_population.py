@@ -316,6 +316,29 @@ def test_callbacks_that_read_logs(plain: Any) -> None:
 
 
 @on_jax
+def test_few_trials_fill_up_a_wide_program_unless_that_is_much_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Trials on seeds of their own do, too: winners that are confirmed."""
+    model, given = hypermodel(), data(ROWS)
+    population = populations.Population(
+        model, *given, validation_data=data(VALIDATION, 1), batch_size=8
+    )
+    trials = [values(model, number) for number in range(4)]
+    together(model, trials, None, epochs=1, population=population)
+    fresh = {"epochs": 1, "executions": [10_000, 10_001], "population": population}
+    few = together(model, trials[:2], None, **fresh)
+    assert population.compiled == 1
+    monkeypatch.setattr(populations, "MOST_WASTED", 0)
+    again = together(model, trials[:2], None, **fresh)
+    assert population.compiled == 2
+    for one, two in zip(few, again, strict=True):
+        assert_same(one.history, two.history)
+    together(model, trials[:2], None, **fresh)
+    assert population.compiled == 2
+
+
+@on_jax
 @pytest.mark.thorough(on="jax")
 def test_structures_are_told_apart_and_compiled_once() -> None:
     model = kmtl.HyperModel(

@@ -178,6 +178,14 @@ def test_searches_train_in_populations_by_themselves(
     )
     assert limits.trials_at_once(tuner, 8) == limits.DEFAULT_SIZE
     assert limits.trials_at_once(learning, 8) == 2  # between which proposals learn
+    # Small convolutions are begun together, too, though each is a call of its own.
+    maps = kmtl.build_cnn(
+        input_shape=(8, 8, 1), filters=(4,), tasks=[kmtl.Regression("size")]
+    )
+    maps.compile(optimizer="adam")
+    assert limits.choose_width(maps, 8) == 1
+    monkeypatch.setattr(tuner.hypermodel, "build", lambda *_: maps)
+    assert limits.trials_at_once(tuner, 8) == limits.DEFAULT_SIZE
     # What cannot train together trains one at a time, of which nobody is warned.
     groups.clear()
     other = make(tmp_path / "alone", max_trials=2, population="auto")

@@ -473,3 +473,21 @@ def test_a_search_with_reuse_is_the_search_without(tmp_path: Path) -> None:
         assert len(depths) > 1
         scores.append([trial.score for trial in trials])
     assert scores[0] == scores[1]
+
+
+@pytest.mark.thorough(on="jax")
+def test_winners_are_confirmed_on_the_models_of_their_trials(tmp_path: Path) -> None:
+    """And nothing is held when that is done."""
+    x, y = data()
+    tuner = kmtl.RandomSearch(
+        make(), objective="val_size_mae", max_trials=2, directory=tmp_path, population=1
+    )
+    options = {"epochs": 1, "batch_size": BATCH, "verbose": 0}
+    tuner.search(x, y, validation_data=(x, y), confirm=1, **options)
+    assert tuner._pool.built == 1
+    assert not tuner._pool._entries
+    # By hand, after the search, too.
+    options = {"batch_size": BATCH, "verbose": 0}
+    tuner.confirm(x, y, validation_data=(x, y), seeds=2, **options)
+    assert tuner._pool.built == 2
+    assert not tuner._pool._entries
