@@ -94,10 +94,13 @@ def confirm(
     known = dict(note["runs"]) if same else {}
     todo = [(trial, seed) for trial in chosen for seed in range(seeds)]
     lacking = [pair for pair in todo if _key(*pair) not in known]
-    for key, logs in _trainings(tuner, lacking, data):
-        known[key] = logs
-        # At once: a kill repeats one training.
-        tuner.oracle.study.set_note(NOTE, {"setting": setting, "runs": known})
+    try:
+        for key, logs in _trainings(tuner, lacking, data):
+            known[key] = logs
+            # At once: a kill repeats one training.
+            tuner.oracle.study.set_note(NOTE, {"setting": setting, "runs": known})
+    finally:
+        tuner._let_go()
     fresh: dict[str, list[dict[str, float]]] = {}
     for trial, seed in todo:
         fresh.setdefault(trial.trial_id, []).append(known[_key(trial, seed)])

@@ -245,11 +245,7 @@ class SearchResults:
         """
         data = SearchData.given(x, y, validation_data, callbacks, fit_options)
         data.check()
-        try:
-            ready = data.ready(self.hypermodel)
-            return confirm(self, ready, num_trials, seeds, epochs)
-        finally:
-            self._let_go()
+        return confirm(self, data.ready(self.hypermodel), num_trials, seeds, epochs)
 
     def conclusion(self) -> Conclusion | None:
         """Whether the best trial is better than the first.
