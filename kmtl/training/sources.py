@@ -120,10 +120,28 @@ def arrays_of(data: Data) -> tuple | None:
         return tuple(data)
     if is_tf_dataset(data) or isinstance(data, keras.utils.PyDataset):
         return None
+    refuse_whole(data)
+    remedy = ""
+    if hasattr(data, "columns"):
+        remedy = ". Of a frame give the labels too, such as `(frame, frame[targets])`"
     raise TypeError(
         "Data must be `(x, y)` or `(x, y, sample_weight)`, a kmtl.data.Split, a "
-        f"tf.data.Dataset or a keras.utils.PyDataset. Received: {type(data).__name__}"
+        f"tf.data.Dataset or a keras.utils.PyDataset{remedy}. "
+        f"Received: {type(data).__name__}"
     )
+
+
+def refuse_whole(data: Any) -> None:
+    """Of a data set of parts one is wanted.
+
+    Raises:
+        TypeError: for all of them.
+    """
+    if hasattr(data, "splits"):
+        raise TypeError(
+            "Data must be one part of a data set, such as `data.train`. "
+            f"Received: {type(data).__name__}"
+        )
 
 
 def can_be_read_whole(data: Data, steps: int | None = None) -> bool:

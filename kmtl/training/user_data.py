@@ -16,7 +16,13 @@ from kmtl.training.batches import ShuffledBatches
 from kmtl.training.inputs import check_inputs
 from kmtl.training.labels import named
 from kmtl.training.raw_sets import prepared
-from kmtl.training.sources import is_dataset, is_endless, is_split, is_stream
+from kmtl.training.sources import (
+    is_dataset,
+    is_endless,
+    is_split,
+    is_stream,
+    refuse_whole,
+)
 from kmtl.typing import Data, Inputs, Labels, Model, SampleWeight, TaskName, Tensor
 
 
@@ -46,11 +52,8 @@ def prepare(
                 f"sample_weight of type {type(sample_weight).__name__}"
             )
         sample_weight = weights[0] if weights else sample_weight
-    elif hasattr(x, "splits"):
-        raise TypeError(
-            "Data must be one part of a data set, such as `data.train`. "
-            f"Received: {type(x).__name__}"
-        )
+    else:
+        refuse_whole(x)
     if is_dataset(x) or is_stream(x):
         for name, given in (("y", y), ("sample_weight", sample_weight)):
             if given is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from core_tools import ROWS, table, table_model, table_tasks
 
@@ -330,3 +331,16 @@ def test_a_model_by_hand_needs_task_outputs() -> None:
             kmtl.MultiTaskModel(inputs, outputs)
     with pytest.raises(ValueError, match="'sise' must be the name of its task, 'size'"):
         kmtl.MultiTaskModel(inputs, {"sise": output})
+
+
+def test_evaluate_and_ensemble_say_which_part_and_which_labels(model) -> None:
+    whole = TaskData(table_tasks(), *[Split(X, Y, table_tasks())] * 3)
+    one_part = "one part of a data set, such as `data.train`. Received: TaskData"
+    with pytest.raises(TypeError, match=one_part):
+        kmtl.evaluate(model, whole)
+    with pytest.raises(TypeError, match=one_part):
+        kmtl.ensemble(table_model, whole, tasks=table_tasks(), members=2)
+    with pytest.raises(
+        TypeError, match=r"labels too, such as `\(frame, frame\[targets\]\)`"
+    ):
+        kmtl.evaluate(model, pd.DataFrame({"size": [1.0]}))
