@@ -61,7 +61,23 @@ def _check_header(path: PathLike, options: Mapping[str, Any]) -> None:
         given["engine"] = options["engine"]
     first = pd.read_csv(path, header=None, nrows=1, dtype=str, **given)
     names = first.iloc[0].dropna().tolist()
-    check_unique(names, f"The header of '{path}'")
+    try:
+        check_unique(names, f"The header of '{path}'")
+    except ValueError as error:
+        if all(map(_is_number, names)):
+            raise ValueError(
+                f"{error}. All names are numbers: if the file has no header, give "
+                'read_options={"header": None}'
+            ) from error
+        raise
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _restore_texts(frame: Any, plain: Any, mark: str, decimal: str) -> None:

@@ -634,3 +634,14 @@ def test_bad_files(tmp_path: Path) -> None:
     path.write_text("a,y\n")
     with pytest.raises(ValueError, match="at least one row"):
         from_csv(path, targets=["y"])
+
+
+def test_a_header_of_numbers_may_be_none(tmp_path: Path) -> None:
+    path = tmp_path / "rates.csv"
+    path.write_text("-1,-1,1.5\n" + "".join(f"{n},{n},{n}.5\n" for n in range(40)))
+    with pytest.raises(ValueError, match=r"two columns '-1'.*\{\"header\": None\}"):
+        kmtl.data.from_csv(path, targets=["1.5"])
+    data = kmtl.data.from_csv(
+        path, targets=[2], read_options={"header": None}, verbose=False
+    )
+    assert sum(len(part) for part in data.splits.values()) == 41
