@@ -14,6 +14,7 @@ from keras import ops
 from kmtl.evaluation.delta import scored_tasks, scores_in
 from kmtl.tasks.base import Task
 from kmtl.tasks.terms import may_be_negative
+from kmtl.training.labels import apply_sample_weight, with_any
 from kmtl.typing import Config
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ ROOTS = ("rmse",)
 LEAST_SCORE = -1.0
 #: Rows that a metric sees at once.
 ROWS = 1024
+#: Rows that stand for weighted ones, where these are fewer.
+DRAWS = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,27 +168,33 @@ def _answers(model: MultiTaskModel, task: Task, data: list) -> list[np.ndarray]:
     """Outputs, one vector each, that do not depend on the row."""
     width = int(model.output[task.name].shape[-1])
     rows = []
-    for x, y, _ in data:
+    for x, y, weight in data:
         labels = (y or {}).get(task.name)
         if labels is None and task.target_is_input:
             labels = task.target_in(x)
         if labels is None:
             continue
         clean, mask = task.clean_labels(labels, x)
-        rows.append((ops.convert_to_numpy(clean), ops.convert_to_numpy(mask)))
+        weights = apply_sample_weight(mask, weight, task.name)
+        if task.sample_weight is None:  # in its metrics a label counts or does not
+            weights = with_any(weights, mask)
+        rows.append((ops.convert_to_numpy(clean), ops.convert_to_numpy(weights)))
     zeros = np.zeros(width, "float32")
     if not rows:
         return [zeros]
     if task.label_kind == "classes":
-        present = np.concatenate([c[m > 0].ravel() for c, m in rows]).astype("int64")
-        counts = np.bincount(present, minlength=width)[:width]
+        present = np.concatenate([c[w > 0].ravel() for c, w in rows]).astype("int64")
+        own = np.concatenate([w[w > 0].ravel() for _, w in rows])
+        counts = np.bincount(present, own, minlength=width)[:width]
         return [np.log((counts + 1e-6) / (counts.sum() + 1e-6)).astype("float32")]
     columns = np.concatenate([_columns(c) for c, _ in rows])
-    there = np.concatenate([_columns(m) for _, m in rows]) > 0
+    weights = np.concatenate([_columns(w) for _, w in rows])
+    there = weights > 0
     if not there.any():
         return [zeros]
     columns = np.where(there, columns.astype("float64"), np.nan)
-    columns[:, ~there.any(axis=0)] = 0.0  # columns without labels do not count
+    columns = columns[_as_often(weights.max(axis=1))]
+    columns[:, np.isnan(columns).all(axis=0)] = 0.0  # those without labels don't count
     found = []
     for values in task.constant_answers(columns):
         if task.output_activation == "sigmoid":  # of logits
@@ -202,6 +211,18 @@ def _answers(model: MultiTaskModel, task: Task, data: list) -> list[np.ndarray]:
             f"'{task.output_activation}'"
         )
     return found
+
+
+def _as_often(weights: np.ndarray) -> np.ndarray:
+    """Places of rows, each as often as it weighs; of equal ones each once."""
+    counted = np.flatnonzero(weights)
+    own = weights[counted].astype("float64")
+    if np.ptp(own) == 0:
+        return counted
+    ends = np.cumsum(own) / own.sum()
+    draws = max(DRAWS, len(own))
+    places = np.searchsorted(ends, (np.arange(draws) + 0.5) / draws)
+    return counted[np.minimum(places, len(own) - 1)]
 
 
 def _columns(values: np.ndarray) -> np.ndarray:

@@ -73,6 +73,39 @@ def test_zero_is_what_a_constant_answer_reaches(scale: CommonScale) -> None:
     assert scale.best == {"kind": 1, "rare": 1, "size": 0, "root": 0, "share": 1}
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_labels_count_as_in_the_metrics(weighted: bool) -> None:
+    """Missing ones of a data set, which are 0 there, not at all; others by weight."""
+    of_rows = "weight" if weighted else None
+    tasks = [
+        kmtl.Classification("kind", classes=3, sample_weight=of_rows),
+        kmtl.Regression("size", sample_weight=of_rows),
+    ]
+    model = kmtl.build_mlp(input_shape=(2,), tasks=tasks, units=(2,), seed=0)
+    model.compile("sgd")
+    x, draw = np.zeros((ROWS, 2), "float32"), np.random.default_rng(1)
+    kind = np.where(np.arange(ROWS) < 25, -1, 1 + np.arange(ROWS) % 2)
+    size = np.where(np.arange(ROWS) % 2, np.nan, 5 + draw.exponential(size=ROWS))
+    weights = draw.uniform(0.1, 3.0, ROWS).astype("float32")
+    weights[size > 6] = 0.0
+    batches = kmtl.data.from_arrays(
+        x, {"kind": kind, "size": size}, {"kind": weights, "size": weights}, tasks=tasks
+    )
+    found = measure(model, batches).constant
+    own = weights if weighted else (weights > 0).astype("float32")
+    known, there = (kind >= 0) & (own > 0), ~np.isnan(size) & (own > 0)
+    most = DummyClassifier(strategy="most_frequent")
+    most.fit(x[known], kind[known], own[known])
+    median = DummyRegressor(strategy="median").fit(x[there], size[there], own[there])
+    expected = {
+        "kind": most.score(x[known], kind[known], own[known]),
+        "size": mean_absolute_error(
+            size[there], median.predict(x[there]), sample_weight=own[there]
+        ),
+    }
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
 def test_scores_by_hand(scale: CommonScale) -> None:
     task = {task.name: task for task in TASKS}
     assert scale.score(task["kind"], 0.625) == pytest.approx(0.0)
