@@ -73,6 +73,11 @@ def block_of(layer: Layer, model: Model) -> int:
     """Number of the block that a layer belongs to, 0 for other layers."""
     if task_of(layer, model) is not None:
         return 0
+    for name in sorted(model.task_names, key=len, reverse=True):
+        # Its name may look like that of a block.
+        own = re.match(rf"{re.escape(name)}_block(\d+)_", layer.name)
+        if own:
+            return int(own.group(1))
     found = _BLOCK.search(layer.name)
     return int(found.group(1)) if found else 0
 

@@ -97,6 +97,20 @@ def test_a_factor_of_zero_holds_a_part_where_it_is() -> None:
         assert (value != before[path]).any(), path
 
 
+def test_a_task_may_be_called_as_a_block_is() -> None:
+    tasks = [kmtl.Regression("block2"), kmtl.Regression("price")]
+    model = kmtl.build_mlp(
+        input_shape=(3,), tasks=tasks, units=(4, 4), sharing_depth=0, seed=0
+    )
+    model.freeze("block_1")
+    trained = {v.path.split("/")[0] for v in model.trainable_variables}
+    assert trained == {
+        f"{task}_{part}"
+        for task in ("block2", "price")
+        for part in ("block2_dense", "head_logits")
+    }
+
+
 def test_compiled_as_eagerly_in_all_conditions() -> None:
     """Accumulated gradients, a mixed policy's loss scaling, absent tasks."""
     absent = {**Y, "b": np.where(np.arange(8) < 4, np.nan, Y["b"])}
