@@ -329,7 +329,7 @@ def test_few_trials_fill_up_a_wide_program_unless_that_is_much_work(
     fresh = {"epochs": 1, "executions": [10_000, 10_001], "population": population}
     few = together(model, trials[:2], None, **fresh)
     assert population.compiled == 1
-    monkeypatch.setattr(populations, "MOST_WASTED", 0)
+    monkeypatch.setattr("kmtl.tuning.population.run.MOST_WASTED", 0)
     again = together(model, trials[:2], None, **fresh)
     assert population.compiled == 2
     for one, two in zip(few, again, strict=True):

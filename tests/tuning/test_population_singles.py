@@ -104,6 +104,8 @@ def assert_same(found: Any, expected: Any) -> None:
         slots = zip(mine.optimizer.variables, theirs.optimizer.variables, strict=True)
         for got, wanted in [*pairs, *slots]:
             assert got.name == wanted.name
+            if wanted.dtype == "uint32":
+                continue  # together, dropout of rate 0 draws, which changes nothing
             np.testing.assert_allclose(
                 np.asarray(got.value), np.asarray(wanted.value), rtol=2e-3, atol=2e-4
             )
