@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -13,12 +13,9 @@ from kmtl.layers.copying import copy_state
 from kmtl.layers.head_group import are_heads, own_weights
 from kmtl.layers.side_by_side import SideBySide
 from kmtl.sharing.base import Sharing
-from kmtl.typing import Shape
-
-if TYPE_CHECKING:
-    from kmtl.training.kmtl_model import check_model
 from kmtl.training.kmtl_model import check_model
 from kmtl.training.model import MultiTaskModel
+from kmtl.typing import Shape
 
 
 def harden(model: MultiTaskModel, weights: bool = True) -> MultiTaskModel:

@@ -69,9 +69,9 @@ class Chosen:
         sides = {SHARED: self.shared, ALONE: self.alone}
         most = max(net.epochs for net in sides.values())
         return {
-            side: f"{net.epochs} of {net.cut_from} epochs"
+            side: net.had_time_for
             for side, net in sides.items()
-            if net.cut_from is not None and 2 * net.epochs < most
+            if net.had_time_for and 2 * net.epochs < most
         }
 
     @property

@@ -170,8 +170,7 @@ def _choice(
     net = chosen.shared if side == SHARED else chosen.alone
     count = chosen.counts[0 if side == SHARED else 1]
     assert net is not None
-    cut = f"; {net.epochs} of {net.cut_from} epochs, as time was short"
-    had = "" if net.cut_from is None else cut
+    had = f"; {net.had_time_for}, as time was short" if net.had_time_for else ""
     return f"{net.name}: {net.candidate.why}{had}; best of {count}"
 
 

@@ -68,6 +68,13 @@ class Net:
         return f"{self.candidate.name}{again}"
 
     @property
+    def had_time_for(self) -> str | None:
+        """Of its epochs, where time was short."""
+        if self.cut_from is None:
+            return None
+        return f"{self.epochs} of {self.cut_from} epochs"
+
+    @property
     def skill(self) -> float:
         """Mean over the targets."""
         return float(np.mean(list(self.skills.values())))

@@ -58,6 +58,7 @@ from kmtl.training.teaching import as_written
 from kmtl.training.trackers import LossTerms
 from kmtl.training.unfinished import put_weights
 from kmtl.training.user_data import (
+    COUNTS,
     check_counts,
     check_ends,
     check_planned,
@@ -83,13 +84,6 @@ from kmtl.typing import (
 )
 from kmtl.weighting import base as weighting_base
 from kmtl.weighting.base import Weighting
-
-_COUNTS = (
-    "steps_per_epoch",
-    "validation_steps",
-    "validation_batch_size",
-    "validation_freq",
-)
 
 
 @keras.saving.register_keras_serializable(package="kmtl")
@@ -611,7 +605,7 @@ class MultiTaskModel(TaskAccess):
         check_counts(
             batch_size=batch_size,
             epochs=epochs,
-            **{name: kwargs.get(name) for name in _COUNTS},
+            **{name: kwargs.get(name) for name in COUNTS},
         )
         _checks.check_int("initial_epoch", kwargs.get("initial_epoch", 0))
         check_callbacks(callbacks)

@@ -25,6 +25,14 @@ from kmtl.training.sources import (
 )
 from kmtl.typing import Data, Inputs, Labels, Model, SampleWeight, TaskName, Tensor
 
+#: Arguments of Keras' `fit` that are numbers of rows or steps, beside `batch_size`.
+COUNTS = (
+    "steps_per_epoch",
+    "validation_steps",
+    "validation_batch_size",
+    "validation_freq",
+)
+
 
 def prepare(
     model: Model, x: Inputs, y: Labels, sample_weight: SampleWeight

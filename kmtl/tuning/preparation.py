@@ -24,8 +24,6 @@ from kmtl.typing import Data, Options, Tuner
 
 logger = logging.getLogger("kmtl")
 
-#: Numbers of rows and steps that `fit` takes.
-COUNTS = ("batch_size", "validation_batch_size", "steps_per_epoch", "validation_steps")
 #: Where a study keeps the tasks' common scale.
 SCALE = "common_scale"
 
@@ -33,7 +31,8 @@ SCALE = "common_scale"
 def check_first(tuner: Tuner, data: SearchData) -> None:
     """What would fail in every trial fails here, on the default model."""
     callbacks.check_callbacks(data.callbacks)
-    user_data.check_counts(**{name: data.options.get(name) for name in COUNTS})
+    counts = ("batch_size", *user_data.COUNTS)
+    user_data.check_counts(**{name: data.options.get(name) for name in counts})
     if tuner._fits_plainly():
         _check_names(data.options)
     model = tuner.built(tuner.oracle.get_space())

@@ -17,7 +17,7 @@ from kmtl import _checks, builders
 from kmtl.backbones import Backbone
 from kmtl.layers.copying import refresh
 from kmtl.training.model import MultiTaskModel
-from kmtl.training.values import assign
+from kmtl.training.values import assign, read
 from kmtl.tuning.hypermodel import HyperModel
 from kmtl.typing import (
     AnyHyperModel,
@@ -342,7 +342,7 @@ def _layer_variables(model: MultiTaskModel) -> list[Any]:
 
 def _kept(variable: Variable) -> np.ndarray:
     """A copy of a variable's value; of one number, without its memory."""
-    value = keras.ops.convert_to_numpy(variable.value)
+    (value,) = read([variable])
     if value.size and (value == value.flat[0]).all():
         return np.broadcast_to(value.flat[:1].reshape(()).copy(), value.shape)
-    return np.array(value)
+    return value

@@ -215,10 +215,8 @@ class Group:
             weighting.on_epoch_end(self.done[place], losses)
 
     def _rows(self, chunk: Chunk) -> Any:
-        orders = [
-            self.program.order(self.seeds[place], self.done[place])
-            for place in chunk.places
-        ]
+        order = functools.cache(self.program.order)  # most often all have one seed
+        orders = [order(self.seeds[place], self.done[place]) for place in chunk.places]
         orders += [orders[-1]] * (self.width - len(orders))
         return tuple(np.stack(part) for part in zip(*orders, strict=True))
 

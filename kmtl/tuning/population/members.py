@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
-from keras import ops
 
 from kmtl.training.callbacks import monitor_hooks
 from kmtl.training.guards import NonFiniteError
+from kmtl.training.values import assign, read
 from kmtl.typing import Callback, Values
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ class Snapshot:
             model.build_optimizer()
             parts.append((model.optimizer.variables, self.optimizer))
         for variables, values in parts:
-            for variable, value in zip(variables, values, strict=True):
-                variable.assign(value)
+            assign(variables, values)
 
 
 @dataclasses.dataclass
@@ -128,9 +127,7 @@ def values_of(model: MultiTaskModel) -> tuple[list, list, list]:
         model.non_trainable_variables,
         model.optimizer.variables,
     )
-    return tuple(  # type: ignore[return-value]
-        [np.array(ops.convert_to_numpy(v.value)) for v in part] for part in parts
-    )
+    return tuple(read(part) for part in parts)  # type: ignore[return-value]
 
 
 def replay(

@@ -282,14 +282,13 @@ class Population:
         """
         found = []
         for name, entry in self._programs.items():
-            calls = -(-width // entry[1])
-            if name[:-1] != key or entry[0].model is not model or calls > MOST_CALLS:
+            if name[:-1] != key or entry[0].model is not model:
                 continue
-            if calls * entry[1] - width <= spare:
-                found.append(entry)
-        return min(
-            found, key=lambda entry: -(-width // entry[1]) * entry[1], default=None
-        )
+            calls = -(-width // entry[1])
+            filling = calls * entry[1] - width
+            if calls <= MOST_CALLS and filling <= spare:
+                found.append((filling, entry))
+        return min(found, key=lambda one: one[0])[1] if found else None
 
 
 class _Data:
