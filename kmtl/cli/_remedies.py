@@ -17,6 +17,7 @@ _REMEDIES = {
     "time": "write them so in the file",
     "mixed": "leave the odd cells empty in the file",
     "name": "rename one of the two columns in the file",
+    "header": "write a line of names above the data, of which one is no number",
     "days": "write numbers in the file, such as days since the first date",
 }
 _CLASSES = "; if these are classes, give them names in the file that are no numbers"

@@ -154,19 +154,22 @@ def _check_there(names: Sequence[str], known: list[str]) -> None:
 
     for name in names:
         if name not in known:
-            hint = did_you_mean(name, known) or _other_separator(known)
+            hint = did_you_mean(name, known) or _other_first_line(known)
             raise ValueError(
                 f"The file has no column '{name}'.{hint} "
                 f"Received: columns {', '.join(map(str, known))}"
             )
 
 
-def _other_separator(columns: list[str]) -> str:
-    """A hint, where all names are one, as another character is between them."""
+def _other_first_line(columns: list[str]) -> str:
+    """A hint, where all names are one, as another character is between them, and where
+    they are numbers, as the file has none."""
     marks = [mark for mark in SEPARATORS if mark in str(columns[0])]
-    if len(columns) > 1 or not marks:
-        return ""
-    return f' Run again with --sep "{SEPARATORS[marks[0]]}"?'
+    if marks and len(columns) == 1:
+        return f' Run again with --sep "{SEPARATORS[marks[0]]}"?'
+    if all(str(name).lstrip("-").replace(".", "").isdigit() for name in columns):
+        return " All names are numbers: is that a row? Write names above the data."
+    return ""
 
 
 def served_names(served: Path) -> list[str]:

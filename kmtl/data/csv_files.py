@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kmtl.data.assembling import check_unique
+from kmtl.inputs.remedies import Remedy
 from kmtl.typing import Options, PathLike
 
 #: Options of `pandas.read_csv` that decide what is in the first line; others, such as
@@ -17,6 +18,9 @@ FIRST_LINE = (
     *("comment", "skiprows", "skip_blank_lines"),
     *("encoding", "encoding_errors", "compression", "storage_options"),
 )
+NO_HEADER = 'read_options={"header": None}'
+#: Cells of the first line that are shown.
+MOST_CELLS = 8
 
 
 def read_csv(path: PathLike, read_options: Options | None) -> Any:
@@ -26,7 +30,8 @@ def read_csv(path: PathLike, read_options: Options | None) -> Any:
     is 31122024 to it. Such columns are text, as without the mark.
 
     Raises:
-        ValueError: for a file without a table, and two columns of one name.
+        ValueError: for a file without a table, two columns of one name, and a first
+            line of numbers alone, unless `read_options` say what it is.
     """
     import pandas as pd
 
@@ -50,7 +55,8 @@ def read_csv(path: PathLike, read_options: Options | None) -> Any:
 
 
 def _check_header(path: PathLike, options: Mapping[str, Any]) -> None:
-    """pandas renames the second of two columns of one name."""
+    """pandas renames the second of two columns of one name, and takes the first row of
+    a file without a header for names."""
     import pandas as pd
 
     if not {"header", "names", "usecols"}.isdisjoint(options):
@@ -60,16 +66,41 @@ def _check_header(path: PathLike, options: Mapping[str, Any]) -> None:
     if options.get("engine") in ("c", "python"):
         given["engine"] = options["engine"]
     first = pd.read_csv(path, header=None, nrows=1, dtype=str, **given)
-    names = first.iloc[0].dropna().tolist()
+    cells = first.iloc[0].fillna("").tolist()
+    names = [cell for cell in cells if cell]
+    numbers = _are_numbers(cells, options.get("decimal", "."), options.get("thousands"))
     try:
         check_unique(names, f"The header of '{path}'")
     except ValueError as error:
-        if all(map(_is_number, names)):
-            raise ValueError(
-                f"{error}. All names are numbers: if the file has no header, give "
-                'read_options={"header": None}'
-            ) from error
+        if numbers:
+            remedy = Remedy(
+                "header", "", f"if the file has no header, give {NO_HEADER}"
+            )
+            raise ValueError(f"{error}. All names are numbers: {remedy}") from error
         raise
+    if numbers and not _are_counted(names):
+        python = (
+            f"if it is a row of data, give {NO_HEADER}, by which columns are called "
+            '0, 1, ..., or their names as "names"; if these are names, {"header": 0}'
+        )
+        more = ", ..." if len(cells) > MOST_CELLS else ""
+        raise ValueError(
+            f"The header of '{path}' must have a name that is no number: "
+            f"{Remedy('header', '', python)}. "
+            f"Received: the first line {', '.join(cells[:MOST_CELLS])}{more}"
+        )
+
+
+def _are_numbers(cells: list[str], decimal: str, thousands: str | None) -> bool:
+    """Whether all cells are numbers, but for empty ones between others.
+
+    In a header the first is empty above an index, the last behind a comma too many.
+    """
+    plain = [cell.replace(thousands or "", "").replace(decimal, ".") for cell in cells]
+    return all(
+        _is_number(text) or (not text and 0 < place < len(plain) - 1)
+        for place, text in enumerate(plain)
+    )
 
 
 def _is_number(text: str) -> bool:
@@ -78,6 +109,11 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _are_counted(names: list[str]) -> bool:
+    """Whether they are 0, 1, 2, ...: what pandas writes for columns without names."""
+    return len(names) > 2 and names == [str(n) for n in range(len(names))]
 
 
 def _restore_texts(frame: Any, plain: Any, mark: str, decimal: str) -> None:

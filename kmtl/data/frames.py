@@ -136,7 +136,13 @@ def from_csv(
         read_options: Further arguments of `pandas.read_csv`, such as `{"sep": ";",
             "na_values": ["?"]}` or `{"parse_dates": ["day"]}`. With `thousands`,
             columns whose texts have that mark elsewhere, as dates have, stay text.
+            `{"header": None}` for a file without a header.
         **options: Further arguments of `from_dataframe`.
+
+    Raises:
+        ValueError: as `from_dataframe`; for a file without a table, a header with one
+            name twice, and one of numbers alone, which is taken for a row of data until
+            `read_options` say `{"header": None}` or `{"header": 0}`.
 
     Example:
 

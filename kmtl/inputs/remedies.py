@@ -48,8 +48,8 @@ class Remedy:
             (numbers but for some texts), `"own texts"` (another one in most rows),
             `"dates"` (in several formats), `"mixed"` (text and numbers), `"time"` (no
             ISO dates), `"days"` (dates to be predicted), `"name"` (that of another),
-            `"categories"` (too many).
-        column: The column.
+            `"categories"` (too many), `"header"` (a first line of numbers).
+        column: The column; `""` of a file's header.
         python: What to do in Python.
         target: Whether it is to be predicted.
         spelling: What its text stands for.

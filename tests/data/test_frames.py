@@ -645,3 +645,52 @@ def test_a_header_of_numbers_may_be_none(tmp_path: Path) -> None:
         path, targets=[2], read_options={"header": None}, verbose=False
     )
     assert sum(len(part) for part in data.splits.values()) == 41
+
+
+@pytest.mark.parametrize(
+    ("row", "options"),
+    [
+        ("5.1,3.5,-1e-3", {}),
+        ('"7",8,9', {}),
+        ("6,,148,0", {}),
+        ("5,1;3,5", {"sep": ";", "decimal": ","}),
+        ("5.100;3.5", {"sep": ";", "thousands": "."}),
+        ("12", {"engine": "python"}),
+    ],
+)
+def test_a_first_line_of_numbers_is_no_header(
+    tmp_path: Path, row: str, options: dict
+) -> None:
+    """It was lost without a word where all of its numbers differ."""
+    path = tmp_path / "iris.csv"
+    path.write_text(f"{row}\n" * 3)
+    shown = re.escape(row.replace('"', "").replace(options.get("sep", ","), ", "))
+    remedy = r'"header": None\}.*"names".*"header": 0\}'
+    with pytest.raises(ValueError, match=rf"'{path}'.*{remedy}.* first line {shown}$"):
+        read_csv(path, options)
+    assert len(read_csv(path, {**options, "header": None})) == 3
+    assert len(read_csv(path, {**options, "header": 0})) == 2
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "country,1990,1991",
+        ",1990,1991",
+        "1990,1991,",
+        "1st,2nd,3rd",
+        "0,1,2",  # `to_csv(index=False)` of a frame without names
+        ",0,1,2",
+    ],
+)
+def test_headers_with_numbers_are_headers(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "years.csv"
+    path.write_text(f"{header}\n" + ",".join("4" * len(header.split(","))) + "\n")
+    assert len(read_csv(path, None)) == 1
+
+
+def test_more_cells_than_fit_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "wide.csv"
+    path.write_text(",".join(f"{n}.5" for n in range(1000)) + "\n")
+    with pytest.raises(ValueError, match=r"line 0.5, 1.5, .*, 7.5, \.\.\.$"):
+        read_csv(path, None)

@@ -257,7 +257,7 @@ def test_many_categories_are_told_without_python(
 
 def test_every_kind_of_trouble_has_words() -> None:
     kinds = re.findall(r'`"([a-z ]+)"`\s+\(', Remedy.__doc__ or "")
-    assert len(kinds) == 9
+    assert len(kinds) == 10
     for kind in set(kinds) - {"spelling"}:
         assert in_the_file(Remedy(kind, "column", "")) != ""
 
@@ -289,3 +289,15 @@ def test_from_a_file_to_an_export(file: Path, tmp_path: Path) -> None:
     later = CliRunner().invoke(main, ["table", str(file), *arguments])
     assert later.exit_code == 0
     assert "shared " not in later.output.split("skill")[1][:40]
+
+
+def test_a_file_without_a_header_is_told_so(tmp_path: Path) -> None:
+    file = tmp_path / "iris.csv"
+    file.write_text("5.1,3.5,1.4\n4.9,3.0,1.3\n" * 20)
+    for target, told in (("1.4", "Write a line of names"), ("kind", "Write names")):
+        arguments = ["table", str(file), "--targets", target]
+        found = CliRunner().invoke(main, arguments)
+        assert found.exit_code == 2
+        output = " ".join(found.output.split())
+        assert told.lower() in output.lower()
+        assert "read_options" not in output
