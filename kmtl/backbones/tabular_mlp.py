@@ -160,7 +160,7 @@ class TabularMLP(Backbone):
 
     def block(self, index: int, features: Tensor, make: LayerMaker) -> Tensor:
         if index == 0:
-            features = self._embed(features, make)
+            features = make.once(lambda x: self._embed(x, make), features)
         features = make.dense(
             self.units[index], "dense", use_bias=self.normalization != "batch"
         )(features)

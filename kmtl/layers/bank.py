@@ -25,7 +25,7 @@ from kmtl.layers.grouped import (
 )
 from kmtl.layers.grouped_convolution import GROUPED
 from kmtl.layers.maker import SOURCE, LayerMaker, _join
-from kmtl.layers.members import MemberScale
+from kmtl.layers.members import MemberScale, ToMembers
 from kmtl.layers.one_hot_columns import OneHotColumns
 from kmtl.layers.periodic_embedding import PeriodicEmbedding
 from kmtl.layers.piecewise_linear import PiecewiseLinear
@@ -56,6 +56,7 @@ CHANNELWISE = (
     keras.layers.ReLU,
     keras.layers.Rescaling,
     keras.layers.UpSampling2D,
+    ToMembers,
     keras.layers.ZeroPadding2D,
 )
 #: Treat every channel by itself, with parameters or randomness of its own.

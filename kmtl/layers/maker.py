@@ -213,6 +213,11 @@ class LayerMaker:
         config = {**source.get_config(), "name": self.name(name)}
         return type(source).from_config(config)
 
+    def once(self, apply: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+        """`apply(inputs)`, of inputs that may stand there several times: it makes
+        nothing of a row that the row alone does not decide."""
+        return apply(inputs)
+
     def dense(self, units: int, name: str, **kwargs: Any) -> keras.layers.Layer:
         kwargs = {**self.kernel_options(name), **kwargs}
         return self.layer(keras.layers.Dense, name, units=int(units), **kwargs)

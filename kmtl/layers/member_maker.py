@@ -8,8 +8,9 @@ from typing import Any, Self
 
 import keras
 
+from kmtl._private.keras import node_of, producer
 from kmtl.layers.maker import SOURCE, LayerMaker
-from kmtl.layers.members import MemberScale, RandomSigns
+from kmtl.layers.members import MemberScale, RandomSigns, ToMembers
 from kmtl.typing import Operation, Tensor
 
 #: Layers that get factors of the members.
@@ -78,6 +79,13 @@ class MemberMaker(LayerMaker):
 
     def operation(self, source: Operation, name: str) -> Callable[..., Tensor]:
         return self.inner.operation(source, name)
+
+    def once(self, apply: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+        """Of rows before they are members, which is `members` times less to do."""
+        if not isinstance(producer(inputs), ToMembers):
+            return apply(inputs)
+        made = apply(node_of(inputs).input_tensors[0])
+        return self.inner.layer(ToMembers, "members", members=self.members)(made)
 
     def _scale(self, name: str, initializer: Any) -> Callable[..., Tensor]:
         return self.inner.layer(

@@ -8,6 +8,8 @@ import pytest
 
 import kmtl
 from kmtl.backbones import CNN, MLP, Ensemble
+from kmtl.layers.maker import LayerMaker
+from kmtl.layers.member_maker import MemberMaker
 
 pytestmark = pytest.mark.backend
 
@@ -161,3 +163,29 @@ def test_operations_count_every_member(model) -> None:
     factors = (5 + 4 + 4) + (4 + 1 + 3)  # before and after three dense layers
     assert found.parameters == alone.parameters + MEMBERS * factors
     assert found.flops > MEMBERS * alone.flops
+
+
+@pytest.mark.parametrize("sharing", ["hard", "independent", "mmoe", "cross_stitch"])
+def test_columns_are_embedded_once_for_all_members(sharing, monkeypatch) -> None:
+    """As many rows as the batch has, and what an embedding per member gives."""
+    x = RNG.normal(size=(ROWS, 3)).astype("float32")
+    trunk = kmtl.backbones.TabularMLP(units=(6, 4), bins=3, frequencies=2)
+    net = Ensemble(backbone=trunk, members=MEMBERS)
+
+    def build():
+        return kmtl.build(
+            backbone=net, input_shape=(3,), tasks=TASKS, sharing=sharing, seed=0
+        )
+
+    made = [build()]
+    monkeypatch.setattr(MemberMaker, "once", LayerMaker.once)
+    made.append(build())
+    rows = []
+    for model in made:
+        name = next(x.name for x in model.layers if x.name.endswith("_periodic"))
+        embedded = keras.Model(model.inputs, model.get_layer(name).output)
+        rows.append(len(embedded.predict(x, verbose=0)))
+    assert rows == [ROWS, ROWS * MEMBERS]
+    once, often = (model.predict(x, verbose=0) for model in made)
+    for task, values in often.items():
+        np.testing.assert_allclose(once[task], values, rtol=1e-5, atol=1e-6)
