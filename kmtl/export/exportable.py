@@ -10,7 +10,7 @@ import keras
 from kmtl.inputs.base import Input
 from kmtl.tasks.base import Task
 from kmtl.tasks.output import TaskOutput
-from kmtl.typing import Inputs, Layer, Outputs, Tensor
+from kmtl.typing import Inputs, Layer, Outputs, Tensor, Variable
 
 
 class ExportableModel(Protocol):
@@ -19,6 +19,8 @@ class ExportableModel(Protocol):
     name: str
     inputs: list[Tensor]
     layers: list[Layer]
+    trainable_variables: list[Variable]
+    non_trainable_variables: list[Variable]
     #: The inputs in the structure in which `predict` takes them.
     input: Any
 
@@ -46,6 +48,9 @@ class ExportableModel(Protocol):
 
     def to_keras(self, activated: bool = False) -> keras.Model:
         """A copy that holds only layers of Keras."""
+
+    def stateless_call(self, *values: Any, **options: Any) -> Any:
+        """Outputs for other values of the variables, and values of those it changes."""
 
     def predict(self, x: Inputs, **options: Any) -> Outputs:
         """Dict task name -> outputs."""

@@ -22,6 +22,7 @@ from kmtl.export import description, formats, serving, signature, top
 from kmtl.export.example import check_inputs, check_runtime, to_model, write_inputs
 from kmtl.export.exportable import ExportableModel
 from kmtl.export.raw import RawInputs, raw_inputs
+from kmtl.export.scales import scales
 from kmtl.tasks.base import Task
 from kmtl.typing import Inputs, Tensor
 
@@ -88,8 +89,11 @@ def verify_export(
             (of numbers, strings or bytes), or for several inputs a dict of input name
             to array, or a list in the model's order.
         atol: Largest allowed difference, > 0. For values beyond 1 in size it counts
-            relative to the largest. Defaults to 1e-5, and to 2e-2 for models that
-            compute in half precision.
+            relative to the largest. By default it is 1e-5 (2e-2 for models that compute
+            in half precision) of the scale of each output. Of probabilities, logits and
+            features that is their largest absolute value, at least 1. Of numbers of a
+            task, such as 1e-6 m or 1e6 $, it is theirs: the size of what they are the
+            sum of in the model.
         batch_size: Rows per call in the new process.
         timeout: Seconds after which the new process is given up.
 
@@ -139,7 +143,8 @@ def verify_export(
         wanted[signature.DEFAULT] = names
     else:
         wanted = {signature.DEFAULT: names + (serving.FEATURES,) * has_features}
-    expected = _expected(model, described, inputs, raw)
+    x = _own_inputs(model, described, inputs, raw)
+    expected = _expected(model, described, x)
     found = _run_isolated(path, kind, tuple(wanted), inputs, batch_size, timeout)
     for key, array in found.items():
         name = key.partition("/")[2].removesuffix(top.CLASSES)
@@ -162,9 +167,10 @@ def verify_export(
             if text in found:
                 found[text] = top.wrong_texts(task, given, found[text])
     differences = _compare(wanted, expected, found)
+    with_units = described["tasks"] if atol is None else {}
     tolerance = {
-        name: _tolerance(model, atol) * max(1.0, float(np.abs(array).max(initial=0.0)))
-        for name, array in expected.items()
+        name: _tolerance(model, atol) * scale
+        for name, scale in scales(model, x, expected, with_units).items()
     }
     report = ExportReport(
         path, rows, differences, tolerance, time.perf_counter() - started
@@ -182,13 +188,13 @@ def verify_export(
     return report
 
 
-def _expected(
+def _own_inputs(
     model: ExportableModel,
     described: Mapping[str, Any],
-    inputs: dict[str, np.ndarray],
+    inputs: Mapping[str, np.ndarray],
     raw: RawInputs | None,
-) -> dict[str, np.ndarray]:
-    """What the model itself gives for these inputs."""
+) -> Inputs:
+    """An export's inputs, as the model takes them."""
     own: dict[str, Any] = {}
     for name, array in inputs.items():
         scale = described["inputs"][name]["scaled_by"]
@@ -196,11 +202,16 @@ def _expected(
             array if scale == 1.0 else array.astype("float32") * np.float32(scale)
         )
     if raw is not None:
-        x = model.prepare_inputs(raw.from_rows(inputs))
-    else:
-        x = keras.tree.pack_sequence_as(
-            model.input, [own[name] for name in serving.input_names(model)]
-        )
+        return model.prepare_inputs(raw.from_rows(inputs))
+    return keras.tree.pack_sequence_as(
+        model.input, [own[name] for name in serving.input_names(model)]
+    )
+
+
+def _expected(
+    model: ExportableModel, described: Mapping[str, Any], x: Inputs
+) -> dict[str, np.ndarray]:
+    """What the model itself gives for these inputs."""
     with _full_float32():
         outputs = model.predict(x, verbose=0)
         expected = {}

@@ -126,3 +126,22 @@ def test_formats_of_tensorflow_alone_are_refused(
             model.export(tmp_path / name, format=format)
     with pytest.raises(ValueError, match="is written on the TensorFlow backend"):
         model.export(tmp_path / "m.tflite", format="litert")
+
+
+def test_numbers_count_at_their_scale(tmp_path: Path) -> None:
+    """1e-5 said nothing of targets of 1e-6; of 1e6, 0.01 is what rounding makes."""
+    x = np.random.default_rng(0).normal(size=(40, 4)).astype("float32")
+    sizes = {"tiny": 1e-6, "huge": 1e6}
+    tasks = [kmtl.Regression(name, transform="standardize") for name in sizes]
+    model = kmtl.build_mlp(input_shape=(4,), tasks=tasks, units=(16,), seed=0)
+    model.adapt_targets({name: size * x[:, 0] for name, size in sizes.items()})
+    path = model.export(tmp_path / "served")
+    # A row that is 0 by chance does not count as if others were so, too.
+    nearest = np.argsort(np.abs(model.predict(x, verbose=0)["huge"]), axis=None)[:1]
+    report = kmtl.verify_export(path, model, x[nearest])
+    for name, size in sizes.items():
+        assert 1e-6 * size < report.tolerance[name] < 1e-4 * size
+    kernel = model.get_layer("tiny_head_logits").kernel
+    kernel.assign(kernel * 1.001)
+    with pytest.raises(ValueError, match=r"rows: 'tiny' by \S+ \(allowed \S+\)\. Was"):
+        kmtl.verify_export(path, model, x)
