@@ -10,8 +10,8 @@ import click
 
 #: Rows by which the SavedModel is compared with the model.
 CHECKED = 100
-#: What may be between cells in place of commas, and how it is written in a shell.
-SEPARATORS = {";": ";", "\t": r"\t", "|": "|"}
+#: What may be between cells, and how it is written in a shell.
+SEPARATORS = {";": ";", "\t": r"\t", "|": "|", ",": ","}
 
 
 @click.command()

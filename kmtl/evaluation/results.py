@@ -44,11 +44,13 @@ class BaselineRun:
     cached: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Baselines:
     """Scores of single-task models, to which multi-task models are compared.
 
-    Made by `kmtl.baselines`. `kmtl.evaluate`, `DeltaM` and the tuners take it.
+    Made by `kmtl.baselines`. `kmtl.evaluate`, `DeltaM` and the tuners take it. Printed,
+    it is a table of what each task's first metric was on each split, as mean and
+    standard deviation over the seeds.
 
     Args:
         tasks: The scored tasks.
@@ -60,7 +62,25 @@ class Baselines:
     tasks: tuple[Task, ...]
     runs: tuple[BaselineRun, ...]
     fingerprints: dict[str, str]
-    configuration: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+    configuration: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        seeds = ", ".join(map(str, self.seeds))
+        lines = [("task", "metric", *self.splits)]
+        for task in self.tasks:
+            score, name = task.score, task.name
+            cells = [name, f"{score.name} {'↑' if score.higher_is_better else '↓'}"]
+            for split in self.splits:
+                mean = self.metrics_on(split)[name][score.name]
+                spread = self.spread_on(split)[name][score.name]
+                more = "" if math.isnan(spread) else f" ± {spread:.2g}"
+                cells.append(f"{mean:.4g}{more}")
+            lines.append(tuple(cells))
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join(
+            [f"<Baselines: {len(self.runs)} single-task models; seeds: {seeds}>"]
+            + ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+        )
 
     @property
     def scores(self) -> dict[str, float]:

@@ -19,6 +19,7 @@ import kmtl
 from kmtl.data.plans import RowPlan
 from kmtl.evaluation import Baselines, _baselines, _cache
 from kmtl.evaluation._plan import Plan
+from kmtl.evaluation.results import BaselineRun
 
 pytestmark = pytest.mark.backend
 
@@ -498,3 +499,29 @@ def test_folder_of_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert _cache.default_folder() == tmp_path / "baselines"
     monkeypatch.delenv("KMTL_CACHE_DIR")
     assert _cache.default_folder() == Path.home() / ".cache" / "kmtl" / "baselines"
+
+
+def test_they_are_printed_as_a_table() -> None:
+    """It was a dump of every run's history."""
+    tasks = (kmtl.Classification("kind", classes=2), kmtl.Regression("size"))
+    runs = tuple(
+        BaselineRun(
+            task=task.name,
+            seed=seed,
+            metrics={"validation": {task.score.name: 0.5 + 0.25 * seed}},
+            history={"loss": [1.0] * 1000},
+            epoch=1,
+            seconds=1.0,
+            folder="somewhere",
+        )
+        for task in tasks
+        for seed in (0, 1)
+    )
+    prints = {"train": "1a", "validation": "2b"}
+    assert str(Baselines(tasks, runs, prints)).splitlines() == [
+        "<Baselines: 4 single-task models; seeds: 0, 1>",
+        "task  metric      validation",
+        "kind  accuracy ↑  0.625 ± 0.18",
+        "size  mae ↓       0.625 ± 0.18",
+    ]
+    assert "0.5\n" in repr(Baselines(tasks, runs[::2], prints))

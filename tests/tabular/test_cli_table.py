@@ -167,6 +167,9 @@ def test_what_is_between_cells_is_said_by_an_option(
         (options,) = re.findall(r"Run again with (.*)\?", told)
         CliRunner().invoke(main, [*arguments, *shlex.split(options)])
         assert frames.pop()["b"].tolist() == [3, 4]
+    pd.DataFrame({"a": [1, 2], "b": [3, 4]}).to_csv(file, index=False)
+    told = CliRunner().invoke(main, [*arguments, "--sep", ";"]).output
+    assert 'Run again with --sep ","?' in " ".join(told.split())
 
 
 #: Columns -> what is said of one as an input, and as a target.
