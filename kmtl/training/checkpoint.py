@@ -21,6 +21,7 @@ import numpy as np
 from kmtl import _files, _swap
 from kmtl._files import DamagedFileError
 from kmtl.layers.copying import refresh
+from kmtl.training import values
 from kmtl.training.saved_state import array_of, callback_state, variables
 from kmtl.typing import Callback, Config, Options, Variable
 
@@ -163,8 +164,7 @@ def assign(
             f"shapes: {expected} of {[variable.path for variable in targets]}. "
             f"Received: {found}"
         )
-    for variable, array in zip(targets, arrays, strict=True):
-        variable.assign(array)
+    values.assign(targets, arrays)
 
 
 def _seal(digest: str) -> bytes:
