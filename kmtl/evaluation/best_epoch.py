@@ -10,12 +10,12 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from kmtl import _checks
 from kmtl.evaluation.delta import LOG_NAME
 from kmtl.tasks.base import Task
 from kmtl.tasks.checks import check_unique_tasks
+from kmtl.training import values
 from kmtl.training.callbacks import direction_of, scheduled_variables
 from kmtl.typing import Logs, TaskName
 
@@ -208,10 +208,9 @@ class BestEpoch(keras.callbacks.EarlyStopping):
         if not weights:
             raise ValueError(f"Task '{task}' had no score in any epoch.")
         scheduled = scheduled_variables(self.model)
-        values = [ops.convert_to_numpy(variable) for variable in scheduled]
+        kept = values.read(scheduled)
         self.model.set_weights(weights)
-        for variable, value in zip(scheduled, values, strict=True):
-            variable.assign(value)
+        values.assign(scheduled, kept)
         return int(self.best_epochs[place])
 
     def get_monitor_value(self, logs: Logs | None) -> Any:

@@ -13,7 +13,7 @@ from keras import ops
 from kmtl import _checks
 from kmtl._private.keras import sublayers
 from kmtl.tasks.output import TaskOutput
-from kmtl.training import sources
+from kmtl.training import sources, values
 from kmtl.training.freezing import averages, part_from_averages
 from kmtl.training.saved_state import array_of
 from kmtl.typing import Data, Inputs, Layer, Logs, Model, Tensor, Variable
@@ -104,7 +104,7 @@ class WeightAverage(keras.callbacks.Callback):
         self._epoch = epoch
         self._training = True
         if self.trained:
-            _assign(averaged_variables(self.model), self.trained)
+            values.assign(averaged_variables(self.model), self.trained)
             self.trained = []
 
     def on_test_begin(self, logs: Logs | None = None) -> None:
@@ -130,21 +130,21 @@ class WeightAverage(keras.callbacks.Callback):
         model = self.model
         variables = averaged_variables(model)
         # Copies: a step on JAX writes over the arrays that it was given.
-        values = [np.array(array_of(variable)) for variable in variables]
-        self.trained = values
+        trained = [array_of(variable) for variable in variables]
+        self.trained = trained
         self.count += 1
         if averages(model.optimizer):
             model.optimizer.finalize_variable_values(model.trainable_variables)
             part_from_averages(model)
         else:
             if not self.average:
-                self.average = [value.astype("float64") for value in values]
+                self.average = [value.astype("float64") for value in trained]
             # What does not change stays the same to the last bit.
             self.average = [
                 mean + (value - mean) / self.count
-                for mean, value in zip(self.average, values, strict=True)
+                for mean, value in zip(self.average, trained, strict=True)
             ]
-            _assign(variables, self.average)
+            values.assign(variables, self.average)
         if self.data is not None:
             estimate_statistics(model, self.data, self.batch_size)
 
@@ -158,11 +158,6 @@ def averaged_variables(model: Model) -> list[Variable]:
         for variable in layer.variables
         if keras.backend.is_float_dtype(variable.dtype)
     ]
-
-
-def _assign(variables: list[Variable], values: list[np.ndarray]) -> None:
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(ops.cast(value, variable.dtype))
 
 
 # -- batch normalisation ---------------------------------------------------------------
@@ -193,7 +188,7 @@ def estimate_statistics(model: Model, data: Data, batch_size: int = 32) -> None:
     moments = [layer.momentum for layer in layers]
     moved = {id(v) for layer in layers for v in layer.non_trainable_variables}
     others = [v for v in model.non_trainable_variables if id(v) not in moved]
-    before = [ops.copy(variable.value) for variable in others]
+    before = values.read(others)
     try:
         seen = 0
         for x in _batches(model, data, batch_size):
@@ -207,8 +202,7 @@ def estimate_statistics(model: Model, data: Data, batch_size: int = 32) -> None:
     finally:
         for layer, momentum in zip(layers, moments, strict=True):
             layer.momentum = momentum
-        for variable, value in zip(others, before, strict=True):
-            variable.assign(value)
+        values.assign(others, before)
 
 
 def _batches(model: Model, data: Data, batch_size: int) -> Iterator[Inputs]:
