@@ -104,6 +104,8 @@ def _are_numbers(cells: list[str], decimal: str, thousands: str | None) -> bool:
 
 
 def _is_number(text: str) -> bool:
+    if "_" in text:  # 2020_01 is a number to Python, and a name to pandas
+        return False
     try:
         float(text)
     except ValueError:

@@ -679,6 +679,7 @@ def test_a_first_line_of_numbers_is_no_header(
         ",1990,1991",
         "1990,1991,",
         "1st,2nd,3rd",
+        "2020_01,2020_02",  # which Python takes for a number
         "0,1,2",  # `to_csv(index=False)` of a frame without names
         ",0,1,2",
     ],
