@@ -47,12 +47,20 @@ class ToMembers(_OfMembers):
     [1.0, 1.0, 2.0, 2.0]
     """
 
+    def __init__(self, members: int, **kwargs: Any):
+        # Half precision has no exact codes, and nothing is computed here.
+        super().__init__(members, autocast=False, **kwargs)
+
     def call(self, inputs: Tensor) -> Tensor:
         return ops.repeat(inputs, self.members, axis=0)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         rows = input_shape[0]
         return (None if rows is None else rows * self.members, *input_shape[1:])
+
+    def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:
+        shape = self.compute_output_shape(inputs.shape)
+        return keras.KerasTensor(shape, dtype=inputs.dtype)
 
     def to_keras(self) -> keras.layers.Layer:
         """A plain Keras model that does the same."""

@@ -189,3 +189,18 @@ def test_columns_are_embedded_once_for_all_members(sharing, monkeypatch) -> None
     once, often = (model.predict(x, verbose=0) for model in made)
     for task, values in often.items():
         np.testing.assert_allclose(once[task], values, rtol=1e-5, atol=1e-6)
+
+
+def test_half_precision_keeps_codes_of_categories() -> None:
+    """bfloat16 has no odd numbers from 257 on: a category became its neighbour."""
+    trunk = kmtl.backbones.FTTransformer(sizes=(3000,), width=8, heads=2, blocks=1)
+    net = Ensemble(backbone=trunk, members=2)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = kmtl.build(backbone=net, input_shape=(1,), tasks=TASKS, seed=0)
+    finally:
+        keras.config.set_dtype_policy(before)
+    codes = np.arange(2900, 2908, dtype="float32")[:, None]
+    answers = model.predict(codes, verbose=0)["b"]
+    assert len(np.unique(answers, axis=0)) == len(codes)
