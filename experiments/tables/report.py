@@ -138,12 +138,13 @@ def _figure(scores: list[Any], cost: list[Any]) -> dict[str, Any]:
 def rank(
     name: str, own: dict[str, dict[str, Any]], side: str
 ) -> tuple[int, int] | None:
-    """Place of a side among the others (kmtl's other form left out), and their number
-    with it."""
-    if side not in own or not own[side].get("whole", True):
+    """Place of a side among the others (kmtl's other forms left out), and their number
+    with it; of sides that have been run on all divisions."""
+    whole = {s: own[s]["mean"] for s in own if own[s].get("whole", True)}
+    if side not in whole:
         return None
     sign = -1 if name in BINARY else 1
-    others = [own[s]["mean"] for s in own if not s.startswith("kmtl")]
+    others = [mean for s, mean in whole.items() if not s.startswith("kmtl")]
     better = sum(sign * mean < sign * own[side]["mean"] for mean in others)
     return better + 1, len(others) + 1
 

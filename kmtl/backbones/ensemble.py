@@ -34,6 +34,9 @@ class Ensemble(Backbone):
     the rows, and hardly any parameters. Every sharing scheme, weighting and task takes
     it. An export has no `features`, which would be those of the members.
 
+    Members learn slower than a net alone: where few rows have targets with little
+    noise, `kmtl.Recipe(learning_rate=0.01)` is worth a try (`experiments/tables`).
+
     Args:
         backbone: The trunk, an object or a name; or a dict input -> that of its
             encoder, which is a `Fusion`.
