@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from kmtl.data.assembling import check_unique
-from kmtl.inputs.remedies import Remedy
 from kmtl.typing import Options, PathLike
 
 #: Options of `pandas.read_csv` that decide what is in the first line; others, such as
@@ -58,6 +57,8 @@ def _check_header(path: PathLike, options: Mapping[str, Any]) -> None:
     """pandas renames the second of two columns of one name, and takes the first row of
     a file without a header for names."""
     import pandas as pd
+
+    from kmtl.inputs.remedies import Remedy  # loads Keras, which this room must not
 
     if not {"header", "names", "usecols"}.isdisjoint(options):
         return
