@@ -122,12 +122,11 @@ class Replay:
 
 def values_of(model: MultiTaskModel) -> tuple[list, list, list]:
     """Copies of a model's variables: trainable, non-trainable, the optimizer's."""
-    parts = (
-        model.trainable_variables,
-        model.non_trainable_variables,
-        model.optimizer.variables,
+    return (
+        read(model.trainable_variables),
+        read(model.non_trainable_variables),
+        read(model.optimizer.variables),
     )
-    return tuple(read(part) for part in parts)  # type: ignore[return-value]
 
 
 def replay(
